@@ -1,0 +1,128 @@
+"""What the model is held against: classical methods, given every advantage.
+
+The denoisers are told the true noise level. Constants were chosen on training cases only
+(``Testing/benchmarks/tune_baselines.py``). Arrays are (k, j, i) in HU, spacing is (i, j, k) in mm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .regions import distance_to, voxels_of
+
+NLM_STRENGTH = 0.8
+TV_STRENGTH = 1.0
+SHELL_MM = 4.0
+FILL_SMOOTHING_MM = 1.5
+RESIDUAL_MM = 12.0
+RESIDUAL_SMOOTHING_MM = 1.5
+RESIDUAL_WINDOW_HU = (-160.0, 240.0)
+
+
+def non_local_means(volume_hu: np.ndarray, sigma: float, strength: float = NLM_STRENGTH) -> np.ndarray:
+    """Non-local means (Buades 2005) slice by slice: patches of 5 x 5, searched 13 x 13, h = ``strength`` x sigma."""
+    from skimage.restoration import denoise_nl_means
+
+    slices = [
+        denoise_nl_means(image, patch_size=5, patch_distance=6, h=strength * sigma, sigma=sigma, fast_mode=True)
+        for image in np.asarray(volume_hu, dtype=np.float32)
+    ]
+    return np.stack(slices).astype(np.float32)
+
+
+def total_variation(volume_hu: np.ndarray, sigma: float, strength: float = TV_STRENGTH) -> np.ndarray:
+    """Total variation (Chambolle 2004) slice by slice; the weight is ``strength`` x sigma."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    slices = [
+        denoise_tv_chambolle(image, weight=strength * sigma, max_num_iter=100)
+        for image in np.asarray(volume_hu, dtype=np.float32)
+    ]
+    return np.stack(slices).astype(np.float32)
+
+
+def mean_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float],
+              shell_mm: float = SHELL_MM) -> np.ndarray:  # fmt: skip
+    """Each connected part of the mask becomes the mean of the shell around it."""
+    filled = np.array(volume_hu, dtype=np.float32)
+    for box, part in _parts(mask, spacing, shell_mm + min(spacing) + 1):
+        shell = (distance_to(part, spacing) <= max(shell_mm, 1.01 * min(spacing))) & ~mask[box]
+        filled[box][part] = filled[box][shell].mean()
+    return filled
+
+
+def biharmonic_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float],
+                    smoothing_mm: float = FILL_SMOOTHING_MM) -> np.ndarray:  # fmt: skip
+    """The surface of least bending through the voxels around each part of the mask.
+
+    Args:
+        smoothing_mm: Gaussian blur of what is around, so that its noise is not continued inward; 0 for the textbook
+            method. Voxel edges enter the Laplacian, which scikit-image's ``inpaint_biharmonic`` takes as equal.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    filled = np.array(volume_hu, dtype=np.float32)
+    for box, part in _parts(mask, spacing, 4 * smoothing_mm + 2 * max(spacing) + 1):
+        known = ~mask[box]
+        around = filled[box].astype(np.float64)
+        if smoothing_mm > 0:
+            sigma = voxels_of(spacing, smoothing_mm)
+            weight = gaussian_filter(known.astype(np.float64), sigma)
+            around = gaussian_filter(np.where(known, around, 0), sigma) / np.maximum(weight, 1e-6)
+        filled[box][part] = _least_bending(around, part, spacing)
+    return filled
+
+
+def _least_bending(around: np.ndarray, part: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Values in ``part`` that minimize the squared Laplacian, everything else fixed."""
+    from scipy.sparse import csr_array, diags_array, eye_array, kron
+    from scipy.sparse.linalg import splu
+
+    edges = spacing[::-1]
+    laplacian = csr_array((around.size, around.size))
+    for axis, (n, edge) in enumerate(zip(around.shape, edges, strict=True)):
+        line = diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)).tolil()
+        line[0, 0] = line[-1, -1] = -1.0
+        before, after = int(np.prod(around.shape[:axis])), int(np.prod(around.shape[axis + 1 :]))
+        term = kron(kron(eye_array(before), line.tocsr()), eye_array(after), format="csr")
+        laplacian = laplacian + term * (min(edges) / edge) ** 2
+    unknown = part.ravel()
+    inside, fixed = laplacian[:, unknown], laplacian[:, ~unknown] @ around.ravel()[~unknown]
+    return splu((inside.T @ inside).tocsc(), permc_spec="MMD_AT_PLUS_A").solve(-(inside.T @ fixed))
+
+
+def local_residual(volume_hu: np.ndarray, body: np.ndarray, spacing: tuple[float, float, float],
+                   scale_mm: float = RESIDUAL_MM, smoothing_mm: float = RESIDUAL_SMOOTHING_MM,
+                   window: tuple[float, float] = RESIDUAL_WINDOW_HU) -> np.ndarray:  # fmt: skip
+    """Anomaly score without a model: how far a voxel is from the mean around it.
+
+    |G(smoothing) x - G(scale) x| of the windowed CT, both Gaussians over the body only, so that the skin is no anomaly.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    inside = body.astype(np.float32)
+    values = np.where(body, np.clip(volume_hu, *window), 0).astype(np.float32)
+
+    def mean(sigma_mm: float) -> np.ndarray:
+        sigma = voxels_of(spacing, sigma_mm)
+        return gaussian_filter(values, sigma) / np.maximum(gaussian_filter(inside, sigma), 1e-3)
+
+    near = mean(smoothing_mm) if smoothing_mm > 0 else values
+    return np.where(body, np.abs(near - mean(scale_mm)), 0).astype(np.float32)
+
+
+def _parts(mask: np.ndarray, spacing: tuple[float, float, float],
+           margin_mm: float) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:  # fmt: skip
+    """Box with a margin and mask of each connected part."""
+    from scipy.ndimage import find_objects, label
+
+    labels, count = label(mask)
+    margin = [int(np.ceil(v)) for v in voxels_of(spacing, margin_mm)]
+    for number, found in enumerate(find_objects(labels, count), start=1):
+        box = tuple(
+            slice(max(s.start - m, 0), min(s.stop + m, n))
+            for s, m, n in zip(found, margin, labels.shape, strict=True)
+        )
+        yield box, labels[box] == number

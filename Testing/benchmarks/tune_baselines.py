@@ -1,0 +1,79 @@
+"""Choose the constants of the baselines on training cases, so that they meet the model at their best.
+
+    python Testing/benchmarks/tune_baselines.py TRAINING_DATALIST_OR_FOLDER [--cache FOLDER] [--cases N]
+
+Prints one table a constant; the best values are written into MedDiffFMLib/evaluation/baselines.py by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from MedDiffFMLib.evaluation import baselines
+from MedDiffFMLib.evaluation.cases import LoadedCase, load_case, read_cases
+from MedDiffFMLib.evaluation.degradations import Plan, quarter_dose, stored
+from MedDiffFMLib.evaluation.protocols import PROTOCOLS, Method
+
+
+def candidates(task: str, loaded: LoadedCase, plan: Plan, cache: Path | None) -> dict[str, Method]:
+    """Name with constants -> method."""
+    spacing, body = loaded.volume.spacing, loaded.body
+    if task == "denoise":
+        noisy = stored(quarter_dose, loaded, plan, cache)["noisy"]
+        sigma = float((noisy - loaded.volume.voxels)[body].std())
+        names = {"non_local_means": (0.4, 0.6, 0.8, 1.0), "total_variation": (0.3, 0.5, 0.7, 1.0, 1.4)}
+        return {
+            f"{name} {strength}": partial(_on_voxels, getattr(baselines, name), sigma, strength)
+            for name, strengths in names.items()
+            for strength in strengths
+        }
+    if task == "inpaint":
+        found: dict[str, Method] = {
+            f"mean {shell} mm": partial(_fill, baselines.mean_fill, spacing, shell) for shell in (2.0, 4.0, 8.0)
+        }
+        for smoothing in (0.0, 1.5, 3.0, 5.0):
+            found[f"biharmonic {smoothing} mm"] = partial(_fill, baselines.biharmonic_fill, spacing, smoothing)
+        return found
+    options = product((4.0, 8.0, 16.0, 32.0), (0.0, 1.5, 3.0), ((-1000.0, 1000.0), (-160.0, 240.0)))
+    return {f"residual {o}": partial(_residual, body, spacing, o) for o in options}
+
+
+def _on_voxels(function, sigma, strength, volume):
+    return function(volume.voxels, sigma, strength)
+
+
+def _fill(function, spacing, length, volume, mask):
+    return function(volume.voxels, mask, spacing, length)
+
+
+def _residual(body, spacing, options, volume):
+    return baselines.local_residual(volume.voxels, body, spacing, *options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source")
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--cases", type=int, default=10)
+    options = parser.parse_args()
+    plan = Plan()
+    rows = []
+    for case in read_cases(options.source)[: options.cases]:
+        loaded = load_case(case, plan.slab_mm)
+        for task, protocol in PROTOCOLS.items():
+            methods = candidates(task, loaded, plan, options.cache)
+            rows += protocol(loaded, plan, options.cache, methods)
+    for task in PROTOCOLS:
+        for name in dict.fromkeys(row.method for row in rows if row.task == task):
+            part = [row for row in rows if row.method == name and row.group[:4] not in ("+40 ", "-40 ", "real")]
+            means = {key: np.nanmean([row.values[key] for row in part]) for key in part[0].values}
+            print(f"{task:8} {name:50} " + "  ".join(f"{key} {value:.4f}" for key, value in means.items()))
+
+
+if __name__ == "__main__":
+    main()

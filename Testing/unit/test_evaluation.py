@@ -1,0 +1,152 @@
+"""The evaluation as a whole, with a model that knows the truth and one that knows nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from MedDiffFMLib.cli.evaluate import parse_settings
+from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.evaluation import benchmark
+from MedDiffFMLib.evaluation.cases import load_case, read_cases
+from MedDiffFMLib.evaluation.degradations import Plan
+from MedDiffFMLib.io import write_volume
+from MedDiffFMLib.tasks.parameters import parameter
+from MedDiffFMLib.tasks.registry import TaskResult
+from MedDiffFMLib.volume import Volume
+
+PLAN = Plan(slab_mm=60.0, sphere_diameters_mm=(20.0, 10.0), lesion_diameters_mm=(15.0,), spheres_per_size=1)
+
+
+@dataclass
+class Nothing:
+    strength: float = parameter(1.0, "No effect.", minimum=0, maximum=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two small abdomens, one with an outlined lesion, stored feet first to see that the grid is followed."""
+    place = tmp_path_factory.mktemp("cases")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:60, :70] * 3.0 - np.array([88.5, 103.5])[:, None, None]
+    inside = np.hypot(x / 95, y / 80) < 1
+    for name in ("first", "second"):
+        voxels = np.where(inside, 50.0, -1000.0)[None] + rng.normal(0, 6, (24, 60, 70))
+        lesion = np.zeros(voxels.shape, np.uint8)
+        lesion[14:17, 25:29, 25:29] = 3
+        voxels[lesion > 0] += 100
+        matrix = np.diag([-3.0, -3.0, -4.0, 1.0])
+        write_volume(Volume(np.rint(voxels).astype(np.int16), matrix), place / f"{name}.nrrd")
+        if name == "first":
+            write_volume(Volume(lesion, matrix, "mask"), place / "first_lesion.nrrd", mask=True)
+    return place
+
+
+@pytest.fixture
+def oracle(monkeypatch, folder):
+    """Makes a model whose tasks return what ``answer(task, truth, given)`` says."""
+    truth = {case.name: load_case(case, PLAN.slab_mm).volume.voxels for case in read_cases(folder)}
+
+    def make(answer):
+        def run(name):
+            def task(volume, model, parameters, *, mask=None, seed=0, progress=None, cancel=None):
+                assert (mask is not None) == (name == "inpaint")
+                same = [t for t in truth.values() if np.median(np.abs(t - volume.voxels)) < 30]
+                best = min(same, key=lambda t: np.abs(t - volume.voxels)[:, :5].sum())
+                return TaskResult({benchmark.OUTPUTS[name]: answer(name, best, volume.voxels)})
+
+            return task
+
+        tasks = {n: SimpleNamespace(parameter_class=lambda: Nothing, run=lambda n=n: run(n)) for n in benchmark.OUTPUTS}
+        monkeypatch.setattr(benchmark, "TASKS", tasks)
+        return SimpleNamespace(name="oracle", sha256="0" * 64, device="cpu")
+
+    return make
+
+
+def test_a_perfect_model_wins_everywhere(folder, oracle, tmp_path):
+    model = oracle(lambda task, truth, given: np.abs(given - truth) if task == "anomaly" else truth)
+    lines: list[str] = []
+    report = benchmark.evaluate(
+        model, read_cases(folder), out_folder=tmp_path, plan=PLAN, cache=tmp_path / "cache", progress=lines.append
+    )
+    tables = report["tables"]
+    assert tables["inpaint"]["20 mm"]["MAE"]["mean"]["oracle"]["mean"] == 0
+    assert tables["denoise"][""]["SSIM"]["mean"]["oracle"]["mean"] == pytest.approx(1)
+    assert tables["denoise"][""]["SSIM"]["wins"] == {
+        "noisy input": (2, 2), "non-local means": (2, 2), "total variation": (2, 2)
+    }  # fmt: skip
+    synthetic = tables["anomaly"]["synthetic lesions"]
+    assert synthetic["AP"]["mean"]["oracle"]["mean"] > 0.9
+    assert synthetic["detection"]["sensitivity"]["oracle"][1.0] == 1
+    assert tables["anomaly"]["real lesions"]["AUROC"]["cases"] == ["first"]
+    assert len(lines) == 6
+    page = (tmp_path / "evaluation.md").read_text()
+    assert "oracle is better than noisy input in 2 of 2" in page and "Real lesions" in page
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert stored["model"]["name"] == "oracle" and len(stored["rows"]) == len(report["rows"])
+
+
+def test_an_ignorant_model_loses(folder, oracle, tmp_path):
+    model = oracle(lambda task, truth, given: np.zeros_like(truth))
+    report = benchmark.evaluate(model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN)
+    tables = report["tables"]
+    assert tables["inpaint"]["20 mm"]["MAE"]["wins"] == {"mean fill": (0, 2), "biharmonic fill": (0, 2)}
+    assert tables["anomaly"]["synthetic lesions"]["AUROC"]["mean"]["oracle"]["mean"] == pytest.approx(0.5)
+
+
+def test_inpainting_cannot_see_the_truth(folder, oracle, tmp_path):
+    seen = []
+    model = oracle(lambda task, truth, given: (seen.append(np.abs(given - truth).max()), truth)[1])
+    benchmark.evaluate(model, read_cases(folder)[:1], ["inpaint"], tmp_path, plan=PLAN)
+    assert seen and min(seen) > 5
+
+
+def test_baselines_are_computed_once(folder, tmp_path, monkeypatch):
+    cases = read_cases(folder)[:1]
+    first = benchmark.evaluate(None, cases, ["inpaint"], tmp_path, plan=PLAN, cache=tmp_path / "cache")
+    monkeypatch.setattr(benchmark, "baseline_methods", None)
+    again = benchmark.evaluate(None, cases, ["inpaint"], tmp_path, plan=PLAN, cache=tmp_path / "cache")
+    assert first["rows"] == again["rows"]
+
+
+def test_slab_is_around_the_real_lesion_and_keeps_its_place(folder):
+    case = read_cases(folder)[0]
+    whole, slab = load_case(case, None), load_case(case, 40.0)
+    assert slab.volume.voxels.shape[0] == 10
+    assert slab.lesions.sum() == whole.lesions.sum()
+    place = [np.append(np.argwhere(one.lesions)[0][::-1], 1) @ one.volume.ijk_to_ras.T for one in (whole, slab)]
+    np.testing.assert_allclose(place[0], place[1])
+
+
+def test_datalist_and_what_is_wrong_with_one(folder, tmp_path):
+    rows = [{"image": str(folder / "first.nrrd"), "lesion": str(folder / "first_lesion.nrrd"), "lesion_labels": [7]}]
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"testing": rows}))
+    case = read_cases(datalist)[0]
+    assert case.name == "first" and not load_case(case, None).lesions.any()
+    wrong = {'{"training": []}': "names no CT", "[1]": "no list", "{": "JSON", "[{}]": "no image"}
+    for content, message in wrong.items():
+        datalist.write_text(content)
+        with pytest.raises(InputError, match=message):
+            read_cases(datalist)
+    with pytest.raises(InputError, match="neither"):
+        read_cases(tmp_path / "absent")
+
+
+def test_settings_reach_the_tasks_parameters(folder, oracle, tmp_path):
+    assert parse_settings(["denoise.steps=20", "anomaly.scales=[1, 2]", "denoise.mode=fast"]) == {
+        "denoise": {"steps": 20, "mode": "fast"}, "anomaly": {"scales": (1, 2)}
+    }  # fmt: skip
+    with pytest.raises(InputError, match="cannot be understood"):
+        parse_settings(["steps=20"])
+    model = oracle(lambda task, truth, given: truth)
+    with pytest.raises(InputError, match="does not take"):
+        benchmark.evaluate(model, [], ["denoise"], tmp_path, parameters={"denoise": {"steps": 20}})
+    with pytest.raises(InputError, match="strength"):
+        benchmark.evaluate(model, [], ["denoise"], tmp_path, parameters={"denoise": {"strength": 3}})
