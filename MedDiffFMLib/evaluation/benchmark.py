@@ -26,6 +26,8 @@ from .tables import markdown, summary
 OUTPUTS = {"denoise": "denoised", "inpaint": "inpainted", "anomaly": "anomaly"}
 """Which volume of a task's result is scored."""
 QUICK_CASES = 2
+EVALUATED = {"inpaint": {"feather": 0.0, "margin": 0.0}}
+"""Defaults that differ in an evaluation: a healthy sphere has no rim to keep away from, nothing to blend with."""
 
 
 def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = tuple(PROTOCOLS),
@@ -53,12 +55,13 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = tuple(PRO
     Raises:
         InputError: unknown task, parameter out of range, unreadable case.
     """
+    chosen = {task: _settings(task, (parameters or {}).get(task, {})) for task in tasks if task in PROTOCOLS}
     tell = progress or (lambda line: None)
     plan = plan or Plan()
     if quick:
         plan, cases = plan.quick(), list(cases)[:QUICK_CASES]
     name = None if model is None else model.name
-    runners = model_methods(model, tasks, parameters or {}, seed, cancel)
+    runners = model_methods(model, tasks, chosen, seed, cancel)
     cache = None if cache is None else Path(cache)
     rows: list[Row] = []
     report: dict[str, Any] = {}
@@ -70,7 +73,7 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = tuple(PRO
             if task in runners:
                 rows += PROTOCOLS[task](loaded, plan, cache, {name: runners[task]})
         report = {
-            "model": _model_record(model), "seed": seed, "parameters": parameters or {}, "quick": quick,
+            "model": _model_record(model), "seed": seed, "parameters": chosen, "quick": quick,
             "plan": dataclasses.asdict(plan), "tables": summary(rows, name),
             "rows": [dataclasses.asdict(row) for row in rows],
         }  # fmt: skip
@@ -106,6 +109,12 @@ def model_methods(model: Any, tasks: Sequence[str], parameters: dict[str, dict[s
     if model is None:
         return {}
     return {task: _model_method(model, task, parameters.get(task, {}), seed, cancel) for task in tasks}
+
+
+def _settings(task: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation's own defaults, where the task has such fields, and over them what the user gave."""
+    known = {field.name for field in dataclasses.fields(TASKS[task].parameter_class())}
+    return {name: value for name, value in EVALUATED.get(task, {}).items() if name in known} | given
 
 
 def _model_method(model: Any, task: str, fields: dict[str, Any], seed: int, cancel: CancelToken | None) -> Method:

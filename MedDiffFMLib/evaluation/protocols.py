@@ -64,24 +64,27 @@ def denoise_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
 
 
 def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
-    """Error inside healthy spheres, one run a size.
+    """Error inside healthy spheres, one run a sphere, averaged over the spheres of a size.
 
     The voxels inside are overwritten before any method sees them, so that nothing of the truth can leak.
     """
-    truth, spacing = loaded.volume.voxels, loaded.volume.spacing
     rows = []
     for diameter, labels in stored(spheres, loaded, plan, cache).items():
-        mask = labels > 0
-        hollow = loaded.volume.with_voxels(baselines.mean_fill(truth, mask, spacing))
+        holes = [labels == number for number in range(1, int(labels.max()) + 1)]
         for name, method in methods.items():
-            result, seconds = _timed(method, hollow, mask)
-            each = [labels == n for n in range(1, int(labels.max()) + 1)]
-            values = {
-                "MAE": float(np.mean([mean_absolute_error(result, truth, one) for one in each])),
-                "texture": float(np.mean([texture_ratio(result, truth, one) for one in each])),
-            }
-            rows.append(_row("inpaint", loaded, f"{diameter} mm", name, values, seconds))
+            each = [_filled(loaded, hole, method) for hole in holes]
+            values = {key: float(np.mean([one[key] for one in each])) for key in ("MAE", "texture")}
+            rows.append(_row("inpaint", loaded, f"{diameter} mm", name, values, sum(one["seconds"] for one in each)))
     return rows
+
+
+def _filled(loaded: LoadedCase, hole: np.ndarray, method: Method) -> dict[str, float]:
+    """Figures of one sphere."""
+    truth = loaded.volume.voxels
+    hollow = loaded.volume.with_voxels(baselines.mean_fill(truth, hole, loaded.volume.spacing))
+    result, seconds = _timed(method, hollow, hole)
+    error, texture = mean_absolute_error(result, truth, hole), texture_ratio(result, truth, hole)
+    return {"MAE": error, "texture": texture, "seconds": seconds}
 
 
 def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
