@@ -234,7 +234,7 @@ def pip(words, may_lack=False):
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *words]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, errors="replace")
     complaints = []
-    for line in process.stderr:
+    for line in process.stderr or ():
         complaints.append(line)
         if not may_lack:
             sys.stderr.write(line)

@@ -1,0 +1,181 @@
+"""One task at a time on volume nodes, computed by a worker process that stays warm between runs."""
+
+import logging
+import time
+
+import slicer
+
+from .volumeNodes import addResultNode, volumeFromNode
+from .workerProcess import WorkerProcess
+
+
+class TaskRun:
+    """Starts and cancels runs, and turns their results into nodes. Knows no widget.
+
+    Listeners are objects with the methods ``onStateChanged()``, ``onReady(description)``,
+    ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(nodes, warnings)``, ``onFailed(error)``,
+    ``onCancelled()`` and ``onLog(text)``.
+
+    :param workerPython: which Python runs the model.
+
+    From the Python console::
+
+        logic = slicer.modules.meddifffm.widgetRepresentation().self().logic
+        logic.start("denoise", getNode("thorax"))
+    """
+
+    modelName = "starter-ct"
+
+    def __init__(self, workerPython):
+        self.workerPython = workerPython
+        self.running = False
+        self.cancelling = False
+        self._listeners = []
+        self._worker: WorkerProcess | None = None
+        self._workerIsStale = False
+        self._task = None
+        self._inputNode = None
+        self._startTime = 0.0
+
+    def addListener(self, listener):
+        """Tell ``listener`` what happens."""
+        self._listeners.append(listener)
+
+    def start(self, task, inputNode, device="auto", parameters=None, seed=0):
+        """Begin a run and return at once.
+
+        :param task: name of a task of the library.
+        :param inputNode: CT volume node; it is copied, not changed.
+        :param parameters: values by name; what is left out has the task's default.
+        :raises MedDiffFMError: a run is going on, or the worker's Python cannot be used.
+        """
+        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.worker.client import RunRequest
+
+        problem = self.workerPython.problem()
+        if self.running or problem:
+            raise MedDiffFMError(problem or "Another run is going on.", "" if problem else "Wait for it or cancel it.")
+        volume = volumeFromNode(inputNode)
+        request = RunRequest(
+            task=task,
+            voxels=volume.voxels.copy(),  # the user may edit the node before the worker is ready for it
+            ijk_to_ras=volume.ijk_to_ras.tolist(),
+            parameters=parameters or {},
+            seed=seed,
+            model=self.modelName,
+            device=device,
+        )
+        self._task, self._inputNode, self._startTime = task, inputNode, time.monotonic()
+        self._setState(running=True)
+        try:
+            self._warmWorker().session.run(request)
+        except Exception:
+            if self.running:  # else the failure was reported while the process was being started
+                self._setState(running=False)
+                raise
+
+    def cancel(self):
+        """Ask the run to stop; asked again, end its process."""
+        if self.running and self._worker:
+            self._setState(running=True, cancelling=True)
+            self._worker.session.cancel()
+
+    def abandon(self):
+        """The scene closes: the run is of no use any more, but a warm worker is."""
+        self._inputNode = None
+        if not self.cancelling:
+            self.cancel()
+
+    def restartWorker(self):
+        """The next run uses a new process; one that is going on is finished first."""
+        self._workerIsStale = True
+        if not self.running:
+            self._releaseWorker()
+
+    def stop(self):
+        """End everything, for the end of Slicer and for reload; leaves no process and no folder behind."""
+        worker, self._worker = self._worker, None
+        self._listeners.clear()
+        if worker:
+            worker.end()
+
+    def _warmWorker(self):
+        """The worker of the last run if it can still be used, else a new one that is starting."""
+        from MedDiffFMLib.worker.client import Callbacks
+
+        if self._worker is None:
+            callbacks = Callbacks(
+                on_state=self._onWorkerState,
+                on_progress=lambda event: self._tell("onProgress", event.fraction, event.stage, event.seconds_left),
+                on_warning=lambda text: self._tell("onLog", text),
+                on_result=self._onResult,
+                on_error=self._onError,
+                on_cancelled=self._onCancelled,
+                on_log=lambda text: self._tell("onLog", text),
+            )
+            self._workerIsStale = False
+            worker = WorkerProcess(self.workerPython.executable(), self.workerPython.environment(), callbacks)
+            if not worker.alive:
+                return worker
+            self._worker = worker
+        return self._worker
+
+    def _releaseWorker(self):
+        worker, self._worker = self._worker, None
+        if worker:
+            worker.release()
+
+    def _setState(self, running, cancelling=False):
+        self.running, self.cancelling = running, cancelling
+        if not running and self._workerIsStale:
+            self._releaseWorker()
+        self._tell("onStateChanged")
+
+    def _tell(self, method, *arguments):
+        for listener in list(self._listeners):
+            getattr(listener, method)(*arguments)
+
+    # What the worker reports.
+
+    def _onWorkerState(self, state):
+        from MedDiffFMLib.worker.client import State
+
+        if state is State.READY and self._worker:
+            hello = self._worker.session.hello
+            devices = ", ".join(device["title"] for device in hello["devices"])
+            self._tell("onReady", f"{self.modelName}, Python {hello['python']}, torch {hello['torch']}, {devices}")
+        elif state in (State.FAILED, State.STOPPED):
+            self._worker = None
+
+    def _onResult(self, result):
+        from MedDiffFMLib.errors import MedDiffFMError
+
+        node, self._inputNode = self._inputNode, None
+        self._setState(running=False)
+        if node is None or not slicer.mrmlScene.IsNodePresent(node):
+            self._tell("onFailed", MedDiffFMError("The CT was removed during the run.", "Its result is dropped."))
+            return
+        try:
+            nodes = [
+                addResultNode(array, node, f"{node.GetName()} {name.replace('_', ' ')}", sameDisplay=number == 0)
+                for number, (name, array) in enumerate(result.volumes.items())
+            ]
+        except Exception as error:  # a callback of Qt: nobody else would hear of it
+            logging.exception("MedDiff-FM: the result could not be added to the scene")
+            self._tell("onFailed", error)
+            return
+        logging.info("MedDiff-FM: %s of %s took %.1f s", self._task, node.GetName(), time.monotonic() - self._startTime)
+        self._tell("onReady", f"{self.modelName} on {result.report.get('device', 'unknown device')}")
+        self._tell("onFinished", nodes, list(result.warnings))
+
+    def _onError(self, error):
+        logging.error("MedDiff-FM: %s", error)
+        self._tell("onLog", str(error))
+        wasRunning = self.running
+        self._setState(running=False)
+        if wasRunning:  # an idle worker that ends is started again by the next run
+            self._tell("onFailed", error)
+
+    def _onCancelled(self):
+        self._setState(running=False)
+        self._tell("onCancelled")

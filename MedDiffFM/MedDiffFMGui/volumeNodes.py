@@ -1,0 +1,51 @@
+"""MRML volume nodes to library volumes and back."""
+
+import slicer
+import vtk
+
+
+def volumeFromNode(node):
+    """The node's voxels and geometry as a library Volume; it shares the node's memory, so it is only to be read."""
+    from MedDiffFMLib.volume import Volume
+
+    ijkToRAS = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(ijkToRAS)
+    return Volume(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVTKMatrix(ijkToRAS))
+
+
+def addResultNode(array, inputNode, name, sameDisplay):
+    """Add a new volume with exactly the input's geometry, transform and study.
+
+    :param array: voxels (k, j, i) on the input's grid.
+    :param inputNode: the volume the result was computed from; it is not changed.
+    :param sameDisplay: show with the input's window, level and colors; else Slicer chooses them from the voxels.
+    """
+    scene = inputNode.GetScene()
+    result = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+    result.CopyOrientation(inputNode)  # spacing, origin and directions as they are, without a matrix decomposition
+    slicer.util.updateVolumeFromArray(result, array)
+    result.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
+    result.CreateDefaultDisplayNodes()
+    if sameDisplay and inputNode.GetDisplayNode():
+        copyWindow(inputNode.GetDisplayNode(), result.GetDisplayNode())
+    moveToStudyOf(inputNode, result)
+    return result
+
+
+def copyWindow(source, target):
+    """Window, level, colors and interpolation of one scalar volume display node to another."""
+    with slicer.util.NodeModify(target):
+        target.SetAndObserveColorNodeID(source.GetColorNodeID())
+        target.SetAutoWindowLevel(False)
+        target.SetWindowLevel(source.GetWindow(), source.GetLevel())
+        target.SetInterpolate(source.GetInterpolate())
+
+
+def moveToStudyOf(inputNode, node):
+    """Put ``node`` beside the input in the subject hierarchy."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(inputNode.GetScene())
+    if not hierarchy:
+        return
+    inputItem, item = hierarchy.GetItemByDataNode(inputNode), hierarchy.GetItemByDataNode(node)
+    if inputItem and item:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(inputItem))

@@ -1,0 +1,114 @@
+"""A Slicer without its windows: real MRML and VTK from slicer-core, Qt from PySide6, the rest from this folder.
+
+It loads the module as Slicer does, from its file and by its name. The module has no branch for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "MedDiffFM" / "MedDiffFM.py"
+
+
+class Application:
+    """One per process; ``start()`` gives it."""
+
+    def __init__(self, folder: Path) -> None:
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+        import slicer
+        from PySide6 import QtWidgets
+
+        from . import pythonqt, slicer_modules, widgets
+
+        self.qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+        self.widgets = widgets
+        self.slicer = slicer
+        self.settings_file = folder / "settings.ini"
+        sys.modules["qt"] = pythonqt.make_qt_module(str(self.settings_file))
+        sys.modules["ctk"] = types.ModuleType("ctk")
+        for name, module in slicer_modules.modules().items():
+            sys.modules[f"slicer.{name}"] = module
+            setattr(slicer, name, module)
+        slicer.app = slicer_modules.Application()
+        slicer.mrmlScene = slicer.vtkMRMLScene()
+        slicer.util.loadUI = widgets.load_ui
+        slicer.util.childWidgetVariables = widgets.child_widget_variables
+        slicer.util.modulePath = lambda name: str(MODULE)
+        self._add_subject_hierarchy()
+
+    def _add_subject_hierarchy(self) -> None:
+        """Give every new volume an item, as Slicer's subject hierarchy plugin does."""
+        slicer = self.slicer
+        slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(slicer.mrmlScene)
+
+        import vtk
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def on_node_added(scene: Any, event: int, node: Any) -> None:
+            if node.IsA("vtkMRMLVolumeNode"):
+                hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+                hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+        slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, on_node_added)
+
+    def load_module(self) -> types.ModuleType:
+        """Import MedDiffFM.py under its name, as Slicer's module factory does."""
+        if str(MODULE.parent) not in sys.path:
+            sys.path.insert(0, str(MODULE.parent))
+        spec = importlib.util.spec_from_file_location("MedDiffFM", MODULE)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["MedDiffFM"] = module
+        spec.loader.exec_module(module)
+        return module
+
+    def open_widget(self, module: types.ModuleType) -> Any:
+        """The module's widget, set up and entered."""
+        from PySide6 import QtWidgets
+
+        panel = self.widgets.qMRMLWidget()
+        panel.setLayout(QtWidgets.QVBoxLayout())
+        parent = PanelParent(panel)
+        widget = module.MedDiffFMWidget(parent)
+        widget.setup()
+        widget.enter()
+        return widget
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
+        """Turn the event loop until something is so; fail when it does not come."""
+        end = time.monotonic() + seconds
+        while not condition():
+            self.qt.processEvents()
+            time.sleep(0.005)
+            assert time.monotonic() < end, f"waited {seconds} s in vain"
+
+
+class PanelParent:
+    """The module panel that Slicer hands to the widget."""
+
+    isEntered = True
+
+    def __init__(self, panel: Any) -> None:
+        self.panel = panel
+        self._layout = types.SimpleNamespace(addWidget=lambda widget: panel.layout().addWidget(widget._target))
+
+    def layout(self) -> Any:
+        return self._layout
+
+
+_application: list[Application] = []
+
+
+def start(folder: Path) -> Application:
+    """The application of this process."""
+    if not _application:
+        _application.append(Application(folder))
+    return _application[0]

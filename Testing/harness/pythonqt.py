@@ -1,0 +1,164 @@
+"""PySide6 objects that behave as PythonQt shows Qt to a module inside Slicer.
+
+Properties are attributes and not callable, an unknown name fails on reading and on writing, ``connect`` takes a
+signature and answers False for one that does not exist, slots may take fewer arguments than the signal gives, enum
+values are numbers. What exists is read from slicer_api.json, which was read from a running Slicer.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import json
+import types
+import weakref
+from pathlib import Path
+from typing import Any
+
+from PySide6 import QtCore, QtWidgets
+
+API = json.loads((Path(__file__).parent / "slicer_api.json").read_text())
+
+# Slicer only prints and answers False; a test looks here.
+refused_connections: list[str] = []
+
+_proxies: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+@functools.cache
+def names_of(class_name: str) -> dict[str, set[str]]:
+    """Properties, signals and members of a class and its bases."""
+    found: dict[str, set[str]] = {"properties": set(), "signals": set(), "members": set()}
+    entry = API["classes"].get(class_name)
+    while entry:
+        for kind in found:
+            found[kind] |= set(entry[kind])
+        entry = API["classes"].get(entry["base"])
+    return found
+
+
+def class_name_of(target: Any) -> str:
+    """The nearest class that Slicer's list knows."""
+    for kind in type(target).__mro__:
+        if kind.__name__ in API["classes"]:
+            return kind.__name__
+    raise TypeError(f"slicer_api.json has no class for {type(target).__name__}")
+
+
+def shown(value: Any) -> Any:
+    """A value as PythonQt gives it."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (QtCore.QObject, QtCore.QProcessEnvironment)):
+        return wrap(value)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """A value as PySide6 takes it."""
+    return value._target if isinstance(value, Proxy) else value
+
+
+def wrap(target: Any) -> Proxy:
+    """The proxy of an object; always the same one, as with PythonQt."""
+    try:
+        return _proxies[target]
+    except KeyError:
+        _proxies[target] = proxy = Proxy(target)
+        return proxy
+    except TypeError:  # a value class without hash
+        return Proxy(target)
+
+
+def with_as_many_arguments(slot: Any) -> Any:
+    """Call ``slot`` with no more arguments than it takes."""
+    try:
+        parameters = list(inspect.signature(slot).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    limit = 99 if any(p.kind == p.VAR_POSITIONAL for p in parameters) else len(positional)
+
+    def call(*arguments: Any) -> None:
+        slot(*[shown(argument) for argument in arguments[:limit]])
+
+    return call
+
+
+class Proxy:
+    """One Qt object as a Slicer module sees it."""
+
+    def __init__(self, target: Any) -> None:
+        object.__setattr__(self, "_target", target)
+        object.__setattr__(self, "_class", class_name_of(target))
+        object.__setattr__(self, "_slots", {})
+
+    def __getattr__(self, name: str) -> Any:
+        names = names_of(self._class)
+        if name in names["properties"]:
+            return shown(self._target.property(name))
+        if name not in names["members"] or not hasattr(self._target, name):
+            raise AttributeError(f"{self._class} has no attribute {name!r} in Slicer")
+        member = getattr(self._target, name)
+        if not callable(member):
+            return shown(member)
+        return lambda *arguments: shown(member(*[plain(argument) for argument in arguments]))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in names_of(self._class)["properties"]:
+            raise AttributeError(f"{self._class}.{name}: creating new attributes on C++ objects is not allowed")
+        if not self._target.setProperty(name, plain(value)):
+            raise AttributeError(f"{self._class}.{name} cannot be set to {value!r}")
+
+    def connect(self, signature: str, slot: Any) -> bool:
+        if signature not in names_of(self._class)["signals"]:
+            refused_connections.append(f"{self._class}: {signature}")
+            return False
+        call = with_as_many_arguments(slot)
+        self._slots[signature, slot] = call
+        getattr(self._target, signature.split("(")[0]).connect(call)
+        return True
+
+    def disconnect(self, signature: str, slot: Any) -> bool:
+        call = self._slots.pop((signature, slot), None)
+        if call is None:
+            return False
+        getattr(self._target, signature.split("(")[0]).disconnect(call)
+        return True
+
+
+class ProxyClass:
+    """A Qt class: makes proxies, gives static members and enum values."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+        self.__name__ = kind.__name__
+
+    def __call__(self, *arguments: Any) -> Proxy:
+        return wrap(self._kind(*[plain(argument) for argument in arguments]))
+
+    def __getattr__(self, name: str) -> Any:
+        names = names_of(self.__name__)
+        if name not in names["members"] | names["properties"] or not hasattr(self._kind, name):
+            raise AttributeError(f"{self.__name__} has no member {name!r} in Slicer")
+        member = getattr(self._kind, name)
+        return (lambda *a: shown(member(*[plain(x) for x in a]))) if callable(member) else shown(member)
+
+
+def make_qt_module(settings_file: str) -> types.ModuleType:
+    """The module ``qt``; settings are kept in a file of the test."""
+    module = types.ModuleType("qt")
+    for name, entry in API["classes"].items():
+        kind = getattr(QtWidgets, name, None) or getattr(QtCore, name, None)
+        if entry["namespace"] == "qt" and kind:
+            setattr(module, name, ProxyClass(kind))
+    module.Qt = types.SimpleNamespace(WaitCursor=QtCore.Qt.CursorShape.WaitCursor.value)  # type: ignore[attr-defined]
+
+    class Settings(QtCore.QSettings):
+        def __init__(self) -> None:
+            super().__init__(settings_file, QtCore.QSettings.Format.IniFormat)
+
+    Settings.__name__ = "QSettings"
+    module.QSettings = ProxyClass(Settings)  # type: ignore[attr-defined]
+    return module

@@ -1,0 +1,178 @@
+"""Stand-ins for the ctk and qMRML widgets of the module, and the loader of .ui files."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from PySide6 import QtCore, QtUiTools, QtWidgets
+
+from .pythonqt import API, Proxy, names_of, wrap
+
+
+class ctkCollapsibleButton(QtWidgets.QGroupBox):
+    """A titled section that folds."""
+
+    contentsCollapsed = QtCore.Signal(bool)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._collapsed = False
+
+    def _set_collapsed(self, value: bool) -> None:
+        self._collapsed = value
+        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly):
+            child.setVisible(not value)
+        self.contentsCollapsed.emit(value)
+
+    collapsed = QtCore.Property(bool, lambda self: self._collapsed, _set_collapsed)
+    text = QtCore.Property(str, lambda self: self.title(), lambda self, value: self.setTitle(value))
+
+
+class ctkPathLineEdit(QtWidgets.QLineEdit):
+    """A line that holds a path."""
+
+    currentPathChanged = QtCore.Signal(str)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.textChanged.connect(self.currentPathChanged)
+
+    currentPath = QtCore.Property(str, lambda self: self.text(), lambda self, value: self.setText(value))
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    """Hands its scene on to the children that the .ui file connects, and to no others."""
+
+    mrmlSceneChanged = QtCore.Signal(object)
+
+    def setMRMLScene(self, scene: Any) -> None:
+        self._scene = scene
+        self.mrmlSceneChanged.emit(scene)
+
+    def mrmlScene(self) -> Any:
+        return getattr(self, "_scene", None)
+
+
+class qMRMLNodeComboBox(QtWidgets.QComboBox):
+    """Lists the nodes of a real MRML scene and follows it."""
+
+    currentNodeChanged = QtCore.Signal(object)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._scene: Any = None
+        self._node_types: list[str] = []
+        self._none_enabled = self._child_types = True
+        self._observations: list[int] = []
+        self.currentIndexChanged.connect(lambda: self.currentNodeChanged.emit(self.currentNode()))
+
+    def setMRMLScene(self, scene: Any) -> None:
+        import slicer
+
+        if self._scene:
+            for tag in self._observations:
+                self._scene.RemoveObserver(tag)
+        self._scene = scene
+        self._observations = []
+        if scene:
+            kind = slicer.vtkMRMLScene
+            events = (kind.NodeAddedEvent, kind.NodeRemovedEvent, kind.EndCloseEvent)
+            self._observations = [scene.AddObserver(event, lambda *_: self._refill()) for event in events]
+        self._refill()
+
+    def mrmlScene(self) -> Any:
+        return self._scene
+
+    def _refill(self) -> None:
+        before = self.currentData()
+        with QtCore.QSignalBlocker(self):
+            self.clear()
+            if self._none_enabled:
+                self.addItem("None", "")
+            for node in self._nodes():
+                self.addItem(node.GetName(), node.GetID())
+            self.setCurrentIndex(max(self.findData(before), 0))
+        if self.currentData() != before:
+            self.currentNodeChanged.emit(self.currentNode())
+
+    def _nodes(self) -> list[Any]:
+        nodes = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())] if self._scene else []
+        right = [node for node in nodes if any(node.IsA(kind) for kind in self._node_types)]
+        exact = [node for node in right if self._child_types or node.GetClassName() in self._node_types]
+        return [node for node in exact if not node.GetHideFromEditors()]
+
+    def currentNode(self) -> Any:
+        return self._scene.GetNodeByID(self.currentData()) if self._scene and self.currentData() else None
+
+    def setCurrentNode(self, node: Any) -> None:
+        self.setCurrentIndex(max(self.findData(node.GetID() if node else ""), 0))
+
+    nodeTypes = QtCore.Property(
+        "QStringList",  # type: ignore[arg-type]
+        lambda self: self._node_types,
+        lambda self, value: setattr(self, "_node_types", list(value)),
+    )
+    noneEnabled = QtCore.Property(
+        bool, lambda self: self._none_enabled, lambda self, value: setattr(self, "_none_enabled", value)
+    )
+    showChildNodeTypes = QtCore.Property(
+        bool, lambda self: self._child_types, lambda self, value: setattr(self, "_child_types", value)
+    )
+    addEnabled = QtCore.Property(bool, lambda self: False, lambda self, value: None)
+    removeEnabled = QtCore.Property(bool, lambda self: False, lambda self, value: None)
+
+
+STAND_INS = (ctkCollapsibleButton, ctkPathLineEdit, qMRMLWidget, qMRMLNodeComboBox)
+
+
+def load_ui(path: str | Path) -> Proxy:
+    """Build a .ui file as Slicer's loader does; its MRML connections are made as the file says."""
+    root = ElementTree.parse(path).getroot()
+    connections = root.find("connections")
+    assert connections is not None
+    root.remove(connections)  # PySide6 knows no signal of that signature; they are made below
+    loader = QtUiTools.QUiLoader()
+    for kind in STAND_INS:
+        loader.registerCustomWidget(kind)
+    source = QtCore.QBuffer()
+    source.setData(ElementTree.tostring(root))
+    source.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
+    widget: Any = loader.load(source)
+    if widget is None:
+        raise RuntimeError(loader.errorString())
+    for connection in connections:
+        assert connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
+        assert connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
+        assert connection.findtext("sender") == widget.objectName()
+        receiver: Any = widget.findChild(QtWidgets.QWidget, connection.findtext("receiver") or "")
+        widget.mrmlSceneChanged.connect(receiver.setMRMLScene)
+    for section in widget.findChildren(ctkCollapsibleButton):
+        section.collapsed = section.collapsed  # hides the children that came after the property
+    return wrap(widget)
+
+
+def ui_problems(path: str | Path) -> list[str]:
+    """What a .ui file names that Slicer does not have."""
+    root = ElementTree.parse(path).getroot()
+    problems = []
+    for widget in root.iter("widget"):
+        kind, name = widget.get("class", ""), widget.get("name")
+        if kind not in API["classes"]:
+            problems.append(f"{name}: class {kind}")
+            continue
+        for entry in widget.findall("property"):
+            dynamic = entry.get("stdset") == "0"
+            if not dynamic and entry.get("name") not in names_of(kind)["properties"]:
+                problems.append(f"{name}: property {kind}.{entry.get('name')}")
+    return problems
+
+
+def child_widget_variables(widget: Proxy) -> Any:
+    """All named children as attributes, as ``slicer.util.childWidgetVariables``."""
+    ui = type("", (), {})()
+    for child in widget._target.findChildren(QtWidgets.QWidget):
+        if child.objectName() and not child.objectName().startswith("qt_"):
+            setattr(ui, child.objectName(), wrap(child))
+    return ui

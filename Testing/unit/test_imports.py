@@ -1,0 +1,131 @@
+"""Importing the library is cheap, and the Slicer module imports nothing that Slicer lacks."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from MedDiffFMLib.tasks.registry import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "MedDiffFMLib"
+MODULE = ROOT / "MedDiffFM"
+
+# Only these may import torch at file scope: they define networks or compute with tensors. All others are read by the
+# command line, the worker's client and Slicer before any model is needed; so are the modules that hold task parameters.
+WITH_TORCH = ("networks", "diffusion", "conditioning", "training", "inference", "evaluation", "tasks")
+LIGHT_AFTER_ALL = ("inference", "inference.control", "tasks", "tasks.parameters", "tasks.registry")
+FORBIDDEN = ("torch", "monai", "lightning", "einops", "scipy", "skimage", "nrrd", "nibabel", "pydicom", "matplotlib")
+
+
+def module_names() -> list[str]:
+    """Every module of the library by its dotted name."""
+    names = []
+    for path in sorted(LIBRARY.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return [name for name in names if not name.endswith("__main__")]
+
+
+def light_modules() -> list[str]:
+    light = [name for name in module_names() if name.split(".")[1:2] not in [[heavy] for heavy in WITH_TORCH]]
+    light += [f"MedDiffFMLib.{name}" for name in LIGHT_AFTER_ALL]
+    return light + [task.module for task in TASKS.values() if find_spec(task.module)]
+
+
+def sources(*folders: Path) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.rglob("*.py")) if "__pycache__" not in path.parts]
+
+
+def in_child(code: str) -> str:
+    """Run code in a fresh Python that sees the checkout; its output."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_light_modules_leave_heavy_packages_alone() -> None:
+    """Each light module is imported by itself; the culprit is named."""
+    code = f"""
+import importlib, sys
+for name in {light_modules()!r}:
+    importlib.import_module(name)
+    heavy = [package for package in {FORBIDDEN!r} if package in sys.modules]
+    if heavy:
+        print(name, "imports", *heavy)
+        break
+"""
+    assert in_child(code) == ""
+
+
+def test_import_takes_less_than_a_tenth_of_a_second() -> None:
+    """The best of three on a machine that may be busy; numpy, which Slicer has loaded anyway, is not counted."""
+    code = """
+import time, numpy
+begin = time.perf_counter()
+import MedDiffFMLib, MedDiffFMLib.errors, MedDiffFMLib.volume, MedDiffFMLib.tasks.registry
+import MedDiffFMLib.inference.control, MedDiffFMLib.resources
+print(time.perf_counter() - begin)
+"""
+    assert min(float(in_child(code)) for _ in range(3)) < 0.1
+
+
+def test_library_never_imports_slicer_or_qt() -> None:
+    for path in sources(LIBRARY):
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")), everywhere=True):
+            assert name not in ("slicer", "qt", "ctk", "vtk"), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_slicer_module_imports_nothing_foreign_at_file_scope() -> None:
+    own = {path.stem for path in MODULE.rglob("*.py")} | {"MedDiffFMGui"}
+    allowed = own | set(sys.stdlib_module_names) | {"slicer", "vtk", "qt", "ctk"}
+    for path in sources(MODULE):
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")), everywhere=False):
+            assert name in allowed, f"{path.relative_to(ROOT)} imports {name} at file scope"
+
+
+def imported(tree: ast.AST, everywhere: bool) -> list[str]:
+    """Top-level names of the absolute imports, at file scope only or everywhere."""
+    found = []
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            found += [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.append(node.module.split(".")[0])
+        inside_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if everywhere or not inside_function:
+            pending += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize("name", ["LazyImport", "imp", "QTextCodec", "QRegExp", "QDesktopWidget"])
+def test_names_that_a_supported_slicer_lacks(name: str) -> None:
+    """5.12 has no LazyImport, Python 3.12 no imp, Qt 6 none of the others."""
+    for path in sources(MODULE, LIBRARY):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            used = [getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "module", None)]
+            used += [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
+            assert name not in used, f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} uses {name}"
+
+
+def test_no_path_of_one_machine_in_the_tree() -> None:
+    """Files that git tracks name no home folder and no absolute working folder."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert paths
+    machine = re.compile(rb"(?<![\w.-])/(?:work|root|home/\w+|Users/\w+)/")
+    for path in paths:
+        content = path.read_bytes() if path.is_file() else b""
+        if b"\0" in content[:4096] or path == Path(__file__).resolve():
+            continue
+        assert not machine.search(content), f"{path.relative_to(ROOT)} names a folder of one machine"

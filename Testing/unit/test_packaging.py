@@ -1,0 +1,202 @@
+"""What reaches the user: the wheel, the Slicer package and the catalogue entry hold what the folders hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from MedDiffFMLib.errors import MedDiffFMError
+from MedDiffFMLib.resources import resource_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA_FOLDERS = ("Resources/Models", "Resources/SampleData")
+
+
+def files(folder: str, *suffixes: str) -> set[str]:
+    """Files below a folder as paths relative to the repository; without caches and hidden files."""
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in found
+        if "__pycache__" not in path.parts
+        and not any(part.startswith(".") for part in path.parts[len(ROOT.parts) :])
+        and (not suffixes or path.suffix in suffixes)
+    }
+
+
+def cmake_sets(path: str) -> dict[str, list[str]]:
+    """Every ``set(NAME values...)`` of a CMakeLists.txt, quotes and comments removed, MODULE_NAME filled in."""
+    text = re.sub(r"(?m)^\s*#.*$", "", (ROOT / path).read_text())
+    sets = {}
+    for name, body in re.findall(r'\bset\(\s*(\w+)\s+((?:"[^"]*"|[^")])*)\)', text):
+        sets[name] = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|([^\s"]+)', body)]
+    module = sets.get("MODULE_NAME", [""])[0]
+    return {name: [value.replace("${MODULE_NAME}", module) for value in values] for name, values in sets.items()}
+
+
+def same(listed: list[str], present: set[str], where: str) -> None:
+    """Fail with what to write into the list."""
+    assert len(listed) == len(set(listed)), f"{where} lists a file twice"
+    missing, gone = sorted(present - set(listed)), sorted(set(listed) - present)
+    assert not missing, f"add to {where}: {' '.join(missing)}"
+    assert not gone, f"remove from {where}: {' '.join(gone)}"
+
+
+def test_every_file_of_the_library_reaches_the_slicer_package() -> None:
+    lists = cmake_sets("CMakeLists.txt")
+    same(lists["LIBRARY_PYTHON_SCRIPTS"], files("MedDiffFMLib", ".py"), "LIBRARY_PYTHON_SCRIPTS in CMakeLists.txt")
+    data = set().union(*(files(folder) for folder in DATA_FOLDERS)) | (
+        files("MedDiffFMLib") - files("MedDiffFMLib", ".py")
+    )
+    same(lists["LIBRARY_RESOURCES"], data, "LIBRARY_RESOURCES in CMakeLists.txt")
+
+
+def test_every_file_of_the_module_reaches_the_slicer_package() -> None:
+    lists = cmake_sets("MedDiffFM/CMakeLists.txt")
+    present = {name.removeprefix("MedDiffFM/") for name in files("MedDiffFM")}
+    present = {name for name in present if name != "CMakeLists.txt" and not name.startswith("Testing/")}
+    scripts = {name for name in present if name.endswith(".py")}
+    same(lists["MODULE_PYTHON_SCRIPTS"], scripts, "MODULE_PYTHON_SCRIPTS in MedDiffFM/CMakeLists.txt")
+    same(lists["MODULE_PYTHON_RESOURCES"], present - scripts, "MODULE_PYTHON_RESOURCES in MedDiffFM/CMakeLists.txt")
+
+
+def test_files_of_library_and_module_do_not_meet_in_the_package() -> None:
+    """Both are installed into one folder."""
+    library = cmake_sets("CMakeLists.txt")
+    module = cmake_sets("MedDiffFM/CMakeLists.txt")
+    ours = set(library["LIBRARY_PYTHON_SCRIPTS"] + library["LIBRARY_RESOURCES"])
+    assert not ours & set(module["MODULE_PYTHON_SCRIPTS"] + module["MODULE_PYTHON_RESOURCES"])
+
+
+def test_extension_descriptions_agree() -> None:
+    """CMakeLists.txt is the truth; the .s4ext and the catalogue entry repeat it."""
+    truth = cmake_sets("CMakeLists.txt")
+    described = {}
+    for line in (ROOT / "MedDiffFM.s4ext").read_text().splitlines():
+        if line and not line.startswith("#"):
+            keyword, _, value = line.partition(" ")
+            described[keyword] = value
+    assert set(described) == {
+        "scm", "scmurl", "scmrevision", "depends", "recommends", "build_subdirectory", "homepage", "contributors",
+        "category", "iconurl", "status", "tier", "description", "screenshoturls", "enabled", "dicom_support_rule",
+        "keywords",
+    }  # fmt: skip
+    for field in (
+        "homepage", "contributors", "category", "iconurl", "description", "screenshoturls", "depends", "recommends",
+        "status", "tier", "keywords",
+    ):  # fmt: skip
+        assert described[field] == " ".join(truth[f"EXTENSION_{field.upper()}"]), field
+
+    entry = json.loads((ROOT / "MedDiffFM.json").read_text())
+    assert re.search(r"project\(MedDiffFM\)", (ROOT / "CMakeLists.txt").read_text())
+    assert set(entry) <= {
+        "$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_type", "scm_url",
+        "dicom_support_rule", "enabled", "tier",
+    }  # fmt: skip
+    assert entry["scm_url"] == described["scmurl"]
+    assert entry["category"] == described["category"]
+    assert entry["tier"] == int(described["tier"])
+    assert entry["build_dependencies"] == described["depends"].split()
+
+
+def test_icons_are_square() -> None:
+    import struct
+
+    for path, edge in (("Resources/Icons/MedDiffFM.png", 256), ("MedDiffFM/Resources/Icons/MedDiffFM.png", 128)):
+        header = (ROOT / path).read_bytes()[:24]
+        assert header[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">II", header[16:24]) == (edge, edge)
+
+
+def test_licence_is_apache_2_word_for_word() -> None:
+    digest = hashlib.sha256((ROOT / "LICENSE.txt").read_bytes()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
+    """The module's requirements.txt repeats lines of pyproject.toml, floors included."""
+    project = (ROOT / "pyproject.toml").read_text()
+    dependencies = re.findall(r'"([^"]+)"', re.search(r"(?s)\ndependencies = \[(.*?)\n\]", project).group(1))
+    lines = (ROOT / "MedDiffFM/Resources/requirements.txt").read_text().splitlines()
+    needs = [line for line in lines if line and not line.startswith("#")]
+    assert needs
+    assert set(needs) <= set(dependencies)
+
+
+# ---------------------------------------------------------------------------------------------------------- resources
+
+
+def unpacked_copy(folder: Path) -> Path:
+    """The part of the library that finds its resources, at another place."""
+    package = folder / "MedDiffFMLib"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "resources.py"):
+        shutil.copy(ROOT / "MedDiffFMLib" / name, package)
+    return package
+
+
+def found_by(folder: Path) -> str:
+    code = "from MedDiffFMLib.resources import resource_folder; print(resource_folder())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_resources_in_a_checkout() -> None:
+    assert resource_folder() == ROOT / "Resources"
+
+
+def test_resources_in_an_installed_extension_lie_beside_the_library(tmp_path: Path) -> None:
+    unpacked_copy(tmp_path)
+    (tmp_path / "Resources" / "Models").mkdir(parents=True)
+    assert Path(found_by(tmp_path)) == (tmp_path / "Resources").resolve()
+
+
+def test_resources_in_a_wheel_win_over_a_neighbor(tmp_path: Path) -> None:
+    package = unpacked_copy(tmp_path)
+    (tmp_path / "Resources" / "Models").mkdir(parents=True)
+    (package / "Resources" / "Models").mkdir(parents=True)
+    assert Path(found_by(tmp_path)) == (package / "Resources").resolve()
+
+
+def test_missing_resources_are_said_in_words(tmp_path: Path) -> None:
+    unpacked_copy(tmp_path)
+    assert "Install the package again" in found_by(tmp_path)
+    assert issubclass(MedDiffFMError, Exception)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that ``pip install .`` would install, built without the network."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("meddifffm-*.whl")
+    return built
+
+
+def test_wheel_holds_library_weights_and_sample(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    assert files("MedDiffFMLib") <= names
+    for folder in DATA_FOLDERS:
+        assert {f"MedDiffFMLib/{name}" for name in files(folder)} <= names
+    assert "meddifffm = MedDiffFMLib.cli:main" in entry
+    assert any(name.endswith("licenses/LICENSE.txt") for name in names)
+    assert not [name for name in names if name.startswith(("Testing", "MedDiffFM/", "docs", "Resources"))]
+
+
+def test_installed_wheel_finds_its_resources(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    assert Path(found_by(tmp_path)) == (tmp_path / "MedDiffFMLib" / "Resources").resolve()
