@@ -38,7 +38,7 @@ class FakeServer(server.Server):
             time.sleep(60 if behave == "deaf" else 0.02)
         files = {
             "denoised": self._folder.save("result-0.npy", (voxels * 0.5).astype("float32")),
-            "removed_noise": self._folder.save("result-1.npy", (voxels * 0.5).astype("float32")),
+            "noise": self._folder.save("result-1.npy", (voxels * 0.5).astype("float32")),
         }
         return {"volumes": files, "table": [], "facts": {}, "warnings": [], "report": {"device": "cpu"}}
 
