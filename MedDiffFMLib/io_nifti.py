@@ -1,0 +1,93 @@
+"""NIfTI-1 and NIfTI-2 files (https://nifti.nimh.nih.gov)."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from .errors import InputError
+from .io_common import MM_PER_UNIT, check_promise, damaged, refuse_not_3d, truncated
+from .volume import Volume
+
+
+def read_nifti(path: Path, modality: str) -> Volume:
+    """Read a 3-D scalar NIfTI; trailing axes of length 1 are dropped, slope and intercept applied.
+
+    Voxels are integers when file, slope and intercept are, else float32.
+
+    Raises:
+        InputError: wrong magic, damaged, truncated, or not 3-D scalar.
+    """
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        image: Any = nibabel.load(path, mmap=False)
+    except (ImageFileError, HeaderDataError, ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged(path.name, "NIfTI", "its header makes no sense") from error
+    if not isinstance(image, (nibabel.Nifti1Image, nibabel.Nifti2Image)):
+        raise damaged(path.name, "NIfTI", "it is another format")
+    header, proxy = image.header, cast(Any, image.dataobj)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    dtype = header.get_data_dtype()
+    vector = dtype.kind not in "iuf" or (len(shape) == 5 and shape[4] > 1)
+    refuse_not_3d(path.name, shape, ["vector"] if vector else [])
+    compressed = path.name.lower().endswith(".gz")
+    check_promise(path.name, shape, dtype.itemsize, path.stat().st_size, "gzip" if compressed else "raw")
+    try:
+        stored = proxy.get_unscaled().reshape(shape, order="F")
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}") from error
+    voxels = _rescaled(np.asarray(stored).T, proxy.slope, proxy.inter)
+    matrix, notes = _geometry(path.name, header)
+    return Volume(voxels, matrix, modality, notes)
+
+
+def write_nifti(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
+    """Write (k, j, i) voxels as NIfTI-1 with sform and qform; equal input gives equal bytes."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(voxels.T, ijk_to_ras, dtype=voxels.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(ijk_to_ras, code="scanner")
+    image.set_qform(ijk_to_ras, code="scanner")
+    image.header.set_slope_inter(1, 0)
+    with path.open("xb") as file, contextlib.ExitStack() as stack:
+        target: Any = file
+        if path.name.lower().endswith(".gz"):  # neither time nor temporary name go into the gzip header
+            target = stack.enter_context(gzip.GzipFile("", "wb", 1, file, mtime=0))
+        image.to_stream(target)
+
+
+def _rescaled(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
+    """slope * stored + inter: as integers where all three are, else float32."""
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if slope == 1 and inter == 0:
+        return stored
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 4 and slope == 1 and inter == round(inter):
+        shifted = stored.astype(np.int64) + int(inter)
+        fits = np.iinfo(np.int16).min <= shifted.min() and shifted.max() <= np.iinfo(np.int16).max
+        return shifted.astype(np.int16 if fits else np.int32)
+    return stored.astype(np.float32) * np.float32(slope) + np.float32(inter)
+
+
+def _geometry(name: str, header: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """ijk_to_ras and what had to be assumed."""
+    unit = header.get_xyzt_units()[0]
+    unit = "" if unit == "unknown" else unit
+    if unit not in MM_PER_UNIT:
+        raise InputError(f"'{name}' has lengths in other units than mm.", "Save it in millimeters.")
+    matrix = np.array(header.get_best_affine(), dtype=float)
+    matrix[:3] *= MM_PER_UNIT[unit]
+    notes = []
+    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+        notes.append("The file does not say how the patient lies; its axes are assumed to be those of NIfTI's default.")
+    return matrix, tuple(notes)
