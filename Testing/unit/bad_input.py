@@ -1,0 +1,338 @@
+"""Bad input and the exact words that the user then reads: one list for the tests and for docs/bad-input.md.
+
+Add a case with the decorator; the test runs every case and compares the page. To write the page anew, from the
+repository's root: ``PYTHONPATH=.:Testing python -m unit.bad_input``.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from Testing.unit.phantoms import body
+
+from MedDiffFMLib.errors import InputError, MedDiffFMError, OutputError
+from MedDiffFMLib.io import read_volume, write_volume
+from MedDiffFMLib.volume import Volume, check_ct, check_mask
+
+PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """One row.
+
+    Attributes:
+        title: what is wrong with the input.
+        message: exact text; ``{folder}`` stands for the folder that ``run`` works in.
+        error: type of the exception, None for a warning (work goes on).
+        run: does what a user would do; raises, or returns the warnings.
+    """
+
+    title: str
+    message: str
+    error: type[MedDiffFMError] | None
+    run: Callable[[Path, pytest.MonkeyPatch], list[str] | None]
+
+
+CASES: list[BadInput] = []
+
+
+def case(title: str, message: str, error: type[MedDiffFMError] | None = InputError):
+    """Add the decorated function as a case."""
+
+    def add(run: Callable[[Path, pytest.MonkeyPatch], list[str] | None]):
+        CASES.append(BadInput(title, message, error, run))
+        return run
+
+    return add
+
+
+def page() -> str:
+    """docs/bad-input.md."""
+    lines = [
+        "# Bad input",
+        "",
+        "What is checked before any computing starts, and what the user then reads, in the command line, in Python and",
+        "in 3D Slicer alike. Errors end the run with the exit code shown; a warning is shown, kept in the report, and",
+        "the run goes on. Nothing half-written is ever left behind. Numbers are those of the tests' own examples.",
+        "This page is made from `Testing/unit/bad_input.py`, whose every row is a test.",
+        "",
+        "| Input | Exit code | Message |",
+        "|---|---|---|",
+    ]
+    for row in CASES:
+        code = "warning" if row.error is None else str(row.error.exit_code)
+        lines.append(f"| {row.title} | {code} | {row.message.replace('{folder}', '…')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
+    """A NRRD of any dimension or kind, as other programs write it."""
+    import nrrd
+
+    nrrd.write(str(path), voxels, header, index_order="C")
+    return path
+
+
+@case("missing file", "There is no file or folder '{folder}/thorax.nrrd'. Check the path.")
+def _missing(folder: Path, _: pytest.MonkeyPatch) -> None:
+    read_volume(folder / "thorax.nrrd")
+
+
+@case(
+    "truncated NRRD",
+    "'thorax.nrrd' is incomplete or damaged: its voxels do not fill 60 x 60 x 40. Copy or export it again.",
+)
+def _truncated(folder: Path, _: pytest.MonkeyPatch) -> None:
+    path = folder / "thorax.nrrd"
+    write_volume(body(), path)
+    path.write_bytes(path.read_bytes()[:-5000])
+    read_volume(path)
+
+
+@case(
+    "header that promises more than the file holds",
+    "'thorax.nrrd' is incomplete or damaged: its header promises 16 TB, the file holds 86.4 kB. "
+    "Copy or export it again.",
+)
+def _huge(folder: Path, _: pytest.MonkeyPatch) -> None:
+    path = _nrrd(folder / "thorax.nrrd", body((30, 30, 48)).voxels, encoding="raw", spacings=[1.0, 1.0, 1.0])
+    path.write_bytes(path.read_bytes().replace(b"sizes: 48 30 30", b"sizes: 20000 20000 20000"))
+    read_volume(path)
+
+
+@case(
+    "wrong magic",
+    "'thorax.nrrd' is not a readable NRRD file: it does not start with 'NRRD'. "
+    "Check that the suffix fits the content, or export it again.",
+)
+def _magic(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "thorax.nrrd").write_bytes(b"PK\x03\x04 this is a zip archive")
+    read_volume(folder / "thorax.nrrd")
+
+
+@case(
+    "format that cannot be read",
+    "'thorax.mha' is of a format that cannot be read. "
+    "Give a .nrrd, .nhdr, .nii or .nii.gz file, a DICOM folder, or one file of a DICOM series.",
+)
+def _format(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "thorax.mha").write_bytes(b"ObjectType = Image\n" * 20)
+    read_volume(folder / "thorax.mha")
+
+
+@case("2-D image", "'slice.nrrd' is a 2-D image (60 x 60), not a 3-D volume. Load the whole series.")
+def _flat(folder: Path, _: pytest.MonkeyPatch) -> None:
+    read_volume(_nrrd(folder / "slice.nrrd", body().voxels[20]))
+
+
+@case(
+    "4-D image",
+    "'phases.nrrd' is a 4-D image (60 x 60 x 40 x 2): a time series or several channels. "
+    "Save the one 3-D volume that you want and use that.",
+)
+def _series(folder: Path, _: pytest.MonkeyPatch) -> None:
+    read_volume(_nrrd(folder / "phases.nrrd", np.stack([body().voxels] * 2)))
+
+
+@case(
+    "RGB image",
+    "'photo.nrrd' holds colors or vectors (3 x 60 x 60 x 40), not one number per voxel. Use a scalar CT volume.",
+)
+def _rgb(folder: Path, _: pytest.MonkeyPatch) -> None:
+    voxels = np.stack([body().voxels] * 3, axis=-1).astype(np.uint8)
+    read_volume(_nrrd(folder / "photo.nrrd", voxels, kinds=["RGB-color", "domain", "domain", "domain"]))
+
+
+@case(
+    "several DICOM series in one folder",
+    "The folder 'study' holds 2 series: '1 Scout' (CT, images: 1); '2 Thorax' (CT, images: 1). "
+    "Give one file of the wanted series instead of the folder.",
+)
+def _mixed(folder: Path, _: pytest.MonkeyPatch) -> None:
+    from Testing.unit.test_dicom import image, stored
+
+    (folder / "study").mkdir()
+    for number, title in enumerate(("Scout", "Thorax"), start=1):
+        one = image(stored()[0], (0, 0, 0), f"1.2.{number}", SeriesNumber=number, SeriesDescription=title)
+        one.save_as(folder / "study" / f"{title}.dcm", enforce_file_format=True)
+    read_volume(folder / "study")
+
+
+@case(
+    "DICOM series with a missing slice",
+    "'study/3 Thorax 1.0 B30f': slices are 5 mm apart at 2.5 mm along the scan, elsewhere 2.5 mm "
+    "(1 missing there). Export the series again from the scanner or the archive, or convert it to NRRD with 3D Slicer.",
+)
+def _gap(folder: Path, _: pytest.MonkeyPatch) -> None:
+    from Testing.unit.test_dicom import write_series
+
+    write_series(folder / "study", np.array([(0.0, 0.0, 2.5 * k) for k in (0, 1, 3, 4, 5)]))
+    read_volume(folder / "study")
+
+
+@case("NaN", "2 voxels are not numbers (NaN or infinite). Replace them, for instance by -1000 HU (air), "
+      "and save the volume again.")  # fmt: skip
+def _nan(*_: object) -> None:
+    voxels = body().voxels.astype(np.float32)
+    voxels[0, 0, :2] = np.nan, np.inf
+    check_ct(body().with_voxels(voxels))
+
+
+@case("empty volume", "The volume is empty (60 x 60 x 0 voxels). Choose another volume.")
+def _empty(*_: object) -> None:
+    check_ct(Volume(np.zeros((0, 60, 60), np.int16), np.eye(4)))
+
+
+@case("constant volume", "All voxels have the same value (-1000). Choose another volume; this one holds no image.")
+def _constant(*_: object) -> None:
+    check_ct(body().with_voxels(np.full((40, 60, 60), -1000, np.int16)))
+
+
+@case(
+    "sheared geometry",
+    "The voxel axes are not perpendicular (up to 11.3 degrees off), as after a scan with tilted gantry. "
+    "Resample the volume first: in Slicer, load the DICOM series with acquisition geometry regularization, "
+    "or harden the transform and use Resample Scalar/Vector/DWI Volume.",
+)
+def _sheared(*_: object) -> None:
+    matrix = body().ijk_to_ras.copy()
+    matrix[1, 2] = 0.2 * matrix[2, 2]
+    check_ct(Volume(body().voxels, matrix))
+
+
+@case("one slice", "The volume has only one slice (60 x 60 x 1 voxels); at least 4 are needed. "
+      "Load the whole series, not a single image.")  # fmt: skip
+def _one_slice(*_: object) -> None:
+    check_ct(Volume(body().voxels[20:21], body().ijk_to_ras))
+
+
+@case(
+    "enormous spacing",
+    "A voxel measures 3000 x 3000 x 3000 mm, outside 0.05 to 20 mm. "
+    "Check that the header's spacing is in millimeters and correct it.",
+)
+def _spacing(*_: object) -> None:
+    check_ct(body(spacing=3000.0))
+
+
+@case(
+    "MR passed as CT",
+    "The values (0 to 1200, median 80) do not look like CT in Hounsfield units, where air is near -1000, fat near "
+    "-100 and soft tissue 0 to 100; they fit MR, PET, a label map or normalized data. Choose a CT. If this is a CT "
+    "that was stored with an offset (often 1024) or rescaled for display, load the original DICOM series or undo that "
+    "first.",
+)
+def _magnetic(*_: object) -> None:
+    tissue = body().voxels
+    signal = np.select([tissue > 300, tissue > -60, tissue > -500], [20, 400, 1200], 0) + np.arange(60) // 10 * 20
+    check_ct(body().with_voxels(np.clip(signal, 0, 1200).astype(np.int16)))
+
+
+@case(
+    "volume smaller than a window",
+    "The volume measures 60 x 60 x 40 mm, less than one window of the model (96 mm); "
+    "results near its borders are less reliable.",
+    None,
+)
+def _small(*_: object) -> list[str]:
+    return check_ct(body(spacing=1.0))
+
+
+@case("thick slices", "Slices are 5 mm thick; findings smaller than that are not reliable.", None)
+def _thick(*_: object) -> list[str]:
+    return check_ct(Volume(body().voxels, np.diag([-2.0, -2.0, 5.0, 1.0])))
+
+
+@case(
+    "mask of other size",
+    "The mask has 60 x 60 x 39 voxels, the CT 60 x 60 x 40. Resample it onto the CT: in Slicer, export the "
+    "segmentation with the CT as reference volume, or use Resample Scalar/Vector/DWI Volume with nearest-neighbor "
+    "interpolation.",
+)
+def _mask_size(*_: object) -> None:
+    check_mask(Volume(np.ones((39, 60, 60), np.uint8), body().ijk_to_ras, "mask"), body())
+
+
+@case(
+    "mask of other geometry",
+    "The mask has the CT's shape but lies elsewhere, up to 30 mm away. Resample it onto the CT: in Slicer, export the "
+    "segmentation with the CT as reference volume, or use Resample Scalar/Vector/DWI Volume with nearest-neighbor "
+    "interpolation.",
+)
+def _mask_place(*_: object) -> None:
+    matrix = body().ijk_to_ras.copy()
+    matrix[2, 3] = 30
+    check_mask(Volume(np.ones((40, 60, 60), np.uint8), matrix, "mask"), body())
+
+
+@case("empty mask", "The mask is empty: no voxel is above 0. Paint the region, or choose another mask.")
+def _mask_empty(*_: object) -> None:
+    check_mask(body().with_voxels(np.zeros((40, 60, 60), np.uint8)), body())
+
+
+@case(
+    "mask covering everything",
+    "The mask covers the whole volume, so nothing is left to work from. "
+    "Paint only the region; if it looks right, the mask may be inverted.",
+)
+def _mask_full(*_: object) -> None:
+    check_mask(body().with_voxels(np.ones((40, 60, 60), np.uint8)), body())
+
+
+@case("output exists", "'{folder}/out.nrrd' exists already. Choose another name, or allow overwriting (--overwrite).",
+      OutputError)  # fmt: skip
+def _exists(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "out.nrrd").write_text("an older result")
+    write_volume(body(), folder / "out.nrrd")
+
+
+@case("output folder is a file", "'{folder}/notes.txt' is not a folder, so 'out.nrrd' cannot be written there. "
+      "Choose another folder.", OutputError)  # fmt: skip
+def _not_a_folder(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "notes.txt").write_text("a file")
+    write_volume(body(), folder / "notes.txt" / "out.nrrd")
+
+
+@case("no write permission", "No permission to write 'out.nrrd' to '{folder}'. Choose a folder that you may write to.",
+      OutputError)  # fmt: skip
+def _permission(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # tests may run as root, whom no permission bit stops
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    patch.setattr(Path, "open", refuse)
+    write_volume(body(), folder / "out.nrrd")
+
+
+class _SmallDisk(io.FileIO):
+    """A file on a disk with room for 10 kB."""
+
+    def write(self, data) -> int:
+        if self.tell() + len(data) > 10_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+@case(
+    "disk full",
+    "The disk is full: 'out.nrrd' could not be written to '{folder}'. "
+    "Free some space or choose another folder; nothing incomplete was left behind.",
+    OutputError,
+)
+def _disk_full(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Path, "open", lambda self, mode: _SmallDisk(self, mode.replace("b", "")))
+    write_volume(body(), folder / "out.nrrd")
+
+
+if __name__ == "__main__":
+    from Testing.unit.bad_input import (
+        page as whole_page,
+    )  # this module under its own name, with every case in its one list
+
+    PAGE.write_text(whole_page(), encoding="utf-8")
