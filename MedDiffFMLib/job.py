@@ -1,0 +1,163 @@
+"""One case from files to files: check everything first, then compute, then publish."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import Cancelled, InputError
+from .inference.control import CancelToken, ProgressCallback
+from .io import read_volume
+from .models.checkpoint import FoundationModel
+from .outputs import OutputPlan, check_outputs, publish
+from .report import Settings, Stopwatch, input_record, run_report
+from .tasks.parameters import check
+from .tasks.registry import TASKS, TaskResult
+from .volume import Volume, check_ct, check_mask
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The files of one case.
+
+    Attributes:
+        input: NRRD, NIfTI, DICOM folder or one file of a DICOM series.
+        mask: label map on the input's grid, for tasks that need one.
+        anatomy: organ label map (TotalSegmentator numbers) on the input's grid.
+    """
+
+    input: Path
+    mask: Path | None = None
+    anatomy: Path | None = None
+
+
+@dataclass
+class LoadedCase:
+    """A case that was read and passed every check."""
+
+    volume: Volume
+    mask: np.ndarray | None
+    anatomy: np.ndarray | None
+    records: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+def load_case(case: Case, task: str) -> LoadedCase:
+    """Read and check the files of a case.
+
+    Raises:
+        InputError: unreadable, not a CT, or a mask or organ map that does not fit.
+    """
+    check_mask_given(task, case.mask is not None)
+    volume = read_volume(case.input)
+    warnings = check_ct(volume)
+    records = {"volume": input_record(case.input, volume)}
+    mask = anatomy = None
+    if case.mask is not None:
+        label = read_volume(case.mask, modality="mask")
+        mask, records["mask"] = check_mask(label, volume), input_record(case.mask, label)
+    if case.anatomy is not None:
+        label = read_volume(case.anatomy, modality="mask")
+        anatomy, records["anatomy"] = check_anatomy(label, volume), input_record(case.anatomy, label)
+    return LoadedCase(volume, mask, anatomy, records, warnings)
+
+
+def check_mask_given(task: str, given: bool) -> None:
+    """Refuse a missing mask, and one that would be ignored."""
+    if TASKS[task].needs_mask and not given:
+        raise InputError(f"{task} needs a mask of what to change.", "Give one with --mask.")
+    if given and not (TASKS[task].needs_mask or TASKS[task].takes_mask):
+        raise InputError(f"{task} uses no mask.", "Leave --mask out.")
+
+
+def check_anatomy(labels: Volume, volume: Volume) -> np.ndarray:
+    """The organ labels as an array (k, j, i) on the CT's grid.
+
+    Raises:
+        InputError: other geometry, or values that are no label numbers.
+    """
+    from .conditioning.anatomy import check_labels
+
+    if not labels.same_geometry(volume):
+        raise InputError("The organ map has another grid than the CT.", "Resample it onto the CT (nearest neighbor).")
+    return check_labels(np.asarray(labels.voxels))
+
+
+def compute(
+    settings: Settings,
+    case: LoadedCase,
+    model: FoundationModel,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> tuple[TaskResult, dict[str, Any]]:
+    """Run the task; gives its result and the report without outputs."""
+    check(settings.parameters)
+    task = TASKS[settings.task]
+    watch = Stopwatch()
+    shortages: list[str] = []
+
+    def memory_ran_out(sentence: str) -> None:
+        shortages.append(sentence)
+        _log.warning(sentence)  # command line and worker show it at once
+
+    model.engine.on_warning = memory_ran_out
+    with _cpu_threads(settings.threads):
+        result = task.run()(
+            case.volume, model, settings.parameters, mask=case.mask, anatomy=case.anatomy, region=settings.region,
+            seed=settings.seed, progress=progress, cancel=cancel,
+        )  # fmt: skip
+        report = run_report(settings, model, result, watch, [*case.warnings, *shortages])
+    report["inputs"] = case.records
+    return result, report
+
+
+@contextlib.contextmanager
+def _cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch use a number of CPU threads; None changes nothing."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_case(
+    settings: Settings,
+    case: Case,
+    plan: OutputPlan,
+    load: Callable[[], FoundationModel],
+    *,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> dict[str, Any]:
+    """Files to files; gives the report.
+
+    Args:
+        load: gives the model, called only after every check has passed.
+
+    Raises:
+        MedDiffFMError: whatever is wrong; then no output exists.
+    """
+    check(settings.parameters)
+    check_outputs(plan, settings.task, overwrite)
+    loaded = load_case(case, settings.task)
+    model = load()
+    result, report = compute(settings, loaded, model, progress, cancel)
+    if cancel is not None and cancel.cancelled:
+        raise Cancelled()
+    return publish(plan, loaded.volume, result, report, overwrite)

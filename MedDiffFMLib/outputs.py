@@ -1,0 +1,183 @@
+"""The files of one result: named and checked before computing, published together or not at all."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .atomic import atomic_path
+from .errors import InputError, OutputError
+from .io import NIFTI_SUFFIXES, write_volume
+from .models.checkpoint import file_sha256
+from .report import write_json
+from .tasks.findings import COLUMNS
+from .tasks.registry import TASKS, TaskResult
+from .volume import Volume
+
+_READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".dcm")
+_WRITABLE = (".nii.gz", ".nii", ".nrrd")
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """Names of the outputs: ``base`` alone is the main result, ``base_<name>`` the others, ``base.json`` the report."""
+
+    folder: Path
+    base: str
+    suffix: str
+
+    @property
+    def report(self) -> Path:
+        return self.folder / f"{self.base}.json"
+
+    def volume(self, name: str, main: bool) -> Path:
+        """Where the volume called ``name`` goes."""
+        return self.folder / (f"{self.base}{self.suffix}" if main else f"{self.base}_{name}{self.suffix}")
+
+    def table(self) -> Path:
+        """Where the findings go."""
+        return self.folder / f"{self.base}_findings.csv"
+
+    def expected(self, task: str) -> list[Path]:
+        """Every file that the task is known to write."""
+        main, *others = TASKS[task].outputs
+        paths = [self.volume(main, True), *(self.volume(name, False) for name in others), self.report]
+        return [*paths, self.table()] if TASKS[task].findings else paths
+
+
+def stem_of(path: Path) -> str:
+    """File name without the suffix of a known format."""
+    for suffix in _READABLE:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def plan_outputs(task: str, source: Path, output: Path | None) -> OutputPlan:
+    """Where the results of ``source`` go.
+
+    Args:
+        output: a folder, or a file name for the main result; None for the current folder.
+
+    Raises:
+        InputError: the output is a file of a format that is not written.
+    """
+    suffix = ".nii.gz" if source.name.lower().endswith(NIFTI_SUFFIXES) else ".nrrd"
+    target = output or Path(".")
+    for known in _WRITABLE:
+        if target.name.lower().endswith(known) and not target.is_dir():
+            return OutputPlan(target.parent, target.name[: -len(known)], target.name[-len(known) :])
+    if target.suffix and not target.is_dir():
+        raise InputError(
+            f"Files of type {target.suffix} cannot be written ({target}).", "Use .nrrd, .nii, .nii.gz, or a folder."
+        )
+    return OutputPlan(target, f"{stem_of(source.resolve())}_{task}", suffix)
+
+
+def check_outputs(plan: OutputPlan, task: str, overwrite: bool) -> None:
+    """Refuse before anything is computed what could not be written afterwards; makes the folder.
+
+    Raises:
+        OutputError: files exist, or the folder cannot be made or written to.
+    """
+    present = [path for path in plan.expected(task) if path.exists()]
+    if present and not overwrite:
+        more = f" and {len(present) - 1} more exist" if len(present) > 1 else " exists"
+        raise OutputError(f"'{present[0]}'{more} already.", "Choose another output, or give --overwrite.")
+    blocked = [path for path in present if path.is_dir()]
+    if blocked:
+        raise OutputError(f"'{blocked[0]}' is a folder.", "Choose another output.")
+    make_folder(plan.folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder and try whether files can be made there.
+
+    Raises:
+        OutputError: it is a file, or there is no permission or space.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        raise OutputError(
+            f"The output folder '{folder}' cannot be used: {problem.strerror}.", "Choose a folder where you may write."
+        ) from None
+
+
+def publish(
+    plan: OutputPlan, volume: Volume, result: TaskResult, report: dict[str, Any], overwrite: bool
+) -> dict[str, Any]:
+    """Write every output, all or none; the report comes last, so where it exists the case is done.
+
+    Returns:
+        The finished report.
+    """
+    staging = Path(tempfile.mkdtemp(prefix=".meddifffm-", dir=plan.folder))
+    try:
+        with_table = TASKS[report["settings"]["task"]].findings
+        finished = _stage(staging, plan, volume, result, with_table)
+        report["outputs"] = {name: _file_record(staging / path.name) for name, path in finished.items()}
+        write_json(report, staging / plan.report.name)
+        _move(staging, [*finished.values(), plan.report], overwrite)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return report
+
+
+def _file_record(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "sha256": file_sha256(path), "bytes": path.stat().st_size}
+
+
+def _stage(
+    staging: Path, plan: OutputPlan, volume: Volume, result: TaskResult, with_table: bool
+) -> dict[str, Path]:
+    """Write volumes and findings into the staging folder; output name -> final path."""
+    finished: dict[str, Path] = {}
+    for number, (name, voxels) in enumerate(result.volumes.items()):
+        finished[name] = plan.volume(name, main=number == 0)
+        write_volume(volume.with_voxels(voxels), staging / finished[name].name, mask=voxels.dtype == bool)
+    if with_table:
+        finished["findings"] = plan.table()
+        write_table(result.table, staging / plan.table().name)
+    return finished
+
+
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """Findings as CSV, one line a finding; without findings the heading alone.
+
+    Raises:
+        OutputError: no space.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _move(staging: Path, paths: list[Path], overwrite: bool) -> None:
+    """Rename the staged files to their places; takes those back that were already moved if one fails."""
+    report = paths[-1]
+    moved: list[Path] = []
+    try:
+        if overwrite:
+            report.unlink(missing_ok=True)  # an old report must not vouch for new files
+        for path in paths:
+            if path.exists() and not overwrite:
+                raise FileExistsError(17, "it exists already")
+            os.replace(staging / path.name, path)
+            moved.append(path)
+    except BaseException as problem:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        if isinstance(problem, OSError):
+            raise OutputError(
+                f"The results cannot be put in place: {problem.strerror}.", "Choose another output folder."
+            ) from None
+        raise

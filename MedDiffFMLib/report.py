@@ -1,0 +1,219 @@
+"""The JSON report beside every result: what was done, with what, and enough to do it again to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .atomic import atomic_path
+from .errors import InputError
+from .models.checkpoint import FoundationModel, file_sha256
+from .tasks.registry import TaskResult
+from .volume import Volume
+from .worker.protocol import json_ready
+
+FORMAT = "meddifffm-report-1"
+NOTICE = "Research use only. Not a medical device; do not use for diagnosis or treatment."
+_PACKAGES = ("torch", "monai", "numpy", "scipy")
+
+
+class Stopwatch:
+    """Seconds and peak memory of one run.
+
+    The peak of main memory is that of the whole process, which in a batch or a warm worker includes earlier runs.
+    """
+
+    def __init__(self) -> None:
+        self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._start = time.monotonic()
+        torch = _torch_with_cuda()
+        if torch is not None:
+            for device in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(device)
+
+    def fields(self) -> dict[str, Any]:
+        """The report's ``started``, ``seconds`` and ``peak_memory_bytes``."""
+        peak = {"main": peak_main_memory()}
+        torch = _torch_with_cuda()
+        if torch is not None:
+            peak["cuda"] = max(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count()))
+        seconds = round(time.monotonic() - self._start, 3)
+        return {"started": self.started, "seconds": seconds, "peak_memory_bytes": peak}
+
+
+def _torch_with_cuda() -> Any:
+    """torch where it is loaded and has initialized a GPU, else None."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_initialized() else None
+
+
+def peak_main_memory() -> int | None:
+    """Largest resident set of this process in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def software_versions() -> dict[str, str]:
+    """This package, Python, and the packages that decide about the numbers."""
+    found = {"meddifffm": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Platform, processor, and the GPU where one was used."""
+    found: dict[str, Any] = {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def input_sha256(path: Path) -> str:
+    """SHA-256 of an input.
+
+    A single file gives what ``sha256sum`` prints. Several files (DICOM folder or series, detached NRRD) give the
+    SHA-256 of the lines ``<sha256>  <name>`` in order of the names.
+    """
+    files = _files_of(path)
+    if files == [path]:
+        return file_sha256(path)
+    lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files that reading ``path`` may touch."""
+    lower = path.name.lower()
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    if lower.endswith(".nhdr"):  # header with data beside it, under the same stem by convention
+        return sorted(file for file in path.parent.glob(path.name[:-5] + ".*") if file.is_file())
+    if lower.endswith((".nrrd", ".nii", ".nii.gz")):
+        return [path]
+    return sorted(file for file in path.parent.iterdir() if file.is_file())  # one file of a DICOM series
+
+
+def input_record(path: Path, volume: Volume) -> dict[str, Any]:
+    """Path, hash and geometry of one input."""
+    return {"path": str(path.resolve()), "sha256": input_sha256(path), **geometry(volume)}
+
+
+def geometry(volume: Volume) -> dict[str, Any]:
+    """Shape (i, j, k), spacing in mm and matrix of a volume, JSON-ready."""
+    return {
+        "shape_ijk": list(volume.voxels.shape[::-1]),
+        "spacing_mm": [round(s, 6) for s in volume.spacing],
+        "ijk_to_ras": json_ready(volume.ijk_to_ras),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything besides the voxels that decides about the numbers of a run.
+
+    Attributes:
+        task: name in TASKS.
+        parameters: the task's parameter dataclass.
+        region: body region, None for an automatic guess.
+        model: catalogue name or path of a weight file.
+        device, precision: as for ``load_model``.
+        threads: CPU threads, None for torch's choice.
+    """
+
+    task: str
+    parameters: Any
+    seed: int = 0
+    region: str | None = None
+    model: str = "starter-ct"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return json_ready(dataclasses.asdict(self))
+
+
+def run_report(
+    settings: Settings, model: FoundationModel, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The report of a run, without its files.
+
+    Args:
+        warnings: given before the task ran; the task's own are added.
+    """
+    import torch
+
+    return json_ready(
+        {
+            "format": FORMAT,
+            "notice": NOTICE,
+            "settings": settings.as_dict(),
+            "model": {"name": model.name, "sha256": model.sha256},
+            "device": model.device,
+            "precision": model.engine.precision,
+            "memory_rung": {"batch": model.engine.rung.batch, "window": model.engine.rung.window},
+            "threads": torch.get_num_threads(),
+            **watch.fields(),
+            "versions": software_versions(),
+            "machine": machine(model.device),
+            "warnings": list(dict.fromkeys([*warnings, *result.warnings])),
+            "facts": result.facts,
+            "findings": len(result.table),
+        }
+    )
+
+
+def write_json(value: Any, path: Path, *, overwrite: bool = False) -> None:
+    """Write JSON, complete or not at all.
+
+    Raises:
+        OutputError: exists, no permission, no space.
+    """
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(json_ready(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a report back.
+
+    Raises:
+        InputError: missing, no JSON, or not a report of this format.
+    """
+    remedy = "Name a report that was written beside a result."
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InputError(f"'{path}' cannot be read: {problem.strerror}.", remedy) from None
+    except ValueError:
+        raise InputError(f"'{path}' is not a JSON file.", remedy) from None
+    expected = {"settings": dict, "inputs": dict, "outputs": dict, "model": dict, "versions": dict}
+    valid = isinstance(report, dict) and report.get("format") == FORMAT
+    if not valid or any(not isinstance(report.get(name), kind) for name, kind in expected.items()):
+        raise InputError(f"'{path}' is not a report of this version ({FORMAT}).", remedy)
+    return report
