@@ -1,0 +1,402 @@
+"""The side of the program that has work done: a state machine without process or thread, and what starts processes.
+
+:class:`WorkerSession` is fed with what the process writes and does, and says what to write to it; any owner of a
+process can drive it: a ``QProcess`` inside Slicer, :class:`MedDiffFMLib.worker.transport.WorkerClient` elsewhere.
+This module needs the standard library only, and numpy once arrays are sent.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import MedDiffFMError
+from ..inference.control import ProgressEvent
+from . import protocol
+from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
+
+START_SECONDS = 120.0  # importing torch from a cold network disk takes its time
+_LOG_LINES = 30
+_FOREIGN = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH",
+            "DYLD_LIBRARY_PATH", "QT_PLUGIN_PATH", "__PYVENV_LAUNCHER__")  # fmt: skip
+
+
+def worker_command(python_executable: str) -> tuple[str, list[str]]:
+    """Program and arguments that start a worker in any Python."""
+    return python_executable, ["-u", "-m", f"{protocol.__package__}.server"]
+
+
+def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[str, str]:
+    """Environment of the worker, in which this very package is importable.
+
+    Args:
+        base: environment of the program.
+        foreign: the Python is not the program's own, so the program's Python and library paths would break it.
+    """
+    environment = {name: value for name, value in base.items() if not (foreign and name in _FOREIGN)}
+    root = Path(__file__).resolve().parents[2]
+    # The site-packages of one Python are no place for another to look; there the package must be installed itself.
+    if not (foreign and root.name in ("site-packages", "dist-packages")):
+        paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    # Files in the current folder must not pass for modules; output is UTF-8 whatever the locale.
+    return environment | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class State(enum.Enum):
+    """Life of a worker as its owner sees it."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run.
+
+    Attributes:
+        task: name in TASKS.
+        voxels: (k, j, i) array in HU.
+        ijk_to_ras: 4x4 nested lists or array, mm.
+        mask, anatomy: arrays on the same grid, or None.
+        parameters: parameter values by name; what is left out has its default.
+        region: None for an automatic guess.
+        threads: CPU threads, None for torch's choice.
+    """
+
+    task: str
+    voxels: Any
+    ijk_to_ras: Any
+    mask: Any = None
+    anatomy: Any = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    region: str | None = None
+    model: str = "starter-ct"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that travel in the message itself."""
+        names = ("task", "parameters", "seed", "region", "model", "device", "precision", "threads")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class WorkerResult:
+    """What a run gave: arrays on the input's grid, findings, facts, warnings, and the report without files."""
+
+    volumes: dict[str, Any]
+    table: list[dict[str, Any]]
+    facts: dict[str, Any]
+    warnings: list[str]
+    report: dict[str, Any]
+
+
+@dataclass
+class Callbacks:
+    """What the owner wants to hear; called from within the method that the owner called."""
+
+    on_state: Callable[[State], None] = lambda _: None
+    on_progress: Callable[[ProgressEvent], None] = lambda _: None
+    on_warning: Callable[[str], None] = lambda _: None
+    on_result: Callable[[WorkerResult], None] = lambda _: None
+    on_error: Callable[[MedDiffFMError], None] = lambda _: None
+    on_cancelled: Callable[[], None] = lambda: None
+    on_log: Callable[[str], None] = lambda _: None
+
+
+class WorkerSession:
+    """State machine between an owner, who holds the process, and the worker's messages.
+
+    The owner calls :meth:`starting` and starts the process; then reports what happens to it
+    (:meth:`process_started`, :meth:`feed`, :meth:`feed_log`, :meth:`process_finished`, :meth:`failed_to_start`), and
+    calls :meth:`start_timed_out` after START_SECONDS. All from one thread.
+
+    Args:
+        write: passes bytes to the process's standard input.
+        kill: ends the process at once; ``process_finished`` follows.
+        callbacks: what the owner wants to hear.
+
+    Attributes:
+        state: see :class:`State`. After FAILED or STOPPED, :meth:`starting` begins anew.
+        hello: what the worker said of itself (python, torch, devices ...), empty before.
+        generation: counts starts, so that a timer of an earlier start can be told apart.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], kill: Callable[[], None], callbacks: Callbacks) -> None:
+        self.state = State.STOPPED
+        self.hello: dict[str, Any] = {}
+        self.generation = 0
+        self.callbacks = callbacks
+        self._write, self._kill = write, kill
+        self._folder: PrivateFolder | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: RunRequest | None = None
+        self._current: int | None = None
+        self._cancel_wanted = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lines, self._log_lines = LineReader(), LineReader()
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._closing = False
+        self.hello = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is waiting, running or being cancelled."""
+        return self._waiting is not None or self._current is not None
+
+    # Requests of the owner
+
+    def starting(self) -> int:
+        """The owner is about to start the process; gives the generation for its timer."""
+        if self.state not in (State.STOPPED, State.FAILED):
+            raise RuntimeError(f"a worker that is {self.state.value} cannot be started")
+        self._reset()
+        self.generation += 1
+        self._folder = PrivateFolder()
+        self._change(State.STARTING)
+        return self.generation
+
+    def run(self, request: RunRequest) -> None:
+        """Send a run; while the worker is starting, as soon as it is ready.
+
+        Raises:
+            WorkerError: kind "busy", or "stopped" where there is no process.
+            OutputError: no room for the arrays.
+        """
+        if self.busy:
+            raise WorkerError("The worker is busy with another run.", "Wait for it or cancel it.", "busy")
+        if self.state is State.STARTING:
+            self._waiting = request
+        elif self.state is State.READY:
+            self._send_run(request)
+        else:
+            raise WorkerError("The worker is not running.", "Start it again.", "stopped")
+
+    def cancel(self) -> None:
+        """Ask the run to stop; a second time kills the process."""
+        if self._waiting is not None:
+            self._waiting = None
+            self.callbacks.on_cancelled()
+        elif self.state is State.RUNNING:
+            self._change(State.CANCELLING)
+            self._write(encode("cancel", id=self._current))
+        elif self.state is State.CANCELLING:
+            self._kill()
+
+    def shutdown(self) -> None:
+        """Ask the process to end; the owner kills it if it does not."""
+        if self.state in (State.STOPPED, State.FAILED):
+            return
+        self._closing = True
+        self._write(encode("shutdown"))
+
+    # Events of the process
+
+    def process_started(self) -> None:
+        """It runs: say hello."""
+        assert self._folder is not None
+        self._write(encode("hello", protocol=PROTOCOL_VERSION, package=__version__, folder=str(self._folder.path)))
+
+    def failed_to_start(self, detail: str = "") -> None:
+        """There is no such program, or it may not be run."""
+        reason = f": {detail}" if detail else ""
+        cause = f"The worker's Python cannot be started{reason}."
+        self._fail(WorkerError(cause, "Check the path of the Python.", "start"))
+
+    def start_timed_out(self, generation: int) -> None:
+        """The owner's timer ran out; counts only if that start still waits."""
+        if generation == self.generation and self.state is State.STARTING:
+            self._fail(
+                WorkerError(f"The worker did not answer within {START_SECONDS:g} s.{self._last_words()}",
+                            "Start again; the first start after an installation is the slowest.", "timeout")
+            )  # fmt: skip
+            self._kill()
+
+    def process_finished(self, code: int, crashed: bool) -> None:
+        """The process has ended, for whatever reason."""
+        if self.state in (State.STOPPED, State.FAILED):
+            return
+        if self._closing or self.state is State.CANCELLING:
+            self._end(State.STOPPED)
+        else:
+            self._fail(self._death(code, crashed))
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from standard output, in any portions."""
+        for line in self._lines.feed(data):
+            if self.state in (State.STOPPED, State.FAILED):
+                return
+            try:
+                if isinstance(line, ProtocolError):
+                    raise line
+                self._receive(protocol.decode(line))
+            except ProtocolError as problem:
+                problem.remedy = problem.remedy or "Check which Python is used as the worker."
+                self._fail(ProtocolError(f"The worker does not speak the protocol. {problem.cause}", problem.remedy))
+                self._kill()
+
+    def feed_log(self, data: bytes) -> None:
+        """Bytes from standard error, in any portions."""
+        for line in self._log_lines.feed(data):
+            text = str(line)
+            self._log.append(text)
+            self.callbacks.on_log(text)
+
+    # Messages
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        handler = {
+            "hello": self._greeted, "progress": self._progressed, "warning": self._warned, "result": self._resulted,
+            "error": self._erred, "cancelled": self._stopped, "pong": lambda _: None,
+        }.get(kind)  # fmt: skip
+        if handler is None:
+            raise ProtocolError(f"Unknown message {kind!r}.")
+        try:
+            handler(message)
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise ProtocolError(f"A {kind} message is not well formed ({problem!r}).") from None
+
+    def _greeted(self, message: dict[str, Any]) -> None:
+        theirs = (message["protocol"], message["package"])
+        if theirs != (PROTOCOL_VERSION, __version__):
+            self._fail(
+                WorkerError(f"The worker is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
+                            f"this program is {__version__} (protocol {PROTOCOL_VERSION}).",
+                            "Use the same version in both.", "version")
+            )  # fmt: skip
+            self._kill()
+            return
+        if self.state is not State.STARTING:
+            raise ProtocolError("A second hello came.")
+        self.hello = message
+        self._change(State.READY)
+        if self._waiting is not None:
+            request, self._waiting = self._waiting, None
+            try:
+                self._send_run(request)
+            except MedDiffFMError as problem:
+                self.callbacks.on_error(problem)
+
+    def _send_run(self, request: RunRequest) -> None:
+        assert self._folder is not None
+        number = next(self._numbers)
+        arrays: dict[str, Any] = {}
+        modalities = {"volume": "CT", "mask": "mask", "anatomy": "mask"}
+        try:
+            for name, array in (("volume", request.voxels), ("mask", request.mask), ("anatomy", request.anatomy)):
+                if array is not None:
+                    file = self._folder.save(f"run-{number}-{name}.npy", array)
+                    arrays[name] = {"file": file, "ijk_to_ras": request.ijk_to_ras, "modality": modalities[name]}
+        except MedDiffFMError:
+            self._discard_inputs(number)
+            raise
+        self._current = number
+        self._change(State.RUNNING)
+        self._write(encode("run", id=number, **arrays, **request.settings()))
+
+    def _about_current(self, message: dict[str, Any]) -> bool:
+        return self._current is not None and message["id"] == self._current
+
+    def _progressed(self, message: dict[str, Any]) -> None:
+        left = message["seconds_left"]
+        event = ProgressEvent(float(message["fraction"]), str(message["stage"]), None if left is None else float(left))
+        if self._about_current(message):
+            self.callbacks.on_progress(event)
+
+    def _warned(self, message: dict[str, Any]) -> None:
+        self.callbacks.on_warning(str(message["text"]))
+
+    def _resulted(self, message: dict[str, Any]) -> None:
+        if not self._about_current(message):
+            return
+        assert self._folder is not None
+        volumes = {str(name): self._folder.load(file) for name, file in message["volumes"].items()}
+        for file in message["volumes"].values():
+            self._folder.discard(file)
+        fields = {name: message[name] for name in ("table", "facts", "warnings", "report")}
+        cancelled = self.state is State.CANCELLING  # the result was on its way when the user cancelled
+        self._finish_run()
+        if cancelled:
+            self.callbacks.on_cancelled()
+        else:
+            self.callbacks.on_result(WorkerResult(volumes, **fields))
+
+    def _stopped(self, message: dict[str, Any]) -> None:
+        if self._about_current(message):
+            self._finish_run()
+            self.callbacks.on_cancelled()
+
+    def _erred(self, message: dict[str, Any]) -> None:
+        problem = error_from(message)
+        if message.get("id") is None:  # not about a run: the worker cannot work at all, or did not understand us
+            self._fail(problem)
+            self._kill()
+        elif self._about_current(message):
+            self._finish_run()
+            self.callbacks.on_error(problem)
+
+    def _finish_run(self) -> None:
+        self._discard_inputs(self._current)
+        self._current = None
+        self._change(State.READY)
+
+    def _discard_inputs(self, number: int | None) -> None:
+        assert self._folder is not None
+        for name in ("volume", "mask", "anatomy"):
+            self._folder.discard(f"run-{number}-{name}.npy")
+
+    # Ends
+
+    def _fail(self, problem: MedDiffFMError) -> None:
+        self._end(State.FAILED, problem)
+
+    def _end(self, state: State, problem: MedDiffFMError | None = None) -> None:
+        """Leave nothing behind, and tell the owner once."""
+        interrupted = self.busy
+        self._waiting = self._current = None
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
+        self._change(state)
+        if problem is not None:
+            self.callbacks.on_error(problem)
+        elif interrupted:
+            self.callbacks.on_cancelled()
+
+    def _death(self, code: int, crashed: bool) -> WorkerError:
+        """Why a process ended unasked, in a sentence."""
+        if abs(code) == 9 and crashed:
+            return WorkerError(
+                "The worker was killed (signal 9), most likely because the computer ran out of memory.",
+                "Close other programs, crop the volume, or choose a coarser working spacing.",
+                "memory",
+            )
+        how = f"crashed (signal or code {abs(code)})" if crashed else f"ended with exit code {code}"
+        return WorkerError(f"The worker {how}.{self._last_words()}", "Run again; the worker is started anew.", "crash")
+
+    def _last_words(self) -> str:
+        """The last line of its standard error, which is where Python says what was wrong."""
+        lines = [line.strip() for line in self._log if line.strip()]
+        return f" Its last words: {lines[-1][:300]}" if lines else ""
+
+    def _change(self, state: State) -> None:
+        if state is not self.state:
+            self.state = state
+            self.callbacks.on_state(state)

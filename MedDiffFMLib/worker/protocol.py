@@ -1,0 +1,229 @@
+"""The language between a program and its warm worker process: one JSON object a line, arrays in files.
+
+========  ==========================================================================  =======================
+from      message                                                                     answered by
+========  ==========================================================================  =======================
+client    ``hello`` protocol, package, folder                                         ``hello`` or ``error``
+client    ``run`` id, task, volume, mask, anatomy, parameters, seed, region, model,   ``result``, ``error`` or
+          device, precision, threads                                                  ``cancelled`` of that id
+client    ``cancel`` id                                                               (ends the run)
+client    ``ping``                                                                    ``pong``
+client    ``shutdown``, or the end of its input                                       (the worker exits)
+worker    ``hello`` protocol, package, python, torch, devices, process
+worker    ``progress`` id, fraction, stage, seconds_left
+worker    ``warning`` id, text: a step of the memory ladder and the like
+worker    ``result`` id, volumes, table, facts, warnings, report
+worker    ``error`` id or null, kind, cause, remedy, exit_code
+worker    ``cancelled`` id;  ``pong``
+========  ==========================================================================  =======================
+
+An array is ``{"file": "name.npy", "ijk_to_ras": 4x4, "modality": "CT"}``; its file lies in the private folder that
+the client named in its hello and is read without pickle. This module needs nothing but the standard library, so that
+a worker in an incomplete Python can still say what is missing.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+import re
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .. import errors
+from ..errors import MedDiffFMError
+
+PROTOCOL_VERSION = 1
+MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
+
+FOLDER_PREFIX = "meddifffm-"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.npy")
+
+
+class ProtocolError(MedDiffFMError):
+    """The other side said something that is no message of this protocol."""
+
+    kind = "protocol"
+
+
+class WorkerError(MedDiffFMError):
+    """The worker process cannot start, ended by itself, or failed in an unforeseen way.
+
+    Attributes:
+        kind: "start", "crash", "timeout", "version", "busy" or "internal".
+    """
+
+    def __init__(self, cause: str, remedy: str = "", kind: str = "crash") -> None:
+        super().__init__(cause, remedy)
+        self.kind = kind
+
+
+def json_ready(value: Any) -> Any:
+    """``value`` with numpy scalars, arrays, tuples and paths as plain JSON values; NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [json_ready(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy, without importing it
+        return json_ready(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
+
+
+def encode(kind: str, /, **fields: Any) -> bytes:
+    """One line, with its line end."""
+    message = json_ready({"type": kind, **fields})
+    return json.dumps(message, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def decode(line: str) -> dict[str, Any]:
+    """One message.
+
+    Raises:
+        ProtocolError: no JSON, no object, no type, or not a finite number in it.
+    """
+    try:
+        message = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise ProtocolError(f"This is not a message: {_shortened(line)}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise ProtocolError(f"This message has no type: {_shortened(line)}")
+    return message
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _shortened(line: str) -> str:
+    return repr(line if len(line) <= 80 else line[:77] + "...")
+
+
+class LineReader:
+    """Bytes in any portions -> complete lines; a UTF-8 character may be cut between two portions."""
+
+    def __init__(self, maximum: int = MAXIMUM_LINE) -> None:
+        self._maximum = maximum
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[str | ProtocolError]:
+        """The lines completed by ``data``; an over-long one is dropped and replaced by the error to report."""
+        parts = self._decoder.decode(data).split("\n")
+        found: list[str | ProtocolError] = []
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            if not self._skipping:
+                self._rest += part
+                if len(self._rest) > self._maximum:
+                    found.append(ProtocolError(f"A line is longer than {self._maximum} bytes."))
+                    self._skipping, self._rest = True, ""
+            if last:
+                break
+            if not self._skipping and self._rest.strip():
+                found.append(self._rest.rstrip("\r"))
+            self._skipping, self._rest = False, ""
+        return found
+
+
+class PrivateFolder:
+    """A temporary folder for arrays that only this user can enter, with names checked before every use."""
+
+    def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)).resolve()  # mkdtemp makes it 0700
+
+    @classmethod
+    def existing(cls, path: str) -> PrivateFolder:
+        """The folder that the other side made.
+
+        Raises:
+            ProtocolError: not a folder of this protocol, or one that others may enter.
+        """
+        folder = cls.__new__(cls)
+        folder.path = Path(path)
+        try:
+            status = os.lstat(path)
+        except (OSError, ValueError):
+            raise ProtocolError(f"There is no folder {path!r}.") from None
+        named = folder.path.is_absolute() and folder.path.name.startswith(FOLDER_PREFIX)
+        private = os.name != "posix" or (status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o077)
+        if not (named and private and stat.S_ISDIR(status.st_mode)):
+            raise ProtocolError(f"{path!r} is not a private folder of this protocol.")
+        return folder
+
+    def file(self, name: Any) -> Path:
+        """The path of a file in this folder.
+
+        Raises:
+            ProtocolError: a name that could lead outside.
+        """
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or (self.path / name).is_symlink():
+            raise ProtocolError(f"{name!r} is not a file name inside the private folder.")
+        return self.path / name
+
+    def save(self, name: str, array: Any) -> str:
+        """Write one array; gives the name to send."""
+        import numpy as np
+
+        path = self.file(name)
+        try:
+            with open(path, "wb") as stream:
+                np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+        except OSError as problem:
+            path.unlink(missing_ok=True)
+            raise errors.OutputError(
+                f"An array cannot be written to {self.path}: {problem.strerror}.",
+                "Free space there, or set TMPDIR to a folder with room.",
+            ) from None
+        return name
+
+    def load(self, name: Any, mapped: bool = False) -> Any:
+        """Read one array, without pickle; ``mapped`` leaves it on disk until a voxel is used (copy on write)."""
+        import numpy as np
+
+        path = self.file(name)
+        try:
+            return np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as problem:
+            raise ProtocolError(f"The array {name} cannot be read: {problem}.") from None
+
+    def discard(self, name: Any) -> None:
+        """Delete one array where it exists."""
+        self.file(name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder; nothing happens when it is gone."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+_ERRORS: dict[str, type[MedDiffFMError]] = {
+    kind.kind: kind
+    for kind in (
+        errors.InputError, errors.OutputError, errors.ModelError, errors.DeviceError,
+        errors.MemoryShortage, errors.DependencyError, ProtocolError,
+    )
+}  # fmt: skip
+
+
+def error_fields(problem: MedDiffFMError) -> dict[str, Any]:
+    """What an ``error`` message says."""
+    return {
+        "kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy, "exit_code": problem.exit_code,
+    }  # fmt: skip
+
+
+def error_from(message: dict[str, Any]) -> MedDiffFMError:
+    """The typed error behind an ``error`` message."""
+    kind, cause, remedy = (str(message.get(name, "")) for name in ("kind", "cause", "remedy"))
+    if kind in _ERRORS:
+        return _ERRORS[kind](cause, remedy)
+    return WorkerError(cause, remedy, kind)

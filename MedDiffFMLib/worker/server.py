@@ -1,0 +1,328 @@
+"""The warm worker process: ``python -m MedDiffFMLib.worker.server``.
+
+Standard input and output belong to the protocol; whatever else prints goes to standard error. One thread reads
+messages, so a cancel or a ping is heard while the network runs; the main thread computes. The process ends when its
+input ends, so it never outlives its client, and then removes the private folder itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import logging
+import os
+import platform
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, BinaryIO
+
+from .. import __version__
+from ..errors import Cancelled, DependencyError, InputError, expected, log_defect
+from ..inference.control import CancelToken, ProgressEvent
+from . import protocol
+from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
+
+NEEDED = ("numpy", "scipy", "torch", "monai", "safetensors")
+_GRACE_SECONDS = 3.0  # for the computing thread to notice that the client is gone
+_PROGRESS_SECONDS = 0.05
+_READ = 65536
+
+
+class Server:
+    """Reads requests, runs them one after the other, answers.
+
+    Args:
+        source, sink: binary streams of the protocol.
+    """
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+        self._source, self._sink = source, sink
+        self._writing = threading.Lock()
+        self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._folder: PrivateFolder | None = None
+        self._running: tuple[Any, CancelToken] | None = None
+        self._model: tuple[tuple[str, str, str], Any] | None = None
+
+    def serve(self) -> int:
+        """Until shutdown or the end of the input; gives the exit code."""
+        threading.Thread(target=self._read, daemon=True).start()
+        try:
+            while (message := self._requests.get()) is not None:
+                if message["type"] == "hello":
+                    self._greet(message)
+                else:
+                    self._run(message)
+        except (WorkerError, DependencyError, ProtocolError) as problem:
+            self.send("error", id=None, **error_fields(problem))
+            return problem.exit_code
+        finally:
+            self._remove_folder()
+        return 0
+
+    def send(self, kind: str, /, **fields: Any) -> None:
+        """Write one message; a client that is gone is noticed by the reading thread."""
+        with self._writing, contextlib.suppress(OSError, ValueError):
+            self._sink.write(encode(kind, **fields))
+            self._sink.flush()
+
+    def stop(self) -> None:
+        """End as soon as the network call in progress returns, at the latest after a short grace."""
+        if self._running is not None:
+            self._running[1].cancel()
+        self._requests.put(None)
+        timer = threading.Timer(_GRACE_SECONDS, self._abandon)
+        timer.daemon = True
+        timer.start()
+
+    def _abandon(self) -> None:
+        self._remove_folder()
+        os._exit(1)
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            self._folder.remove()
+
+    # Reading thread
+
+    def _read(self) -> None:
+        lines = LineReader()
+        while data := os.read(self._source.fileno(), _READ):
+            for line in lines.feed(data):
+                try:
+                    self._receive(protocol.decode(line) if isinstance(line, str) else _raised(line))
+                except ProtocolError as problem:
+                    self.send("error", id=None, **error_fields(problem))
+        self.stop()
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "ping":
+            self.send("pong")
+        elif kind == "cancel":
+            if self._running is not None and self._running[0] == message.get("id"):
+                self._running[1].cancel()
+        elif kind == "shutdown":
+            self.stop()
+        elif kind == "hello":
+            self._requests.put(message)
+        elif kind == "run":
+            self._accept(message)
+        else:
+            raise ProtocolError(f"Unknown message {kind!r}.")
+
+    def _accept(self, message: dict[str, Any]) -> None:
+        """Queue a run; its cancel token exists from now on, so an early cancel is not lost."""
+        if self._folder is None:
+            raise ProtocolError("A run came before the hello.")
+        if self._running is not None:
+            busy = WorkerError("The worker is busy with another run.", "Wait for it or cancel it.", "busy")
+            self.send("error", id=message.get("id"), **error_fields(busy))
+            return
+        self._running = (message.get("id"), CancelToken())
+        self._requests.put(message)
+
+    # Main thread
+
+    def _greet(self, message: dict[str, Any]) -> None:
+        """Compare versions, take over the folder, load torch, and say what this Python offers."""
+        if self._folder is not None:
+            raise ProtocolError("A second hello came.")
+        theirs = (message.get("protocol"), message.get("package"))
+        if theirs != (PROTOCOL_VERSION, __version__):
+            raise WorkerError(
+                f"The program is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
+                f"the worker is {__version__} (protocol {PROTOCOL_VERSION}).",
+                "Use the same version in both, or restart the program after an update.",
+                "version",
+            )
+        self._folder = PrivateFolder.existing(str(message.get("folder")))
+        missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+        if missing:
+            raise DependencyError(
+                f"{sys.executable} lacks {', '.join(missing)}.",
+                f"Install there: {sys.executable} -m pip install {' '.join(missing)}",
+            )
+        self.send("hello", **describe_process())
+
+    def _run(self, message: dict[str, Any]) -> None:
+        """One run from request to answer; whatever happens, the worker stays usable."""
+        assert self._running is not None and self._folder is not None
+        number, cancel = self._running
+        try:
+            with _warnings_to(lambda text: self.send("warning", id=number, text=text)):
+                kind, fields = "result", self._compute(message, cancel, _Progress(self, number))
+        except Cancelled:
+            kind, fields = "cancelled", {}
+        except Exception as problem:
+            failure = expected(problem) or WorkerError(
+                f"Unexpected failure: {log_defect(problem)}.", "Please report it with that file.", "internal"
+            )
+            kind, fields = "error", error_fields(failure)
+        gc.collect()  # arrays mapped from the private folder must be closed before the client deletes them
+        self._running = None  # before the answer, because the client may send the next run at once
+        self.send(kind, id=number, **fields)
+
+    def _compute(self, message: dict[str, Any], cancel: CancelToken, progress: _Progress) -> dict[str, Any]:
+        """The fields of the result message."""
+        from ..job import LoadedCase, compute
+        from ..report import geometry
+
+        assert self._folder is not None
+        folder, settings = self._folder, _settings(message)
+        progress(ProgressEvent(0.0, "reading", None))
+        case: LoadedCase = _case(message, folder, settings.task)
+        case.records["volume"] = {"source": "memory", **geometry(case.volume)}
+        cancel.check()
+        progress(ProgressEvent(0.0, "loading the model", None))
+        model = self._load(settings.model, settings.device, settings.precision)
+        cancel.check()
+        result, report = compute(settings, case, model, progress, cancel)
+        cancel.check()
+        volumes = enumerate(result.volumes.items())
+        files = {name: folder.save(f"result-{index}.npy", array) for index, (name, array) in volumes}
+        return {
+            "volumes": files, "table": result.table, "facts": result.facts, "warnings": report["warnings"],
+            "report": report,
+        }  # fmt: skip
+
+    def _load(self, spec: str, device: str, precision: str) -> Any:
+        """The model, kept warm; the one before is dropped first, so that two never share the memory."""
+        from ..models.checkpoint import load_model
+
+        key = (spec, device, precision)
+        if self._model is None or self._model[0] != key:
+            self._model = None
+            gc.collect()
+            self._model = (key, load_model(spec, device=device, precision=precision))
+        return self._model[1]
+
+
+class _Progress:
+    """Progress callback that thins out reports."""
+
+    def __init__(self, server: Server, number: Any) -> None:
+        self._server, self._number = server, number
+        self._stage, self._sent = "", 0.0
+
+    def __call__(self, event: ProgressEvent) -> None:
+        now = time.monotonic()
+        if event.stage != self._stage or event.fraction >= 1 or now - self._sent >= _PROGRESS_SECONDS:
+            self._stage, self._sent = event.stage, now
+            fields = {"fraction": event.fraction, "stage": event.stage, "seconds_left": event.seconds_left}
+            self._server.send("progress", id=self._number, **fields)
+
+
+def _raised(problem: ProtocolError) -> dict[str, Any]:
+    raise problem
+
+
+def _settings(message: dict[str, Any]) -> Any:
+    """The run's settings, checked as if a user had typed them."""
+    from ..report import Settings
+    from ..tasks.parameters import from_dict
+    from ..tasks.registry import TASKS
+
+    task = message.get("task")
+    if task not in TASKS:
+        raise InputError(f"There is no task {task!r}.", f"Known are: {', '.join(TASKS)}.")
+    names = ("seed", "region", "model", "device", "precision", "threads")
+    given = {name: message[name] for name in names if name in message}
+    kinds = {"seed": int, "model": str, "device": str, "precision": str}
+    for name, kind in kinds.items():
+        if name in given and (not isinstance(given[name], kind) or isinstance(given[name], bool)):
+            raise InputError(f"{name} is {given[name]!r}.", f"Give a value of type {kind.__name__}.")
+    parameters = message.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise ProtocolError("The parameters are no object.")
+    return Settings(task=task, parameters=from_dict(TASKS[task].parameter_class(), parameters), **given)
+
+
+def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
+    """The run's arrays, checked as if they came from files."""
+    from ..job import LoadedCase, check_anatomy, check_mask_given
+    from ..volume import check_ct, check_mask
+
+    volume = _volume(message.get("volume"), folder)
+    warnings = check_ct(volume)
+    mask = anatomy = None
+    check_mask_given(task, message.get("mask") is not None)
+    if message.get("mask") is not None:
+        mask = check_mask(_volume(message["mask"], folder), volume)
+    if message.get("anatomy") is not None:
+        anatomy = check_anatomy(_volume(message["anatomy"], folder), volume)
+    return LoadedCase(volume, mask, anatomy, {}, warnings)
+
+
+def _volume(record: Any, folder: PrivateFolder) -> Any:
+    """An array with its geometry from a message."""
+    import numpy as np
+
+    from ..volume import Volume
+
+    if not isinstance(record, dict):
+        raise ProtocolError("A run needs a volume with file and ijk_to_ras.")
+    try:
+        matrix = np.array(record.get("ijk_to_ras"), dtype=float)
+    except (TypeError, ValueError):
+        raise ProtocolError("ijk_to_ras is no matrix.") from None
+    if matrix.shape != (4, 4):
+        raise ProtocolError("ijk_to_ras is no 4x4 matrix.")
+    return Volume(folder.load(record.get("file"), mapped=True), matrix, str(record.get("modality", "CT")))
+
+
+def describe_process() -> dict[str, Any]:
+    """What the worker's hello says of this process."""
+    import torch
+
+    devices: list[dict[str, Any]] = [{"name": "cpu", "title": f"CPU, {os.cpu_count()} cores", "memory_bytes": None}]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(index)
+            devices.append({"name": f"cuda:{index}", "title": about.name, "memory_bytes": about.total_memory})
+    return {
+        "protocol": PROTOCOL_VERSION, "package": __version__, "python": platform.python_version(),
+        "executable": sys.executable, "torch": torch.__version__, "devices": devices, "process": os.getpid(),
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
+    """Pass this library's log warnings (steps of the memory ladder) on while a run lasts."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record.getMessage())
+
+    library, handler = logging.getLogger(protocol.__name__.partition(".")[0]), Handler(logging.WARNING)
+    library.addHandler(handler)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+
+
+def main() -> int:
+    """Keep the real standard output for the protocol and serve."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # print() and C libraries write to standard error from now on
+    sys.stdout = sys.stderr
+    server = Server(sys.stdin.buffer, sink)
+
+    def terminated(_number: int, _frame: FrameType | None) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the client too, which decides
+    signal.signal(signal.SIGTERM, terminated)
+    return server.serve()
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # torch's own threads may not delay the end
