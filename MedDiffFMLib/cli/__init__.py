@@ -1,0 +1,5 @@
+"""The command line ``meddifffm``."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,115 @@
+"""What the command line shows: progress and notes on stderr, answers on stdout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from typing import Any, TextIO
+
+from ..errors import MedDiffFMError
+from ..inference.control import CancelToken, ProgressEvent
+from ..worker.protocol import json_ready
+
+_REDRAW_SECONDS = 0.1
+_BAR = 24
+
+
+class Console:
+    """Standard output and error of one command.
+
+    Attributes:
+        cancel: set when the user interrupts.
+        spare_stdout: where foreign ``print`` calls go: stderr with ``--json``, so that stdout holds one object only.
+    """
+
+    def __init__(self, *, as_json: bool, quiet: bool, cancel: CancelToken) -> None:
+        self.as_json = as_json
+        self.cancel = cancel
+        self._quiet = quiet
+        self._out, self._err = sys.stdout, sys.stderr
+        self._line = ""  # progress line that is on the screen
+        self._drawn = 0.0
+        self._last: tuple[str, int] = ("", -1)
+
+    @property
+    def spare_stdout(self) -> TextIO:
+        return self._err if self.as_json else self._out
+
+    def progress(self, event: ProgressEvent) -> None:
+        """One line that is redrawn on a terminal; elsewhere a line at each stage and each tenth."""
+        if self._quiet:
+            return
+        if not self._err.isatty():
+            position = (event.stage, int(event.fraction * 10))
+            if position != self._last:
+                self._last = position
+                self._print(progress_text(event))
+            return
+        now = time.monotonic()
+        if now - self._drawn >= _REDRAW_SECONDS or event.fraction >= 1:
+            self._drawn = now
+            done = round(event.fraction * _BAR)
+            text = f"[{'#' * done}{'.' * (_BAR - done)}] {progress_text(event)}"
+            self._draw(text[: shutil.get_terminal_size().columns - 1])
+
+    def note(self, text: str) -> None:
+        """A remark for the person at the terminal."""
+        if not self._quiet:
+            self._print(text)
+
+    def warning(self, text: str) -> None:
+        """Something that may make the result less reliable."""
+        self.note(f"Warning: {text}")
+
+    def failure(self, problem: MedDiffFMError) -> None:
+        """Why the command ends without a result."""
+        text = f"{problem.cause} {problem.remedy}".strip()
+        self._print(text if problem.kind == "cancelled" else f"meddifffm: error: {text}")
+        if self.as_json:
+            fields = {"kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy}
+            self._answer({"status": "error", **fields, "exit_code": problem.exit_code})
+
+    def answer(self, value: dict[str, Any], text: str) -> None:
+        """The command's result: ``value`` with ``--json``, else ``text``."""
+        self._draw("")
+        if self.as_json:
+            self._answer(value)
+        else:
+            print(text, file=self._out, flush=True)
+
+    def _answer(self, value: dict[str, Any]) -> None:
+        print(json.dumps(json_ready(value), indent=2, ensure_ascii=False), file=self._out, flush=True)
+
+    def _print(self, text: str) -> None:
+        self._draw("")
+        print(text, file=self._err, flush=True)
+
+    def _draw(self, text: str) -> None:
+        """Replace the progress line."""
+        if text or self._line:
+            self._err.write("\r" + text.ljust(len(self._line)) + ("\r" if not text else ""))
+            self._err.flush()
+        self._line = text
+
+
+def progress_text(event: ProgressEvent) -> str:
+    """``" 42 %  denoising, 0:12 left"``."""
+    left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
+    return f"{event.fraction:4.0%}  {event.stage}{left}"
+
+
+def duration(seconds: float) -> str:
+    """``0:12`` or ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def columns(rows: list[list[str]]) -> str:
+    """Text in aligned columns; the first row is the heading."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

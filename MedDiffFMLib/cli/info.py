@@ -1,0 +1,58 @@
+"""``meddifffm info FILE``: what a volume is, and whether the tasks can use it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..io import read_volume
+from ..report import geometry, input_sha256
+from ..volume import Volume, check_ct
+from .console import Console
+
+
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """The sub-command."""
+    sentence = "Show geometry, HU range, region and problems of a CT."
+    parser = subparsers.add_parser("info", parents=[common], help=sentence, description=sentence)
+    parser.add_argument("input", type=Path, help="CT as .nrrd, .nii, .nii.gz, DICOM folder or DICOM file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Show it."""
+    volume = read_volume(args.input)
+    facts: dict[str, Any] = {"path": args.input.resolve(), "sha256": input_sha256(args.input), **geometry(volume)}
+    facts |= {"type": str(volume.voxels.dtype), "minimum": volume.voxels.min(), "maximum": volume.voxels.max()}
+    try:
+        facts["warnings"] = check_ct(volume)
+    except InputError as problem:
+        raise InputError(f"{args.input.name}, {_size(facts)}: {problem.cause}", problem.remedy) from None
+    facts["region"] = _region(volume)
+    console.answer({"status": "done", **facts}, _text(facts))
+    return 0
+
+
+def _region(volume: Volume) -> str | None:
+    from ..tasks.survey import survey
+
+    return survey(volume).guessed
+
+
+def _size(facts: dict[str, Any]) -> str:
+    return " x ".join(str(n) for n in facts["shape_ijk"]) + " voxels"
+
+
+def _text(facts: dict[str, Any]) -> str:
+    spacing = " x ".join(f"{s:.4g}" for s in facts["spacing_mm"])
+    extent = " x ".join(f"{s * n:.4g}" for s, n in zip(facts["spacing_mm"], facts["shape_ijk"], strict=True))
+    rows = [
+        ("size", f"{_size(facts)} of {spacing} mm = {extent} mm"),
+        ("values", f"{facts['minimum']:g} to {facts['maximum']:g} HU, {facts['type']}"),
+        ("region", f"{facts['region'] or 'unknown'} (guessed)"),
+        ("sha256", facts["sha256"]),
+        *(("warning", text) for text in facts["warnings"]),
+    ]
+    return "\n".join(f"{name:8} {text}" for name, text in rows)
