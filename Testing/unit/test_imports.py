@@ -65,13 +65,13 @@ for name in {light_modules()!r}:
 
 
 def test_import_takes_less_than_a_tenth_of_a_second() -> None:
-    """The best of three on a machine that may be busy; numpy, which Slicer has loaded anyway, is not counted."""
+    """Processor time, the best of three, because the machine may be busy; numpy, which Slicer has, is not counted."""
     code = """
 import time, numpy
-begin = time.perf_counter()
+begin = time.process_time()
 import MedDiffFMLib, MedDiffFMLib.errors, MedDiffFMLib.volume, MedDiffFMLib.tasks.registry
 import MedDiffFMLib.inference.control, MedDiffFMLib.resources
-print(time.perf_counter() - begin)
+print(time.process_time() - begin)
 """
     assert min(float(in_child(code)) for _ in range(3)) < 0.1
 
