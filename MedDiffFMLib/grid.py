@@ -206,12 +206,11 @@ def _fill_outside(
     output: np.ndarray, matrix: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.ndarray, fill: float
 ) -> None:
     """Set ``fill`` where the input index lies outside [low, high]; one slab at a time, to keep memory small."""
-    slack = 1e-6  # rounding must not turn a voxel on the border into fill
     j, i = np.arange(output.shape[1])[:, None], np.arange(output.shape[2])[None, :]
     in_slab = [matrix[axis, 1] * j + matrix[axis, 2] * i + offset[axis] for axis in range(3)]
     for k in range(output.shape[0]):
         outside = np.zeros(output.shape[1:], bool)
         for axis in range(3):
             index = in_slab[axis] + matrix[axis, 0] * k
-            outside |= (index < low[axis] - slack) | (index > high[axis] + slack)
+            outside |= (index < low[axis]) | (index > high[axis])
         output[k][outside] = fill

@@ -199,7 +199,7 @@ def _check_hounsfield(voxels: np.ndarray) -> list[str]:
     fat = float(np.mean(sample < -30))
     median = float(np.median(sample))
     in_body = fat >= 0.005 and -150 <= median <= 300
-    if high - low < 20 or high > 100_000 or typical < 0.6 or not (air >= 0.001 or in_body):
+    if high > 100_000 or typical < 0.6 or not (air >= 0.001 or in_body):
         raise InputError(
             f"The values ({low:.4g} to {high:.4g}, median {median:.4g}) do not look like CT in Hounsfield units, "
             "where air is near -1000, fat near -100 and soft tissue 0 to 100; they fit MR, PET, a label map or "

@@ -1,7 +1,7 @@
 """Bad input and the exact words that the user then reads: one list for the tests and for docs/bad-input.md.
 
 Add a case with the decorator; the test runs every case and compares the page. To write the page anew, from the
-repository's root: ``PYTHONPATH=.:Testing python -m unit.bad_input``.
+repository's root: ``python -m Testing.unit.bad_input``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Testing.unit.phantoms import body
 
 from MedDiffFMLib.errors import InputError, MedDiffFMError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.volume import Volume, check_ct, check_mask
+from Testing.unit.phantoms import body
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 

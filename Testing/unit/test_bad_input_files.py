@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from Testing.unit.bad_input import CASES, PAGE, BadInput, page
 
 
@@ -23,4 +24,4 @@ def test_message(row: BadInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: PYTHONPATH=.:Testing python -m unit.bad_input"
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m Testing.unit.bad_input"

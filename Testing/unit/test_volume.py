@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from Testing.unit.phantoms import body
 
 from MedDiffFMLib.errors import InputError
 from MedDiffFMLib.volume import Volume, check_ct, check_mask
+from Testing.unit.phantoms import body
 
 
 def test_plain_ct_passes_without_warnings() -> None:
