@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -111,8 +112,10 @@ def _files_of(path: Path) -> list[Path]:
     lower = path.name.lower()
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.is_file())
-    if lower.endswith(".nhdr"):  # header with data beside it, under the same stem by convention
-        return sorted(file for file in path.parent.glob(path.name[:-5] + ".*") if file.is_file())
+    if lower.endswith(".nhdr"):
+        named = re.search(rb"^data ?file: *(.+?)\r?$", path.read_bytes()[:65536], re.MULTILINE)
+        data = path.parent / os.fsdecode(named[1]) if named else path
+        return [path, data] if data.is_file() and data != path else [path]
     if lower.endswith((".nrrd", ".nii", ".nii.gz")):
         return [path]
     return sorted(file for file in path.parent.iterdir() if file.is_file())  # one file of a DICOM series

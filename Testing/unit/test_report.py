@@ -29,10 +29,10 @@ def test_hash_of_a_file_is_that_of_sha256sum_and_of_a_folder_that_of_its_list(tm
 
 
 def test_hash_of_a_detached_header_covers_its_data(tmp_path: Path) -> None:
-    (tmp_path / "ct.nhdr").write_text("data file: ct.raw")
-    (tmp_path / "ct.raw").write_bytes(b"1")
+    (tmp_path / "ct.nhdr").write_text("NRRD0004\ndata file: voxels.raw\n")
+    (tmp_path / "voxels.raw").write_bytes(b"1")
     before = input_sha256(tmp_path / "ct.nhdr")
-    (tmp_path / "ct.raw").write_bytes(b"2")
+    (tmp_path / "voxels.raw").write_bytes(b"2")
     assert input_sha256(tmp_path / "ct.nhdr") != before
 
 
