@@ -139,7 +139,12 @@ class PrivateFolder:
     """A temporary folder for arrays that only this user can enter, with names checked before every use."""
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)).resolve()  # mkdtemp makes it 0700
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)).resolve()  # mkdtemp makes it 0700
+        except OSError as problem:
+            raise errors.OutputError(
+                f"No temporary folder can be made: {problem.strerror}.", "Free space, or set TMPDIR to a folder with room."
+            ) from None
 
     @classmethod
     def existing(cls, path: str) -> PrivateFolder:

@@ -91,6 +91,7 @@ def test_parameters_come_back_from_json_and_nothing_else_does() -> None:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "memory"),
         (ModuleNotFoundError("No module named 'monai'", name="monai"), "dependency"),
+        (OSError(28, "No space left on device"), "output"),
         (KeyboardInterrupt(), "cancelled"),
         (InputError("x"), "input"),
         (RuntimeError("shape mismatch"), None),
