@@ -143,7 +143,7 @@ class PrivateFolder:
             self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)).resolve()  # mkdtemp makes it 0700
         except OSError as problem:
             raise errors.OutputError(
-                f"No temporary folder can be made: {problem.strerror}.", "Free space, or set TMPDIR to a folder with room."
+                f"No temporary folder can be made: {problem.strerror}.", "Free space there, or set TMPDIR."
             ) from None
 
     @classmethod
