@@ -1,0 +1,121 @@
+"""Errors that a user sees: each names the cause and the remedy, and knows its exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import traceback
+
+
+class MedDiffFMError(Exception):
+    """Base of all expected failures.
+
+    Args:
+        cause: one sentence that says what is wrong.
+        remedy: one sentence that says what to do about it.
+    """
+
+    kind = "failure"  # name in JSON output and in the worker's protocol
+    exit_code = 3
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(f"{cause} {remedy}".strip())
+        self.cause = cause
+        self.remedy = remedy
+
+
+class InputError(MedDiffFMError):
+    """The given volume, mask, parameter or path cannot be used."""
+
+    kind = "input"
+    exit_code = 2
+
+
+class OutputError(MedDiffFMError):
+    """A result cannot be written; nothing half-written is left behind."""
+
+    kind = "output"
+    exit_code = 2
+
+
+class ModelError(MedDiffFMError):
+    """Weights are missing, damaged, of another format or for another purpose."""
+
+    kind = "model"
+    exit_code = 3
+
+
+class DeviceError(MedDiffFMError):
+    """The chosen device is absent, or has too little memory even after every fallback."""
+
+    kind = "device"
+    exit_code = 3
+
+
+class Cancelled(MedDiffFMError):
+    """The user cancelled; not a failure."""
+
+    kind = "cancelled"
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("Cancelled.")
+
+
+class MemoryShortage(DeviceError):
+    """Main or graphics memory ran out, even after every fallback."""
+
+    kind = "memory"
+
+
+class DependencyError(MedDiffFMError):
+    """A Python package is missing or damaged."""
+
+    kind = "dependency"
+
+
+def expected(problem: BaseException) -> MedDiffFMError | None:
+    """The typed error behind an exception, or None where it is a defect of the program.
+
+    Memory shortage, a full disk and missing packages arrive as foreign exceptions from Python, numpy and torch.
+    """
+    if isinstance(problem, MedDiffFMError):
+        return problem
+    if isinstance(problem, KeyboardInterrupt):
+        return Cancelled()
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return _memory_shortage()
+    if isinstance(problem, RuntimeError) and _tells_of_memory(str(problem).lower()):
+        return _memory_shortage()
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError("The disk is full.", "Free some space; nothing incomplete was left behind.")
+    if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("MedDiffFMLib"):
+        return DependencyError(
+            f"The Python package {problem.name!r} is missing.", f"Install it: pip install {problem.name}"
+        )
+    return None
+
+
+def _tells_of_memory(text: str) -> bool:
+    """True for the words of torch's allocators."""
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _memory_shortage() -> MemoryShortage:
+    return MemoryShortage(
+        "There is not enough memory for this volume.",
+        "Close other programs, crop the volume, or choose the CPU or a coarser working spacing.",
+    )
+
+
+def log_defect(problem: BaseException) -> str:
+    """Write the traceback of an unforeseen failure to a file of this user only; gives one line that names it."""
+    summary = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    try:
+        handle, path = tempfile.mkstemp(prefix="meddifffm-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            traceback.print_exception(type(problem), problem, problem.__traceback__, file=stream)
+    except OSError:  # the temporary folder may be full: the summary must do
+        return summary
+    return f"{summary} (details in {path})"

@@ -1,0 +1,105 @@
+"""Task parameters, defined once: Python API, command line and panel all read these fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """What a user needs to know about one parameter.
+
+    Attributes:
+        help: one sentence, unit and effect.
+        unit: "HU", "mm", "" ...
+        minimum, maximum: inclusive limits of a number, None where there is none.
+        choices: allowed strings, empty for free values.
+        advanced: shown under "More" in the panel.
+    """
+
+    help: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    advanced: bool = False
+
+
+def parameter(default: Any, help: str, **info: Any) -> Any:
+    """A dataclass field with its :class:`ParameterInfo` attached."""
+    return field(default=default, metadata={"info": ParameterInfo(help=help, **info)})
+
+
+def describe(parameters: type) -> list[tuple[dataclasses.Field, ParameterInfo]]:
+    """The fields of a parameter dataclass with what a user needs to know about each."""
+    return [(f, f.metadata["info"]) for f in dataclasses.fields(parameters)]
+
+
+def check(parameters: Any) -> None:
+    """Raise :class:`InputError` for the first value that is outside its limits or choices."""
+    for f, info in describe(type(parameters)):
+        value = getattr(parameters, f.name)
+        if value is None:
+            continue
+        if info.choices and value not in info.choices:
+            raise InputError(f"{f.name} is {value!r}.", f"Choose one of: {', '.join(info.choices)}.")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low = info.minimum is not None and not value >= info.minimum
+            high = info.maximum is not None and not value <= info.maximum
+            if low or high:
+                unit = f" {info.unit}" if info.unit else ""
+                raise InputError(f"{f.name} is {value}{unit}.", f"Allowed are {info.minimum} to {info.maximum}{unit}.")
+
+
+def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
+    """Field name -> (plain type, whether None is allowed); ``float | None`` gives ``(float, True)``.
+
+    A tuple field gives the type ``tuple``; :func:`element_type` tells of what.
+    """
+    found = {}
+    for name, hint in get_type_hints(parameters).items():
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        plain = [option for option in options if option is not type(None)][0]
+        found[name] = (get_origin(plain) or plain, type(None) in options)
+    return found
+
+
+def element_type(parameters: type, name: str) -> type:
+    """The type of the elements of a tuple field."""
+    hint = get_type_hints(parameters)[name]
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return get_args([option for option in options if option is not type(None)][0])[0]
+
+
+def from_dict(parameters: type, values: Mapping[str, Any]) -> Any:
+    """An object of the dataclass from JSON values (a report, a message of the worker), checked.
+
+    Raises:
+        InputError: for an unknown name, a value of another type, or one outside its limits.
+    """
+    kinds = value_types(parameters)
+    unknown = sorted(set(values) - set(kinds))
+    if unknown:
+        raise InputError(f"Unknown parameter {unknown[0]!r}.", f"Known are: {', '.join(kinds)}.")
+    given = parameters(**{name: _converted(name, value, *kinds[name]) for name, value in values.items()})
+    check(given)
+    return given
+
+
+def _converted(name: str, value: Any, kind: type, optional: bool) -> Any:
+    """``value`` as ``kind`` where nothing is lost: int to float and list to tuple, never text to number."""
+    if value is None and optional:
+        return None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{name} is {value!r}.", f"Give a value of type {kind.__name__}.")
+    return value

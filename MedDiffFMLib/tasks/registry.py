@@ -1,0 +1,88 @@
+"""The tasks by name. Command line, worker and panel are built from this table and know no task by itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class TaskResult:
+    """What every task returns.
+
+    Attributes:
+        volumes: output name -> array (k, j, i) on exactly the input's grid. The first one is the main result.
+        table: findings, one dict a row with the same keys in each; empty where a task has none.
+        facts: figures worth reporting (estimated noise, network evaluations, region used ...), JSON-ready.
+        warnings: sentences for the user.
+    """
+
+    volumes: dict[str, np.ndarray]
+    table: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table.
+
+    Attributes:
+        name: name on the command line and in the protocol.
+        title: short title for buttons.
+        sentence: one sentence for the user.
+        module: module of this package that holds the function and its parameter dataclass.
+        function: ``function(volume, model, parameters, *, mask, anatomy, seed, progress, cancel) -> TaskResult``.
+        parameters: name of the parameter dataclass.
+        needs_mask: whether a mask on the input's grid must be given.
+        takes_mask: whether a mask may be given.
+        outputs: names of the volumes in its result, the main one first; nothing is overwritten unasked because of it.
+        findings: whether its result has a table.
+    """
+
+    name: str
+    title: str
+    sentence: str
+    module: str
+    function: str
+    parameters: str
+    needs_mask: bool = False
+    takes_mask: bool = False
+    outputs: tuple[str, ...] = ("",)
+    findings: bool = False
+
+    def parameter_class(self) -> type:
+        """The parameter dataclass; cheap, imports no torch."""
+        return getattr(importlib.import_module(self.module), self.parameters)
+
+    def run(self) -> Callable[..., TaskResult]:
+        """The task function."""
+        return getattr(importlib.import_module(self.module), self.function)
+
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "denoise", "Denoise", "Removes noise and shows what was removed.",
+            f"{_PACKAGE}.denoise", "denoise", "DenoiseParameters",
+            outputs=("denoised", "noise"),
+        ),
+        Task(
+            "anomaly", "Anomaly", "Marks regions that the model would not expect in normal tissue.",
+            f"{_PACKAGE}.anomaly", "anomaly", "AnomalyParameters",
+            outputs=("anomaly", "healthy", "uncertainty"), findings=True, takes_mask=True,
+        ),
+        Task(
+            "inpaint", "Fill", "Fills a mask with healthy tissue.",
+            f"{_PACKAGE}.inpaint", "inpaint", "InpaintParameters", needs_mask=True,
+            outputs=("inpainted",),
+        ),
+    )
+}  # fmt: skip
