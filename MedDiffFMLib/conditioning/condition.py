@@ -1,0 +1,82 @@
+"""What the network is told besides the noisy image: region, anatomy, position, scale. Each may be absent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from .anatomy import ANATOMY_CHANNELS, encode_anatomy
+from .position import POSITION_CHANNELS, encode_position, encode_spacing
+
+REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body")
+NULL_REGION = len(REGIONS)
+CONDITION_CHANNELS = POSITION_CHANNELS + 3 + ANATOMY_CHANNELS
+
+
+@dataclass(frozen=True)
+class EncodedCondition:
+    """Ready for the network.
+
+    Attributes:
+        region: (B,) class index, NULL_REGION where unknown.
+        channels: (B, 38, D/2, H/2, W/2): position, scale, anatomy; zeros where unknown.
+    """
+
+    region: torch.Tensor
+    channels: torch.Tensor
+
+    def to(self, device: torch.device | str) -> EncodedCondition:
+        """Copy on a device."""
+        return EncodedCondition(self.region.to(device), self.channels.to(device))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Condition of one box of voxels, cut into windows by slicing.
+
+    Attributes:
+        spacing: voxel size (k, j, i) in mm.
+        coordinates: three 1-D tensors, position of each voxel along k, j, i in the body box, [-1, 1]; None if unknown.
+        region: class index, NULL_REGION if unknown.
+        anatomy: (D, H, W) uint8 labels, None if unknown.
+    """
+
+    spacing: tuple[float, float, float]
+    coordinates: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+    region: int = NULL_REGION
+    anatomy: torch.Tensor | None = None
+
+    def window(self, box: tuple[slice, slice, slice]) -> Condition:
+        """The condition of a sub-box given by slices (k, j, i)."""
+        coordinates = self.coordinates
+        if coordinates is not None:
+            coordinates = tuple(c[s] for c, s in zip(coordinates, box, strict=True))  # type: ignore[assignment]
+        return replace(self, coordinates=coordinates, anatomy=None if self.anatomy is None else self.anatomy[box])
+
+    def without(self, region: bool = True, anatomy: bool = True, position: bool = False) -> Condition:
+        """The same box with some conditions dropped; the defaults are those that guidance contrasts."""
+        return replace(
+            self,
+            region=NULL_REGION if region else self.region,
+            anatomy=None if anatomy else self.anatomy,
+            coordinates=None if position else self.coordinates,
+        )
+
+    def encode(self, shape: tuple[int, int, int], device: torch.device | str = "cpu") -> EncodedCondition:
+        """Encode for one window of ``shape`` (D, H, W), even edges; batch size 1."""
+        half = tuple(n // 2 for n in shape)
+        channels = torch.zeros(CONDITION_CHANNELS, *half, device=device)
+        if self.coordinates is not None:
+            centres = [c.to(device).reshape(-1, 2).mean(1) for c in self.coordinates]
+            channels[:POSITION_CHANNELS] = encode_position(*centres)
+        scale = encode_spacing(torch.tensor(self.spacing, device=device))
+        channels[POSITION_CHANNELS : POSITION_CHANNELS + 3] = scale[:, None, None, None]
+        if self.anatomy is not None:
+            channels[POSITION_CHANNELS + 3 :] = encode_anatomy(self.anatomy.to(device))
+        return EncodedCondition(torch.tensor([self.region], device=device), channels[None])
+
+
+def stack(conditions: list[EncodedCondition]) -> EncodedCondition:
+    """A batch of encoded conditions of equal window shape."""
+    return EncodedCondition(torch.cat([c.region for c in conditions]), torch.cat([c.channels for c in conditions]))

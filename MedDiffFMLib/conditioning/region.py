@@ -1,0 +1,66 @@
+"""Body mask, body box and a guess of the region from the image alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BODY_THRESHOLD_HU = -500.0
+
+
+def body_mask(hounsfield: np.ndarray) -> np.ndarray:
+    """Largest connected object denser than -500 HU, with the lungs and bowel gas inside it filled slice by slice.
+
+    Args:
+        hounsfield: (k, j, i), k along the patient's axis.
+
+    Returns:
+        bool array of the same shape; all True if there is no air around the body.
+    """
+    from scipy import ndimage
+
+    dense = hounsfield > BODY_THRESHOLD_HU
+    opened = ndimage.binary_opening(dense, structure=np.ones((1, 3, 3)), iterations=2)
+    labels, count = ndimage.label(opened)
+    if count == 0:
+        return dense if dense.any() else np.ones_like(dense)
+    body = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in body])
+
+
+def body_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index (k, j, i) of a mask, each as (3,) float; the whole array if the mask is empty."""
+    if not mask.any():
+        return np.zeros(3), np.array(mask.shape, dtype=float) - 1
+    edges = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return np.array([e[0] for e in edges], dtype=float), np.array([e[-1] for e in edges], dtype=float)
+
+
+def guess_region(hounsfield: np.ndarray, spacing_kji: tuple[float, float, float], body: np.ndarray) -> str | None:
+    """Region class from what the slices hold, or None when nothing fits.
+
+    Rules on slices, not a network: lung (air inside the body) makes chest; a narrow body with much bone makes
+    head and neck; much bone in a wide body makes pelvis; the rest of a wide body is abdomen; a long volume with at
+    least chest and pelvis is the whole body. A small region of interest has none.
+    """
+    k, j, i = spacing_kji
+    area = body.sum((1, 2)) * j * i
+    used = area > 2000.0
+    if not used.any():
+        return None
+    lung = (body & (hounsfield < -600)).sum((1, 2)) * j * i / np.maximum(area, 1.0)
+    bone = (body & (hounsfield > 250)).sum((1, 2)) * j * i / np.maximum(area, 1.0)
+    columns = body.any(axis=(0, 1)).sum() * i
+    rows = body.any(axis=(0, 2)).sum() * j
+    if min(columns, rows) < 130 or max(columns, rows) < 150:
+        return None
+    length = used.sum() * k
+    chest = float((lung[used] > 0.12).mean())
+    if length > 700:
+        return "whole-body"
+    if chest > 0.4:
+        return "chest"
+    if columns < 250 and float(np.median(bone[used])) > 0.06:
+        return "head-neck"
+    if chest < 0.05 and float(np.median(bone[used])) > 0.05:
+        return "pelvis"
+    return "abdomen"

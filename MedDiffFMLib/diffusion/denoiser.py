@@ -1,0 +1,102 @@
+"""Networks wrapped into one interface: ``denoiser(x, sigma, condition) -> x0``.
+
+x is the clean image plus white noise of standard deviation sigma (variance-exploding form, network range), x0 the
+expected clean image. Samplers, consistency hooks and tasks know only this.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ..conditioning.condition import EncodedCondition
+
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+SIGMA_DATA = 0.5
+
+
+def network_time(sigma: torch.Tensor) -> torch.Tensor:
+    """Noise level -> [0, 1000], linear in log sigma: the range that MONAI's sinusoidal time embedding expects."""
+    low, high = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
+    return (sigma.clamp(SIGMA_MIN, SIGMA_MAX).log() - low) * (1000.0 / (high - low))
+
+
+def _column(sigma: torch.Tensor) -> torch.Tensor:
+    return sigma.reshape(-1, 1, 1, 1, 1)
+
+
+class EDMDenoiser(nn.Module):
+    """Karras et al. 2022 (arXiv 2206.00364), table 1, column "ours": D = c_skip x + c_out F(c_in x, c_noise)."""
+
+    kind = "edm"
+
+    def __init__(self, network: nn.Module, sigma_data: float = SIGMA_DATA) -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = sigma_data
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+        """x (B, 1, D, H, W); sigma (B,); returns x0 in x's shape and type."""
+        s, d = _column(sigma), self.sigma_data
+        norm = (s**2 + d**2).sqrt()
+        f = self.network(x / norm, sigma / norm.flatten(), network_time(sigma), condition)
+        return x * (d**2 / norm**2) + f * (s * d / norm)
+
+    def loss(
+        self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
+    ) -> torch.Tensor:
+        """Per-sample weighted squared error (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2."""
+        s, d = _column(sigma), self.sigma_data
+        weight = (sigma**2 + d**2) / (sigma * d) ** 2
+        error = self(x0 + s * noise, sigma, condition) - x0
+        return weight * error.square().mean(dim=(1, 2, 3, 4))
+
+
+class CosineEpsilonDenoiser(nn.Module):
+    """The paper's parametrisation: noise prediction on the cosine chain with 1000 steps (arXiv 2410.15432, 1.3).
+
+    The chain sees sqrt(abar) (x0 + sigma eps) with sigma = sqrt((1 - abar) / abar), so a sigma names a step.
+    """
+
+    kind = "cosine-epsilon"
+
+    def __init__(self, network: nn.Module, steps: int = 1000, offset: float = 0.008) -> None:
+        super().__init__()
+        self.network = network
+        self.steps = steps
+        time = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        curve = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
+        beta = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
+        alpha_bar = torch.cumprod(1 - beta, 0)
+        self.register_buffer("log_sigma", (0.5 * ((1 - alpha_bar) / alpha_bar).log()).float(), persistent=False)
+
+    log_sigma: torch.Tensor
+
+    def step_of(self, sigma: torch.Tensor) -> torch.Tensor:
+        """Noise level (B,) -> fractional step of the chain (B,), linear between neighbours in log sigma."""
+        level = sigma.log().clamp(self.log_sigma[0], self.log_sigma[-1])
+        above = torch.searchsorted(self.log_sigma, level).clamp(1, self.steps - 1)
+        low, high = self.log_sigma[above - 1], self.log_sigma[above]
+        return above - 1 + (level - low) / (high - low)
+
+    def predict_noise(self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+        """The network's estimate of the unit noise in x, (B, 1, D, H, W)."""
+        norm = (1 + sigma**2).sqrt()
+        return self.network(x / _column(norm), sigma / norm, self.step_of(sigma), condition)
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+        return x - _column(sigma) * self.predict_noise(x, sigma, condition)
+
+    def loss(
+        self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
+    ) -> torch.Tensor:
+        """Per-sample L1 between noise and its estimate (B,), the paper's loss."""
+        estimate = self.predict_noise(x0 + _column(sigma) * noise, sigma, condition)
+        return (estimate - noise).abs().mean(dim=(1, 2, 3, 4))
+
+
+DENOISERS: dict[str, type[EDMDenoiser] | type[CosineEpsilonDenoiser]] = {
+    cls.kind: cls for cls in (EDMDenoiser, CosineEpsilonDenoiser)
+}

@@ -1,0 +1,80 @@
+"""The prior's network: MONAI's diffusion U-Net behind the Haar stem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
+from .haar import haar_forward, haar_inverse
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Size of the U-Net. Channel counts must be multiples of ``groups``.
+
+    Attributes:
+        channels: per level, first level at half the input's resolution.
+        blocks: residual blocks a level.
+        attention: self-attention per level, in addition to the one in the middle.
+        groups: groups of the group normalisation. Few channels with many groups would be an instance normalisation,
+            which forgets the absolute HU of a window.
+    """
+
+    channels: Sequence[int] = (32, 64, 128)
+    blocks: int = 1
+    attention: Sequence[bool] = field(default=(False, False, False))
+    groups: int = 8
+
+    @property
+    def divisor(self) -> int:
+        """Input edge lengths must be multiples of this: two for the stem, two for each further level."""
+        return 2 ** len(self.channels)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+class PriorUNet(nn.Module):
+    """Network (x, noise, time, condition) -> output of x's shape.
+
+    x: (B, 1, D, H, W), D, H, W multiples of ``config.divisor``; noise: (B,) standard deviation of the noise in x;
+    time: (B,) in [0, 1000]; condition: encoded at half resolution. What the output means (EDM's F, or a noise
+    estimate) is the denoiser's business.
+
+    The seven detail bands of the Haar transform enter twice: as they are, and divided by the noise and squashed. At
+    the noise of real scans, a fiftieth of the image's range, the second copy is what lets a small network see the
+    noise at all.
+    """
+
+    def __init__(self, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        from monai.networks.nets import DiffusionModelUNet
+
+        self.config = config or NetworkConfig()
+        self.unet = DiffusionModelUNet(
+            spatial_dims=3,
+            in_channels=15 + CONDITION_CHANNELS,
+            out_channels=8,
+            channels=tuple(self.config.channels),
+            attention_levels=tuple(self.config.attention),
+            num_res_blocks=self.config.blocks,
+            norm_num_groups=self.config.groups,
+            num_head_channels=self.config.groups * 4,
+            num_class_embeds=len(REGIONS) + 1,
+        )
+
+    def forward(
+        self, x: torch.Tensor, noise: torch.Tensor, time: torch.Tensor, condition: EncodedCondition
+    ) -> torch.Tensor:
+        bands = haar_forward(x)
+        squashed = torch.tanh(bands[:, 1:] / (2 * noise.reshape(-1, 1, 1, 1, 1)))
+        channels = torch.cat([bands, squashed, condition.channels.to(x.dtype)], dim=1)
+        # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
+        channels = channels.contiguous(memory_format=torch.channels_last_3d)
+        return haar_inverse(self.unet(channels, time, class_labels=condition.region).to(x.dtype))
