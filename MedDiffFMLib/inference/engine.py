@@ -1,0 +1,147 @@
+"""The network on a device: precision, batching, and the memory ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from ..conditioning.condition import EncodedCondition
+from ..errors import DeviceError, InputError
+
+BATCH_ON_CUDA = 8
+BATCH_ON_CPU = 2
+
+
+@dataclass(frozen=True)
+class Rung:
+    """How much memory is used at a time.
+
+    Attributes:
+        device: where the network runs.
+        batch: windows a call.
+        window: largest window edge in voxels.
+        host: keep whole-volume sums in host memory.
+    """
+
+    device: torch.device
+    batch: int
+    window: int
+    host: bool = False
+
+    def lower(self) -> tuple[Rung, str] | None:
+        """The next rung down and a sentence for the user; None at the bottom."""
+        if self.batch > 1:
+            return replace(self, batch=self.batch // 2), f"Memory ran out: {self.batch // 2} windows at a time now."
+        if self.window > 32:
+            smaller = self.window - 16
+            return replace(self, window=smaller), f"Memory ran out: windows of {smaller} voxels now."
+        if self.device.type != "cpu" and not self.host:
+            return replace(self, host=True), "Memory ran out: sums are kept in host memory now."
+        if self.device.type != "cpu":
+            cpu = Rung(torch.device("cpu"), 1, self.window, True)
+            return cpu, "GPU memory ran out even for one small window: going on, slower, on the CPU."
+        return None
+
+
+def choose_device(wish: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:N" -> device; raises DeviceError if it is not there."""
+    if wish == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError as error:
+        raise InputError(f"There is no kind of device called {wish!r}.", "Use auto, cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise DeviceError(
+            f"{wish} was asked for, but PyTorch {torch.__version__} sees {count} CUDA devices.",
+            "Use --device cpu, or install a CUDA build of PyTorch and a current driver.",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"Devices of kind {device.type!r} are not supported.", "Use cpu or cuda.")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def choose_precision(wish: str, device: torch.device) -> torch.dtype:
+    """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic."""
+    if wish == "auto":
+        return torch.bfloat16 if device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float32
+    if wish not in ("float32", "bfloat16"):
+        raise InputError(f"There is no precision called {wish!r}.", "Use auto, float32 or bfloat16.")
+    return torch.float32 if wish == "float32" else torch.bfloat16
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the ways in which CPU and CUDA allocations fail."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+class Engine:
+    """A denoiser on a device.
+
+    Args:
+        denoiser: module (x, sigma, condition) -> x0.
+        device, precision: wishes, see :func:`choose_device` and :func:`choose_precision`.
+        window: largest window edge in voxels.
+
+    Attributes:
+        rung: the present rung of the memory ladder; stays low for the rest of the session once it was lowered.
+        on_warning: called with a sentence when the ladder is used.
+    """
+
+    def __init__(self, denoiser: nn.Module, device: str = "auto", precision: str = "auto", window: int = 64) -> None:
+        chosen = choose_device(device)
+        self.dtype = choose_precision(precision, chosen)
+        self.divisor: int = denoiser.network.config.divisor  # type: ignore[union-attr, assignment]
+        self.rung = Rung(chosen, BATCH_ON_CUDA if chosen.type == "cuda" else BATCH_ON_CPU, window)
+        self.on_warning: Callable[[str], None] = lambda sentence: None
+        self.calls = 0
+        self._denoiser = denoiser.eval().requires_grad_(False)
+        self._place()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs now."""
+        return self.rung.device
+
+    @property
+    def precision(self) -> str:
+        """Name of the network's number type."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def _place(self) -> None:
+        try:
+            self._denoiser.to(device=self.rung.device)
+            self._denoiser.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self.step_down(error)
+
+    def step_down(self, error: BaseException) -> None:
+        """Use less memory from now on; raises DeviceError when nothing is left to give up."""
+        lower = self.rung.lower()
+        if lower is None:
+            raise DeviceError(
+                "There is too little memory even for one window of 32 voxels.", "Close other programs and run again."
+            ) from error
+        before, (self.rung, sentence) = self.rung, lower
+        if before.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.on_warning(sentence)
+        if self.rung.device != before.device:
+            self._place()
+
+    @torch.inference_mode()
+    def denoise(self, x: torch.Tensor, sigma: float, condition: EncodedCondition) -> torch.Tensor:
+        """One network call: x (B, 1, d, h, w) and condition on the device -> x0 float32."""
+        self.calls += 1
+        level = torch.full((len(x),), sigma, device=x.device)
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self._denoiser(x, level, condition).float()
