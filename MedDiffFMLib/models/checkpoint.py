@@ -1,0 +1,182 @@
+"""Weights on disk and models in memory. Files are safetensors with a JSON description inside; pickles are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError, OutputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..inference.engine import Engine
+
+FORMAT = "meddifffm-prior-1"
+
+
+@dataclass
+class FoundationModel:
+    """A prior that is ready to run.
+
+    Attributes:
+        name: catalogue name or file stem.
+        sha256: of the weight file.
+        config: what the file says of itself: network, denoiser, training.
+        calibration: residual statistics on normal tissue for the anomaly map; empty if the file has none.
+        engine: denoiser on its device, with precision, batching and memory ladder.
+    """
+
+    name: str
+    sha256: str
+    config: dict[str, Any]
+    engine: Engine
+    calibration: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        """Where the network runs, "cpu" or "cuda:0"."""
+        return str(self.engine.device)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in lower-case hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
+
+
+def _digest(stream: Any) -> str:
+    digest = hashlib.sha256()
+    for block in iter(lambda: stream.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def save_model(
+    path: Path, state: dict[str, torch.Tensor], config: dict[str, Any], calibration: dict[str, Any] | None = None
+) -> str:
+    """Write weights in half precision, atomically; returns the SHA-256.
+
+    Args:
+        state: the denoiser's state dict.
+        config: at least ``network`` (NetworkConfig fields) and ``denoiser`` (kind).
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    halves = {
+        name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().clone() for name, t in state.items()
+    }
+    metadata = {"format": FORMAT, "config": json.dumps(config), "calibration": json.dumps(calibration or {})}
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(halves, str(temporary), metadata=metadata)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"The weights cannot be written to {path}: {error.strerror or error}.") from error
+    return file_sha256(path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Format, config and calibration of a weight file; raises ModelError for anything that is not one of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ModelError(
+            f"There is no weight file {path}.", "Check the path, or use a name that `meddifffm models` lists."
+        )
+    with open(path, "rb") as stream:
+        start = stream.read(4)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        raise ModelError(
+            f"{path.name} is a pickle file, which can run code when it is opened.",
+            "Only safetensors weights are accepted; convert it in an environment that you trust.",
+        )
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            metadata = stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path.name} is not a readable safetensors file ({error}).",
+            "Fetch it again; it may be truncated or damaged.",
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise ModelError(
+            f"{path.name} holds no MedDiff-FM prior (format {metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
+            "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
+        )
+    try:
+        return {
+            "format": FORMAT,
+            "config": json.loads(metadata["config"]),
+            "calibration": json.loads(metadata.get("calibration", "{}")),
+        }
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path.name} has a damaged description.", "Fetch it again.") from error
+
+
+def build_denoiser(config: dict[str, Any]) -> torch.nn.Module:
+    """Network and denoiser as a config describes them, with fresh weights."""
+    from ..diffusion.denoiser import DENOISERS
+    from ..networks.unet import NetworkConfig, PriorUNet
+
+    try:
+        network = PriorUNet(NetworkConfig(**config["network"]))
+        return DENOISERS[config["denoiser"]](network)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"The model's description does not fit this version ({error}).", "Update MedDiff-FM."
+        ) from error
+
+
+def load_denoiser(path: Path, header: dict[str, Any]) -> torch.nn.Module:
+    """The trained denoiser in float32 on the CPU."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    denoiser = build_denoiser(header["config"])
+    try:
+        state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
+        denoiser.load_state_dict(state)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(
+            f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again."
+        ) from error
+    if not all(bool(torch.isfinite(t).all()) for t in state.values()):
+        raise ModelError(f"{path.name} holds weights that are not finite.", "Fetch it again; it is damaged.")
+    return denoiser.eval().requires_grad_(False)
+
+
+def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str = "auto") -> FoundationModel:
+    """Load a prior by catalogue name or file path.
+
+    Args:
+        spec: name from the catalogue, or path of a .safetensors file.
+        device: "auto" (CUDA if there is a usable GPU, else CPU), "cpu", "cuda", "cuda:1".
+        precision: "auto" (bfloat16 where the device computes it), "float32", "bfloat16".
+
+    Raises:
+        ModelError: unknown name, missing, damaged, foreign or tampered file.
+        DeviceError: the device is not there.
+    """
+    from ..inference.engine import Engine
+    from .catalogue import resolve
+
+    name, path, expected = resolve(spec)
+    header = read_header(path)
+    digest = file_sha256(path)
+    if expected is not None and digest != expected:
+        raise ModelError(
+            f"The SHA-256 of {path.name} is {digest[:12]}..., the catalogue says {expected[:12]}...",
+            "The file was changed or damaged; fetch it again.",
+        )
+    engine = Engine(load_denoiser(path, header), device=device, precision=precision)
+    return FoundationModel(name, digest, header["config"], engine, header["calibration"])

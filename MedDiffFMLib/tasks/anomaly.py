@@ -1,0 +1,150 @@
+"""Anomaly map: where a CT differs from what the prior expects of normal tissue, as a z-score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, ModelError
+from .parameters import check, parameter
+from .registry import TaskResult
+
+if TYPE_CHECKING:
+    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..models.checkpoint import FoundationModel
+    from ..volume import Volume
+    from .working import WorkingImage
+
+
+HEALTHY_STEPS = 8
+HEALTHY_MARGIN_MM = 4.0
+
+
+@dataclass(frozen=True)
+class AnomalyParameters:
+    """Parameters of ``anomaly``."""
+
+    threshold: float = parameter(3.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
+    seeds: int = parameter(3, "Reconstructions a noise level; more are steadier and slower.", minimum=1, maximum=32)
+    minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)
+
+
+def anomaly(
+    volume: Volume,
+    model: FoundationModel,
+    parameters: AnomalyParameters | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    anatomy: np.ndarray | None = None,
+    region: str | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> TaskResult:
+    """Mark what the prior would not expect.
+
+    The volume is noised to each calibrated level, reconstructed ``seeds`` times, and the residual divided by the
+    model's own residual on normal tissue. The map is the root mean square over the levels, so it is near 1 where a
+    voxel is as normal as the calibration cases. What exceeds the threshold is then filled, as ``inpaint`` would, to
+    show the tissue that the model expects in its place.
+
+    Args:
+        volume: CT in HU, any geometry.
+        mask: search only inside; the whole body when None.
+        anatomy, region: conditions, see ``denoise``.
+
+    Returns:
+        ``anomaly`` (z-score, 0 outside the body), ``healthy`` (HU, the input with its findings filled),
+        ``uncertainty`` (HU, standard deviation of the reconstruction over the seeds), on the input's grid, and a
+        table of findings, most conspicuous first.
+
+    Raises:
+        ModelError: the weights carry no calibration.
+    """
+    from ..conditioning.region import body_mask
+    from ..inference.control import ProgressMeter
+    from .findings import list_findings
+    from .residual import reconstruct, z_score
+    from .working import like_input, working_image
+
+    parameters = parameters or AnomalyParameters()
+    check(parameters)
+    settings = _settings(model)
+    image = working_image(volume, settings["spacing"], region=region, anatomy=anatomy)
+    search = _search_area(image, body_mask(image.hounsfield), mask)
+    levels = [float(key) for key in settings["levels"]]
+    evaluations = len(levels) * parameters.seeds * settings["steps"] + HEALTHY_STEPS
+    meter = ProgressMeter(evaluations, progress, cancel)
+    found = []
+    for n, sigma in enumerate(levels):
+        meter.stage = f"reconstructing, level {n + 1} of {len(levels)}"
+        found.append(
+            reconstruct(
+                image, model.engine, sigma, seeds=parameters.seeds, steps=settings["steps"],
+                smoothing=settings["smoothing"], seed=seed, meter=meter,
+            )
+        )  # fmt: skip
+    score = np.sqrt(np.mean([z_score(level, settings) ** 2 for level in found], axis=0)) * search
+    meter.stage = "filling what was found"
+    change = expected_change(image, score > parameters.threshold, model, seed, meter)
+    volumes = {
+        "anomaly": image.on_input(score),
+        "healthy": like_input(volume.voxels + image.on_input(change), volume),
+        "uncertainty": image.on_input(np.mean([level.spread for level in found], axis=0) * search),
+    }
+    table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume)
+    facts: dict[str, Any] = {
+        "region": image.region,
+        "levels_hu": [round(1000 * s) for s in levels],
+        "working_spacing_mm": settings["spacing"],
+        "findings": len(table),
+        "network_evaluations": evaluations,
+    }
+    return TaskResult(volumes, table, facts)
+
+
+def expected_change(
+    image: WorkingImage, found: np.ndarray, model: FoundationModel, seed: int, meter: ProgressMeter
+) -> np.ndarray:
+    """What filling the found voxels would change, HU on the working grid; zeros where nothing was found."""
+    import torch
+    from scipy.ndimage import distance_transform_edt
+
+    from ..inference.blended import BlendedDenoiser
+    from .inpaint import InpaintParameters, sample_filling
+
+    if not found.any():
+        meter.advance(HEALTHY_STEPS)
+        return np.zeros(image.shape, dtype=np.float32)
+    hole = torch.from_numpy(distance_transform_edt(~found, sampling=image.spacing_kji) <= HEALTHY_MARGIN_MM)
+    known = image.network_input()
+    denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
+    filled = sample_filling(
+        denoiser, known, hole[None, None].float(), InpaintParameters(steps=HEALTHY_STEPS),
+        torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    return (filled - known)[0, 0].numpy() * 1000
+
+
+def _settings(model: FoundationModel) -> dict[str, Any]:
+    """The calibration, which also fixes spacing, steps and smoothing: other settings would not be comparable."""
+    if not model.calibration:
+        raise ModelError(
+            f"The model {model.name} carries no calibration on normal tissue, so there is no z-score.",
+            "Run `meddifffm calibrate` on it, or choose a calibrated model.",
+        )
+    return model.calibration
+
+
+def _search_area(image: WorkingImage, body: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Body without its outermost 3 mm, where partial volume with air makes every model wrong; inside the mask."""
+    from scipy.ndimage import distance_transform_edt
+
+    inside = distance_transform_edt(body, sampling=image.spacing_kji) > 3.0
+    if mask is not None:
+        inside &= image.mask_on_grid(mask) > 0.5
+        if not inside.any():
+            raise InputError("The mask does not overlap the body.", "Paint the mask inside the body, or leave it out.")
+    return inside

@@ -1,0 +1,167 @@
+"""Fill a mask with healthy tissue: RePaint consistency around the hole, only the neighbourhood of the mask computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from .parameters import check, parameter
+from .registry import TaskResult
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..inference.blended import BlendedDenoiser
+    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..models.checkpoint import FoundationModel
+    from ..volume import Volume
+    from .working import WorkingImage
+
+
+@dataclass(frozen=True)
+class InpaintParameters:
+    """Parameters of ``inpaint``."""
+
+    steps: int = parameter(12, "Network evaluations a sample.", minimum=2, maximum=200)
+    samples: int = parameter(
+        4, "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.", minimum=1, maximum=64
+    )
+    feather: float = parameter(
+        1.5, "Width inside the mask's rim over which input and filling blend.", unit="mm", minimum=0, maximum=20
+    )
+    margin: float = parameter(
+        3.0, "Ring around the mask that the model may not look at, since a lesion's rim lies there.",
+        unit="mm", minimum=0, maximum=30, advanced=True,
+    )  # fmt: skip
+    spacing: float = parameter(1.5, "Isotropic working voxel.", unit="mm", minimum=0.5, maximum=10, advanced=True)
+    sigma_max: float = parameter(
+        5.0, "Noise from which the filling starts, in units of 1000 HU.", minimum=0.1, maximum=80, advanced=True
+    )
+
+
+def inpaint(
+    volume: Volume,
+    model: FoundationModel,
+    parameters: InpaintParameters | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    anatomy: np.ndarray | None = None,
+    region: str | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> TaskResult:
+    """Fill ``mask`` with healthy tissue.
+
+    Args:
+        volume: CT in HU, any geometry.
+        mask: bool (k, j, i) on the input's grid; what is to be filled.
+        anatomy, region: conditions, see ``denoise``.
+        seed: starts the noise; the same seed gives the same filling.
+
+    Returns:
+        ``inpainted`` in the input's number type. Outside the mask it equals the input bit for bit; inside, over
+        ``feather`` mm from the rim, input and filling blend.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    from ..inference.control import ProgressMeter
+    from .working import like_input, working_image
+
+    parameters = parameters or InpaintParameters()
+    check(parameters)
+    if mask is None or not mask.any():
+        raise InputError("There is nothing to fill: the mask is missing or empty.", "Paint the region to fill.")
+    box = neighbourhood(mask, volume, parameters.spacing, model.engine.rung.window)
+    image = working_image(volume, parameters.spacing, region=region, anatomy=anatomy, around=box)
+    meter = ProgressMeter(parameters.steps * parameters.samples, progress, cancel)
+    meter.stage = "filling"
+    filling = image.on_input(fill_hole(image, mask, model, parameters, seed, meter), fill=np.nan)
+    result = volume.voxels.copy()
+    i, j, k = volume.spacing
+    depth = distance_transform_edt(mask, sampling=(k, j, i))[mask]
+    share = np.ones_like(depth) if parameters.feather == 0 else np.clip(depth / parameters.feather, 0, 1)
+    before = volume.voxels[mask].astype(np.float32)
+    after = before + share * (filling[mask] - before)
+    result[mask] = like_input(after, volume)
+    facts = {
+        "region": image.region,
+        "filled_mm3": round(float(mask.sum() * volume.voxel_volume), 1),
+        "mean_hu_before": round(float(before.mean()), 1),
+        "mean_hu_after": round(float(after.mean()), 1),
+        "network_evaluations": parameters.steps * parameters.samples,
+        "working_shape": list(image.shape),
+    }
+    return TaskResult({"inpainted": result}, facts=facts)
+
+
+def neighbourhood(
+    mask: np.ndarray, volume: Volume, spacing: float, window: int, context: int = 16
+) -> tuple[np.ndarray, np.ndarray]:
+    """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""
+    index = np.argwhere(mask)[:, ::-1]
+    first, last = index.min(0), index.max(0)
+    size = np.array(volume.spacing)
+    extent = (last - first + 1) * size
+    wanted = np.maximum(extent + 2 * context * spacing, (window - 1) * spacing)
+    grow = (wanted - extent) / 2 / size
+    limit = np.array(volume.voxels.shape[::-1]) - 1
+    # A box that the volume's edge cuts short is moved inwards, so that the model sees as much tissue as it can.
+    low, high = first - grow, last + grow
+    shift = np.maximum(-low, 0) - np.maximum(high - limit, 0)
+    return np.clip(low + shift, 0, limit), np.clip(high + shift, 0, limit)
+
+
+def fill_hole(
+    image: WorkingImage,
+    mask: np.ndarray,
+    model: FoundationModel,
+    parameters: InpaintParameters,
+    seed: int,
+    meter: ProgressMeter | None = None,
+) -> np.ndarray:
+    """The filled neighbourhood in HU on the working grid, mean of the samples; the input outside the hole."""
+    import torch
+
+    from ..inference.blended import BlendedDenoiser
+
+    hole = torch.from_numpy(hole_on_grid(image, mask, parameters.margin))[None, None].float()
+    known = image.network_input()
+    denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros_like(known)
+    for _ in range(parameters.samples):
+        total += sample_filling(denoiser, known, hole, parameters, generator)
+    return (total / parameters.samples)[0, 0].numpy() * 1000
+
+
+def sample_filling(
+    denoiser: BlendedDenoiser,
+    known: torch.Tensor,
+    hole: torch.Tensor,
+    parameters: InpaintParameters,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """One sample of the hole's content given the known voxels, both (1, 1, D, H, W) in the network's range."""
+    from ..diffusion.consistency import RePaint
+    from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas, noise_like
+
+    sigmas = karras_sigmas(parameters.steps, parameters.sigma_max, 0.01)
+    start = known * (1 - hole) + sigmas[0] * noise_like(known, generator)
+    return dpm_solver_pp_2m(denoiser, start, sigmas, RePaint(known, hole))
+
+
+def hole_on_grid(image: WorkingImage, mask: np.ndarray, margin: float) -> np.ndarray:
+    """Working voxels that the model must not look at: those that touch the mask, grown by ``margin`` mm."""
+    from scipy.ndimage import distance_transform_edt
+
+    touched = image.mask_on_grid(mask) > 0.01
+    if not touched.any():
+        # A mask thinner than a working voxel may fall between the grid's points.
+        touched = image.mask_on_grid(mask) > 0
+    if margin == 0:
+        return touched
+    return distance_transform_edt(~touched, sampling=image.spacing_kji) <= margin

@@ -1,0 +1,37 @@
+"""Noise level of a CT in HU from the image itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+WINDOW = 7
+PERCENTILE = 10.0
+FACTOR = 1.17
+"""Noise over that percentile, on training cases with simulated noise of known level (30 to 80 HU): within 10 %."""
+
+
+def estimate_noise(hounsfield: np.ndarray) -> float | None:
+    """Global noise level from the local standard deviation in soft tissue (after Christianson et al. 2015, AJR 205).
+
+    The local deviation is taken in 7x7 windows within slices. Christianson takes the mode of its histogram; on thick
+    voxels most windows hold an edge and the mode lies far too high, so a low percentile is used, where edges are rare.
+
+    Args:
+        hounsfield: (D, H, W), slices along the first axis.
+
+    Returns:
+        Standard deviation in HU, or None when too little soft tissue is in the field of view.
+    """
+    from scipy.ndimage import minimum_filter, uniform_filter
+
+    size = (1, WINDOW, WINDOW)
+    values = hounsfield.astype(np.float32)
+    soft = (values > -300) & (values < 300)
+    mean = uniform_filter(values, size)
+    inside = minimum_filter(soft, size) & (np.abs(mean) < 150)
+    if np.count_nonzero(inside) < 500:
+        return None
+    square = uniform_filter(values * values, size)
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0)[inside])
+    unbiased = WINDOW / np.sqrt(WINDOW**2 - 1)
+    return float(np.percentile(deviation, PERCENTILE) * unbiased * FACTOR)

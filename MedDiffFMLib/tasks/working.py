@@ -1,0 +1,140 @@
+"""The way of the data that every task walks: input -> working grid and network range -> ... -> HU -> input's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..conditioning.anatomy import check_labels
+from ..conditioning.condition import NULL_REGION, REGIONS, Condition
+from ..grid import Grid, from_grid, to_grid, working_grid
+from ..intensity import to_network
+from ..volume import Volume
+from .survey import choose_region, survey
+
+IndexBox = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class WorkingImage:
+    """A volume, or a part of it, as the network sees it.
+
+    Attributes:
+        volume: the input, untouched.
+        grid: the working grid.
+        hounsfield: (D, H, W) float32 on the grid.
+        condition: for the whole grid.
+    """
+
+    volume: Volume
+    grid: Grid
+    hounsfield: np.ndarray
+    condition: Condition
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(D, H, W)."""
+        return self.grid.shape
+
+    @property
+    def spacing_kji(self) -> tuple[float, float, float]:
+        """Voxel size (k, j, i) in mm."""
+        i, j, k = self.grid.spacing
+        return k, j, i
+
+    @property
+    def region(self) -> str | None:
+        """Region class in use."""
+        return None if self.condition.region == NULL_REGION else REGIONS[self.condition.region]
+
+    def network_input(self) -> torch.Tensor:
+        """(1, 1, D, H, W) in the network's range."""
+        return torch.from_numpy(to_network(self.hounsfield))[None, None]
+
+    def on_input(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+        """Values on the grid -> the input's voxels, float32; ``fill`` where the grid does not reach."""
+        back = from_grid(np.ascontiguousarray(values), self.grid, self.volume, fill=fill)
+        return back.astype(np.float32, copy=False)
+
+    def mask_on_grid(self, mask: np.ndarray) -> np.ndarray:
+        """Mask on the input's voxels -> share of mask in each working voxel, float32 in [0, 1]."""
+        region = Volume(mask.astype(np.float32), self.volume.ijk_to_ras, "mask")
+        return to_grid(region, self.grid, fill=0.0)
+
+
+def working_image(
+    volume: Volume,
+    spacing: float | None,
+    *,
+    region: str | None = None,
+    anatomy: np.ndarray | None = None,
+    around: tuple[np.ndarray, np.ndarray] | None = None,
+) -> WorkingImage:
+    """Bring a volume to the working grid and work out its conditions.
+
+    Args:
+        spacing: isotropic working voxel in mm; None keeps the scanner's own voxels.
+        region: a region class, "none" for no condition, or None for an automatic guess.
+        anatomy: TotalSegmentator labels on the input's grid.
+        around: first and last input index (i, j, k) of a box; only the part of the grid that covers it is made.
+    """
+    found = survey(volume)
+    grid = working_grid(volume, spacing)
+    source = volume
+    if around is not None:
+        grid = crop_grid(grid, volume, *around)
+        source = crop_volume(volume, grid)
+    labels = None
+    if anatomy is not None:
+        map_on_input = Volume(check_labels(anatomy), volume.ijk_to_ras, "mask")
+        labels = torch.from_numpy(to_grid(map_on_input, grid, order=0, fill=0).astype(np.uint8))
+    name = choose_region(region, found)
+    k, j, i = (torch.from_numpy(line) for line in found.coordinates(grid))
+    spacing_i, spacing_j, spacing_k = grid.spacing
+    condition = Condition(
+        (spacing_k, spacing_j, spacing_i), (k, j, i), REGIONS.index(name) if name else NULL_REGION, labels
+    )
+    return WorkingImage(volume, grid, to_grid(source, grid), condition)
+
+
+def crop_grid(grid: Grid, volume: Volume, first: np.ndarray, last: np.ndarray) -> Grid:
+    """The part of a grid that covers the input voxels with index (i, j, k) from ``first`` to ``last``."""
+    corners = np.array(
+        [[a, b, c, 1.0] for a in (first[0], last[0]) for b in (first[1], last[1]) for c in (first[2], last[2])]
+    )
+    index = (np.linalg.inv(grid.ijk_to_ras) @ volume.ijk_to_ras @ corners.T)[:3]
+    size = np.array(grid.shape[::-1])
+    low = np.clip(np.floor(index.min(1) + 1e-6), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(index.max(1) - 1e-6), low, size - 1).astype(int)
+    shift = np.eye(4)
+    shift[:3, 3] = low
+    i, j, k = (int(n) for n in high - low + 1)
+    return Grid((k, j, i), grid.ijk_to_ras @ shift)
+
+
+def crop_volume(volume: Volume, grid: Grid, margin: int = 4) -> Volume:
+    """The part of a volume that a grid needs for interpolation, so that large volumes are not filtered in whole."""
+    k, j, i = grid.shape
+    corners = np.array([[a, b, c, 1.0] for a in (0, i - 1) for b in (0, j - 1) for c in (0, k - 1)])
+    index = (np.linalg.inv(volume.ijk_to_ras) @ grid.ijk_to_ras @ corners.T)[:3]
+    wide = margin * np.maximum(1, np.ceil(np.array(grid.spacing).max() / np.array(volume.spacing)))
+    size = np.array(volume.voxels.shape[::-1])
+    low = np.clip(np.floor(index.min(1) - wide), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(index.max(1) + wide) + 1, low + 1, size).astype(int)
+    if np.array_equal(low, [0, 0, 0]) and np.array_equal(high, size):
+        return volume
+    shift = np.eye(4)
+    shift[:3, 3] = low
+    part = volume.voxels[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    return Volume(part, volume.ijk_to_ras @ shift, volume.modality)
+
+
+def like_input(values: np.ndarray, volume: Volume) -> np.ndarray:
+    """HU in the input's own number type: rounded and limited where that is an integer."""
+    kind = volume.voxels.dtype
+    if np.issubdtype(kind, np.integer):
+        limits = np.iinfo(kind)
+        return np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+    return values.astype(kind, copy=False)
