@@ -1,0 +1,54 @@
+"""Windows and noise as batches. Sample n of a run is a pure function of (seed, n), which makes resuming exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..conditioning.condition import NULL_REGION, Condition, EncodedCondition, stack
+from ..intensity import to_network
+from .cache import Case
+from .windows import WindowConfig, draw_window
+
+
+class TrainingWindows(Dataset):
+    """Sample n: case, window and dropped conditions from a generator seeded with (seed, n).
+
+    Args:
+        first, count: the samples [first, first + count) of the run.
+    """
+
+    def __init__(self, cases: list[Case], config: WindowConfig, seed: int, first: int, count: int) -> None:
+        self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
+        # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
+        weights = np.array([case.levels[0].voxels.size for case in cases], dtype=float) ** 0.5
+        self.weights = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, self.first + index])
+        case = self.cases[rng.choice(len(self.cases), p=self.weights)]
+        return draw_window(case, self.config, rng)
+
+
+def collate(samples: list[dict[str, Any]]) -> tuple[torch.Tensor, EncodedCondition]:
+    """Samples -> x0 (B, 1, S, S, S) in the network's range and the encoded conditions."""
+    voxels = torch.from_numpy(np.stack([to_network(s["voxels"]) for s in samples]))[:, None]
+    return voxels, stack([sample_condition(s).encode(s["voxels"].shape) for s in samples])
+
+
+def sample_condition(sample: dict[str, Any]) -> Condition:
+    """The condition of one drawn window."""
+    coordinates = sample["coordinates"]
+    spacing = tuple(float(s) for s in sample["spacing"])
+    return Condition(
+        spacing=(spacing[0], spacing[1], spacing[2]),
+        coordinates=None if coordinates is None else tuple(torch.from_numpy(c) for c in coordinates),  # type: ignore[arg-type]
+        region=NULL_REGION if sample["region"] is None else sample["region"],
+        anatomy=None if sample["anatomy"] is None else torch.from_numpy(sample["anatomy"].copy()),
+    )

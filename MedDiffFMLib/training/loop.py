@@ -1,0 +1,202 @@
+"""The training loop: Lightning Fabric around plain steps, with EMA, atomic checkpoints and exact resume.
+
+Sample n is a pure function of (seed, n) and the noise of step s of (seed, s), so a run that was killed continues on
+the same curve. One process or many (torchrun) see the same global batches.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+LossFunction = Callable[[nn.Module, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Length and pace of a run.
+
+    Attributes:
+        steps: optimiser steps in all.
+        learning_rate: peak, reached after ``warmup`` steps; falls linearly to 0 over the last ``decay_share``.
+        ema: decay of the weight average, reached gradually.
+        clip: largest gradient norm.
+        checkpoint_every, validate_every: in steps.
+    """
+
+    steps: int = 4000
+    learning_rate: float = 4e-4
+    warmup: int = 100
+    decay_share: float = 0.3
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    clip: float = 1.0
+    checkpoint_every: int = 100
+    validate_every: int = 250
+
+
+def rate_at(step: int, config: LoopConfig) -> float:
+    """Learning rate of a step: linear warm-up, constant, linear decay."""
+    decay = max(int(config.steps * config.decay_share), 1)
+    return config.learning_rate * min(1.0, (step + 1) / config.warmup, (config.steps - step) / decay)
+
+
+class Ema:
+    """Exponential moving average of a module's weights; young averages forget faster."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, source: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.module.state_dict().values(), source.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs.to(mine), 1 - decay)
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """torch.save to a temporary name, flushed to disk, then renamed: a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+class TrainingLoop:
+    """Runs ``loss_of(module, step)`` to the end.
+
+    Args:
+        module: what is trained.
+        loss_of: mean loss of global step ``step`` (this process' share of the batch).
+        validate: module -> dict of figures, called on the EMA weights.
+        folder: receives ``last.pt``, ``losses.csv``, ``validation.csv``.
+        fabric: Lightning Fabric with device, precision and strategy chosen; already launched.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss_of: LossFunction,
+        validate: Callable[[nn.Module], dict[str, float]] | None,
+        config: LoopConfig,
+        folder: Path,
+        fabric: Any,
+        compile_network: bool = False,
+    ) -> None:
+        self.config, self.folder, self.fabric = config, Path(folder), fabric
+        self.loss_of, self.validate = loss_of, validate
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ema = Ema(module.to(fabric.device), config.ema)
+        optimizer = torch.optim.AdamW(
+            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self.plain = module
+        self.module, self.optimizer = fabric.setup(module, optimizer)
+        self.compile_network = compile_network
+        self.step = 0
+        self.data_wait = 0.0
+        self._stop = False
+
+    @property
+    def checkpoint(self) -> Path:
+        """The resumable state of the run."""
+        return self.folder / "last.pt"
+
+    def resume(self) -> bool:
+        """Continue from ``last.pt`` if there is one."""
+        if not self.checkpoint.exists():
+            return False
+        state = torch.load(self.checkpoint, map_location=self.fabric.device, weights_only=True)
+        self.plain.load_state_dict(state["module"])
+        self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self._truncate_logs()
+        return True
+
+    def save(self) -> None:
+        """Write ``last.pt``; only the first process does."""
+        if self.fabric.global_rank == 0:
+            save_atomically(
+                {
+                    "module": self.plain.state_dict(),
+                    "ema": self.ema.module.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "step": self.step,
+                },
+                self.checkpoint,
+            )
+
+    def run(self) -> nn.Module:
+        """Train to the last step; returns the EMA module. SIGTERM and SIGINT save and stop."""
+        handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while self.step < self.config.steps and not self._stop:
+                self._one_step()
+                last = self.step == self.config.steps
+                if self.step % self.config.checkpoint_every == 0 or last or self._stop:
+                    self.save()
+                if self.validate is not None and (self.step % self.config.validate_every == 0 or last):
+                    self._log("validation.csv", {"step": self.step, **self.validate(self.ema.module)})
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return self.ema.module
+
+    def _one_step(self) -> None:
+        start = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.step, self.config)
+        loss = self.loss_of(self.module, self.step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"The loss is not finite at step {self.step}; the last checkpoint is kept.")
+        self.fabric.backward(loss)
+        norm = self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.plain, self.step)
+        self.step += 1
+        seconds = time.perf_counter() - start
+        row = {"step": self.step, "loss": loss.item(), "gradient_norm": float(norm), "seconds": round(seconds, 3)}
+        self._log("losses.csv", {**row, "data_wait": round(self.data_wait, 3)})
+        self.data_wait = 0.0
+
+    def _log(self, name: str, row: dict[str, float]) -> None:
+        if self.fabric.global_rank:
+            return
+        path = self.folder / name
+        new = not path.exists()
+        with open(path, "a", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        if name == "validation.csv":
+            print(json.dumps(row), flush=True)
+
+    def _truncate_logs(self) -> None:
+        """Drop rows written after the checkpoint, so that a resumed run logs each step once."""
+        for name in ("losses.csv", "validation.csv"):
+            path = self.folder / name
+            if path.exists() and self.fabric.global_rank == 0:
+                head, *rows = path.read_text().splitlines()
+                kept = [row for row in rows if int(row.split(",")[0]) <= self.step]
+                path.write_text("\n".join([head, *kept]) + "\n")
+
+    def _request_stop(self, number: int, frame: Any) -> None:
+        self._stop = True

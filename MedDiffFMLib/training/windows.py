@@ -1,0 +1,141 @@
+"""Training windows: multi-level integrated sampling from prepared cases (arXiv 2410.15432, 1.2).
+
+A window is a 64^3 view of a box of the body, one third each: the whole body box, a box of double size, a native box.
+Half of the native boxes are cut from the scanner's own grid without any resampling, so that the prior also knows
+anisotropic voxels and unsmoothed texture. Voxel size and position are part of the condition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..inference.patches import reflected_range
+from .cache import Case
+
+LEVELS = ("whole", "double", "native")
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How windows are drawn.
+
+    Attributes:
+        size: window edge in voxels.
+        spacing: working grid in mm; a native box has this spacing, a double box twice as much.
+        zoom: largest factor by which the spacing is varied, both ways.
+        acquisition_share: share of native boxes that keep the scanner's own voxels.
+        drop_region, drop_position, drop_anatomy: probability of hiding that condition.
+        levels: which of "whole", "double", "native" are drawn, equally often.
+    """
+
+    size: int = 64
+    spacing: float = 1.5
+    zoom: float = 1.4
+    acquisition_share: float = 0.5
+    drop_region: float = 0.15
+    drop_position: float = 0.15
+    drop_anatomy: float = 0.5
+    levels: tuple[str, ...] = LEVELS
+
+
+def linear_weights(start: float, step: float, count: int, available: int) -> np.ndarray:
+    """Antialiased linear interpolation along one axis as a (count, available) matrix with rows that sum to one.
+
+    Args:
+        start, step: position of output voxel 0 and distance between output voxels, in input voxels.
+        available: number of input voxels; positions outside take the edge value.
+    """
+    positions = np.clip(start + step * np.arange(count), 0, available - 1)
+    width = max(step, 1.0)
+    weights = np.clip(1.0 - np.abs(np.arange(available)[None] - positions[:, None]) / width, 0.0, None)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def resample_box(array: np.ndarray, start: np.ndarray, step: np.ndarray, count: tuple[int, int, int]) -> np.ndarray:
+    """Sample ``count`` voxels per axis from ``array`` (k, j, i); only the part that is needed is read."""
+    matrices, box = [], []
+    for axis in range(3):
+        margin = max(step[axis], 1.0) + 1
+        low = int(np.clip(np.floor(start[axis] - margin), 0, array.shape[axis] - 1))
+        end = start[axis] + step[axis] * (count[axis] - 1)
+        high = int(np.clip(np.ceil(end + margin) + 1, low + 1, array.shape[axis]))
+        box.append(slice(low, high))
+        matrices.append(linear_weights(start[axis] - low, step[axis], count[axis], high - low))
+    part = np.asarray(array[tuple(box)], dtype=np.float32)
+    part = np.tensordot(matrices[0], part, axes=(1, 0))
+    part = np.moveaxis(np.tensordot(matrices[1], part, axes=(1, 1)), 0, 1)
+    return np.ascontiguousarray(np.moveaxis(np.tensordot(matrices[2], part, axes=(1, 2)), 0, 2))
+
+
+def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> dict[str, Any]:
+    """One random window of a case.
+
+    Returns:
+        dict with ``voxels`` (size, size, size) float32 HU, ``spacing`` (3,) mm, ``coordinates`` (3, size) in the body
+        box, ``region`` class index, ``anatomy`` (size, size, size) uint8 or None, ``level``. Order (k, j, i).
+    """
+    for _ in range(20):
+        level = str(rng.choice(config.levels))
+        window = _acquisition_window if level == "native" and rng.random() < config.acquisition_share else _box_window
+        sample = window(case, config, level, rng)
+        # Windows of pure air or table teach nothing; one in twenty draws may still be poor.
+        if (sample["voxels"] > -500).mean() > 0.1:
+            break
+    sample["level"] = level
+    sample["region"] = case.region_of(sample["coordinates"]) if rng.random() >= config.drop_region else None
+    if rng.random() < config.drop_position:
+        sample["coordinates"] = None
+    if rng.random() < config.drop_anatomy:
+        sample["anatomy"] = None
+    return sample
+
+
+def _box_window(case: Case, config: WindowConfig, level: str, rng: np.random.Generator) -> dict[str, Any]:
+    """A box with its own spacing per axis, resampled to the window."""
+    low, high = case.body_box
+    extent = high - low
+    if level == "whole":
+        size = extent * rng.uniform(0.95, 1.15, 3)
+        start = low - (size - extent) * rng.uniform(0, 1, 3)
+    else:
+        zoom = config.zoom ** rng.uniform(-1, 1)
+        factor = 2.0 if level == "double" else 1.0
+        size = np.minimum(config.size * config.spacing * factor * zoom, np.maximum(extent, 16.0))
+        start = low + (extent - size) * rng.uniform(-0.05, 1.05, 3)
+    spacing = size / config.size
+    start = start + spacing / 2
+    source = case.level_for(spacing)
+    count = (config.size,) * 3
+    box = ((start - source.origin) / source.spacing, spacing / source.spacing)
+    anatomy = None
+    if source.anatomy is not None:
+        index = [
+            np.clip(np.rint(box[0][a] + box[1][a] * np.arange(config.size)), 0, source.voxels.shape[a] - 1).astype(int)
+            for a in range(3)
+        ]
+        anatomy = np.asarray(source.anatomy[np.ix_(*index)])
+    return {
+        "voxels": resample_box(source.voxels, *box, count),
+        "spacing": spacing,
+        "coordinates": case.coordinates(start, spacing, count),
+        "anatomy": anatomy,
+    }
+
+
+def _acquisition_window(case: Case, config: WindowConfig, level: str, rng: np.random.Generator) -> dict[str, Any]:
+    """A crop of the scanner's own grid; axes shorter than the window are continued by reflection."""
+    source = case.levels[0]
+    shape = np.array(source.voxels.shape)
+    low, high = ((edge - source.origin) / source.spacing for edge in case.body_box)
+    first = np.clip(low + (high - low - config.size) * rng.uniform(0, 1, 3), 0, np.maximum(shape - config.size, 0))
+    index = [reflected_range(int(first[a]), config.size, int(shape[a])) for a in range(3)]
+    coordinates = np.stack([case.normalised(source.origin[a] + index[a] * source.spacing[a], a) for a in range(3)])
+    return {
+        "voxels": np.asarray(source.voxels[np.ix_(*index)], dtype=np.float32),
+        "spacing": source.spacing.copy(),
+        "coordinates": coordinates,
+        "anatomy": None if source.anatomy is None else np.asarray(source.anatomy[np.ix_(*index)]),
+    }
