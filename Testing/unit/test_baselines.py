@@ -45,7 +45,7 @@ def test_biharmonic_fill_continues_planes_exactly_whatever_the_voxels():
     k, j, i = np.mgrid[:12, :24, :24]
     plane = (3.0 * k * SPACING[2] - 2.0 * j + 1.5 * i).astype(np.float32)
     mask = distance_mm(plane.shape, (6, 12, 12), SPACING) <= 7
-    filled = baselines.biharmonic_fill(np.where(mask, -999, plane), mask, SPACING, smoothing_mm=0)
+    filled = baselines.biharmonic_fill(np.where(mask, -999, plane), mask, SPACING)
     np.testing.assert_allclose(filled, plane, atol=1e-3)
 
 
@@ -54,7 +54,7 @@ def test_biharmonic_fill_is_that_of_scikit_image_on_cubes():
 
     volume = smooth_field((22, 22, 22))
     mask = distance_mm(volume.shape, (11, 11, 11), (1, 1, 1)) <= 5
-    ours = baselines.biharmonic_fill(volume, mask, (1.0, 1.0, 1.0), smoothing_mm=0)
+    ours = baselines.biharmonic_fill(volume, mask, (1.0, 1.0, 1.0))
     np.testing.assert_allclose(ours[mask], inpaint_biharmonic(volume, mask)[mask], atol=0.05)
 
 
