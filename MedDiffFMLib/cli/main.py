@@ -23,10 +23,10 @@ from .. import __version__
 from ..errors import MedDiffFMError, expected, log_defect
 from ..inference.control import CancelToken
 from ..report import NOTICE
-from . import evaluate, info, models, repeat, task
+from . import calibrate, evaluate, info, models, prepare, pretrain, repeat, task
 from .console import Console
 
-COMMANDS = (task, info, models, repeat, evaluate)
+COMMANDS = (task, info, models, repeat, evaluate, prepare, pretrain, calibrate)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..conditioning.condition import NULL_REGION, REGIONS
+from ..errors import InputError
 
 COARSE_SPACING_MM = 3.0
 
@@ -96,6 +97,17 @@ def open_case(folder: Path) -> Case:
 
 
 def open_cases(folder: Path, split: str) -> list[Case]:
-    """All prepared cases of one split ("training" or "validation"), in the order of ``cases.json``."""
-    index = json.loads((Path(folder) / "cases.json").read_text())
-    return [open_case(Path(folder) / name) for name in index[split]]
+    """All prepared cases of one split ("training" or "validation"), in the order of ``cases.json``.
+
+    Raises:
+        InputError: ``folder`` is no cache, or a case in it is damaged.
+    """
+    folder = Path(folder)
+    try:
+        index = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+        return [open_case(folder / name) for name in index[split]]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"'{folder}' is no folder made by `meddifffm prepare`, or it is damaged ({error}).",
+            "Run `meddifffm prepare` with the datalist; finished cases are kept.",
+        ) from error

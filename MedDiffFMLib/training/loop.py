@@ -10,6 +10,7 @@ import copy
 import csv
 import json
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from ..errors import ModelError
 
 LossFunction = Callable[[nn.Module, int], torch.Tensor]
 
@@ -67,6 +70,12 @@ class Ema:
                 mine.lerp_(theirs.to(mine), 1 - decay)
 
 
+def load_plain(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """load_state_dict that does not mind whether module or state came out of torch.compile."""
+    own = {name.replace("_orig_mod.", ""): name for name in module.state_dict()}
+    module.load_state_dict({own.get(n.replace("_orig_mod.", ""), n): tensor for n, tensor in state.items()})
+
+
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """torch.save to a temporary name, flushed to disk, then renamed: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".partial")
@@ -96,7 +105,6 @@ class TrainingLoop:
         config: LoopConfig,
         folder: Path,
         fabric: Any,
-        compile_network: bool = False,
     ) -> None:
         self.config, self.folder, self.fabric = config, Path(folder), fabric
         self.loss_of, self.validate = loss_of, validate
@@ -107,7 +115,6 @@ class TrainingLoop:
         )
         self.plain = module
         self.module, self.optimizer = fabric.setup(module, optimizer)
-        self.compile_network = compile_network
         self.step = 0
         self.data_wait = 0.0
         self._stop = False
@@ -118,14 +125,25 @@ class TrainingLoop:
         return self.folder / "last.pt"
 
     def resume(self) -> bool:
-        """Continue from ``last.pt`` if there is one."""
+        """Continue from ``last.pt`` if there is one.
+
+        Raises:
+            ModelError: it is damaged, or of another network.
+        """
         if not self.checkpoint.exists():
             return False
-        state = torch.load(self.checkpoint, map_location=self.fabric.device, weights_only=True)
-        self.plain.load_state_dict(state["module"])
-        self.ema.module.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        try:
+            state = torch.load(self.checkpoint, map_location=self.fabric.device, weights_only=True)
+            load_plain(self.plain, state["module"])
+            load_plain(self.ema.module, state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"The run in {self.folder} cannot be continued from {self.checkpoint.name} ({first}).",
+                "Use the settings it was started with, or another folder.",
+            ) from error
         self._truncate_logs()
         return True
 
@@ -163,10 +181,12 @@ class TrainingLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.config)
         loss = self.loss_of(self.module, self.step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"The loss is not finite at step {self.step}; the last checkpoint is kept.")
+        self._check_finite("loss", loss)
         self.fabric.backward(loss)
-        norm = self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip)
+        norm = self.fabric.clip_gradients(
+            self.module, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+        )
+        self._check_finite("gradient", norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.plain, self.step)
@@ -175,6 +195,13 @@ class TrainingLoop:
         row = {"step": self.step, "loss": loss.item(), "gradient_norm": float(norm), "seconds": round(seconds, 3)}
         self._log("losses.csv", {**row, "data_wait": round(self.data_wait, 3)})
         self.data_wait = 0.0
+
+    def _check_finite(self, what: str, value: torch.Tensor) -> None:
+        """Stop before a value that is not finite reaches the weights."""
+        if torch.isfinite(value):
+            return
+        kept = f"The last good checkpoint is kept in {self.checkpoint}" if self.checkpoint.exists() else "Start again"
+        raise ModelError(f"The {what} is not finite at step {self.step + 1}.", f"{kept}; use a smaller learning rate.")
 
     def _log(self, name: str, row: dict[str, float]) -> None:
         if self.fabric.global_rank:

@@ -1,0 +1,85 @@
+"""``meddifffm calibrate WEIGHTS DATALIST``: give weights what the anomaly map needs, the residual on normal tissue."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import check_output
+from ..errors import InputError
+from .console import Console
+
+if TYPE_CHECKING:
+    from ..training.datalist import Entry
+
+SPLITS = ("training", "validation", "testing")
+
+
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """The sub-command."""
+    sentence = "Calibrate the anomaly map of a model on normal tissue."
+    parser = subparsers.add_parser(
+        "calibrate", parents=[common], help=sentence,
+        description=f'{sentence} Voxels above 0 in a case\'s "label" are abnormal and left out.',
+    )  # fmt: skip
+    parser.add_argument("weights", help="name of a model, or .safetensors file")
+    parser.add_argument("datalist", type=Path, help="MONAI decathlon JSON")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="NEW_WEIGHTS", help=".safetensors file")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="use these (default: all)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Calibrate and write the same weights with the figures."""
+    from ..models.catalogue import resolve
+    from ..models.checkpoint import load_denoiser, load_model, read_header, save_model
+    from ..training.calibrate import calibrate
+    from ..training.datalist import read_datalist
+
+    check_output(args.output, overwrite=args.overwrite)
+    if args.output.suffix != ".safetensors":
+        raise InputError(f"'{args.output.name}' does not end in .safetensors.", "Choose another name.")
+    cases = Cases(read_datalist(args.datalist, tuple(args.splits)), console)
+    _, path, _ = resolve(args.weights)
+    model = load_model(args.weights, device=args.device)
+    calibration = calibrate(model.engine, cases, report=console.note)
+    console.cancel.check()
+    state = load_denoiser(path, read_header(path)).state_dict()
+    digest = save_model(args.output, state, model.config, calibration)
+    answer = {"status": "done", "output": str(args.output), "sha256": digest, "calibration": calibration}
+    levels = ", ".join(f"{float(sigma) * 1000:g}" for sigma in calibration["levels"])
+    console.answer(answer, f"{args.output}: calibrated on {len(cases)} cases at {levels} HU.\nSHA-256 {digest}")
+    return 0
+
+
+class Cases(Sequence):
+    """CTs of a datalist with their abnormal voxels, read one at a time."""
+
+    def __init__(self, entries: list[Entry], console: Console) -> None:
+        self._entries, self._console = entries, console
+        for entry in entries:  # a missing file is found now, not after an hour
+            for path in (entry.image, entry.file("label")):
+                if path is not None and not path.exists():
+                    raise InputError(f"There is no file or folder '{path}'.", "Check the path.")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        from ..io import read_volume
+        from ..volume import check_ct, check_mask
+
+        entry = self._entries[index]
+        self._console.cancel.check()
+        volume = read_volume(entry.image)
+        for sentence in check_ct(volume):
+            self._console.warning(f"{entry.name}: {sentence}")
+        path = entry.file("label")
+        label = None if path is None else read_volume(path, modality="mask")
+        # An empty label map says that the whole case is normal.
+        abnormal = None if label is None or not label.voxels.any() else check_mask(label, volume)
+        return volume, abnormal
