@@ -101,10 +101,10 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), framework="pt") as stream:
             metadata = stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError) as error:  # the library words it differently from version to version
         raise ModelError(
-            f"{path.name} is not a readable safetensors file ({error}).",
-            "Fetch it again; it may be truncated or damaged.",
+            f"{path.name} is not a readable safetensors file: it is truncated, damaged, or of another format.",
+            "Fetch it again.",
         ) from error
     if metadata.get("format") != FORMAT:
         raise ModelError(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import io
+import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import InputError, MedDiffFMError, OutputError
+from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
+from MedDiffFMLib.models import catalogue
+from MedDiffFMLib.models.checkpoint import FORMAT, load_model, read_header
 from MedDiffFMLib.volume import Volume, check_ct, check_mask
 from Testing.unit.phantoms import body
 
@@ -284,6 +288,109 @@ def _mask_empty(*_: object) -> None:
 )
 def _mask_full(*_: object) -> None:
     check_mask(body().with_voxels(np.ones((40, 60, 60), np.uint8)), body())
+
+
+def _weights(path: Path, format_name: str = FORMAT) -> Path:
+    """A safetensors file byte by byte, so that its hash is the same with every version of the library."""
+    description = {"format": format_name, "config": "{}", "calibration": "{}"}
+    tensor = {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}
+    header = json.dumps({"__metadata__": description, "weight": tensor}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    return path
+
+
+@case(
+    "missing weights",
+    "There is no weight file {folder}/prior.safetensors. Check the path, or use a name that `meddifffm models` lists.",
+    ModelError,
+)
+def _no_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_model(str(folder / "prior.safetensors"))
+
+
+@case(
+    "pickle offered as weights",
+    "prior.safetensors is a pickle file, which can run code when it is opened. "
+    "Only safetensors weights are accepted; convert it in an environment that you trust.",
+    ModelError,
+)
+def _pickle(folder: Path, _: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (folder / "code-was-run",)
+
+    (folder / "prior.safetensors").write_bytes(pickle.dumps(Trap()))
+    try:
+        load_model(str(folder / "prior.safetensors"))
+    finally:
+        assert not (folder / "code-was-run").exists()
+
+
+@case(
+    "PyTorch checkpoint offered as weights",
+    "prior.pt is a pickle file, which can run code when it is opened. "
+    "Only safetensors weights are accepted; convert it in an environment that you trust.",
+    ModelError,
+)
+def _torch_file(folder: Path, _: pytest.MonkeyPatch) -> None:
+    import torch
+
+    torch.save({"weight": torch.zeros(4)}, folder / "prior.pt")
+    load_model(str(folder / "prior.pt"))
+
+
+@case(
+    "truncated weights",
+    "prior.safetensors is not a readable safetensors file: it is truncated, damaged, or of another format. "
+    "Fetch it again.",
+    ModelError,
+)
+def _truncated_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
+    path = _weights(folder / "prior.safetensors")
+    path.write_bytes(path.read_bytes()[:-3])
+    load_model(str(path))
+
+
+@case(
+    "weights of another program",
+    "prior.safetensors holds no MedDiff-FM prior (format 'pt', not 'meddifffm-prior-1'). "
+    "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
+    ModelError,
+)
+def _foreign_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_model(str(_weights(folder / "prior.safetensors", "pt")))
+
+
+@case(
+    "weights with the wrong SHA-256",
+    "The SHA-256 of prior.safetensors is 5dd176f43689..., the catalogue says 0123456789ab... "
+    "The file was changed or damaged; fetch it again.",
+    ModelError,
+)
+def _tampered_weights(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "Models").mkdir()
+    path = _weights(folder / "Models" / "prior.safetensors")
+    entry = {"name": "prior", "title": "", "description": "", "file": path.name, "sha256": "0123456789ab" + 52 * "0",
+             "bytes": path.stat().st_size, "licence": "", "training_data": "", "memory_mb": 1}  # fmt: skip
+    (folder / "Models" / "models.json").write_text(json.dumps({"models": [entry]}))
+    patch.setattr(catalogue, "resource_folder", lambda: folder)
+    assert read_header(path)["format"] == FORMAT
+    load_model("prior")
+
+
+@case(
+    "datalist with a patient in two splits",
+    "Patient 'p1' is in two splits: early in training, late in validation. Keep all cases of a patient in one split.",
+)
+def _shared_patient(folder: Path, _: pytest.MonkeyPatch) -> None:
+    from MedDiffFMLib.training.prepare import prepare
+
+    early, late = ({"image": f"{name}.nrrd", "patient": "p1"} for name in ("early", "late"))
+    rows = {"training": [early], "validation": [late]}
+    (folder / "datalist.json").write_text(json.dumps(rows))
+    prepare(folder / "datalist.json", folder / "cache")
 
 
 @case("output exists", "'{folder}/out.nrrd' exists already. Choose another name, or allow overwriting (--overwrite).",
