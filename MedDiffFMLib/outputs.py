@@ -135,9 +135,7 @@ def _file_record(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _stage(
-    staging: Path, plan: OutputPlan, volume: Volume, result: TaskResult, with_table: bool
-) -> dict[str, Path]:
+def _stage(staging: Path, plan: OutputPlan, volume: Volume, result: TaskResult, with_table: bool) -> dict[str, Path]:
     """Write volumes and findings into the staging folder; output name -> final path."""
     finished: dict[str, Path] = {}
     for number, (name, voxels) in enumerate(result.volumes.items()):

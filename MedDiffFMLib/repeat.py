@@ -41,9 +41,7 @@ def repeat(
     suffix = next((known for known in _FORMATS if main.endswith(known)), ".nrrd")
     with tempfile.TemporaryDirectory(prefix="meddifffm-repeat-") as folder:
         plan = OutputPlan(Path(folder), path.stem, suffix)
-        again = run_case(
-            settings, case, plan, lambda: _same_model(report, settings), progress=progress, cancel=cancel
-        )
+        again = run_case(settings, case, plan, lambda: _same_model(report, settings), progress=progress, cancel=cancel)
     expected = {name: record["sha256"] for name, record in report["outputs"].items()}
     found = {name: record["sha256"] for name, record in again["outputs"].items()}
     now = software_versions()

@@ -73,13 +73,13 @@ def tiny_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from MedDiffFMLib.models.checkpoint import build_denoiser, save_model
     from MedDiffFMLib.networks.unet import NetworkConfig
+    from MedDiffFMLib.tasks.residual import CLASSES
 
     network = NetworkConfig(channels=(8, 32), attention=(False, False))
     config = {"network": network.as_dict(), "denoiser": "edm"}
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    tissues = 7
-    levels = {"0.3": {"centre": [0.0] * tissues, "spread": [100.0] * tissues}}
+    levels = {"0.3": {"centre": [0.0] * CLASSES, "spread": [100.0] * CLASSES}}
     calibration = {"spacing": 3.0, "steps": 2, "smoothing": 3.0, "levels": levels}
     save_model(path, build_denoiser(config).state_dict(), config, calibration)
     return path

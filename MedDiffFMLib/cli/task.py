@@ -67,9 +67,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InputError("Nothing to work on." if args.batch is None else "INPUT and --batch exclude each other.",
                          "Give one INPUT, or --batch with cases.")  # fmt: skip
     settings = _settings(args)
-    load = functools.cache(
-        lambda: load_model(settings.model, device=settings.device, precision=settings.precision)
-    )
+    load = functools.cache(lambda: load_model(settings.model, device=settings.device, precision=settings.precision))
     if args.batch is not None:
         return _run_batch(args, settings, load, console)
     mask = getattr(args, "mask", None)

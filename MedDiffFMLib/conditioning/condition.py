@@ -1,17 +1,23 @@
-"""What the network is told besides the noisy image: region, anatomy, position, scale. Each may be absent."""
+"""What the network is told besides the noisy image: region, anatomy, position, scale, known voxels.
+
+Each but the scale may be absent. Known voxels are those around a hole that is to be filled: the noisy image hides
+them at high noise, just when the network decides what belongs into the hole.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
+from .context import CONTEXT_CHANNELS, encode_context, smooth_guess
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
 
 REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body")
 NULL_REGION = len(REGIONS)
-CONDITION_CHANNELS = POSITION_CHANNELS + 3 + ANATOMY_CHANNELS
+CONDITION_CHANNELS = POSITION_CHANNELS + 3 + ANATOMY_CHANNELS + CONTEXT_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class EncodedCondition:
 
     Attributes:
         region: (B,) class index, NULL_REGION where unknown.
-        channels: (B, 38, D/2, H/2, W/2): position, scale, anatomy; zeros where unknown.
+        channels: (B, 47, D/2, H/2, W/2): position, scale, anatomy, known voxels; zeros where unknown.
     """
 
     region: torch.Tensor
@@ -40,19 +46,35 @@ class Condition:
         coordinates: three 1-D tensors, position of each voxel along k, j, i in the body box, [-1, 1]; None if unknown.
         region: class index, NULL_REGION if unknown.
         anatomy: (D, H, W) uint8 labels, None if unknown.
+        known: (D, H, W) image in the network's range, known outside ``hole`` and a smooth guess inside; None if there
+            is no hole to fill.
+        hole: (D, H, W) float, 1 where the image is to be filled.
     """
 
     spacing: tuple[float, float, float]
     coordinates: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
     region: int = NULL_REGION
     anatomy: torch.Tensor | None = None
+    known: torch.Tensor | None = None
+    hole: torch.Tensor | None = None
 
     def window(self, box: tuple[slice, slice, slice]) -> Condition:
         """The condition of a sub-box given by slices (k, j, i)."""
         coordinates = self.coordinates
         if coordinates is not None:
             coordinates = tuple(c[s] for c, s in zip(coordinates, box, strict=True))  # type: ignore[assignment]
-        return replace(self, coordinates=coordinates, anatomy=None if self.anatomy is None else self.anatomy[box])
+        return replace(self, coordinates=coordinates).with_images(lambda image: image[box])
+
+    def with_images(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Condition:
+        """The same with ``change`` done to each part that has the shape of the box."""
+        anatomy, known, hole = (
+            None if part is None else change(part) for part in (self.anatomy, self.known, self.hole)
+        )
+        return replace(self, anatomy=anatomy, known=known, hole=hole)
+
+    def filling(self, known: torch.Tensor, hole: torch.Tensor) -> Condition:
+        """The same box with a hole to fill; both (D, H, W). What ``known`` holds inside the hole is not looked at."""
+        return replace(self, known=smooth_guess(known, hole), hole=hole)
 
     def without(self, region: bool = True, anatomy: bool = True, position: bool = False) -> Condition:
         """The same box with some conditions dropped; the defaults are those that guidance contrasts."""
@@ -73,7 +95,9 @@ class Condition:
         scale = encode_spacing(torch.tensor(self.spacing, device=device))
         channels[POSITION_CHANNELS : POSITION_CHANNELS + 3] = scale[:, None, None, None]
         if self.anatomy is not None:
-            channels[POSITION_CHANNELS + 3 :] = encode_anatomy(self.anatomy.to(device))
+            channels[POSITION_CHANNELS + 3 : -CONTEXT_CHANNELS] = encode_anatomy(self.anatomy.to(device))
+        if self.known is not None and self.hole is not None:
+            channels[-CONTEXT_CHANNELS:] = encode_context(self.known.to(device), self.hole.to(device))
         return EncodedCondition(torch.tensor([self.region], device=device), channels[None])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 BODY_THRESHOLD_HU = -500.0
+AIR_HU = -940.0
 
 
 def body_mask(hounsfield: np.ndarray) -> np.ndarray:
@@ -14,12 +15,16 @@ def body_mask(hounsfield: np.ndarray) -> np.ndarray:
         hounsfield: (k, j, i), k along the patient's axis.
 
     Returns:
-        bool array of the same shape; all True if there is no air around the body.
+        bool array of the same shape; everything but air where the field of view lies inside the body.
     """
     from scipy import ndimage
 
+    rim = np.concatenate([hounsfield[:, [0, -1]].ravel(), hounsfield[:, :, [0, -1]].ravel()])
+    if np.mean(rim < AIR_HU) < 0.2:
+        # A crop inside the body: lung that the border cuts open must not count as outside.
+        return ~ndimage.binary_opening(hounsfield < AIR_HU, structure=np.ones((3, 3, 3)))
     dense = hounsfield > BODY_THRESHOLD_HU
-    opened = ndimage.binary_opening(dense, structure=np.ones((1, 3, 3)), iterations=2)
+    opened = ndimage.binary_opening(dense, structure=np.ones((1, 3, 3)))
     labels, count = ndimage.label(opened)
     if count == 0:
         return dense if dense.any() else np.ones_like(dense)

@@ -27,6 +27,11 @@ def _column(sigma: torch.Tensor) -> torch.Tensor:
     return sigma.reshape(-1, 1, 1, 1, 1)
 
 
+def _mean_where(error: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """(B,) mean over the voxels that count."""
+    return (error * counts).sum(dim=(1, 2, 3, 4)) / counts.sum(dim=(1, 2, 3, 4))
+
+
 class EDMDenoiser(nn.Module):
     """Karras et al. 2022 (arXiv 2206.00364), table 1, column "ours": D = c_skip x + c_out F(c_in x, c_noise)."""
 
@@ -45,13 +50,22 @@ class EDMDenoiser(nn.Module):
         return x * (d**2 / norm**2) + f * (s * d / norm)
 
     def loss(
-        self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
+        self,
+        x0: torch.Tensor,
+        sigma: torch.Tensor,
+        noise: torch.Tensor,
+        condition: EncodedCondition,
+        counts: torch.Tensor,
     ) -> torch.Tensor:
-        """Per-sample weighted squared error (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2."""
+        """Per-sample weighted squared error (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2.
+
+        Args:
+            counts: x0's shape, 1 where the error counts.
+        """
         s, d = _column(sigma), self.sigma_data
         weight = (sigma**2 + d**2) / (sigma * d) ** 2
         error = self(x0 + s * noise, sigma, condition) - x0
-        return weight * error.square().mean(dim=(1, 2, 3, 4))
+        return weight * _mean_where(error.square(), counts)
 
 
 class CosineEpsilonDenoiser(nn.Module):
@@ -90,11 +104,16 @@ class CosineEpsilonDenoiser(nn.Module):
         return x - _column(sigma) * self.predict_noise(x, sigma, condition)
 
     def loss(
-        self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
+        self,
+        x0: torch.Tensor,
+        sigma: torch.Tensor,
+        noise: torch.Tensor,
+        condition: EncodedCondition,
+        counts: torch.Tensor,
     ) -> torch.Tensor:
-        """Per-sample L1 between noise and its estimate (B,), the paper's loss."""
+        """Per-sample L1 between noise and its estimate (B,), the paper's loss; ``counts`` as for EDM."""
         estimate = self.predict_noise(x0 + _column(sigma) * noise, sigma, condition)
-        return (estimate - noise).abs().mean(dim=(1, 2, 3, 4))
+        return _mean_where((estimate - noise).abs(), counts)
 
 
 DENOISERS: dict[str, type[EDMDenoiser] | type[CosineEpsilonDenoiser]] = {

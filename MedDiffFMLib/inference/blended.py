@@ -19,7 +19,8 @@ OVERLAP = 16
 
 
 class BlendedDenoiser:
-    """``denoise(x, sigma) -> x0`` for x of shape (S, 1, D, H, W), any D, H, W; S independent samples share the condition.
+    """``denoise(x, sigma) -> x0`` for x of shape (S, 1, D, H, W), any D, H, W;
+    S independent samples share the condition.
 
     Args:
         engine: the network.
@@ -77,7 +78,7 @@ class BlendedDenoiser:
             batch = jobs[first : first + rung.batch]
             if self.meter is not None:
                 self.meter.check()
-            windows = torch.stack([padded[sample][(slice(None), *box)] for sample, box in batch]).to(rung.device)
+            windows = torch.stack([padded[sample, 0][box][None] for sample, box in batch]).to(rung.device)
             estimate = self._guided(windows, sigma, [box for _, box in batch]).to(home)
             for (sample, box), x0 in zip(batch, estimate, strict=True):
                 total[sample, 0][box] += weight * x0[0]
@@ -101,7 +102,7 @@ class BlendedDenoiser:
 
 
 def _extend_condition(condition: Condition, shape: tuple[int, int, int]) -> Condition:
-    """Continue coordinates and anatomy by reflection, as the image is."""
+    """Continue coordinates, anatomy and known voxels by reflection, as the image is."""
     coordinates = condition.coordinates
     if coordinates is not None:
         lines = []
@@ -112,5 +113,4 @@ def _extend_condition(condition: Condition, shape: tuple[int, int, int]) -> Cond
             view[axis] = len(line)
             lines.append(extend(line.reshape(view), (target[0], target[1], target[2])).flatten())
         coordinates = (lines[0], lines[1], lines[2])
-    anatomy = None if condition.anatomy is None else extend(condition.anatomy, shape)
-    return replace(condition, coordinates=coordinates, anatomy=anatomy)
+    return replace(condition, coordinates=coordinates).with_images(lambda image: extend(image, shape))

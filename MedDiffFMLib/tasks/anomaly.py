@@ -86,7 +86,7 @@ def anomaly(
                 smoothing=settings["smoothing"], seed=seed, meter=meter,
             )
         )  # fmt: skip
-    score = np.sqrt(np.mean([z_score(level, settings) ** 2 for level in found], axis=0)) * search
+    score = np.sqrt(np.mean([z_score(level, settings, image.spacing_kji) ** 2 for level in found], axis=0)) * search
     meter.stage = "filling what was found"
     change = expected_change(image, score > parameters.threshold, model, seed, meter)
     volumes = {
@@ -120,7 +120,8 @@ def expected_change(
         return np.zeros(image.shape, dtype=np.float32)
     hole = torch.from_numpy(distance_transform_edt(~found, sampling=image.spacing_kji) <= HEALTHY_MARGIN_MM)
     known = image.network_input()
-    denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
+    condition = image.condition.filling(known[0, 0], hole.float())
+    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
     filled = sample_filling(
         denoiser, known, hole[None, None].float(), InpaintParameters(steps=HEALTHY_STEPS),
         torch.Generator().manual_seed(seed),

@@ -130,7 +130,8 @@ def fill_hole(
 
     hole = torch.from_numpy(hole_on_grid(image, mask, parameters.margin))[None, None].float()
     known = image.network_input()
-    denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
+    condition = image.condition.filling(known[0, 0], hole[0, 0])
+    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(known)
     for _ in range(parameters.samples):

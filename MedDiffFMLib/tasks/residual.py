@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 TISSUE_EDGES_HU = (-850.0, -600.0, -200.0, -20.0, 120.0, 300.0)
 """Limits between air, lung, partial volume, fat, soft tissue, contrast or soft bone, bone; of the reconstruction."""
+EDGE_LIMITS_HU_PER_MM = (8.0, 25.0)
+"""Limits between flat, sloping and steep places of the reconstruction: an edge is hard to guess to the millimetre."""
+EDGE_WIDTH_MM = 3.0
+CLASSES = (len(TISSUE_EDGES_HU) + 1) * (len(EDGE_LIMITS_HU_PER_MM) + 1)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,18 @@ def reconstruct(
     return Reconstruction(sigma, mean[0, 0].numpy() * 1000, spread[0, 0].numpy() * 1000, residual)
 
 
-def tissue_of(hounsfield: np.ndarray) -> np.ndarray:
-    """Index of the tissue class, 0 to 6, of each voxel."""
-    return np.digitize(hounsfield, TISSUE_EDGES_HU)
+def tissue_of(healthy: np.ndarray, spacing_kji: tuple[float, float, float]) -> np.ndarray:
+    """Kind of tissue of each voxel of a reconstruction in HU: its HU class and its steepness, 0 to CLASSES - 1."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(healthy, [EDGE_WIDTH_MM / s for s in spacing_kji])
+    slopes = np.gradient(smooth, *spacing_kji)
+    steepness = np.sqrt(sum(slope**2 for slope in slopes))
+    flat, steep = np.digitize(healthy, TISSUE_EDGES_HU), np.digitize(steepness, EDGE_LIMITS_HU_PER_MM)
+    return flat * (len(EDGE_LIMITS_HU_PER_MM) + 1) + steep
 
 
-def z_score(found: Reconstruction, calibration: dict[str, Any]) -> np.ndarray:
+def z_score(found: Reconstruction, calibration: dict[str, Any], spacing_kji: tuple[float, float, float]) -> np.ndarray:
     """Residual over the residual's spread on normal tissue of the same kind, (D, H, W), signed.
 
     Raises:
@@ -97,6 +107,8 @@ def z_score(found: Reconstruction, calibration: dict[str, Any]) -> np.ndarray:
             f"The model is not calibrated for anomaly maps at noise level {key}.",
             f"Use the levels {', '.join(calibration.get('levels', {})) or 'of a calibrated model'}.",
         ) from error
-    tissue = tissue_of(found.healthy)
+    tissue = tissue_of(found.healthy, spacing_kji)
     centre, spread = np.array(level["centre"]), np.array(level["spread"])
+    if centre.shape != (CLASSES,) or spread.shape != (CLASSES,):
+        raise ModelError("The model's calibration was made by another version.", "Run `meddifffm calibrate` on it.")
     return ((found.residual - centre[tissue]) / spread[tissue]).astype(np.float32)

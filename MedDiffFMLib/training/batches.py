@@ -36,19 +36,35 @@ class TrainingWindows(Dataset):
         return draw_window(case, self.config, rng)
 
 
-def collate(samples: list[dict[str, Any]]) -> tuple[torch.Tensor, EncodedCondition]:
-    """Samples -> x0 (B, 1, S, S, S) in the network's range and the encoded conditions."""
+Batch = tuple[torch.Tensor, EncodedCondition, torch.Tensor, torch.Tensor]
+
+
+def collate(samples: list[dict[str, Any]]) -> Batch:
+    """Samples -> a batch.
+
+    Returns:
+        x0 (B, 1, S, S, S) in the network's range; the encoded conditions; where the error counts, of x0's shape (the
+        hole, or everything); (B,) bool, which samples have a hole.
+    """
     voxels = torch.from_numpy(np.stack([to_network(s["voxels"]) for s in samples]))[:, None]
-    return voxels, stack([sample_condition(s).encode(s["voxels"].shape) for s in samples])
+    counts = torch.ones_like(voxels)
+    for n, sample in enumerate(samples):
+        if sample["hole"] is not None:
+            counts[n, 0] = torch.from_numpy(sample["hole"]).float()
+    holed = torch.tensor([s["hole"] is not None for s in samples])
+    return voxels, stack([sample_condition(s).encode(s["voxels"].shape) for s in samples]), counts, holed
 
 
 def sample_condition(sample: dict[str, Any]) -> Condition:
     """The condition of one drawn window."""
     coordinates = sample["coordinates"]
     spacing = tuple(float(s) for s in sample["spacing"])
-    return Condition(
+    condition = Condition(
         spacing=(spacing[0], spacing[1], spacing[2]),
         coordinates=None if coordinates is None else tuple(torch.from_numpy(c) for c in coordinates),  # type: ignore[arg-type]
         region=NULL_REGION if sample["region"] is None else sample["region"],
         anatomy=None if sample["anatomy"] is None else torch.from_numpy(sample["anatomy"].copy()),
     )
+    if sample["hole"] is None:
+        return condition
+    return condition.filling(torch.from_numpy(to_network(sample["voxels"])), torch.from_numpy(sample["hole"]).float())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..conditioning.region import body_mask
-from ..tasks.residual import TISSUE_EDGES_HU, reconstruct, tissue_of
+from ..tasks.residual import CLASSES, EDGE_LIMITS_HU_PER_MM, TISSUE_EDGES_HU, reconstruct, tissue_of
 from ..tasks.working import working_image
 from ..volume import Volume
 
@@ -27,7 +27,7 @@ class CalibrationConfig:
     """
 
     spacing: float = 3.0
-    levels: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    levels: tuple[float, ...] = (1.0, 2.0, 4.0)
     steps: int = 1
     seeds: int = 3
     smoothing: float = 3.0
@@ -51,9 +51,7 @@ def calibrate(
         distribution's, so that a z of 2 is rare in every tissue.
     """
     config = config or CalibrationConfig()
-    samples: dict[float, list[list[np.ndarray]]] = {
-        s: [[] for _ in range(len(TISSUE_EDGES_HU) + 1)] for s in config.levels
-    }
+    samples: dict[float, list[list[np.ndarray]]] = {s: [[] for _ in range(CLASSES)] for s in config.levels}
     for number, (volume, abnormal) in enumerate(cases):
         image = working_image(volume, config.spacing)
         normal = body_mask(image.hounsfield)
@@ -63,15 +61,20 @@ def calibrate(
             found = reconstruct(
                 image, engine, sigma, seeds=config.seeds, steps=config.steps, smoothing=config.smoothing, seed=number
             )
-            tissue = tissue_of(found.healthy)
+            tissue = tissue_of(found.healthy, image.spacing_kji)
             for index, collected in enumerate(samples[sigma]):
                 collected.append(found.residual[normal & (tissue == index)])
         report(f"calibrated on {number + 1} of {len(cases)} cases")
     levels = {f"{sigma:g}": _summary(collected) for sigma, collected in samples.items()}
     return {
-        "spacing": config.spacing, "steps": config.steps, "smoothing": config.smoothing, "levels": levels,
-        "tissue_edges_hu": list(TISSUE_EDGES_HU), "cases": len(cases),
-    }  # fmt: skip
+        "spacing": config.spacing,
+        "steps": config.steps,
+        "smoothing": config.smoothing,
+        "levels": levels,
+        "tissue_edges_hu": list(TISSUE_EDGES_HU),
+        "edge_limits_hu_per_mm": list(EDGE_LIMITS_HU_PER_MM),
+        "cases": len(cases),
+    }
 
 
 def _summary(collected: list[list[np.ndarray]]) -> dict[str, list[float]]:

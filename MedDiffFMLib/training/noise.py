@@ -18,6 +18,8 @@ class NoiseConfig:
         fine_range: 5 to 150 HU.
         ct_texture_share: share of those fine samples whose noise has the texture of reconstructed CT instead of
             white noise. Scanner noise is what ``denoise`` meets; white noise alone would leave its blotches in place.
+        hole_log_mean, hole_log_std: the same as log_mean and log_std for samples with a hole: what belongs into a hole
+            is decided at high noise.
     """
 
     log_mean: float = -1.3
@@ -25,6 +27,8 @@ class NoiseConfig:
     fine_share: float = 0.4
     fine_range: tuple[float, float] = (0.005, 0.15)
     ct_texture_share: float = 0.7
+    hole_log_mean: float = 0.3
+    hole_log_std: float = 1.2
 
 
 def draw_noise(
@@ -42,6 +46,25 @@ def draw_noise(
     for n in torch.nonzero(textured).flatten().tolist():
         noise[n, 0] = ct_texture(noise[n, 0], generator)
     return sigma, noise
+
+
+def draw_hole_noise(
+    shape: tuple[int, int, int, int], config: NoiseConfig, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise level () and white noise (1, D, H, W) for one sample with a hole."""
+    sigma = (config.hole_log_mean + config.hole_log_std * torch.randn((), generator=generator)).exp()
+    return sigma.clamp(0.002, 80.0), torch.randn(shape, generator=generator)
+
+
+def balance(sigma: torch.Tensor, holed: torch.Tensor) -> torch.Tensor:
+    """Weight of each sample's loss (B,), so that all noise levels train the network alike.
+
+    EDM's weight makes the loss 1 everywhere for an untrained network, but a trained one errs six times less at high
+    noise, where the loss would then hardly count. This divides by what a trained prior was seen to leave. Samples with
+    a hole count more, since few of their voxels are judged.
+    """
+    typical = 0.07 + 0.33 / (1 + sigma / 0.05)
+    return 0.2 / typical * torch.where(holed, 2.5, 1.0)
 
 
 def ct_texture(white: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
-from ..errors import InputError
+from ..errors import DeviceError, InputError
 from ..models.checkpoint import build_denoiser, load_denoiser, read_header, save_model
 from ..networks.unet import NetworkConfig
-from .batches import TrainingWindows, collate
+from .batches import Batch, TrainingWindows, collate
 from .cache import Case, open_cases
 from .loop import LoopConfig, TrainingLoop
-from .noise import NoiseConfig, draw_noise
+from .noise import NoiseConfig, balance, draw_hole_noise, draw_noise
 from .windows import WindowConfig
 
 VALIDATION_SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
@@ -71,24 +71,27 @@ def pretrain(
         compile_network: torch.compile; pays from some thousand steps on.
 
     Returns:
-        Path of the EMA weights in half precision.
-    """
-    from lightning.fabric import Fabric
+        Path of the EMA weights in half precision; they say after how many steps they were taken, fewer than asked
+        for where SIGINT or SIGTERM ended the run.
 
-    # Fabric's own bf16-mixed rounds the inputs to bfloat16, several HU in bone and air; the loss module casts inside.
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision="32-true")
-    fabric.launch()
+    Raises:
+        InputError: no training cases, or ``folder`` holds a run with other settings.
+        ModelError: weights or checkpoint do not fit, or the loss is no longer finite.
+        DeviceError: no such accelerator.
+    """
     folder = Path(folder)
+    check_same_run(folder, config)
+    fabric = _launch(accelerator, devices, nodes)
     cases = open_cases(cache, "training")
     if not cases:
         raise InputError(f"{cache} holds no training cases.", "Run `meddifffm prepare` with a datalist first.")
     torch.manual_seed(config.seed)
-    module = load_denoiser(initial, read_header(initial)) if initial else build_denoiser(config.model_config())
+    module = _start(initial, config)
     module.requires_grad_(True).train()
     batches = Batches(cases, config, fabric, workers)
     step_module: nn.Module = _LossModule(module, bfloat16)
     if compile_network:
-        module.network = torch.compile(module.network)
+        module.network = cast(nn.Module, torch.compile(cast(nn.Module, module.network)))
     validation = open_cases(cache, "validation")
     loop = TrainingLoop(
         step_module, batches.loss, Validation(validation, config) if validation else None, config.loop, folder, fabric
@@ -96,14 +99,77 @@ def pretrain(
     loop.resume()
     batches.start(loop.step, loop)
     if fabric.global_rank == 0:
-        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
     started = time.time()
     averaged = loop.run()
     path = folder / "model.safetensors"
     if fabric.global_rank == 0:
         trained = {"steps": loop.step, "samples": loop.step * config.batch, "seconds": round(time.time() - started)}
         save_model(path, denoiser_state(averaged), {**config.model_config(), "training": trained})
+    fabric.barrier()
     return path
+
+
+def check_same_run(folder: Path, config: PretrainConfig) -> None:
+    """Refuse to continue a run with other settings; length and pace may change.
+
+    Raises:
+        InputError: names the settings that differ.
+    """
+    try:
+        before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if not (folder / "last.pt").exists():
+        return
+    now = json.loads(json.dumps(asdict(config)))
+    for part in (before, now):
+        part.pop("loop", None)
+    # A setting that only one of two versions knows cannot be compared.
+    known = [name for name in now if name in before]
+    different = [f"{n} {before[n]} instead of {now[n]}" for n in known if not _agree(before[n], now[n])]
+    if different:
+        raise InputError(
+            f"The run in {folder} was started with {', '.join(different)}.",
+            "Use the same settings to continue it, or another folder.",
+        )
+
+
+def _agree(before: Any, now: Any) -> bool:
+    """Equal in every key that both have."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(_agree(before[key], now[key]) for key in before.keys() & now.keys())
+    return bool(before == now)
+
+
+def _launch(accelerator: str, devices: int | str, nodes: int) -> Any:
+    """Fabric with its processes started."""
+    from lightning.fabric import Fabric
+
+    try:
+        # Fabric's own bf16-mixed rounds the inputs to bfloat16, several HU in bone and air; the loss module casts.
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision="32-true")
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(
+            f"Training on {devices} x {accelerator!r} is not possible ({str(error).rstrip('.')}).",
+            "Use --accelerator auto or cpu, or fewer --devices.",
+        ) from error
+    fabric.launch()
+    return fabric
+
+
+def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
+    """The denoiser before the first step."""
+    if initial is None:
+        return build_denoiser(config.model_config())
+    header = read_header(initial)
+    described, wanted = header["config"], json.loads(json.dumps(config.model_config()))
+    if any(described.get(key) != wanted[key] for key in ("network", "denoiser")):
+        raise InputError(
+            f"{initial.name} holds another network or denoiser than the settings ask for.",
+            "Leave those settings out, or start from random weights.",
+        )
+    return load_denoiser(initial, header)
 
 
 def denoiser_state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -114,16 +180,24 @@ def denoiser_state(module: nn.Module) -> dict[str, torch.Tensor]:
 class _LossModule(nn.Module):
     """Forward returns the loss, so that one compiled or distributed call holds the whole step."""
 
-    def __init__(self, denoiser: nn.Module, bfloat16: bool) -> None:
+    def __init__(self, denoiser: nn.Module, in_bfloat16: bool) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.bfloat16 = bfloat16
+        self.in_bfloat16 = in_bfloat16
 
     def forward(
-        self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, region: torch.Tensor, channels: torch.Tensor
+        self,
+        x0: torch.Tensor,
+        sigma: torch.Tensor,
+        noise: torch.Tensor,
+        region: torch.Tensor,
+        channels: torch.Tensor,
+        counts: torch.Tensor,
+        balance: torch.Tensor,
     ) -> torch.Tensor:
-        with torch.autocast(x0.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.denoiser.loss(x0, sigma, noise, EncodedCondition(region, channels)).mean()  # type: ignore[operator]
+        with torch.autocast(x0.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            losses = self.denoiser.loss(x0, sigma, noise, EncodedCondition(region, channels), counts)  # type: ignore[operator]
+        return (losses * balance).mean()
 
 
 class Batches:
@@ -133,7 +207,7 @@ class Batches:
         if config.batch % fabric.world_size:
             raise InputError(f"A batch of {config.batch} cannot be divided among {fabric.world_size} processes.")
         self.cases, self.config, self.fabric, self.workers = cases, config, fabric, workers
-        self._iterator: Iterator[tuple[torch.Tensor, EncodedCondition]] = iter(())
+        self._iterator: Iterator[Batch] = iter(())
         self._loop: TrainingLoop | None = None
 
     def start(self, step: int, loop: TrainingLoop) -> None:
@@ -166,46 +240,66 @@ class Batches:
     def loss(self, module: nn.Module, step: int) -> torch.Tensor:
         """Mean loss of this process' share of global step ``step``."""
         waited = time.perf_counter()
-        x0, condition = next(self._iterator)
+        x0, condition, counts, holed = next(self._iterator)
         if self._loop is not None:
             self._loop.data_wait += time.perf_counter() - waited
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         share, rank = len(x0), self.fabric.global_rank
         shape = (self.config.batch, *x0.shape[1:])
         sigma, noise = draw_noise(shape, self.config.noise, generator)  # type: ignore[arg-type]
-        mine = slice(rank * share, (rank + 1) * share)
+        sigma, noise = sigma[rank * share : (rank + 1) * share], noise[rank * share : (rank + 1) * share]
+        for n in torch.nonzero(holed).flatten().tolist():
+            # Its own generator: whether a sample has a hole must not change the noise of the others.
+            own = torch.Generator().manual_seed(
+                (self.config.seed * 1_000_003 + step) * self.config.batch + rank * share + n
+            )
+            sigma[n], noise[n] = draw_hole_noise(x0.shape[1:], self.config.noise, own)  # type: ignore[arg-type]
         device = self.fabric.device
         condition = condition.to(device)
         return module(
-            x0.to(device), sigma[mine].to(device), noise[mine].to(device), condition.region, condition.channels
+            x0.to(device),
+            sigma.to(device),
+            noise.to(device),
+            condition.region,
+            condition.channels,
+            counts.to(device),
+            balance(sigma, holed).to(device),
         )
 
 
 class Validation:
-    """Error of x0 in HU (root mean square inside the body) by noise level on fixed windows of unseen patients."""
+    """Error of x0 in HU (root mean square inside the body) by noise level on fixed windows of unseen patients.
+
+    ``rmse_hu_at_*``: the whole window noised; ``rmse_hu_in_hole``: a hole at 3000 HU of noise, its surroundings known.
+    """
 
     def __init__(self, cases: list[Case], config: PretrainConfig) -> None:
-        windows = TrainingWindows(cases, config.windows, 12345, 0, VALIDATION_WINDOWS)
-        self.batches = [
-            collate([windows[n] for n in range(first, first + 4)]) for first in range(0, VALIDATION_WINDOWS, 4)
-        ]
+        self.plain = self._batches(cases, config, 0.0)
+        self.holed = self._batches(cases, config, 1.0)
+
+    @staticmethod
+    def _batches(cases: list[Case], config: PretrainConfig, holes: float) -> list[Batch]:
+        windows = TrainingWindows(cases, replace(config.windows, context_share=holes), 12345, 0, VALIDATION_WINDOWS)
+        return [collate([windows[n] for n in range(first, first + 4)]) for first in range(0, VALIDATION_WINDOWS, 4)]
 
     @torch.no_grad()
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        denoiser = module.denoiser
-        device = next(denoiser.parameters()).device
-        figures = {}
-        for sigma in VALIDATION_SIGMAS:
-            generator = torch.Generator().manual_seed(7)
-            squared, count = 0.0, 0.0
-            for x0, condition in self.batches:
-                noise = torch.randn(x0.shape, generator=generator)
-                x = (x0 + sigma * noise).to(device)
-                level = torch.full((len(x0),), sigma, device=device)
-                with torch.autocast(device.type, torch.bfloat16):
-                    error = denoiser(x, level, condition.to(device)).float().cpu() - x0
-                body = x0 > -0.5
-                squared += float(error.square()[body].sum())
-                count += float(body.sum())
-            figures[f"rmse_hu_at_{sigma * 1000:g}"] = round(1000 * (squared / max(count, 1.0)) ** 0.5, 2)
-        return figures
+        denoiser = cast(nn.Module, module.denoiser)
+        figures = {f"rmse_hu_at_{sigma * 1000:g}": _error(denoiser, self.plain, sigma) for sigma in VALIDATION_SIGMAS}
+        return {**figures, "rmse_hu_in_hole": _error(denoiser, self.holed, VALIDATION_SIGMAS[-1])}
+
+
+def _error(denoiser: nn.Module, batches: list[Batch], sigma: float) -> float:
+    """Root mean square error of x0 in HU over the body voxels that count."""
+    device = next(denoiser.parameters()).device
+    generator = torch.Generator().manual_seed(7)
+    squared, count = 0.0, 0.0
+    for x0, condition, counts, _ in batches:
+        x = (x0 + sigma * torch.randn(x0.shape, generator=generator)).to(device)
+        level = torch.full((len(x0),), sigma, device=device)
+        with torch.autocast(device.type, torch.bfloat16):
+            error = denoiser(x, level, condition.to(device)).float().cpu() - x0
+        judged = (x0 > -0.5) & (counts > 0)
+        squared += float(error.square()[judged].sum())
+        count += float(judged.sum())
+    return round(1000 * (squared / max(count, 1.0)) ** 0.5, 2)

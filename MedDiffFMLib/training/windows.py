@@ -14,6 +14,7 @@ import numpy as np
 
 from ..inference.patches import reflected_range
 from .cache import Case
+from .holes import random_hole
 
 LEVELS = ("whole", "double", "native")
 
@@ -28,6 +29,7 @@ class WindowConfig:
         zoom: largest factor by which the spacing is varied, both ways.
         acquisition_share: share of native boxes that keep the scanner's own voxels.
         drop_region, drop_position, drop_anatomy: probability of hiding that condition.
+        context_share: share of windows with a hole, around which the network is given the known voxels.
         levels: which of "whole", "double", "native" are drawn, equally often.
     """
 
@@ -38,6 +40,7 @@ class WindowConfig:
     drop_region: float = 0.15
     drop_position: float = 0.15
     drop_anatomy: float = 0.5
+    context_share: float = 0.4
     levels: tuple[str, ...] = LEVELS
 
 
@@ -75,7 +78,8 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
 
     Returns:
         dict with ``voxels`` (size, size, size) float32 HU, ``spacing`` (3,) mm, ``coordinates`` (3, size) in the body
-        box, ``region`` class index, ``anatomy`` (size, size, size) uint8 or None, ``level``. Order (k, j, i).
+        box, ``region`` class index, ``anatomy`` (size, size, size) uint8 or None, ``hole`` bool of that shape or None,
+        ``level``. Order (k, j, i).
     """
     for _ in range(20):
         level = str(rng.choice(config.levels))
@@ -90,6 +94,7 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
         sample["coordinates"] = None
     if rng.random() < config.drop_anatomy:
         sample["anatomy"] = None
+    sample["hole"] = random_hole(sample["voxels"].shape, rng) if rng.random() < config.context_share else None
     return sample
 
 

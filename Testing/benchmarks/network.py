@@ -32,7 +32,7 @@ TITLES = ("prior: Haar stem, bfloat16, channels last", "MONAI DiffusionModelUNet
 def build(name: str, channels: tuple[int, ...], size: int):
     """A function without arguments that does one call on one patch."""
     torch.manual_seed(0)
-    x, when = torch.randn(1, 1, size, size, size), torch.tensor([100.0])
+    x, when, noise = torch.randn(1, 1, size, size, size), torch.tensor([400.0]), torch.tensor([0.06])
     config = NetworkConfig(channels=channels, attention=(False,) * len(channels))
     if name == "plain":
         from monai.networks.nets import DiffusionModelUNet
@@ -48,7 +48,7 @@ def build(name: str, channels: tuple[int, ...], size: int):
 
     def call():
         with torch.autocast("cpu", torch.bfloat16):
-            return network(x, when, condition)
+            return network(x, noise, when, condition)
 
     return call
 

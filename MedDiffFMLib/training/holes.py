@@ -1,0 +1,22 @@
+"""Random holes for learning to fill: part of a window is hidden, the rest is given to the network free of noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def random_hole(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """One to three ellipsoids or boxes of 6 to 60 % of the window's edge; bool (D, H, W), never empty."""
+    axes = np.meshgrid(*(np.linspace(0, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
+    hole = np.zeros(shape, dtype=bool)
+    for _ in range(int(rng.integers(1, 4))):
+        centre = rng.uniform(0.1, 0.9, 3)
+        radius = 0.5 * np.exp(rng.uniform(np.log(0.06), np.log(0.6))) * rng.uniform(0.7, 1.3, 3)
+        offset = [(axis - c) / r for axis, c, r in zip(axes, centre, radius, strict=True)]
+        if rng.random() < 0.7:
+            hole |= offset[0] ** 2 + offset[1] ** 2 + offset[2] ** 2 < 1
+        else:
+            hole |= (np.abs(offset[0]) < 0.8) & (np.abs(offset[1]) < 0.8) & (np.abs(offset[2]) < 0.8)
+    if not hole.any():
+        hole[tuple(n // 2 for n in shape)] = True
+    return hole
