@@ -28,7 +28,7 @@ def _column(sigma: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_where(error: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """(B,) mean over the voxels that count."""
+    """(B,) mean over the voxels, each as much as it counts."""
     return (error * counts).sum(dim=(1, 2, 3, 4)) / counts.sum(dim=(1, 2, 3, 4))
 
 
@@ -60,7 +60,7 @@ class EDMDenoiser(nn.Module):
         """Per-sample weighted squared error (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2.
 
         Args:
-            counts: x0's shape, 1 where the error counts.
+            counts: x0's shape, how much the error of each voxel counts.
         """
         s, d = _column(sigma), self.sigma_data
         weight = (sigma**2 + d**2) / (sigma * d) ** 2

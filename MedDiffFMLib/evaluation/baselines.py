@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..bending import bending_system
 from .regions import distance_to, voxels_of
 
 NLM_STRENGTH = 1.0
@@ -55,8 +56,7 @@ def mean_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, flo
 def biharmonic_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     """The surface of least bending through the voxels around each part of the mask.
 
-    Voxel edges enter the Laplacian, which scikit-image's ``inpaint_biharmonic`` takes as equal. Blurring what is
-    around, so that its noise is not continued inward, was tried on training cases and makes it worse.
+    Blurring what is around, so that its noise is not continued inward, was tried on training cases and makes it worse.
     """
     filled = np.array(volume_hu, dtype=np.float32)
     for box, part in _parts(mask, spacing, 3 * max(spacing)):
@@ -66,20 +66,10 @@ def biharmonic_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[floa
 
 def _least_bending(around: np.ndarray, part: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     """Values in ``part`` that minimize the squared Laplacian, everything else fixed."""
-    from scipy.sparse import csr_array, diags_array, eye_array, kron
     from scipy.sparse.linalg import splu
 
-    edges = spacing[::-1]
-    laplacian = csr_array((around.size, around.size))
-    for axis, (n, edge) in enumerate(zip(around.shape, edges, strict=True)):
-        line = diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)).tolil()
-        line[0, 0] = line[-1, -1] = -1.0
-        before, after = int(np.prod(around.shape[:axis])), int(np.prod(around.shape[axis + 1 :]))
-        term = kron(kron(eye_array(before), line.tocsr()), eye_array(after), format="csr")
-        laplacian = laplacian + term * (min(edges) / edge) ** 2
-    unknown = part.ravel()
-    inside, fixed = laplacian[:, unknown], laplacian[:, ~unknown] @ around.ravel()[~unknown]
-    return splu((inside.T @ inside).tocsc(), permc_spec="MMD_AT_PLUS_A").solve(-(inside.T @ fixed))
+    matrix, right = bending_system(around, part, spacing)
+    return splu(matrix, permc_spec="MMD_AT_PLUS_A").solve(right)
 
 
 def local_residual(volume_hu: np.ndarray, body: np.ndarray, spacing: tuple[float, float, float],

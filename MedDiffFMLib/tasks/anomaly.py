@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .working import WorkingImage
 
 
-HEALTHY_STEPS = 8
+HEALTHY_STEPS = 3
 HEALTHY_MARGIN_MM = 4.0
 
 
@@ -113,19 +113,18 @@ def expected_change(
     from scipy.ndimage import distance_transform_edt
 
     from ..inference.blended import BlendedDenoiser
-    from .inpaint import InpaintParameters, sample_filling
+    from .inpaint import InpaintParameters, first_guess, sample_filling
 
     if not found.any():
         meter.advance(HEALTHY_STEPS)
         return np.zeros(image.shape, dtype=np.float32)
-    hole = torch.from_numpy(distance_transform_edt(~found, sampling=image.spacing_kji) <= HEALTHY_MARGIN_MM)
+    near = distance_transform_edt(~found, sampling=image.spacing_kji) <= HEALTHY_MARGIN_MM
+    hole = torch.from_numpy(near)[None, None].float()
     known = image.network_input()
-    condition = image.condition.filling(known[0, 0], hole.float())
-    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
-    filled = sample_filling(
-        denoiser, known, hole[None, None].float(), InpaintParameters(steps=HEALTHY_STEPS),
-        torch.Generator().manual_seed(seed),
-    )  # fmt: skip
+    denoiser = BlendedDenoiser(model.engine, image.condition.filling(known[0, 0], hole[0, 0]), image.shape, meter)
+    settings = InpaintParameters(steps=HEALTHY_STEPS)
+    generator = torch.Generator().manual_seed(seed)
+    filled = sample_filling(denoiser, known, hole, first_guess(image, known, hole), settings, generator)
     return (filled - known)[0, 0].numpy() * 1000
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class InpaintParameters:
     """Parameters of ``inpaint``."""
 
-    steps: int = parameter(12, "Network evaluations a sample.", minimum=2, maximum=200)
+    steps: int = parameter(2, "Network evaluations a sample.", minimum=1, maximum=200)
     samples: int = parameter(
-        4, "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.", minimum=1, maximum=64
+        3, "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.", minimum=1, maximum=64
     )
     feather: float = parameter(
         1.5, "Width inside the mask's rim over which input and filling blend.", unit="mm", minimum=0, maximum=20
@@ -36,9 +36,20 @@ class InpaintParameters:
         3.0, "Ring around the mask that the model may not look at, since a lesion's rim lies there.",
         unit="mm", minimum=0, maximum=30, advanced=True,
     )  # fmt: skip
-    spacing: float = parameter(1.5, "Isotropic working voxel.", unit="mm", minimum=0.5, maximum=10, advanced=True)
+    spacing: float | None = parameter(
+        None,
+        "Isotropic working voxel; the scanner's own voxels when not given.",
+        unit="mm",
+        minimum=0.5,
+        maximum=10,
+        advanced=True,
+    )
     sigma_max: float = parameter(
-        5.0, "Noise from which the filling starts, in units of 1000 HU.", minimum=0.1, maximum=80, advanced=True
+        0.06,
+        "Noise that is put on the first guess, in units of 1000 HU; more leaves more to the model.",
+        minimum=0.01,
+        maximum=80,
+        advanced=True,
     )
 
 
@@ -99,14 +110,15 @@ def inpaint(
 
 
 def neighbourhood(
-    mask: np.ndarray, volume: Volume, spacing: float, window: int, context: int = 16
+    mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""
     index = np.argwhere(mask)[:, ::-1]
     first, last = index.min(0), index.max(0)
     size = np.array(volume.spacing)
     extent = (last - first + 1) * size
-    wanted = np.maximum(extent + 2 * context * spacing, (window - 1) * spacing)
+    voxel = size if spacing is None else np.full(3, spacing)
+    wanted = np.maximum(extent + 2 * context * voxel, (window - 1) * voxel)
     grow = (wanted - extent) / 2 / size
     limit = np.array(volume.voxels.shape[::-1]) - 1
     # A box that the volume's edge cuts short is moved inwards, so that the model sees as much tissue as it can.
@@ -133,25 +145,39 @@ def fill_hole(
     condition = image.condition.filling(known[0, 0], hole[0, 0])
     denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
     generator = torch.Generator().manual_seed(seed)
+    guess = first_guess(image, known, hole)
     total = torch.zeros_like(known)
     for _ in range(parameters.samples):
-        total += sample_filling(denoiser, known, hole, parameters, generator)
+        total += sample_filling(denoiser, known, hole, guess, parameters, generator)
     return (total / parameters.samples)[0, 0].numpy() * 1000
+
+
+def first_guess(image: WorkingImage, known: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    """``known`` with the surface of least bending in the hole; all (1, 1, D, H, W)."""
+    import torch
+
+    from ..bending import bend_through
+    from ..conditioning.context import smooth_guess
+
+    smooth = smooth_guess(known[0, 0], hole[0, 0]).numpy()
+    bent = bend_through(known[0, 0].numpy(), hole[0, 0].numpy() > 0, smooth, image.grid.spacing)
+    return torch.from_numpy(bent.astype(np.float32))[None, None]
 
 
 def sample_filling(
     denoiser: BlendedDenoiser,
     known: torch.Tensor,
     hole: torch.Tensor,
+    guess: torch.Tensor,
     parameters: InpaintParameters,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """One sample of the hole's content given the known voxels, both (1, 1, D, H, W) in the network's range."""
+    """One sample of the hole's content given the known voxels and a first guess; (1, 1, D, H, W), network range."""
     from ..diffusion.consistency import RePaint
     from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas, noise_like
 
-    sigmas = karras_sigmas(parameters.steps, parameters.sigma_max, 0.01)
-    start = known * (1 - hole) + sigmas[0] * noise_like(known, generator)
+    sigmas = karras_sigmas(parameters.steps, parameters.sigma_max, 0.3 * min(parameters.sigma_max, 0.1))
+    start = guess + sigmas[0] * noise_like(known, generator)
     return dpm_solver_pp_2m(denoiser, start, sigmas, RePaint(known, hole))
 
 

@@ -27,7 +27,7 @@ class CalibrationConfig:
     """
 
     spacing: float = 3.0
-    levels: tuple[float, ...] = (1.0, 2.0, 4.0)
+    levels: tuple[float, ...] = (2.0, 4.0)
     steps: int = 1
     seeds: int = 3
     smoothing: float = 3.0

@@ -299,7 +299,7 @@ def _error(denoiser: nn.Module, batches: list[Batch], sigma: float) -> float:
         level = torch.full((len(x0),), sigma, device=device)
         with torch.autocast(device.type, torch.bfloat16):
             error = denoiser(x, level, condition.to(device)).float().cpu() - x0
-        judged = (x0 > -0.5) & (counts > 0)
+        judged = (x0 > -0.5) & (counts >= 1)  # everything, or the hole
         squared += float(error.square()[judged].sum())
         count += float(judged.sum())
     return round(1000 * (squared / max(count, 1.0)) ** 0.5, 2)

@@ -61,7 +61,9 @@ def test_edm_loss_of_an_untrained_network_is_one():
 
     x0 = 0.5 * torch.randn(4, 1, 16, 16, 16)
     for sigma in (0.02, 0.5, 10.0):
-        loss = EDMDenoiser(Zero()).loss(x0, torch.full((4,), sigma), torch.randn_like(x0), encoded(4, 8))
+        loss = EDMDenoiser(Zero()).loss(
+            x0, torch.full((4,), sigma), torch.randn_like(x0), encoded(4, 8), torch.ones_like(x0)
+        )
         assert loss.mean().item() == pytest.approx(1.0, rel=0.05)
 
 
