@@ -1,8 +1,8 @@
 """Denoising with the prior alone.
 
 One network call is the minimum-mean-square-error estimate for white noise. The noise of a scan is not white: what one
-pass leaves of its blotches, a second pass at a lower level takes away. With several steps the result is drawn towards one
-plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a), which keeps more texture.
+pass leaves of its blotches, a second pass at a lower level takes away. With several steps the result is drawn towards
+one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a), which keeps more texture.
 """
 
 from __future__ import annotations
