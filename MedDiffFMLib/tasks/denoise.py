@@ -1,8 +1,8 @@
 """Denoising with the prior alone.
 
-One network call is the minimum-mean-square-error estimate for white noise. The noise of a scan is not white: what one
-pass leaves of its blotches, a second pass at a lower level takes away. With several steps the result is drawn towards
-one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a), which keeps more texture.
+A few network calls from coarse to fine, each the minimum-mean-square-error estimate for its noise level. With ``steps``
+the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a),
+which keeps more texture.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from ..volume import Volume
 
 
-PASS_RATIO = 0.6
-
-
 @dataclass(frozen=True)
 class DenoiseParameters:
     """Parameters of ``denoise``."""
@@ -39,13 +36,10 @@ class DenoiseParameters:
     strength: float = parameter(
         1.0, "Factor on the noise level: above 1 smooths more, below 1 keeps more.", minimum=0.1, maximum=3
     )
-    passes: int = parameter(
-        2, "Passes, each at 0.6 times the noise level of the one before.", minimum=1, maximum=5, advanced=True
-    )
     steps: int = parameter(
-        1,
-        "With more than 1: so many DiffPIR steps instead of the passes; keeps more texture.",
-        minimum=1,
+        0,
+        "0: passes from coarse to fine, the least error. More: so many DiffPIR steps, which keep more texture.",
+        minimum=0,
         maximum=100,
         advanced=True,
     )
@@ -88,6 +82,7 @@ def denoise(
     from ..inference.blended import BlendedDenoiser
     from ..inference.control import ProgressMeter
     from .noise_level import estimate_noise
+    from .passes import PASSES, denoise_in_passes
     from .working import like_input, working_image
 
     parameters = parameters or DenoiseParameters()
@@ -99,16 +94,14 @@ def denoise(
             "The noise level cannot be estimated: there is too little soft tissue.", "Give it with --noise."
         )
     sigma = max(noise * parameters.strength, 0.5) / 1000
-    evaluations = parameters.passes if parameters.steps == 1 else parameters.steps
+    evaluations = parameters.steps or len(PASSES)
     meter = ProgressMeter(evaluations, progress, cancel)
     meter.stage = "denoising"
-    denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
     noisy = image.network_input()
-    if parameters.steps == 1:
-        clean = noisy
-        for number in range(parameters.passes):
-            clean = denoiser(clean, sigma * PASS_RATIO**number)
+    if parameters.steps == 0:
+        clean = denoise_in_passes(model.engine, noisy, sigma, image.condition, meter)
     else:
+        denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
         sigmas = karras_sigmas(parameters.steps, sigma, 0.2 * sigma)
         clean = dpm_solver_pp_2m(denoiser, noisy, sigmas, DiffPIR(noisy, sigma, parameters.consistency))
     # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
@@ -118,6 +111,5 @@ def denoise(
         "noise_estimated": parameters.noise is None,
         "region": image.region,
         "network_evaluations": evaluations,
-        "windows": denoiser.windows,
     }
     return TaskResult({"denoised": like_input(volume.voxels - removed, volume), "noise": removed}, facts=facts)
