@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import torch
 
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.networks.unet import NetworkConfig, PriorUNet
+from MedDiffFMLib.report import peak_main_memory
 
 NAMES = ("prior", "plain")
 TITLES = ("prior: Haar stem, bfloat16, channels last", "MONAI DiffusionModelUNet, full resolution, float32")
@@ -53,12 +53,6 @@ def build(name: str, channels: tuple[int, ...], size: int):
     return call
 
 
-def peak_bytes() -> int:
-    """Highest main memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def memory(name: str, arguments: argparse.Namespace) -> int:
     """Peak main memory of a fresh process that builds the network and calls it once; "program" does neither."""
     command = [sys.executable, __file__, "--only", name, "--threads", str(arguments.threads),
@@ -83,7 +77,7 @@ def main() -> None:
 
             if arguments.only in NAMES:
                 build(arguments.only, channels, arguments.size)()
-            print(peak_bytes())
+            print(peak_main_memory())
             return
         calls = {name: build(name, channels, arguments.size) for name in NAMES}
         seconds: dict[str, list[float]] = {name: [] for name in NAMES}
