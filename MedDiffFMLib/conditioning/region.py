@@ -43,9 +43,9 @@ def body_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def guess_region(hounsfield: np.ndarray, spacing_kji: tuple[float, float, float], body: np.ndarray) -> str | None:
     """Region class from what the slices hold, or None when nothing fits.
 
-    Rules on slices, not a network: lung (air inside the body) makes chest; a narrow body with much bone makes
-    head and neck; much bone in a wide body makes pelvis; the rest of a wide body is abdomen; a long volume with at
-    least chest and pelvis is the whole body. A small region of interest has none.
+    Rules on slices, not a network: more than 600 mm along the patient is the whole body, since no single region is that
+    long; lung (air inside the body) makes chest; a narrow body with much bone makes head and neck; much bone in a wide
+    body makes pelvis; the rest is abdomen. A small region of interest has none.
     """
     k, j, i = spacing_kji
     area = body.sum((1, 2)) * j * i
@@ -60,7 +60,7 @@ def guess_region(hounsfield: np.ndarray, spacing_kji: tuple[float, float, float]
         return None
     length = used.sum() * k
     chest = float((lung[used] > 0.12).mean())
-    if length > 700:
+    if length > 600:
         return "whole-body"
     if chest > 0.4:
         return "chest"

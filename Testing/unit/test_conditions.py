@@ -33,6 +33,7 @@ def phantom(shape, spacing, lungs=False, bone=0.03, width=0.9):
         ("abdomen", (80, 90, 120), {}),
         ("pelvis", (80, 90, 120), {"bone": 0.1}),
         ("head-neck", (70, 75, 65), {"bone": 0.15}),
+        ("whole-body", (230, 90, 120), {}),
         (None, (30, 30, 30), {}),
     ],
 )
