@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +70,6 @@ class Case:
     def region_of(self, coordinates: np.ndarray) -> int:
         """Class index of the case's region."""
         return REGIONS.index(self.region) if self.region in REGIONS else NULL_REGION
-
-    @cached_property
-    def bytes(self) -> int:
-        """Size of all levels in memory if they were loaded."""
-        return sum(level.voxels.nbytes for level in self.levels)
 
 
 def open_case(folder: Path) -> Case:
