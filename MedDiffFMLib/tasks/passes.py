@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..inference.engine import Engine
 
 PASSES = ((2, 0.7), (2, 0.4), (1, 0.8), (1, 0.5))
-"""Pixels averaged in-plane, and noise level of the pass over that of the scan. Chosen on four training and validation cases."""
+"""Pixels averaged in-plane, and noise level over that of the scan. Chosen on four training and validation cases."""
 
 
 def denoise_in_passes(
