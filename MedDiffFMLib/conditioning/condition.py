@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
-from .context import CONTEXT_CHANNELS, encode_context, smooth_guess
+from .context import CONTEXT_CHANNELS, encode_context, first_guess
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
 
 REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body")
@@ -27,14 +27,27 @@ class EncodedCondition:
     Attributes:
         region: (B,) class index, NULL_REGION where unknown.
         channels: (B, 47, D/2, H/2, W/2): position, scale, anatomy, known voxels; zeros where unknown.
+        expected: (B, 1, D, H, W) known voxels and the first guess for the others, network range; None where no sample
+            has known voxels.
+        hole: (B, 1, D, H, W), 1 where a voxel is unknown, all of them in samples without known voxels; None together
+            with ``expected``.
     """
 
     region: torch.Tensor
     channels: torch.Tensor
+    expected: torch.Tensor | None = None
+    hole: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> EncodedCondition:
         """Copy on a device."""
-        return EncodedCondition(self.region.to(device), self.channels.to(device))
+        parts = (self.region, self.channels, self.expected, self.hole)
+        return EncodedCondition(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+
+    def has_hole(self) -> torch.Tensor:
+        """(B,) bool: samples that have known voxels around a hole."""
+        if self.hole is None:
+            return torch.zeros(len(self.region), dtype=torch.bool, device=self.region.device)
+        return self.hole.flatten(1).amin(1) < 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class Condition:
         coordinates: three 1-D tensors, position of each voxel along k, j, i in the body box, [-1, 1]; None if unknown.
         region: class index, NULL_REGION if unknown.
         anatomy: (D, H, W) uint8 labels, None if unknown.
-        known: (D, H, W) image in the network's range, known outside ``hole`` and a smooth guess inside; None if there
+        known: (D, H, W) image in the network's range, known outside ``hole`` and a first guess inside; None if there
             is no hole to fill.
         hole: (D, H, W) float, 1 where the image is to be filled.
     """
@@ -74,7 +87,7 @@ class Condition:
 
     def filling(self, known: torch.Tensor, hole: torch.Tensor) -> Condition:
         """The same box with a hole to fill; both (D, H, W). What ``known`` holds inside the hole is not looked at."""
-        return replace(self, known=smooth_guess(known, hole), hole=hole)
+        return replace(self, known=first_guess(known, hole, self.spacing), hole=hole)
 
     def without(self, region: bool = True, anatomy: bool = True, position: bool = False) -> Condition:
         """The same box with some conditions dropped; the defaults are those that guidance contrasts."""
@@ -96,11 +109,25 @@ class Condition:
         channels[POSITION_CHANNELS : POSITION_CHANNELS + 3] = scale[:, None, None, None]
         if self.anatomy is not None:
             channels[POSITION_CHANNELS + 3 : -CONTEXT_CHANNELS] = encode_anatomy(self.anatomy.to(device))
-        if self.known is not None and self.hole is not None:
-            channels[-CONTEXT_CHANNELS:] = encode_context(self.known.to(device), self.hole.to(device))
-        return EncodedCondition(torch.tensor([self.region], device=device), channels[None])
+        region = torch.tensor([self.region], device=device)
+        if self.known is None or self.hole is None:
+            return EncodedCondition(region, channels[None])
+        known, hole = self.known.to(device), self.hole.to(device)
+        channels[-CONTEXT_CHANNELS:] = encode_context(known, hole)
+        return EncodedCondition(region, channels[None], known[None, None], hole[None, None])
 
 
-def stack(conditions: list[EncodedCondition]) -> EncodedCondition:
-    """A batch of encoded conditions of equal window shape."""
-    return EncodedCondition(torch.cat([c.region for c in conditions]), torch.cat([c.channels for c in conditions]))
+def stack(conditions: list[EncodedCondition], holes: bool = False) -> EncodedCondition:
+    """A batch of encoded conditions of equal window shape.
+
+    Args:
+        holes: give ``expected`` and ``hole`` also where no sample has known voxels.
+    """
+    region = torch.cat([c.region for c in conditions])
+    channels = torch.cat([c.channels for c in conditions])
+    if not holes and all(c.hole is None for c in conditions):
+        return EncodedCondition(region, channels)
+    shape = (1, 1, *(2 * n for n in channels.shape[2:]))
+    expected = [channels.new_zeros(shape) if c.expected is None else c.expected for c in conditions]
+    hole = [channels.new_ones(shape) if c.hole is None else c.hole for c in conditions]
+    return EncodedCondition(region, channels, torch.cat(expected), torch.cat(hole))

@@ -1,10 +1,12 @@
-"""Known voxels around a hole, and a smooth first guess inside it, as channels for the network."""
+"""Known voxels around a hole, and a first guess inside it, as channels for the network."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from ..bending import bend_through
 from ..networks.haar import haar_forward
 
 CONTEXT_CHANNELS = 9
@@ -36,8 +38,21 @@ def smooth_guess(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     return guess[0, 0]
 
 
+def first_guess(image: torch.Tensor, hole: torch.Tensor, spacing: tuple[float, float, float]) -> torch.Tensor:
+    """``image`` (D, H, W) with the surface of least bending in its hole; the network corrects it.
+
+    Args:
+        hole: (D, H, W), above 0 where the image is not known.
+        spacing: voxel size (k, j, i) in mm.
+    """
+    start = smooth_guess(image, hole)
+    k, j, i = spacing
+    bent = bend_through(image.numpy(), hole.numpy() > 0, start.numpy(), (i, j, k))
+    return torch.from_numpy(bent.astype(np.float32))
+
+
 def encode_context(known: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """Image with a smooth guess in its hole, and the hole, (D, H, W) -> (9, D/2, H/2, W/2).
+    """Image with a first guess in its hole, and the hole, (D, H, W) -> (9, D/2, H/2, W/2).
 
     Eight Haar bands of the image and the share of known voxels, which is above zero somewhere as a sign that there is
     a hole at all.

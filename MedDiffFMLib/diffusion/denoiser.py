@@ -27,13 +27,26 @@ def _column(sigma: torch.Tensor) -> torch.Tensor:
     return sigma.reshape(-1, 1, 1, 1, 1)
 
 
-def _mean_where(error: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """(B,) mean over the voxels, each as much as it counts."""
-    return (error * counts).sum(dim=(1, 2, 3, 4)) / counts.sum(dim=(1, 2, 3, 4))
+def _mean_in_hole(error: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+    """(B,) mean over the voxels that are not known."""
+    if condition.hole is None:
+        return error.mean(dim=(1, 2, 3, 4))
+    return (error * condition.hole).sum(dim=(1, 2, 3, 4)) / condition.hole.sum(dim=(1, 2, 3, 4))
+
+
+def _keep_known(x0: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+    """The estimate in the hole, what is known around it: the expectation given the known voxels."""
+    if condition.expected is None or condition.hole is None:
+        return x0
+    return torch.where(condition.hole > 0, x0, condition.expected)
 
 
 class EDMDenoiser(nn.Module):
-    """Karras et al. 2022 (arXiv 2206.00364), table 1, column "ours": D = c_skip x + c_out F(c_in x, c_noise)."""
+    """Karras et al. 2022 (arXiv 2206.00364), table 1, column "ours": D = c_skip x + c_out F(c_in x, c_noise).
+
+    In a hole with known surroundings the same holds for the difference to the first guess m:
+    D = m + c_skip (x - m) + c_out F. A network that knows nothing returns the guess where noise hides the image.
+    """
 
     kind = "edm"
 
@@ -47,7 +60,8 @@ class EDMDenoiser(nn.Module):
         s, d = _column(sigma), self.sigma_data
         norm = (s**2 + d**2).sqrt()
         f = self.network(x / norm, sigma / norm.flatten(), network_time(sigma), condition)
-        return x * (d**2 / norm**2) + f * (s * d / norm)
+        mean = 0.0 if condition.expected is None else condition.expected
+        return _keep_known(mean + (x - mean) * (d**2 / norm**2) + f * (s * d / norm), condition)
 
     def loss(
         self,
@@ -55,17 +69,12 @@ class EDMDenoiser(nn.Module):
         sigma: torch.Tensor,
         noise: torch.Tensor,
         condition: EncodedCondition,
-        counts: torch.Tensor,
     ) -> torch.Tensor:
-        """Per-sample weighted squared error (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2.
-
-        Args:
-            counts: x0's shape, how much the error of each voxel counts.
-        """
+        """Weighted squared error over the unknown voxels (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2."""
         s, d = _column(sigma), self.sigma_data
         weight = (sigma**2 + d**2) / (sigma * d) ** 2
         error = self(x0 + s * noise, sigma, condition) - x0
-        return weight * _mean_where(error.square(), counts)
+        return weight * _mean_in_hole(error.square(), condition)
 
 
 class CosineEpsilonDenoiser(nn.Module):
@@ -101,7 +110,7 @@ class CosineEpsilonDenoiser(nn.Module):
         return self.network(x / _column(norm), sigma / norm, self.step_of(sigma), condition)
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
-        return x - _column(sigma) * self.predict_noise(x, sigma, condition)
+        return _keep_known(x - _column(sigma) * self.predict_noise(x, sigma, condition), condition)
 
     def loss(
         self,
@@ -109,11 +118,10 @@ class CosineEpsilonDenoiser(nn.Module):
         sigma: torch.Tensor,
         noise: torch.Tensor,
         condition: EncodedCondition,
-        counts: torch.Tensor,
     ) -> torch.Tensor:
-        """Per-sample L1 between noise and its estimate (B,), the paper's loss; ``counts`` as for EDM."""
+        """Per-sample L1 between noise and its estimate over the unknown voxels (B,), the paper's loss."""
         estimate = self.predict_noise(x0 + _column(sigma) * noise, sigma, condition)
-        return _mean_where((estimate - noise).abs(), counts)
+        return _mean_in_hole((estimate - noise).abs(), condition)
 
 
 DENOISERS: dict[str, type[EDMDenoiser] | type[CosineEpsilonDenoiser]] = {

@@ -50,6 +50,8 @@ class PriorUNet(nn.Module):
     The seven detail bands of the Haar transform enter twice: as they are, and divided by the noise and squashed. At
     the noise of real scans, a fiftieth of the image's range, the second copy is what lets a small network see the
     noise at all.
+
+    There are two heads on one body: one for whole images, one that corrects the first guess in a hole.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
@@ -60,7 +62,7 @@ class PriorUNet(nn.Module):
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
             in_channels=15 + CONDITION_CHANNELS,
-            out_channels=8,
+            out_channels=16,
             channels=tuple(self.config.channels),
             attention_levels=tuple(self.config.attention),
             num_res_blocks=self.config.blocks,
@@ -77,4 +79,7 @@ class PriorUNet(nn.Module):
         channels = torch.cat([bands, squashed, condition.channels.to(x.dtype)], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
         channels = channels.contiguous(memory_format=torch.channels_last_3d)
-        return haar_inverse(self.unet(channels, time, class_labels=condition.region).to(x.dtype))
+        heads = self.unet(channels, time, class_labels=condition.region).to(x.dtype)
+        if condition.hole is None:
+            return haar_inverse(heads[:, :8])
+        return haar_inverse(torch.where(condition.has_hole()[:, None, None, None, None], heads[:, 8:], heads[:, :8]))

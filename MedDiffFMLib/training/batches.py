@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,33 +36,25 @@ class TrainingWindows(Dataset):
         return draw_window(case, self.config, rng)
 
 
-Batch = tuple[torch.Tensor, EncodedCondition, torch.Tensor, torch.Tensor]
+class Batch(NamedTuple):
+    """What one training step is given.
+
+    Attributes:
+        x0: (B, 1, S, S, S) in the network's range.
+        condition: encoded, with ``expected`` and ``hole``.
+        purposes: what each sample is for.
+    """
+
+    x0: torch.Tensor
+    condition: EncodedCondition
+    purposes: tuple[str, ...]
 
 
 def collate(samples: list[dict[str, Any]]) -> Batch:
-    """Samples -> a batch.
-
-    Returns:
-        x0 (B, 1, S, S, S) in the network's range; the encoded conditions; how much the error of each voxel counts, of
-        x0's shape; (B,) bool, which samples have a hole.
-    """
+    """Samples -> a batch."""
     voxels = torch.from_numpy(np.stack([to_network(s["voxels"]) for s in samples]))[:, None]
-    counts = torch.ones_like(voxels)
-    for n, sample in enumerate(samples):
-        if sample["hole"] is not None:
-            counts[n, 0] = hole_weight(torch.from_numpy(sample["hole"]))
-    holed = torch.tensor([s["hole"] is not None for s in samples])
-    return voxels, stack([sample_condition(s).encode(s["voxels"].shape) for s in samples]), counts, holed
-
-
-def hole_weight(hole: torch.Tensor) -> torch.Tensor:
-    """How much each voxel counts, mean 1: the hole as a whole three quarters, the known voxels the rest.
-
-    The known voxels are put back afterwards; they count because copying them is the first thing to learn about a hole.
-    """
-    inside = hole.float()
-    share = inside.mean().clamp(min=1e-6)
-    return 0.75 * inside / share + 0.25 * (1 - inside) / (1 - share).clamp(min=1e-6)
+    condition = stack([sample_condition(s).encode(s["voxels"].shape) for s in samples], holes=True)
+    return Batch(voxels, condition, tuple(s["purpose"] for s in samples))
 
 
 def sample_condition(sample: dict[str, Any]) -> Condition:

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+LATTICE_SHARE = 0.25
+
 
 def random_hole(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """Blobs as a user paints them, or a lattice of cubes as the anomaly map uses; bool (D, H, W), never empty."""
+    return random_lattice(shape, rng) if rng.random() < LATTICE_SHARE else random_blobs(shape, rng)
+
+
+def random_lattice(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """Cubes of a sixteenth to a quarter of the window's edge, with as much or half as much between them."""
+    edge = int(rng.integers(max(min(shape) // 16, 1), max(min(shape) // 4, 2) + 1))
+    gap = edge if rng.random() < 0.7 else max(edge // 2, 1)
+    lines = [(np.arange(n) + int(rng.integers(edge + gap))) % (edge + gap) < edge for n in shape]
+    return lines[0][:, None, None] & lines[1][None, :, None] & lines[2][None, None, :]
+
+
+def random_blobs(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
     """One to three ellipsoids or boxes of 6 to 60 % of the window's edge; bool (D, H, W), never empty."""
     axes = np.meshgrid(*(np.linspace(0, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
     hole = np.zeros(shape, dtype=bool)

@@ -2,58 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as functional
 
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Which noise the network learns to remove.
+    """Which noise the network learns to remove, by the purpose of the window.
 
     Attributes:
-        log_mean, log_std: normal distribution of log sigma (EDM's P_mean, P_std), sigma in units of 1000 HU.
-        fine_share: share of samples whose sigma is drawn log-uniformly from ``fine_range`` instead: the noise levels
-            of real scans, which the normal distribution visits rarely.
-        fine_range: 5 to 150 HU.
-        ct_texture_share: share of those fine samples whose noise has the texture of reconstructed CT instead of
-            white noise. Scanner noise is what ``denoise`` meets; white noise alone would leave its blotches in place.
-        hole_log_mean, hole_log_std: the same as log_mean and log_std for samples with a hole: what belongs into a hole
-            is decided at high noise.
+        log_mean, log_std: "generate": normal distribution of log sigma (EDM's P_mean, P_std), sigma in units of
+            1000 HU.
+        fill_log_mean, fill_log_std: the same for "fill": what belongs into a hole is decided at high noise.
+        denoise_range: "denoise": sigma log-uniform from 4 to 120 HU, the noise of real scans.
+        ct_texture_share: share of the "denoise" windows whose noise has the texture of reconstructed CT instead of
+            white noise. White noise alone would leave a scan's blotches in place.
     """
 
-    log_mean: float = -1.3
-    log_std: float = 1.5
-    fine_share: float = 0.4
-    fine_range: tuple[float, float] = (0.005, 0.15)
-    ct_texture_share: float = 0.7
-    hole_log_mean: float = 0.3
-    hole_log_std: float = 1.2
+    log_mean: float = -0.8
+    log_std: float = 1.6
+    fill_log_mean: float = 0.7
+    fill_log_std: float = 1.1
+    denoise_range: tuple[float, float] = (0.004, 0.12)
+    ct_texture_share: float = 0.8
 
 
 def draw_noise(
-    shape: tuple[int, int, int, int, int], config: NoiseConfig, generator: torch.Generator
+    shape: tuple[int, int, int, int], purpose: str, config: NoiseConfig, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise level (B,) and unit-variance noise (B, 1, D, H, W) for one batch, on the CPU."""
-    count = shape[0]
-    sigma = (config.log_mean + config.log_std * torch.randn(count, generator=generator)).exp()
-    low, high = (torch.tensor(edge).log() for edge in config.fine_range)
-    fine = (low + (high - low) * torch.rand(count, generator=generator)).exp()
-    is_fine = torch.rand(count, generator=generator) < config.fine_share
-    textured = is_fine & (torch.rand(count, generator=generator) < config.ct_texture_share)
-    sigma = torch.where(is_fine, fine, sigma).clamp(0.002, 80.0)
+    """Noise level () and unit-variance noise (1, D, H, W) for one window, on the CPU."""
+    if purpose == "denoise":
+        low, high = (torch.tensor(edge).log() for edge in config.denoise_range)
+        sigma = (low + (high - low) * torch.rand((), generator=generator)).exp()
+    else:
+        fill = purpose == "fill"
+        mean, std = (config.fill_log_mean, config.fill_log_std) if fill else (config.log_mean, config.log_std)
+        sigma = (mean + std * torch.randn((), generator=generator)).exp()
     noise = torch.randn(shape, generator=generator)
-    for n in torch.nonzero(textured).flatten().tolist():
-        noise[n, 0] = ct_texture(noise[n, 0], generator)
-    return sigma, noise
-
-
-def draw_hole_noise(
-    shape: tuple[int, int, int, int], config: NoiseConfig, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise level () and white noise (1, D, H, W) for one sample with a hole."""
-    sigma = (config.hole_log_mean + config.hole_log_std * torch.randn((), generator=generator)).exp()
-    return sigma.clamp(0.002, 80.0), torch.randn(shape, generator=generator)
+    if purpose == "denoise" and torch.rand((), generator=generator) < config.ct_texture_share:
+        noise = ct_texture(noise[0], generator)[None]
+    return sigma.clamp(0.002, 80.0), noise
 
 
 def balance(sigma: torch.Tensor, holed: torch.Tensor) -> torch.Tensor:
@@ -64,24 +55,36 @@ def balance(sigma: torch.Tensor, holed: torch.Tensor) -> torch.Tensor:
     a hole count more, since few of their voxels are judged.
     """
     typical = 0.07 + 0.33 / (1 + sigma / 0.05)
-    return 0.2 / typical * torch.where(holed, 2.5, 1.0)
+    return 0.2 / typical * torch.where(holed, 3.5, 1.0)
 
 
 def ct_texture(white: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """White noise (D, H, W) -> noise with the in-plane spectrum of filtered back-projection, unit variance.
+    """White noise (D, H, W) -> noise as of filtered back-projection, unit variance.
 
-    The spectrum is a ramp (no noise at zero frequency) times a Gaussian roll-off with a random cut-off for the
-    reconstruction kernel and the interpolation; neighbouring slices are independent half of
-    the time, else correlated by a random amount.
+    In plane the spectrum is a ramp (no noise at zero frequency) times a Gaussian roll-off with a random cut-off for
+    the reconstruction kernel and the interpolation, half of the time with a preferred direction, as behind shoulders
+    or hips. Neighbouring slices are independent half of the time, else correlated by a random amount. Half of the
+    time the noise is stronger in some places than in others.
     """
     depth, height, width = white.shape
-    cutoff = 0.12 + 0.38 * torch.rand(1, generator=generator).item()
-    axial = 0.1 + 0.7 * torch.rand(1, generator=generator).item()
-    if torch.rand(1, generator=generator).item() < 0.5:
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand(1, generator=generator).item()
+
+    cutoff, axial = uniform(0.12, 0.5), uniform(0.1, 0.8)
+    if uniform(0, 1) < 0.5:
         axial = 1e3
-    radius = (torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.rfftfreq(width)[None] ** 2).sqrt()
+    y, x = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    radius = (y**2 + x**2).sqrt()
     plane = radius.sqrt() * torch.exp(-0.5 * (radius / cutoff) ** 2)
+    if uniform(0, 1) < 0.5:
+        turned = torch.atan2(y, x) - uniform(0, math.pi)
+        plane = plane * torch.exp(uniform(0, 1.2) * torch.cos(2 * turned))
     along = torch.exp(-0.5 * (torch.fft.fftfreq(depth) / axial) ** 2)
     spectrum = torch.fft.rfftn(white) * plane[None] * along[:, None, None]
     textured = torch.fft.irfftn(spectrum, s=(depth, height, width))
+    if uniform(0, 1) < 0.5:
+        coarse = torch.randn((1, 1, 3, 3, 3), generator=generator) * uniform(0, 0.4)
+        strength = functional.interpolate(coarse, size=(depth, height, width), mode="trilinear", align_corners=True)
+        textured = textured * strength[0, 0].exp()
     return textured / textured.std()

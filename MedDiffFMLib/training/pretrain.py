@@ -19,7 +19,7 @@ from ..networks.unet import NetworkConfig
 from .batches import Batch, TrainingWindows, collate
 from .cache import Case, open_cases
 from .loop import LoopConfig, TrainingLoop
-from .noise import NoiseConfig, balance, draw_hole_noise, draw_noise
+from .noise import NoiseConfig, balance, draw_noise
 from .windows import WindowConfig
 
 VALIDATION_SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
@@ -192,11 +192,13 @@ class _LossModule(nn.Module):
         noise: torch.Tensor,
         region: torch.Tensor,
         channels: torch.Tensor,
-        counts: torch.Tensor,
+        expected: torch.Tensor,
+        hole: torch.Tensor,
         balance: torch.Tensor,
     ) -> torch.Tensor:
+        condition = EncodedCondition(region, channels, expected, hole)
         with torch.autocast(x0.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            losses = self.denoiser.loss(x0, sigma, noise, EncodedCondition(region, channels), counts)  # type: ignore[operator]
+            losses = self.denoiser.loss(x0, sigma, noise, condition)  # type: ignore[operator]
         return (losses * balance).mean()
 
 
@@ -240,31 +242,22 @@ class Batches:
     def loss(self, module: nn.Module, step: int) -> torch.Tensor:
         """Mean loss of this process' share of global step ``step``."""
         waited = time.perf_counter()
-        x0, condition, counts, holed = next(self._iterator)
+        x0, condition, purposes = next(self._iterator)
         if self._loop is not None:
             self._loop.data_wait += time.perf_counter() - waited
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        share, rank = len(x0), self.fabric.global_rank
-        shape = (self.config.batch, *x0.shape[1:])
-        sigma, noise = draw_noise(shape, self.config.noise, generator)  # type: ignore[arg-type]
-        sigma, noise = sigma[rank * share : (rank + 1) * share], noise[rank * share : (rank + 1) * share]
-        for n in torch.nonzero(holed).flatten().tolist():
-            # Its own generator: whether a sample has a hole must not change the noise of the others.
-            own = torch.Generator().manual_seed(
-                (self.config.seed * 1_000_003 + step) * self.config.batch + rank * share + n
-            )
-            sigma[n], noise[n] = draw_hole_noise(x0.shape[1:], self.config.noise, own)  # type: ignore[arg-type]
-        device = self.fabric.device
-        condition = condition.to(device)
-        return module(
-            x0.to(device),
-            sigma.to(device),
-            noise.to(device),
-            condition.region,
-            condition.channels,
-            counts.to(device),
-            balance(sigma, holed).to(device),
-        )
+        levels, noises = [], []
+        for n, purpose in enumerate(purposes):
+            # A generator for each sample of the global batch: its noise is the same however the batch is divided.
+            sample = (self.config.seed * 1_000_003 + step) * self.config.batch + self.fabric.global_rank * len(x0) + n
+            generator = torch.Generator().manual_seed(sample)
+            level, noise = draw_noise(x0.shape[1:], purpose, self.config.noise, generator)  # type: ignore[arg-type]
+            levels.append(level)
+            noises.append(noise)
+        sigma = torch.stack(levels)
+        weights = balance(sigma, condition.has_hole())
+        parts = (condition.region, condition.channels, condition.expected, condition.hole)
+        inputs = (x0, sigma, torch.stack(noises), *parts, weights)
+        return module(*(cast(torch.Tensor, part).to(self.fabric.device) for part in inputs))
 
 
 class Validation:
@@ -279,7 +272,8 @@ class Validation:
 
     @staticmethod
     def _batches(cases: list[Case], config: PretrainConfig, holes: float) -> list[Batch]:
-        windows = TrainingWindows(cases, replace(config.windows, context_share=holes), 12345, 0, VALIDATION_WINDOWS)
+        alike = replace(config.windows, fill_share=holes, denoise_share=0.0)
+        windows = TrainingWindows(cases, alike, 12345, 0, VALIDATION_WINDOWS)
         return [collate([windows[n] for n in range(first, first + 4)]) for first in range(0, VALIDATION_WINDOWS, 4)]
 
     @torch.no_grad()
@@ -294,12 +288,14 @@ def _error(denoiser: nn.Module, batches: list[Batch], sigma: float) -> float:
     device = next(denoiser.parameters()).device
     generator = torch.Generator().manual_seed(7)
     squared, count = 0.0, 0.0
-    for x0, condition, counts, _ in batches:
+    for x0, condition, _ in batches:
         x = (x0 + sigma * torch.randn(x0.shape, generator=generator)).to(device)
         level = torch.full((len(x0),), sigma, device=device)
         with torch.autocast(device.type, torch.bfloat16):
             error = denoiser(x, level, condition.to(device)).float().cpu() - x0
-        judged = (x0 > -0.5) & (counts >= 1)  # everything, or the hole
+        judged = x0 > -0.5
+        if condition.hole is not None:
+            judged &= condition.hole > 0
         squared += float(error.square()[judged].sum())
         count += float(judged.sum())
     return round(1000 * (squared / max(count, 1.0)) ** 0.5, 2)

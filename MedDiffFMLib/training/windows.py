@@ -1,8 +1,11 @@
 """Training windows: multi-level integrated sampling from prepared cases (arXiv 2410.15432, 1.2).
 
-A window is a 64^3 view of a box of the body, one third each: the whole body box, a box of double size, a native box.
-Half of the native boxes are cut from the scanner's own grid without any resampling, so that the prior also knows
-anisotropic voxels and unsmoothed texture. Voxel size and position are part of the condition.
+A window is a 64^3 view of a box of the body: the whole body box, a box of double size, or a native box. Half of the
+native boxes are cut from the scanner's own grid without any resampling, so that the prior also knows anisotropic
+voxels and unsmoothed texture. Voxel size and position are part of the condition.
+
+Each window serves one purpose, which decides about levels and noise: "generate" learns whole images at any noise,
+"fill" the content of holes with known surroundings, "denoise" to remove scanner noise on voxels like a scanner's.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from .cache import Case
 from .holes import random_hole
 
 LEVELS = ("whole", "double", "native")
+PURPOSES = ("generate", "fill", "denoise")
+FILL_LEVELS = {"whole": 1, "double": 3, "native": 6}
+"""How often each level shows a hole: small holes in fine voxels are what tasks fill most."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,9 @@ class WindowConfig:
         zoom: largest factor by which the spacing is varied, both ways.
         acquisition_share: share of native boxes that keep the scanner's own voxels.
         drop_region, drop_position, drop_anatomy: probability of hiding that condition.
-        context_share: share of windows with a hole, around which the network is given the known voxels.
-        levels: which of "whole", "double", "native" are drawn, equally often.
+        fill_share: share of windows with a hole, around which the network is given the known voxels.
+        denoise_share: share of windows for learning to remove scanner noise; always near the scanner's own voxels.
+        levels: which of "whole", "double", "native" are drawn, equally often where there is no hole.
     """
 
     size: int = 64
@@ -40,7 +47,8 @@ class WindowConfig:
     drop_region: float = 0.15
     drop_position: float = 0.15
     drop_anatomy: float = 0.5
-    context_share: float = 0.4
+    fill_share: float = 0.4
+    denoise_share: float = 0.3
     levels: tuple[str, ...] = LEVELS
 
 
@@ -79,23 +87,46 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
     Returns:
         dict with ``voxels`` (size, size, size) float32 HU, ``spacing`` (3,) mm, ``coordinates`` (3, size) in the body
         box, ``region`` class index, ``anatomy`` (size, size, size) uint8 or None, ``hole`` bool of that shape or None,
-        ``level``. Order (k, j, i).
+        ``level``, ``purpose``. Order (k, j, i).
     """
+    shares = (1 - config.fill_share - config.denoise_share, config.fill_share, config.denoise_share)
+    purpose = str(rng.choice(PURPOSES, p=shares))
     for _ in range(20):
-        level = str(rng.choice(config.levels))
-        window = _acquisition_window if level == "native" and rng.random() < config.acquisition_share else _box_window
-        sample = window(case, config, level, rng)
+        level = "native" if purpose == "denoise" else str(rng.choice(config.levels, p=_level_shares(config, purpose)))
+        own = level == "native" and (purpose == "denoise" or rng.random() < config.acquisition_share)
+        if own:
+            step = _scanner_step(case, rng) if purpose == "denoise" else np.ones(3)
+            sample = _acquisition_window(case, config, step, rng)
+        else:
+            sample = _box_window(case, config, level, rng)
         # Windows of pure air or table teach nothing; one in twenty draws may still be poor.
         if (sample["voxels"] > -500).mean() > 0.1:
             break
-    sample["level"] = level
+    sample["level"], sample["purpose"] = level, purpose
     sample["region"] = case.region_of(sample["coordinates"]) if rng.random() >= config.drop_region else None
     if rng.random() < config.drop_position:
         sample["coordinates"] = None
     if rng.random() < config.drop_anatomy:
         sample["anatomy"] = None
-    sample["hole"] = random_hole(sample["voxels"].shape, rng) if rng.random() < config.context_share else None
+    sample["hole"] = random_hole(sample["voxels"].shape, rng) if purpose == "fill" else None
     return sample
+
+
+def _level_shares(config: WindowConfig, purpose: str) -> np.ndarray:
+    """Probability of each of the configured levels."""
+    weights = np.array([FILL_LEVELS[level] if purpose == "fill" else 1.0 for level in config.levels], dtype=float)
+    return weights / weights.sum()
+
+
+def _scanner_step(case: Case, rng: np.random.Generator) -> np.ndarray:
+    """Voxel edges (k, j, i) over the case's own, so that few scans show many scanners: finer or wider pixels half of
+    the time, and slices that are thicker where the case's own are thin."""
+    step = np.ones(3)
+    if rng.random() < 0.5:
+        step[1:] = np.exp(rng.uniform(np.log(0.65), np.log(1.6)))
+    if case.levels[0].spacing[0] <= 3 and rng.random() < 0.5:
+        step[0] = rng.uniform(1, 6 / case.levels[0].spacing[0])
+    return step
 
 
 def _box_window(case: Case, config: WindowConfig, level: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -130,17 +161,28 @@ def _box_window(case: Case, config: WindowConfig, level: str, rng: np.random.Gen
     }
 
 
-def _acquisition_window(case: Case, config: WindowConfig, level: str, rng: np.random.Generator) -> dict[str, Any]:
-    """A crop of the scanner's own grid; axes shorter than the window are continued by reflection."""
+def _acquisition_window(case: Case, config: WindowConfig, step: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """A crop of the scanner's own grid, or of one with ``step`` times its voxel edges (k, j, i).
+
+    Axes shorter than the window are continued by reflection.
+    """
     source = case.levels[0]
-    shape = np.array(source.voxels.shape)
-    low, high = ((edge - source.origin) / source.spacing for edge in case.body_box)
+    shape = np.maximum(np.floor((np.array(source.voxels.shape) - 1) / step + 1e-6).astype(int) + 1, 1)
+    spacing = source.spacing * step
+    low, high = ((edge - source.origin) / spacing for edge in case.body_box)
     first = np.clip(low + (high - low - config.size) * rng.uniform(0, 1, 3), 0, np.maximum(shape - config.size, 0))
     index = [reflected_range(int(first[a]), config.size, int(shape[a])) for a in range(3)]
-    coordinates = np.stack([case.normalised(source.origin[a] + index[a] * source.spacing[a], a) for a in range(3)])
+    coordinates = np.stack([case.normalised(source.origin[a] + index[a] * spacing[a], a) for a in range(3)])
+    nearest = [np.minimum(np.rint(index[a] * step[a]).astype(int), source.voxels.shape[a] - 1) for a in range(3)]
+    if (step == 1).all():
+        voxels = np.asarray(source.voxels[np.ix_(*index)], dtype=np.float32)
+    else:
+        start, count = [int(line.min()) for line in index], [int(np.ptp(line)) + 1 for line in index]
+        box = resample_box(source.voxels, np.array(start) * step, step, (count[0], count[1], count[2]))
+        voxels = box[np.ix_(*(line - s for line, s in zip(index, start, strict=True)))]
     return {
-        "voxels": np.asarray(source.voxels[np.ix_(*index)], dtype=np.float32),
-        "spacing": source.spacing.copy(),
+        "voxels": voxels,
+        "spacing": spacing,
         "coordinates": coordinates,
-        "anatomy": None if source.anatomy is None else np.asarray(source.anatomy[np.ix_(*index)]),
+        "anatomy": None if source.anatomy is None else np.asarray(source.anatomy[np.ix_(*nearest)]),
     }
