@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import ModelError, OutputError
 
 LossFunction = Callable[[nn.Module, int], torch.Tensor]
 
@@ -86,6 +86,35 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
+class Observer:
+    """What a run adds to the loop: it hears of every step, keeps state in the checkpoint, and may end the training.
+
+    Every process calls it.
+    """
+
+    def stepped(self, row: dict[str, float]) -> None:
+        """After each step, with the row of ``losses.csv``."""
+
+    def validated(self, step: int, figures: dict[str, float], module: nn.Module) -> bool:
+        """After each validation of the EMA module; True ends the training after this step."""
+        return False
+
+    def wants_stop(self) -> bool:
+        """Asked after each step; True ends the training as SIGTERM does."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Numbers, texts and tensors that the checkpoint keeps."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def culprits(self, step: int) -> str:
+        """The cases of a step's batch, for the message about a loss that is not finite."""
+        return ""
+
+
 class TrainingLoop:
     """Runs ``loss_of(module, step)`` to the end.
 
@@ -95,6 +124,7 @@ class TrainingLoop:
         validate: module -> dict of figures, called on the EMA weights.
         folder: receives ``last.pt``, ``losses.csv``, ``validation.csv``.
         fabric: Lightning Fabric with device, precision and strategy chosen; already launched.
+        observer: hears of the steps and may end the training.
     """
 
     def __init__(
@@ -105,9 +135,11 @@ class TrainingLoop:
         config: LoopConfig,
         folder: Path,
         fabric: Any,
+        observer: Observer | None = None,
     ) -> None:
         self.config, self.folder, self.fabric = config, Path(folder), fabric
         self.loss_of, self.validate = loss_of, validate
+        self.observer = observer or Observer()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ema = Ema(module.to(fabric.device), config.ema)
         optimizer = torch.optim.AdamW(
@@ -131,6 +163,7 @@ class TrainingLoop:
             ModelError: it is damaged, or of another network.
         """
         if not self.checkpoint.exists():
+            self._truncate_logs()  # of a run that was killed before its first checkpoint
             return False
         try:
             state = torch.load(self.checkpoint, map_location=self.fabric.device, weights_only=True)
@@ -138,6 +171,7 @@ class TrainingLoop:
             load_plain(self.ema.module, state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
+            self.observer.restore(state.get("observer", {}))
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
@@ -148,29 +182,42 @@ class TrainingLoop:
         return True
 
     def save(self) -> None:
-        """Write ``last.pt``; only the first process does."""
-        if self.fabric.global_rank == 0:
-            save_atomically(
-                {
-                    "module": self.plain.state_dict(),
-                    "ema": self.ema.module.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "step": self.step,
-                },
-                self.checkpoint,
-            )
+        """Write ``last.pt``; only the first process does.
+
+        Raises:
+            OutputError: it cannot be written; the one before is intact.
+        """
+        if self.fabric.global_rank:
+            return
+        state = {
+            "module": self.plain.state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "observer": self.observer.state(),
+        }
+        try:
+            save_atomically(state, self.checkpoint)
+        except (OSError, RuntimeError) as error:  # torch's archive writer raises one on top of the other
+            self.checkpoint.with_name(self.checkpoint.name + ".partial").unlink(missing_ok=True)
+            raise self._unwritable(self.checkpoint.name, error) from error
 
     def run(self) -> nn.Module:
-        """Train to the last step; returns the EMA module. SIGTERM and SIGINT save and stop."""
+        """Train to the last step; returns the EMA module. SIGTERM and SIGINT save and stop.
+
+        A validation comes before the checkpoint of its step, so a run that was killed in between repeats both.
+        """
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while self.step < self.config.steps and not self._stop:
+            ending = False
+            while self.step < self.config.steps and not ending:
                 self._one_step()
+                ending = self._any_process_stops()
                 last = self.step == self.config.steps
-                if self.step % self.config.checkpoint_every == 0 or last or self._stop:
-                    self.save()
                 if self.validate is not None and (self.step % self.config.validate_every == 0 or last):
-                    self._log("validation.csv", {"step": self.step, **self.validate(self.ema.module)})
+                    ending |= self._validate(self.validate)
+                if self.step % self.config.checkpoint_every == 0 or last or ending:
+                    self.save()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -195,24 +242,54 @@ class TrainingLoop:
         row = {"step": self.step, "loss": loss.item(), "gradient_norm": float(norm), "seconds": round(seconds, 3)}
         self._log("losses.csv", {**row, "data_wait": round(self.data_wait, 3)})
         self.data_wait = 0.0
+        self.observer.stepped(row)
+
+    def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> bool:
+        """Log a validation; True where the observer ends the training. All processes go by the first one's figures."""
+        figures = self.fabric.broadcast(validate(self.ema.module))
+        self._log("validation.csv", {"step": self.step, **figures})
+        return self.observer.validated(self.step, figures, self.ema.module)
+
+    def _any_process_stops(self) -> bool:
+        """Whether any process was asked to stop: one that left alone would keep the others waiting."""
+        stop = self._stop or self.observer.wants_stop()
+        if self.fabric.world_size == 1:
+            return stop
+        wish = torch.tensor(float(stop), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(wish, reduce_op="max") > 0)
 
     def _check_finite(self, what: str, value: torch.Tensor) -> None:
         """Stop before a value that is not finite reaches the weights."""
         if torch.isfinite(value):
             return
         kept = f"The last good checkpoint is kept in {self.checkpoint}" if self.checkpoint.exists() else "Start again"
-        raise ModelError(f"The {what} is not finite at step {self.step + 1}.", f"{kept}; use a smaller learning rate.")
+        cases = self.observer.culprits(self.step)
+        where = f"step {self.step + 1} ({cases})" if cases else f"step {self.step + 1}"
+        raise ModelError(f"The {what} is not finite at {where}.", f"{kept}; use a smaller learning rate.")
+
+    def _unwritable(self, name: str, error: Exception) -> OutputError:
+        """The error for a file of the run that cannot be written."""
+        system = error if isinstance(error, OSError) else error.__context__
+        reason = getattr(system, "strerror", None) or str(error).splitlines()[0]
+        kept = f"{self.checkpoint.name} is intact" if self.checkpoint.exists() else "there was no checkpoint yet"
+        return OutputError(
+            f"{name} of step {self.step} cannot be written to {self.folder}: {reason}.",
+            f"Free some space and give the same command again; {kept}.",
+        )
 
     def _log(self, name: str, row: dict[str, float]) -> None:
         if self.fabric.global_rank:
             return
         path = self.folder / name
         new = not path.exists()
-        with open(path, "a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        try:
+            with open(path, "a", newline="") as stream:
+                writer = csv.DictWriter(stream, fieldnames=list(row))
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
         if name == "validation.csv":
             print(json.dumps(row), flush=True)
 
@@ -220,10 +297,17 @@ class TrainingLoop:
         """Drop rows written after the checkpoint, so that a resumed run logs each step once."""
         for name in ("losses.csv", "validation.csv"):
             path = self.folder / name
-            if path.exists() and self.fabric.global_rank == 0:
-                head, *rows = path.read_text().splitlines()
-                kept = [row for row in rows if int(row.split(",")[0]) <= self.step]
-                path.write_text("\n".join([head, *kept]) + "\n")
+            if not path.exists() or self.fabric.global_rank:
+                continue
+            head, *rows = path.read_text().splitlines() or [""]
+            whole = [row for row in rows if row.count(",") == head.count(",")]
+            kept = [row for row in whole if int(row.split(",")[0]) <= self.step]
+            if not kept:
+                path.unlink()
+                continue
+            temporary = path.with_name(f"{name}.partial")
+            temporary.write_text("\n".join([head, *kept]) + "\n")
+            os.replace(temporary, path)
 
     def _request_stop(self, number: int, frame: Any) -> None:
         self._stop = True

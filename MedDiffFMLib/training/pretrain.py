@@ -81,7 +81,7 @@ def pretrain(
     """
     folder = Path(folder)
     check_same_run(folder, config)
-    fabric = _launch(accelerator, devices, nodes)
+    fabric = launch(accelerator, devices, nodes)
     cases = open_cases(cache, "training")
     if not cases:
         raise InputError(f"{cache} holds no training cases.", "Run `meddifffm prepare` with a datalist first.")
@@ -142,7 +142,7 @@ def _agree(before: Any, now: Any) -> bool:
     return bool(before == now)
 
 
-def _launch(accelerator: str, devices: int | str, nodes: int) -> Any:
+def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
     """Fabric with its processes started."""
     from lightning.fabric import Fabric
 
