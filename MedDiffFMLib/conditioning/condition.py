@@ -1,7 +1,8 @@
-"""What the network is told besides the noisy image: region, anatomy, position, scale, known voxels.
+"""What the network is told besides the noisy image: region, anatomy, position, scale, known voxels, control.
 
 Each but the scale may be absent. Known voxels are those around a hole that is to be filled: the noisy image hides
-them at high noise, just when the network decides what belongs into the hole.
+them at high noise, just when the network decides what belongs into the hole. The control is what a ControlNet is
+steered by; the prior does not look at it.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ class EncodedCondition:
             has known voxels.
         hole: (B, 1, D, H, W), 1 where a voxel is unknown, all of them in samples without known voxels; None together
             with ``expected``.
+        control: (B, C, D, H, W) channels for a ControlNet; None where there is none.
     """
 
     region: torch.Tensor
     channels: torch.Tensor
     expected: torch.Tensor | None = None
     hole: torch.Tensor | None = None
+    control: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> EncodedCondition:
         """Copy on a device."""
-        parts = (self.region, self.channels, self.expected, self.hole)
+        parts = (self.region, self.channels, self.expected, self.hole, self.control)
         return EncodedCondition(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
     def has_hole(self) -> torch.Tensor:
@@ -62,6 +65,7 @@ class Condition:
         known: (D, H, W) image in the network's range, known outside ``hole`` and a first guess inside; None if there
             is no hole to fill.
         hole: (D, H, W) float, 1 where the image is to be filled.
+        control: (C, D, H, W) channels for a ControlNet, None if there is none.
     """
 
     spacing: tuple[float, float, float]
@@ -70,20 +74,21 @@ class Condition:
     anatomy: torch.Tensor | None = None
     known: torch.Tensor | None = None
     hole: torch.Tensor | None = None
+    control: torch.Tensor | None = None
 
     def window(self, box: tuple[slice, slice, slice]) -> Condition:
         """The condition of a sub-box given by slices (k, j, i)."""
         coordinates = self.coordinates
         if coordinates is not None:
             coordinates = tuple(c[s] for c, s in zip(coordinates, box, strict=True))  # type: ignore[assignment]
-        return replace(self, coordinates=coordinates).with_images(lambda image: image[box])
+        last_axes = (Ellipsis, *box)
+        return replace(self, coordinates=coordinates).with_images(lambda image: image[last_axes])
 
     def with_images(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Condition:
-        """The same with ``change`` done to each part that has the shape of the box."""
-        anatomy, known, hole = (
-            None if part is None else change(part) for part in (self.anatomy, self.known, self.hole)
-        )
-        return replace(self, anatomy=anatomy, known=known, hole=hole)
+        """The same with ``change`` done to each part whose last three axes are those of the box."""
+        parts = (self.anatomy, self.known, self.hole, self.control)
+        anatomy, known, hole, control = (None if part is None else change(part) for part in parts)
+        return replace(self, anatomy=anatomy, known=known, hole=hole, control=control)
 
     def filling(self, known: torch.Tensor, hole: torch.Tensor) -> Condition:
         """The same box with a hole to fill; both (D, H, W). What ``known`` holds inside the hole is not looked at."""
@@ -110,24 +115,27 @@ class Condition:
         if self.anatomy is not None:
             channels[POSITION_CHANNELS + 3 : -CONTEXT_CHANNELS] = encode_anatomy(self.anatomy.to(device))
         region = torch.tensor([self.region], device=device)
+        control = None if self.control is None else self.control[None].to(device)
         if self.known is None or self.hole is None:
-            return EncodedCondition(region, channels[None])
+            return EncodedCondition(region, channels[None], control=control)
         known, hole = self.known.to(device), self.hole.to(device)
         channels[-CONTEXT_CHANNELS:] = encode_context(known, hole)
-        return EncodedCondition(region, channels[None], known[None, None], hole[None, None])
+        return EncodedCondition(region, channels[None], known[None, None], hole[None, None], control)
 
 
 def stack(conditions: list[EncodedCondition], holes: bool = False) -> EncodedCondition:
-    """A batch of encoded conditions of equal window shape.
+    """A batch of encoded conditions of equal window shape; all of them have a control, or none.
 
     Args:
         holes: give ``expected`` and ``hole`` also where no sample has known voxels.
     """
     region = torch.cat([c.region for c in conditions])
     channels = torch.cat([c.channels for c in conditions])
+    given = [c.control for c in conditions if c.control is not None]
+    control = torch.cat(given) if given else None
     if not holes and all(c.hole is None for c in conditions):
-        return EncodedCondition(region, channels)
+        return EncodedCondition(region, channels, control=control)
     shape = (1, 1, *(2 * n for n in channels.shape[2:]))
     expected = [channels.new_zeros(shape) if c.expected is None else c.expected for c in conditions]
     hole = [channels.new_ones(shape) if c.hole is None else c.hole for c in conditions]
-    return EncodedCondition(region, channels, torch.cat(expected), torch.cat(hole))
+    return EncodedCondition(region, channels, torch.cat(expected), torch.cat(hole), control)

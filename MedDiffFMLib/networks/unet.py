@@ -74,12 +74,19 @@ class PriorUNet(nn.Module):
     def forward(
         self, x: torch.Tensor, noise: torch.Tensor, time: torch.Tensor, condition: EncodedCondition
     ) -> torch.Tensor:
+        channels = self.stem(x, noise, condition)
+        return self.image(self.unet(channels, time, class_labels=condition.region).to(x.dtype), condition)
+
+    def stem(self, x: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+        """The U-Net's input channels at half resolution."""
         bands = haar_forward(x)
         squashed = torch.tanh(bands[:, 1:] / (2 * noise.reshape(-1, 1, 1, 1, 1)))
         channels = torch.cat([bands, squashed, condition.channels.to(x.dtype)], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
-        channels = channels.contiguous(memory_format=torch.channels_last_3d)
-        heads = self.unet(channels, time, class_labels=condition.region).to(x.dtype)
+        return channels.contiguous(memory_format=torch.channels_last_3d)
+
+    def image(self, heads: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+        """(B, 16, d, h, w) -> (B, 1, D, H, W): the output of the head that each sample's condition asks for."""
         if condition.hole is None:
             return haar_inverse(heads[:, :8])
         return haar_inverse(torch.where(condition.has_hole()[:, None, None, None, None], heads[:, 8:], heads[:, :8]))

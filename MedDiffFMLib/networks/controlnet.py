@@ -1,0 +1,241 @@
+"""ControlNet on the frozen prior (Zhang et al. 2023, arXiv 2302.05543), behind the same Haar stem.
+
+What the network is steered by (an interpolated image, a lesion's mask) enters at full resolution and is brought to half
+of it as the image is: images as Haar bands, masks averaged. MONAI's conditioning embedding halves the resolution once
+more for each width after the first, so it is given one width only.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import nn
+
+from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
+from ..diffusion.denoiser import CosineEpsilonDenoiser, EDMDenoiser
+from .haar import haar_forward
+from .unet import NetworkConfig, PriorUNet
+
+HEADS = 16
+"""Output channels of the prior: two heads of eight Haar bands."""
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """What a ControlNet is given; its encoder is as large as the prior's.
+
+    Attributes:
+        images: first channels of the control that are images in the network's range.
+        masks: channels after those that are masks or smooth maps.
+        embedding: width of the layer that takes them in.
+        squash: detail bands of images enter a second time divided by twice this and squashed, network range.
+        guess: where the first image is an estimate of the result, its typical error in the network's range;
+            see :class:`ControlledDenoiser`. None where it is not.
+    """
+
+    images: int = 0
+    masks: int = 0
+    embedding: int = 32
+    squash: float = 0.05
+    guess: float | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the control at full resolution."""
+        return self.images + self.masks
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+class ControlBranch(nn.Module):
+    """All that is trained: a copy of the prior's encoder, the control's embedding, and an output head.
+
+    The convolutions that lead into the prior are zero at first, and so is the head, which reads the prior's last
+    features. The head makes up for the prior's own, which is frozen.
+
+    Args:
+        network: size of the prior.
+    """
+
+    def __init__(self, network: NetworkConfig, config: ControlConfig) -> None:
+        super().__init__()
+        from monai.networks.nets import ControlNet
+
+        self.network, self.config = network, config
+        self.encoder = ControlNet(
+            spatial_dims=3,
+            in_channels=15 + CONDITION_CHANNELS,
+            channels=tuple(network.channels),
+            attention_levels=tuple(network.attention),
+            num_res_blocks=network.blocks,
+            norm_num_groups=network.groups,
+            num_head_channels=network.groups * 4,
+            num_class_embeds=len(REGIONS) + 1,
+            conditioning_embedding_in_channels=15 * config.images + config.masks,
+            conditioning_embedding_num_channels=(config.embedding,),
+        )
+        self.head = nn.Conv3d(network.channels[0], HEADS, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def copy_encoder(self, prior: PriorUNet) -> None:
+        """Start from the prior's encoder, time and region embeddings."""
+        missing, _ = self.encoder.load_state_dict(prior.unet.state_dict(), strict=False)
+        own = [name for name in missing if not name.startswith("controlnet_")]
+        if own:
+            raise ValueError(f"the prior has no {own[0]}")
+
+    def embed(self, control: torch.Tensor) -> torch.Tensor:
+        """(B, C, D, H, W) -> channels at half resolution."""
+        images, masks = control[:, : self.config.images], control[:, self.config.images :]
+        batch, count, *shape = images.shape
+        parts = []
+        if count:
+            bands = haar_forward(images.reshape(batch * count, 1, *shape))
+            both = torch.cat([bands, torch.tanh(bands[:, 1:] / (2 * self.config.squash))], dim=1)
+            parts.append(both.reshape(batch, count * 15, *both.shape[2:]))
+        if masks.shape[1]:
+            parts.append(functional.avg_pool3d(masks, 2))
+        return torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last_3d)
+
+
+class ControlledUNet(nn.Module):
+    """The prior's network with a ControlNet at its side; the same interface as :class:`PriorUNet`.
+
+    Attributes:
+        weight: factor on all that the ControlNet adds; 0 is the prior alone, bit for bit.
+    """
+
+    def __init__(self, prior: PriorUNet, control: ControlBranch, weight: float = 1.0) -> None:
+        super().__init__()
+        self.prior, self.control, self.weight = prior.requires_grad_(False), control, weight
+        # In a tuple, so that the prior's weights are not listed a second time.
+        self._body = (_without_last_convolution(prior.unet),)
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Size of the prior."""
+        return self.prior.config
+
+    def forward(
+        self, x: torch.Tensor, noise: torch.Tensor, time: torch.Tensor, condition: EncodedCondition
+    ) -> torch.Tensor:
+        if condition.control is None or self.weight == 0:
+            return self.prior(x, noise, time, condition)
+        channels = self.prior.stem(x, noise, condition)
+        down, middle = self.control.encoder(
+            channels, time, self.control.embed(condition.control), self.weight, class_labels=condition.region
+        )
+        features = self._body[0](
+            channels,
+            time,
+            class_labels=condition.region,
+            down_block_additional_residuals=tuple(down),
+            mid_block_additional_residual=middle,
+        )
+        heads = self.prior.unet.out[2](features) + self.weight * self.control.head(features)
+        return self.prior.image(heads.to(x.dtype), condition)
+
+
+def _without_last_convolution(unet: Any) -> nn.Module:
+    """The same U-Net, the same weights, up to the features that its output convolution sees."""
+    body = copy.copy(unet)
+    body._modules = {**unet._modules, "out": unet.out[:2]}
+    return body
+
+
+class ControlledDenoiser(nn.Module):
+    """``denoiser(x, sigma, condition) -> x0`` with a ControlNet; takes the place of the prior's denoiser.
+
+    Without ``ControlConfig.guess`` it is the prior's denoiser on a steered network. Before any training, with weight 0,
+    and for conditions without ``control`` it returns what the prior returns, bit for bit.
+
+    With a guess m of error g, x (noise sigma) and m are two measurements of the same image. Their mean weighted by
+    inverse variances, w the control weight, has less noise than either::
+
+        x' = x + w sigma^2 / (g^2 + w sigma^2) (m - x),    sigma' = sigma / sqrt(1 + w sigma^2 / g^2)
+
+    and the steered network sees (x', sigma'): at high noise the guess alone, taken as an image with noise g; at low
+    noise x. So the first step of a sampler is a plain regression from m, which little training suffices for, and the
+    prior works at noise levels where it is strong. Before any training this is the prior at (x', sigma').
+    """
+
+    def __init__(self, denoiser: EDMDenoiser | CosineEpsilonDenoiser, control: ControlBranch) -> None:
+        super().__init__()
+        prior = denoiser.network
+        assert isinstance(prior, PriorUNet)
+        self.steered = type(denoiser)(ControlledUNet(prior, control))
+
+    @property
+    def network(self) -> ControlledUNet:
+        """The steered network."""
+        return self.steered.network  # type: ignore[return-value]
+
+    @property
+    def control(self) -> ControlBranch:
+        """What is trained and saved."""
+        return self.network.control
+
+    @property
+    def weight(self) -> float:
+        """Control weight, 0 to 2."""
+        return self.network.weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        self.network.weight = weight
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
+        """x (B, 1, D, H, W); sigma (B,); returns x0 in x's shape and type."""
+        return self.steered(*self._with_guess(x, sigma, condition), condition)
+
+    def loss(
+        self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
+    ) -> torch.Tensor:
+        """Loss of each sample (B,): the prior's own, or with a guess the squared error over sigma'^2."""
+        if self._guess(condition) is None:
+            return self.steered.loss(x0, sigma, noise, condition)
+        x = x0 + sigma.reshape(-1, 1, 1, 1, 1) * noise
+        mixed, left = self._with_guess(x, sigma, condition)
+        error = self.steered(mixed, left, condition) - x0
+        return error.square().mean(dim=(1, 2, 3, 4)) / left.square()
+
+    def _guess(self, condition: EncodedCondition) -> torch.Tensor | None:
+        if self.control.config.guess is None or condition.control is None or self.weight == 0:
+            return None
+        return condition.control[:, :1]
+
+    def _with_guess(
+        self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x' and sigma'."""
+        guess, error = self._guess(condition), self.control.config.guess
+        if guess is None or error is None:
+            return x, sigma
+        precision = self.weight * (sigma / error) ** 2
+        share = (precision / (1 + precision)).reshape(-1, 1, 1, 1, 1)
+        return x + share * (guess - x), sigma / (1 + precision).sqrt()
+
+
+def with_control(
+    denoiser: EDMDenoiser | CosineEpsilonDenoiser, config: ControlConfig, state: dict[str, torch.Tensor] | None = None
+) -> ControlledDenoiser:
+    """A denoiser with a new ControlNet, or with the one whose weights are given; its prior is ``denoiser``'s, frozen.
+
+    Raises:
+        RuntimeError: the weights do not fit.
+    """
+    prior = denoiser.network
+    assert isinstance(prior, PriorUNet)
+    branch = ControlBranch(prior.config, config)
+    if state is None:
+        branch.copy_encoder(prior)
+    else:
+        branch.load_state_dict(state)
+    return ControlledDenoiser(denoiser, branch.to(next(prior.parameters()).device))
