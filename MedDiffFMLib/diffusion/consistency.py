@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as functional
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,48 @@ class RePaint:
 
     def __call__(self, x0: torch.Tensor, sigma: float) -> torch.Tensor:
         return self.known + self.hole * (x0 - self.known)
+
+
+@dataclass(frozen=True)
+class BlockAverages:
+    """Proximal step towards measured averages over blocks of voxels (DiffPIR, equation 13), as of thick slices.
+
+    A averages blocks without overlap, so A A^T is 1/n for blocks of n voxels and the step has a closed form::
+
+        x0 + A^T (A A^T + rho)^-1 (y - A x0) = x0 + repeat(y - A x0) / (1 + n rho),    rho = lambda (noise / sigma)^2
+
+    Attributes:
+        measured: the averages y in the network's range; its last three axes are x0's divided by ``factors``.
+        factors: voxels of a block along (k, j, i).
+        noise: standard deviation of the noise in ``measured``; with 0 the averages are met exactly.
+        strength: DiffPIR's lambda; larger trusts the prior more.
+    """
+
+    measured: torch.Tensor
+    factors: tuple[int, int, int]
+    noise: float = 0.0
+    strength: float = 1.0
+
+    def __call__(self, x0: torch.Tensor, sigma: float) -> torch.Tensor:
+        rho = self.strength * (self.noise / sigma) ** 2 if self.noise else 0.0
+        missing = self.measured - functional.avg_pool3d(x0, self.factors)
+        for axis, factor in zip((-3, -2, -1), self.factors, strict=True):
+            missing = missing.repeat_interleave(factor, dim=axis)
+        return x0 + missing / (1 + math.prod(self.factors) * rho)
+
+
+@dataclass(frozen=True)
+class WeightedMean:
+    """The mean over a region is brought to a wished value, by the least change: in proportion to the weights.
+
+    Attributes:
+        weight: x0's shape, how much each voxel belongs to the region.
+        target: wished weighted mean in the network's range.
+    """
+
+    weight: torch.Tensor
+    target: float
+
+    def __call__(self, x0: torch.Tensor, sigma: float) -> torch.Tensor:
+        missing = (self.weight * (self.target - x0)).sum()
+        return x0 + self.weight * missing / self.weight.square().sum()
