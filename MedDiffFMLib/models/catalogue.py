@@ -1,21 +1,46 @@
-"""The catalogue of models: what there is, where it lies, what it weighs and under which licence."""
+"""The catalogue of models: what there is, where it lies, what it weighs and under which licence.
+
+Two places: the models that are shipped, listed in ``models.json``, and those of this user, one ``<name>.json`` each
+in a folder of their own. A user's model appears and disappears with its ``.json``, which is renamed into place last
+and removed first.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..atomic import atomic_path
+from ..errors import InputError, ModelError
 from ..resources import resource_folder
 
 CATALOGUE = "models.json"
+FOLDER_VARIABLE = "MEDDIFFFM_MODELS"
+KINDS = {"prior": "prior", "control": "ControlNet"}
+"""Kinds of models and how a user calls them."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """One model of ``models.json``; fields as in its schema."""
+    """One model; fields as in ``models.schema.json``.
+
+    Attributes:
+        kind: "prior", or "control" for a ControlNet.
+        task: what a ControlNet was trained for.
+        prior: SHA-256 of the prior that a ControlNet belongs to.
+        run: the training run that made a user's model.
+        folder: where its files lie; None for the folder of shipped models.
+    """
 
     name: str
     title: str
@@ -27,15 +52,139 @@ class CatalogueEntry:
     training_data: str
     memory_mb: int
     card: str = ""
+    kind: str = "prior"
+    task: str = ""
+    prior: str = ""
+    run: str = ""
+    folder: Path | None = None
 
     @property
     def path(self) -> Path:
         """Where the file lies."""
-        return resource_folder() / "Models" / self.file
+        return (self.folder or resource_folder() / "Models") / self.file
+
+    @property
+    def is_own(self) -> bool:
+        """True for a model of this user, False for a shipped one."""
+        return self.folder is not None
 
 
-def list_models() -> list[CatalogueEntry]:
-    """All entries of the shipped catalogue; raises ModelError if it cannot be read."""
+def user_folder() -> Path:
+    """Where this user's models lie: ``$MEDDIFFFM_MODELS``, else the platform's folder for data of programs."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "MedDiffFM" / "models"
+
+
+def list_models(kind: str | None = None) -> list[CatalogueEntry]:
+    """The shipped models, then this user's; of one kind only if asked for.
+
+    A user's entry that cannot be read, or has the name of a shipped model, is passed over with a log warning.
+
+    Raises:
+        ModelError: the shipped catalogue cannot be read.
+    """
+    entries = {entry.name: entry for entry in _shipped()}
+    for entry in _own():
+        if entry.name in entries:
+            _log.warning("The model %s in %s is hidden by a shipped one of that name.", entry.name, entry.folder)
+        else:
+            entries[entry.name] = entry
+    return [entry for entry in entries.values() if kind in (None, entry.kind)]
+
+
+def resolve(spec: str) -> tuple[str, Path, str | None]:
+    """Catalogue name or path -> (name, file, expected SHA-256 or None for a user's own file)."""
+    path = Path(spec)
+    if path.suffix or len(path.parts) > 1:
+        return path.stem, path, None
+    entries = {entry.name: entry for entry in _read_catalogue()}
+    if spec not in entries:
+        raise ModelError(
+            f"There is no model called {spec!r}.",
+            f"Choose {', '.join(entries)} or give the path of a .safetensors file.",
+        )
+    return spec, entries[spec].path, entries[spec].sha256
+
+
+def check_name(name: str, run: str = "") -> None:
+    """Refuse a name that a new model cannot have.
+
+    Args:
+        run: the training run that asks; it may replace its own model.
+
+    Raises:
+        InputError: no proper name, or taken.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot be a model's name.", "Use lower-case letters, digits and hyphens.")
+    for entry in list_models():
+        if entry.name == name and not (entry.is_own and run and entry.run == run):
+            remedy = "Choose another name (--name)"
+            remove = f", or remove it with `meddifffm models --remove {name}`" if entry.is_own else ""
+            raise InputError(f"There is a model called {name!r} already.", f"{remedy}{remove}.")
+
+
+def register_model(entry: CatalogueEntry, weights: Path, card: str) -> CatalogueEntry:
+    """Copy weights and card into the user's folder and list them there, complete or not at all.
+
+    Args:
+        entry: ``file``, ``card``, ``bytes`` and ``folder`` are filled in here.
+        card: Markdown.
+
+    Raises:
+        InputError: the name is taken.
+        OutputError: the folder cannot be written to.
+    """
+    check_name(entry.name, entry.run)
+    folder = user_folder()
+    before = next((old for old in _own() if old.name == entry.name), None)
+    # With its hash in the name a file never changes, so the entry that names it is true at any moment.
+    stem = f"{entry.name}.{entry.sha256[:8]}"
+    record = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "folder"}
+    record |= {"file": f"{stem}.safetensors", "card": f"{stem}.md", "bytes": weights.stat().st_size}
+    with atomic_path(folder / record["file"], overwrite=True) as temporary:
+        shutil.copyfile(weights, temporary)
+    with atomic_path(folder / record["card"], overwrite=True) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    with atomic_path(folder / f"{entry.name}.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if before is not None and before.file != record["file"]:
+        _remove_files(before)
+    return CatalogueEntry(**record, folder=folder)
+
+
+def remove_model(name: str) -> CatalogueEntry:
+    """Remove a model of this user with its files.
+
+    Raises:
+        InputError: there is no such model, or it is a shipped one.
+    """
+    entry = next((own for own in _own() if own.name == name), None)
+    if entry is None or entry.folder is None:
+        shipped = any(other.name == name for other in _shipped())
+        cause = f"{name!r} is shipped with MedDiff-FM." if shipped else f"There is no model called {name!r}."
+        raise InputError(cause, "Only models that `meddifffm models` lists as your own can be removed.")
+    (entry.folder / f"{name}.json").unlink(missing_ok=True)
+    _remove_files(entry)
+    return entry
+
+
+def _remove_files(entry: CatalogueEntry) -> None:
+    """Weights and card of an entry that is no longer listed."""
+    entry.path.unlink(missing_ok=True)
+    if entry.card:
+        entry.path.with_name(entry.card).unlink(missing_ok=True)
+
+
+def _shipped() -> list[CatalogueEntry]:
     path = resource_folder() / "Models" / CATALOGUE
     try:
         records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["models"]
@@ -46,15 +195,15 @@ def list_models() -> list[CatalogueEntry]:
         ) from error
 
 
-def resolve(spec: str) -> tuple[str, Path, str | None]:
-    """Catalogue name or path -> (name, file, expected SHA-256 or None for a user's own file)."""
-    path = Path(spec)
-    if path.suffix or len(path.parts) > 1:
-        return path.stem, path, None
-    entries = {entry.name: entry for entry in list_models()}
-    if spec not in entries:
-        raise ModelError(
-            f"There is no model called {spec!r}.",
-            f"Choose {', '.join(entries)} or give the path of a .safetensors file.",
-        )
-    return spec, entries[spec].path, entries[spec].sha256
+def _own() -> list[CatalogueEntry]:
+    """Entries of the user's folder by name; damaged ones are passed over."""
+    folder, entries = user_folder(), []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            entry = CatalogueEntry(**json.loads(path.read_text(encoding="utf-8")), folder=folder)
+            if entry.name != path.stem or Path(entry.file).name != entry.file or Path(entry.card).name != entry.card:
+                raise ValueError("names do not fit")
+            entries.append(entry)
+        except (OSError, ValueError, TypeError) as error:
+            _log.warning("The model entry %s cannot be read (%s); remove it or train again.", path, error)
+    return entries
