@@ -20,6 +20,15 @@ def _inside(shape: tuple[int, int, int], center: tuple[float, ...], radius: tupl
     return sum(((a - c) / r) ** 2 for a, c, r in zip(axes, center, radius, strict=True)) < 1
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_models(tmp_path_factory: pytest.TempPathFactory):
+    """An empty folder of own models, so that those of whoever runs the tests are neither seen nor touched."""
+    folder = tmp_path_factory.mktemp("own-models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDDIFFFM_MODELS", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def small_ct() -> Volume:
     """Chest-like int16 CT, 40 x 48 x 44 (k, j, i) of 3 mm: body, fat, two lungs, a spine, a nodule; noise of 20 HU.

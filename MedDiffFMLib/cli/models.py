@@ -1,4 +1,4 @@
-"""``meddifffm models [list|check]``: what weights there are, and whether they are undamaged."""
+"""``meddifffm models [list|check]``: what weights there are, and whether they are undamaged; own ones are removed."""
 
 from __future__ import annotations
 
@@ -6,40 +6,58 @@ import argparse
 from typing import Any
 
 from ..errors import ModelError
-from ..models.catalogue import list_models, resolve
+from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model, user_folder
 from ..models.checkpoint import file_sha256, read_header
 from .console import Console, columns
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "List the models, or check their files."
-    parser = subparsers.add_parser("models", parents=[common], help=sentence, description=sentence)
+    sentence = "List the models, check their files, or remove one of your own."
+    parser = subparsers.add_parser(
+        "models", parents=[common], help=sentence,
+        description=f"{sentence} Models that `meddifffm finetune` made lie in a folder of their own, which the "
+        "environment variable MEDDIFFFM_MODELS can name.",
+    )  # fmt: skip
     parser.add_argument("action", nargs="?", choices=("list", "check"), default="list")
+    parser.add_argument("--remove", metavar="NAME", help="remove this model of your own")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """List or check."""
+    """List, check or remove."""
+    if args.remove is not None:
+        entry = remove_model(args.remove)
+        console.answer({"status": "done", "removed": entry.name}, f"{entry.name} is removed from {entry.folder}.")
+        return 0
     return _check(console) if args.action == "check" else _list(console)
 
 
 def _list(console: Console) -> int:
     entries = list_models()
-    rows = [[entry.name, f"{entry.bytes / 1e6:.1f} MB", entry.licence, entry.title] for entry in entries]
-    table = columns([["name", "size", "licence", "title"], *rows])
-    console.answer({"status": "done", "models": [vars(entry) for entry in entries]}, table)
+    names = {entry.sha256: entry.name for entry in entries if entry.kind == "prior"}
+    rows = [["name", "kind", "task", "prior", "size", "licence", "from", "title"]]
+    for entry in entries:
+        prior = names.get(entry.prior, entry.prior[:12])
+        rows.append([entry.name, KINDS.get(entry.kind, entry.kind), entry.task, prior, f"{entry.bytes / 1e6:.1f} MB",
+                     entry.licence, "you" if entry.is_own else "shipped", entry.title])  # fmt: skip
+    answer = {"status": "done", "folder": str(user_folder()), "models": [_record(entry) for entry in entries]}
+    console.answer(answer, f"{columns(rows)}\n\nYour own models lie in {user_folder()}.")
     return 0
 
 
+def _record(entry: CatalogueEntry) -> dict[str, Any]:
+    """JSON-ready."""
+    return {**vars(entry), "folder": str(entry.path.parent), "own": entry.is_own}
+
+
 def _check(console: Console) -> int:
-    """Compare every present file with its hash and read its description."""
+    """Compare every file with its hash and read its description."""
     rows, code = [], 0
     for entry in list_models():
         try:
-            _, path, expected = resolve(entry.name)
-            read_header(path)
-            state = "ok" if expected is None or file_sha256(path) == expected else "wrong SHA-256"
+            read_header(entry.path)
+            state = "ok" if file_sha256(entry.path) == entry.sha256 else "wrong SHA-256"
         except ModelError as problem:
             state = problem.cause
         code = code if state == "ok" else ModelError.exit_code

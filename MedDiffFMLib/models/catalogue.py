@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_path
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, OutputError
 from ..resources import resource_folder
 
 CATALOGUE = "models.json"
@@ -105,7 +105,7 @@ def resolve(spec: str) -> tuple[str, Path, str | None]:
     path = Path(spec)
     if path.suffix or len(path.parts) > 1:
         return path.stem, path, None
-    entries = {entry.name: entry for entry in _read_catalogue()}
+    entries = {entry.name: entry for entry in list_models()}
     if spec not in entries:
         raise ModelError(
             f"There is no model called {spec!r}.",
@@ -166,14 +166,21 @@ def remove_model(name: str) -> CatalogueEntry:
 
     Raises:
         InputError: there is no such model, or it is a shipped one.
+        OutputError: no permission.
     """
     entry = next((own for own in _own() if own.name == name), None)
     if entry is None or entry.folder is None:
         shipped = any(other.name == name for other in _shipped())
         cause = f"{name!r} is shipped with MedDiff-FM." if shipped else f"There is no model called {name!r}."
         raise InputError(cause, "Only models that `meddifffm models` lists as your own can be removed.")
-    (entry.folder / f"{name}.json").unlink(missing_ok=True)
-    _remove_files(entry)
+    try:
+        (entry.folder / f"{name}.json").unlink(missing_ok=True)
+        _remove_files(entry)
+    except OSError as error:
+        raise OutputError(
+            f"The files of {name!r} in {entry.folder} cannot be removed: {error.strerror or error}.",
+            "Check the permissions of the folder.",
+        ) from error
     return entry
 
 
