@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -114,6 +115,26 @@ class Engine:
     def precision(self) -> str:
         """Name of the network's number type."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """What runs now."""
+        return self._denoiser
+
+    @contextlib.contextmanager
+    def running(self, denoiser: nn.Module) -> Iterator[Engine]:
+        """Another denoiser of the same windows in place of the engine's own inside a ``with`` block.
+
+        Device, rung of the memory ladder, warnings and count of calls stay shared, as do the weights of a prior that
+        both contain.
+        """
+        before, self._denoiser = self._denoiser, denoiser.eval().requires_grad_(False)
+        try:
+            self._place()
+            yield self
+        finally:
+            self._denoiser = before
+            self._place()
 
     def _place(self) -> None:
         try:

@@ -65,13 +65,22 @@ def save_model(
         state: the denoiser's state dict.
         config: at least ``network`` (NetworkConfig fields) and ``denoiser`` (kind).
     """
+    metadata = {"format": FORMAT, "config": json.dumps(config), "calibration": json.dumps(calibration or {})}
+    return write_weights(path, state, metadata)
+
+
+def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    """Write tensors in half precision with their description, atomically; returns the SHA-256.
+
+    Raises:
+        OutputError: no permission or space.
+    """
     import torch
     from safetensors.torch import save_file
 
     halves = {
         name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().clone() for name, t in state.items()
     }
-    metadata = {"format": FORMAT, "config": json.dumps(config), "calibration": json.dumps(calibration or {})}
     temporary = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +92,8 @@ def save_model(
     return file_sha256(path)
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """Format, config and calibration of a weight file; raises ModelError for anything that is not one of ours."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """The description in a safetensors file; raises ModelError for a missing, damaged or pickled one."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -100,12 +109,17 @@ def read_header(path: Path) -> dict[str, Any]:
         )
     try:
         with safe_open(str(path), framework="pt") as stream:
-            metadata = stream.metadata() or {}
+            return stream.metadata() or {}
     except (SafetensorError, OSError) as error:  # the library words it differently from version to version
         raise ModelError(
             f"{path.name} is not a readable safetensors file: it is truncated, damaged, or of another format.",
             "Fetch it again.",
         ) from error
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Format, config and calibration of a weight file; raises ModelError for anything that is not one of ours."""
+    metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         raise ModelError(
             f"{path.name} holds no MedDiff-FM prior (format {metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
@@ -137,22 +151,32 @@ def build_denoiser(config: dict[str, Any]) -> torch.nn.Module:
 
 def load_denoiser(path: Path, header: dict[str, Any]) -> torch.nn.Module:
     """The trained denoiser in float32 on the CPU."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     denoiser = build_denoiser(header["config"])
+    state = read_weights(path)
     try:
-        state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
         denoiser.load_state_dict(state)
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except RuntimeError as error:
         first = str(error).splitlines()[0]
         raise ModelError(
             f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again."
         ) from error
+    return denoiser.eval().requires_grad_(False)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file in float32; raises ModelError where they are damaged or not finite."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
+    except (SafetensorError, RuntimeError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"The weights in {path.name} cannot be read ({first}).", "Fetch it again.") from error
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelError(f"{path.name} holds weights that are not finite.", "Fetch it again; it is damaged.")
-    return denoiser.eval().requires_grad_(False)
+    return state
 
 
 def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str = "auto") -> FoundationModel:
