@@ -13,11 +13,14 @@ def random_hole(shape: tuple[int, int, int], rng: np.random.Generator) -> np.nda
 
 
 def random_lattice(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
-    """Cubes of a sixteenth to a quarter of the window's edge, with as much or half as much between them."""
+    """Cubes of a sixteenth to a quarter of the window's edge, with as much or half as much between them.
+
+    bool (D, H, W), never empty.
+    """
     edge = int(rng.integers(max(min(shape) // 16, 1), max(min(shape) // 4, 2) + 1))
     gap = edge if rng.random() < 0.7 else max(edge // 2, 1)
     lines = [(np.arange(n) + int(rng.integers(edge + gap))) % (edge + gap) < edge for n in shape]
-    return lines[0][:, None, None] & lines[1][None, :, None] & lines[2][None, None, :]
+    return _not_empty(lines[0][:, None, None] & lines[1][None, :, None] & lines[2][None, None, :])
 
 
 def random_blobs(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
@@ -32,6 +35,11 @@ def random_blobs(shape: tuple[int, int, int], rng: np.random.Generator) -> np.nd
             hole |= offset[0] ** 2 + offset[1] ** 2 + offset[2] ** 2 < 1
         else:
             hole |= (np.abs(offset[0]) < 0.8) & (np.abs(offset[1]) < 0.8) & (np.abs(offset[2]) < 0.8)
+    return _not_empty(hole)
+
+
+def _not_empty(hole: np.ndarray) -> np.ndarray:
+    """The hole, or the middle voxel where the window is too small for what was drawn."""
     if not hole.any():
-        hole[tuple(n // 2 for n in shape)] = True
+        hole[tuple(n // 2 for n in hole.shape)] = True
     return hole

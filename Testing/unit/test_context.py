@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from MedDiffFMLib.conditioning.condition import Condition
-from MedDiffFMLib.conditioning.context import CONTEXT_CHANNELS, encode_context, smooth_guess
+from MedDiffFMLib.conditioning.condition import Condition, stack
+from MedDiffFMLib.conditioning.context import CONTEXT_CHANNELS, encode_context, first_guess, smooth_guess
 from MedDiffFMLib.training.holes import random_hole
 
 
@@ -26,6 +26,31 @@ def test_guess_follows_a_ramp_far_better_than_the_mean():
     inside = hole > 0
     error = (smooth_guess(ramp, hole) - ramp)[inside].abs().mean()
     assert error < 0.2 * (ramp[inside] - ramp[~inside].mean()).abs().mean()
+
+
+def test_the_bent_guess_continues_a_plane_in_anisotropic_voxels():
+    """Bending is measured in mm, and the known voxels stay as they are."""
+    k, j, i = (torch.linspace(-0.4, 0.4, n) for n in (8, 16, 16))
+    plane = k[:, None, None] + 0.5 * j[None, :, None] - i[None, None]
+    hole = torch.zeros(8, 16, 16)
+    hole[3:6, 5:11, 5:11] = 1
+    guess = first_guess(torch.where(hole > 0, 9.0, plane), hole, (5.0, 1.0, 1.0))
+    assert torch.equal(guess[hole == 0], plane[hole == 0])
+    assert torch.allclose(guess, plane, atol=5e-3)
+
+
+def test_a_sample_without_a_hole_keeps_its_place_in_a_batch():
+    image, hole = torch.randn(8, 8, 8), torch.zeros(8, 8, 8)
+    hole[2:5, 2:5, 2:5] = 1
+    plain = Condition((1.0, 1.0, 1.0))
+    batch = stack([part.encode((8, 8, 8)) for part in (plain, plain.filling(image, hole))])
+    assert batch.has_hole().tolist() == [False, True]
+    assert batch.hole[0].all() and torch.equal(batch.hole[1, 0], hole)
+    assert torch.equal(batch.expected[1, 0][hole == 0], image[hole == 0])
+    assert not batch.expected[0].any() and not batch.channels[0, -CONTEXT_CHANNELS:].any()
+    alone = stack([plain.encode((8, 8, 8))])
+    assert alone.hole is None and not alone.has_hole().any()
+    assert stack([plain.encode((8, 8, 8))], holes=True).hole.all()
 
 
 def test_what_lies_in_the_hole_does_not_reach_the_network():

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,10 +25,11 @@ from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.models.checkpoint import load_model, read_header
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.tasks.anomaly import AnomalyParameters, anomaly
+from MedDiffFMLib.training.cache import open_cases
 from MedDiffFMLib.training.loop import LoopConfig
 from MedDiffFMLib.training.noise import NoiseConfig
 from MedDiffFMLib.training.prepare import prepare
-from MedDiffFMLib.training.pretrain import PretrainConfig, pretrain
+from MedDiffFMLib.training.pretrain import Batches, PretrainConfig, pretrain
 from MedDiffFMLib.training.windows import WindowConfig
 from MedDiffFMLib.volume import Volume
 from Testing.unit.phantoms import body
@@ -87,13 +90,37 @@ def test_training_lowers_the_loss(cache: Path, tmp_path: Path) -> None:
     config = PretrainConfig(
         batch=2,
         network=NetworkConfig(channels=(8, 32), attention=(False, False)),
-        windows=WindowConfig(size=16, levels=("whole",), context_share=0.0),
-        noise=NoiseConfig(log_mean=0.0, log_std=0.01, fine_share=0.0),  # 1000 HU: the shape of the body is what counts
+        windows=WindowConfig(size=16, levels=("whole",), fill_share=0.0, denoise_share=0.0),
+        noise=NoiseConfig(log_mean=0.0, log_std=0.01),  # 1000 HU: the shape of the body is what counts
         loop=LoopConfig(steps=60, learning_rate=0.01, warmup=5),
     )
     pretrain(cache, tmp_path, config, accelerator="cpu")
     losses = [row["loss"] for row in rows(tmp_path / "losses.csv")]
     assert len(losses) == 60 and np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+
+
+def test_a_sample_does_not_depend_on_how_the_batch_is_divided(cache: Path) -> None:
+    """Windows, noise levels, noise and weights of a global batch are the same for one process and for two."""
+    config = PretrainConfig(
+        batch=4, seed=3, windows=WindowConfig(size=16), loop=LoopConfig(steps=6),
+        network=NetworkConfig(channels=(8, 32), attention=(False, False)),
+    )  # fmt: skip
+    cases = open_cases(cache, "training")
+
+    def inputs(rank: int, processes: int, first: int) -> list[tuple[torch.Tensor, ...]]:
+        fabric = SimpleNamespace(world_size=processes, global_rank=rank, device="cpu")
+        batches = Batches(cases, config, fabric, workers=0)
+        batches.start(first, None)
+        return [batches.loss(lambda *parts: parts, step) for step in range(first, 6)]
+
+    whole = inputs(0, 1, first=0)
+    halves = [inputs(rank, 2, first=4) for rank in range(2)]
+    for step in (4, 5):
+        for part, one, two in zip(whole[step], halves[0][step - 4], halves[1][step - 4], strict=True):
+            assert torch.equal(part, torch.cat([one, two]))
+    noises = [step[2] for step in whole]
+    assert all(not torch.equal(a, b) for n, a in enumerate(noises) for b in noises[:n]), "new noise in every step"
+    assert all(not torch.equal(a, b) for noise in noises for a, b in combinations(noise, 2)), "and in every sample"
 
 
 def test_validation_is_logged_by_noise_level(whole_run: Path) -> None:

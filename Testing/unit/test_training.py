@@ -16,11 +16,20 @@ from MedDiffFMLib.inference.patches import reflected_range
 from MedDiffFMLib.training.batches import TrainingWindows, collate
 from MedDiffFMLib.training.cache import Case, Level
 from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
-from MedDiffFMLib.training.noise import NoiseConfig, ct_texture, draw_noise
-from MedDiffFMLib.training.windows import LEVELS, WindowConfig, draw_window, linear_weights, resample_box
+from MedDiffFMLib.training.holes import random_blobs, random_lattice
+from MedDiffFMLib.training.noise import NoiseConfig, balance, ct_texture, draw_noise
+from MedDiffFMLib.training.windows import (
+    LEVELS,
+    PURPOSES,
+    WindowConfig,
+    draw_window,
+    linear_weights,
+    resample_box,
+)
 
 SIZE = 16
 KEEP = {"drop_region": 0.0, "drop_position": 0.0, "drop_anatomy": 0.0}
+PLAIN = {"fill_share": 0.0, "denoise_share": 0.0}  # windows of whole images only
 SLOPE = np.array([3.0, -2.0, 1.5])  # HU a mm along (k, j, i)
 
 
@@ -60,7 +69,7 @@ def test_a_window_shows_what_lies_at_the_position_it_claims(
     level: str, spacing: tuple[float, ...], acquisition: bool, seed: int
 ) -> None:
     case = ramp_case(spacing)
-    config = WindowConfig(size=SIZE, levels=(level,), acquisition_share=float(acquisition), **KEEP)
+    config = WindowConfig(size=SIZE, levels=(level,), acquisition_share=float(acquisition), **KEEP, **PLAIN)
     sample = draw_window(case, config, np.random.default_rng(seed))
     native_voxels = acquisition and level == "native"
     assert sample["level"] == level and sample["voxels"].shape == (SIZE,) * 3
@@ -89,7 +98,7 @@ def test_levels_have_the_extent_of_their_kind() -> None:
     case = ramp_case((1.0, 1.0, 1.0), (100, 100, 100))
     extents = {}
     for level in LEVELS:
-        config = WindowConfig(size=SIZE, levels=(level,), zoom=1.0, acquisition_share=0.0, **KEEP)
+        config = WindowConfig(size=SIZE, levels=(level,), zoom=1.0, acquisition_share=0.0, **KEEP, **PLAIN)
         drawn = [draw_window(case, config, np.random.default_rng(n))["spacing"] for n in range(8)]
         extents[level] = SIZE * np.array(drawn)
     assert (extents["whole"] >= 95).all() and (extents["whole"] <= 115).all()
@@ -99,7 +108,7 @@ def test_levels_have_the_extent_of_their_kind() -> None:
 
 def test_acquisition_windows_continue_a_thin_ct_by_reflection() -> None:
     case = ramp_case(shape=(6, 60, 50))
-    config = WindowConfig(size=SIZE, levels=("native",), acquisition_share=1.0, **KEEP)
+    config = WindowConfig(size=SIZE, levels=("native",), acquisition_share=1.0, **KEEP, **PLAIN)
     sample = draw_window(case, config, np.random.default_rng(3))
     index = reflected_range(0, SIZE, 6)
     assert index.tolist() == [0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5]
@@ -141,7 +150,7 @@ def test_a_sample_is_a_function_of_seed_and_number() -> None:
 
 
 def test_conditions_are_dropped_as_often_as_asked() -> None:
-    config = WindowConfig(size=8, drop_region=0.3, drop_position=0.15, drop_anatomy=0.6)
+    config = WindowConfig(size=8, drop_region=0.3, drop_position=0.15, drop_anatomy=0.6, **PLAIN)
     windows = TrainingWindows([ramp_case()], config, seed=0, first=0, count=600)
     samples = [windows[n] for n in range(len(windows))]
     for key, share in (("region", 0.3), ("coordinates", 0.15), ("anatomy", 0.6)):
@@ -152,7 +161,7 @@ def test_conditions_are_dropped_as_often_as_asked() -> None:
 
 
 def test_a_dropped_condition_reaches_the_network_as_unknown() -> None:
-    hidden = WindowConfig(size=8, drop_region=1.0, drop_position=1.0, drop_anatomy=1.0, context_share=0.0)
+    hidden = WindowConfig(size=8, drop_region=1.0, drop_position=1.0, drop_anatomy=1.0, **PLAIN)
     x0, condition = collate([TrainingWindows([ramp_case()], hidden, 0, 0, 1)[0]])[:2]
     assert x0.shape == (1, 1, 8, 8, 8) and x0.abs().max() <= 1
     assert condition.region.tolist() == [NULL_REGION]
@@ -162,27 +171,104 @@ def test_a_dropped_condition_reaches_the_network_as_unknown() -> None:
     assert not condition.channels.any()
 
 
+# Purposes
+
+
+def test_purposes_come_in_the_asked_shares_with_their_levels_and_holes() -> None:
+    config = WindowConfig(size=8, fill_share=0.4, denoise_share=0.3, **KEEP)
+    windows = TrainingWindows([ramp_case()], config, seed=1, first=0, count=600)
+    samples = [windows[n] for n in range(len(windows))]
+    for purpose, share in (("generate", 0.3), ("fill", 0.4), ("denoise", 0.3)):
+        found = np.mean([sample["purpose"] == purpose for sample in samples])
+        assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / len(samples)), purpose
+    assert all((sample["hole"] is not None) == (sample["purpose"] == "fill") for sample in samples)
+    assert {sample["level"] for sample in samples if sample["purpose"] == "denoise"} == {"native"}
+    filled = Counter(sample["level"] for sample in samples if sample["purpose"] == "fill")
+    assert filled["native"] > filled["double"] > filled["whole"], "small holes in fine voxels are the usual ones"
+
+
+@given(spacing=st.tuples(st.floats(0.5, 6.0), *[st.floats(0.4, 2.0)] * 2), seed=st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_denoise_windows_have_the_voxels_of_a_scanner(spacing: tuple[float, ...], seed: int) -> None:
+    """Pixels square as the scanner's and 0.65 to 1.6 times as wide, slices its own or thicker, up to 6 mm."""
+    case = ramp_case(spacing)
+    config = WindowConfig(size=SIZE, fill_share=0.0, denoise_share=1.0, **KEEP)
+    sample = draw_window(case, config, np.random.default_rng(seed))
+    own = np.array(spacing)
+    step = sample["spacing"] / own
+    assert step[1] == pytest.approx(step[2]) and 0.65 - 1e-9 <= step[1] <= 1.6 + 1e-9
+    assert step[0] >= 1 and (step[0] == 1 or (own[0] <= 3 and sample["spacing"][0] <= 6 + 1e-9))
+    at = positions(case, sample["coordinates"])
+    np.testing.assert_allclose(np.abs(np.diff(at, axis=1)).max(1), sample["spacing"], rtol=1e-3, atol=1e-3)
+    reach = 2 * np.maximum(sample["spacing"], own)[:, None]
+    last = (np.array(case.levels[0].voxels.shape)[:, None] - 1) * own[:, None]
+    inner = [np.flatnonzero((line > r) & (line < end - r)) for line, r, end in zip(at, reach, last, strict=True)]
+    np.testing.assert_allclose(
+        sample["voxels"][np.ix_(*inner)], expected_ramp(at)[np.ix_(*inner)], atol=0.1 * np.abs(SLOPE * own).sum()
+    )
+
+
+@given(shape=st.tuples(*[st.integers(1, 24)] * 3), seed=st.integers(0, 2**32))
+@settings(max_examples=80, deadline=None)
+def test_holes_are_never_empty(shape: tuple[int, int, int], seed: int) -> None:
+    for draw in (random_lattice, random_blobs):
+        hole = draw(shape, np.random.default_rng(seed))
+        assert hole.shape == shape and hole.dtype == bool and hole.any()
+        assert max(shape) < 8 or not hole.all(), "a window without a known voxel is not a hole"
+
+
+def test_a_lattice_hides_and_shows_every_part_of_a_window() -> None:
+    """As the anomaly map uses it: no cubic eighth of the window is all hidden or all shown."""
+    for seed in range(40):
+        hole = random_lattice((32, 32, 32), np.random.default_rng(seed))
+        eighths = hole.reshape(2, 16, 2, 16, 2, 16).mean((1, 3, 5))
+        assert (eighths > 0).all() and (eighths < 1).all()
+        assert 0.02 < hole.mean() < 0.5
+
+
 # Noise
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_ct_texture_is_unit_noise_without_power_at_zero_frequency(seed: int) -> None:
+def test_ct_texture_is_unit_noise_without_large_blotches(seed: int) -> None:
+    """A ramp has nothing at zero frequency; what a strength that varies in space puts there is little."""
     generator = torch.Generator().manual_seed(seed)
     noise = ct_texture(torch.randn(24, 32, 32, generator=generator), generator)
     assert noise.std().item() == pytest.approx(1, abs=1e-4)
     plane = torch.fft.fft2(noise).abs().square()
-    assert plane[:, 0, 0].max() < 1e-6 * plane.mean(), "each slice has mean zero"
+    assert plane[:, 0, 0].mean() < 0.1 * plane.mean(), "white noise would have 1"
 
 
-def test_noise_levels_and_textures_come_in_the_asked_shares() -> None:
-    config = NoiseConfig(fine_share=0.5, ct_texture_share=0.5)
-    sigma, noise = draw_noise((400, 1, 8, 8, 8), config, torch.Generator().manual_seed(1))
-    assert sigma.min() >= 0.002 and sigma.max() <= 80 and noise.shape == (400, 1, 8, 8, 8)
-    flat = noise.mean((-1, -2)).abs().amax((1, 2)) < 1e-4  # the texture has slices of mean zero, white noise has not
-    assert 0.17 < flat.float().mean() < 0.33
-    assert sigma[flat].min() >= 0.005 and sigma[flat].max() <= 0.15
-    again = draw_noise((400, 1, 8, 8, 8), config, torch.Generator().manual_seed(1))
-    assert torch.equal(again[0], sigma) and torch.equal(again[1], noise)
+def test_noise_follows_the_purpose() -> None:
+    """Scan noise within its range and mostly textured; holes at higher noise than whole images."""
+    config = NoiseConfig()
+    generator = torch.Generator().manual_seed(1)
+    sigma: dict[str, list[float]] = {}
+    textured = 0
+    for purpose in PURPOSES:
+        sigma[purpose] = []
+        for _ in range(300):
+            level, noise = draw_noise((1, 4, 16, 16), purpose, config, generator)
+            assert noise.shape == (1, 4, 16, 16) and level.shape == ()
+            sigma[purpose].append(level.item())
+            flat = torch.fft.fft2(noise[0]).abs().square()[:, 0, 0].mean() / 256  # about 1 for white noise
+            textured += purpose == "denoise" and flat.item() < 0.2
+    assert min(sigma["denoise"]) >= 0.004 and max(sigma["denoise"]) <= 0.12
+    assert 0.65 < textured / 300 < 0.9, "ct_texture_share of 0.8"
+    for purpose, mean, spread in (("generate", -0.8, 1.6), ("fill", 0.7, 1.1)):
+        assert np.mean(np.log(sigma[purpose])) == pytest.approx(mean, abs=4 * spread / 300**0.5)
+        assert min(sigma[purpose]) >= 0.002 and max(sigma[purpose]) <= 80
+    again = draw_noise((1, 4, 16, 16), "denoise", config, torch.Generator().manual_seed(1))
+    same = draw_noise((1, 4, 16, 16), "denoise", config, torch.Generator().manual_seed(1))
+    assert torch.equal(again[0], same[0]) and torch.equal(again[1], same[1])
+
+
+def test_balance_lets_no_noise_level_dominate() -> None:
+    """High noise, where a trained network errs little, counts more, and so does a sample with a hole."""
+    sigma = torch.tensor([0.01, 0.1, 1.0, 10.0])
+    plain = balance(sigma, torch.zeros(4, dtype=torch.bool))
+    assert (plain.diff() > 0).all() and plain[-1] / plain[0] < 10
+    assert torch.equal(balance(sigma, torch.ones(4, dtype=torch.bool)), 3.5 * plain)
 
 
 # Loop
