@@ -15,8 +15,8 @@ from MedDiffFMLib.errors import ModelError
 from MedDiffFMLib.inference.patches import reflected_range
 from MedDiffFMLib.training.batches import TrainingWindows, collate
 from MedDiffFMLib.training.cache import Case, Level
-from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
 from MedDiffFMLib.training.holes import random_blobs, random_lattice
+from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
 from MedDiffFMLib.training.noise import NoiseConfig, balance, ct_texture, draw_noise
 from MedDiffFMLib.training.windows import (
     LEVELS,
