@@ -101,12 +101,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _entry(folder: Path, split: str, row: dict[str, Any], ambiguous: bool) -> Entry:
     """One row; files that share a name in different folders are told apart by their whole path."""
-    name = str(row.get("name") or (row["image"] if ambiguous else _stem(row)))
-    name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "case"
+    name = folder_name(str(row.get("name") or (row["image"] if ambiguous else _stem(row))))
     region = None if row.get("region") is None else str(row["region"])
     patient = str(row.get("patient") or name)
     files = {key: folder / value for key, value in row.items() if key in ("label", "anatomy") and value}
     return Entry(name, split, folder / row["image"], patient, region, files)
+
+
+def folder_name(name: str) -> str:
+    """A case's name with only what every file system takes."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "case"
 
 
 def _stem(row: dict[str, Any]) -> str:

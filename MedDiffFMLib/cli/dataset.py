@@ -1,0 +1,140 @@
+"""``meddifffm dataset create|add|list|remove|split|check FOLDER``: the cases that one fine-tunes on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..report import write_json
+from ..training.finetune_tasks import FINETUNE_TASKS
+from .console import Console, columns
+
+
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """The sub-commands."""
+    sentence = "Gather cases for fine-tuning in a folder, and check them."
+    parser = subparsers.add_parser("dataset", help=sentence, description=sentence)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+
+    def action(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, parents=[common], help=help_text, description=help_text)
+        sub.add_argument("folder", type=Path, metavar="FOLDER", help="dataset folder")
+        sub.set_defaults(run=function)
+        return sub
+
+    create = action("create", _create, "Make a dataset folder, from pairs or a datalist if given; resumes.")
+    create.add_argument("--title", default="", help="name of the dataset (default: the folder's)")
+    source = create.add_mutually_exclusive_group()
+    source.add_argument("--pairs", type=Path, metavar="FOLDER", help="folder of images and masks")
+    source.add_argument("--datalist", type=Path, metavar="JSON", help="MONAI decathlon datalist")
+    create.add_argument("--patient-pattern", metavar="REGEX",
+                        help="with --pairs: its first group is the patient in a case's name")  # fmt: skip
+
+    add = action("add", _add, "Add one case.")
+    add.add_argument("image", type=Path, metavar="CT", help="NRRD, NIfTI or DICOM")
+    add.add_argument("--mask", type=Path, metavar="FILE", help="lesions: label map on the CT's grid")
+    add.add_argument(
+        "--anatomy", type=Path, metavar="FILE", help="organs: TotalSegmentator's numbers, on the CT's grid"
+    )
+    add.add_argument("--name", help="of the case (default: the file's)")
+    add.add_argument("--patient", help="cases of one patient are never split (default: the case's name)")
+    add.add_argument("--region", help="region of the body (default: guessed)")
+
+    action("list", _list, "List the cases.")
+    action("remove", _remove, "Remove cases with their files.").add_argument("names", nargs="+", metavar="NAME")
+
+    split = action("split", _split, "Choose patients for validation; the same seed gives the same split.")
+    split.add_argument("--validation", type=float, default=0.2, metavar="SHARE", help="of patients (default: 0.2)")
+    split.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+
+    check = action("check", _check, "Say what is wrong with a dataset folder or a datalist, all at once.")
+    check.add_argument("--task", choices=FINETUNE_TASKS, default="lesion", help="(default: lesion)")
+    check.add_argument("--labels", type=int, nargs="+", default=[], metavar="N", help="numbers in the masks that count")
+    check.add_argument("--window", type=int, default=64, metavar="N", help="edge of a training window (default: 64)")
+    check.add_argument("--report", type=Path, metavar="JSON", help="write the report to this file, too")
+
+
+def _create(args: argparse.Namespace, console: Console) -> int:
+    """Make the folder and fill it; the exit code is the worst of the cases."""
+    from ..training.dataset_sources import add_datalist, add_files, find_pairs
+    from ..training.datasets import Dataset
+
+    if args.patient_pattern is not None and args.pairs is None:
+        raise InputError("--patient-pattern is of use with --pairs only.", "Leave it out.")
+    entries = find_pairs(args.pairs, args.patient_pattern) if args.pairs else None
+    dataset = Dataset.create(args.folder, args.title)
+    added = []
+    if entries is not None:
+        added = add_files(dataset, entries, report=console.note, cancel=console.cancel)
+    elif args.datalist is not None:
+        added = add_datalist(dataset, args.datalist, report=console.note, cancel=console.cancel)
+    code = max((case.exit_code for case in added), default=0)
+    skipped = sum(case.state == "skipped" for case in added)
+    answer = {"status": "error" if code else "done", "folder": str(args.folder), "cases": [vars(c) for c in added]}
+    console.answer(answer, f"{args.folder}: {len(dataset.cases())} cases; {skipped} skipped.")
+    return code
+
+
+def _add(args: argparse.Namespace, console: Console) -> int:
+    from ..io import read_volume
+    from ..outputs import stem_of
+    from ..training.datasets import Dataset
+
+    dataset = Dataset(args.folder)
+    mask, anatomy = (None if p is None else read_volume(p, modality="mask") for p in (args.mask, args.anatomy))
+    case = dataset.add(
+        args.name or stem_of(args.image), read_volume(args.image), mask, anatomy=anatomy, patient=args.patient,
+        region=args.region,
+    )  # fmt: skip
+    console.answer({"status": "done", "case": vars(case)}, f"{case.name} is added to {args.folder}.")
+    return 0
+
+
+def _list(args: argparse.Namespace, console: Console) -> int:
+    from ..training.datasets import Dataset
+
+    cases, damaged = Dataset(args.folder).scan()
+    rows = [["case", "split", "patient", "voxels", "spacing (mm)", "labels"]]
+    for case in cases:
+        size, spacing = (" x ".join(f"{n:g}" for n in values) for values in (case.shape, case.spacing))
+        labels = ", ".join(map(str, case.labels)) if "label" in case.files else "no mask"
+        rows.append([case.name, case.split, case.patient, size, spacing, labels])
+    rows += [[name, "damaged", "", "", "", reason] for name, reason in damaged.items()]
+    validating = sum(case.split == "validation" for case in cases)
+    total = f"{len(cases)} cases, {validating} of them for validation; {len(damaged)} damaged."
+    answer = {"status": "error" if damaged else "done", "cases": [vars(case) for case in cases], "damaged": damaged}
+    console.answer(answer, f"{columns(rows)}\n\n{total}")
+    return InputError.exit_code if damaged else 0
+
+
+def _remove(args: argparse.Namespace, console: Console) -> int:
+    from ..training.datasets import Dataset
+
+    dataset = Dataset(args.folder)
+    for name in args.names:
+        dataset.remove(name)
+        console.note(f"{name} is removed.")
+    console.answer({"status": "done", "removed": args.names}, f"{args.folder}: {len(dataset.cases())} cases left.")
+    return 0
+
+
+def _split(args: argparse.Namespace, console: Console) -> int:
+    from ..training.datasets import Dataset
+
+    splits = Dataset(args.folder).split(args.validation, args.seed)
+    lines = [f"{split} ({len(names)}): {', '.join(names)}" for split, names in splits.items()]
+    console.answer({"status": "done", **splits}, "\n".join(lines))
+    return 0
+
+
+def _check(args: argparse.Namespace, console: Console) -> int:
+    from ..training.dataset_check import Needs, check_dataset
+
+    needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels))
+    found = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)
+    if args.report is not None:
+        write_json(found.as_dict(), args.report, overwrite=True)
+    console.answer(found.as_dict(), found.text())
+    return InputError.exit_code if found.errors else 0

@@ -1,0 +1,72 @@
+"""The tasks that the prior can be fine-tuned for, by name. Command line and panel are built from this table.
+
+Nothing here imports torch; a row names the modules that do the work.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .adapters import Adapter
+    from .control_task import ControlTask
+
+
+@dataclass(frozen=True)
+class FinetuneTask:
+    """One row of the table.
+
+    Attributes:
+        name: name on the command line.
+        title: short title for buttons.
+        sentence: one sentence for the user.
+        needs_mask: whether every case must come with a mask.
+        used_by: task of ``tasks.registry`` that uses the result.
+        module, function: give the :class:`.control_task.ControlTask`; called with the name and the task's options.
+        adapter_class: class in :mod:`.adapters` that joins what is trained to the frozen prior and writes it.
+    """
+
+    name: str
+    title: str
+    sentence: str
+    needs_mask: bool
+    used_by: str
+    module: str = "control_task"
+    function: str = "control_task"
+    adapter_class: str = "ControlAdapter"
+
+    def task(self, **options: Any) -> ControlTask:
+        """What is learnt, from which samples, and how it is judged."""
+        module = importlib.import_module(f"{__package__}.{self.module}")
+        return getattr(module, self.function)(self.name, **options)
+
+    def adapter(self) -> Adapter:
+        """What is trained beside the prior."""
+        module = importlib.import_module(f"{__package__}.adapters")
+        return getattr(module, self.adapter_class)()
+
+
+FINETUNE_TASKS: dict[str, FinetuneTask] = {
+    task.name: task
+    for task in (
+        FinetuneTask(
+            "super-resolution", "Super-resolution", "Thick slices become thin ones, as your scanner makes them.",
+            needs_mask=False, used_by="super_resolve",
+        ),
+        FinetuneTask(
+            "lesion", "Lesions", "Lesions like those that your masks mark are generated in other scans.",
+            needs_mask=True, used_by="generate_lesion",
+        ),
+    )
+}  # fmt: skip
+
+
+def finetune_task(name: str) -> FinetuneTask:
+    """A row by name; raises InputError if there is none."""
+    if name not in FINETUNE_TASKS:
+        raise InputError(f"There is no fine-tuning task called {name!r}.", f"Choose {' or '.join(FINETUNE_TASKS)}.")
+    return FINETUNE_TASKS[name]
