@@ -10,26 +10,37 @@ import numpy as np
 def bending_system(around: np.ndarray, hole: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Any, np.ndarray]:
     """Matrix and right side whose solution minimizes the squared Laplacian in ``hole``, everything else fixed.
 
-    Voxel edges enter the Laplacian, which scikit-image's ``inpaint_biharmonic`` takes as equal.
-
     Args:
         around: (k, j, i), float64.
         hole: bool of that shape.
         spacing: (i, j, k) in mm.
     """
+    matrix, response = bending_response(hole, spacing)
+    return matrix, response @ around.ravel()[~hole.ravel()]
+
+
+def bending_response(hole: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Any, Any]:
+    """Sparse matrices M and R with M x = R y for the values x in ``hole`` of least bending, y those around it.
+
+    Voxel edges enter the Laplacian, which scikit-image's ``inpaint_biharmonic`` takes as equal.
+
+    Args:
+        hole: bool (k, j, i).
+        spacing: (i, j, k) in mm.
+    """
     from scipy.sparse import csr_array, diags_array, eye_array, kron
 
     edges = spacing[::-1]
-    laplacian = csr_array((around.size, around.size))
-    for axis, (n, edge) in enumerate(zip(around.shape, edges, strict=True)):
+    laplacian = csr_array((hole.size, hole.size))
+    for axis, (n, edge) in enumerate(zip(hole.shape, edges, strict=True)):
         line = diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)).tolil()
         line[0, 0] = line[-1, -1] = -1.0
-        before, after = int(np.prod(around.shape[:axis])), int(np.prod(around.shape[axis + 1 :]))
+        before, after = int(np.prod(hole.shape[:axis])), int(np.prod(hole.shape[axis + 1 :]))
         term = kron(kron(eye_array(before), line.tocsr()), eye_array(after), format="csr")
         laplacian = laplacian + term * (min(edges) / edge) ** 2
     unknown = hole.ravel()
-    inside, fixed = laplacian[:, unknown], laplacian[:, ~unknown] @ around.ravel()[~unknown]
-    return (inside.T @ inside).tocsc(), -(inside.T @ fixed)
+    inside = laplacian[:, unknown]
+    return (inside.T @ inside).tocsc(), -(inside.T @ laplacian[:, ~unknown])
 
 
 def bend_through(

@@ -88,7 +88,7 @@ def tiny_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {"network": network.as_dict(), "denoiser": "edm"}
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    levels = {"0.3": {"centre": [0.0] * CLASSES, "spread": [100.0] * CLASSES}}
-    calibration = {"spacing": 3.0, "steps": 2, "smoothing": 3.0, "levels": levels}
+    levels = {"24": {"all": {"centre": [0.0] * CLASSES, "spread": [100.0] * CLASSES}}}
+    calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": levels}
     save_model(path, build_denoiser(config).state_dict(), config, calibration)
     return path

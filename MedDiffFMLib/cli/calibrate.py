@@ -51,13 +51,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     state = load_denoiser(path, read_header(path)).state_dict()
     digest = save_model(args.output, state, model.config, calibration)
     answer = {"status": "done", "output": str(args.output), "sha256": digest, "calibration": calibration}
-    levels = ", ".join(f"{float(sigma) * 1000:g}" for sigma in calibration["levels"])
-    console.answer(answer, f"{args.output}: calibrated on {len(cases)} cases at {levels} HU.\nSHA-256 {digest}")
+    edges = ", ".join(calibration["levels"])
+    console.answer(answer, f"{args.output}: calibrated on {len(cases)} cases, cubes of {edges} mm.\nSHA-256 {digest}")
     return 0
 
 
 class Cases(Sequence):
-    """CTs of a datalist with their abnormal voxels, read one at a time."""
+    """CTs of a datalist with their abnormal voxels and region, read one at a time."""
 
     def __init__(self, entries: list[Entry], console: Console) -> None:
         self._entries, self._console = entries, console
@@ -82,4 +82,4 @@ class Cases(Sequence):
         label = None if path is None else read_volume(path, modality="mask")
         # An empty label map says that the whole case is normal.
         abnormal = None if label is None or not label.voxels.any() else check_mask(label, volume)
-        return volume, abnormal
+        return volume, abnormal, entry.region

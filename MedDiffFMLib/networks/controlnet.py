@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
+from ..conditioning.condition import REGIONS, EncodedCondition
 from ..diffusion.denoiser import CosineEpsilonDenoiser, EDMDenoiser
 from .haar import haar_forward
-from .unet import NetworkConfig, PriorUNet
+from .unet import STEM_CHANNELS, NetworkConfig, PriorUNet
 
 HEADS = 16
 """Output channels of the prior: two heads of eight Haar bands."""
@@ -70,7 +70,7 @@ class ControlBranch(nn.Module):
         self.network, self.config = network, config
         self.encoder = ControlNet(
             spatial_dims=3,
-            in_channels=15 + CONDITION_CHANNELS,
+            in_channels=STEM_CHANNELS,
             channels=tuple(network.channels),
             attention_levels=tuple(network.attention),
             num_res_blocks=network.blocks,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
@@ -39,6 +40,10 @@ class NetworkConfig:
         """JSON-ready."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
+BLUR_WIDTHS = ((1, 3, 3), (1, 5, 5), (1, 9, 9), (3, 3, 3), (5, 5, 5))
+"""Boxes (k, j, i) at half resolution; what the mean band holds beyond each is shown to the network by itself."""
+STEM_CHANNELS = 8 + 7 + len(BLUR_WIDTHS) + CONDITION_CHANNELS
+
 
 class PriorUNet(nn.Module):
     """Network (x, noise, time, condition) -> output of x's shape.
@@ -49,7 +54,8 @@ class PriorUNet(nn.Module):
 
     The seven detail bands of the Haar transform enter twice: as they are, and divided by the noise and squashed. At
     the noise of real scans, a fiftieth of the image's range, the second copy is what lets a small network see the
-    noise at all.
+    noise at all. The same is done with what the mean band holds beyond its blurs, for the noise of a scan is blotchy
+    and its blotches are wider than two voxels.
 
     There are two heads on one body: one for whole images, one that corrects the first guess in a hole.
     """
@@ -61,7 +67,7 @@ class PriorUNet(nn.Module):
         self.config = config or NetworkConfig()
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
-            in_channels=15 + CONDITION_CHANNELS,
+            in_channels=STEM_CHANNELS,
             out_channels=16,
             channels=tuple(self.config.channels),
             attention_levels=tuple(self.config.attention),
@@ -80,7 +86,10 @@ class PriorUNet(nn.Module):
     def stem(self, x: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
         """The U-Net's input channels at half resolution."""
         bands = haar_forward(x)
-        squashed = torch.tanh(bands[:, 1:] / (2 * noise.reshape(-1, 1, 1, 1, 1)))
+        mean = bands[:, :1]
+        blotches = [mean - _box_mean(mean, width) for width in BLUR_WIDTHS]
+        details = torch.cat([bands[:, 1:], *blotches], dim=1)
+        squashed = torch.tanh(details / (2 * noise.reshape(-1, 1, 1, 1, 1)))
         channels = torch.cat([bands, squashed, condition.channels.to(x.dtype)], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
         return channels.contiguous(memory_format=torch.channels_last_3d)
@@ -90,3 +99,8 @@ class PriorUNet(nn.Module):
         if condition.hole is None:
             return haar_inverse(heads[:, :8])
         return haar_inverse(torch.where(condition.has_hole()[:, None, None, None, None], heads[:, 8:], heads[:, :8]))
+
+
+def _box_mean(image: torch.Tensor, width: tuple[int, int, int]) -> torch.Tensor:
+    """Mean over a box around each voxel, as much of it as lies in the image."""
+    return functional.avg_pool3d(image, width, stride=1, padding=tuple(w // 2 for w in width), count_include_pad=False)  # type: ignore[arg-type]

@@ -27,7 +27,6 @@ class AnomalyParameters:
     """Parameters of ``anomaly``."""
 
     threshold: float = parameter(3.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
-    seeds: int = parameter(3, "Reconstructions a noise level; more are steadier and slower.", minimum=1, maximum=32)
     minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)
 
 
@@ -45,9 +44,9 @@ def anomaly(
 ) -> TaskResult:
     """Mark what the prior would not expect.
 
-    The volume is noised to each calibrated level, reconstructed ``seeds`` times, and the residual divided by the
-    model's own residual on normal tissue. The map is the root mean square over the levels, so it is near 1 where a
-    voxel is as normal as the calibration cases. What exceeds the threshold is then filled, as ``inpaint`` would, to
+    Cubes of each calibrated size are hidden in turn, the model says what it expects in them, and the difference is
+    divided by what it leaves on normal tissue. The map is the root mean square over the sizes, so it is near 1 where
+    a voxel is as normal as the calibration cases. What exceeds the threshold is then filled, as ``inpaint`` would, to
     show the tissue that the model expects in its place.
 
     Args:
@@ -57,16 +56,17 @@ def anomaly(
 
     Returns:
         ``anomaly`` (z-score, 0 outside the body), ``healthy`` (HU, the input with its findings filled),
-        ``uncertainty`` (HU, standard deviation of the reconstruction over the seeds), on the input's grid, and a
-        table of findings, most conspicuous first.
+        ``uncertainty`` (HU, how far normal tissue of that kind usually is from what the model expects), on the
+        input's grid, and a table of findings, most conspicuous first.
 
     Raises:
         ModelError: the weights carry no calibration.
     """
     from ..conditioning.region import body_mask
     from ..inference.control import ProgressMeter
+    from .expectation import expect, lattices
     from .findings import list_findings
-    from .residual import reconstruct, z_score
+    from .residual import z_score
     from .working import like_input, working_image
 
     parameters = parameters or AnomalyParameters()
@@ -74,30 +74,30 @@ def anomaly(
     settings = _settings(model)
     image = working_image(volume, settings["spacing"], region=region, anatomy=anatomy)
     search = _search_area(image, body_mask(image.hounsfield), mask)
-    levels = [float(key) for key in settings["levels"]]
-    evaluations = len(levels) * parameters.seeds * settings["steps"] + HEALTHY_STEPS
+    edges = [float(key) for key in settings["levels"]]
+    evaluations = len(edges) * lattices(settings["sets"]) + HEALTHY_STEPS
     meter = ProgressMeter(evaluations, progress, cancel)
-    found = []
-    for n, sigma in enumerate(levels):
-        meter.stage = f"reconstructing, level {n + 1} of {len(levels)}"
-        found.append(
-            reconstruct(
-                image, model.engine, sigma, seeds=parameters.seeds, steps=settings["steps"],
-                smoothing=settings["smoothing"], seed=seed, meter=meter,
-            )
-        )  # fmt: skip
-    score = np.sqrt(np.mean([z_score(level, settings, image.spacing_kji) ** 2 for level in found], axis=0)) * search
+    scores, usual = [], []
+    for n, edge in enumerate(edges):
+        meter.stage = f"looking at hidden cubes, size {n + 1} of {len(edges)}"
+        found = expect(
+            image, model.engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter
+        )
+        z, spread = z_score(found, settings, image.region, image.spacing_kji)
+        scores.append(z)
+        usual.append(spread)
+    score = np.sqrt(np.mean(np.square(scores), axis=0)) * search
     meter.stage = "filling what was found"
     change = expected_change(image, score > parameters.threshold, model, seed, meter)
     volumes = {
         "anomaly": image.on_input(score),
         "healthy": like_input(volume.voxels + image.on_input(change), volume),
-        "uncertainty": image.on_input(np.mean([level.spread for level in found], axis=0) * search),
+        "uncertainty": image.on_input(np.mean(usual, axis=0) * search),
     }
     table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume)
     facts: dict[str, Any] = {
         "region": image.region,
-        "levels_hu": [round(1000 * s) for s in levels],
+        "cube_edges_mm": edges,
         "working_spacing_mm": settings["spacing"],
         "findings": len(table),
         "network_evaluations": evaluations,
@@ -129,10 +129,10 @@ def expected_change(
 
 
 def _settings(model: FoundationModel) -> dict[str, Any]:
-    """The calibration, which also fixes spacing, steps and smoothing: other settings would not be comparable."""
-    if not model.calibration:
+    """The calibration, which also fixes spacing, cubes and smoothing: other settings would not be comparable."""
+    if not model.calibration or "sets" not in model.calibration:
         raise ModelError(
-            f"The model {model.name} carries no calibration on normal tissue, so there is no z-score.",
+            f"The model {model.name} carries no calibration of this version on normal tissue, so there is no z-score.",
             "Run `meddifffm calibrate` on it, or choose a calibrated model.",
         )
     return model.calibration

@@ -1,7 +1,8 @@
-"""Residual statistics on normal tissue, by tissue and noise level, for the z-score of the anomaly map."""
+"""What the model leaves unexplained on normal tissue, by region, tissue and cube size, for the anomaly's z-score."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..conditioning.region import body_mask
-from ..tasks.residual import CLASSES, EDGE_LIMITS_HU_PER_MM, TISSUE_EDGES_HU, reconstruct, tissue_of
+from ..tasks.expectation import expect
+from ..tasks.residual import ALL_REGIONS, CLASSES, EDGE_LIMITS_HU_PER_MM, TISSUE_EDGES_HU, tissue_of
 from ..tasks.working import working_image
 from ..volume import Volume
+
+FEWEST_CASES = 3
+"""A region with fewer cases has no figures of its own: they would be those of one or two patients."""
+METHOD = "hidden cubes"
 
 
 @dataclass(frozen=True)
@@ -20,30 +26,28 @@ class CalibrationConfig:
 
     Attributes:
         spacing: working voxel in mm.
-        levels: noise levels in units of 1000 HU.
-        steps: network evaluations a reconstruction.
-        seeds: reconstructions a level while calibrating.
-        smoothing: standard deviation in mm, see :func:`reconstruct`.
+        edges: of the hidden cubes, mm.
+        sets: see :func:`.expectation.expect`.
+        smoothing: standard deviation in mm of the Gaussian over the difference.
     """
 
     spacing: float = 3.0
-    levels: tuple[float, ...] = (2.0, 4.0)
-    steps: int = 1
-    seeds: int = 3
+    edges: tuple[float, ...] = (24.0, 36.0)
+    sets: int = 1
     smoothing: float = 3.0
 
 
 def calibrate(
     engine: Any,
-    cases: Sequence[tuple[Volume, np.ndarray | None]],
+    cases: Sequence[tuple[Volume, np.ndarray | None, str | None]],
     config: CalibrationConfig | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Median and spread of the residual in each tissue class at each level.
+    """Median and spread of the difference in each tissue class, for each cube size and region.
 
     Args:
         engine: the model's engine.
-        cases: CT and, where known, a mask of abnormal voxels that must not count as normal.
+        cases: CT; a mask of abnormal voxels that must not count as normal, where known; region, None to guess it.
 
     Returns:
         JSON-ready dict that ``save_model`` stores beside the weights. The spread is half the distance between the
@@ -51,29 +55,34 @@ def calibrate(
         distribution's, so that a z of 2 is rare in every tissue.
     """
     config = config or CalibrationConfig()
-    samples: dict[float, list[list[np.ndarray]]] = {s: [[] for _ in range(CLASSES)] for s in config.levels}
-    for number, (volume, abnormal) in enumerate(cases):
-        image = working_image(volume, config.spacing)
+    samples: dict[tuple[float, str], list[list[np.ndarray]]] = defaultdict(lambda: [[] for _ in range(CLASSES)])
+    counted: dict[str, int] = defaultdict(int)
+    for number, (volume, abnormal, region) in enumerate(cases):
+        image = working_image(volume, config.spacing, region=region)
         normal = body_mask(image.hounsfield)
         if abnormal is not None:
             normal &= image.mask_on_grid(abnormal) == 0
-        for sigma in config.levels:
-            found = reconstruct(
-                image, engine, sigma, seeds=config.seeds, steps=config.steps, smoothing=config.smoothing, seed=number
-            )
-            tissue = tissue_of(found.healthy, image.spacing_kji)
-            for index, collected in enumerate(samples[sigma]):
-                collected.append(found.residual[normal & (tissue == index)])
+        groups = [ALL_REGIONS, *([image.region] if image.region else [])]
+        for group in groups:
+            counted[group] += 1
+        for edge in config.edges:
+            found = expect(image, engine, edge, smoothing=config.smoothing, sets=config.sets, seed=number)
+            tissue = tissue_of(found.expected, image.spacing_kji)
+            for index in range(CLASSES):
+                values = found.residual[normal & (tissue == index)]
+                for group in groups:
+                    samples[edge, group][index].append(values)
         report(f"calibrated on {number + 1} of {len(cases)} cases")
-    levels = {f"{sigma:g}": _summary(collected) for sigma, collected in samples.items()}
+    kept = [group for group, n in counted.items() if group == ALL_REGIONS or n >= FEWEST_CASES]
     return {
+        "method": METHOD,
         "spacing": config.spacing,
-        "steps": config.steps,
+        "sets": config.sets,
         "smoothing": config.smoothing,
-        "levels": levels,
+        "levels": {f"{edge:g}": {group: _summary(samples[edge, group]) for group in kept} for edge in config.edges},
         "tissue_edges_hu": list(TISSUE_EDGES_HU),
         "edge_limits_hu_per_mm": list(EDGE_LIMITS_HU_PER_MM),
-        "cases": len(cases),
+        "cases": {group: counted[group] for group in kept},
     }
 
 

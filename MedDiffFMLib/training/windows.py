@@ -47,8 +47,8 @@ class WindowConfig:
     drop_region: float = 0.15
     drop_position: float = 0.15
     drop_anatomy: float = 0.5
-    fill_share: float = 0.4
-    denoise_share: float = 0.3
+    fill_share: float = 0.35
+    denoise_share: float = 0.35
     levels: tuple[str, ...] = LEVELS
 
 

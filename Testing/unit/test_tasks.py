@@ -22,8 +22,8 @@ def model(tiny_model_file):
 
 @pytest.fixture(scope="module")
 def calibrated(model, small_ct):
-    config = CalibrationConfig(spacing=4.0, levels=(0.2, 1.0), steps=1, seeds=1)
-    model.calibration = calibrate(model.engine, [(small_ct, None)], config)
+    config = CalibrationConfig(spacing=4.0, edges=(16.0, 24.0))
+    model.calibration = calibrate(model.engine, [(small_ct, None, None)], config)
     return model
 
 
@@ -122,7 +122,7 @@ def test_a_mask_thinner_than_a_working_voxel_is_filled(model, small_ct):
 
 def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct):
     volume = oblique(small_ct)
-    result = anomaly(volume, calibrated, AnomalyParameters(seeds=2, threshold=1.0, minimum_volume=0))
+    result = anomaly(volume, calibrated, AnomalyParameters(threshold=1.0, minimum_volume=0))
     for name in ("anomaly", "healthy", "uncertainty"):
         assert result.volumes[name].shape == volume.voxels.shape
         assert np.isfinite(result.volumes[name]).all()
@@ -132,8 +132,8 @@ def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct
 
 
 def test_z_score_has_unit_spread_on_the_tissue_it_was_calibrated_on(calibrated, small_ct):
-    """Two levels, two-sided, largest taken: on its own normal case the median of |z| is near one, the tail is thin."""
-    result = anomaly(small_ct, calibrated, AnomalyParameters(seeds=1))
+    """On its own normal case the root mean square of two sizes of cubes is near one, and its tail thin."""
+    result = anomaly(small_ct, calibrated)
     score = result.volumes["anomaly"]
     inside = score[score > 0]
     assert 0.4 < np.median(inside) < 1.8
