@@ -102,5 +102,6 @@ class PriorUNet(nn.Module):
 
 
 def _box_mean(image: torch.Tensor, width: tuple[int, int, int]) -> torch.Tensor:
-    """Mean over a box around each voxel, as much of it as lies in the image."""
-    return functional.avg_pool3d(image, width, stride=1, padding=tuple(w // 2 for w in width), count_include_pad=False)  # type: ignore[arg-type]
+    """Mean over a box around each voxel, as much of it as lies in the image; thin images get thinner boxes."""
+    box = [min(w, n - 1 + n % 2) for w, n in zip(width, image.shape[2:], strict=True)]
+    return functional.avg_pool3d(image, box, stride=1, padding=[w // 2 for w in box], count_include_pad=False)
