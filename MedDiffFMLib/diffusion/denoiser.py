@@ -15,6 +15,8 @@ from ..conditioning.condition import EncodedCondition
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 SIGMA_DATA = 0.5
+SIGMA_GUESS = 0.12
+"""Typical error of the first guess in a hole: what is left for the network to find there."""
 
 
 def network_time(sigma: torch.Tensor) -> torch.Tensor:
@@ -44,8 +46,9 @@ def _keep_known(x0: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
 class EDMDenoiser(nn.Module):
     """Karras et al. 2022 (arXiv 2206.00364), table 1, column "ours": D = c_skip x + c_out F(c_in x, c_noise).
 
-    In a hole with known surroundings the same holds for the difference to the first guess m:
-    D = m + c_skip (x - m) + c_out F. A network that knows nothing returns the guess where noise hides the image.
+    In a hole with known surroundings the same holds for the difference to the first guess m, whose deviation is
+    smaller than the image's: D = m + c_skip (x - m) + c_out F. A network that knows nothing returns the guess where
+    noise hides the image, and neither its errors nor the noise weigh more than the guess's own error.
     """
 
     kind = "edm"
@@ -57,11 +60,17 @@ class EDMDenoiser(nn.Module):
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
         """x (B, 1, D, H, W); sigma (B,); returns x0 in x's shape and type."""
-        s, d = _column(sigma), self.sigma_data
-        norm = (s**2 + d**2).sqrt()
+        s, d = _column(sigma), self._deviation(condition)
+        norm = (s**2 + self.sigma_data**2).sqrt()
         f = self.network(x / norm, sigma / norm.flatten(), network_time(sigma), condition)
         mean = 0.0 if condition.expected is None else condition.expected
-        return _keep_known(mean + (x - mean) * (d**2 / norm**2) + f * (s * d / norm), condition)
+        total = s**2 + d**2
+        return _keep_known(mean + (x - mean) * (d**2 / total) + f * (s * d / total.sqrt()), condition)
+
+    def _deviation(self, condition: EncodedCondition) -> torch.Tensor:
+        """(B, 1, 1, 1, 1): standard deviation of what the network has to find."""
+        whole = torch.full_like(condition.region, self.sigma_data, dtype=torch.float32)
+        return _column(torch.where(condition.has_hole(), SIGMA_GUESS, whole))
 
     def loss(
         self,
@@ -71,7 +80,7 @@ class EDMDenoiser(nn.Module):
         condition: EncodedCondition,
     ) -> torch.Tensor:
         """Weighted squared error over the unknown voxels (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2."""
-        s, d = _column(sigma), self.sigma_data
+        s, d = _column(sigma), self._deviation(condition).flatten()
         weight = (sigma**2 + d**2) / (sigma * d) ** 2
         error = self(x0 + s * noise, sigma, condition) - x0
         return weight * _mean_in_hole(error.square(), condition)

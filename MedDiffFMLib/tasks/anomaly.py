@@ -113,7 +113,7 @@ def expected_change(
     from scipy.ndimage import distance_transform_edt
 
     from ..inference.blended import BlendedDenoiser
-    from .inpaint import InpaintParameters, first_guess, sample_filling
+    from .inpaint import InpaintParameters, sample_filling
 
     if not found.any():
         meter.advance(HEALTHY_STEPS)
@@ -121,10 +121,11 @@ def expected_change(
     near = distance_transform_edt(~found, sampling=image.spacing_kji) <= HEALTHY_MARGIN_MM
     hole = torch.from_numpy(near)[None, None].float()
     known = image.network_input()
-    denoiser = BlendedDenoiser(model.engine, image.condition.filling(known[0, 0], hole[0, 0]), image.shape, meter)
+    condition = image.condition.filling(known[0, 0], hole[0, 0])
+    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
     settings = InpaintParameters(steps=HEALTHY_STEPS)
     generator = torch.Generator().manual_seed(seed)
-    filled = sample_filling(denoiser, known, hole, first_guess(image, known, hole), settings, generator)
+    filled = sample_filling(denoiser, known, hole, condition, settings, generator)
     return (filled - known)[0, 0].numpy() * 1000
 
 

@@ -14,6 +14,7 @@ from .registry import TaskResult
 if TYPE_CHECKING:
     import torch
 
+    from ..conditioning.condition import Condition
     from ..inference.blended import BlendedDenoiser
     from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
     from ..models.checkpoint import FoundationModel
@@ -145,39 +146,31 @@ def fill_hole(
     condition = image.condition.filling(known[0, 0], hole[0, 0])
     denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
     generator = torch.Generator().manual_seed(seed)
-    guess = first_guess(image, known, hole)
     total = torch.zeros_like(known)
     for _ in range(parameters.samples):
-        total += sample_filling(denoiser, known, hole, guess, parameters, generator)
+        total += sample_filling(denoiser, known, hole, condition, parameters, generator)
     return (total / parameters.samples)[0, 0].numpy() * 1000
-
-
-def first_guess(image: WorkingImage, known: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """``known`` with the surface of least bending in the hole; all (1, 1, D, H, W)."""
-    import torch
-
-    from ..bending import bend_through
-    from ..conditioning.context import smooth_guess
-
-    smooth = smooth_guess(known[0, 0], hole[0, 0]).numpy()
-    bent = bend_through(known[0, 0].numpy(), hole[0, 0].numpy() > 0, smooth, image.grid.spacing)
-    return torch.from_numpy(bent.astype(np.float32))[None, None]
 
 
 def sample_filling(
     denoiser: BlendedDenoiser,
     known: torch.Tensor,
     hole: torch.Tensor,
-    guess: torch.Tensor,
+    condition: Condition,
     parameters: InpaintParameters,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """One sample of the hole's content given the known voxels and a first guess; (1, 1, D, H, W), network range."""
+    """One sample of the hole's content given the known voxels; (1, 1, D, H, W), network range.
+
+    Args:
+        condition: with the same hole; its first guess is where the noise starts from.
+    """
     from ..diffusion.consistency import RePaint
     from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas, noise_like
 
     sigmas = karras_sigmas(parameters.steps, parameters.sigma_max, 0.3 * min(parameters.sigma_max, 0.1))
-    start = guess + sigmas[0] * noise_like(known, generator)
+    assert condition.known is not None
+    start = condition.known[None, None] + sigmas[0] * noise_like(known, generator)
     return dpm_solver_pp_2m(denoiser, start, sigmas, RePaint(known, hole))
 
 

@@ -51,11 +51,11 @@ def balance(sigma: torch.Tensor, holed: torch.Tensor) -> torch.Tensor:
     """Weight of each sample's loss (B,), so that all noise levels train the network alike.
 
     EDM's weight makes the loss 1 everywhere for an untrained network, but a trained one errs six times less at high
-    noise, where the loss would then hardly count. This divides by what a trained prior was seen to leave. Samples with
-    a hole count more, since few of their voxels are judged.
+    noise, where the loss would then hardly count. This divides by what a trained prior was seen to leave. In holes the
+    first guess errs as much as its weight assumes, whatever the noise.
     """
     typical = 0.07 + 0.33 / (1 + sigma / 0.05)
-    return 0.2 / typical * torch.where(holed, 3.5, 1.0)
+    return torch.where(holed, 1.0, 0.2 / typical)
 
 
 def ct_texture(white: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
