@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..tasks.lesion_mask import lesion_shape, overlap
 from .regions import depth, lung, soft_tissue
 from .spheres import pick_centers
 
-EDGE_MM = 0.8
-"""Scale of the sigmoid at the rim; 10 % to 90 % takes 4.4 times this, about what a CT's blur leaves of a sharp rim."""
 TEXTURE_HU = 10.0
 NODULE_HU = 30.0
 NODULE_NOISE_HU = 12.0
@@ -33,39 +32,6 @@ class Lesion:
     diameter_mm: float
     contrast_hu: float
     center: tuple[int, ...]
-
-
-def lesion_shape(diameter_mm: float, spacing: tuple[float, float, float],
-                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """A lumpy, turned ellipsoid and its texture on a small cube of voxels around the middle voxel.
-
-    Returns:
-        share of lesion in each voxel (0 to 1, soft rim, partial volume) and texture of unit deviation; both (k, j, i).
-    """
-    from scipy.ndimage import gaussian_filter, map_coordinates
-    from scipy.spatial.transform import Rotation
-
-    radius = diameter_mm / 2
-    half = [int(np.ceil((1.6 * radius + 3 * EDGE_MM) / s)) for s in spacing[::-1]]
-    fine = [max(1, int(np.ceil(s))) for s in spacing[::-1]]
-    axes = [((np.arange((2 * h + 1) * f) + 0.5) / f - h - 0.5) * s
-            for h, f, s in zip(half, fine, spacing[::-1], strict=True)]  # fmt: skip
-    points = np.stack(np.meshgrid(*axes, indexing="ij"))
-    semi_axes = rng.uniform(0.75, 1.3, 3)
-    semi_axes *= radius / np.cbrt(semi_axes.prod())
-    turned = np.tensordot(Rotation.random(None, rng).as_matrix(), points, axes=1) / semi_axes[:, None, None, None]
-    # Lumps about two thirds of a radius wide move the rim in and out by an eighth of the radius.
-    field = gaussian_filter(rng.standard_normal((24, 24, 24)), 2.0, mode="wrap")
-    lumps = map_coordinates(field / field.std(), points / (radius / 3) + 12, order=1, mode="grid-wrap")
-    distance = np.sqrt((turned**2).sum(axis=0)) * (1 + 0.125 * np.clip(lumps, -2, 2))
-    voxels = np.pi / 6 * diameter_mm**3 * np.prod(fine) / np.prod(spacing)
-    distance /= np.partition(distance.ravel(), int(voxels))[int(voxels)]
-    share = 1 / (1 + np.exp(np.clip((distance - 1) * radius / EDGE_MM, -50, 50)))
-    width = [1.5 * f / s for s, f in zip(spacing[::-1], fine, strict=True)]
-    grain = gaussian_filter(rng.standard_normal(share.shape), width)
-    share, grain = (_block_mean(array, fine) for array in (share, grain / grain.std()))
-    share[share < 0.01] = 0  # a sigmoid never ends; a lesion does
-    return share.astype(np.float32), grain.astype(np.float32)
 
 
 def insert_lesions(volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray,
@@ -113,29 +79,19 @@ def _insert(changed: np.ndarray, labels: np.ndarray, lesion: Lesion, spacing: tu
             rng: np.random.Generator) -> None:  # fmt: skip
     """Blend one lesion into ``changed`` and mark it in ``labels``, both in place."""
     share, grain = lesion_shape(lesion.diameter_mm, spacing, rng)
-    into, part = [], []
-    for c, n, size in zip(lesion.center, share.shape, changed.shape, strict=True):
-        low, high = max(c - n // 2, 0), min(c + n // 2 + 1, size)
-        into.append(slice(low, high))
-        part.append(slice(low - (c - n // 2), high - (c - n // 2)))
-    share, grain = share[tuple(part)], grain[tuple(part)]
-    there = changed[tuple(into)]
+    into, part = overlap(lesion.center, share.shape, changed.shape)
+    share, grain = share[part], grain[part]
+    there = changed[into]
     if lesion.kind == "lung":
         noise = NODULE_NOISE_HU * rng.standard_normal(share.shape, dtype=np.float32)
         change = lesion.contrast_hu + TEXTURE_HU * grain + noise - there
     else:
         change = lesion.contrast_hu + TEXTURE_HU * grain
-    changed[tuple(into)] = there + share * change
-    labels[tuple(into)][share >= 0.5] = lesion.label
+    changed[into] = there + share * change
+    labels[into][share >= 0.5] = lesion.label
 
 
 def _dealer(values: tuple[float, ...], rng: np.random.Generator):
     """The values in random order, again and again, each equally often."""
     while True:
         yield from rng.permutation(values).tolist()
-
-
-def _block_mean(array: np.ndarray, block: list[int]) -> np.ndarray:
-    """Mean over blocks of ``block`` voxels."""
-    k, j, i = (n // b for n, b in zip(array.shape, block, strict=True))
-    return array.reshape(k, block[0], j, block[1], i, block[2]).mean(axis=(1, 3, 5))

@@ -1,0 +1,30 @@
+"""The control of super-resolution: the interpolated image, and where its voxels lie within the measured ones."""
+
+from __future__ import annotations
+
+import torch
+
+IMAGES = 2
+
+
+def interpolated_control(
+    guess: torch.Tensor, factors: tuple[int, int, int], first: tuple[int, int, int] = (0, 0, 0)
+) -> torch.Tensor:
+    """Control channels (2, D, H, W): the image and the position of its voxels.
+
+    Detail is known best in the middle of a thick slice and worst between two. The position is 0 in the middle of a
+    measured voxel, -1 and 1 at its borders, summed over the axes whose resolution is raised; its steps tell how many
+    voxels a measured one holds.
+
+    Args:
+        guess: (D, H, W) in the network's range.
+        factors: voxels in a measured voxel along (k, j, i).
+        first: index of the first voxel within its measured voxel.
+    """
+    position = torch.zeros_like(guess)
+    for axis, (factor, start) in enumerate(zip(factors, first, strict=True)):
+        if factor > 1:
+            index = (torch.arange(guess.shape[axis], device=guess.device) + start) % factor
+            line = (2 * index + 1) / factor - 1
+            position += line.reshape([-1 if n == axis else 1 for n in range(3)])
+    return torch.stack([guess, position])
