@@ -13,9 +13,9 @@ from .atomic import atomic_path
 from .errors import Cancelled, InputError, MedDiffFMError, expected, log_defect
 from .inference.control import CancelToken, ProgressCallback, ProgressEvent
 from .io import NIFTI_SUFFIXES, NRRD_SUFFIXES
-from .job import Case, check_mask_given, run_case
+from .job import Case, check_mask_given, check_volume_given, run_case
 from .models.checkpoint import FoundationModel, file_sha256
-from .outputs import OutputPlan, make_folder, plan_outputs, stem_of
+from .outputs import OutputPlan, make_folder, plan_outputs
 from .report import NOTICE, Settings, input_sha256, read_report, write_json
 
 _SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
@@ -50,8 +50,9 @@ def find_cases(
         masks, anatomies: folders that hold a label map of the same name for every case.
 
     Raises:
-        InputError: nothing found, a name twice, or a label map missing.
+        InputError: nothing found, a name twice, a label map missing, or a task that works on no CT.
     """
+    check_volume_given(task, True)
     cases = [case for source in sources for case in _cases_of(source)]
     cases = [
         replace(case, mask=case.mask or _partner(case, masks), anatomy=case.anatomy or _partner(case, anatomies))
@@ -60,7 +61,7 @@ def find_cases(
     if not cases:
         places = ", ".join(map(str, sources))
         raise InputError(f"No volumes in {places}.", "Give .nrrd, .nii, .nii.gz files or DICOM folders.")
-    names = [stem_of(case.input.resolve()) for case in cases]
+    names = [case.name for case in cases]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"Several cases are called {twice[0]!r}.", "Rename them, or run them into different folders.")
@@ -98,11 +99,10 @@ def _partner(case: Case, folder: Path | None) -> Path | None:
     """The label map that belongs to a case."""
     if folder is None:
         return None
-    name = stem_of(case.input.resolve())
     for suffix in _SUFFIXES:
-        if (folder / (name + suffix)).is_file():
-            return folder / (name + suffix)
-    raise InputError(f"'{folder}' has no label map for {name!r}.", f"Add {name}.nrrd, or use a .csv list.")
+        if (folder / (case.name + suffix)).is_file():
+            return folder / (case.name + suffix)
+    raise InputError(f"'{folder}' has no label map for {case.name!r}.", f"Add {case.name}.nrrd, or use a .csv list.")
 
 
 def run_batch(
@@ -129,7 +129,7 @@ def run_batch(
     model = load()
     rows: list[CaseStatus] = []
     for number, case in enumerate(cases):
-        stage = f"{number + 1}/{len(cases)} {stem_of(case.input.resolve())}"
+        stage = f"{number + 1}/{len(cases)} {case.name}"
         row = _run_one(settings, case, folder, model, overwrite, _prefixed(progress, stage), cancel)
         rows.append(row)
         on_case(row)
@@ -149,20 +149,19 @@ def _run_one(
     cancel: CancelToken | None,
 ) -> CaseStatus:
     """One case; every failure becomes a row."""
-    name = stem_of(case.input.resolve())
     plan = plan_outputs(settings.task, case.input, folder)
     start = time.monotonic()
     try:
         if cancel is not None:
             cancel.check()
         if is_done(settings, case, plan, model):
-            return CaseStatus(name, "skipped", 0.0, "done before", report=str(plan.report))
+            return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
         run_case(settings, case, plan, lambda: model, overwrite=overwrite, progress=progress, cancel=cancel)
     except Exception as problem:
         failure = expected(problem) or _defect(problem)
         status = "cancelled" if isinstance(failure, Cancelled) else "failed"
-        return CaseStatus(name, status, time.monotonic() - start, str(failure), failure.exit_code)
-    return CaseStatus(name, "done", time.monotonic() - start, report=str(plan.report))
+        return CaseStatus(case.name, status, time.monotonic() - start, str(failure), failure.exit_code)
+    return CaseStatus(case.name, "done", time.monotonic() - start, report=str(plan.report))
 
 
 def _defect(problem: Exception) -> MedDiffFMError:

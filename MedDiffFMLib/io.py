@@ -61,7 +61,7 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
     """Write a volume as NRRD or NIfTI; the file appears complete or not at all.
 
     Integers and bool stay exact in the smallest of uint8 (masks), int16, int32, int64; floats become float32.
-    The same volume always gives the same bytes.
+    The same volume always gives the same bytes. A synthetic volume is marked as such in the header.
 
     Args:
         mask: the voxels are labels; they must be whole numbers.
@@ -79,7 +79,7 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
         raise OutputError(f"'{path.name}' has no suffix that can be written.", "Use .nrrd, .nii or .nii.gz.")
     voxels = _storable(volume.voxels, mask)
     with atomic_path(path, overwrite=overwrite) as temporary:
-        writer(temporary, voxels, volume.ijk_to_ras)
+        writer(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
 
 
 def _storable(voxels: np.ndarray, mask: bool) -> np.ndarray:

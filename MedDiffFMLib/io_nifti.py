@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from .errors import InputError
-from .io_common import MM_PER_UNIT, check_promise, damaged, refuse_not_3d, truncated
+from .io_common import MM_PER_UNIT, SYNTHETIC_MARK, check_promise, damaged, is_synthetic, refuse_not_3d, truncated
 from .volume import Volume
 
 
@@ -48,11 +48,16 @@ def read_nifti(path: Path, modality: str) -> Volume:
         raise truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}") from error
     voxels = _rescaled(np.asarray(stored).T, proxy.slope, proxy.inter)
     matrix, notes = _geometry(path.name, header)
-    return Volume(voxels, matrix, modality, notes)
+    synthetic = is_synthetic(bytes(header["descrip"].item()).decode("latin-1"))
+    return Volume(voxels, matrix, modality, notes, synthetic)
 
 
-def write_nifti(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    """Write (k, j, i) voxels as NIfTI-1 with sform and qform; equal input gives equal bytes."""
+def write_nifti(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic: bool = False) -> None:
+    """Write (k, j, i) voxels as NIfTI-1 with sform and qform; equal input gives equal bytes.
+
+    Args:
+        synthetic: say in the header that the image shows no patient.
+    """
     import nibabel
 
     image = nibabel.Nifti1Image(voxels.T, ijk_to_ras, dtype=voxels.dtype)
@@ -60,6 +65,8 @@ def write_nifti(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
     image.set_sform(ijk_to_ras, code="scanner")
     image.set_qform(ijk_to_ras, code="scanner")
     image.header.set_slope_inter(1, 0)
+    if synthetic:
+        image.header["descrip"] = SYNTHETIC_MARK.encode("ascii")
     with path.open("xb") as file, contextlib.ExitStack() as stack:
         target: Any = file
         if path.name.lower().endswith(".gz"):  # neither time nor temporary name go into the gzip header

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .io_common import LPS_TO_RAS, MM_PER_UNIT, affine, check_promise, damaged, refuse_not_3d, truncated
+from .io_common import (
+    LPS_TO_RAS,
+    MM_PER_UNIT,
+    SYNTHETIC_MARK,
+    affine,
+    check_promise,
+    damaged,
+    is_synthetic,
+    refuse_not_3d,
+    truncated,
+)
 from .volume import Volume
 
 _ENCODINGS = {
@@ -25,6 +35,7 @@ _SPACES = {
     **dict.fromkeys(("left-anterior-superior", "las"), (-1, 1, 1)),
 }
 _CHUNK = 1 << 24
+_SYNTHETIC = "synthetic"  # key of a key/value pair
 
 
 def read_nrrd(path: Path, modality: str) -> Volume:
@@ -54,14 +65,19 @@ def read_nrrd(path: Path, modality: str) -> Volume:
             voxels = nrrd.read_data(header, file, str(path), index_order="C")
         except (nrrd.NRRDError, ValueError, zlib.error, EOFError) as error:
             raise truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}") from error
-    return Volume(voxels.astype(dtype.newbyteorder("="), copy=False), matrix, modality, notes)
+    synthetic = is_synthetic(header.get(_SYNTHETIC, ""))
+    return Volume(voxels.astype(dtype.newbyteorder("="), copy=False), matrix, modality, notes, synthetic)
 
 
-def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    """Write (k, j, i) voxels as gzip NRRD in LPS, without a time stamp, so that equal input gives equal bytes."""
+def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic: bool = False) -> None:
+    """Write (k, j, i) voxels as gzip NRRD in LPS, without a time stamp, so that equal input gives equal bytes.
+
+    Args:
+        synthetic: say in the header that the image shows no patient.
+    """
     little = voxels.astype(voxels.dtype.newbyteorder("<"), order="C", copy=False)
     with path.open("xb") as file:
-        file.write(_header(little, LPS_TO_RAS @ ijk_to_ras).encode("ascii"))
+        file.write(_header(little, LPS_TO_RAS @ ijk_to_ras, synthetic).encode("ascii"))
         compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
         buffer = little.reshape(-1).view(np.uint8)
         for start in range(0, len(buffer), _CHUNK):
@@ -69,7 +85,7 @@ def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
         file.write(compressor.flush())
 
 
-def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray) -> str:
+def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool) -> str:
     """NRRD header text; numbers are written with all their digits, so the geometry survives exactly."""
 
     def vector(numbers: np.ndarray) -> str:
@@ -87,6 +103,7 @@ def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray) -> str:
         "encoding: gzip",
         'space units: "mm" "mm" "mm"',
         "space origin: " + vector(ijk_to_lps[:3, 3]),
+        *([f"{_SYNTHETIC}:={SYNTHETIC_MARK}"] if synthetic else []),
     ]
     return "\n".join(lines).replace("float32", "float") + "\n\n"
 

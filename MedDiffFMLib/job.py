@@ -15,11 +15,11 @@ from .errors import Cancelled, InputError
 from .inference.control import CancelToken, ProgressCallback
 from .io import read_volume
 from .models.checkpoint import FoundationModel
-from .outputs import OutputPlan, check_outputs, publish
+from .outputs import OutputPlan, check_outputs, publish, stem_of
 from .report import Settings, Stopwatch, input_record, run_report
 from .tasks.parameters import check
 from .tasks.registry import TASKS, TaskResult
-from .volume import Volume, check_ct, check_mask
+from .volume import Volume, check_ct, check_grid, check_mask
 
 _log = logging.getLogger(__name__)
 
@@ -29,24 +29,34 @@ class Case:
     """The files of one case.
 
     Attributes:
-        input: NRRD, NIfTI, DICOM folder or one file of a DICOM series.
+        input: NRRD, NIfTI, DICOM folder or one file of a DICOM series; None for a task that makes a CT.
         mask: label map on the input's grid, for tasks that need one.
         anatomy: organ label map (TotalSegmentator numbers) on the input's grid.
     """
 
-    input: Path
+    input: Path | None = None
     mask: Path | None = None
     anatomy: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What results are called after; empty where there is no input."""
+        source = self.input or self.anatomy
+        return "" if source is None else stem_of(source.resolve())
 
 
 @dataclass
 class LoadedCase:
-    """A case that was read and passed every check."""
+    """A case that was read and passed every check.
 
-    volume: Volume
+    Attributes:
+        volume: the CT, or for a task that makes one, the organ map whose grid it takes, None without a map.
+    """
+
+    volume: Volume | None
     mask: np.ndarray | None
     anatomy: np.ndarray | None
-    records: dict[str, Any]
+    records: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -56,18 +66,41 @@ def load_case(case: Case, task: str) -> LoadedCase:
     Raises:
         InputError: unreadable, not a CT, or a mask or organ map that does not fit.
     """
+    check_volume_given(task, case.input is not None)
     check_mask_given(task, case.mask is not None)
-    volume = read_volume(case.input)
-    warnings = check_ct(volume)
-    records = {"volume": input_record(case.input, volume)}
-    mask = anatomy = None
-    if case.mask is not None:
-        label = read_volume(case.mask, modality="mask")
-        mask, records["mask"] = check_mask(label, volume), input_record(case.mask, label)
-    if case.anatomy is not None:
-        label = read_volume(case.anatomy, modality="mask")
-        anatomy, records["anatomy"] = check_anatomy(label, volume), input_record(case.anatomy, label)
-    return LoadedCase(volume, mask, anatomy, records, warnings)
+    paths = {"volume": case.input, "mask": case.mask, "anatomy": case.anatomy}
+    given = {
+        name: read_volume(path, modality="CT" if name == "volume" else "mask")
+        for name, path in paths.items()
+        if path is not None
+    }
+    loaded = checked_case(task, given.get("volume"), given.get("mask"), given.get("anatomy"))
+    loaded.records = {name: input_record(path, given[name]) for name, path in paths.items() if path is not None}
+    return loaded
+
+
+def checked_case(task: str, volume: Volume | None, mask: Volume | None, anatomy: Volume | None) -> LoadedCase:
+    """A case from volumes in memory.
+
+    Raises:
+        InputError: not a CT, something missing or useless, or a mask or organ map that does not fit.
+    """
+    check_volume_given(task, volume is not None)
+    warnings = [] if volume is None else check_ct(volume)
+    check_mask_given(task, mask is not None)
+    inside = None if mask is None or volume is None else check_mask(mask, volume)
+    labels = None if anatomy is None else check_anatomy(anatomy, volume)
+    return LoadedCase(anatomy if volume is None else volume, inside, labels, warnings=warnings)
+
+
+def check_volume_given(task: str, given: bool) -> None:
+    """Refuse a missing CT, and one that would be ignored."""
+    if TASKS[task].needs_volume and not given:
+        raise InputError(f"{task} needs a CT to work on.", "Give one.")
+    if given and not TASKS[task].needs_volume:
+        raise InputError(
+            f"{task} makes a CT and takes none.", "Leave the input and --batch out; run it once for each seed."
+        )
 
 
 def check_mask_given(task: str, given: bool) -> None:
@@ -78,15 +111,17 @@ def check_mask_given(task: str, given: bool) -> None:
         raise InputError(f"{task} uses no mask.", "Leave --mask out.")
 
 
-def check_anatomy(labels: Volume, volume: Volume) -> np.ndarray:
-    """The organ labels as an array (k, j, i) on the CT's grid.
+def check_anatomy(labels: Volume, volume: Volume | None) -> np.ndarray:
+    """The organ labels as an array (k, j, i) on the CT's grid; any grid will do where there is no CT.
 
     Raises:
         InputError: other geometry, or values that are no label numbers.
     """
     from .conditioning.anatomy import check_labels
 
-    if not labels.same_geometry(volume):
+    if volume is None:
+        check_grid(labels)
+    elif not labels.same_geometry(volume):
         raise InputError("The organ map has another grid than the CT.", "Resample it onto the CT (nearest neighbor).")
     return check_labels(np.asarray(labels.voxels))
 
@@ -116,6 +151,7 @@ def compute(
         )  # fmt: skip
         report = run_report(settings, model, result, watch, [*case.warnings, *shortages])
     report["inputs"] = case.records
+    report["synthetic"] = task.synthetic or (case.volume is not None and case.volume.synthetic)
     return result, report
 
 

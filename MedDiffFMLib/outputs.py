@@ -6,9 +6,11 @@ import csv
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .atomic import atomic_path
 from .errors import InputError, OutputError
@@ -58,16 +60,17 @@ def stem_of(path: Path) -> str:
     return path.name
 
 
-def plan_outputs(task: str, source: Path, output: Path | None) -> OutputPlan:
+def plan_outputs(task: str, source: Path | None, output: Path | None, seed: int = 0) -> OutputPlan:
     """Where the results of ``source`` go.
 
     Args:
+        source: the input; None where there is none, then the seed tells results apart.
         output: a folder, or a file name for the main result; None for the current folder.
 
     Raises:
         InputError: the output is a file of a format that is not written.
     """
-    suffix = ".nii.gz" if source.name.lower().endswith(NIFTI_SUFFIXES) else ".nrrd"
+    suffix = ".nii.gz" if source is not None and source.name.lower().endswith(NIFTI_SUFFIXES) else ".nrrd"
     target = output or Path(".")
     for known in _WRITABLE:
         if target.name.lower().endswith(known) and not target.is_dir():
@@ -76,7 +79,8 @@ def plan_outputs(task: str, source: Path, output: Path | None) -> OutputPlan:
         raise InputError(
             f"Files of type {target.suffix} cannot be written ({target}).", "Use .nrrd, .nii, .nii.gz, or a folder."
         )
-    return OutputPlan(target, f"{stem_of(source.resolve())}_{task}", suffix)
+    base = f"{task}_seed{seed}" if source is None else f"{stem_of(source.resolve())}_{task}"
+    return OutputPlan(target, base, suffix)
 
 
 def check_outputs(plan: OutputPlan, task: str, overwrite: bool) -> None:
@@ -112,17 +116,19 @@ def make_folder(folder: Path) -> None:
 
 
 def publish(
-    plan: OutputPlan, volume: Volume, result: TaskResult, report: dict[str, Any], overwrite: bool
+    plan: OutputPlan, volume: Volume | None, result: TaskResult, report: dict[str, Any], overwrite: bool
 ) -> dict[str, Any]:
     """Write every output, all or none; the report comes last, so where it exists the case is done.
+
+    Args:
+        volume: the input, on whose grid the results lie unless the result says where.
 
     Returns:
         The finished report.
     """
     staging = Path(tempfile.mkdtemp(prefix=".meddifffm-", dir=plan.folder))
     try:
-        with_table = TASKS[report["settings"]["task"]].findings
-        finished = _stage(staging, plan, volume, result, with_table)
+        finished = _stage(staging, plan, volume, result, report)
         report["outputs"] = {name: _file_record(staging / path.name) for name, path in finished.items()}
         write_json(report, staging / plan.report.name)
         _move(staging, [*finished.values(), plan.report], overwrite)
@@ -135,16 +141,27 @@ def _file_record(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _stage(staging: Path, plan: OutputPlan, volume: Volume, result: TaskResult, with_table: bool) -> dict[str, Path]:
+def _stage(
+    staging: Path, plan: OutputPlan, volume: Volume | None, result: TaskResult, report: dict[str, Any]
+) -> dict[str, Path]:
     """Write volumes and findings into the staging folder; output name -> final path."""
     finished: dict[str, Path] = {}
     for number, (name, voxels) in enumerate(result.volumes.items()):
         finished[name] = plan.volume(name, main=number == 0)
-        write_volume(volume.with_voxels(voxels), staging / finished[name].name, mask=voxels.dtype == bool)
-    if with_table:
+        located = replace(_located(voxels, volume, result), synthetic=report["synthetic"])
+        write_volume(located, staging / finished[name].name, mask=voxels.dtype == bool)
+    if TASKS[report["settings"]["task"]].findings:
         finished["findings"] = plan.table()
         write_table(result.table, staging / plan.table().name)
     return finished
+
+
+def _located(voxels: np.ndarray, volume: Volume | None, result: TaskResult) -> Volume:
+    """An output where it lies."""
+    if result.ijk_to_ras is not None:
+        return Volume(voxels, result.ijk_to_ras)
+    assert volume is not None  # a task without a CT says where its result lies
+    return volume.with_voxels(voxels)
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:

@@ -76,9 +76,9 @@ def _case(report: dict[str, Any]) -> Case:
             raise InputError(f"The {name} '{paths[name]}' is gone.", "Put it back where it was.")
         if input_sha256(paths[name]) != record.get("sha256"):
             raise InputError(f"The {name} '{paths[name]}' was changed since the report.", "Put the original back.")
-    if "volume" not in paths:
+    if "volume" not in paths and TASKS[report["settings"]["task"]].needs_volume:
         raise InputError("The report names no volume.", "It may come from another version.")
-    return Case(paths["volume"], paths.get("mask"), paths.get("anatomy"))
+    return Case(paths.get("volume"), paths.get("mask"), paths.get("anatomy"))
 
 
 def _same_model(report: dict[str, Any], settings: Settings) -> FoundationModel:

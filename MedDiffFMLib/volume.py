@@ -30,6 +30,7 @@ class Volume:
         voxels: array (k, j, i), Hounsfield units for CT; last axis is the fastest (``slicer.util.arrayFromVolume``).
         ijk_to_ras: 4x4 float64, voxel index (i, j, k, 1) to patient RAS coordinates in mm.
         modality: "CT", or "mask" for a label map.
+        synthetic: it shows no patient; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
     """
 
@@ -37,6 +38,7 @@ class Volume:
     ijk_to_ras: np.ndarray
     modality: str = "CT"
     notes: tuple[str, ...] = ()
+    synthetic: bool = False
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -77,10 +79,20 @@ def check_ct(volume: Volume) -> list[str]:
     """
     if volume.modality != "CT":
         raise InputError(f"The volume is marked as {volume.modality}, not as CT.", "Choose a CT volume.")
+    check_grid(volume)
+    _check_values(volume.voxels)
+    made = ["This CT is synthetic: it shows no patient."] if volume.synthetic else []
+    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels)]
+
+
+def check_grid(volume: Volume) -> None:
+    """Refuse arrays and geometries that no task can work on, whatever the voxels mean.
+
+    Raises:
+        InputError: with the cause and the remedy.
+    """
     _check_array(volume.voxels)
     _check_geometry(volume)
-    _check_values(volume.voxels)
-    return [*volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels)]
 
 
 def check_mask(mask: Volume, volume: Volume) -> np.ndarray:

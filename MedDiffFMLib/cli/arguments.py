@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from ..tasks.parameters import ParameterInfo, check, describe, element_type, value_types
+from ..tasks.parameters import ParameterInfo, check, describe, element_type, tuple_length, value_types
 
 
 def add_parameters(parser: argparse._ArgumentGroup, parameters: type) -> None:
@@ -18,7 +18,8 @@ def add_parameters(parser: argparse._ArgumentGroup, parameters: type) -> None:
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif kind is tuple:
-            options |= {"type": element_type(parameters, field.name), "nargs": "+", "metavar": _metavar(info)}
+            count = tuple_length(parameters, field.name) or "+"
+            options |= {"type": element_type(parameters, field.name), "nargs": count, "metavar": _metavar(info)}
         else:
             options |= {"type": kind, "metavar": None if info.choices else _metavar(info)}
             options |= {"choices": info.choices} if info.choices else {}

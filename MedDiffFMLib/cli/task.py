@@ -1,4 +1,4 @@
-"""``meddifffm denoise|anomaly|inpaint ...``: every task of the registry, on one case or many."""
+"""``meddifffm denoise|anomaly|inpaint|synthesize ...``: every task of the registry, on one case or many."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from ..batch import CaseStatus, find_cases, run_batch
 from ..errors import InputError
-from ..job import Case, check_mask_given, run_case
+from ..job import Case, check_mask_given, check_volume_given, run_case
 from ..models.checkpoint import load_model
 from ..outputs import plan_outputs
 from ..report import NOTICE, Settings
-from ..tasks.registry import TASKS
+from ..tasks.registry import TASKS, Task
 from .arguments import add_parameters, parameters_from
 from .console import Console, columns, duration
 
@@ -26,35 +26,40 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         parser = subparsers.add_parser(
             task.name, parents=[common], help=task.sentence, description=task.sentence, epilog=NOTICE
         )
-        _add_files(parser, task.needs_mask or task.takes_mask)
+        _add_files(parser, task)
         add_parameters(parser.add_argument_group("parameters of this task"), task.parameter_class())
-        _add_run_options(parser.add_argument_group("how to run"))
+        _add_run_options(parser.add_argument_group("how to run"), "guessed" if task.needs_volume else "chest")
         parser.set_defaults(run=run, task=task.name)
 
 
-def _add_files(parser: argparse.ArgumentParser, with_mask: bool) -> None:
-    parser.add_argument("input", nargs="?", type=Path, help="CT as .nrrd, .nii, .nii.gz, DICOM folder or DICOM file")
+def _add_files(parser: argparse.ArgumentParser, task: Task) -> None:
+    cases = (
+        "many cases instead of INPUT: a folder, files, a .txt list of paths, or a .csv with columns input, mask, "
+        "anatomy. Finished cases are skipped, so the same command resumes"
+    )
+    source = "CT as .nrrd, .nii, .nii.gz, DICOM folder or DICOM file"
+    if not task.needs_volume:  # known all the same, so that they can be refused in words
+        source = cases = argparse.SUPPRESS
+    parser.add_argument("input", nargs="?", type=Path, help=source)
     parser.add_argument(
         "-o", "--output", type=Path, help="folder, or file name of the main result (default: the current folder)"
     )
-    if with_mask:
+    if task.needs_mask or task.takes_mask:
         parser.add_argument(
             "--mask", type=Path, help="label map on the CT's grid; with --batch a folder of masks named as the cases"
         )
-    parser.add_argument(
-        "--anatomy", type=Path, help="organ label map (TotalSegmentator numbers) on the CT's grid, or a folder of them"
-    )
-    parser.add_argument(
-        "--batch", nargs="+", type=Path, metavar="CASES",
-        help="many cases instead of INPUT: a folder, files, a .txt list of paths, or a .csv with columns input, mask, "
-        "anatomy. Finished cases are skipped, so the same command resumes",
-    )  # fmt: skip
+    labels = "organ label map (TotalSegmentator numbers, 118 for the body)"
+    use = "on the CT's grid, or a folder of them" if task.needs_volume else "whose grid the result takes"
+    parser.add_argument("--anatomy", type=Path, help=f"{labels} {use}")
+    parser.add_argument("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
 
 
-def _add_run_options(group: argparse._ArgumentGroup) -> None:
+def _add_run_options(group: argparse._ArgumentGroup, region: str) -> None:
     group.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
-    group.add_argument("--region", choices=REGIONS, help="body region; none tells the model nothing (default: guessed)")
+    group.add_argument(
+        "--region", choices=REGIONS, help=f"body region; none tells the model nothing (default: {region})"
+    )
     group.add_argument("--model", default="starter-ct", help="name from `meddifffm models`, or a .safetensors file")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
@@ -63,7 +68,9 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Run one case or a batch."""
-    if (args.input is None) == (args.batch is None):
+    if not TASKS[args.task].needs_volume:
+        check_volume_given(args.task, args.input is not None or args.batch is not None)
+    elif (args.input is None) == (args.batch is None):
         raise InputError("Nothing to work on." if args.batch is None else "INPUT and --batch exclude each other.",
                          "Give one INPUT, or --batch with cases.")  # fmt: skip
     settings = _settings(args)
@@ -72,7 +79,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _run_batch(args, settings, load, console)
     mask = getattr(args, "mask", None)
     check_mask_given(args.task, mask is not None)
-    plan = plan_outputs(args.task, args.input, args.output)
+    plan = plan_outputs(args.task, args.input or args.anatomy, args.output, args.seed)
     report = run_case(
         settings, Case(args.input, mask, args.anatomy), plan, load,
         overwrite=args.overwrite, progress=console.progress, cancel=console.cancel,

@@ -53,6 +53,9 @@ class ProgressMeter:
         total: number of units that the whole task needs.
         callback: receives :class:`ProgressEvent`, or None for silence.
         cancel: looked at before every unit.
+
+    Attributes:
+        weight: what a unit of the present stage counts, for tasks whose stages differ in cost.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ProgressMeter:
         self.total = max(float(total), 1e-9)
         self.done = 0.0
         self.stage = ""
+        self.weight = 1.0
         self._callback = callback
         self._cancel = cancel
         self._start = time.monotonic()
@@ -73,7 +77,7 @@ class ProgressMeter:
     def advance(self, units: float = 1.0, stage: str | None = None) -> None:
         """Report ``units`` more units done."""
         self.check()
-        self.done += units
+        self.done += units * self.weight
         if stage is not None:
             self.stage = stage
         if self._callback is None:

@@ -42,19 +42,36 @@ def describe(parameters: type) -> list[tuple[dataclasses.Field, ParameterInfo]]:
 
 
 def check(parameters: Any) -> None:
-    """Raise :class:`InputError` for the first value that is outside its limits or choices."""
+    """Raise :class:`InputError` for the first value that is outside its limits or choices.
+
+    A dataclass whose fields must fit each other has a method ``check_together``, which raises it too.
+    """
     for f, info in describe(type(parameters)):
         value = getattr(parameters, f.name)
         if value is None:
             continue
         if info.choices and value not in info.choices:
             raise InputError(f"{f.name} is {value!r}.", f"Choose one of: {', '.join(info.choices)}.")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low = info.minimum is not None and not value >= info.minimum
-            high = info.maximum is not None and not value <= info.maximum
-            if low or high:
-                unit = f" {info.unit}" if info.unit else ""
-                raise InputError(f"{f.name} is {value}{unit}.", f"Allowed are {info.minimum} to {info.maximum}{unit}.")
+        if not isinstance(value, tuple):
+            _check_limits(f.name, value, info)
+            continue
+        length = tuple_length(type(parameters), f.name)
+        if length is not None and len(value) != length:
+            raise InputError(f"{f.name} has {len(value)} values.", f"Give {length}.")
+        for element in value:
+            _check_limits(f.name, element, info)
+    if hasattr(parameters, "check_together"):
+        parameters.check_together()
+
+
+def _check_limits(name: str, value: Any, info: ParameterInfo) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    low = info.minimum is not None and not value >= info.minimum
+    high = info.maximum is not None and not value <= info.maximum
+    if low or high:
+        unit = f" {info.unit}" if info.unit else ""
+        raise InputError(f"{name} is {value}{unit}.", f"Allowed are {info.minimum} to {info.maximum}{unit}.")
 
 
 def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
@@ -72,9 +89,19 @@ def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
 
 def element_type(parameters: type, name: str) -> type:
     """The type of the elements of a tuple field."""
+    return _elements(parameters, name)[0]
+
+
+def tuple_length(parameters: type, name: str) -> int | None:
+    """How many elements a tuple field has; None for any number."""
+    elements = _elements(parameters, name)
+    return None if Ellipsis in elements else len(elements)
+
+
+def _elements(parameters: type, name: str) -> tuple[Any, ...]:
     hint = get_type_hints(parameters)[name]
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return get_args([option for option in options if option is not type(None)][0])[0]
+    return get_args([option for option in options if option is not type(None)][0])
 
 
 def from_dict(parameters: type, values: Mapping[str, Any]) -> Any:
@@ -87,9 +114,16 @@ def from_dict(parameters: type, values: Mapping[str, Any]) -> Any:
     unknown = sorted(set(values) - set(kinds))
     if unknown:
         raise InputError(f"Unknown parameter {unknown[0]!r}.", f"Known are: {', '.join(kinds)}.")
-    given = parameters(**{name: _converted(name, value, *kinds[name]) for name, value in values.items()})
+    given = parameters(**{name: _typed(parameters, name, value, *kinds[name]) for name, value in values.items()})
     check(given)
     return given
+
+
+def _typed(parameters: type, name: str, value: Any, kind: type, optional: bool) -> Any:
+    converted = _converted(name, value, kind, optional)
+    if kind is not tuple or converted is None:
+        return converted
+    return tuple(_converted(name, item, element_type(parameters, name), False) for item in converted)
 
 
 def _converted(name: str, value: Any, kind: type, optional: bool) -> Any:

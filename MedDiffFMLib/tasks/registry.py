@@ -19,12 +19,14 @@ class TaskResult:
         table: findings, one dict a row with the same keys in each; empty where a task has none.
         facts: figures worth reporting (estimated noise, network evaluations, region used ...), JSON-ready.
         warnings: sentences for the user.
+        ijk_to_ras: where the volumes lie, from a task that works without a CT; None for the input's grid.
     """
 
     volumes: dict[str, np.ndarray]
     table: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    ijk_to_ras: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,11 @@ class Task:
         title: short title for buttons.
         sentence: one sentence for the user.
         module: module of this package that holds the function and its parameter dataclass.
-        function: ``function(volume, model, parameters, *, mask, anatomy, seed, progress, cancel) -> TaskResult``.
+        function: ``f(volume, model, parameters, *, mask, anatomy, region, seed, progress, cancel) -> TaskResult``.
         parameters: name of the parameter dataclass.
+        needs_volume: whether it works on a CT. A task that makes one takes none; its ``volume`` is the organ map, whose
+            grid the result takes, or None without a map.
+        synthetic: whether its result shows no patient; files of it are marked.
         needs_mask: whether a mask on the input's grid must be given.
         takes_mask: whether a mask may be given.
         outputs: names of the volumes in its result, the main one first; nothing is overwritten unasked because of it.
@@ -50,6 +55,8 @@ class Task:
     module: str
     function: str
     parameters: str
+    needs_volume: bool = True
+    synthetic: bool = False
     needs_mask: bool = False
     takes_mask: bool = False
     outputs: tuple[str, ...] = ("",)
@@ -83,6 +90,11 @@ TASKS: dict[str, Task] = {
             "inpaint", "Fill", "Fills a mask with healthy tissue.",
             f"{_PACKAGE}.inpaint", "inpaint", "InpaintParameters", needs_mask=True,
             outputs=("inpainted",),
+        ),
+        Task(
+            "synthesize", "Synthesize", "Makes a whole CT that shows no patient.",
+            f"{_PACKAGE}.synthesize", "synthesize", "SynthesizeParameters",
+            outputs=("synthetic",), needs_volume=False, synthetic=True,
         ),
     )
 }  # fmt: skip

@@ -52,11 +52,16 @@ def survey(volume: Volume) -> Survey:
     hounsfield = to_grid(thinned, grid)
     body = body_mask(hounsfield)
     i, j, k = grid.spacing
-    first, last = body_box(body)
+    low, high = box_in_mm(grid, *body_box(body))
+    return Survey(low, high, guess_region(hounsfield, (k, j, i), body))
+
+
+def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the box of the voxels from index ``first`` to ``last`` (k, j, i), outer edges, as in Survey."""
     corners = np.array([[a, b, c, 1.0] for a in (first[2] - 0.5, last[2] + 0.5) for b in (first[1] - 0.5, last[1] + 0.5)
                         for c in (first[0] - 0.5, last[0] + 0.5)])  # fmt: skip
     positions = (grid.ijk_to_ras @ corners.T)[:3] * _LPS[:, None]
-    return Survey(positions.min(1)[::-1], positions.max(1)[::-1], guess_region(hounsfield, (k, j, i), body))
+    return positions.min(1)[::-1], positions.max(1)[::-1]
 
 
 def choose_region(wish: str | None, found: Survey) -> str | None:

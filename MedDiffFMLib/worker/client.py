@@ -67,8 +67,8 @@ class RunRequest:
 
     Attributes:
         task: name in TASKS.
-        voxels: (k, j, i) array in HU.
-        ijk_to_ras: 4x4 nested lists or array, mm.
+        voxels: (k, j, i) array in HU; None for a task that makes a CT.
+        ijk_to_ras: 4x4 nested lists or array, mm, of all arrays; None where there is none.
         mask, anatomy: arrays on the same grid, or None.
         parameters: parameter values by name; what is left out has its default.
         region: None for an automatic guess.
@@ -76,8 +76,8 @@ class RunRequest:
     """
 
     task: str
-    voxels: Any
-    ijk_to_ras: Any
+    voxels: Any = None
+    ijk_to_ras: Any = None
     mask: Any = None
     anatomy: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -96,13 +96,18 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """What a run gave: arrays on the input's grid, findings, facts, warnings, and the report without files."""
+    """What a run gave: arrays, findings, facts, warnings, and the report without files.
+
+    Attributes:
+        ijk_to_ras: where the arrays lie, nested lists; None for the input's grid.
+    """
 
     volumes: dict[str, Any]
     table: list[dict[str, Any]]
     facts: dict[str, Any]
     warnings: list[str]
     report: dict[str, Any]
+    ijk_to_ras: list[list[float]] | None = None
 
 
 @dataclass
@@ -330,7 +335,7 @@ class WorkerSession:
         volumes = {str(name): self._folder.load(file) for name, file in message["volumes"].items()}
         for file in message["volumes"].values():
             self._folder.discard(file)
-        fields = {name: message[name] for name in ("table", "facts", "warnings", "report")}
+        fields = {name: message[name] for name in ("table", "facts", "warnings", "report", "ijk_to_ras")}
         cancelled = self.state is State.CANCELLING  # the result was on its way when the user cancelled
         self._finish_run()
         if cancelled:

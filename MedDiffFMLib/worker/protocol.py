@@ -12,14 +12,15 @@ client    ``shutdown``, or the end of its input                                 
 worker    ``hello`` protocol, package, python, torch, devices, process
 worker    ``progress`` id, fraction, stage, seconds_left
 worker    ``warning`` id, text: a step of the memory ladder and the like
-worker    ``result`` id, volumes, table, facts, warnings, report
+worker    ``result`` id, volumes, ijk_to_ras, table, facts, warnings, report
 worker    ``error`` id or null, kind, cause, remedy, exit_code
 worker    ``cancelled`` id;  ``pong``
 ========  ==========================================================================  =======================
 
-An array is ``{"file": "name.npy", "ijk_to_ras": 4x4, "modality": "CT"}``; its file lies in the private folder that
-the client named in its hello and is read without pickle. This module needs nothing but the standard library, so that
-a worker in an incomplete Python can still say what is missing.
+A run of a task that makes a CT has no volume, and its result says with ``ijk_to_ras`` where it lies; null means on the
+volume's grid. An array is ``{"file": "name.npy", "ijk_to_ras": 4x4, "modality": "CT"}``; its file lies in the private
+folder that the client named in its hello and is read without pickle. This module needs nothing but the standard
+library, so that a worker in an incomplete Python can still say what is missing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from typing import Any
 from .. import errors
 from ..errors import MedDiffFMError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
 
 FOLDER_PREFIX = "meddifffm-"

@@ -171,13 +171,11 @@ class Server:
     def _compute(self, message: dict[str, Any], cancel: CancelToken, progress: _Progress) -> dict[str, Any]:
         """The fields of the result message."""
         from ..job import LoadedCase, compute
-        from ..report import geometry
 
         assert self._folder is not None
         folder, settings = self._folder, _settings(message)
         progress(ProgressEvent(0.0, "reading", None))
         case: LoadedCase = _case(message, folder, settings.task)
-        case.records["volume"] = {"source": "memory", **geometry(case.volume)}
         cancel.check()
         progress(ProgressEvent(0.0, "loading the model", None))
         model = self._load(settings.model, settings.device, settings.precision)
@@ -187,8 +185,8 @@ class Server:
         volumes = enumerate(result.volumes.items())
         files = {name: folder.save(f"result-{index}.npy", array) for index, (name, array) in volumes}
         return {
-            "volumes": files, "table": result.table, "facts": result.facts, "warnings": report["warnings"],
-            "report": report,
+            "volumes": files, "ijk_to_ras": result.ijk_to_ras, "table": result.table, "facts": result.facts,
+            "warnings": report["warnings"], "report": report,
         }  # fmt: skip
 
     def _load(self, spec: str, device: str, precision: str) -> Any:
@@ -245,18 +243,14 @@ def _settings(message: dict[str, Any]) -> Any:
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
     """The run's arrays, checked as if they came from files."""
-    from ..job import LoadedCase, check_anatomy, check_mask_given
-    from ..volume import check_ct, check_mask
+    from ..job import checked_case
+    from ..report import geometry
 
-    volume = _volume(message.get("volume"), folder)
-    warnings = check_ct(volume)
-    mask = anatomy = None
-    check_mask_given(task, message.get("mask") is not None)
-    if message.get("mask") is not None:
-        mask = check_mask(_volume(message["mask"], folder), volume)
-    if message.get("anatomy") is not None:
-        anatomy = check_anatomy(_volume(message["anatomy"], folder), volume)
-    return LoadedCase(volume, mask, anatomy, {}, warnings)
+    names = ("volume", "mask", "anatomy")
+    given = {name: _volume(message[name], folder) for name in names if message.get(name) is not None}
+    case = checked_case(task, given.get("volume"), given.get("mask"), given.get("anatomy"))
+    case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in given.items()}
+    return case
 
 
 def _volume(record: Any, folder: PrivateFolder) -> Any:
@@ -266,7 +260,7 @@ def _volume(record: Any, folder: PrivateFolder) -> Any:
     from ..volume import Volume
 
     if not isinstance(record, dict):
-        raise ProtocolError("A run needs a volume with file and ijk_to_ras.")
+        raise ProtocolError("An array needs a record with file and ijk_to_ras.")
     try:
         matrix = np.array(record.get("ijk_to_ras"), dtype=float)
     except (TypeError, ValueError):

@@ -111,6 +111,26 @@ def test_result_is_that_of_the_library_bit_for_bit(
     assert fractions == sorted(fractions) and fractions[-1] == 1 and seen[0].stage == "reading"
 
 
+def test_synthesis_needs_no_volume(worker: WorkerClient, small_ct: Volume, tiny_model_file: Path) -> None:
+    quick = {"size": [60, 60, 65], "spacing": 2.5, "whole_steps": 1}
+    common = {"model": str(tiny_model_file), "device": "cpu", "threads": 1}
+    request = RunRequest("synthesize", parameters=quick, seed=5, **common)
+    free = worker.run(request)
+    assert free.volumes["synthetic"].shape == (26, 24, 24) and free.volumes["synthetic"].dtype == np.int16
+    assert np.allclose(np.array(free.ijk_to_ras) @ [11.5, 11.5, 12.5, 1], [0, 0, 0, 1])
+    assert free.report["synthetic"] is True and free.report["inputs"] == {}
+    np.testing.assert_array_equal(worker.run(request).volumes["synthetic"], free.volumes["synthetic"])
+
+    labels = np.where(small_ct.voxels > -500, 118, 0).astype(np.uint8)
+    body = RunRequest("synthesize", None, small_ct.ijk_to_ras, anatomy=labels, parameters={"whole_steps": 1}, **common)
+    shaped = worker.run(body)
+    assert shaped.volumes["synthetic"].shape == labels.shape
+    assert np.array_equal(shaped.ijk_to_ras, small_ct.ijk_to_ras)
+    assert shaped.report["inputs"]["anatomy"]["source"] == "memory"
+    with pytest.raises(InputError, match="takes none"):
+        worker.run(replace(body, voxels=small_ct.voxels))
+
+
 def test_worker_stays_warm_and_clean(
     worker: WorkerClient, request_for: Callable[..., RunRequest], scratch: Path
 ) -> None:
@@ -135,9 +155,10 @@ def test_worker_stays_warm_and_clean(
         ({"model": "/nowhere/weights.safetensors"}, ModelError, "no weight file"),
         ({"voxels": np.zeros((8, 9, 10), np.int16)}, InputError, "same value"),
         ({"mask": np.ones((40, 48, 44), bool)}, InputError, "uses no mask"),
+        ({"voxels": None}, InputError, "needs a CT"),
         ({"seed": "one"}, InputError, "seed is 'one'"),
     ],
-    ids=["task", "limit", "name", "type", "catalogue", "file", "voxels", "mask", "seed"],
+    ids=["task", "limit", "name", "type", "catalogue", "file", "voxels", "mask", "none", "seed"],
 )
 def test_refused_requests_leave_the_worker_usable(
     worker: WorkerClient,

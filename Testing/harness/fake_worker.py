@@ -40,7 +40,8 @@ class FakeServer(server.Server):
             "denoised": self._folder.save("result-0.npy", (voxels * 0.5).astype("float32")),
             "noise": self._folder.save("result-1.npy", (voxels * 0.5).astype("float32")),
         }
-        return {"volumes": files, "table": [], "facts": {}, "warnings": [], "report": {"device": "cpu"}}
+        nothing: dict[str, Any] = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": []}
+        return {"volumes": files, **nothing, "report": {"device": "cpu"}}
 
 
 def describe() -> dict[str, Any]:

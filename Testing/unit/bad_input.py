@@ -11,7 +11,7 @@ import io
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,11 @@ import pytest
 
 from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
+from MedDiffFMLib.job import checked_case
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import FORMAT, load_model, read_header
+from MedDiffFMLib.tasks.parameters import check
+from MedDiffFMLib.tasks.synthesize import SynthesizeParameters
 from MedDiffFMLib.volume import Volume, check_ct, check_mask
 from Testing.unit.phantoms import body
 
@@ -288,6 +291,44 @@ def _mask_empty(*_: object) -> None:
 )
 def _mask_full(*_: object) -> None:
     check_mask(body().with_voxels(np.ones((40, 60, 60), np.uint8)), body())
+
+
+@case(
+    "synthesis of nothing",
+    "size is 0.0 mm. Allowed are 20 to 2000 mm.",
+)
+def _no_size(*_: object) -> None:
+    check(SynthesizeParameters(size=(300.0, 300.0, 0.0)))
+
+
+@case(
+    "synthesis with voxels larger than the volume",
+    "A size of 20 x 300 x 300 mm holds only 2 x 30 x 30 voxels of 10 mm; at least 8 are needed along each edge. "
+    "Give a larger size or a finer spacing.",
+)
+def _large_voxels(*_: object) -> None:
+    check(SynthesizeParameters(size=(20.0, 300.0, 300.0), spacing=10.0))
+
+
+@case(
+    "synthesis of more than fits into memory",
+    "The result would have 8000 million voxels, more than 400 million. Choose a coarser spacing or a smaller size.",
+)
+def _large_synthesis(*_: object) -> None:
+    check(SynthesizeParameters(size=(1000.0, 1000.0, 1000.0), spacing=0.5))
+
+
+@case(
+    "a CT given to a task that makes one",
+    "synthesize makes a CT and takes none. Leave the input and --batch out; run it once for each seed.",
+)
+def _useless_input(*_: object) -> None:
+    checked_case("synthesize", body(), None, None)
+
+
+@case("synthetic CT as input", "This CT is synthetic: it shows no patient.", None)
+def _synthetic(*_: object) -> list[str]:
+    return check_ct(replace(body(), synthetic=True))
 
 
 def _weights(path: Path, format_name: str = FORMAT) -> Path:

@@ -94,6 +94,59 @@ def test_run_writes_what_the_table_says_and_repeats_to_the_same_bits(
     assert json.loads(capsys.readouterr().out)["identical"] is True
 
 
+QUICK = ["--spacing", "2.5", "--whole-steps", "2"]
+
+
+def test_synthesis_is_marked_and_repeats_to_the_same_bits(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--size", "60", "62.5", "65"]
+    options = [*size, *QUICK, "--seed", "3", "--region", "abdomen"]
+    assert main(["synthesize", "-o", str(tmp_path), *options, *common]) == 0
+    shown = capsys.readouterr()
+    assert names(tmp_path) == ["synthesize_seed3.json", "synthesize_seed3.nrrd"]
+    assert NOTICE in shown.err and "100%" in shown.err
+    made = read_volume(tmp_path / "synthesize_seed3.nrrd")
+    assert made.synthetic and made.voxels.dtype == np.int16 and made.voxels.shape == (26, 25, 24)
+    assert np.allclose(made.ijk_to_ras @ [11.5, 12, 12.5, 1], [0, 0, 0, 1])
+
+    report = json.loads((tmp_path / "synthesize_seed3.json").read_text())
+    assert report["synthetic"] is True and report["inputs"] == {} and report["facts"]["region"] == "abdomen"
+    assert report["settings"]["parameters"]["size"] == [60.0, 62.5, 65.0]
+    assert main(["repeat", str(tmp_path / "synthesize_seed3.json"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["identical"] is True
+
+
+def test_synthesis_on_the_grid_of_an_anatomy_map_repeats_too(
+    common: list[str], small_ct: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = small_ct.with_voxels(np.where(small_ct.voxels > -500, 118, 0).astype(np.uint8))
+    write_volume(labels, tmp_path / "body.nii.gz", mask=True)
+    run = ["synthesize", "--anatomy", str(tmp_path / "body.nii.gz"), "-o", str(tmp_path / "out")]
+    assert main([*run, "--whole-steps", "1", "--quiet", *common]) == 0
+    assert names(tmp_path / "out") == ["body_synthesize.json", "body_synthesize.nii.gz"]
+    made = read_volume(tmp_path / "out" / "body_synthesize.nii.gz")
+    assert made.same_geometry(small_ct) and made.synthetic
+    assert main(["repeat", str(tmp_path / "out" / "body_synthesize.json"), "--quiet"]) == 0
+    write_volume(labels.with_voxels(np.roll(labels.voxels, 3, 1)), tmp_path / "body.nii.gz", mask=True, overwrite=True)
+    capsys.readouterr()
+    assert main(["repeat", str(tmp_path / "out" / "body_synthesize.json"), "--quiet"]) == 2
+    assert "The anatomy" in capsys.readouterr().err
+
+
+def test_what_is_made_of_a_synthetic_ct_is_synthetic_too(
+    common: list[str], small_ct: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.nrrd"
+    write_volume(Volume(small_ct.voxels, small_ct.ijk_to_ras, synthetic=True), source)
+    assert main(["info", str(source)]) == 0
+    assert "This CT is synthetic: it shows no patient." in capsys.readouterr().out
+    assert main(["denoise", str(source), "-o", str(tmp_path / "out.nrrd"), "--quiet", *common]) == 0
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["synthetic"] is True and "synthetic" in report["warnings"][0]
+    assert read_volume(tmp_path / "out.nrrd").synthetic
+
+
 def test_findings_have_their_columns(common: list[str], small_ct_file: Path, tmp_path: Path) -> None:
     for threshold, some in (("0.5", True), ("50", False)):
         output = tmp_path / f"z{threshold}.nrrd"
@@ -170,6 +223,17 @@ def test_info(small_ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["denoise", "CT", "--model", "nobody"], 3, "no model called 'nobody'"),
         (["denoise", "CT", "--device", "cuda:77"], 3, "cuda:77"),
         (["denoise", "CT", "--device", "toaster"], 2, "toaster"),
+        (["synthesize", "CT"], 2, "synthesize makes a CT and takes none."),
+        (["synthesize", "--batch", "CT"], 2, "run it once for each seed"),
+        (["synthesize", "--mask", "MASK"], 2, "unrecognized arguments: --mask"),
+        (["synthesize", "--size", "300", "300"], 2, "expected 3 arguments"),
+        (["synthesize", "--size", "0", "300", "300"], 2, "Allowed are 20 to 2000 mm."),
+        (["synthesize", "--size", "300", "300", "5000"], 2, "size is 5000.0 mm"),
+        (["synthesize", "--size", "20", "20", "20", "--spacing", "20"], 2, "holds only 1 x 1 x 1 voxels of 20 mm"),
+        (["synthesize", "--size", "2000", "2000", "2000", "--spacing", "0.5"], 2, "64000 million voxels"),
+        (["synthesize", "--region", "knee"], 2, "invalid choice"),
+        (["synthesize", "--anatomy", "CT"], 2, "anatomy mask holds values"),
+        (["synthesize", "--anatomy", "MASK", "--spacing", "3"], 2, "Leave out --size and --spacing."),
         (["info", "MASK"], 2, "44 x 48 x 40 voxels: The values"),
         (["repeat", "CT"], 2, "not a JSON file"),
     ],
@@ -181,7 +245,7 @@ def test_refusal_has_its_code_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     files = {"CT": str(small_ct_file), "MASK": str(small_mask_file)}
     given = [files.get(argument, argument) for argument in arguments]
-    if given[:1] in (["denoise"], ["inpaint"]):
+    if given[:1] in (["denoise"], ["inpaint"], ["synthesize"]):
         given += [] if "--model" in given else ["--model", str(tiny_model_file)]
     assert main(given) == code
     shown = capsys.readouterr()

@@ -85,6 +85,25 @@ def test_same_volume_gives_same_bytes(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_synthetic_images_are_recognised_by_us_and_by_others(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    for synthetic in (True, False):
+        write_volume(Volume(voxels(), oblique(), synthetic=synthetic), path, overwrite=True)
+        assert read_volume(path).synthetic is synthetic
+        text = nrrd.read_header(str(path)).get("synthetic", "") if suffix == ".nrrd" else _description(path)
+        assert ("SYNTHETIC" in text and "shows no patient" in text) is synthetic
+
+
+def _description(path: Path) -> str:
+    return bytes(nibabel.load(path).header["descrip"].item()).decode()  # type: ignore[attr-defined]
+
+
+def test_a_foreign_remark_does_not_make_an_image_synthetic(tmp_path: Path) -> None:
+    nrrd.write(str(tmp_path / "a.nrrd"), voxels(), {"spacings": [1.0, 1.0, 1.0], "synthetic": "no"})
+    assert not read_volume(tmp_path / "a.nrrd").synthetic
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_other_readers_agree(tmp_path: Path, suffix: str) -> None:
     """SimpleITK is an independent implementation of both formats."""
     itk = pytest.importorskip("SimpleITK")

@@ -199,13 +199,23 @@ def test_run_waits_for_the_start_and_gives_its_result(owner: Owner) -> None:
     assert np.load(owner.folder / run["volume"]["file"]).shape == (2, 3, 4)
     owner.answer("progress", id=run["id"], fraction=0.5, stage="denoising", seconds_left=None)
     np.save(owner.folder / "result-0.npy", np.ones(3))
-    nothing = {"table": [], "facts": {}, "warnings": [], "report": {}}
+    nothing = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": [], "report": {}}
     owner.answer("result", id=run["id"], volumes={"denoised": "result-0.npy"}, **nothing)
     event, result = owner.heard
     assert event == ProgressEvent(0.5, "denoising", None)
     assert isinstance(result, WorkerResult) and result.volumes["denoised"].sum() == 3
     assert owner.states == [State.STARTING, State.READY, State.RUNNING, State.READY]
     assert list(owner.folder.iterdir()) == [] and not owner.session.busy
+
+
+def test_run_without_arrays_gets_a_result_that_says_where_it_lies(owner: Owner) -> None:
+    owner.start().session.run(RunRequest("synthesize", parameters={"spacing": 3}))
+    run = owner.written[1]
+    assert not {"volume", "mask", "anatomy"} & run.keys() and list(owner.folder.iterdir()) == []
+    np.save(owner.folder / "result-0.npy", np.ones(3))
+    nothing = {"table": [], "facts": {}, "warnings": [], "report": {}}
+    owner.answer("result", id=1, volumes={"synthetic": "result-0.npy"}, ijk_to_ras=np.eye(4), **nothing)
+    assert owner.heard[0].ijk_to_ras == np.eye(4).tolist() and owner.heard[0].volumes["synthetic"].sum() == 3
 
 
 def test_old_messages_of_another_run_are_not_heard(owner: Owner) -> None:
@@ -251,7 +261,8 @@ def test_cancel_before_the_worker_is_ready(owner: Owner) -> None:
 def test_result_that_crosses_a_cancel_counts_as_cancelled(owner: Owner) -> None:
     owner.start().session.run(REQUEST)
     owner.session.cancel()
-    owner.answer("result", id=owner.written[1]["id"], volumes={}, table=[], facts={}, warnings=[], report={})
+    nothing = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": [], "report": {}}
+    owner.answer("result", id=owner.written[1]["id"], volumes={}, **nothing)
     assert owner.heard == ["cancelled"] and owner.session.state is State.READY
 
 

@@ -71,6 +71,7 @@ def test_names_of_outputs(tmp_path: Path) -> None:
         "ct_anomaly_findings.csv",
     ]  # fmt: skip
     assert plan_outputs("denoise", Path("x.nrrd"), tmp_path / "y.nii.gz") == OutputPlan(tmp_path, "y", ".nii.gz")
+    assert plan_outputs("synthesize", None, tmp_path, 7) == OutputPlan(tmp_path, "synthesize_seed7", ".nrrd")
 
 
 def test_parameters_come_back_from_json_and_nothing_else_does() -> None:

@@ -1,0 +1,185 @@
+"""A whole CT out of noise, from coarse to fine.
+
+The coarsest stage shows the network the whole box in one window, as a third of its training did, so that there is one
+body. Each finer stage upsamples what there is, drowns what the coarse image lacks in noise (SDEdit, arXiv 2108.01073)
+and samples from there, with windows that are blended at every step over one field of noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from .parameters import check, parameter
+from .registry import TaskResult
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..models.checkpoint import FoundationModel
+    from ..volume import Volume
+    from .layout import Layout
+    from .stages import Stage
+
+DEFAULT_REGION = "chest"
+DEFAULT_SIZE_MM = (300.0, 300.0, 300.0)
+DEFAULT_SPACING_MM = 1.5  # the finest cubic voxels that training knows well
+
+
+@dataclass(frozen=True)
+class SynthesizeParameters:
+    """Parameters of ``synthesize``."""
+
+    size: tuple[float, float, float] | None = parameter(
+        None, "Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map.",
+        unit="mm", minimum=20, maximum=2000,
+    )  # fmt: skip
+    spacing: float | None = parameter(
+        None, "Edge of the cubic voxels: 1.5, or the voxels of the anatomy map.", unit="mm", minimum=0.5, maximum=20
+    )
+    guidance: float = parameter(
+        1.0, "Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice the time.",
+        minimum=0, maximum=10,
+    )  # fmt: skip
+    whole_steps: int = parameter(
+        40, "Network evaluations for the coarse image of the whole volume.", minimum=1, maximum=500, advanced=True
+    )
+    middle_steps: int = parameter(
+        12, "Network evaluations on each grid between the coarsest and the finest.",
+        minimum=1, maximum=200, advanced=True,
+    )  # fmt: skip
+    native_steps: int = parameter(
+        6, "Network evaluations on the finest grid.", minimum=1, maximum=200, advanced=True
+    )  # fmt: skip
+    sigma_max: float = parameter(
+        80.0, "Noise level at which the coarse image starts, in units of 1000 HU.", minimum=1, maximum=80, advanced=True
+    )
+    sigma_min: float = parameter(
+        0.01, "Noise level below which nothing is invented any more, in units of 1000 HU.",
+        minimum=0.002, maximum=0.1, advanced=True,
+    )  # fmt: skip
+    detail: float = parameter(
+        1.0, "Factor on the noise level at which finer grids start: more invents more detail and keeps less.",
+        minimum=0.1, maximum=10, advanced=True,
+    )  # fmt: skip
+
+    def check_together(self) -> None:
+        """Refuse a size of a few voxels only, or of more than fit into memory."""
+        from .layout import free_grid
+
+        free_grid(self.size or DEFAULT_SIZE_MM, self.spacing or DEFAULT_SPACING_MM)
+
+
+def synthesize(
+    volume: Volume | None,
+    model: FoundationModel,
+    parameters: SynthesizeParameters | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    anatomy: np.ndarray | None = None,
+    region: str | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> TaskResult:
+    """Make a CT that shows no patient.
+
+    Args:
+        volume: label map whose grid the result takes; None for cubic voxels of ``spacing`` that fill ``size`` around 0.
+        mask: not used.
+        anatomy: TotalSegmentator labels on the grid of ``volume``, 118 for the body; by default its voxels.
+        region: region class, "none", or None for the chest.
+        seed: starts the noise. The same seed gives the same CT, and the same coarse image at every spacing.
+
+    Returns:
+        ``synthetic`` in HU, int16, and where it lies.
+
+    Raises:
+        InputError: a size or a spacing besides a label map, or a label map that is empty or holds other numbers.
+    """
+    import torch
+
+    from ..grid import from_grid
+    from ..inference.control import ProgressMeter
+    from .stages import plan_stages
+
+    parameters = parameters or SynthesizeParameters()
+    check(parameters)
+    layout = _layout(volume, anatomy, parameters, region or DEFAULT_REGION)
+    stages = plan_stages(layout.grid, int(model.config.get("window", 64)), parameters)
+    windows = [_windows(stage, model) for stage in stages]
+    meter = ProgressMeter(sum(n * stage.steps for n, stage in zip(windows, stages, strict=True)), progress, cancel)
+    generator = torch.Generator().manual_seed(seed)
+    image: torch.Tensor | None = None
+    for number, (stage, count) in enumerate(zip(stages, windows, strict=True)):
+        meter.weight = count
+        meter.stage = f"{'inventing the body' if number == 0 else 'adding detail'}, {stage.voxel} voxels"
+        image = run_stage(image, stage, layout, model, parameters, generator, meter)
+    assert image is not None
+    hounsfield = np.rint(1000 * image[0, 0].numpy()).astype(np.int16)
+    target = layout.target
+    facts: dict[str, Any] = {
+        "region": layout.body.guessed,
+        "size_mm": [round(s * n, 3) for s, n in zip(layout.grid.spacing, layout.grid.shape[::-1], strict=True)],
+        "spacing_mm": [round(s, 6) for s in layout.grid.spacing],
+        "stages": [{**stage.facts(), "windows": count} for stage, count in zip(stages, windows, strict=True)],
+        "network_evaluations": sum(stage.steps for stage in stages),
+    }
+    return TaskResult(
+        {"synthetic": hounsfield if target is None else from_grid(hounsfield, layout.grid, target)},
+        facts=facts,
+        warnings=layout.warnings,
+        ijk_to_ras=layout.grid.ijk_to_ras if target is None else target.ijk_to_ras,
+    )
+
+
+def _layout(volume: Volume | None, anatomy: np.ndarray | None, parameters: SynthesizeParameters, region: str) -> Layout:
+    from .layout import anatomy_layout, free_layout
+
+    if volume is None:
+        return free_layout(parameters.size or DEFAULT_SIZE_MM, parameters.spacing or DEFAULT_SPACING_MM, region)
+    if parameters.size is not None or parameters.spacing is not None:
+        raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
+    return anatomy_layout(volume, volume.voxels if anatomy is None else anatomy, region)
+
+
+def _windows(stage: Stage, model: FoundationModel) -> int:
+    """Windows that the network is shown at each step, for the progress."""
+    from ..inference.blended import OVERLAP
+    from ..inference.patches import plan_windows
+
+    return len(plan_windows(stage.grid.shape, model.engine.rung.window, OVERLAP, model.engine.divisor).boxes)
+
+
+def run_stage(
+    image: torch.Tensor | None,
+    stage: Stage,
+    layout: Layout,
+    model: FoundationModel,
+    parameters: SynthesizeParameters,
+    generator: torch.Generator,
+    meter: ProgressMeter | None = None,
+) -> torch.Tensor:
+    """Sample one stage, (1, 1, D, H, W) in the network's range.
+
+    Args:
+        image: what the stage before gave, on its own grid; None for a start from noise alone.
+    """
+    import torch
+
+    from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
+    from ..inference.blended import BlendedDenoiser
+    from .stages import upsample
+
+    start = stage.sigma * torch.randn((1, 1, *stage.grid.shape), generator=generator)
+    if image is not None:
+        start += upsample(image, stage.grid.shape)
+    denoiser = BlendedDenoiser(
+        model.engine, layout.condition(stage.grid), stage.grid.shape, meter, guidance=parameters.guidance
+    )
+    sigmas = karras_sigmas(stage.steps, stage.sigma, min(parameters.sigma_min, stage.sigma))
+    return dpm_solver_pp_2m(denoiser, start, sigmas, lambda x0, sigma: x0.clamp(-1, 1))
