@@ -37,7 +37,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         size = " x ".join(map(str, case.shape))
         spacing = " x ".join(f"{s:g}" for s in case.spacing)
         remarks = case.reason or " ".join(case.warnings)
-        rows.append([case.name, case.split, case.state, size, spacing, case.region, remarks])
+        region = f"{case.region}: {', '.join(case.parts)}" if case.parts else case.region
+        rows.append([case.name, case.split, case.state, size, spacing, region, remarks])
     used = [case.split for case in cases if case.state != "skipped"]
     usable = {split: used.count(split) for split in ("training", "validation")}
     skipped = len(cases) - len(used)

@@ -1,14 +1,16 @@
 """Prepared cases on disk: memory-mapped int16 levels of each CT with body box and region.
 
 One folder a case: ``case.json``, ``acquisition.npy`` (the scanner's grid, axes turned to LPS), ``coarse.npy`` (3 mm),
-and ``*_anatomy.npy`` where labels were given. Opening any number of cases costs no memory.
+and ``*_anatomy.npy``. An open case is a path and a few numbers: thousands of them take some megabytes, and no file
+stays open.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,33 @@ class Level:
 
 
 @dataclass(frozen=True)
+class StoredLevel:
+    """The same in files that are mapped anew for each look.
+
+    A memory map that is kept would hold a file open, of which a process may have about a thousand, and would travel to
+    a worker process as a copy of the whole array.
+
+    Attributes:
+        voxels_file, anatomy_file: .npy files.
+    """
+
+    voxels_file: Path
+    anatomy_file: Path | None
+    spacing: np.ndarray
+    origin: np.ndarray
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """Memory map of the int16 HU."""
+        return np.load(self.voxels_file, mmap_mode="r")
+
+    @property
+    def anatomy(self) -> np.ndarray | None:
+        """Memory map of the uint8 labels, or None."""
+        return None if self.anatomy_file is None else np.load(self.anatomy_file, mmap_mode="r")
+
+
+@dataclass(frozen=True)
 class Case:
     """One prepared CT.
 
@@ -43,15 +72,17 @@ class Case:
         region: region name, or "" where the whole case has no single one.
         levels: finest first.
         body_box: two (3,) corners in mm, order (k, j, i).
+        parts: regions of a whole body as cases of their own, with the same levels and a box each.
     """
 
     name: str
     patient: str
     region: str
-    levels: tuple[Level, ...]
+    levels: tuple[Level | StoredLevel, ...]
     body_box: tuple[np.ndarray, np.ndarray]
+    parts: tuple[Case, ...] = ()
 
-    def level_for(self, spacing: np.ndarray) -> Level:
+    def level_for(self, spacing: np.ndarray) -> Level | StoredLevel:
         """The coarsest level that is no coarser than ``spacing`` along any axis, else the finest."""
         for level in reversed(self.levels):
             if np.all(level.spacing <= spacing * 1.01):
@@ -73,21 +104,25 @@ class Case:
 
 
 def open_case(folder: Path) -> Case:
-    """Map a prepared case; reads only its JSON."""
-    record = json.loads((folder / "case.json").read_text())
+    """A prepared case; reads its JSON and looks whether the arrays are whole."""
+    record = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     levels = []
     for entry in record["levels"]:
-        anatomy = folder / f"{entry['name']}_anatomy.npy"
-        levels.append(
-            Level(
-                np.load(folder / f"{entry['name']}.npy", mmap_mode="r"),
-                np.load(anatomy, mmap_mode="r") if anatomy.exists() else None,
-                np.array(entry["spacing"]),
-                np.array(entry["origin"]),
-            )
-        )
+        voxels, anatomy = (folder / f"{entry['name']}{kind}.npy" for kind in ("", "_anatomy"))
+        spacing, origin = np.array(entry["spacing"]), np.array(entry["origin"])
+        level = StoredLevel(voxels, anatomy if anatomy.exists() else None, spacing, origin)
+        if len({array.shape for array in (level.voxels, level.anatomy) if array is not None}) > 1:
+            raise ValueError(f"{anatomy} and {voxels.name} differ in size")
+        levels.append(level)
+    case = Case(record["name"], record["patient"], record["region"], tuple(levels), _box(record))
+    parts = record.get("parts", [])  # caches of the first version have none
+    return replace(case, parts=tuple(replace(case, region=part["region"], body_box=_box(part)) for part in parts))
+
+
+def _box(record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the box that a record names."""
     low, high = record["body_box"]
-    return Case(record["name"], record["patient"], record["region"], tuple(levels), (np.array(low), np.array(high)))
+    return np.array(low), np.array(high)
 
 
 def open_cases(folder: Path, split: str) -> list[Case]:
@@ -96,7 +131,7 @@ def open_cases(folder: Path, split: str) -> list[Case]:
     Raises:
         InputError: ``folder`` is no cache, or a case in it is damaged.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     try:
         index = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
         return [open_case(folder / name) for name in index[split]]

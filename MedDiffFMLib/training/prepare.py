@@ -25,11 +25,12 @@ from ..io import read_volume
 from ..report import input_sha256, write_json
 from ..tasks.survey import choose_region, survey
 from ..volume import Volume, check_ct
+from .body_parts import body_parts
 from .cache import COARSE_SPACING_MM
 from .datalist import SPLITS, Entry, read_datalist, refuse_shared_patients
 from .windows import resample_box
 
-FORMAT = "meddifffm-cache-1"
+FORMAT = "meddifffm-cache-2"
 FINE_ENOUGH_MM = 2.9
 """A coarse level is made where every voxel edge is shorter; else it would hardly differ from the acquisition."""
 
@@ -44,6 +45,7 @@ class CaseSummary:
         shape: (i, j, k).
         spacing: (i, j, k) in mm.
         levels: number of resolutions.
+        parts: regions that a whole body was cut into.
         exit_code: what the case alone would have given on the command line.
     """
 
@@ -55,6 +57,7 @@ class CaseSummary:
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     levels: int = 0
+    parts: tuple[str, ...] = ()
     exit_code: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -141,6 +144,7 @@ def _finished(case: Path, entry: Entry, source: dict[str, Any]) -> CaseSummary |
             return None
         summary = CaseSummary(**{**record["summary"], "split": entry.split, "state": "kept"})
         summary.shape, summary.spacing = tuple(summary.shape), tuple(summary.spacing)
+        summary.parts = tuple(summary.parts)
         return summary
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -162,15 +166,15 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
         spacing=tuple(round(s, 4) for s in grid.spacing), warnings=warnings,
     )  # fmt: skip
     del volume
-    arrays, record = build_case(voxels, spacing, labels)
-    summary.levels = len(record["levels"])
+    arrays, record = build_case(voxels, spacing, labels, whole_body=region == "whole-body")
+    summary.levels, summary.parts = len(record["levels"]), tuple(part["region"] for part in record["parts"])
     record = {"name": entry.name, "patient": entry.patient, "region": region, **record}
     _write_case(folder / entry.name, arrays, {**record, "source": source, "summary": asdict(summary)})
     return summary
 
 
 def build_case(
-    voxels: np.ndarray, spacing: np.ndarray, labels: np.ndarray | None = None
+    voxels: np.ndarray, spacing: np.ndarray, labels: np.ndarray | None = None, *, whole_body: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The levels of a case.
 
@@ -178,6 +182,7 @@ def build_case(
         voxels: (k, j, i) int16 HU along superior, posterior, left.
         spacing: (3,) mm, order (k, j, i).
         labels: uint8 organ labels on the same grid; the body alone (label 118) where they are not known.
+        whole_body: cut it into regions.
 
     Returns:
         Arrays by file name, and the geometry part of ``case.json``: positions in mm from the centre of the first
@@ -186,7 +191,7 @@ def build_case(
     body = body_mask(voxels)
     first, last = body_box(body)
     arrays = {"acquisition": voxels, "acquisition_anatomy": _or_body(labels, body)}
-    levels = [{"name": "acquisition", "spacing": spacing.tolist(), "origin": [0.0, 0.0, 0.0]}]
+    levels: list[dict[str, Any]] = [{"name": "acquisition", "spacing": spacing.tolist(), "origin": [0.0, 0.0, 0.0]}]
     if (spacing < FINE_ENOUGH_MM).all():
         step = np.full(3, COARSE_SPACING_MM)
         count = np.maximum(1, np.floor(np.array(voxels.shape) * spacing / step + 1e-6)).astype(int)
@@ -200,8 +205,28 @@ def build_case(
         arrays["coarse"] = coarse
         arrays["coarse_anatomy"] = _or_body(nearest, None if labels is not None else body_mask(coarse))
         levels.append({"name": "coarse", "spacing": step.tolist(), "origin": origin.tolist()})
-    box = [((first - 0.5) * spacing).tolist(), ((last + 0.5) * spacing).tolist()]
-    return arrays, {"levels": levels, "body_box": box}
+    record: dict[str, Any] = {"levels": levels, "body_box": _box_of(first, last, spacing, 0.0), "parts": []}
+    if whole_body:
+        record["parts"] = _parts(arrays, levels[-1], labels is not None)
+    return arrays, record
+
+
+def _box_of(first: np.ndarray, last: np.ndarray, spacing: np.ndarray, origin: np.ndarray | float) -> list[list[float]]:
+    """Corners of the box of some voxels in mm, out to their outer edges."""
+    return [(origin + (first - 0.5) * spacing).tolist(), (origin + (last + 0.5) * spacing).tolist()]
+
+
+def _parts(arrays: dict[str, np.ndarray], level: dict[str, Any], labelled: bool) -> list[dict[str, Any]]:
+    """Region and body box of each part of a whole body, seen at its coarsest level."""
+    spacing, origin = np.array(level["spacing"]), np.array(level["origin"])
+    voxels, anatomy = arrays[level["name"]], arrays[f"{level['name']}_anatomy"]
+    body = body_mask(voxels)
+    parts = []
+    for region, bottom, top in body_parts(voxels, spacing, body, anatomy if labelled else None):
+        first, last = body_box(body[bottom : top + 1])
+        lift = np.array([bottom, 0, 0])
+        parts.append({"region": region, "body_box": _box_of(first + lift, last + lift, spacing, origin)})
+    return parts
 
 
 def _or_body(labels: np.ndarray | None, body: np.ndarray | None) -> np.ndarray:

@@ -23,6 +23,8 @@ LEVELS = ("whole", "double", "native")
 PURPOSES = ("generate", "fill", "denoise")
 FILL_LEVELS = {"whole": 1, "double": 3, "native": 6}
 """How often each level shows a hole: small holes in fine voxels are what tasks fill most."""
+WHOLE_BODY_SHARE = 1 / 3
+"""How often a whole body is shown as one, with windows of all levels; else one of its regions is, as if cut out."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
     """
     shares = (1 - config.fill_share - config.denoise_share, config.fill_share, config.denoise_share)
     purpose = str(rng.choice(PURPOSES, p=shares))
+    case = _shown_part(case, rng)
     for _ in range(20):
         level = "native" if purpose == "denoise" else str(rng.choice(config.levels, p=_level_shares(config, purpose)))
         own = level == "native" and (purpose == "denoise" or rng.random() < config.acquisition_share)
@@ -110,6 +113,14 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
         sample["anatomy"] = None
     sample["hole"] = random_hole(sample["voxels"].shape, rng) if purpose == "fill" else None
     return sample
+
+
+def _shown_part(case: Case, rng: np.random.Generator) -> Case:
+    """The case, or one of the regions that a whole body was cut into, the taller ones more often."""
+    if not case.parts or rng.random() < WHOLE_BODY_SHARE:
+        return case
+    heights = np.array([part.body_box[1][0] - part.body_box[0][0] for part in case.parts])
+    return case.parts[rng.choice(len(case.parts), p=heights / heights.sum())]
 
 
 def _level_shares(config: WindowConfig, purpose: str) -> np.ndarray:
@@ -145,16 +156,16 @@ def _box_window(case: Case, config: WindowConfig, level: str, rng: np.random.Gen
     start = start + spacing / 2
     source = case.level_for(spacing)
     count = (config.size,) * 3
+    voxels, anatomy = source.voxels, source.anatomy
     box = ((start - source.origin) / source.spacing, spacing / source.spacing)
-    anatomy = None
-    if source.anatomy is not None:
+    if anatomy is not None:
         index = [
-            np.clip(np.rint(box[0][a] + box[1][a] * np.arange(config.size)), 0, source.voxels.shape[a] - 1).astype(int)
+            np.clip(np.rint(box[0][a] + box[1][a] * np.arange(config.size)), 0, voxels.shape[a] - 1).astype(int)
             for a in range(3)
         ]
-        anatomy = np.asarray(source.anatomy[np.ix_(*index)])
+        anatomy = np.asarray(anatomy[np.ix_(*index)])
     return {
-        "voxels": resample_box(source.voxels, *box, count),
+        "voxels": resample_box(voxels, *box, count),
         "spacing": spacing,
         "coordinates": case.coordinates(start, spacing, count),
         "anatomy": anatomy,
@@ -167,22 +178,23 @@ def _acquisition_window(case: Case, config: WindowConfig, step: np.ndarray, rng:
     Axes shorter than the window are continued by reflection.
     """
     source = case.levels[0]
-    shape = np.maximum(np.floor((np.array(source.voxels.shape) - 1) / step + 1e-6).astype(int) + 1, 1)
+    stored, anatomy = source.voxels, source.anatomy
+    shape = np.maximum(np.floor((np.array(stored.shape) - 1) / step + 1e-6).astype(int) + 1, 1)
     spacing = source.spacing * step
     low, high = ((edge - source.origin) / spacing for edge in case.body_box)
     first = np.clip(low + (high - low - config.size) * rng.uniform(0, 1, 3), 0, np.maximum(shape - config.size, 0))
     index = [reflected_range(int(first[a]), config.size, int(shape[a])) for a in range(3)]
     coordinates = np.stack([case.normalised(source.origin[a] + index[a] * spacing[a], a) for a in range(3)])
-    nearest = [np.minimum(np.rint(index[a] * step[a]).astype(int), source.voxels.shape[a] - 1) for a in range(3)]
+    nearest = [np.minimum(np.rint(index[a] * step[a]).astype(int), stored.shape[a] - 1) for a in range(3)]
     if (step == 1).all():
-        voxels = np.asarray(source.voxels[np.ix_(*index)], dtype=np.float32)
+        voxels = np.asarray(stored[np.ix_(*index)], dtype=np.float32)
     else:
         start, count = [int(line.min()) for line in index], [int(np.ptp(line)) + 1 for line in index]
-        box = resample_box(source.voxels, np.array(start) * step, step, (count[0], count[1], count[2]))
+        box = resample_box(stored, np.array(start) * step, step, (count[0], count[1], count[2]))
         voxels = box[np.ix_(*(line - s for line, s in zip(index, start, strict=True)))]
     return {
         "voxels": voxels,
         "spacing": spacing,
         "coordinates": coordinates,
-        "anatomy": None if source.anatomy is None else np.asarray(source.anatomy[np.ix_(*nearest)]),
+        "anatomy": None if anatomy is None else np.asarray(anatomy[np.ix_(*nearest)]),
     }

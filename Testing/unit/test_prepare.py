@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.training.cache import open_cases
 from MedDiffFMLib.training.datalist import read_datalist
 from MedDiffFMLib.training.prepare import build_case, prepare
+from MedDiffFMLib.training.windows import WindowConfig, draw_window
 from MedDiffFMLib.volume import Volume
 from Testing.unit.phantoms import body
 
@@ -186,3 +189,38 @@ def test_what_is_no_datalist_is_refused(tmp_path: Path, text: str, message: str)
     with pytest.raises(InputError) as caught:
         prepare(tmp_path / "datalist.json", tmp_path / "cache")
     assert message in caught.value.cause and caught.value.remedy
+
+
+def many(cache: Path, name: str, count: int) -> None:
+    """A cache in which one case stands ``count`` times, its arrays as links to the same files."""
+    files = {path.name: path for path in (cache / name).iterdir()}
+    for n in range(count):
+        folder = cache / f"copy-{n}"
+        folder.mkdir()
+        for file, path in files.items():
+            os.link(path, folder / file)
+    (cache / "cases.json").write_text(json.dumps({"training": [f"copy-{n}" for n in range(count)], "validation": []}))
+
+
+def test_thousands_of_cases_hold_no_files_and_hardly_memory(folder: Path) -> None:
+    """Fewer files may be open than there are cases; each case is a few numbers, also for a worker process."""
+    resource = pytest.importorskip("resource")
+    prepare(listed(folder, ["fine.nii.gz"]), folder / "cache")
+    many(folder / "cache", "fine", 2000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))
+    try:
+        cases = open_cases(folder / "cache", "training")
+        samples = [draw_window(case, WindowConfig(size=8), np.random.default_rng(0)) for case in cases[:200]]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert all(type(sample["voxels"]) is np.ndarray for sample in samples), "no map is kept by a sample"
+    assert len(cases) == 2000 and len(pickle.dumps(cases)) / 2000 < 4_000 < cases[0].levels[0].voxels.nbytes
+
+
+def test_a_truncated_level_is_found_when_the_cache_is_opened(folder: Path) -> None:
+    prepare(listed(folder, ["small.nrrd"]), folder / "cache")
+    path = folder / "cache" / "small" / "acquisition.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="or it is damaged"):
+        open_cases(folder / "cache", "training")
