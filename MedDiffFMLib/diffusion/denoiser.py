@@ -17,6 +17,8 @@ SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 SIGMA_DATA = 0.5
 SIGMA_GUESS = 0.12
 """Typical error of the first guess in a hole: what is left for the network to find there."""
+HUBER = 0.05
+"""Below this multiple of SIGMA_GUESS an error in a hole counts by its square, above by its size."""
 
 
 def network_time(sigma: torch.Tensor) -> torch.Tensor:
@@ -79,11 +81,15 @@ class EDMDenoiser(nn.Module):
         noise: torch.Tensor,
         condition: EncodedCondition,
     ) -> torch.Tensor:
-        """Weighted squared error over the unknown voxels (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2."""
-        s, d = _column(sigma), self._deviation(condition).flatten()
-        weight = (sigma**2 + d**2) / (sigma * d) ** 2
-        error = self(x0 + s * noise, sigma, condition) - x0
-        return weight * _mean_in_hole(error.square(), condition)
+        """Weighted squared error over the unknown voxels (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2.
+
+        In holes it is the pseudo-Huber error of the same weight: squared, the few voxels at bone and air would teach
+        nearly all, and flat tissue, where the first guess is good already, would be left with their noise.
+        """
+        s, d = _column(sigma), self._deviation(condition)
+        squared = (self(x0 + s * noise, sigma, condition) - x0).square() * (s**2 + d**2) / (s * d) ** 2
+        robust = (squared + HUBER**2).sqrt() - HUBER
+        return _mean_in_hole(torch.where(_column(condition.has_hole()), robust, squared), condition)
 
 
 class CosineEpsilonDenoiser(nn.Module):
