@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import ModelError
 from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model, user_folder
 from ..models.checkpoint import file_sha256, read_header
+from ..models.control import read_description
 from .console import Console, columns
 
 
@@ -56,7 +57,7 @@ def _check(console: Console) -> int:
     rows, code = [], 0
     for entry in list_models():
         try:
-            read_header(entry.path)
+            (read_description if entry.kind == "control" else read_header)(entry.path)
             state = "ok" if file_sha256(entry.path) == entry.sha256 else "wrong SHA-256"
         except ModelError as problem:
             state = problem.cause

@@ -56,6 +56,17 @@ def _digest(stream: Any) -> str:
     return digest.hexdigest()
 
 
+def check_sha256(path: Path, expected: str | None) -> str:
+    """SHA-256 of a weight file; raises ModelError where the catalogue says another."""
+    digest = file_sha256(path)
+    if expected is not None and digest != expected:
+        raise ModelError(
+            f"The SHA-256 of {path.name} is {digest[:12]}..., the catalogue says {expected[:12]}...",
+            "The file was changed or damaged; fetch it again.",
+        )
+    return digest
+
+
 def save_model(
     path: Path, state: dict[str, torch.Tensor], config: dict[str, Any], calibration: dict[str, Any] | None = None
 ) -> str:
@@ -76,6 +87,7 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
         OutputError: no permission or space.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     halves = {
@@ -86,9 +98,12 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(halves, str(temporary), metadata=metadata)
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk comes as either
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"The weights cannot be written to {path}: {error.strerror or error}.") from error
+        raise OutputError(
+            f"The weights cannot be written to {path}: {getattr(error, 'strerror', None) or error}.",
+            "Free some space, or choose another folder.",
+        ) from error
     return file_sha256(path)
 
 
@@ -196,11 +211,6 @@ def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str
 
     name, path, expected = resolve(spec)
     header = read_header(path)
-    digest = file_sha256(path)
-    if expected is not None and digest != expected:
-        raise ModelError(
-            f"The SHA-256 of {path.name} is {digest[:12]}..., the catalogue says {expected[:12]}...",
-            "The file was changed or damaged; fetch it again.",
-        )
+    digest = check_sha256(path, expected)
     engine = Engine(load_denoiser(path, header), device=device, precision=precision)
     return FoundationModel(name, digest, header["config"], engine, header["calibration"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from .catalogue import list_models, resolve
-from .checkpoint import FoundationModel, file_sha256, read_metadata, read_weights, write_weights
+from .checkpoint import FoundationModel, check_sha256, read_metadata, read_weights, write_weights
 
 if TYPE_CHECKING:
     import torch
@@ -129,12 +129,7 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
             f"not with {model.name!r} ({model.sha256[:12]}...).",
             "Use it with its own prior (--model), or fine-tune again on this one.",
         )
-    digest = file_sha256(path)
-    if expected is not None and digest != expected:
-        raise ModelError(
-            f"The SHA-256 of {path.name} is {digest[:12]}..., the catalogue says {expected[:12]}...",
-            "The file was changed or damaged; fetch it again.",
-        )
+    digest = check_sha256(path, expected)
     try:
         config = ControlConfig(**description["control"])
         denoiser = with_control(model.engine.denoiser, config, read_weights(path))  # type: ignore[arg-type]

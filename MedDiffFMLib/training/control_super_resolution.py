@@ -244,6 +244,7 @@ class _Windows(Dataset):
         regression = rng.random() < task.regression_share
         sigma = NOISE_HIDES_ALL if regression else float(np.exp(rng.uniform(np.log(low), np.log(high))))
         return {
+            "case": case.name,
             "x0": torch.from_numpy(to_network(pair.fine))[None, None],
             "sigma": sigma,
             "noise": torch.from_numpy(rng.standard_normal((1, 1, *pair.fine.shape), dtype=np.float32)),

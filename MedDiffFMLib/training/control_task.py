@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -31,12 +30,12 @@ class ControlCase:
 
     Attributes:
         case: the prepared CT.
-        mask: (k, j, i) uint8 on the grid of ``case.levels[0]``, memory-mapped or not; 0 is none, each other number one
-            lesion. None where the task needs no mask.
+        mask: what ``np.asarray`` makes (k, j, i) uint8 on the grid of ``case.levels[0]`` of; 0 is none, each other
+            number one lesion. None where the task needs no mask.
     """
 
     case: Case
-    mask: np.ndarray | None = None
+    mask: Any = None
 
 
 class ControlBatch(NamedTuple):
@@ -83,7 +82,7 @@ class ControlTask(Protocol):
         """
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
-        """Samples [first, first + count) of a run; item n is a pure function of (seed, first + n)."""
+        """Samples [first, first + count) of a run; item n is a pure function of (seed, first + n), with its "case"."""
 
     def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
         """Samples -> a batch, on the CPU."""

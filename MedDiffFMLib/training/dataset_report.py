@@ -110,6 +110,15 @@ class CheckReport:
             "cases": [asdict(case) for case in self.cases],
         }
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> CheckReport:
+        """What :meth:`as_dict` gave; raises KeyError or TypeError for anything else."""
+        cases = [
+            CaseFacts(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in content["cases"]
+        ]
+        findings = [Finding(**row) for row in content["findings"]]
+        return cls(content["data"], content["task"], cases, findings, content["validation"])
+
     def raise_for_errors(self, where: str = "") -> None:
         """Raise InputError with the first errors in words.
 

@@ -163,7 +163,7 @@ class TrainingLoop:
             ModelError: it is damaged, or of another network.
         """
         if not self.checkpoint.exists():
-            self._truncate_logs()  # of a run that was killed before its first checkpoint
+            self._truncate_logs(-1)  # of a run that was killed before its first checkpoint
             return False
         try:
             state = torch.load(self.checkpoint, map_location=self.fabric.device, weights_only=True)
@@ -178,7 +178,7 @@ class TrainingLoop:
                 f"The run in {self.folder} cannot be continued from {self.checkpoint.name} ({first}).",
                 "Use the settings it was started with, or another folder.",
             ) from error
-        self._truncate_logs()
+        self._truncate_logs(self.step)
         return True
 
     def save(self) -> None:
@@ -214,8 +214,8 @@ class TrainingLoop:
                 self._one_step()
                 ending = self._any_process_stops()
                 last = self.step == self.config.steps
-                if self.validate is not None and (self.step % self.config.validate_every == 0 or last):
-                    ending |= self._validate(self.validate)
+                if self.step % self.config.validate_every == 0 or last:
+                    ending |= self.judge()
                 if self.step % self.config.checkpoint_every == 0 or last or ending:
                     self.save()
         finally:
@@ -244,9 +244,11 @@ class TrainingLoop:
         self.data_wait = 0.0
         self.observer.stepped(row)
 
-    def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> bool:
-        """Log a validation; True where the observer ends the training. All processes go by the first one's figures."""
-        figures = self.fabric.broadcast(validate(self.ema.module))
+    def judge(self) -> bool:
+        """Validate the EMA module now; True where the observer ends the training."""
+        if self.validate is None:
+            return False
+        figures = self.fabric.broadcast(self.validate(self.ema.module))  # all processes go by the first one's
         self._log("validation.csv", {"step": self.step, **figures})
         return self.observer.validated(self.step, figures, self.ema.module)
 
@@ -293,15 +295,15 @@ class TrainingLoop:
         if name == "validation.csv":
             print(json.dumps(row), flush=True)
 
-    def _truncate_logs(self) -> None:
-        """Drop rows written after the checkpoint, so that a resumed run logs each step once."""
+    def _truncate_logs(self, last: int) -> None:
+        """Drop rows after step ``last``, so that a resumed run logs each step once."""
         for name in ("losses.csv", "validation.csv"):
             path = self.folder / name
             if not path.exists() or self.fabric.global_rank:
                 continue
             head, *rows = path.read_text().splitlines() or [""]
             whole = [row for row in rows if row.count(",") == head.count(",")]
-            kept = [row for row in whole if int(row.split(",")[0]) <= self.step]
+            kept = [row for row in whole if int(row.split(",")[0]) <= last]
             if not kept:
                 path.unlink()
                 continue

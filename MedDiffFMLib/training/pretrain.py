@@ -110,8 +110,11 @@ def pretrain(
     return path
 
 
-def check_same_run(folder: Path, config: PretrainConfig) -> None:
+def check_same_run(folder: Path, config: Any) -> None:
     """Refuse to continue a run with other settings; length and pace may change.
+
+    Args:
+        config: dataclass of the settings, with length and pace under ``loop``.
 
     Raises:
         InputError: names the settings that differ.

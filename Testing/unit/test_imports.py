@@ -23,7 +23,7 @@ WITH_TORCH = ("networks", "diffusion", "conditioning", "training", "inference", 
 LIGHT_AFTER_ALL = (
     "inference", "inference.control", "tasks", "tasks.parameters", "tasks.registry", "training", "training.datalist",
     "training.datasets", "training.dataset_sources", "training.dataset_report", "training.dataset_check",
-    "training.finetune_tasks",
+    "training.finetune_config", "training.finetune_progress", "training.finetune_tasks",
 )  # fmt: skip
 FORBIDDEN = ("torch", "monai", "lightning", "einops", "scipy", "skimage", "nrrd", "nibabel", "pydicom", "matplotlib")
 

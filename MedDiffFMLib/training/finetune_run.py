@@ -1,0 +1,216 @@
+"""What comes before the first step of a fine-tuning run: settings and folder, dataset check, prepared cases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_path
+from ..errors import InputError
+from ..inference.control import CancelToken, ProgressCallback
+from ..models.catalogue import check_name, resolve
+from ..models.checkpoint import check_sha256, read_header
+from ..outputs import make_folder
+from ..report import write_json
+from .adapters import Adapter
+from .control_task import ControlTask
+from .datalist import Entry
+from .dataset_check import Needs, check_dataset, read_entries
+from .dataset_report import CheckReport
+from .finetune_cases import data_sha256, open_control_cases, prepare_cases
+from .finetune_config import FinetuneConfig
+from .finetune_observer import STOP_FILE
+from .finetune_progress import Progress
+from .finetune_tasks import FinetuneTask, finetune_task
+from .pretrain import check_same_run
+
+BEST = "best.safetensors"
+
+
+@dataclass
+class Run:
+    """A run that passed the checks that cost no time.
+
+    Attributes:
+        prior: ``name`` and ``sha256``.
+        id: names the run in the catalogue, so that it may replace its own model only.
+        first: whether this is the process that writes files.
+    """
+
+    folder: Path
+    data: Path
+    cache: Path
+    config: FinetuneConfig
+    row: FinetuneTask
+    task: ControlTask
+    adapter: Adapter
+    prior: dict[str, str]
+    prior_path: Path
+    name: str
+    title: str
+    id: str
+    first: bool
+    progress: Progress
+    cancel: CancelToken | None
+
+    @property
+    def best(self) -> Path:
+        """The kept checkpoint."""
+        return self.folder / BEST
+
+
+def first_process() -> bool:
+    """Whether this is the process that checks, prepares and writes; before the processes know of each other."""
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID"))
+    if rank is not None:
+        return rank == "0"
+    return all(os.environ.get(key, "0") == "0" for key in ("NODE_RANK", "LOCAL_RANK"))
+
+
+def open_run(
+    config: FinetuneConfig, data: Path, folder: Path, *, prior: str, name: str | None, title: str, register: bool,
+    cache: str | Path | None, progress: ProgressCallback | None, cancel: CancelToken | None,
+) -> Run:  # fmt: skip
+    """Refuse what can be refused without reading a case; see :func:`.finetune.finetune` for the arguments."""
+    row = finetune_task(config.task)
+    task = row.task(**config.options)
+    prior_name, path, expected = resolve(prior)
+    divisor = 2 ** len(read_header(path)["config"]["network"]["channels"])
+    if task.window % divisor:
+        raise InputError(f"A window of {task.window} voxels does not fit the prior.", f"Give a multiple of {divisor}.")
+    described = {"name": prior_name, "sha256": check_sha256(path, expected)}
+    make_folder(folder)
+    before = config_of(folder)
+    _refuse_other_settings(folder, before, config, described)
+    run_id = str(before.get("run") or secrets.token_hex(8))
+    chosen = name or _name_of(config.task, folder)
+    first = first_process()
+    if register and first:
+        check_name(chosen, run_id)
+    return Run(
+        folder, data, Path(cache) if cache else folder / "cache", config, row, task, row.adapter(), described, path,
+        chosen, title, run_id, first, Progress(folder if first else None, progress if first else None), cancel,
+    )  # fmt: skip
+
+
+def prepare_run(run: Run) -> CheckReport:
+    """Check the data and make the cache; neither is done again while the files are the same.
+
+    Raises:
+        InputError: the data cannot be trained on, or are not those that the run began with.
+    """
+    (run.folder / STOP_FILE).unlink(missing_ok=True)
+    needs = Needs(run.config.task, run.row.needs_mask, run.task.window, run.config.labels, run.config.validation,
+                  run.config.seed)  # fmt: skip
+    found = _checked_before(run, needs)
+    if found is None:
+        found = _check_and_prepare(run, needs)
+    before = config_of(run.folder).get("data_sha256")
+    if (run.folder / "last.pt").exists() and before not in (None, data_sha256(run.cache)):
+        raise InputError(
+            f"The cases or their splits have changed since the run in {run.folder} began.",
+            "Restore them to continue it, or start anew in another folder.",
+        )
+    return found
+
+
+def write_config(run: Run) -> None:
+    """Say with what the run was started."""
+    content = {**asdict(run.config), "run": run.id, "prior": run.prior, "data": str(run.data.resolve()),
+               "data_sha256": data_sha256(run.cache)}  # fmt: skip
+    write_json(content, run.folder / "config.json", overwrite=True)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """What the folder's run was started with; empty for a new run."""
+    return _read_json(folder / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object, empty where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _refuse_other_settings(folder: Path, before: dict[str, Any], config: FinetuneConfig, prior: dict[str, str]) -> None:
+    """A run goes on with the settings and the prior that it began with; length and pace may change."""
+    known = before.get("prior")
+    if known and (folder / "last.pt").exists() and known["sha256"] != prior["sha256"]:
+        raise InputError(
+            f"The run in {folder} was started with the prior {known['name']} ({known['sha256'][:12]}...), not with "
+            f"{prior['name']} ({prior['sha256'][:12]}...).",
+            "Use that prior to continue it, or another folder.",
+        )
+    check_same_run(folder, config)
+
+
+def _name_of(task: str, folder: Path) -> str:
+    """A name for the catalogue from task and folder."""
+    ending = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    return f"{task}-{ending}".strip("-")
+
+
+def _checked_before(run: Run, needs: Needs) -> CheckReport | None:
+    """The report of an earlier start, if nothing has changed since: reading all cases again would take its time."""
+    before = _read_json(run.folder / "check.json")
+    try:
+        same = before.get("stamp") == _stamp(run, read_entries(run.data, needs)) and bool(data_sha256(run.cache))
+        return CheckReport.from_dict(before) if same else None
+    except (InputError, KeyError, TypeError):
+        return None
+
+
+def _check_and_prepare(run: Run, needs: Needs) -> CheckReport:
+    found = check_dataset(
+        run.data, needs, report=lambda line: run.progress.emit("checking", message=line), cancel=run.cancel
+    )
+    _write_check(run, found)
+    found.raise_for_errors(str(run.folder / "check.txt"))
+    entries = read_entries(run.data, needs)
+    prepare_cases(
+        entries, run.cache, run.config.labels, run.row.needs_mask,
+        report=lambda line: run.progress.emit("preparing", message=line), cancel=run.cancel,
+    )  # fmt: skip
+    _ask_task(run, found)
+    _write_check(run, found)
+    found.raise_for_errors(str(run.folder / "check.txt"))
+    _write_check(run, found, _stamp(run, entries))
+    return found
+
+
+def _ask_task(run: Run, found: CheckReport) -> None:
+    """The task's own findings, in both splits."""
+    for split in ("training", "validation"):
+        try:
+            for sentence in run.task.check(open_control_cases(run.cache, split)):
+                found.add("warning", "task", "", sentence, "Give other cases if too few are left.")
+        except InputError as problem:
+            found.add("error", "task", "", f"{split}: {problem.cause}", problem.remedy)
+
+
+def _write_check(run: Run, found: CheckReport, stamp: str = "") -> None:
+    """The report; with a stamp once the cases are prepared, too."""
+    with atomic_path(run.folder / "check.txt", overwrite=True) as temporary:
+        temporary.write_text(found.text(), encoding="utf-8")
+    write_json({**found.as_dict(), "stamp": stamp}, run.folder / "check.json", overwrite=True)
+
+
+def _stamp(run: Run, entries: list[Entry]) -> str:
+    """Changes when a case, a file of one, or a setting that the check goes by changes."""
+    lines = [str(run.cache.resolve()), run.config.task, str(run.config.labels), str(run.task.window)]
+    for entry in entries:
+        lines.append(f"{entry.name} {entry.split} {entry.patient} {entry.region}")
+        for path in (entry.image, *entry.files.values()):
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                state = file.stat() if file.exists() else None
+                lines.append(f"{file} {state and (state.st_size, state.st_mtime_ns)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
