@@ -8,50 +8,70 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..evaluation.benchmark import evaluate
+from ..evaluation.benchmark import EVALUATED_TASKS, evaluate
 from ..evaluation.cases import read_cases
+from ..evaluation.curves import parse_curve
 from ..evaluation.degradations import Plan
-from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.earlier import read_report
+from ..evaluation.synthesis import SynthesisPlan
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Measure a model beside baselines: denoising, inpainting, anomaly maps."
+    sentence = "Measure a model beside baselines: denoising, inpainting, anomaly maps, synthetic CTs."
     parser = subparsers.add_parser("evaluate", parents=[common], help=sentence, description=sentence)
-    parser.add_argument("cases", help="folder of CTs, or a MONAI datalist (.json); none of them may be training data")
-    parser.add_argument("-o", "--output", type=Path, default=Path("evaluation"),
-                        help="folder for evaluation.md and evaluation.json")  # fmt: skip
-    parser.add_argument("--model", default="starter-ct",
-                        help="name or .safetensors file; 'none' for the baselines alone")  # fmt: skip
-    parser.add_argument("--tasks", nargs="+", choices=tuple(PROTOCOLS), default=tuple(PROTOCOLS))
-    parser.add_argument("--cache", type=Path, help="folder that keeps degraded cases and baselines for the next model")
-    parser.add_argument("--slab", type=float, default=Plan().slab_mm, metavar="MM",
-                        help="evaluated extent, 0 for whole volumes (default: %(default)g)")  # fmt: skip
-    parser.add_argument("--set", nargs="+", default=[], metavar="TASK.FIELD=VALUE",
-                        help="task parameters other than the defaults, for example denoise.steps=20")  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="two cases and thin slabs: a trial, no figures to report")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
-    parser.add_argument("--seed", type=int, default=0, help="of the model's sampling (default: 0)")
+    add = parser.add_argument
+    add("cases", help="folder of CTs, or a MONAI datalist (.json); none of them may be training data")
+    add("-o", "--output", type=Path, default=Path("evaluation"), help="folder for evaluation.md and evaluation.json")
+    add("--model", default="starter-ct", help="name or .safetensors file; 'none' for the baselines alone")
+    add("--tasks", nargs="*", choices=EVALUATED_TASKS, default=EVALUATED_TASKS, metavar="TASK",
+        help=f"any of {', '.join(EVALUATED_TASKS)}; none for curves alone (default: all)")  # fmt: skip
+    add("--cache", type=Path, help="folder that keeps degraded cases and baselines for the next model")
+    add("--slab", type=float, default=Plan().slab_mm, metavar="MM",
+        help="evaluated extent, 0 for whole volumes (default: %(default)g)")  # fmt: skip
+    add("--set", nargs="+", default=[], metavar="TASK.FIELD=VALUE",
+        help="task parameters other than the defaults, for example denoise.steps=20")  # fmt: skip
+    add("--curve", action="append", default=[], metavar="TASK=FIELD:VALUES",
+        help="steps against quality, as a table and a picture: denoise=steps:5,10,20,50; may be repeated")  # fmt: skip
+    add("--compare", type=Path, metavar="OLD.json", help="an earlier evaluation.json, put beside this one case by case")
+    add("--volumes", type=int, default=SynthesisPlan().volumes, metavar="N",
+        help="synthetic CTs of each region (default: %(default)s)")  # fmt: skip
+    add("--features", type=Path, metavar="FILE",
+        help="TorchScript network in whose features synthetic CTs are compared, and FID is computed")  # fmt: skip
+    add("--feature-slices", action="store_true", help="the network takes (B, 3, H, W) slices, not (B, 1, D, H, W)")
+    add("--quick", action="store_true", help="two cases and thin slabs: a trial, no figures to report")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    add("--seed", type=int, default=0, help="of the model's sampling (default: 0)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Evaluate and show the page."""
+    if args.volumes < 1:
+        raise InputError(f"--volumes {args.volumes} leaves nothing to judge.", "Give at least 1.")
     cases = read_cases(args.cases)
     parameters = parse_settings(args.set)
-    plan = Plan(slab_mm=args.slab or None)
+    curves = [parse_curve(text, EVALUATED_TASKS) for text in args.curve]
+    earlier = None if args.compare is None else read_report(args.compare)
+    space = None
+    if args.features is not None:
+        from ..evaluation.features import load_network
+
+        space = load_network(args.features, args.feature_slices)
     model = None
     if args.model != "none":
         from ..models.checkpoint import load_model
 
         model = load_model(args.model, device=args.device)
     report = evaluate(
-        model, cases, args.tasks, args.output, args.quick, plan=plan, parameters=parameters, cache=args.cache,
-        seed=args.seed, progress=console.note, cancel=console.cancel,
+        model, cases, args.tasks, args.output, args.quick, plan=Plan(slab_mm=args.slab or None),
+        synthesis=SynthesisPlan(args.volumes, args.seed), space=space, parameters=parameters, curves=curves,
+        earlier=earlier, cache=args.cache, seed=args.seed, progress=console.note, cancel=console.cancel,
     )  # fmt: skip
     page = args.output / "evaluation.md"
-    answer = {"status": "done", "output": str(args.output), "model": report["model"], "tables": report["tables"]}
+    answer = {"status": "done", "output": str(args.output), "model": report["model"], "verdict": report["verdict"],
+              "tables": report["tables"]}  # fmt: skip
     console.answer(answer, page.read_text(encoding="utf-8"))
     return 0
 
@@ -66,7 +86,7 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         task, dot, field = name.partition(".")
-        if not (equals and dot and field) or task not in PROTOCOLS:
+        if not (equals and dot and field) or task not in EVALUATED_TASKS:
             raise InputError(f"--set {setting} cannot be understood.",
                              "Write TASK.FIELD=VALUE, as in denoise.steps=20.")  # fmt: skip
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +22,49 @@ from ..tasks.registry import TASKS
 from ..volume import Volume
 from . import baselines
 from .cases import Case, LoadedCase, load_case
+from .curves import Curve, curve_record, draw_curve
 from .degradations import Plan, fingerprint
-from .protocols import PROTOCOLS, Method, Row, baseline_methods
-from .tables import markdown, summary
+from .differences import verdicts
+from .earlier import compare
+from .features import WINDOW_MM, FeatureSpace, HaarStatistics
+from .page import markdown
+from .protocols import PROTOCOLS, Answer, Method, Row, baseline_methods
+from .seams import Borders, window_borders
+from .synthesis import TASK as SYNTHESIZE
+from .synthesis import Generator, SynthesisPlan, SynthesisQuestion
+from .tables import HIGHER_IS_BETTER, summary
 
-OUTPUTS = {"denoise": "denoised", "inpaint": "inpainted", "anomaly": "anomaly"}
+OUTPUTS = {"denoise": "denoised", "inpaint": "inpainted", "anomaly": "anomaly", SYNTHESIZE: "synthetic"}
 """Which volume of a task's result is scored."""
+EVALUATED_TASKS = tuple(OUTPUTS)
 QUICK_CASES = 2
 EVALUATED = {"inpaint": {"feather": 0.0, "margin": 0.0}}
 """Defaults that differ in an evaluation: a healthy sphere has no rim to keep away from, nothing to blend with."""
+VERSION = 2
+"""Of the baselines' figures; raise it when a protocol or a baseline changes, so that stored ones are made anew."""
 
 
-def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = tuple(PROTOCOLS),
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the model.
+
+    Attributes:
+        name: method name of its rows.
+        run: a :data:`.protocols.Method`, or a :data:`.synthesis.Generator`.
+        curve: name of the curve that it is a point of; empty for the model as it is evaluated.
+    """
+
+    task: str
+    name: str
+    run: Callable[..., Any]
+    curve: str = ""
+
+
+def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED_TASKS,
              out_folder: str | Path = "evaluation", quick: bool = False, *, plan: Plan | None = None,
-             parameters: dict[str, dict[str, Any]] | None = None, cache: str | Path | None = None, seed: int = 0,
+             synthesis: SynthesisPlan | None = None, space: FeatureSpace | None = None,
+             parameters: dict[str, dict[str, Any]] | None = None, curves: Sequence[Curve] = (),
+             earlier: dict[str, Any] | None = None, cache: str | Path | None = None, seed: int = 0,
              progress: Callable[[str], None] | None = None,
              cancel: CancelToken | None = None) -> dict[str, Any]:  # fmt: skip
     """Evaluate a model beside the baselines and write ``evaluation.md`` and ``evaluation.json``.
@@ -40,11 +72,15 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = tuple(PRO
     Args:
         model: what ``load_model`` returns; None for the baselines alone.
         cases: see :func:`.cases.read_cases`. They must not have been trained on.
-        tasks: any of "denoise", "inpaint", "anomaly".
+        tasks: any of "denoise", "inpaint", "anomaly", "synthesize".
         out_folder: both files are written after every case, so that an interrupted run leaves what it has.
-        quick: two cases, thinner slabs: to see that it works, not to report.
+        quick: two cases, thinner slabs, two synthetic volumes: to see that it works, not to report.
         plan: how cases are degraded.
+        synthesis: what is synthesised.
+        space: features in which synthetic CTs are compared; the shipped ones by default.
         parameters: task -> fields of its parameter dataclass that differ from the defaults.
+        curves: parameters to vary, each besides ``tasks``, as a table and a picture.
+        earlier: an earlier report, see :func:`.earlier.read_report`, to compare the model with case by case.
         cache: folder for degraded cases and the baselines' figures, used again by the next model; None to keep nothing.
         seed: of the model's sampling.
         progress: receives a line of text now and then.
@@ -53,62 +89,149 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = tuple(PRO
         what is in ``evaluation.json``.
 
     Raises:
-        InputError: unknown task, parameter out of range, unreadable case.
+        InputError: unknown task, parameter out of range, unreadable case, curves or comparison without a model.
     """
-    chosen = {task: _settings(task, (parameters or {}).get(task, {})) for task in tasks if task in PROTOCOLS}
-    tell = progress or (lambda line: None)
-    plan = plan or Plan()
+    plan, synthesis = plan or Plan(), synthesis or SynthesisPlan(seed=seed)
     if quick:
-        plan, cases = plan.quick(), list(cases)[:QUICK_CASES]
-    name = None if model is None else model.name
-    runners = model_methods(model, tasks, chosen, seed, cancel)
-    cache = None if cache is None else Path(cache)
-    rows: list[Row] = []
-    report: dict[str, Any] = {}
-    for number, case in enumerate(cases, start=1):
-        loaded = load_case(case, plan.slab_mm)
-        for task in tasks:
-            tell(f"case {number} of {len(cases)}, {case.name}: {task}")
-            rows += baseline_rows(task, loaded, plan, cache)
-            if task in runners:
-                rows += PROTOCOLS[task](loaded, plan, cache, {name: runners[task]})
-        report = {
-            "model": _model_record(model), "seed": seed, "parameters": chosen, "quick": quick,
-            "plan": dataclasses.asdict(plan), "tables": summary(rows, name),
-            "rows": [dataclasses.asdict(row) for row in rows],
-        }  # fmt: skip
-        write_report(report, Path(out_folder))
+        plan, synthesis = plan.quick(), dataclasses.replace(synthesis, volumes=2)
+        cases = list(cases)[:QUICK_CASES]
+    if model is None and (curves or earlier):
+        raise InputError("Curves and comparisons need a model.", "Name one with --model.")
+    chosen = {task: _settings(task, (parameters or {}).get(task, {})) for task in tasks if task in OUTPUTS}
+    candidates = _candidates(model, tasks, curves, parameters or {}, seed, cancel)
+    head: dict[str, Any] = {
+        "model": _model_record(model), "seed": seed, "parameters": chosen, "quick": quick,
+        "plan": dataclasses.asdict(plan),
+    }  # fmt: skip
+    folder, question = Path(out_folder), (cases, space or HaarStatistics(), synthesis)
+    with _degraded(cache) as kept:
+        work = _Work(tasks, curves, candidates, kept, progress or (lambda line: None))
+        report = {**head, **_findings(work, head, curves, earlier, folder)}
+        for done in work.steps(cases, plan, question):
+            head |= done
+            report = {**head, **_findings(work, head, curves, earlier, folder)}
+            write_report(report, folder)
     return report
 
 
-def baseline_rows(task: str, loaded: LoadedCase, plan: Plan, cache: Path | None) -> list[Row]:
-    """The baselines' rows of one case, from the cache when nothing they depend on has changed."""
-    file = None
+@contextlib.contextmanager
+def _degraded(cache: str | Path | None) -> Iterator[Path]:
+    """Folder for what is slow to make: the user's, or one that lasts as long as the evaluation."""
     if cache is not None:
-        constants = {k: v for k, v in vars(baselines).items() if k.isupper()}
-        key = hashlib.sha256(repr((fingerprint(loaded, plan), sorted(constants.items()))).encode()).hexdigest()[:12]
-        file = cache / f"{loaded.case.name}-{task}-baselines-{key}.json"
-        if file.is_file():
-            return [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
-    rows = PROTOCOLS[task](loaded, plan, cache, baseline_methods(task, loaded, plan, cache))
-    if file is not None:
-        _write(file, json.dumps([dataclasses.asdict(row) for row in rows]))
+        yield Path(cache)
+        return
+    with tempfile.TemporaryDirectory(prefix="meddifffm-") as folder:
+        yield Path(folder)
+
+
+class _Work:
+    """What is to be done, and the rows of what is done: "" for the evaluation itself, else the name of a curve."""
+
+    def __init__(self, tasks: Sequence[str], curves: Sequence[Curve], candidates: Sequence[Candidate], cache: Path,
+                 tell: Callable[[str], None]) -> None:  # fmt: skip
+        self.asked = {"": tuple(tasks), **{curve.name: (curve.task,) for curve in curves}}
+        self.candidates, self.cache, self.tell = candidates, cache, tell
+        self.rows: dict[str, list[Row]] = {key: [] for key in self.asked}
+
+    def steps(self, cases: Sequence[Case], plan: Plan,
+              question: tuple[Sequence[Case], FeatureSpace, SynthesisPlan]) -> Iterator[dict[str, Any]]:  # fmt: skip
+        """Do everything; yields after each step, with facts for the report."""
+        wanted = {task for tasks in self.asked.values() for task in tasks}
+        for number, case in enumerate(cases if wanted & set(PROTOCOLS) else (), start=1):
+            loaded = load_case(case, plan.slab_mm)
+            for task in [task for task in PROTOCOLS if task in wanted]:
+                self.tell(f"case {number} of {len(cases)}, {case.name}: {task}")
+                self._case(task, loaded, plan)
+            yield {}
+        if SYNTHESIZE in wanted:
+            yield from self._synthesis(*question)
+
+    def _case(self, task: str, loaded: LoadedCase, plan: Plan) -> None:
+        """Baselines and model on one case."""
+        self._share(task, baseline_rows(task, loaded, plan, self.cache))
+        for one in self._of(task):
+            self.rows[one.curve] += PROTOCOLS[task](loaded, plan, self.cache, {one.name: one.run})
+
+    def _synthesis(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan) -> Iterator[dict[str, Any]]:
+        """Real patients, then the model region by region."""
+        self.tell("windows of the real patients, to compare synthetic ones with")
+        question = SynthesisQuestion(cases, space, plan)
+        self._share(SYNTHESIZE, question.baseline_rows())
+        yield {"synthesis": {"space": space.name, "spacing": space.spacing, "window_mm": WINDOW_MM,
+                             "left_out": question.left_out, **dataclasses.asdict(plan)}}  # fmt: skip
+        for region in question.regions:
+            for one in self._of(SYNTHESIZE):
+                self.tell(f"{plan.volumes} volumes of the region {region}: {one.name}")
+                self.rows[one.curve] += question.rows_of(one.name, one.run, region)
+                yield {}
+
+    def _of(self, task: str) -> list[Candidate]:
+        return [one for one in self.candidates if one.task == task]
+
+    def _share(self, task: str, rows: list[Row]) -> None:
+        """Baselines' rows go to everything that asks about the task."""
+        for key, tasks in self.asked.items():
+            if task in tasks:
+                self.rows[key] += rows
+
+
+def _findings(work: _Work, head: dict[str, Any], curves: Sequence[Curve], earlier: dict[str, Any] | None,
+              folder: Path) -> dict[str, Any]:  # fmt: skip
+    """Everything that is computed from rows; pictures of the curves are drawn."""
+    rows, name = work.rows[""], head["model"]["name"] if head["model"] else None
+    found: dict[str, Any] = {
+        "verdict": verdicts(rows, name, HIGHER_IS_BETTER), "tables": summary(rows, name),
+        "rows": [dataclasses.asdict(row) for row in rows], "curves": {},
+    }  # fmt: skip
+    for curve in curves:
+        if work.rows[curve.name]:
+            record = curve_record(curve, work.rows[curve.name])
+            record["picture"] = f"curve-{curve.name.replace('.', '-')}.png"
+            draw_curve(folder / record["picture"], record, f"{name}: {curve.name}")
+            found["curves"][curve.name] = record
+    if earlier is not None and name is not None:
+        found["compared"] = compare(rows, name, head["plan"], earlier, HIGHER_IS_BETTER)
+    return found
+
+
+def baseline_rows(task: str, loaded: LoadedCase, plan: Plan, cache: Path) -> list[Row]:
+    """The baselines' rows of one case; each method's from the cache when nothing it depends on has changed."""
+    constants = {k: v for k, v in vars(baselines).items() if k.isupper()}
+    key = hashlib.sha256(repr((VERSION, fingerprint(loaded, plan), sorted(constants.items()))).encode()).hexdigest()
+    rows: list[Row] = []
+    for name, method in baseline_methods(task, loaded, plan, cache).items():
+        slug = "".join(c if c.isalnum() else "-" for c in name)
+        file = cache / f"{loaded.case.name}-{task}-{slug}-{key[:12]}.json"
+        if not file.is_file():
+            found = PROTOCOLS[task](loaded, plan, cache, {name: method})
+            _write(file, json.dumps([dataclasses.asdict(row) for row in found]))
+        rows += [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
     return rows
 
 
-def model_methods(model: Any, tasks: Sequence[str], parameters: dict[str, dict[str, Any]], seed: int,
-                  cancel: CancelToken | None) -> dict[str, Method]:  # fmt: skip
-    """The model's answer to each task; empty without a model.
+def _candidates(model: Any, tasks: Sequence[str], curves: Sequence[Curve], parameters: dict[str, dict[str, Any]],
+                seed: int, cancel: CancelToken | None) -> list[Candidate]:  # fmt: skip
+    """Every way in which the model is to be run; none without a model. All parameters are checked.
 
     Raises:
         InputError: a task that is not evaluated, or parameters that it does not have.
     """
     for task in tasks:
-        if task not in PROTOCOLS:
-            raise InputError(f"There is no evaluation of {task!r}.", f"Choose from: {', '.join(PROTOCOLS)}.")
+        if task not in OUTPUTS:
+            raise InputError(f"There is no evaluation of {task!r}.", f"Choose from: {', '.join(OUTPUTS)}.")
     if model is None:
-        return {}
-    return {task: _model_method(model, task, parameters.get(task, {}), seed, cancel) for task in tasks}
+        return []
+
+    def candidate(task: str, name: str, changed: dict[str, Any], curve: str = "") -> Candidate:
+        fields = _settings(task, parameters.get(task, {})) | changed
+        checked = _checked(task, fields)
+        if task == SYNTHESIZE:
+            return Candidate(task, name, _generator(model, checked, cancel), curve)
+        return Candidate(task, name, _method(model, task, checked, seed, cancel), curve)
+
+    plain = [candidate(task, model.name, {}) for task in tasks]
+    points = [candidate(c.task, c.label(v), c.settings(v), c.name) for c in curves for v in c.values]
+    return plain + points
 
 
 def _settings(task: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -117,19 +240,53 @@ def _settings(task: str, given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in EVALUATED.get(task, {}).items() if name in known} | given
 
 
-def _model_method(model: Any, task: str, fields: dict[str, Any], seed: int, cancel: CancelToken | None) -> Method:
+def _checked(task: str, fields: dict[str, Any]) -> Any:
+    """The task's parameters.
+
+    Raises:
+        InputError: a field that the task does not have, or a value out of range.
+    """
     try:
         chosen = TASKS[task].parameter_class()(**fields)
     except TypeError as error:
         raise InputError(f"{task} does not take these parameters: {fields}.", str(error)) from error
     check(chosen)
+    return chosen
+
+
+def _method(model: Any, task: str, parameters: Any, seed: int, cancel: CancelToken | None) -> Method:
+    """A task as a method of its protocol."""
     run = TASKS[task].run()
 
-    def method(volume: Volume, mask: np.ndarray | None = None) -> np.ndarray:
-        result = run(volume, model, chosen, mask=mask, seed=seed, cancel=cancel)
-        return result.volumes[OUTPUTS[task]]
+    def method(volume: Volume, mask: np.ndarray | None = None) -> Answer:
+        result = run(volume, model, parameters, mask=mask, seed=seed, cancel=cancel)
+        voxels = result.volumes[OUTPUTS[task]]
+        borders = _borders(model, voxels.shape) if task == "denoise" else None
+        return Answer(voxels, result.facts.get("network_evaluations"), borders)
 
     return method
+
+
+def _generator(model: Any, parameters: Any, cancel: CancelToken | None) -> Generator:
+    """The task that makes CTs."""
+    run = TASKS[SYNTHESIZE].run()
+
+    def generate(region: str, seed: int) -> tuple[Volume, Answer]:
+        result = run(None, model, parameters, region=region, seed=seed, cancel=cancel)
+        voxels = result.volumes[OUTPUTS[SYNTHESIZE]]
+        answer = Answer(voxels, result.facts.get("network_evaluations"), _borders(model, voxels.shape))
+        assert result.ijk_to_ras is not None  # a task without a CT says where its result lies
+        return Volume(voxels, result.ijk_to_ras), answer
+
+    return generate
+
+
+def _borders(model: Any, shape: tuple[int, ...]) -> Borders | None:
+    """Where the windows of the last network calls, those on the result's own voxels, end."""
+    engine = getattr(model, "engine", None)
+    if engine is None:
+        return None
+    return window_borders(shape, window=engine.rung.window, divisor=engine.divisor)  # type: ignore[arg-type]
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

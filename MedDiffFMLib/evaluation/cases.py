@@ -24,6 +24,7 @@ class Case:
         patient: cases of one patient are no independent evidence and are drawn together by the bootstrap.
         lesion: label file on the image's grid, None where no real lesion is outlined.
         lesion_labels: values of ``lesion`` that are lesions, empty for all above 0.
+        region: region class; None for a guess from the image.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Case:
     patient: str = ""
     lesion: Path | None = None
     lesion_labels: tuple[int, ...] = ()
+    region: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def read_cases(source: str | Path) -> list[Case]:
     """Cases from a datalist or a folder.
 
     A datalist is MONAI decathlon JSON: ``{"testing": [{"image": "a.nrrd", "lesion": "a_mask.nrrd",
-    "lesion_labels": [1], "name": "a", "patient": "p1"}, ...]}``; only ``image`` is needed, paths are relative to the
-    file, and a list alone or the keys ``test`` and ``validation`` are read too. A folder gives every volume in it;
-    ``X_lesion.nrrd`` beside ``X.nrrd`` outlines its real lesions.
+    "lesion_labels": [1], "name": "a", "patient": "p1", "region": "chest"}, ...]}``; only ``image`` is needed, paths are
+    relative to the file, and a list alone or the keys ``test`` and ``validation`` are read too. A folder gives every
+    volume in it; ``X_lesion.nrrd`` beside ``X.nrrd`` outlines its real lesions.
     """
     source = Path(source)
     if source.is_dir():
@@ -137,7 +139,7 @@ def _datalist_cases(file: Path) -> list[Case]:
         name = str(row.get("name") or _stem(image))
         lesion = file.parent / row["lesion"] if row.get("lesion") else None
         labels = tuple(int(v) for v in row.get("lesion_labels", ()))
-        cases.append(Case(name, image, str(row.get("patient") or name), lesion, labels))
+        cases.append(Case(name, image, str(row.get("patient") or name), lesion, labels, row.get("region")))
     return cases
 
 

@@ -17,13 +17,31 @@ import numpy as np
 
 from ..volume import Volume
 from . import baselines
+from .bm3d import spectrum
 from .cases import LoadedCase
 from .degradations import Plan, near_lesions, quarter_dose, spheres, stored, synthetic_lesions
 from .detection import findings
 from .metrics import mean_absolute_error, psnr, rank_against, ssim, texture_ratio
 from .regions import distance_to
+from .seams import Borders, seam_ratio
 
-Method = Callable[..., np.ndarray]
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method that has more to tell than its result returns.
+
+    Attributes:
+        voxels: (k, j, i).
+        evaluations: of the network, each on the whole volume; None for a method without one.
+        borders: where the network's windows end.
+    """
+
+    voxels: np.ndarray
+    evaluations: int | None = None
+    borders: Borders | None = None
+
+
+Method = Callable[..., "np.ndarray | Answer"]
 """``denoise(volume) | inpaint(volume, mask) | anomaly(volume)`` -> array (k, j, i)."""
 
 DETECTED = ("synthetic lesions", "real lesions")
@@ -39,6 +57,7 @@ class Row:
         values: name of the figure -> number; NaN where the case has nothing to measure.
         seconds: what the method took.
         details: what pooled figures need later.
+        evaluations: of the network for one result; None for a method without one.
     """
 
     task: str
@@ -49,18 +68,27 @@ class Row:
     values: dict[str, float]
     seconds: float
     details: dict[str, Any] = field(default_factory=dict)
+    evaluations: int | None = None
 
 
 def denoise_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
-    """PSNR and SSIM over the body, in the soft-tissue window, against the volume before noise was added."""
+    """PSNR and SSIM over the body, in the soft-tissue window, against the volume before noise was added; seams."""
     noisy = stored(quarter_dose, loaded, plan, cache)["noisy"].astype(np.float32)
     truth, body = loaded.volume.voxels, loaded.body
     rows = []
     for name, method in methods.items():
-        result, seconds = _timed(method, loaded.volume.with_voxels(noisy))
-        values = {"PSNR": psnr(result, truth, body), "SSIM": ssim(result, truth, body)}
-        rows.append(_row("denoise", loaded, "", name, values, seconds))
+        answer, seconds = _timed(method, loaded.volume.with_voxels(noisy))
+        values = {"PSNR": psnr(answer.voxels, truth, body), "SSIM": ssim(answer.voxels, truth, body)}
+        rows.append(_row("denoise", loaded, "", name, values, seconds, seam_details(answer), answer.evaluations))
     return rows
+
+
+def seam_details(answer: Answer) -> dict[str, Any]:
+    """Seam ratio of an answer and what it would be by chance; empty where no window ends inside the volume."""
+    if answer.borders is None or not any(len(line) for line in answer.borders):
+        return {}
+    found = seam_ratio(answer.voxels, answer.borders)
+    return {"seam": found.overall, "seam_chance": found.chance}
 
 
 def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
@@ -74,17 +102,19 @@ def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
         for name, method in methods.items():
             each = [_filled(loaded, hole, method) for hole in holes]
             values = {key: float(np.mean([one[key] for one in each])) for key in ("MAE", "texture")}
-            rows.append(_row("inpaint", loaded, f"{diameter} mm", name, values, sum(one["seconds"] for one in each)))
+            seconds = sum(one["seconds"] for one in each)
+            evaluations = each[0]["evaluations"]
+            rows.append(_row("inpaint", loaded, f"{diameter} mm", name, values, seconds, evaluations=evaluations))
     return rows
 
 
-def _filled(loaded: LoadedCase, hole: np.ndarray, method: Method) -> dict[str, float]:
+def _filled(loaded: LoadedCase, hole: np.ndarray, method: Method) -> dict[str, Any]:
     """Figures of one sphere."""
     truth = loaded.volume.voxels
     hollow = loaded.volume.with_voxels(baselines.mean_fill(truth, hole, loaded.volume.spacing))
-    result, seconds = _timed(method, hollow, hole)
-    error, texture = mean_absolute_error(result, truth, hole), texture_ratio(result, truth, hole)
-    return {"MAE": error, "texture": texture, "seconds": seconds}
+    answer, seconds = _timed(method, hollow, hole)
+    error, texture = mean_absolute_error(answer.voxels, truth, hole), texture_ratio(answer.voxels, truth, hole)
+    return {"MAE": error, "texture": texture, "seconds": seconds, "evaluations": answer.evaluations}
 
 
 def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
@@ -101,22 +131,22 @@ def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
     normal = loaded.body & ~near_lesions(loaded) & (labels == 0)
     rows = []
     for name, method in methods.items():
-        score, seconds = _timed(method, volume)
-        ordered = np.sort(score[normal])
+        answer, seconds = _timed(method, volume)
+        ordered = np.sort(answer.voxels[normal])
         for group, members in groups.items():
             part = np.where(np.isin(labels, members), labels, 0)
-            rows.append(_ranked(loaded, group, name, score, part, normal, ordered, seconds))
+            rows.append(_ranked(loaded, group, name, answer, part, normal, ordered, seconds))
         if loaded.lesions.any():
             far = distance_to(labels > 0, volume.spacing) > 5.0 if labels.any() else np.ones_like(loaded.body)
             rest = loaded.body & far & (loaded.lesions == 0)
             marked = np.where(far, loaded.lesions, 0)
-            ordered = np.sort(score[rest])
-            rows.append(_ranked(loaded, "real lesions", name, score, marked, rest, ordered, seconds))
+            ordered = np.sort(answer.voxels[rest])
+            rows.append(_ranked(loaded, "real lesions", name, answer, marked, rest, ordered, seconds))
     return rows
 
 
 def baseline_methods(task: str, loaded: LoadedCase, plan: Plan, cache: Path | None) -> dict[str, Method]:
-    """The classical methods of a task; the denoisers are told the true noise level of the case."""
+    """The classical methods of a task; the denoisers are told the true noise of the case."""
     spacing, body = loaded.volume.spacing, loaded.body
     if task == "denoise":
         noisy = stored(quarter_dose, loaded, plan, cache)["noisy"].astype(np.float32)
@@ -125,6 +155,10 @@ def baseline_methods(task: str, loaded: LoadedCase, plan: Plan, cache: Path | No
             "noisy input": lambda v: v.voxels,
             "non-local means": lambda v: baselines.non_local_means(v.voxels, sigma),
             "total variation": lambda v: baselines.total_variation(v.voxels, sigma),
+            "BM3D": lambda v: baselines.block_matching(v.voxels, sigma),
+            "BM3D, spectrum told": lambda v: baselines.block_matching(
+                v.voxels, spectrum(noisy - loaded.volume.voxels, body), baselines.BM3D_SPECTRUM_STRENGTH
+            ),
         }
     if task == "inpaint":
         return {
@@ -141,25 +175,28 @@ PROTOCOLS: dict[str, Callable[..., list[Row]]] = {
 }
 
 
-def _ranked(loaded: LoadedCase, group: str, method: str, score: np.ndarray, labels: np.ndarray, normal: np.ndarray,
+def _ranked(loaded: LoadedCase, group: str, method: str, answer: Answer, labels: np.ndarray, normal: np.ndarray,
             ordered: np.ndarray, seconds: float) -> Row:  # fmt: skip
     """Row of one group of lesions: its voxels ranked among the normal ones' sorted scores, peaks for detection."""
+    score = answer.voxels
     found = rank_against(ordered, score[labels > 0])
     values = {"AUROC": found.auroc, "AP": found.average_precision, "prevalence": found.prevalence}
     details = {}
     if group in DETECTED:
         false, best = findings(score, labels, normal | (labels > 0), loaded.volume.spacing)
         details = {"false": false, "best": best}
-    return _row("anomaly", loaded, group, method, values, seconds, details)
+    return _row("anomaly", loaded, group, method, values, seconds, details, answer.evaluations)
 
 
 def _row(task: str, loaded: LoadedCase, group: str, method: str, values: dict[str, float], seconds: float,
-         details: dict[str, Any] | None = None) -> Row:  # fmt: skip
+         details: dict[str, Any] | None = None, evaluations: int | None = None) -> Row:  # fmt: skip
     case = loaded.case
-    return Row(task, case.name, case.patient or case.name, group, method, values, seconds, details or {})
+    patient = case.patient or case.name
+    return Row(task, case.name, patient, group, method, values, seconds, details or {}, evaluations)
 
 
-def _timed(method: Method, volume: Volume, *arguments: Any) -> tuple[np.ndarray, float]:
+def _timed(method: Method, volume: Volume, *arguments: Any) -> tuple[Answer, float]:
     start = time.perf_counter()
     result = method(volume, *arguments)
-    return result, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return result if isinstance(result, Answer) else Answer(result), seconds

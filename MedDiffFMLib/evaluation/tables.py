@@ -1,4 +1,4 @@
-"""Rows of figures as tables: means with their intervals, paired wins, Markdown."""
+"""Rows of figures as tables: means with their intervals, paired wins."""
 
 from __future__ import annotations
 
@@ -42,13 +42,25 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("AP", "voxel average precision, higher is better", 3, True),
         Figure("prevalence", "average precision of chance (share of lesion voxels)", 4, None),
     ),
+    "synthesize": (
+        Figure("MMD", "discrepancy of windows (squared MMD), lower is better", 3, False),
+        Figure("precision", "share of windows like real ones, higher is better", 2, True),
+        Figure("recall", "share of real windows that are covered, higher is better", 2, True),
+        Figure("FID", "Frechet distance of windows, lower is better", 2, False),
+    ),
 }
-SENSITIVITY = Figure("sensitivity", "share of lesions found", 2, True)
-TITLES = {
-    "denoise": "Denoising of simulated low dose",
-    "inpaint": "Filling of healthy spheres",
-    "anomaly": "Anomaly maps on inserted and real lesions",
+HIGHER_IS_BETTER = {
+    (task, figure.name): figure.higher_is_better
+    for task, figures in FIGURES.items()
+    for figure in figures
+    if figure.higher_is_better is not None
 }
+"""(task, figure) of every merit."""
+
+
+def is_part(task: str, group: str) -> bool:
+    """Sizes and contrasts of lesions are parts of a question; sizes of spheres are questions of their own."""
+    return task == "anomaly" and not group.endswith("lesions")
 
 
 def summary(rows: list[Row], model: str | None = None) -> dict[str, Any]:
@@ -58,10 +70,13 @@ def summary(rows: list[Row], model: str | None = None) -> dict[str, Any]:
         tables[task] = {}
         for group in _in_order(row.group for row in rows if row.task == task):
             part = [row for row in rows if row.task == task and row.group == group]
-            tables[task][group] = {f.name: _table(part, f, model) for f in FIGURES[task]}
+            known = [f for f in FIGURES[task] if any(f.name in row.values for row in part)]
+            tables[task][group] = {f.name: _table(part, f, model) for f in known}
             tables[task][group]["seconds"] = _mean_seconds(part)
-            if any(row.details for row in part):
+            if any("best" in row.details for row in part):
                 tables[task][group]["detection"] = _detection(part)
+            if any("seam" in row.details for row in part):
+                tables[task][group]["seams"] = _seams([row for row in part if "seam" in row.details])
     return tables
 
 
@@ -69,7 +84,7 @@ def _table(rows: list[Row], figure: Figure, model: str | None) -> dict[str, Any]
     """One figure of one group: cases x methods."""
     methods, cases = _in_order(r.method for r in rows), _in_order(r.case for r in rows)
     patients = {r.case: r.patient for r in rows}
-    at = {(r.case, r.method): r.values[figure.name] for r in rows}
+    at = {(r.case, r.method): r.values.get(figure.name, float("nan")) for r in rows}
     columns = {m: [at.get((c, m), float("nan")) for c in cases] for m in methods}
     table: dict[str, Any] = {
         "cases": cases,
@@ -77,8 +92,8 @@ def _table(rows: list[Row], figure: Figure, model: str | None) -> dict[str, Any]
         "mean": {m: asdict(bootstrap(v, [patients[c] for c in cases])) for m, v in columns.items()},
     }
     if figure.higher_is_better is not None and model in columns:
-        others = [m for m in methods if m != model]
-        table["wins"] = {m: wins(columns[model], columns[m], figure.higher_is_better) for m in others}
+        others = {m: wins(columns[model], columns[m], figure.higher_is_better) for m in methods if m != model}
+        table["wins"] = {m: won for m, won in others.items() if won[1]}
         table["wins_of"] = model
     return table
 
@@ -93,111 +108,21 @@ def _detection(rows: list[Row]) -> dict[str, Any]:
     return {"sensitivity": found, "lesions": sum(len(r.details["best"]) for r in rows if r.method == first)}
 
 
+def _seams(rows: list[Row]) -> dict[str, Any]:
+    """Seam ratio of the method whose windows have borders: mean, the one furthest from 1, and what chance makes."""
+    ratios = [r.details["seam"] for r in rows]
+    return {
+        "method": rows[0].method,
+        "mean": asdict(bootstrap(ratios, [r.patient for r in rows])),
+        "furthest": max(ratios, key=lambda ratio: abs(ratio - 1)),
+        "chance": sum(r.details["seam_chance"] for r in rows) / len(rows),
+    }
+
+
 def _mean_seconds(rows: list[Row]) -> dict[str, float]:
     methods = _in_order(r.method for r in rows)
     seconds = {m: [r.seconds for r in rows if r.method == m] for m in methods}
     return {m: sum(s) / len(s) for m, s in seconds.items()}
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The report as a page: case by case where a group stands for the whole question, means only for its parts."""
-    model, plan = report["model"], report["plan"]
-    about = "Baselines alone." if model is None else (
-        f"Model `{model['name']}` (SHA-256 `{model['sha256'][:12]}`) on {model['device']}, seed {report['seed']}."
-    )  # fmt: skip
-    extent = "whole volumes" if plan["slab_mm"] is None else f"slabs of {plan['slab_mm']:g} mm along the patient"
-    lines = [
-        "# Evaluation", "", f"{about} Evaluated on {extent}; dose fraction {plan['dose']:g}. Means over cases with "
-        "95 % intervals from drawing patients with replacement. Research use only.", "",
-    ]  # fmt: skip
-    changed = {task: fields for task, fields in report["parameters"].items() if fields}
-    if changed:
-        lines += [f"Parameters other than the defaults: {changed}.", ""]
-    if report["quick"]:
-        lines += ["**Quick run: too few cases to report.**", ""]
-    for task, groups in report["tables"].items():
-        lines += [f"## {TITLES[task]}", ""]
-        whole = {name: group for name, group in groups.items() if not _is_part(task, name)}
-        for name, group in whole.items():
-            lines += _group_lines(task, name, group)
-        lines += _parts_lines(task, {name: group for name, group in groups.items() if name not in whole})
-        first = next(iter(groups.values()))
-        times = ", ".join(f"{method} {seconds:.1f}" for method, seconds in first["seconds"].items())
-        lines += [f"Seconds a run: {times}.", ""]
-    return "\n".join(lines)
-
-
-def _is_part(task: str, group: str) -> bool:
-    """Sizes and contrasts of lesions are parts of a question; sizes of spheres are questions of their own."""
-    return task == "anomaly" and not group.endswith("lesions")
-
-
-def _group_lines(task: str, name: str, group: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for figure in FIGURES[task]:
-        if figure.higher_is_better is not None:
-            heading = f"{name}: {figure.title}" if name else figure.title
-            lines += [f"### {heading[0].upper()}{heading[1:]}", "", *_figure_lines(group[figure.name], figure), ""]
-        else:
-            means = ", ".join(f"{m} {_number(i['mean'], figure)}" for m, i in group[figure.name]["mean"].items())
-            lines += [f"{figure.title[0].upper()}{figure.title[1:]}: {means}.", ""]
-    return lines + _detection_lines(group.get("detection"))
-
-
-def _figure_lines(table: dict[str, Any], figure: Figure) -> list[str]:
-    methods = list(table["values"])
-    lines = ["| case | " + " | ".join(methods) + " |", "|---|" + "---:|" * len(methods)]
-    for n, case in enumerate(table["cases"]):
-        lines.append(f"| {case} | " + " | ".join(_number(table["values"][m][n], figure) for m in methods) + " |")
-    counted = max(table["mean"][m]["count"] for m in methods)
-    means = " | ".join(_interval(table["mean"][m], figure) for m in methods)
-    lines.append(f"| **mean of {counted}** | {means} |")
-    if table.get("wins"):
-        scores = ", ".join(f"{m} in {won} of {of}" for m, (won, of) in table["wins"].items())
-        lines += ["", f"{table['wins_of']} is better than {scores} cases."]
-    return lines
-
-
-def _parts_lines(task: str, groups: dict[str, Any]) -> list[str]:
-    """One row a part, sizes first, then contrasts: means of the figures that are merits."""
-    if not groups:
-        return []
-    figures = [f for f in FIGURES[task] if f.higher_is_better is not None]
-    methods = list(next(iter(groups.values()))[figures[0].name]["values"])
-    titles = [f"{method}, {figure.name}" for figure in figures for method in methods]
-    lines = ["| part | cases | " + " | ".join(titles) + " |", "|---|---:|" + "---:|" * len(titles)]
-    for name in sorted(groups, key=_part_order):
-        cells = [_interval(groups[name][f.name]["mean"][m], f) for f in figures for m in methods]
-        lines.append(f"| {name} | {len(groups[name][figures[0].name]['cases'])} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
-
-
-def _part_order(name: str) -> tuple[int, float]:
-    value, _, unit = name.partition(" ")
-    if unit in ("mm", "HU"):
-        return ("mm", "HU").index(unit), float(value)
-    return 2, 0.0
-
-
-def _interval(mean: dict[str, Any], figure: Figure) -> str:
-    return f"**{_number(mean['mean'], figure)}** [{_number(mean['low'], figure)}, {_number(mean['high'], figure)}]"
-
-
-def _detection_lines(detection: dict[str, Any] | None) -> list[str]:
-    if detection is None:
-        return []
-    rates = list(next(iter(detection["sensitivity"].values())))
-    lines = [
-        f"Share of {detection['lesions']} lesions found, by false findings allowed a case:", "",
-        "| method | " + " | ".join(f"{float(rate):g}" for rate in rates) + " |", "|---|" + "---:|" * len(rates),
-    ]  # fmt: skip
-    for method, found in detection["sensitivity"].items():
-        lines.append(f"| {method} | " + " | ".join(_number(found[rate], SENSITIVITY) for rate in rates) + " |")
-    return [*lines, ""]
-
-
-def _number(value: float | None, figure: Figure) -> str:
-    return "-" if value is None or value != value else f"{value:.{figure.digits}f}"
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

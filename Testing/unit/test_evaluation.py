@@ -12,9 +12,13 @@ import pytest
 
 from MedDiffFMLib.cli.evaluate import parse_settings
 from MedDiffFMLib.errors import InputError
-from MedDiffFMLib.evaluation import benchmark
+from MedDiffFMLib.evaluation import benchmark, bm3d
 from MedDiffFMLib.evaluation.cases import load_case, read_cases
 from MedDiffFMLib.evaluation.degradations import Plan
+from MedDiffFMLib.evaluation.differences import difference
+from MedDiffFMLib.evaluation.earlier import compare, read_report, rows_of
+from MedDiffFMLib.evaluation.protocols import PROTOCOLS, Row
+from MedDiffFMLib.evaluation.tables import HIGHER_IS_BETTER
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.tasks.parameters import parameter
 from MedDiffFMLib.tasks.registry import TaskResult
@@ -26,6 +30,12 @@ PLAN = Plan(slab_mm=60.0, sphere_diameters_mm=(20.0, 10.0), lesion_diameters_mm=
 @dataclass
 class Nothing:
     strength: float = parameter(1.0, "No effect.", minimum=0, maximum=2)
+
+
+@pytest.fixture(autouse=True)
+def near_blocks_only(monkeypatch):
+    """BM3D searches nearby: what it finds is not tested here."""
+    monkeypatch.setattr(bm3d, "REACH", 3)
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +80,34 @@ def oracle(monkeypatch, folder):
 
 
 def test_a_perfect_model_wins_everywhere(folder, oracle, tmp_path):
-    model = oracle(lambda task, truth, given: np.abs(given - truth) if task == "anomaly" else truth)
+    def nearly(task, truth, given):  # exactly would be an infinite PSNR, which nothing can be compared with
+        return np.abs(given - truth) if task == "anomaly" else truth + 0.01 * (task == "denoise")
+
+    model = oracle(nearly)
     lines: list[str] = []
     report = benchmark.evaluate(
-        model, read_cases(folder), out_folder=tmp_path, plan=PLAN, cache=tmp_path / "cache", progress=lines.append
-    )
+        model, read_cases(folder), tuple(PROTOCOLS), tmp_path, plan=PLAN, cache=tmp_path / "cache",
+        progress=lines.append,
+    )  # fmt: skip
     tables = report["tables"]
     assert tables["inpaint"]["20 mm"]["MAE"]["mean"]["oracle"]["mean"] == 0
-    assert tables["denoise"][""]["SSIM"]["mean"]["oracle"]["mean"] == pytest.approx(1)
-    assert tables["denoise"][""]["SSIM"]["wins"] == {
-        "noisy input": (2, 2), "non-local means": (2, 2), "total variation": (2, 2)
-    }  # fmt: skip
+    assert tables["denoise"][""]["SSIM"]["mean"]["oracle"]["mean"] == pytest.approx(1, abs=1e-4)
+    beaten = ["noisy input", "non-local means", "total variation", "BM3D", "BM3D, spectrum told"]
+    assert tables["denoise"][""]["SSIM"]["wins"] == dict.fromkeys(beaten, (2, 2))
+    against = {(v["task"], v["group"], v["figure"], v["against"]): v for v in report["verdict"]}
+    assert len(against) == 4 + 4 + 2 + 2
+    won = [v for v in against.values() if v["group"] != "real lesions"]  # this model is told of inserted ones alone
+    assert all(v["better"] == v["cases"] and v["mean"] > 0 for v in won)
+    assert against["denoise", "", "SSIM", "BM3D"]["verdict"] == "better"
+    assert against["anomaly", "real lesions", "AP", "local residual"]["verdict"] == "one patient"
     synthetic = tables["anomaly"]["synthetic lesions"]
     assert synthetic["AP"]["mean"]["oracle"]["mean"] > 0.9
     assert synthetic["detection"]["sensitivity"]["oracle"][1.0] == 1
     assert tables["anomaly"]["real lesions"]["AUROC"]["cases"] == ["first"]
     assert len(lines) == 6
     page = (tmp_path / "evaluation.md").read_text()
+    assert page.index("## Verdict") < page.index("## Denoising")
+    assert "| inpaint 20 mm | MAE | biharmonic fill | 2 of 2 |" in page
     assert "oracle is better than noisy input in 2 of 2" in page and "Real lesions" in page
     stored = json.loads((tmp_path / "evaluation.json").read_text())
     assert stored["model"]["name"] == "oracle" and len(stored["rows"]) == len(report["rows"])
@@ -97,6 +118,7 @@ def test_an_ignorant_model_loses(folder, oracle, tmp_path):
     report = benchmark.evaluate(model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN)
     tables = report["tables"]
     assert tables["inpaint"]["20 mm"]["MAE"]["wins"] == {"mean fill": (0, 2), "biharmonic fill": (0, 2)}
+    assert {v["verdict"] for v in report["verdict"] if v["task"] == "inpaint"} == {"worse"}
     assert tables["anomaly"]["synthetic lesions"]["AUROC"]["mean"]["oracle"]["mean"] == pytest.approx(0.5)
 
 
@@ -110,7 +132,7 @@ def test_inpainting_cannot_see_the_truth(folder, oracle, tmp_path):
 def test_baselines_are_computed_once(folder, tmp_path, monkeypatch):
     cases = read_cases(folder)[:1]
     first = benchmark.evaluate(None, cases, ["inpaint"], tmp_path, plan=PLAN, cache=tmp_path / "cache")
-    monkeypatch.setattr(benchmark, "baseline_methods", None)
+    monkeypatch.setattr(benchmark, "PROTOCOLS", {"inpaint": None})
     again = benchmark.evaluate(None, cases, ["inpaint"], tmp_path, plan=PLAN, cache=tmp_path / "cache")
     assert first["rows"] == again["rows"]
 
@@ -150,3 +172,70 @@ def test_settings_reach_the_tasks_parameters(folder, oracle, tmp_path):
         benchmark.evaluate(model, [], ["denoise"], tmp_path, parameters={"denoise": {"steps": 20}})
     with pytest.raises(InputError, match="strength"):
         benchmark.evaluate(model, [], ["denoise"], tmp_path, parameters={"denoise": {"strength": 3}})
+
+
+def test_an_earlier_evaluation_is_put_beside_the_new_one(folder, oracle, tmp_path):
+    cases = read_cases(folder)
+    worse = oracle(lambda task, truth, given: truth + 20)
+    benchmark.evaluate(worse, cases, ["inpaint"], tmp_path / "old", plan=PLAN)
+    better = oracle(lambda task, truth, given: truth + 5)
+    earlier = read_report(tmp_path / "old" / "evaluation.json")
+    report = benchmark.evaluate(better, cases, ["inpaint"], tmp_path / "new", plan=PLAN, earlier=earlier)
+    found = {one["group"]: one for one in report["compared"]["differences"]}
+    assert found["20 mm"]["better"] == 2 and found["20 mm"]["mean"] == pytest.approx(15, abs=0.1)
+    assert found["20 mm"]["values"]["first"] == pytest.approx((20, 5), abs=0.1)
+    assert report["compared"]["warnings"] == []
+    assert "| first | 20.0 | 5.0 | -15.0 |" in (tmp_path / "new" / "evaluation.md").read_text()
+
+
+def test_reports_of_the_first_version_are_still_read(folder, oracle, tmp_path):
+    """No verdict, no curves, no evaluations in its rows, and null where a case had nothing to measure."""
+    model = oracle(lambda task, truth, given: truth)
+    benchmark.evaluate(model, read_cases(folder), ["inpaint"], tmp_path, plan=PLAN)
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    old = {key: report[key] for key in ("model", "seed", "parameters", "quick", "plan", "tables", "rows")}
+    old["rows"] = [{k: v for k, v in row.items() if k != "evaluations"} for row in old["rows"]]
+    old["rows"][0]["values"]["MAE"] = None
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    rows = rows_of(read_report(tmp_path / "old.json"))
+    assert np.isnan(rows[0].values["MAE"]) and rows[1].evaluations is None
+    compared = compare(rows, "oracle", old["plan"], old, HIGHER_IS_BETTER)
+    assert all(one["mean"] == 0 and one["verdict"] == "open" for one in compared["differences"])
+
+
+def test_a_changed_yardstick_is_named(folder, oracle, tmp_path):
+    model = oracle(lambda task, truth, given: truth)
+    report = benchmark.evaluate(model, read_cases(folder), ["inpaint"], tmp_path, plan=PLAN)
+    old = read_report(tmp_path / "evaluation.json")
+    old["plan"]["dose"] = 0.1
+    for row in old["rows"]:
+        if row["method"] == "mean fill":
+            row["values"]["MAE"] += 1
+    warnings = compare(rows_of(report), "oracle", report["plan"], old, HIGHER_IS_BETTER)["warnings"]
+    assert "dose" in warnings[0] and "mean fill (inpaint)" in warnings[1] and "biharmonic" not in warnings[1]
+
+
+def test_what_cannot_be_compared_is_refused(folder, tmp_path):
+    (tmp_path / "other.json").write_text('{"rows": 3}')
+    with pytest.raises(InputError, match="no evaluation"):
+        read_report(tmp_path / "other.json")
+    (tmp_path / "other.json").write_text("{")
+    with pytest.raises(InputError, match="JSON"):
+        read_report(tmp_path / "other.json")
+    with pytest.raises(InputError, match="need a model"):
+        benchmark.evaluate(None, [], [], tmp_path, earlier={"rows": []})
+    with pytest.raises(InputError, match="only baselines"):
+        compare([], "new", {}, {"rows": [], "plan": {}, "model": None}, HIGHER_IS_BETTER)
+
+
+def test_paired_difference_against_numbers_worked_out_by_hand():
+    def rows(method, values):
+        return [Row("inpaint", f"c{n}", f"p{n // 2}", "", method, {"MAE": v}, 0.0) for n, v in enumerate(values)]
+
+    found = difference(rows("a", [1, 2, 3, float("nan")]), rows("b", [2, 4, 2, 9]), "MAE", higher_is_better=False)
+    assert (found.better, found.cases, found.patients) == (2, 3, 2)
+    assert found.mean == pytest.approx((1 + 2 - 1) / 3)
+    assert found.low == pytest.approx(-1) and found.high == pytest.approx(1.5)
+    assert found.word == "open"
+    steady = difference(rows("a", [1, 1, 1, 1]), rows("b", [2, 2, 2, 3]), "MAE", higher_is_better=False)
+    assert steady.word == "better" and steady.low == 1
