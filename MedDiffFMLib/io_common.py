@@ -8,7 +8,7 @@ from .errors import InputError
 
 MM_PER_UNIT = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1e3, "meter": 1e3, "um": 1e-3, "micron": 1e-3}
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-SYNTHETIC_MARK = "SYNTHETIC, made by MedDiff-FM, shows no patient, research use only"  # NIfTI has room for 79 letters
+SYNTHETIC_MARK = "SYNTHETIC, in whole or part, made by MedDiff-FM, research use only"  # NIfTI has room for 79 letters
 
 # No compressor in use here (deflate, bzip2) can shrink data by more, so a larger promise is a damaged header.
 MAX_COMPRESSION = {"raw": 1, "gzip": 1040, "bzip2": 50_000_000, "text": 2}

@@ -56,7 +56,7 @@ def write_nifti(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, syntheti
     """Write (k, j, i) voxels as NIfTI-1 with sform and qform; equal input gives equal bytes.
 
     Args:
-        synthetic: say in the header that the image shows no patient.
+        synthetic: say in the header that the image was made in whole or in part.
     """
     import nibabel
 

@@ -73,7 +73,7 @@ def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic
     """Write (k, j, i) voxels as gzip NRRD in LPS, without a time stamp, so that equal input gives equal bytes.
 
     Args:
-        synthetic: say in the header that the image shows no patient.
+        synthetic: say in the header that the image was made in whole or in part.
     """
     little = voxels.astype(voxels.dtype.newbyteorder("<"), order="C", copy=False)
     with path.open("xb") as file:

@@ -30,7 +30,7 @@ class Volume:
         voxels: array (k, j, i), Hounsfield units for CT; last axis is the fastest (``slicer.util.arrayFromVolume``).
         ijk_to_ras: 4x4 float64, voxel index (i, j, k, 1) to patient RAS coordinates in mm.
         modality: "CT", or "mask" for a label map.
-        synthetic: it shows no patient; written into files, and read back.
+        synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
     """
 
@@ -81,7 +81,8 @@ def check_ct(volume: Volume) -> list[str]:
         raise InputError(f"The volume is marked as {volume.modality}, not as CT.", "Choose a CT volume.")
     check_grid(volume)
     _check_values(volume.voxels)
-    made = ["This CT is synthetic: it shows no patient."] if volume.synthetic else []
+    mark = "This CT is synthetic, in whole or in part: it shows no patient as scanned."
+    made = [mark] if volume.synthetic else []
     return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels)]
 
 

@@ -157,7 +157,9 @@ class TaskRun:
             return
         try:
             nodes = [
-                addResultNode(array, node, f"{node.GetName()} {name.replace('_', ' ')}", sameDisplay=number == 0)
+                addResultNode(
+                    array, node, f"{node.GetName()} {name.replace('_', ' ')}", number == 0, ijkToRAS=result.ijk_to_ras
+                )
                 for number, (name, array) in enumerate(result.volumes.items())
             ]
         except Exception as error:  # a callback of Qt: nobody else would hear of it

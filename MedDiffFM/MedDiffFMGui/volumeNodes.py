@@ -13,16 +13,22 @@ def volumeFromNode(node):
     return Volume(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVTKMatrix(ijkToRAS))
 
 
-def addResultNode(array, inputNode, name, sameDisplay):
-    """Add a new volume with exactly the input's geometry, transform and study.
+def addResultNode(array, inputNode, name, sameDisplay, ijkToRAS=None):
+    """Add a new volume with the input's transform and study, and exactly its geometry or another one.
 
-    :param array: voxels (k, j, i) on the input's grid.
+    :param array: voxels (k, j, i).
     :param inputNode: the volume the result was computed from; it is not changed.
     :param sameDisplay: show with the input's window, level and colors; else Slicer chooses them from the voxels.
+    :param ijkToRAS: 4x4 nested lists where the voxels do not lie on the input's grid.
     """
     scene = inputNode.GetScene()
     result = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
-    result.CopyOrientation(inputNode)  # spacing, origin and directions as they are, without a matrix decomposition
+    if ijkToRAS is None:
+        result.CopyOrientation(inputNode)  # spacing, origin and directions as they are, without a matrix decomposition
+    else:
+        matrix = vtk.vtkMatrix4x4()
+        matrix.DeepCopy([number for row in ijkToRAS for number in row])
+        result.SetIJKToRASMatrix(matrix)
     slicer.util.updateVolumeFromArray(result, array)
     result.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
     result.CreateDefaultDisplayNodes()

@@ -15,11 +15,13 @@ class TaskResult:
     """What every task returns.
 
     Attributes:
-        volumes: output name -> array (k, j, i) on exactly the input's grid. The first one is the main result.
+        volumes: output name -> array (k, j, i), on exactly the input's grid or where ``ijk_to_ras`` says. The first one
+            is the main result.
         table: findings, one dict a row with the same keys in each; empty where a task has none.
         facts: figures worth reporting (estimated noise, network evaluations, region used ...), JSON-ready.
         warnings: sentences for the user.
-        ijk_to_ras: where the volumes lie, from a task that works without a CT; None for the input's grid.
+        ijk_to_ras: where the volumes lie, from a task that works without a CT or on finer voxels; None for the input's
+            grid.
     """
 
     volumes: dict[str, np.ndarray]
@@ -42,7 +44,7 @@ class Task:
         parameters: name of the parameter dataclass.
         needs_volume: whether it works on a CT. A task that makes one takes none; its ``volume`` is the organ map, whose
             grid the result takes, or None without a map.
-        synthetic: whether its result shows no patient; files of it are marked.
+        synthetic: whether its result shows no patient, or what the patient does not have; files of it are marked.
         needs_mask: whether a mask on the input's grid must be given.
         takes_mask: whether a mask may be given.
         outputs: names of the volumes in its result, the main one first; nothing is overwritten unasked because of it.
@@ -95,6 +97,16 @@ TASKS: dict[str, Task] = {
             "synthesize", "Synthesize", "Makes a whole CT that shows no patient.",
             f"{_PACKAGE}.synthesize", "synthesize", "SynthesizeParameters",
             outputs=("synthetic",), needs_volume=False, synthetic=True,
+        ),
+        Task(
+            "super_resolve", "Super-resolution", "Makes thin slices out of thick ones, or halves every voxel.",
+            f"{_PACKAGE}.super_resolve", "super_resolve", "SuperResolveParameters",
+            outputs=("fine",),
+        ),
+        Task(
+            "generate_lesion", "Lesion", "Puts a lesion that the patient does not have into a CT.",
+            f"{_PACKAGE}.generate_lesion", "generate_lesion", "GenerateLesionParameters", takes_mask=True,
+            outputs=("with_lesion", "lesion"), synthetic=True,
         ),
     )
 }  # fmt: skip

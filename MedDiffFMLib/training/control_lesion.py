@@ -18,7 +18,6 @@ from ..intensity import to_network
 from ..tasks.generate_lesion import FITTING_VOXELS, sample_lesion, surroundings
 from .cache import Case
 from .control_task import ControlBatch, ControlCase
-from .noise import balance
 from .windows import resample_box
 
 if TYPE_CHECKING:
@@ -98,8 +97,7 @@ class LesionTask:
         )
 
     def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
-        holed = batch.condition.has_hole()
-        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition) * balance(batch.sigma, holed)
+        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         """``lesions``: of each one the surroundings' median and the mean, HU."""
@@ -272,9 +270,11 @@ class _Windows(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         task, rng = self.task, np.random.default_rng([self.seed, self.first + index])
-        drawn = draw_lesion(self.lesions[rng.integers(len(self.lesions))], task.window, task.own_share, rng)
+        lesion = self.lesions[rng.integers(len(self.lesions))]
+        drawn = draw_lesion(lesion, task.window, task.own_share, rng)
         sigma = float(np.clip(np.exp(rng.normal(task.log_mean, task.log_std)), 0.005, 20.0))
         return {
+            "case": lesion.case.name,
             "x0": torch.from_numpy(to_network(drawn.voxels))[None, None],
             "sigma": sigma,
             "noise": torch.from_numpy(rng.standard_normal((1, 1, *drawn.voxels.shape), dtype=np.float32)),

@@ -33,6 +33,20 @@ def test_result_lies_exactly_on_the_input(app: Any, module: Any, ct: Any) -> Non
     assert np.array_equal(app.slicer.util.arrayFromVolume(ct), before)
 
 
+@pytest.mark.parametrize("ct", GEOMETRIES, indirect=True)
+def test_finer_result_lies_where_its_matrix_says(app: Any, module: Any, ct: Any) -> None:
+    from MedDiffFMGui.volumeNodes import addResultNode, volumeFromNode
+
+    volume = volumeFromNode(ct)
+    halved = np.diag([0.5, 0.5, 0.5, 1.0])
+    halved[:3, 3] = -0.25
+    fine = volume.voxels.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    ijkToRAS = (volume.ijk_to_ras @ halved).tolist()
+    result = addResultNode(fine, ct, "thorax fine", sameDisplay=True, ijkToRAS=ijkToRAS)
+    assert np.allclose(matrix(app.slicer, result), ijkToRAS, atol=1e-9)
+    assert np.array_equal(app.slicer.util.arrayFromVolume(result), fine)
+
+
 def test_a_voxel_is_found_where_slicer_shows_it(app: Any, module: Any, ct: Any) -> None:
     """The library's (k, j, i) and matrix agree with VTK's own point of that voxel."""
     from MedDiffFMGui.volumeNodes import volumeFromNode

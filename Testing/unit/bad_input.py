@@ -21,8 +21,13 @@ from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError, OutputEr
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.job import checked_case
 from MedDiffFMLib.models import catalogue
-from MedDiffFMLib.models.checkpoint import FORMAT, load_model, read_header
+from MedDiffFMLib.models.checkpoint import FORMAT, FoundationModel, load_model, read_header
+from MedDiffFMLib.models.control import FORMAT as CONTROL_FORMAT
+from MedDiffFMLib.models.control import load_control
+from MedDiffFMLib.tasks.generate_lesion import GenerateLesionParameters, generate_lesion
+from MedDiffFMLib.tasks.lesion_mask import make_lesion_mask
 from MedDiffFMLib.tasks.parameters import check
+from MedDiffFMLib.tasks.super_resolve import SuperResolveParameters, choose_factors
 from MedDiffFMLib.tasks.synthesize import SynthesizeParameters
 from MedDiffFMLib.volume import Volume, check_ct, check_mask
 from Testing.unit.phantoms import body
@@ -326,14 +331,14 @@ def _useless_input(*_: object) -> None:
     checked_case("synthesize", body(), None, None)
 
 
-@case("synthetic CT as input", "This CT is synthetic: it shows no patient.", None)
+@case("synthetic CT as input", "This CT is synthetic, in whole or in part: it shows no patient as scanned.", None)
 def _synthetic(*_: object) -> list[str]:
     return check_ct(replace(body(), synthetic=True))
 
 
-def _weights(path: Path, format_name: str = FORMAT) -> Path:
+def _weights(path: Path, format_name: str = FORMAT, more: dict[str, str] | None = None) -> Path:
     """A safetensors file byte by byte, so that its hash is the same with every version of the library."""
-    description = {"format": format_name, "config": "{}", "calibration": "{}"}
+    description = {"format": format_name, **(more or {"config": "{}", "calibration": "{}"})}
     tensor = {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}
     header = json.dumps({"__metadata__": description, "weight": tensor}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
@@ -419,6 +424,84 @@ def _tampered_weights(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(catalogue, "resource_folder", lambda: folder)
     assert read_header(path)["format"] == FORMAT
     load_model("prior")
+
+
+def _control(path: Path, task: str = "lesion") -> Path:
+    """The head of a ControlNet's file."""
+    description = {"task": task, "prior": {"name": "starter-ct", "sha256": "ab" * 32}, "settings": {}}
+    return _weights(path, CONTROL_FORMAT, {"description": json.dumps(description)})
+
+
+def _model(sha256: str) -> FoundationModel:
+    """A prior by name, without weights: it is refused before they are needed."""
+    return FoundationModel("other", sha256, {}, engine=None)  # type: ignore[arg-type]
+
+
+@case(
+    "ControlNet of another prior",
+    "control.safetensors was trained with the prior 'starter-ct' (abababababab...), not with 'other' "
+    "(cdcdcdcdcdcd...). Use it with its own prior (--model), or fine-tune again on this one.",
+    ModelError,
+)
+def _other_prior(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_control(_control(folder / "control.safetensors"), _model("cd" * 32))
+
+
+@case(
+    "ControlNet for another task",
+    "control.safetensors is a ControlNet for lesion, not for super-resolution. Choose one for this task.",
+    ModelError,
+)
+def _other_task(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_control(_control(folder / "control.safetensors"), _model("ab" * 32), "super-resolution")
+
+
+@case(
+    "prior offered as ControlNet",
+    "prior.safetensors holds no MedDiff-FM ControlNet ('meddifffm-prior-1', not 'meddifffm-control-1'). "
+    "Use a file made by `meddifffm finetune` or listed by `meddifffm models`.",
+    ModelError,
+)
+def _prior_as_control(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_control(_weights(folder / "prior.safetensors"), _model("ab" * 32))
+
+
+@case(
+    "lesion wished, but no lesion ControlNet",
+    "There is no lesion ControlNet for the model 'other'. "
+    "Train one with `meddifffm finetune --task lesion`, or choose another model.",
+    ModelError,
+)
+def _no_control(_: Path, __: pytest.MonkeyPatch) -> None:
+    generate_lesion(body(), _model("cd" * 32), GenerateLesionParameters(diameter=20))
+
+
+@case(
+    "lesion without mask and diameter",
+    "There is no mask of the lesion. Give one, or a diameter for one to be made.",
+)
+def _no_lesion_mask(_: Path, __: pytest.MonkeyPatch) -> None:
+    generate_lesion(body(), _model("cd" * 32))
+
+
+@case(
+    "lesion larger than the organ",
+    "There is no room for a lesion of 40 mm: the mask is at most 18 mm thick. "
+    "Choose a smaller diameter or another mask.",
+)
+def _no_room(_: Path, __: pytest.MonkeyPatch) -> None:
+    organ = np.zeros((20, 20, 20), dtype=bool)
+    organ[5:11, 2:18, 2:18] = True
+    make_lesion_mask(organ, (3.0, 3.0, 3.0), 40, np.random.default_rng(0))
+
+
+@case(
+    "thin slices wished of cubes",
+    "The voxels measure 3 x 3 x 3 mm: along k they are hardly longer than elsewhere. "
+    "Give a factor, or use the isotropic mode.",
+)
+def _cubes(_: Path, __: pytest.MonkeyPatch) -> None:
+    choose_factors(body(), SuperResolveParameters())
 
 
 @case(

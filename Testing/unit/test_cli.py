@@ -140,7 +140,7 @@ def test_what_is_made_of_a_synthetic_ct_is_synthetic_too(
     source = tmp_path / "in.nrrd"
     write_volume(Volume(small_ct.voxels, small_ct.ijk_to_ras, synthetic=True), source)
     assert main(["info", str(source)]) == 0
-    assert "This CT is synthetic: it shows no patient." in capsys.readouterr().out
+    assert "This CT is synthetic, in whole or in part: it shows no patient as scanned." in capsys.readouterr().out
     assert main(["denoise", str(source), "-o", str(tmp_path / "out.nrrd"), "--quiet", *common]) == 0
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["synthetic"] is True and "synthetic" in report["warnings"][0]

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from MedDiffFMLib.cli import main
 from MedDiffFMLib.errors import InputError, ModelError
+from MedDiffFMLib.io import read_volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.control import save_control
 from MedDiffFMLib.networks.controlnet import with_control
@@ -56,12 +58,11 @@ def oblique(volume):
     return Volume(volume.voxels, rotation @ volume.ijk_to_ras)
 
 
-@pytest.mark.parametrize("geometry", [lambda v: v, oblique])
 @pytest.mark.parametrize("options", [{"rim": 6.0}, {"rim": 0.0}, {"rim": 5.0, "spacing": 4.0}])
-def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion, geometry, options):
+def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion, options):
     from scipy.ndimage import distance_transform_edt
 
-    volume = geometry(small_ct)
+    volume = oblique(small_ct)
     result = generate_lesion(volume, model, wishes(control, mean=60.0, **options), mask=lesion)
     made = result.volumes["with_lesion"]
     assert made.dtype == volume.voxels.dtype and np.array_equal(result.volumes["lesion"], lesion)
@@ -139,6 +140,14 @@ def test_without_room_given_the_lesion_lies_in_the_body(small_ct):
     parameters = GenerateLesionParameters(diameter=12.0)
     mask = place_lesion(small_ct, parameters, None, None, np.random.default_rng(0))
     assert (small_ct.voxels[mask] > -950).all()
+
+
+def test_the_file_is_marked_as_synthetic(tiny_model_file, control, small_ct_file, small_mask_file, small_ct, tmp_path):
+    options = ["--mask", str(small_mask_file), "--mean", "60", "--steps", "1", "--control", control]
+    common = ["--model", str(tiny_model_file), "--device", "cpu", "-o", str(tmp_path)]
+    assert main(["generate_lesion", str(small_ct_file), *options, *common]) == 0
+    made, lesion = (read_volume(tmp_path / f"chest_generate_lesion{end}.nrrd") for end in ("", "_lesion"))
+    assert made.synthetic and made.same_geometry(small_ct) and lesion.voxels.sum() > 0
 
 
 def test_made_lesions_have_the_wished_volume_and_differ():

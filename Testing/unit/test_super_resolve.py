@@ -1,12 +1,15 @@
 """Super-resolution keeps what was measured and lies where the input lies, whatever the weights are."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from MedDiffFMLib.cli import main
 from MedDiffFMLib.errors import InputError, ModelError
+from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.control import save_control
 from MedDiffFMLib.networks.controlnet import with_control
@@ -89,10 +92,9 @@ def test_the_coarse_axis_is_found_and_averages_are_kept_by_the_prior_alone(model
     assert any("no super-resolution ControlNet" in warning for warning in result.warnings)
 
 
-@pytest.mark.parametrize("geometry", [lambda v: v, oblique])
 @pytest.mark.parametrize("options", [{"factor": 3}, {"mode": "isotropic"}, {"factor": 2, "axis": "i", "steps": 3}])
-def test_averages_are_kept_with_a_controlnet(model, control, thick, geometry, options):
-    volume = geometry(thick)
+def test_averages_are_kept_with_a_controlnet(model, control, thick, options):
+    volume = oblique(thick)
     result = super_resolve(volume, model, SuperResolveParameters(control=control, **options))
     expected = (2, 2, 2) if "mode" in options else (1, 1, 2) if "axis" in options else (3, 1, 1)
     check_result(result, volume, expected)
@@ -143,6 +145,22 @@ def test_wishes_that_cannot_be_met_are_refused(model, control, thick):
         super_resolve(thick, model, SuperResolveParameters(factor=7))
     with pytest.raises(ModelError, match="no weight file"):
         super_resolve(thick, model, SuperResolveParameters(control="missing.safetensors"))
+
+
+def test_files_lie_on_the_finer_grid_and_repeat(model, tiny_model_file, thick, tmp_path, capsys):
+    source = tmp_path / "thick.nrrd"
+    write_volume(thick, source)
+    options = ["--factor", "2", "--steps", "1", "--model", str(tiny_model_file), "--device", "cpu"]
+    assert main(["super_resolve", str(source), "-o", str(tmp_path), *options]) == 0
+    fine = read_volume(tmp_path / "thick_super_resolve.nrrd")
+    expected = super_resolve(thick, model, SuperResolveParameters(factor=2, steps=1))
+    assert np.allclose(fine.ijk_to_ras, expected.ijk_to_ras, atol=1e-6)
+    assert np.abs(average_blocks(fine.voxels, (2, 1, 1)) - thick.voxels).max() <= 0.5 + 1e-3
+    report = tmp_path / "thick_super_resolve.json"
+    assert json.loads(report.read_text())["facts"]["factors_ijk"] == [1, 1, 2]
+    capsys.readouterr()
+    assert main(["repeat", str(report), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["identical"] is True
 
 
 def test_a_factor_beyond_the_training_is_told(model, control, thick):
