@@ -126,7 +126,7 @@ def _panel(axes: Any, record: dict[str, Any], group: str, figure: Figure, axis: 
     """The model with its intervals, each point named by its value, and the baselines as level lines."""
     found = record["groups"][group][figure.name]
     places = [v if v is not None else n for n, v in enumerate(record[axis])]
-    known = [point for point in zip(places, found["curve"], record["values"], strict=True) if point[1] is not None]
+    known = [(x, p, v) for x, p, v in zip(places, found["curve"], record["values"], strict=True) if p and p["count"]]
     points = sorted(known, key=lambda point: point[0])
     x = [place for place, _, _ in points]
     means = [p["mean"] for _, p, _ in points]

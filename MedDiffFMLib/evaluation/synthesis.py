@@ -111,8 +111,8 @@ class SynthesisQuestion:
             seconds = time.perf_counter() - start
             name = f"synthetic {region} {seed}"
             windows = windows_of(volume, self.space.spacing, always=True)
-            if not len(windows):
-                raise InputError(f"The synthetic volumes are too small for windows of {WINDOW_MM:g} mm.",
+            if len(windows) < 2:
+                raise InputError(f"The synthetic volumes are too small for several windows of {WINDOW_MM:g} mm.",
                                  "Leave out --set synthesize.size, or raise it.")  # fmt: skip
             views = self.space(_thinned(windows, name))
             bodies.append(Body(name, "", views, seconds, seam_details(answer), answer.evaluations))
@@ -136,16 +136,13 @@ class SynthesisQuestion:
             alike = _neighbours(bodies, body, turn, left_out, len(others))
             for view in body.views:
                 mine, theirs = self._scaled([body], view), self._scaled(others, view)
-                if min(len(mine), len(theirs)) < 2:
-                    continue
                 found.setdefault("MMD", []).append(mmd(mine, theirs))
                 found.setdefault("precision", []).append(coverage(mine, theirs))
                 found.setdefault("recall", []).append(coverage(self._scaled([left_out], view),
                                                                self._scaled(alike, view)))  # fmt: skip
                 if self.space.frechet:
                     found.setdefault("FID", []).append(frechet(_pooled([body], view), _pooled(others, view)))
-        names = ("MMD", "precision", "recall", *(("FID",) if self.space.frechet else ()))
-        return {name: float(np.mean(found[name])) if name in found else float("nan") for name in names}
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _scaled(self, bodies: list[Body], view: str) -> np.ndarray:
         middle, width = self.scale[view]
@@ -186,7 +183,7 @@ def _windows_by_patient(cases: Sequence[Case], spacing: float) -> dict[str, dict
         if region is not None and region not in NOT_ONE_BOX and len(windows):
             found.setdefault(region, {}).setdefault(case.patient or case.name, []).append(windows)
     return {
-        region: {p: _thinned(np.concatenate(w), p) for p, w in sorted(patients.items())}
+        region: {p: _thinned(np.concatenate(w), p) for p, w in sorted(patients.items()) if sum(map(len, w)) > 1}
         for region, patients in sorted(found.items())
     }
 

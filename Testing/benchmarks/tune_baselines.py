@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from MedDiffFMLib.evaluation import baselines
+from MedDiffFMLib.evaluation.bm3d import spectrum
 from MedDiffFMLib.evaluation.cases import LoadedCase, load_case, read_cases
 from MedDiffFMLib.evaluation.degradations import Plan, quarter_dose, stored
 from MedDiffFMLib.evaluation.protocols import PROTOCOLS, Method, Row
@@ -25,11 +26,17 @@ def candidates(task: str, loaded: LoadedCase, plan: Plan, cache: Path | None) ->
     spacing, body = loaded.volume.spacing, loaded.body
     if task == "denoise":
         noisy = stored(quarter_dose, loaded, plan, cache)["noisy"]
-        sigma = float((noisy - loaded.volume.voxels)[body].std())
-        names = {"non_local_means": (0.6, 0.8, 1.0, 1.2, 1.4), "total_variation": (0.5, 0.7, 1.0)}
+        noise = noisy - loaded.volume.voxels
+        white, told = float(noise[body].std()), spectrum(noise, body)
+        tried = {
+            "non_local_means": (baselines.non_local_means, white, (0.6, 0.8, 1.0, 1.2, 1.4)),
+            "total_variation": (baselines.total_variation, white, (0.5, 0.7, 1.0)),
+            "BM3D": (baselines.block_matching, white, (1.5, 2.0, 2.5, 3.0)),
+            "BM3D, spectrum told": (baselines.block_matching, told, (1.0, 1.2, 1.4, 1.6)),
+        }
         return {
-            f"{name} {strength}": partial(_on_voxels, getattr(baselines, name), sigma, strength)
-            for name, strengths in names.items()
+            f"{name} {strength}": partial(_on_voxels, function, noise_level, strength)
+            for name, (function, noise_level, strengths) in tried.items()
             for strength in strengths
         }
     if task == "inpaint":
@@ -58,13 +65,14 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--cases", type=int, default=10)
     parser.add_argument("--slab", type=float, default=48.0, help="extent along the patient in mm")
+    parser.add_argument("--tasks", nargs="+", choices=tuple(PROTOCOLS), default=tuple(PROTOCOLS))
     options = parser.parse_args()
     plan = Plan(slab_mm=options.slab)
     rows: list[Row] = []
     for case in read_cases(options.source)[: options.cases]:
         loaded = load_case(case, plan.slab_mm)
-        for task, protocol in PROTOCOLS.items():
-            rows += protocol(loaded, plan, options.cache, candidates(task, loaded, plan, options.cache))
+        for task in options.tasks:
+            rows += PROTOCOLS[task](loaded, plan, options.cache, candidates(task, loaded, plan, options.cache))
         print(f"after {case.name}")
         show(rows)
 

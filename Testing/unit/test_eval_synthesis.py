@@ -7,11 +7,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from MedDiffFMLib.errors import InputError
-from MedDiffFMLib.evaluation import features, synthesis
+from MedDiffFMLib.evaluation import benchmark, features, synthesis
 from MedDiffFMLib.evaluation.cases import Case
+from MedDiffFMLib.evaluation.curves import Curve
 from MedDiffFMLib.evaluation.protocols import Answer
 from MedDiffFMLib.evaluation.synthesis import REAL, SynthesisPlan, SynthesisQuestion
 from MedDiffFMLib.io import write_volume
+from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.volume import Volume
 
 MATRIX = np.diag([-3.0, -3.0, 3.0, 1.0])
@@ -194,3 +196,22 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="TorchScript"):
         features.load_network(tmp_path / "weights.pt")
+
+
+def test_a_model_from_cases_to_the_page(cases, tiny_model_file, tmp_path):
+    model = load_model(str(tiny_model_file), device="cpu")
+    fields = {"size": (100.0, 100.0, 150.0), "spacing": 4.0, "whole_steps": 1, "middle_steps": 1, "native_steps": 1}
+    report = benchmark.evaluate(
+        model, cases, ["synthesize"], tmp_path, parameters={"synthesize": fields}, synthesis=SynthesisPlan(volumes=2),
+        curves=[Curve("synthesize", ("whole_steps",), (1, 2))],
+    )  # fmt: skip
+    table = report["tables"]["synthesize"]["chest"]["MMD"]
+    assert list(table["mean"]) == [*synthesis.CHANGES, "tiny"]
+    assert table["mean"]["tiny"]["count"] == 2
+    assert table["mean"]["tiny"]["mean"] > table["mean"][REAL]["high"]  # random weights make no bodies
+    points = report["curves"]["synthesize.whole_steps"]
+    assert points["groups"]["chest"]["MMD"]["curve"][0]["mean"] == pytest.approx(table["mean"]["tiny"]["mean"])
+    assert points["evaluations"][1] == points["evaluations"][0] + 1
+    page = (tmp_path / "evaluation.md").read_text()
+    assert "Haar and HU statistics" in page and "too few patients to judge: pelvis (1)" in page
+    assert page.index("## Synthetic CTs") < page.index("## Steps against quality")
