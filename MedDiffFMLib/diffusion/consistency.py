@@ -66,10 +66,17 @@ class BlockAverages:
 
     def __call__(self, x0: torch.Tensor, sigma: float) -> torch.Tensor:
         rho = self.strength * (self.noise / sigma) ** 2 if self.noise else 0.0
-        missing = self.measured - functional.avg_pool3d(x0, self.factors)
-        for axis, factor in zip((-3, -2, -1), self.factors, strict=True):
-            missing = missing.repeat_interleave(factor, dim=axis)
+        missing = self._repeat(self.measured - functional.avg_pool3d(x0, self.factors))
         return x0 + missing / (1 + math.prod(self.factors) * rho)
+
+    def repeated(self) -> torch.Tensor:
+        """The measured averages in every voxel of their blocks."""
+        return self._repeat(self.measured)
+
+    def _repeat(self, averages: torch.Tensor) -> torch.Tensor:
+        for axis, factor in zip((-3, -2, -1), self.factors, strict=True):
+            averages = averages.repeat_interleave(factor, dim=axis)
+        return averages
 
 
 @dataclass(frozen=True)

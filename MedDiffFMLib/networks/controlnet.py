@@ -22,6 +22,8 @@ from .unet import STEM_CHANNELS, NetworkConfig, PriorUNet
 
 HEADS = 16
 """Output channels of the prior: two heads of eight Haar bands."""
+NEGLIGIBLE = 0.01
+"""Error of a guess, network range, below which it need not be improved."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ControlConfig:
         images: first channels of the control that are images in the network's range.
         masks: channels after those that are masks or smooth maps.
         embedding: width of the layer that takes them in.
+        head: width of the output head.
         squash: detail bands of images enter a second time divided by twice this and squashed, network range.
         guess: where the first image is an estimate of the result, its typical error in the network's range;
             see :class:`ControlledDenoiser`. None where it is not.
@@ -40,6 +43,7 @@ class ControlConfig:
     images: int = 0
     masks: int = 0
     embedding: int = 32
+    head: int = 48
     squash: float = 0.05
     guess: float | None = None
 
@@ -47,6 +51,11 @@ class ControlConfig:
     def channels(self) -> int:
         """Channels of the control at full resolution."""
         return self.images + self.masks
+
+    @property
+    def embedded(self) -> int:
+        """Channels at half resolution: Haar bands of images, details twice, and averaged masks."""
+        return 15 * self.images + self.masks
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -56,8 +65,9 @@ class ControlConfig:
 class ControlBranch(nn.Module):
     """All that is trained: a copy of the prior's encoder, the control's embedding, and an output head.
 
-    The convolutions that lead into the prior are zero at first, and so is the head, which reads the prior's last
-    features. The head makes up for the prior's own, which is frozen.
+    The convolutions that lead into the prior are zero at first, and so is the last one of the head. The head reads the
+    prior's last features and the control: it learns at once what needs no steering of the prior, and makes up for the
+    prior's own output, which is frozen.
 
     Args:
         network: size of the prior.
@@ -77,12 +87,14 @@ class ControlBranch(nn.Module):
             norm_num_groups=network.groups,
             num_head_channels=network.groups * 4,
             num_class_embeds=len(REGIONS) + 1,
-            conditioning_embedding_in_channels=15 * config.images + config.masks,
+            conditioning_embedding_in_channels=config.embedded,
             conditioning_embedding_num_channels=(config.embedding,),
         )
-        self.head = nn.Conv3d(network.channels[0], HEADS, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        last = nn.Conv3d(config.head, HEADS, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        first = nn.Conv3d(network.channels[0] + config.embedded, config.head, 3, padding=1)
+        self.head = nn.Sequential(first, nn.SiLU(), last)
 
     def copy_encoder(self, prior: PriorUNet) -> None:
         """Start from the prior's encoder, time and region embeddings."""
@@ -110,6 +122,7 @@ class ControlledUNet(nn.Module):
 
     Attributes:
         weight: factor on all that the ControlNet adds; 0 is the prior alone, bit for bit.
+        added: with a guess the head's output is not returned as part of the network's, but left here.
     """
 
     def __init__(self, prior: PriorUNet, control: ControlBranch, weight: float = 1.0) -> None:
@@ -117,6 +130,7 @@ class ControlledUNet(nn.Module):
         self.prior, self.control, self.weight = prior.requires_grad_(False), control, weight
         # In a tuple, so that the prior's weights are not listed a second time.
         self._body = (_without_last_convolution(prior.unet),)
+        self.added: torch.Tensor | None = None
 
     @property
     def config(self) -> NetworkConfig:
@@ -128,10 +142,8 @@ class ControlledUNet(nn.Module):
     ) -> torch.Tensor:
         if condition.control is None or self.weight == 0:
             return self.prior(x, noise, time, condition)
-        channels = self.prior.stem(x, noise, condition)
-        down, middle = self.control.encoder(
-            channels, time, self.control.embed(condition.control), self.weight, class_labels=condition.region
-        )
+        channels, control = self.prior.stem(x, noise, condition), self.control.embed(condition.control)
+        down, middle = self.control.encoder(channels, time, control, self.weight, class_labels=condition.region)
         features = self._body[0](
             channels,
             time,
@@ -139,7 +151,11 @@ class ControlledUNet(nn.Module):
             down_block_additional_residuals=tuple(down),
             mid_block_additional_residual=middle,
         )
-        heads = self.prior.unet.out[2](features) + self.weight * self.control.head(features)
+        heads = self.prior.unet.out[2](features)
+        added = self.weight * self.control.head(torch.cat([features, control.to(features.dtype)], dim=1))
+        if self.control.config.guess is None:
+            return self.prior.image((heads + added).to(x.dtype), condition)
+        self.added = self.prior.image(added.to(x.dtype), condition)
         return self.prior.image(heads.to(x.dtype), condition)
 
 
@@ -157,13 +173,16 @@ class ControlledDenoiser(nn.Module):
     and for conditions without ``control`` it returns what the prior returns, bit for bit.
 
     With a guess m of error g, x (noise sigma) and m are two measurements of the same image. Their mean weighted by
-    inverse variances, w the control weight, has less noise than either::
+    inverse variances, w the control weight, has less error than either::
 
-        x' = x + w sigma^2 / (g^2 + w sigma^2) (m - x),    sigma' = sigma / sqrt(1 + w sigma^2 / g^2)
+        q = w sigma^2 / (g^2 + w sigma^2),    x' = x + q (m - x),    sigma' = sigma sqrt(1 - q)
 
-    and the steered network sees (x', sigma'): at high noise the guess alone, taken as an image with noise g; at low
-    noise x. So the first step of a sampler is a plain regression from m, which little training suffices for, and the
-    prior works at noise levels where it is strong. Before any training this is the prior at (x', sigma').
+    1 - q of its variance is noise, which the steered prior P removes; the head H adds what the guess lacks::
+
+        D = x' + (1 - q) (P(x', sigma') - x') + sigma' H
+
+    So the first step of a sampler, where q is 1, is a plain regression from m: before any training m itself, and little
+    training suffices for more. At low noise it is the prior, which works at noise levels where it is strong.
     """
 
     def __init__(self, denoiser: EDMDenoiser | CosineEpsilonDenoiser, control: ControlBranch) -> None:
@@ -193,18 +212,25 @@ class ControlledDenoiser(nn.Module):
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
         """x (B, 1, D, H, W); sigma (B,); returns x0 in x's shape and type."""
-        return self.steered(*self._with_guess(x, sigma, condition), condition)
+        if self._guess(condition) is None:
+            return self.steered(x, sigma, condition)
+        mixed, left, share = self._with_guess(x, sigma, condition)
+        return self._corrected(mixed, left, share, condition)
 
     def loss(
         self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
     ) -> torch.Tensor:
-        """Loss of each sample (B,): the prior's own, or with a guess the squared error over sigma'^2."""
+        """Loss of each sample (B,): the prior's own, or with a guess the share of the squared error of x' that is left.
+
+        So each window counts by the decibels that it gains, and not the few with much bone and air for nearly all.
+        """
         if self._guess(condition) is None:
             return self.steered.loss(x0, sigma, noise, condition)
         x = x0 + sigma.reshape(-1, 1, 1, 1, 1) * noise
-        mixed, left = self._with_guess(x, sigma, condition)
-        error = self.steered(mixed, left, condition) - x0
-        return error.square().mean(dim=(1, 2, 3, 4)) / left.square()
+        mixed, left, share = self._with_guess(x, sigma, condition)
+        found = self._corrected(mixed, left, share, condition)
+        given, remains = ((image - x0).square().mean(dim=(1, 2, 3, 4)) for image in (mixed, found))
+        return remains / (given + NEGLIGIBLE**2)
 
     def _guess(self, condition: EncodedCondition) -> torch.Tensor | None:
         if self.control.config.guess is None or condition.control is None or self.weight == 0:
@@ -213,14 +239,22 @@ class ControlledDenoiser(nn.Module):
 
     def _with_guess(
         self, x: torch.Tensor, sigma: torch.Tensor, condition: EncodedCondition
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x' and sigma'."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """x', sigma' (B,) and the guess's share q (B, 1, 1, 1, 1) in x'."""
         guess, error = self._guess(condition), self.control.config.guess
-        if guess is None or error is None:
-            return x, sigma
+        assert guess is not None and error is not None
         precision = self.weight * (sigma / error) ** 2
         share = (precision / (1 + precision)).reshape(-1, 1, 1, 1, 1)
-        return x + share * (guess - x), sigma / (1 + precision).sqrt()
+        return x + share * (guess - x), sigma / (1 + precision).sqrt(), share
+
+    def _corrected(
+        self, mixed: torch.Tensor, left: torch.Tensor, share: torch.Tensor, condition: EncodedCondition
+    ) -> torch.Tensor:
+        """x' (noise and error sigma') with its noise removed by the prior and with what the head adds."""
+        cleaned = self.steered(mixed, left, condition)
+        added, self.network.added = self.network.added, None
+        assert added is not None
+        return mixed + (1 - share) * (cleaned - mixed) + left.reshape(-1, 1, 1, 1, 1) * added
 
 
 def with_control(

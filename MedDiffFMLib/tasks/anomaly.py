@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .working import WorkingImage
 
 
-HEALTHY_STEPS = 3
+HEALTHY_STEPS = 1
 HEALTHY_MARGIN_MM = 4.0
 
 

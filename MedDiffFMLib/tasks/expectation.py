@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SIGMA = 4.0
 """Noise in the hidden cubes, units of 1000 HU: nothing of the image is left, one network call gives its expectation."""
+OVERLAP = 8
+"""Voxels that windows share: the surroundings of a cube end where the next one begins."""
 MARGIN = 3
 """Known voxels around a cube that the surface of least bending runs through."""
 SETS = ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
@@ -84,10 +86,10 @@ def expect(
             hole = (depth > 0).float()
             guess = torch.from_numpy(bend_lattice(known.numpy(), edge, first, image.spacing_kji))
             condition = replace(image.condition, known=guess, hole=hole)
-            denoiser = BlendedDenoiser(engine, condition, image.shape, meter)
+            denoiser = BlendedDenoiser(engine, condition, image.shape, meter, overlap=OVERLAP)
             noisy = guess + SIGMA * noise_like(guess, generator)
-            total += depth * denoiser(noisy[None, None], SIGMA)[0, 0]
-            weights += depth
+            total += depth**2 * denoiser(noisy[None, None], SIGMA)[0, 0]
+            weights += depth**2
     expected = total / weights
     width = [smoothing / s for s in image.spacing_kji]
     residual = gaussian_filter((known - expected).numpy() * 1000, width)

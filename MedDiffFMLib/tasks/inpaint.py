@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 class InpaintParameters:
     """Parameters of ``inpaint``."""
 
-    steps: int = parameter(2, "Network evaluations a sample.", minimum=1, maximum=200)
+    steps: int = parameter(
+        1, "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
+        minimum=1, maximum=200,
+    )  # fmt: skip
     samples: int = parameter(
         3, "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.", minimum=1, maximum=64
     )
@@ -46,7 +49,7 @@ class InpaintParameters:
         advanced=True,
     )
     sigma_max: float = parameter(
-        0.06,
+        10.0,
         "Noise that is put on the first guess, in units of 1000 HU; more leaves more to the model.",
         minimum=0.01,
         maximum=80,

@@ -32,9 +32,9 @@ class CalibrationConfig:
     """
 
     spacing: float = 3.0
-    edges: tuple[float, ...] = (24.0, 36.0)
-    sets: int = 1
-    smoothing: float = 3.0
+    edges: tuple[float, ...] = (36.0, 48.0)
+    sets: int = 2
+    smoothing: float = 5.0
 
 
 def calibrate(

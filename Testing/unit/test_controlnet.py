@@ -84,19 +84,20 @@ def test_more_weight_changes_more():
 
 @torch.no_grad()
 def test_a_guess_is_a_second_measurement_of_the_image():
-    """Untrained: the prior at the mean weighted by inverse variances; noise alone at the top, x alone at the bottom."""
+    """Untrained: the mean weighted by inverse variances, of which the prior removes the part that is noise."""
     alone, error = prior(), 0.05
     controlled = with_control(alone, ControlConfig(images=1, guess=error))
     x, condition, sigma = torch.randn(2, 1, *SIZE), encoded(1), torch.tensor([0.02, 0.2])
     mine, theirs = 1 / sigma**2, torch.full((2,), 1 / error**2)
     a, b = (weights.reshape(2, 1, 1, 1, 1) for weights in (mine, theirs))
     mixed = (a * x + b * condition.control) / (a + b)
-    expected = alone(mixed, (mine + theirs) ** -0.5, condition)
+    cleaned = alone(mixed, (mine + theirs) ** -0.5, condition)
+    expected = mixed + a / (a + b) * (cleaned - mixed)
     assert torch.allclose(controlled(x, sigma, condition), expected, atol=1e-5)
-    high = controlled(80 * x, torch.tensor([80.0, 80.0]), condition)
-    assert torch.allclose(high, alone(condition.control, torch.full((2,), error), condition), atol=1e-3)
+    noise_alone = controlled(80 * x, torch.tensor([80.0, 80.0]), condition)
+    assert torch.allclose(noise_alone, condition.control, atol=1e-3)
     low = torch.tensor([0.002, 0.002])
-    assert (controlled(x, low, condition) - alone(x, low, condition)).abs().max() < 0.02
+    assert (controlled(x, low, condition) - alone(x, low, condition)).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("guess", [None, 0.05])

@@ -117,12 +117,14 @@ def test_noisy_slices_are_met_within_their_noise(model, control, thick):
 
 
 def test_same_seed_same_bits_and_one_step_needs_no_seed(model, control, thick):
+    part = Volume(thick.voxels[:4], thick.ijk_to_ras)
+
     def run(seed, steps):
         parameters = SuperResolveParameters(control=control, factor=2, steps=steps)
-        return super_resolve(thick, model, parameters, seed=seed).volumes["fine"]
+        return super_resolve(part, model, parameters, seed=seed).volumes["fine"]
 
-    assert np.array_equal(run(1, 3), run(1, 3))
-    assert not np.array_equal(run(1, 3), run(2, 3))
+    assert np.array_equal(run(1, 2), run(1, 2))
+    assert not np.array_equal(run(1, 2), run(2, 2))
     assert np.array_equal(run(1, 1), run(2, 1))
 
 
