@@ -7,6 +7,7 @@ the same borders at shifted places tell how far from 1 the ratio lies by chance.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class SeamRatio:
 
 
 def window_borders(shape: tuple[int, int, int], window: int = 64, overlap: int = 16, divisor: int = 8) -> Borders:
-    """Where windows begin or end inside a volume of ``shape`` (k, j, i).
+    """Where windows begin or end inside a volume of ``shape`` (k, j, i), in steps of either turn.
 
     Args:
         window, overlap, divisor: of the run: largest window edge, voxels in common, and what edges are multiples of.
@@ -42,12 +43,13 @@ def window_borders(shape: tuple[int, int, int], window: int = 64, overlap: int =
     """
     from ..inference.patches import plan_windows
 
-    boxes = plan_windows(shape, window, overlap, divisor).boxes
-    lines = [
-        sorted({edge for box in boxes for edge in (box[axis].start, box[axis].stop) if 0 < edge < shape[axis]})
-        for axis in range(3)
-    ]
-    return lines[0], lines[1], lines[2]
+    found: tuple[set[int], set[int], set[int]] = (set(), set(), set())
+    for shifted in (False, True):
+        plan = plan_windows(shape, window, overlap, divisor, shifted)
+        for axis, box in itertools.product(range(3), plan.boxes):
+            edges = (box[axis].start - plan.offset[axis], box[axis].stop - plan.offset[axis])
+            found[axis].update(edge for edge in edges if 0 < edge < shape[axis])
+    return sorted(found[0]), sorted(found[1]), sorted(found[2])
 
 
 def seam_ratio(volume: np.ndarray, borders: Borders, reach: int | None = REACH) -> SeamRatio:

@@ -2,6 +2,9 @@
 
 At every step overlapping windows are denoised in batches and their x0 estimates blended by a smooth weight, so that
 samplers and tasks never see patches (the paper's per-step blending, arXiv 2410.15432, 1.5, as one object).
+
+The network's Haar stem takes voxels in pairs, and its error is larger between pairs than within. From step to step the
+windows therefore begin a voxel earlier or later, so that one step mends what the other leaves.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from .control import ProgressMeter
 from .engine import Engine, is_out_of_memory
-from .patches import Box, WindowPlan, extend, plan_windows
+from .patches import Box, WindowPlan, extend, plan_windows, reflected_range
 
 OVERLAP = 16
 
@@ -29,6 +32,7 @@ class BlendedDenoiser:
         meter: told after each batch of windows; also where a cancel is noticed.
         guidance: classifier-free guidance scale; 1 uses the conditional estimate alone, 0 ignores the conditions.
         overlap: voxels that neighbouring windows share.
+        turn: number of the first step; the windows of odd steps are shifted by a voxel.
     """
 
     def __init__(
@@ -39,16 +43,22 @@ class BlendedDenoiser:
         meter: ProgressMeter | None = None,
         guidance: float = 1.0,
         overlap: int = OVERLAP,
+        turn: int = 0,
     ) -> None:
         self.engine, self.shape, self.meter = engine, shape, meter
-        self.guidance, self.overlap = guidance, overlap
+        self.guidance, self.overlap, self.turn = guidance, overlap, turn
         self._condition = condition
+        self._prepared: tuple[int, bool] | None = None
         self._prepare()
 
     def _prepare(self) -> None:
-        self.plan: WindowPlan = plan_windows(self.shape, self.engine.rung.window, self.overlap, self.engine.divisor)
-        self._extended = _extend_condition(self._condition, self.plan.shape)
-        self._window = self.engine.rung.window
+        """Lay the windows for the present turn and rung."""
+        wanted = (self.engine.rung.window, self.turn % 2 == 1)
+        if wanted == self._prepared:
+            return
+        self.plan: WindowPlan = plan_windows(self.shape, wanted[0], self.overlap, self.engine.divisor, wanted[1])
+        self._extended = _extend_condition(self._condition, self.plan)
+        self._prepared = wanted
 
     @property
     def windows(self) -> int:
@@ -59,9 +69,10 @@ class BlendedDenoiser:
         """One step; falls down the memory ladder instead of failing, x is never lost."""
         while True:
             try:
-                if self._window != self.engine.rung.window:
-                    self._prepare()
-                return self._blend(x, sigma)
+                self._prepare()
+                x0 = self._blend(x, sigma)
+                self.turn += 1
+                return x0
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -70,7 +81,7 @@ class BlendedDenoiser:
     def _blend(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         rung, plan = self.engine.rung, self.plan
         home = torch.device("cpu") if rung.host else rung.device
-        padded = extend(x.to(home), plan.shape)
+        padded = extend(x.to(home), plan.shape, plan.offset)
         total = torch.zeros_like(padded)
         weight = plan.weight().to(home)
         jobs = [(sample, box) for sample in range(len(x)) for box in plan.boxes]
@@ -84,8 +95,8 @@ class BlendedDenoiser:
                 total[sample, 0][box] += weight * x0[0]
             if self.meter is not None:
                 self.meter.advance(len(batch) / len(plan.boxes))
-        d, h, w = self.shape
-        return (total / plan.normaliser().to(home))[..., :d, :h, :w].to(x.device)
+        box = tuple(slice(first, first + n) for first, n in zip(plan.offset, self.shape, strict=True))
+        return (total / plan.normaliser().to(home))[(..., *box)].to(x.device)
 
     def _guided(self, windows: torch.Tensor, sigma: float, boxes: list[Box]) -> torch.Tensor:
         conditional = self._encode(boxes, self._extended)
@@ -101,16 +112,13 @@ class BlendedDenoiser:
         return stack([condition.window(box).encode(self.plan.window, device) for box in boxes])
 
 
-def _extend_condition(condition: Condition, shape: tuple[int, int, int]) -> Condition:
+def _extend_condition(condition: Condition, plan: WindowPlan) -> Condition:
     """Continue coordinates, anatomy and known voxels by reflection, as the image is."""
     coordinates = condition.coordinates
     if coordinates is not None:
         lines = []
         for axis, line in enumerate(coordinates):
-            target = [1, 1, 1]
-            target[axis] = shape[axis]
-            view = [1, 1, 1]
-            view[axis] = len(line)
-            lines.append(extend(line.reshape(view), (target[0], target[1], target[2])).flatten())
+            index = reflected_range(-plan.offset[axis], plan.shape[axis], len(line))
+            lines.append(line[torch.from_numpy(index)])
         coordinates = (lines[0], lines[1], lines[2])
-    return replace(condition, coordinates=coordinates).with_images(lambda image: extend(image, shape))
+    return replace(condition, coordinates=coordinates).with_images(lambda image: extend(image, plan.shape, plan.offset))

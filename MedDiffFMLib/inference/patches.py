@@ -20,12 +20,9 @@ def reflected_range(first: int, count: int, available: int) -> np.ndarray:
     return np.where(index >= available, period - index, index)
 
 
-def window_starts(length: int, window: int, overlap: int) -> list[int]:
-    """First voxels of windows that cover ``length`` evenly with at least ``overlap`` voxels in common."""
-    if length <= window:
-        return [0]
-    count = int(np.ceil((length - overlap) / (window - overlap)))
-    return [round(n * (length - window) / (count - 1)) for n in range(count)]
+def window_starts(length: int, window: int, count: int) -> list[int]:
+    """First voxels, even numbers, of ``count`` windows that cover an even ``length`` evenly."""
+    return [2 * round(n * (length - window) / (count - 1) / 2) for n in range(count)] if count > 1 else [0]
 
 
 def ramp(window: int, overlap: int) -> torch.Tensor:
@@ -41,6 +38,7 @@ class WindowPlan:
 
     Attributes:
         shape: (D, H, W) that the windows cover: the box, continued by reflection to what the network accepts.
+        offset: voxels along each axis by which that begins before the box.
         window: (d, h, w) of each window.
         boxes: where they lie.
         weights: three 1-D blending weights.
@@ -48,6 +46,7 @@ class WindowPlan:
     """
 
     shape: tuple[int, int, int]
+    offset: tuple[int, int, int]
     window: tuple[int, int, int]
     boxes: tuple[Box, ...]
     weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -62,12 +61,26 @@ class WindowPlan:
         return torch.einsum("k,j,i->kji", *self.total)
 
 
-def plan_windows(shape: tuple[int, int, int], window: int, overlap: int, divisor: int) -> WindowPlan:
-    """Lay windows of at most ``window`` voxels over ``shape``; edges are multiples of ``divisor``."""
+def plan_windows(
+    shape: tuple[int, int, int], window: int, overlap: int, divisor: int, shifted: bool = False
+) -> WindowPlan:
+    """Lay windows of at most ``window`` voxels over ``shape``; edges are multiples of ``divisor``.
+
+    The Haar stem takes voxels in pairs, and its error is larger between pairs than within. All windows of a plan
+    therefore pair the same voxels.
+
+    Args:
+        shifted: pair voxels the other way along each axis that has several windows, in no more windows.
+    """
     size = [min(window, -(-n // divisor) * divisor) for n in shape]
-    full = [max(n, w) for n, w in zip(shape, size, strict=True)]
-    starts = [window_starts(n, w, min(overlap, w // 2)) for n, w in zip(full, size, strict=True)]
-    weights = [ramp(w, min(overlap, w // 2)) for w in size]
+    common = [min(overlap, w // 2) for w in size]
+    even = [max(n + n % 2, w) for n, w in zip(shape, size, strict=True)]
+    # With two voxels more, windows overlap by up to four less; they are as many.
+    count = [-(-(n - c) // (w - c)) for n, w, c in zip(even, size, common, strict=True)]
+    offset = [int(shifted and n > w and c >= 4) for n, w, c in zip(shape, size, common, strict=True)]
+    full = [max(n + o + (n + o) % 2, w) for n, w, o in zip(shape, size, offset, strict=True)]
+    starts = [window_starts(*line) for line in zip(full, size, count, strict=True)]
+    weights = [ramp(w, c) for w, c in zip(size, common, strict=True)]
     total = []
     for axis in range(3):
         line = torch.zeros(full[axis])
@@ -77,13 +90,13 @@ def plan_windows(shape: tuple[int, int, int], window: int, overlap: int, divisor
     boxes = tuple(
         tuple(slice(start, start + w) for start, w in zip(corner, size, strict=True)) for corner in product(*starts)
     )
-    return WindowPlan(tuple(full), tuple(size), boxes, tuple(weights), tuple(total))  # type: ignore[arg-type]
+    return WindowPlan(tuple(full), tuple(offset), tuple(size), boxes, tuple(weights), tuple(total))  # type: ignore[arg-type]
 
 
-def extend(x: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Continue the last three axes by reflection up to ``shape``."""
-    for axis, length in zip((-3, -2, -1), shape, strict=True):
+def extend(x: torch.Tensor, shape: tuple[int, int, int], offset: tuple[int, int, int] = (0, 0, 0)) -> torch.Tensor:
+    """Continue the last three axes by reflection, ``offset`` voxels to the front, and on to ``shape`` in all."""
+    for axis, length, before in zip((-3, -2, -1), shape, offset, strict=True):
         if x.shape[axis] < length:
-            index = torch.from_numpy(reflected_range(0, length, x.shape[axis])).to(x.device)
+            index = torch.from_numpy(reflected_range(-before, length, x.shape[axis])).to(x.device)
             x = x.index_select(axis, index)
     return x

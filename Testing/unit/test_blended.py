@@ -134,3 +134,52 @@ def test_reflection_folds_at_both_ends():
     assert reflected_range(-2, 8, 4).tolist() == [2, 1, 0, 1, 2, 3, 2, 1]
     x = torch.arange(3.0).reshape(1, 1, 1, 1, 3)
     assert extend(x, (1, 1, 5)).flatten().tolist() == [0, 1, 2, 1, 0]
+
+
+class PairLattice(PointwiseDenoiser):
+    """Right but for a lattice of period two along each window, as the Haar stem leaves one."""
+
+    def forward(self, x, sigma, condition):
+        sign = 1 - 2 * (torch.arange(x.shape[-1]) % 2)
+        return super().forward(x, sigma, condition) + sign
+
+
+def test_steps_take_turns_with_the_pairs_of_the_stem():
+    """Two steps in a row leave opposite lattices, in every window of every axis that has several."""
+    denoise = blended((8, 48, 80), PairLattice())
+    x = torch.zeros(1, 1, 8, 48, 80)
+    first, second, third = (denoise(x, 1.0) for _ in range(3))
+    assert torch.allclose(first, -second, atol=1e-4) and torch.allclose(first, third, atol=1e-4)
+    assert first.abs().mean() > 0.9
+    assert torch.allclose(blended((8, 48, 80), PairLattice(), turn=1)(x, 1.0), second, atol=1e-4)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 600), st.sampled_from([(64, 16), (48, 16), (32, 8), (16, 16), (32, 0)]))
+def test_windows_of_a_turn_pair_the_same_voxels_and_those_of_the_next_the_others(length, kind):
+    plain, shifted = (plan_windows((length, 8, 8), *kind, 8, shifted=turn) for turn in (False, True))
+    assert len(plain.boxes) == len(shifted.boxes) and shifted.window == plain.window
+    assert plain.offset == (0, 0, 0) and shifted.offset == (int(length > plain.window[0] and kind[1] > 0), 0, 0)
+    for plan in (plain, shifted):
+        edges = [(box[0].start, box[0].stop) for box in plan.boxes]
+        assert all(start % 2 == 0 for start, _ in edges)
+        assert edges[0][0] == 0 and edges[-1][1] == plan.shape[0] >= length + plan.offset[0]
+        common = [before[1] - after[0] for before, after in zip(edges[:-1], edges[1:], strict=True)]
+        assert all(n >= min(kind[1], 8) - 4 for n in common) and plan.total[0].min() > 0
+
+
+def test_condition_is_shifted_with_the_windows():
+    """Each window must be told the position, the anatomy and the known voxels of its own place."""
+
+    class Teller(PointwiseDenoiser):
+        def forward(self, x, sigma, condition):
+            place = condition.channels[:, 18:19].repeat_interleave(2, -1).repeat_interleave(2, -2)
+            return place.repeat_interleave(2, -3)  # the coordinate along i, at half resolution
+
+    line = torch.linspace(-1, 1, 80)
+    flat = torch.zeros(8)
+    engine = Engine(Teller(), device="cpu", precision="float32", window=32)
+    denoise = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0), (flat, flat, line)), (8, 8, 80))
+    for _ in range(2):
+        told = denoise(torch.zeros(1, 1, 8, 8, 80), 1.0)[0, 0, 4, 4]
+        assert (told - line)[2:-2].abs().max() < 0.03
