@@ -97,6 +97,8 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
         cases = list(cases)[:QUICK_CASES]
     if model is None and (curves or earlier):
         raise InputError("Curves and comparisons need a model.", "Name one with --model.")
+    if not (tasks or curves):
+        raise InputError("There is nothing to evaluate.", "Name tasks, or a curve.")
     chosen = {task: _settings(task, (parameters or {}).get(task, {})) for task in tasks if task in OUTPUTS}
     candidates = _candidates(model, tasks, curves, parameters or {}, seed, cancel)
     head: dict[str, Any] = {
@@ -105,13 +107,25 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
     }  # fmt: skip
     folder, question = Path(out_folder), (cases, space or HaarStatistics(), synthesis)
     with _degraded(cache) as kept:
-        work = _Work(tasks, curves, candidates, kept, progress or (lambda line: None))
+        work = _Work(tasks, curves, candidates, kept, _teller(progress, cancel))
         report = {**head, **_findings(work, head, curves, earlier, folder)}
         for done in work.steps(cases, plan, question):
             head |= done
             report = {**head, **_findings(work, head, curves, earlier, folder)}
             write_report(report, folder)
     return report
+
+
+def _teller(progress: Callable[[str], None] | None, cancel: CancelToken | None) -> Callable[[str], None]:
+    """Tells what comes next, and is where a wish to stop is noticed between the runs of the model."""
+
+    def tell(line: str) -> None:
+        if cancel is not None:
+            cancel.check()
+        if progress is not None:
+            progress(line)
+
+    return tell
 
 
 @contextlib.contextmanager
@@ -261,7 +275,9 @@ def _method(model: Any, task: str, parameters: Any, seed: int, cancel: CancelTok
     def method(volume: Volume, mask: np.ndarray | None = None) -> Answer:
         result = run(volume, model, parameters, mask=mask, seed=seed, cancel=cancel)
         voxels = result.volumes[OUTPUTS[task]]
-        borders = _borders(model, voxels.shape) if task == "denoise" else None
+        # On a grid of its own a task's windows end elsewhere, and interpolation hides where.
+        own_voxels = task == "denoise" and getattr(parameters, "spacing", None) is None
+        borders = _borders(model, voxels.shape) if own_voxels else None
         return Answer(voxels, result.facts.get("network_evaluations"), borders)
 
     return method

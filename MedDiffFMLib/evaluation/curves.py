@@ -135,8 +135,20 @@ def _panel(axes: Any, record: dict[str, Any], group: str, figure: Figure, axis: 
     axes.plot(x, means, "o-", color="black", label="model, with 95 % interval")
     for place, mean, (_, _, value) in zip(x, means, points, strict=True):
         axes.annotate(f"{value:g}", (place, mean), textcoords="offset points", xytext=(4, 5), fontsize=8)
+    near = _in_sight(found["baselines"], [*low, *high])
     for number, (name, mean) in enumerate(found["baselines"].items()):
-        axes.axhline(mean, linestyle="--", linewidth=1, color=f"C{number}", label=name)
+        if name in near:
+            axes.axhline(mean, linestyle="--", linewidth=1, color=f"C{number}", label=name)
     if min(x, default=0) > 0:
         axes.set_xscale("log")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _in_sight(baselines: dict[str, float], curve: list[float]) -> list[str]:
+    """Baselines near enough that the curve's own shape stays visible; the others are in the table."""
+    if not curve:
+        return list(baselines)
+    low, high = min(curve), max(curve)
+    far = {name: max(low - mean, mean - high, 0.0) for name, mean in baselines.items()}
+    reach = 3 * max(high - low, min(far.values(), default=0.0))
+    return [name for name, distance in far.items() if distance <= reach]

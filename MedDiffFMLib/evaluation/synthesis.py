@@ -35,8 +35,8 @@ MOST_WINDOWS = 60
 """Windows of one body that count, drawn at random; else large patients would outweigh small ones."""
 WORST = 5.0
 """Features further than so many standard deviations from real ones count as so many."""
-NOT_ONE_BOX = ("whole-body",)
-"""Regions of which a synthetic box of usual size shows a part only."""
+NOT_ONE_BOX = ("whole-body", "none")
+"""Regions of which a synthetic box of usual size shows a part only, or that are none."""
 
 Generator = Callable[[str, int], tuple[Volume, Answer]]
 """``generate(region, seed)`` -> the CT, and the same voxels with what the method tells of them."""
@@ -84,13 +84,16 @@ class SynthesisQuestion:
 
     def __init__(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan) -> None:
         self.space, self.plan = space, plan
-        self.kinds: dict[str, dict[str, list[Body]]] = {}
-        gathered = _windows_by_patient(cases, space.spacing)
-        for region, patients in gathered.items():
-            if len(patients) >= FEWEST_PATIENTS:
-                self.kinds[region] = {kind: [_body(p, change(w, p, space.spacing), space) for p, w in patients.items()]
-                                      for kind, change in CHANGES.items()}  # fmt: skip
-        self.left_out = {region: len(p) for region, p in gathered.items() if region not in self.kinds}
+        gathered: dict[str, dict[str, list[Body]]] = {}
+        for patient in dict.fromkeys(case.patient or case.name for case in cases):
+            own = [case for case in cases if (case.patient or case.name) == patient]
+            for region, windows in _windows_by_region(own, patient, space.spacing).items():
+                kinds = gathered.setdefault(region, {kind: [] for kind in CHANGES})
+                for kind, change in CHANGES.items():
+                    kinds[kind].append(Body(patient, patient, space(change(windows, patient, space.spacing))))
+        enough = {region: len(kinds[REAL]) >= FEWEST_PATIENTS for region, kinds in sorted(gathered.items())}
+        self.kinds = {region: gathered[region] for region in enough if enough[region]}
+        self.left_out = {region: len(gathered[region][REAL]) for region in enough if not enough[region]}
         self.scale = _scale([body.views for kinds in self.kinds.values() for body in kinds[REAL]])
 
     @property
@@ -171,21 +174,18 @@ def _scale(views: list[Views]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def _windows_by_patient(cases: Sequence[Case], spacing: float) -> dict[str, dict[str, np.ndarray]]:
-    """Region -> patient -> windows of all the patient's cases of that region, in HU."""
+def _windows_by_region(cases: Sequence[Case], patient: str, spacing: float) -> dict[str, np.ndarray]:
+    """Region -> windows in HU of all the cases of one patient that show it."""
     from ..io import read_volume
 
-    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    found: dict[str, list[np.ndarray]] = {}
     for case in cases:
         volume = read_volume(case.image)
         region = case.region or _guessed(volume)
-        windows = windows_of(volume, spacing)
-        if region is not None and region not in NOT_ONE_BOX and len(windows):
-            found.setdefault(region, {}).setdefault(case.patient or case.name, []).append(windows)
-    return {
-        region: {p: _thinned(np.concatenate(w), p) for p, w in sorted(patients.items()) if sum(map(len, w)) > 1}
-        for region, patients in sorted(found.items())
-    }
+        if region is not None and region not in NOT_ONE_BOX:
+            found.setdefault(region, []).append(windows_of(volume, spacing))
+    together = {region: np.concatenate(windows) for region, windows in found.items()}
+    return {region: _thinned(windows, patient) for region, windows in together.items() if len(windows) > 1}
 
 
 def _guessed(volume: Volume) -> str | None:
@@ -200,10 +200,6 @@ def _thinned(windows: np.ndarray, name: str) -> np.ndarray:
         return windows
     chosen = np.random.default_rng(zlib.crc32(name.encode())).choice(len(windows), MOST_WINDOWS, replace=False)
     return windows[np.sort(chosen)]
-
-
-def _body(patient: str, windows: np.ndarray, space: FeatureSpace) -> Body:
-    return Body(patient, patient, space(windows))
 
 
 def blurred(windows: np.ndarray, patient: str, spacing: float, width_mm: float = 6.0) -> np.ndarray:

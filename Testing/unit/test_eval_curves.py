@@ -9,12 +9,13 @@ import pytest
 
 from MedDiffFMLib.cli.main import main
 from MedDiffFMLib.errors import InputError
-from MedDiffFMLib.evaluation import benchmark, bm3d, degradations
+from MedDiffFMLib.evaluation import benchmark, bm3d, curves, degradations
 from MedDiffFMLib.evaluation.cases import read_cases
 from MedDiffFMLib.evaluation.curves import Curve, curve_record, parse_curve
 from MedDiffFMLib.evaluation.protocols import Row
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.volume import Volume
 
 TASKS = benchmark.EVALUATED_TASKS
 
@@ -45,20 +46,25 @@ def test_points_of_a_curve_are_means_over_cases():
     assert found["baselines"] == {"biharmonic fill": 12}
 
 
+def test_a_picture_leaves_out_baselines_that_would_flatten_the_curve():
+    assert curves._in_sight({"near": 12.0, "far": 90.0}, [8.0, 10.0]) == ["near"]
+    assert curves._in_sight({"all": 90.0, "far": 95.0}, [8.0, 10.0]) == ["all", "far"]
+    assert curves._in_sight({"within": 9.0, "edge": 16.0, "beyond": 16.1}, [8.0, 10.0]) == ["within", "edge"]
+
+
 @pytest.fixture
 def folder(tmp_path, small_ct, monkeypatch):
-    """Two small chests of four slices; low dose without its projections, and BM3D that searches nearby."""
+    """Two small chests of four slices; low dose without its projections, and BM3D of few blocks."""
 
     def white(loaded, plan):
         noise = np.random.default_rng(plan.case_seed(loaded.case.name)).normal(0, 30, loaded.volume.voxels.shape)
         return {"noisy": np.rint(loaded.volume.voxels + noise).astype(np.int16)}
 
     monkeypatch.setattr(bm3d, "REACH", 3)
+    monkeypatch.setattr(bm3d, "STEP", 6)
     monkeypatch.setattr("MedDiffFMLib.evaluation.protocols.quarter_dose", white)
-    assert degradations.quarter_dose is not white
     for name, part in (("a", small_ct.voxels[14:18]), ("b", small_ct.voxels[20:24])):
-        write_volume(small_ct.with_voxels(part) if part.shape == small_ct.voxels.shape else
-                     type(small_ct)(part, small_ct.ijk_to_ras), tmp_path / "cases" / f"{name}.nrrd")  # fmt: skip
+        write_volume(Volume(part, small_ct.ijk_to_ras), tmp_path / "cases" / f"{name}.nrrd")
     return tmp_path / "cases"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli.evaluate import parse_settings
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.errors import Cancelled, InputError
 from MedDiffFMLib.evaluation import benchmark, bm3d
 from MedDiffFMLib.evaluation.cases import load_case, read_cases
 from MedDiffFMLib.evaluation.degradations import Plan
@@ -19,6 +19,7 @@ from MedDiffFMLib.evaluation.differences import difference
 from MedDiffFMLib.evaluation.earlier import compare, read_report, rows_of
 from MedDiffFMLib.evaluation.protocols import PROTOCOLS, Row
 from MedDiffFMLib.evaluation.tables import HIGHER_IS_BETTER
+from MedDiffFMLib.inference.control import CancelToken
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.tasks.parameters import parameter
 from MedDiffFMLib.tasks.registry import TaskResult
@@ -33,9 +34,10 @@ class Nothing:
 
 
 @pytest.fixture(autouse=True)
-def near_blocks_only(monkeypatch):
-    """BM3D searches nearby: what it finds is not tested here."""
+def few_blocks(monkeypatch):
+    """BM3D takes few blocks and searches nearby: what it finds is not tested here."""
     monkeypatch.setattr(bm3d, "REACH", 3)
+    monkeypatch.setattr(bm3d, "STEP", 6)
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +241,23 @@ def test_paired_difference_against_numbers_worked_out_by_hand():
     assert found.word == "open"
     steady = difference(rows("a", [1, 1, 1, 1]), rows("b", [2, 2, 2, 3]), "MAE", higher_is_better=False)
     assert steady.word == "better" and steady.low == 1
+
+
+def test_a_wish_to_stop_is_noticed_and_what_is_done_stays(folder, oracle, tmp_path):
+    model = oracle(lambda task, truth, given: truth)
+    cancel = CancelToken()
+
+    def progress(line):
+        if "case 2" in line:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        benchmark.evaluate(model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN, progress=progress,
+                           cancel=cancel)  # fmt: skip
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert {row["case"] for row in stored["rows"]} == {"first"}
+
+
+def test_nothing_to_do_is_said(folder, oracle, tmp_path):
+    with pytest.raises(InputError, match="nothing to evaluate"):
+        benchmark.evaluate(oracle(None), read_cases(folder), [], tmp_path)
