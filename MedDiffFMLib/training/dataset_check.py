@@ -57,15 +57,7 @@ def read_entries(data: str | Path, needs: Needs) -> list[Entry]:
     Raises:
         InputError: neither a dataset nor a datalist, or it names no case.
     """
-    data = Path(data)
-    entries = Dataset(data).entries() if data.is_dir() else read_datalist(data, SPLITS)
-    if not entries:
-        raise InputError(f"The dataset {data} has no cases.", "Add some with `meddifffm dataset add`.")
-    patients = {entry.patient for entry in entries}
-    if len(patients) > 1 and not any(entry.split == "validation" for entry in entries):
-        chosen = choose_patients(sorted(patients), needs.validation, needs.seed)
-        entries = [replace(entry, split="validation" if entry.patient in chosen else "training") for entry in entries]
-    return entries
+    return _with_validation(_listed(Path(data)), needs)
 
 
 def check_dataset(
@@ -82,11 +74,15 @@ def check_dataset(
     """
     found = CheckReport(str(data), needs.task)
     try:
-        entries = read_entries(data, needs)
+        listed = _listed(Path(data))
+        entries = _with_validation(listed, needs)
     except MedDiffFMError as problem:
         found.add("error", "list", "", problem.cause, problem.remedy)
         return found
     found.validation = [entry.name for entry in entries if entry.split == "validation"]
+    if entries != listed:
+        found.add("warning", "auto-split", "", f"No case is named to validate; chosen: {', '.join(found.validation)}.",
+                  "Choose others with `meddifffm dataset split`, or in the datalist.")  # fmt: skip
     _check_folder(Path(data), found)
     _check_counts(entries, found)
     _check_patients(entries, found)
@@ -101,6 +97,23 @@ def check_dataset(
     if needs.mask:
         _check_marked(found)
     return found
+
+
+def _listed(data: Path) -> list[Entry]:
+    """The cases as the data name them."""
+    entries = Dataset(data).entries() if data.is_dir() else read_datalist(data, SPLITS)
+    if not entries:
+        raise InputError(f"The dataset {data} has no cases.", "Add some with `meddifffm dataset add`.")
+    return entries
+
+
+def _with_validation(entries: list[Entry], needs: Needs) -> list[Entry]:
+    """The same cases, with some patients moved to validation where it has none."""
+    patients = sorted({entry.patient for entry in entries})
+    if len(patients) < 2 or any(entry.split == "validation" for entry in entries):
+        return entries
+    chosen = choose_patients(patients, needs.validation, needs.seed)
+    return [replace(entry, split="validation" if entry.patient in chosen else "training") for entry in entries]
 
 
 def _check_folder(data: Path, found: CheckReport) -> None:

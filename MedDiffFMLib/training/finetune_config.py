@@ -29,7 +29,7 @@ class Preset:
 
 PRESETS = {
     "small": Preset(
-        "two CPU cores and under 8 GB of memory, some minutes", steps=300, batch=2, window=48, learning_rate=4e-4,
+        "two CPU cores and under 8 GB of memory, some minutes", steps=300, batch=2, window=64, learning_rate=4e-4,
         validate_every=50, checkpoint_every=25, patience=4,
     ),
     "standard": Preset(

@@ -254,6 +254,7 @@ def test_without_a_split_patients_are_chosen(good: Builder) -> None:
     good.rows = {"training": good.rows["training"] + good.rows["validation"]}
     first, second = (check_dataset(good.path(), LESION) for _ in range(2))
     assert not first.errors and len(first.validation) == 1 and first.validation == second.validation
+    assert codes(first, "warning") == [("auto-split", "")] and first.validation[0] in first.text().split("\n\n")[1]
     assert {entry.name for entry in read_entries(good.path(), LESION) if entry.split == "validation"} == set(
         first.validation
     )

@@ -7,12 +7,14 @@ import csv
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,16 +32,17 @@ from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.training.control_lesion import LesionTask
 from MedDiffFMLib.training.datasets import Dataset
 from MedDiffFMLib.training.finetune import FinetuneResult, finetune
-from MedDiffFMLib.training.finetune_cases import number_lesions
+from MedDiffFMLib.training.finetune_cases import number_lesions, open_control_cases
 from MedDiffFMLib.training.finetune_config import PRESETS, settings
 from MedDiffFMLib.training.finetune_progress import read_progress
+from MedDiffFMLib.training.finetune_stream import SampleStream
 from MedDiffFMLib.volume import Volume
 from Testing.unit.phantoms import body
 
-STEPS, EVERY = 24, 5
+STEPS, EVERY = 20, 4
 SHAPE = (20, 28, 28)
 TINY: dict[str, Any] = {
-    "steps": STEPS, "batch": 2, "window": 16, "learning_rate": 3e-3, "validate_every": 8, "checkpoint_every": EVERY,
+    "steps": STEPS, "batch": 2, "window": 16, "learning_rate": 3e-3, "validate_every": 10, "checkpoint_every": EVERY,
     "patience": 99, "accelerator": "cpu", "register": False,
 }  # fmt: skip
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that nothing is imported twice")
@@ -199,7 +202,7 @@ def test_progress_can_be_drawn(whole: FinetuneResult) -> None:
     states = [line["state"] for line in lines]
     assert states[0] == "checking" and states[-1] == "done" and set(states) >= {"preparing", "training", "validated"}
     validated = [line for line in lines if line["state"] == "validated"]
-    assert [line["step"] for line in validated] == [0, 8, 16, 24]
+    assert [line["step"] for line in validated] == [0, 10, 20]
     assert all(line["metric"] == "hu_distance" and line["value"] >= 0 for line in validated)
     assert validated[-1]["best"] == whole.value and validated[-1]["best_step"] == whole.best_step
     for line in lines:
@@ -221,7 +224,7 @@ def test_a_run_killed_at_random_moments_ends_on_the_same_bits(
         finetune(data, tmp_path, "lesion", prior=prior, **TINY)
 
     kills = 0
-    while kills < 5:
+    while kills < 4:
         done = len(curve(tmp_path))
         if kills == 0:
             at = lambda: (tmp_path / "cache").exists()  # noqa: E731
@@ -250,7 +253,7 @@ def test_a_run_killed_at_random_moments_ends_on_the_same_bits(
     kept = load_file(tmp_path / "best.safetensors")
     assert all(torch.equal(kept[name], tensor) for name, tensor in load_file(whole.weights).items())  # type: ignore[arg-type]
     steps = [line["step"] for line in read_progress(tmp_path) if line["state"] == "validated"]
-    assert steps == [0, 8, 16, 24], "progress tells each validation once"
+    assert steps == [0, 10, 20], "progress tells each validation once"
 
 
 @needs_fork
@@ -274,13 +277,16 @@ def test_two_processes_train_what_one_does(data: Path, prior: str, whole: Finetu
     for process in processes:
         process.join(240)
         assert process.exitcode == 0
+    one, two = (rows(tmp_path / name / "losses.csv") for name in ("one", "two"))
+    assert len(two) == 8, "one process logs"
+    for alone_row, together in zip(one, two, strict=True):  # the gradient is that of the whole batch, its loss is not
+        assert together["gradient_norm"] == pytest.approx(alone_row["gradient_norm"], rel=5e-3)
     ours, theirs = (load_file(tmp_path / name / "best.safetensors") for name in ("two", "one"))
-    for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, atol=2e-3, rtol=2e-3)
+    apart = sum(float((ours[name].float() - tensor.float()).square().sum()) for name, tensor in theirs.items())
+    size = sum(float(tensor.float().square().sum()) for tensor in theirs.values())
+    assert (apart / size) ** 0.5 < 2e-3
     figures = [rows(tmp_path / name / "validation.csv")[-1]["hu_distance"] for name in ("one", "two")]
     assert figures[0] == pytest.approx(figures[1], rel=0.02) and alone.value == figures[0]
-    losses = [[row["loss"] for row in rows(tmp_path / name / "losses.csv")] for name in ("one", "two")]
-    assert len(losses[1]) == 8, "one process logs"
 
 
 def test_a_stopped_run_goes_on(data: Path, prior: str, whole: FinetuneResult, tmp_path: Path, capsys) -> None:
@@ -340,30 +346,31 @@ def test_other_settings_cases_or_priors_do_not_continue_a_run(
         load_control(str(whole.weights), load_model(str(tmp_path / "other.safetensors"), device="cpu"))
 
 
-@pytest.mark.parametrize("limit", ["last.pt", "best.safetensors"])
+@pytest.mark.parametrize("name", ["last.pt", "best.safetensors"])
 def test_a_full_disk_leaves_the_last_checkpoint(
-    limit: str, data: Path, prior: str, whole: FinetuneResult, tmp_path: Path
+    name: str, data: Path, prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file may grow beyond a limit that the checkpoint, or already the kept weights, would break."""
+    """No file may grow beyond half of the checkpoint's size, or of the kept weights', which are due before it."""
     import resource
 
-    result = finetune(data, tmp_path, "lesion", prior=prior, **{**TINY, "steps": 8})
-    assert result.steps == 8
-    before, (_, hard) = (tmp_path / "last.pt").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    largest = (tmp_path / limit).stat().st_size
-    (tmp_path / "best.safetensors").unlink()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, hard))
+    figures = iter(range(100, 0, -1))
+    monkeypatch.setattr(LesionTask, "validate", lambda *_: {"hu_distance": float(next(figures))})
+    run = {**TINY, "steps": 6, "validate_every": 3, "checkpoint_every": 3}
+    finetune(data, tmp_path, "lesion", prior=prior, **{**run, "steps": 3})
+    kept = {path: path.read_bytes() for path in (tmp_path / "last.pt", tmp_path / "best.safetensors")}
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    more = {**run, "steps": 9, "validate_every": 99} if name == "last.pt" else run
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept[tmp_path / name]) // 2, hard))
     try:
         with pytest.raises(OutputError) as caught:
-            finetune(data, tmp_path, "lesion", prior=prior, **{**TINY, "validate_every": 9 if limit[0] == "b" else 99})
+            finetune(data, tmp_path, "lesion", prior=prior, **more)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert limit in caught.value.cause and "cannot be written" in caught.value.cause
+    assert name in caught.value.cause and "cannot be written" in caught.value.cause
     assert "Free some space" in caught.value.remedy
-    assert (tmp_path / "last.pt").read_bytes() == before
+    assert all(path.read_bytes() == content for path, content in kept.items())
     assert not list(tmp_path.glob("*.partial"))
-    finetune(data, tmp_path, "lesion", prior=prior, **TINY)
-    assert len(curve(tmp_path)) == STEPS
+    assert finetune(data, tmp_path, "lesion", prior=prior, **run).steps == 6 == len(curve(tmp_path))
 
 
 def test_a_loss_that_is_no_number_names_the_case(
@@ -381,7 +388,7 @@ def test_a_loss_that_is_no_number_names_the_case(
     with pytest.raises(ModelError) as caught:
         finetune(data, tmp_path, "lesion", prior=prior, **TINY)
     state = state_of(tmp_path)
-    assert state["step"] == 5 and all(torch.isfinite(tensor).all() for tensor in state["module"].values())
+    assert state["step"] == 4 and all(torch.isfinite(tensor).all() for tensor in state["module"].values())
     assert str(tmp_path / "last.pt") in caught.value.remedy
     names = {"c0", "c1"}
     assert any(caught.value.cause == f"The loss is not finite at step 8 (case {name})." for name in names)
@@ -415,6 +422,19 @@ def test_presets_fit_the_shipped_prior() -> None:
         config = settings("lesion", name)
         assert config.options["window"] % 16 == 0
         assert config.loop.checkpoint_every <= config.loop.validate_every <= config.loop.steps
+
+
+def test_what_drawing_processes_are_sent_is_small(whole: FinetuneResult) -> None:
+    """On macOS and Windows they get samples and collation pickled; whole volumes must not be in it."""
+    cases = open_control_cases(whole.folder / "cache", "training")
+    task = LesionTask(window=16)
+    stream = SampleStream(task, cases, 2, 0, SimpleNamespace(world_size=1, global_rank=0), 2)
+    sent = pickle.dumps((task.samples(cases, 0, 0, 2), stream._collate))
+    assert len(sent) < cases[0].case.levels[0].voxels.nbytes / 4
+    samples, collate = pickle.loads(sent)
+    batch, names = collate([samples[0], samples[1]])
+    assert set(names) <= {"c0", "c1"}
+    assert torch.equal(batch.x0, task.collate([task.samples(cases, 0, 0, 2)[n] for n in range(2)]).x0)
 
 
 # Masks
