@@ -95,8 +95,8 @@ class BlendedDenoiser:
                 total[sample, 0][box] += weight * x0[0]
             if self.meter is not None:
                 self.meter.advance(len(batch) / len(plan.boxes))
-        box = tuple(slice(first, first + n) for first, n in zip(plan.offset, self.shape, strict=True))
-        return (total / plan.normaliser().to(home))[(..., *box)].to(x.device)
+        k, j, i = (slice(first, first + n) for first, n in zip(plan.offset, self.shape, strict=True))
+        return (total / plan.normaliser().to(home))[..., k, j, i].to(x.device)
 
     def _guided(self, windows: torch.Tensor, sigma: float, boxes: list[Box]) -> torch.Tensor:
         conditional = self._encode(boxes, self._extended)

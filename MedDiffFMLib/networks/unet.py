@@ -40,6 +40,7 @@ class NetworkConfig:
         """JSON-ready."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
+
 BLUR_WIDTHS = ((1, 3, 3), (1, 5, 5), (1, 9, 9), (3, 3, 3), (5, 5, 5))
 """Boxes (k, j, i) at half resolution; what the mean band holds beyond each is shown to the network by itself."""
 STEM_CHANNELS = 8 + 7 + len(BLUR_WIDTHS) + CONDITION_CHANNELS

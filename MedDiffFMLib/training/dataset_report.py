@@ -113,9 +113,11 @@ class CheckReport:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> CheckReport:
         """What :meth:`as_dict` gave; raises KeyError or TypeError for anything else."""
-        cases = [
-            CaseFacts(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in content["cases"]
+        rows: list[dict[str, Any]] = content["cases"]
+        plain: list[dict[str, Any]] = [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows
         ]
+        cases = [CaseFacts(**row) for row in plain]
         findings = [Finding(**row) for row in content["findings"]]
         return cls(content["data"], content["task"], cases, findings, content["validation"])
 

@@ -66,4 +66,5 @@ class SampleStream:
         batch, self.cases = next(self._iterator)
         if self._loop is not None:
             self._loop.data_wait += time.perf_counter() - waited
-        return module(type(batch)(*(part.to(self.fabric.device) for part in batch)))
+        moved: list[Any] = [part.to(self.fabric.device) for part in batch]
+        return module(type(batch)(*moved))

@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS, Condition, EncodedCondition, stack
-from MedDiffFMLib.diffusion.denoiser import DENOISERS, CosineEpsilonDenoiser, EDMDenoiser, network_time
+from MedDiffFMLib.diffusion.denoiser import (
+    DENOISERS,
+    HUBER,
+    SIGMA_GUESS,
+    CosineEpsilonDenoiser,
+    EDMDenoiser,
+    network_time,
+)
 from MedDiffFMLib.networks.unet import NetworkConfig, PriorUNet
 
 
@@ -102,7 +109,7 @@ def test_known_voxels_come_back_exactly(kind, sigma):
 
 
 def test_a_network_of_zeros_gives_the_bent_guess_at_high_noise():
-    """c_skip is (0.5 / sigma)^2 there, so the noise that is left in the guess is 0.25 / sigma."""
+    """c_skip is (SIGMA_GUESS / sigma)^2 there, so the noise that is left in the guess is SIGMA_GUESS^2 / sigma."""
     image, hole = ball_in_a_ramp()
     inside = hole > 0
     condition = filling(torch.where(inside, 9.0, image), hole)
@@ -111,7 +118,8 @@ def test_a_network_of_zeros_gives_the_bent_guess_at_high_noise():
     x = image[None, None] + sigma * torch.randn(1, 1, 16, 16, 16)
     x0 = EDMDenoiser(Zero())(x, torch.tensor([sigma]), condition)
     left = (x0 - condition.expected)[0, 0][inside]
-    assert left.std().item() == pytest.approx(0.25 / sigma, rel=0.15) and left.abs().max() < 5 * 0.25 / sigma
+    expected = SIGMA_GUESS**2 / sigma
+    assert left.std().item() == pytest.approx(expected, rel=0.15) and left.abs().max() < 5 * expected
 
 
 def test_the_loss_looks_at_the_hole_only():
@@ -121,10 +129,9 @@ def test_the_loss_looks_at_the_hole_only():
     x0, noise, sigma = image[None, None], torch.randn(1, 1, 16, 16, 16), torch.tensor([2.0])
     denoiser = EDMDenoiser(Zero())
     error = (denoiser(x0 + 2 * noise, sigma, condition) - x0)[0, 0][hole > 0]
-    weight = (2.0**2 + 0.5**2) / (2.0 * 0.5) ** 2
-    assert denoiser.loss(x0, sigma, noise, condition).item() == pytest.approx(
-        weight * error.square().mean().item(), rel=1e-4
-    )
+    squared = error.square() * (2.0**2 + SIGMA_GUESS**2) / (2.0 * SIGMA_GUESS) ** 2
+    robust = ((squared + HUBER**2).sqrt() - HUBER).mean().item()
+    assert denoiser.loss(x0, sigma, noise, condition).item() == pytest.approx(robust, rel=1e-4)
     changed = torch.where(hole > 0, noise, 100.0)
     same = CosineEpsilonDenoiser(Zero())
     assert torch.allclose(same.loss(x0, sigma, noise, condition), same.loss(x0, sigma, changed, condition))
