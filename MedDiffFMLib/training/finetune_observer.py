@@ -100,7 +100,7 @@ class KeepBest(Observer):
         return measured
 
     def validated(self, step: int, figures: dict[str, float], module: nn.Module) -> bool:
-        value = float(figures[self.task.metric])
+        value = float(figures.get(self.task.metric, math.nan))
         if step == 0:
             self.before = value
         elif self._improved(value):
