@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, InputError
-from .console import Console
+from ..training.presets import PRESETS, preset
+from .console import Console, duration
 
 if TYPE_CHECKING:
     from ..networks.unet import NetworkConfig
     from ..training.pretrain import PretrainConfig
+    from ..training.throughput import Pace
 
-CHANNELS = (32, 64, 128)
 DENOISERS = ("edm", "cosine-epsilon")
 
 
@@ -23,28 +24,34 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser = subparsers.add_parser(
         "pretrain", parents=[common], help=sentence,
         description=f"{sentence} The same command continues a run that was stopped or killed, on the same curve. "
-        "FOLDER receives model.safetensors, losses.csv, validation.csv (error by noise level) and last.pt.",
+        "FOLDER receives model.safetensors, losses.csv, validation.csv (error by noise level), throughput.csv, "
+        "curves.png and last.pt. Under torchrun, its processes share the work.",
     )  # fmt: skip
     add = parser.add_argument
     add("cache", type=Path, help="folder made by `meddifffm prepare`")
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
-    add("--steps", type=positive, default=4000, metavar="N", help="optimizer steps in all (default: %(default)s)")
-    add("--batch", type=positive, default=4, metavar="N", help="windows a step, all devices (default: %(default)s)")
-    add("--learning-rate", type=float, default=4e-4, metavar="X", help="at its peak (default: %(default)g)")
+    add("--config", choices=PRESETS, default="starter-ct",
+        help="recipe whose values the other options replace: ours, or the paper's (default: %(default)s)")  # fmt: skip
+    add("--steps", type=positive, metavar="N", help="optimizer steps in all (starter-ct: 4000)")
+    add("--batch", type=positive, metavar="N", help="windows a step, all devices (starter-ct: 4)")
+    add("--learning-rate", type=float, metavar="X", help="at its peak (starter-ct: 0.0004)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
     add("--initial", metavar="WEIGHTS", help="start from a model (name or .safetensors), whose network is kept")
-    add("--denoiser", choices=DENOISERS, help=f"what the network predicts (default: {DENOISERS[0]})")
+    add("--denoiser", choices=DENOISERS, help="what the network predicts (starter-ct: edm)")
     add("--channels", type=positive, nargs="+", metavar="N",
-        help=f"of each level of the network (default: {' '.join(map(str, CHANNELS))})")  # fmt: skip
-    add("--blocks", type=positive, metavar="N", help="residual blocks a level (default: 1)")
-    add("--window", type=positive, default=64, metavar="N", help="edge of a window in voxels (default: %(default)s)")
+        help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
+    add("--blocks", type=positive, metavar="N", help="residual blocks a level (starter-ct: 1)")
+    add("--window", type=positive, metavar="N", help="edge of a window in voxels (starter-ct: 64)")
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
     add("--devices", type=positive, default=1, metavar="N", help="devices a node (default: %(default)s)")
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
-    add("--workers", type=int, default=0, metavar="N", help="processes that draw windows (default: %(default)s)")
+    add("--workers", type=int, default=0, metavar="N",
+        help="processes that draw windows, each device (default: %(default)s)")  # fmt: skip
+    add("--float32", action="store_true", help="compute the network in float32 instead of bfloat16")
     add("--compile", action="store_true", help="compile the network; pays from some thousand steps on")
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
     add("--validate-every", type=positive, default=250, metavar="N", help="steps (default: %(default)s)")
+    add("--log-every", type=positive, default=50, metavar="N", help="steps between lines of progress (default: 50)")
     parser.set_defaults(run=run)
 
 
@@ -69,17 +76,27 @@ def run(args: argparse.Namespace, console: Console) -> int:
     config = settings(args, header)
     path = pretrain(
         args.cache, args.output, config, initial=initial, accelerator=args.accelerator, devices=args.devices,
-        nodes=args.nodes, workers=args.workers, compile_network=args.compile,
+        nodes=args.nodes, bfloat16=not args.float32, workers=args.workers, compile_network=args.compile,
+        report=lambda pace: console.note(pace_text(pace)), warn=console.warning,
     )  # fmt: skip
     if getattr(rank_zero_only, "rank", 0):  # one process speaks for all
         return 0
     steps = read_header(path)["config"]["training"]["steps"]
-    if steps < args.steps:
-        console.note(f"Stopped after step {steps} of {args.steps}; the same command continues.")
+    if steps < config.loop.steps:
+        console.note(f"Stopped after step {steps} of {config.loop.steps}; the same command continues.")
         raise Cancelled()
     answer = {"status": "done", "output": str(path), "steps": steps, "sha256": file_sha256(path)}
     console.answer(answer, f"{path}: trained for {steps} steps.\nSHA-256 {answer['sha256']}")
     return 0
+
+
+def pace_text(pace: Pace) -> str:
+    """A line of progress."""
+    return (
+        f"step {pace.step} of {pace.steps}  loss {pace.loss:.4f}  {pace.windows_per_second:.3g} windows/s  "
+        f"{pace.data_wait:.0%} waiting for data  {pace.utilisation:.1%} of the matrix rate  "
+        f"{duration(pace.seconds_left)} left"
+    )
 
 
 def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> PretrainConfig:
@@ -91,29 +108,38 @@ def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> Pretrai
     Raises:
         InputError: a network that cannot be built, or options that contradict the weights.
     """
-    from ..networks.unet import NetworkConfig
-    from ..training.loop import LoopConfig
-    from ..training.pretrain import PretrainConfig
-    from ..training.windows import WindowConfig
+    from dataclasses import replace
 
-    if args.learning_rate <= 0 or args.workers < 0 or args.seed < 0:
+    if (args.learning_rate is not None and args.learning_rate <= 0) or args.workers < 0 or args.seed < 0:
         raise InputError("Learning rate, workers or seed is out of range.",
                          "Give a learning rate above 0, and no negative numbers.")  # fmt: skip
-    loop = LoopConfig(
-        steps=args.steps, learning_rate=args.learning_rate, warmup=min(100, max(args.steps // 10, 1)),
-        checkpoint_every=args.checkpoint_every, validate_every=args.validate_every,
+    recipe = preset(args.config)
+    steps = args.steps or recipe.loop.steps
+    loop = replace(
+        recipe.loop, steps=steps, learning_rate=args.learning_rate or recipe.loop.learning_rate,
+        warmup=min(recipe.loop.warmup, max(steps // 10, 1)), checkpoint_every=args.checkpoint_every,
+        validate_every=args.validate_every, log_every=args.log_every,
     )  # fmt: skip
     if header is None:
-        channels = tuple(args.channels or CHANNELS)
-        network = NetworkConfig(channels=channels, blocks=args.blocks or 1, attention=(False,) * len(channels))
-        denoiser = args.denoiser or DENOISERS[0]
+        network, denoiser = _network(args, recipe.network), args.denoiser or recipe.denoiser
     else:
         network, denoiser = _of_weights(args, header["config"])
-    _check_network(network, args.window)
-    return PretrainConfig(
-        batch=args.batch, seed=args.seed, denoiser=denoiser, network=network, windows=WindowConfig(size=args.window),
+    windows = replace(recipe.windows, size=args.window or recipe.windows.size)
+    _check_network(network, windows.size)
+    return replace(
+        recipe, batch=args.batch or recipe.batch, seed=args.seed, denoiser=denoiser, network=network, windows=windows,
         loop=loop,
     )  # fmt: skip
+
+
+def _network(args: argparse.Namespace, recipe: NetworkConfig) -> NetworkConfig:
+    """The recipe's network with other channels or blocks; other numbers of levels have attention in the middle only."""
+    from dataclasses import replace
+
+    channels = tuple(args.channels or recipe.channels)
+    same = len(channels) == len(recipe.channels)
+    attention = recipe.attention if same else (False,) * len(channels)
+    return replace(recipe, channels=channels, blocks=args.blocks or recipe.blocks, attention=attention)
 
 
 def _of_weights(args: argparse.Namespace, config: dict[str, Any]) -> tuple[NetworkConfig, str]:
@@ -132,10 +158,11 @@ def _of_weights(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Netwo
 def _check_network(network: NetworkConfig, window: int) -> None:
     """Refuse sizes that the network cannot be built or run with."""
     heads = 4 * network.groups
-    if any(c % network.groups for c in network.channels) or network.channels[-1] % heads:
+    attended = [c for c, attention in zip(network.channels, network.attention, strict=True) if attention]
+    if any(c % network.groups for c in network.channels) or any(c % heads for c in (*attended, network.channels[-1])):
         raise InputError(
             f"Channels {' '.join(map(str, network.channels))} cannot be built.",
-            f"Give multiples of {network.groups}, the last one a multiple of {heads}.",
+            f"Give multiples of {network.groups}; the last one, and those with attention, multiples of {heads}.",
         )
     if window % network.divisor:
         raise InputError(f"A window of {window} voxels cannot be halved often enough.",

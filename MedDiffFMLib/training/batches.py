@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +36,32 @@ class TrainingWindows(Dataset):
         rng = np.random.default_rng([self.seed, self.first + index])
         case = self.cases[rng.choice(len(self.cases), p=self.weights)]
         return draw_window(case, self.config, rng)
+
+
+class ProcessShare:
+    """Numbers of the samples of each batch that one of several processes computes, from sample 0 of a dataset on.
+
+    Args:
+        batch: global batch size, a multiple of ``processes``.
+        steps: number of batches.
+    """
+
+    def __init__(self, batch: int, processes: int, rank: int, steps: int) -> None:
+        self.batch, self.share, self.rank, self.steps = batch, batch // processes, rank, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            first = step * self.batch + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+
+def leave_signals_to_the_loop(worker: int) -> None:
+    """For the processes that draw: a signal to the whole group must not end one while the loop finishes its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Batch(NamedTuple):

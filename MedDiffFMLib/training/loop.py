@@ -35,7 +35,7 @@ class LoopConfig:
         learning_rate: peak, reached after ``warmup`` steps; falls linearly to 0 over the last ``decay_share``.
         ema: decay of the weight average, reached gradually.
         clip: largest gradient norm.
-        checkpoint_every, validate_every: in steps.
+        checkpoint_every, validate_every, log_every: in steps.
     """
 
     steps: int = 4000
@@ -47,6 +47,7 @@ class LoopConfig:
     clip: float = 1.0
     checkpoint_every: int = 100
     validate_every: int = 250
+    log_every: int = 50
 
 
 def rate_at(step: int, config: LoopConfig) -> float:
@@ -228,7 +229,8 @@ class TrainingLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.config)
         loss = self.loss_of(self.module, self.step)
-        self._check_finite("loss", loss)
+        mean = self._mean_of_processes(loss)
+        self._check_finite("loss", mean)
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
             self.module, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
@@ -239,10 +241,16 @@ class TrainingLoop:
         self.ema.update(self.plain, self.step)
         self.step += 1
         seconds = time.perf_counter() - start
-        row = {"step": self.step, "loss": loss.item(), "gradient_norm": float(norm), "seconds": round(seconds, 3)}
-        self._log("losses.csv", {**row, "data_wait": round(self.data_wait, 3)})
-        self.data_wait = 0.0
+        row = {"step": self.step, "loss": mean.item(), "gradient_norm": float(norm), "seconds": round(seconds, 3)}
+        row["data_wait"], self.data_wait = round(self.data_wait, 3), 0.0
+        self._log("losses.csv", row)
         self.observer.stepped(row)
+
+    def _mean_of_processes(self, loss: torch.Tensor) -> torch.Tensor:
+        """Loss of the global batch, so that all processes log the same and stop at the same loss that is not finite."""
+        if self.fabric.world_size == 1:
+            return loss.detach()
+        return self.fabric.all_reduce(loss.detach(), reduce_op="mean")
 
     def judge(self) -> bool:
         """Validate the EMA module now; True where the observer ends the training."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
+
+from ..diffusion.denoiser import CosineEpsilonDenoiser
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,8 @@ class NoiseConfig:
     """Which noise the network learns to remove, by the purpose of the window.
 
     Attributes:
+        levels: "generate": "log-normal" as below, or "cosine-steps": a step of the paper's cosine chain, each equally
+            often (arXiv 2410.15432, 1.3).
         log_mean, log_std: "generate": normal distribution of log sigma (EDM's P_mean, P_std), sigma in units of
             1000 HU.
         fill_log_mean, fill_log_std: the same for "fill": what belongs into a hole is decided at high noise.
@@ -22,6 +27,7 @@ class NoiseConfig:
             white noise. White noise alone would leave a scan's blotches in place.
     """
 
+    levels: str = "log-normal"
     log_mean: float = -0.8
     log_std: float = 1.6
     fill_log_mean: float = 0.7
@@ -37,6 +43,9 @@ def draw_noise(
     if purpose == "denoise":
         low, high = (torch.tensor(edge).log() for edge in config.denoise_range)
         sigma = (low + (high - low) * torch.rand((), generator=generator)).exp()
+    elif purpose == "generate" and config.levels == "cosine-steps":
+        chain = cosine_chain()
+        sigma = chain[int(torch.randint(len(chain), (), generator=generator))]
     else:
         fill = purpose == "fill"
         mean, std = (config.fill_log_mean, config.fill_log_std) if fill else (config.log_mean, config.log_std)
@@ -45,6 +54,12 @@ def draw_noise(
     if purpose == "denoise" and torch.rand((), generator=generator) < config.ct_texture_share:
         noise = ct_texture(noise[0], generator)[None]
     return sigma.clamp(0.002, 80.0), noise
+
+
+@functools.cache
+def cosine_chain() -> torch.Tensor:
+    """Noise levels (1000,) of the paper's chain, rising."""
+    return CosineEpsilonDenoiser(torch.nn.Identity()).log_sigma.exp()
 
 
 def balance(sigma: torch.Tensor, holed: torch.Tensor) -> torch.Tensor:

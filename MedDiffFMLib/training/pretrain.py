@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,12 @@ from ..conditioning.condition import EncodedCondition
 from ..errors import DeviceError, InputError
 from ..models.checkpoint import build_denoiser, load_denoiser, read_header, save_model
 from ..networks.unet import NetworkConfig
-from .batches import Batch, TrainingWindows, collate
+from .batches import Batch, ProcessShare, TrainingWindows, collate, leave_signals_to_the_loop
 from .cache import Case, open_cases
+from .curves import draw_curves, read_table
 from .loop import LoopConfig, TrainingLoop
 from .noise import NoiseConfig, balance, draw_noise
+from .throughput import Pace, Throughput, matrix_rate, step_flops
 from .windows import WindowConfig
 
 VALIDATION_SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
@@ -60,6 +63,8 @@ def pretrain(
     bfloat16: bool = True,
     workers: int = 0,
     compile_network: bool = False,
+    report: Callable[[Pace], None] = lambda pace: None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Train, or continue what ``folder`` holds, and write ``folder/model.safetensors``.
 
@@ -69,6 +74,7 @@ def pretrain(
         bfloat16: compute the network in bfloat16, weights and loss in float32.
         workers: processes that draw windows; 0 draws them in the training process.
         compile_network: torch.compile; pays from some thousand steps on.
+        report, warn: called by the first process, see :class:`.throughput.Throughput`.
 
     Returns:
         Path of the EMA weights in half precision; they say after how many steps they were taken, fewer than asked
@@ -94,18 +100,23 @@ def pretrain(
         module.network = cast(nn.Module, torch.compile(cast(nn.Module, module.network)))
     validation = open_cases(cache, "validation")
     loop = TrainingLoop(
-        step_module, batches.loss, Validation(validation, config) if validation else None, config.loop, folder, fabric
-    )
+        step_module, batches.loss, Validation(validation, config) if validation else None, config.loop, folder, fabric,
+        _observer(config, folder, fabric, bfloat16, report, warn),
+    )  # fmt: skip
     loop.resume()
-    batches.start(loop.step, loop)
     if fabric.global_rank == 0:
         (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
-    started = time.time()
-    averaged = loop.run()
+    try:
+        batches.start(loop.step, loop)
+        averaged = loop.run()
+    finally:
+        batches.close()
     path = folder / "model.safetensors"
     if fabric.global_rank == 0:
-        trained = {"steps": loop.step, "samples": loop.step * config.batch, "seconds": round(time.time() - started)}
+        seconds = read_table(folder / "losses.csv")["seconds"].sum()  # of all starts of the run
+        trained = {"steps": loop.step, "samples": loop.step * config.batch, "seconds": round(float(seconds))}
         save_model(path, denoiser_state(averaged), {**config.model_config(), "training": trained})
+        draw_curves(folder)
     fabric.barrier()
     return path
 
@@ -146,9 +157,12 @@ def _agree(before: Any, now: Any) -> bool:
 
 
 def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
-    """Fabric with its processes started."""
+    """Fabric with its processes started; under torchrun those that it started, whatever ``devices`` and ``nodes``."""
     from lightning.fabric import Fabric
 
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
     try:
         # Fabric's own bf16-mixed rounds the inputs to bfloat16, several HU in bone and air; the loss module casts.
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision="32-true")
@@ -159,6 +173,20 @@ def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
         ) from error
     fabric.launch()
     return fabric
+
+
+def _observer(
+    config: PretrainConfig, folder: Path, fabric: Any, bfloat16: bool, report: Callable[[Pace], None],
+    warn: Callable[[str], None],
+) -> Throughput:  # fmt: skip
+    """Measures the run."""
+
+    def measure() -> tuple[int, float]:
+        share, size = config.batch // fabric.world_size, config.windows.size
+        flops = step_flops(lambda: _LossModule(build_denoiser(config.model_config()), False), share, size)
+        return flops, matrix_rate(fabric.device, torch.bfloat16 if bfloat16 else torch.float32)
+
+    return Throughput(config.loop, folder, fabric, config.batch, measure, report, warn)
 
 
 def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
@@ -215,32 +243,23 @@ class Batches:
         self._iterator: Iterator[Batch] = iter(())
         self._loop: TrainingLoop | None = None
 
-    def start(self, step: int, loop: TrainingLoop) -> None:
-        """Begin at an optimiser step."""
-        share = self.config.batch // self.fabric.world_size
-        first = step * self.config.batch
+    def start(self, step: int, loop: TrainingLoop | None) -> None:
+        """Begin at an optimiser step of a loop, which is told how long it waits for data."""
+        left = self.config.loop.steps - step
         windows = TrainingWindows(
-            self.cases,
-            self.config.windows,
-            self.config.seed,
-            first,
-            (self.config.loop.steps - step) * self.config.batch,
+            self.cases, self.config.windows, self.config.seed, step * self.config.batch, left * self.config.batch
         )
-        mine = [
-            list(
-                range(
-                    s * self.config.batch + self.fabric.global_rank * share,
-                    s * self.config.batch + (self.fabric.global_rank + 1) * share,
-                )
-            )
-            for s in range(self.config.loop.steps - step)
-        ]
+        mine = ProcessShare(self.config.batch, self.fabric.world_size, self.fabric.global_rank, left)
         loader = torch.utils.data.DataLoader(
             windows, batch_sampler=mine, collate_fn=collate, num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None,
+            prefetch_factor=4 if self.workers else None, worker_init_fn=leave_signals_to_the_loop,
         )  # fmt: skip
         self._iterator = iter(loader)
         self._loop = loop
+
+    def close(self) -> None:
+        """End the worker processes, which do not listen to signals."""
+        self._iterator = iter(())
 
     def loss(self, module: nn.Module, step: int) -> torch.Tensor:
         """Mean loss of this process' share of global step ``step``."""
@@ -257,7 +276,8 @@ class Batches:
             levels.append(level)
             noises.append(noise)
         sigma = torch.stack(levels)
-        weights = balance(sigma, condition.has_hole())
+        edm = self.config.denoiser == "edm"  # the other loss is not weighted in the paper
+        weights = balance(sigma, condition.has_hole()) if edm else torch.ones_like(sigma)
         parts = (condition.region, condition.channels, condition.expected, condition.hole)
         inputs = (x0, sigma, torch.stack(noises), *parts, weights)
         return module(*(cast(torch.Tensor, part).to(self.fabric.device) for part in inputs))

@@ -16,19 +16,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from monai.networks.blocks.spatialattention import SpatialAttentionBlock
 from safetensors.torch import load_file
 
 from MedDiffFMLib.cli import main
+from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS, EncodedCondition
 from MedDiffFMLib.conditioning.region import body_mask
 from MedDiffFMLib.errors import InputError, ModelError
 from MedDiffFMLib.io import write_volume
-from MedDiffFMLib.models.checkpoint import load_model, read_header
+from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, read_header
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.tasks.anomaly import AnomalyParameters, anomaly
 from MedDiffFMLib.training.cache import open_cases
-from MedDiffFMLib.training.loop import LoopConfig
+from MedDiffFMLib.training.loop import LoopConfig, rate_at
 from MedDiffFMLib.training.noise import NoiseConfig
 from MedDiffFMLib.training.prepare import prepare
+from MedDiffFMLib.training.presets import preset
 from MedDiffFMLib.training.pretrain import Batches, PretrainConfig, pretrain
 from MedDiffFMLib.training.windows import WindowConfig
 from MedDiffFMLib.volume import Volume
@@ -121,6 +124,43 @@ def test_a_sample_does_not_depend_on_how_the_batch_is_divided(cache: Path) -> No
     noises = [step[2] for step in whole]
     assert all(not torch.equal(a, b) for n, a in enumerate(noises) for b in noises[:n]), "new noise in every step"
     assert all(not torch.equal(a, b) for noise in noises for a, b in combinations(noise, 2)), "and in every sample"
+
+
+def test_the_paper_recipe_has_attention_at_16_only() -> None:
+    """128^3 windows, noise prediction, whole images; seen on the network that is built, without computing it."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    config = preset("paper-ct")
+    assert (config.windows.size, config.denoiser, config.batch) == (128, "cosine-epsilon", 4)
+    assert config.network.channels[0] == 32 and config.network.blocks == 1
+    assert (config.windows.fill_share, config.windows.denoise_share) == (0, 0)
+    assert (config.loop.learning_rate, config.loop.weight_decay, config.loop.steps) == (1e-4, 0, 181_000)
+    assert rate_at(150_000, config.loop) == 1e-4, "no decay"
+    edges: list[tuple[int, ...]] = []
+    with FakeTensorMode():
+        denoiser = build_denoiser(config.model_config())
+        blocks = [m for m in denoiser.modules() if isinstance(m, SpatialAttentionBlock)]
+        for block in blocks:
+            block.register_forward_hook(lambda module, inputs, output: edges.append(tuple(output.shape[2:])))
+        x, one = torch.empty(1, 1, 128, 128, 128), torch.ones(1)
+        condition = EncodedCondition(one.long(), torch.empty(1, CONDITION_CHANNELS, 64, 64, 64))
+        assert denoiser(x, one, condition).shape == x.shape
+    assert len(blocks) >= 3 and edges == [(16, 16, 16)] * len(blocks)
+    assert preset("starter-ct") == PretrainConfig()
+
+
+def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp_path: Path) -> None:
+    """Scaled down: a quarter of the window's edge and of the channels, everything else as it is."""
+    command = ["pretrain", str(cache), "-o", str(tmp_path), "--config", "paper-ct", "--window", "32", "--channels",
+               "8", "16", "32", "--batch", "1", "--steps", "2", "--accelerator", "cpu", "--quiet"]  # fmt: skip
+    assert main(command) == 0
+    losses = [row["loss"] for row in rows(tmp_path / "losses.csv")]
+    assert len(losses) == 2 and all(0.3 < loss < 2 for loss in losses), "L1 of unit noise is 0.8 untrained"
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["network"] == {"channels": [8, 16, 32], "blocks": 1, "attention": [False, False, True], "groups": 8}
+    assert (config["batch"], config["windows"]["size"], config["loop"]["steps"]) == (1, 32, 2)
+    assert config["loop"]["learning_rate"] == 1e-4 and config["noise"]["levels"] == "cosine-steps"
+    assert load_model(str(tmp_path / "model.safetensors"), device="cpu").config["denoiser"] == "cosine-epsilon"
 
 
 def test_validation_is_logged_by_noise_level(whole_run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 
 import numpy as np
@@ -17,7 +18,7 @@ from MedDiffFMLib.training.batches import TrainingWindows, collate
 from MedDiffFMLib.training.cache import Case, Level
 from MedDiffFMLib.training.holes import random_blobs, random_lattice
 from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
-from MedDiffFMLib.training.noise import NoiseConfig, balance, ct_texture, draw_noise
+from MedDiffFMLib.training.noise import NoiseConfig, balance, cosine_chain, ct_texture, draw_noise
 from MedDiffFMLib.training.windows import (
     LEVELS,
     PURPOSES,
@@ -263,6 +264,15 @@ def test_noise_follows_the_purpose() -> None:
     assert torch.equal(again[0], same[0]) and torch.equal(again[1], same[1])
 
 
+def test_the_paper_draws_each_step_of_its_chain_equally_often() -> None:
+    config, chain = NoiseConfig(levels="cosine-steps"), cosine_chain()
+    assert len(chain) == 1000 and (chain.diff() > 0).all()
+    generator = torch.Generator().manual_seed(2)
+    levels = [draw_noise((1, 2, 2, 2), "generate", config, generator)[0].item() for _ in range(600)]
+    steps = np.searchsorted(chain.clamp(0.002, 80.0).numpy(), levels) / 1000
+    assert np.abs(np.quantile(steps, [0.1, 0.25, 0.5, 0.75, 0.9]) - [0.1, 0.25, 0.5, 0.75, 0.9]).max() < 0.08
+
+
 def test_balance_lets_no_noise_level_dominate() -> None:
     """High noise, where a trained network errs little, counts more; the guess's error in holes knows no noise."""
     sigma = torch.tensor([0.01, 0.1, 1.0, 10.0])
@@ -305,6 +315,25 @@ def make_loop(folder, loss_of, **config) -> TrainingLoop:
 
 def square(module: torch.nn.Module, step: int) -> torch.Tensor:
     return module(torch.ones(1, 1)).square().mean()
+
+
+@pytest.mark.parametrize(("scale", "applied"), [(1000.0, 0.5), (1e-4, None)])
+def test_large_gradients_are_clipped_and_small_ones_left(tmp_path, scale: float, applied: float | None) -> None:
+    """The optimizer sees at most the norm that is asked for; the log keeps what it was before."""
+    seen = []
+    loop = make_loop(tmp_path, lambda module, step: scale * square(module, step), steps=1, clip=0.5)
+    step = loop.optimizer.step
+
+    def recorded(*args, **kwargs):
+        seen.append(torch.stack([p.grad.norm() for p in loop.plain.parameters()]).norm().item())
+        return step(*args, **kwargs)
+
+    loop.optimizer.step = recorded
+    loop.run()
+    with open(tmp_path / "losses.csv", newline="") as stream:
+        logged = float(next(csv.DictReader(stream))["gradient_norm"])
+    assert seen == pytest.approx([applied or logged], rel=1e-4)
+    assert (logged > 100) == bool(applied)
 
 
 def test_a_checkpoint_is_complete_or_the_older_one(tmp_path, monkeypatch) -> None:
