@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 Borders = tuple[Sequence[int], Sequence[int], Sequence[int]]
-REACH = 8
+REACH = 3
+"""Voxels on both sides of a border with which it is compared: anatomy hardly changes over so few."""
+FARTHEST_SHIFT = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def seam_ratio(volume: np.ndarray, borders: Borders, reach: int | None = REACH) 
         raise ValueError("one window spans the whole volume, so there is no border")
     by_axis = [_means(line, places, reach) for line, places in zip(steps, borders, strict=True)]
     shifted = []
-    for shift in [*range(-REACH, -1), *range(2, REACH + 1)]:
+    for shift in [*range(-FARTHEST_SHIFT, -1), *range(2, FARTHEST_SHIFT + 1)]:
         moved = [
             [p + shift for p in places if 0 < p + shift < n]
             for places, n in zip(borders, volume.shape, strict=True)

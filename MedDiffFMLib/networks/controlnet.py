@@ -17,11 +17,13 @@ from torch import nn
 
 from ..conditioning.condition import REGIONS, EncodedCondition
 from ..diffusion.denoiser import CosineEpsilonDenoiser, EDMDenoiser
-from .haar import haar_forward
-from .unet import STEM_CHANNELS, NetworkConfig, PriorUNet
+from .haar import haar_forward, haar_inverse
+from .unet import STEM_CHANNELS, NetworkConfig, PriorUNet, box_mean
 
-HEADS = 16
-"""Output channels of the prior: two heads of eight Haar bands."""
+BANDS = 8
+"""Haar bands of an image; the prior has an output of so many channels for whole images and one for holes."""
+QUIET = 0.004
+"""Least error that a guess is taken to have anywhere, network range: the noise of a thick slice."""
 NEGLIGIBLE = 0.01
 """Error of a guess, network range, below which it need not be improved."""
 
@@ -35,7 +37,8 @@ class ControlConfig:
         masks: channels after those that are masks or smooth maps.
         embedding: width of the layer that takes them in.
         head: width of the output head.
-        squash: detail bands of images enter a second time divided by twice this and squashed, network range.
+        squash: detail bands of images enter a second time divided by twice this and squashed, network range; those of
+            a guess divided by twice its detail in the surroundings.
         guess: where the first image is an estimate of the result, its typical error in the network's range;
             see :class:`ControlledDenoiser`. None where it is not.
     """
@@ -90,7 +93,7 @@ class ControlBranch(nn.Module):
             conditioning_embedding_in_channels=config.embedded,
             conditioning_embedding_num_channels=(config.embedding,),
         )
-        last = nn.Conv3d(config.head, HEADS, 3, padding=1)
+        last = nn.Conv3d(config.head, 2 * BANDS if config.guess is None else BANDS, 3, padding=1)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         first = nn.Conv3d(network.channels[0] + config.embedded, config.head, 3, padding=1)
@@ -109,9 +112,12 @@ class ControlBranch(nn.Module):
         batch, count, *shape = images.shape
         parts = []
         if count:
-            bands = haar_forward(images.reshape(batch * count, 1, *shape))
-            both = torch.cat([bands, torch.tanh(bands[:, 1:] / (2 * self.config.squash))], dim=1)
-            parts.append(both.reshape(batch, count * 15, *both.shape[2:]))
+            bands = haar_forward(images.reshape(batch * count, 1, *shape)).unflatten(0, (batch, count))
+            divisor = torch.full_like(bands[:, :, :1], self.config.squash)
+            if self.config.guess is not None:
+                divisor[:, 0] = local_detail(bands[:, 0])
+            both = torch.cat([bands, torch.tanh(bands[:, :, 1:] / (2 * divisor))], dim=2)
+            parts.append(both.flatten(1, 2))
         if masks.shape[1]:
             parts.append(functional.avg_pool3d(masks, 2))
         return torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last_3d)
@@ -122,7 +128,7 @@ class ControlledUNet(nn.Module):
 
     Attributes:
         weight: factor on all that the ControlNet adds; 0 is the prior alone, bit for bit.
-        added: with a guess the head's output is not returned as part of the network's, but left here.
+        added: with a guess the head's bands are not added to the network's, but left here.
     """
 
     def __init__(self, prior: PriorUNet, control: ControlBranch, weight: float = 1.0) -> None:
@@ -155,7 +161,7 @@ class ControlledUNet(nn.Module):
         added = self.weight * self.control.head(torch.cat([features, control.to(features.dtype)], dim=1))
         if self.control.config.guess is None:
             return self.prior.image((heads + added).to(x.dtype), condition)
-        self.added = self.prior.image(added.to(x.dtype), condition)
+        self.added = added.to(x.dtype)
         return self.prior.image(heads.to(x.dtype), condition)
 
 
@@ -164,6 +170,24 @@ def _without_last_convolution(unet: Any) -> nn.Module:
     body = copy.copy(unet)
     body._modules = {**unet._modules, "out": unet.out[:2]}
     return body
+
+
+def local_detail(bands: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of an image's details in the surroundings of each voxel, from its Haar bands.
+
+    A guess errs about as much as it has detail: hardly at all in quiet tissue, much in lung and at bone. Measured in
+    this unit both are one problem.
+
+    Args:
+        bands: (B, 8, d, h, w).
+
+    Returns:
+        (B, 1, d, h, w).
+    """
+    mean = bands[:, :1]
+    details = torch.cat([bands[:, 1:], mean - box_mean(mean, (3, 3, 3))], dim=1)
+    energy = details.square().sum(dim=1, keepdim=True) / BANDS
+    return (box_mean(energy, (5, 5, 5)) + QUIET**2).sqrt()
 
 
 class ControlledDenoiser(nn.Module):
@@ -177,9 +201,10 @@ class ControlledDenoiser(nn.Module):
 
         q = w sigma^2 / (g^2 + w sigma^2),    x' = x + q (m - x),    sigma' = sigma sqrt(1 - q)
 
-    1 - q of its variance is noise, which the steered prior P removes; the head H adds what the guess lacks::
+    1 - q of its variance is noise, which the steered prior P removes; the head H adds what the guess lacks, in units of
+    the guess's detail s in the surroundings, or of x's noise where that is less::
 
-        D = x' + (1 - q) (P(x', sigma') - x') + sigma' H
+        D = x' + (1 - q) (P(x', sigma') - x') + H / sqrt(1 / s^2 + 1 / sigma^2)
 
     So the first step of a sampler, where q is 1, is a plain regression from m: before any training m itself, and little
     training suffices for more. At low noise it is the prior, which works at noise levels where it is strong.
@@ -214,8 +239,7 @@ class ControlledDenoiser(nn.Module):
         """x (B, 1, D, H, W); sigma (B,); returns x0 in x's shape and type."""
         if self._guess(condition) is None:
             return self.steered(x, sigma, condition)
-        mixed, left, share = self._with_guess(x, sigma, condition)
-        return self._corrected(mixed, left, share, condition)
+        return self._corrected(*self._with_guess(x, sigma, condition), sigma, condition)
 
     def loss(
         self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
@@ -228,7 +252,7 @@ class ControlledDenoiser(nn.Module):
             return self.steered.loss(x0, sigma, noise, condition)
         x = x0 + sigma.reshape(-1, 1, 1, 1, 1) * noise
         mixed, left, share = self._with_guess(x, sigma, condition)
-        found = self._corrected(mixed, left, share, condition)
+        found = self._corrected(mixed, left, share, sigma, condition)
         given, remains = ((image - x0).square().mean(dim=(1, 2, 3, 4)) for image in (mixed, found))
         return remains / (given + NEGLIGIBLE**2)
 
@@ -248,13 +272,21 @@ class ControlledDenoiser(nn.Module):
         return x + share * (guess - x), sigma / (1 + precision).sqrt(), share
 
     def _corrected(
-        self, mixed: torch.Tensor, left: torch.Tensor, share: torch.Tensor, condition: EncodedCondition
+        self,
+        mixed: torch.Tensor,
+        left: torch.Tensor,
+        share: torch.Tensor,
+        sigma: torch.Tensor,
+        condition: EncodedCondition,
     ) -> torch.Tensor:
         """x' (noise and error sigma') with its noise removed by the prior and with what the head adds."""
         cleaned = self.steered(mixed, left, condition)
         added, self.network.added = self.network.added, None
-        assert added is not None
-        return mixed + (1 - share) * (cleaned - mixed) + left.reshape(-1, 1, 1, 1, 1) * added
+        guess = self._guess(condition)
+        assert added is not None and guess is not None
+        detail = local_detail(haar_forward(guess))
+        unit = (detail**-2 + sigma.reshape(-1, 1, 1, 1, 1) ** -2) ** -0.5
+        return mixed + (1 - share) * (cleaned - mixed) + haar_inverse(unit * added)
 
 
 def with_control(

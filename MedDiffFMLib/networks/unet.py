@@ -88,7 +88,7 @@ class PriorUNet(nn.Module):
         """The U-Net's input channels at half resolution."""
         bands = haar_forward(x)
         mean = bands[:, :1]
-        blotches = [mean - _box_mean(mean, width) for width in BLUR_WIDTHS]
+        blotches = [mean - box_mean(mean, width) for width in BLUR_WIDTHS]
         details = torch.cat([bands[:, 1:], *blotches], dim=1)
         squashed = torch.tanh(details / (2 * noise.reshape(-1, 1, 1, 1, 1)))
         channels = torch.cat([bands, squashed, condition.channels.to(x.dtype)], dim=1)
@@ -102,7 +102,7 @@ class PriorUNet(nn.Module):
         return haar_inverse(torch.where(condition.has_hole()[:, None, None, None, None], heads[:, 8:], heads[:, :8]))
 
 
-def _box_mean(image: torch.Tensor, width: tuple[int, int, int]) -> torch.Tensor:
+def box_mean(image: torch.Tensor, width: tuple[int, int, int]) -> torch.Tensor:
     """Mean over a box around each voxel, as much of it as lies in the image; thin images get thinner boxes."""
     box = [min(w, n - 1 + n % 2) for w, n in zip(width, image.shape[2:], strict=True)]
     return functional.avg_pool3d(image, box, stride=1, padding=[w // 2 for w in box], count_include_pad=False)

@@ -23,7 +23,8 @@ LEAST_RATIO = 1.4
 DETAIL = 0.04
 """Noise that hides what a coarse image lacks, see :func:`handover_sigma`. The amplitude spectrum of CT falls with the
 square of the frequency, sqrt(S(f)) = 0.010 / f^2 mm^1.5 / mm^2 in units of 1000 HU, as sharp edges in three dimensions
-do: measured on 24 training CTs, chest, 0.04 to 0.2 per mm."""
+do: measured on 24 training CTs, chest, 0.04 to 0.2 per mm. How much of it a prior uses well depends on its strength,
+hence the factor ``detail``."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,19 @@ class Stage:
     Attributes:
         grid: where its voxels lie.
         sigma: noise level at which it starts.
-        steps: network evaluations of each voxel.
+        steps: steps of the sampler.
+        last: whether its image is the result.
     """
 
     grid: Grid
     sigma: float
     steps: int
+    last: bool = False
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of each voxel; what is shown in the end is evaluated twice, see ``run_stage``."""
+        return self.steps + int(self.last)
 
     @property
     def voxel(self) -> str:
@@ -52,7 +60,7 @@ class Stage:
             "shape_ijk": list(self.grid.shape[::-1]),
             "spacing_mm": [round(edge, 4) for edge in self.grid.spacing],
             "sigma": round(self.sigma, 4),
-            "steps": self.steps,
+            "evaluations": self.evaluations,
         }
 
 
@@ -63,11 +71,12 @@ def plan_stages(finest: Grid, whole: int, parameters: SynthesizeParameters) -> l
         whole: voxels along an edge of a training window, in which the network saw whole bodies.
     """
     grids = plan_grids(finest, whole)
-    stages = [Stage(grids[0], parameters.sigma_max, parameters.whole_steps)]
+    stages = [Stage(grids[0], parameters.sigma_max, parameters.whole_steps, last=len(grids) == 1)]
     for coarse, fine in zip(grids[:-1], grids[1:], strict=True):
-        steps = parameters.native_steps if fine is finest else parameters.middle_steps
+        last = fine is finest
+        steps = parameters.native_steps if last else parameters.middle_steps
         sigma = min(parameters.detail * handover_sigma(coarse, fine), parameters.sigma_max)
-        stages.append(Stage(fine, sigma, steps))
+        stages.append(Stage(fine, sigma, steps, last))
     return stages
 
 

@@ -115,7 +115,7 @@ def test_first_steps_lower_the_loss():
     controlled = with_control(prior(), ControlConfig(images=1, guess=0.05))
     condition, noise = encoded(1), torch.randn(2, 1, *SIZE)
     x0 = condition.control + 0.03
-    optimizer = torch.optim.Adam(controlled.control.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(controlled.control.parameters(), 2e-3)
     losses = []
     for _ in range(12):
         loss = controlled.loss(x0, torch.tensor([1.0, 80.0]), noise, condition).mean()
