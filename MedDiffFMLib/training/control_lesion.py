@@ -51,6 +51,13 @@ class Lesion(NamedTuple):
         """bool (k, j, i)."""
         return np.asarray(self.mask) == self.label
 
+    def share(self, start: np.ndarray, step: np.ndarray, count: tuple[int, int, int]) -> np.ndarray:
+        """Share of lesion in each voxel of a grid, as :func:`.windows.resample_box`; reads no more than the lesion."""
+        box = tuple(slice(low, high + 1) for low, high in zip(self.low, self.high, strict=True))
+        border = int(np.ceil(step.max())) + 1  # as far as a voxel of the grid reaches
+        inside = np.pad(np.asarray(self.mask[box]) == self.label, border)
+        return resample_box(inside, start - (self.low - border), step, count)
+
 
 @dataclass(frozen=True)
 class LesionTask:
@@ -228,7 +235,7 @@ def draw_lesion(lesion: Lesion, size: int, own_share: float, rng: np.random.Gene
     begin, step = start / source.spacing + (spacing / source.spacing - 1) / 2, spacing / source.spacing
     count = (size, size, size)
     voxels = resample_box(source.voxels, begin, step, count)
-    share = resample_box(lesion.inside(), begin, step, count)
+    share = lesion.share(begin, step, count)
     hole = _hidden(share, spacing, float(rng.uniform(*RIM_MM)))
     share = np.where(hole, share, 0).astype(np.float32)
     mean = float((share * to_network(voxels)).sum() / max(share.sum(), 1e-6))

@@ -37,6 +37,10 @@ class StoredMask:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(np.load(self.path, mmap_mode="r"), dtype=dtype)
 
+    def __getitem__(self, part: Any) -> np.ndarray:
+        """A part of the mask; no more of the file is read."""
+        return np.array(np.load(self.path, mmap_mode="r")[part])
+
 
 def prepare_cases(
     entries: list[Entry],

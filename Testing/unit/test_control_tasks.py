@@ -12,6 +12,7 @@ from MedDiffFMLib.training.cache import Case, Level
 from MedDiffFMLib.training.control_lesion import density, draw_lesion, lesions_of
 from MedDiffFMLib.training.control_super_resolution import draw_pair
 from MedDiffFMLib.training.control_task import ControlCase, control_task
+from MedDiffFMLib.training.windows import resample_box
 
 SIZE = 16
 
@@ -124,6 +125,15 @@ def test_lesions_are_told_apart_and_lie_whole_in_their_windows(cases):
         assert drawn.hole[drawn.share > 0].all() and not drawn.hole.all()
         assert drawn.mean == pytest.approx(0.25, abs=0.01)
         assert drawn.voxels[drawn.share > 0.99].mean() == pytest.approx(250, abs=1)
+
+
+@pytest.mark.parametrize("step", [0.7, 1.0, 2.3])
+def test_reading_the_lesion_alone_gives_what_the_whole_mask_gives(cases, step):
+    lesion, count = lesions_of(cases[1])[1], (20, 18, 16)
+    start, steps = lesion.low - 6.3, np.full(3, step)
+    whole = resample_box(lesion.inside(), start, steps, count)
+    assert whole.max() > 0.9
+    assert np.allclose(lesion.share(start, steps, count), whole, atol=1e-6)
 
 
 def test_a_large_lesion_is_seen_whole_on_larger_voxels(cases):
