@@ -1,0 +1,149 @@
+"""Trained segmentation heads on disk.
+
+A file is safetensors in half precision with the metadata ``format`` ("meddifffm-segmentation-1") and ``description``
+(JSON): ``task`` "segmentation", ``method`` and its ``options``, ``labels`` (value, name, color, terminology of each
+class in the order of the network's outputs), ``spacing`` (mm, of the isotropic working grid), ``prior`` (name and
+SHA-256 of the prior it was trained with), ``settings`` and ``training`` (facts for the card).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from ..models.catalogue import list_models, resolve
+from ..models.checkpoint import FoundationModel, check_sha256, read_metadata, read_weights, write_weights
+from .labels import SegmentLabel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .method import Segmenter
+
+FORMAT = "meddifffm-segmentation-1"
+
+
+@dataclass
+class Head:
+    """A trained head joined to its prior.
+
+    Attributes:
+        name: catalogue name or file stem.
+        sha256: of the file.
+        description: what the file says of itself.
+        labels: one for each class.
+        spacing: of the working grid, mm.
+        segmenter: ready to predict, on the CPU.
+    """
+
+    name: str
+    sha256: str
+    description: dict[str, Any]
+    labels: tuple[SegmentLabel, ...]
+    spacing: float
+    segmenter: Segmenter
+
+    def facts(self) -> dict[str, Any]:
+        """For a report."""
+        return {"name": self.name, "sha256": self.sha256, "method": self.description["method"],
+                "spacing_mm": self.spacing}  # fmt: skip
+
+
+def save_head(
+    path: Path,
+    part: nn.Module,
+    *,
+    method: str,
+    options: dict[str, Any],
+    labels: Sequence[SegmentLabel],
+    spacing: float,
+    prior: dict[str, str],
+    settings: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+) -> str:
+    """Write a head atomically; returns the file's SHA-256.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    description = {
+        "task": "segmentation", "method": method, "options": options, "labels": [label.as_dict() for label in labels],
+        "spacing": spacing, "prior": prior, "settings": settings or {}, "training": training or {},
+    }  # fmt: skip
+    return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """What a head's file says of itself, without loading weights.
+
+    Raises:
+        ModelError: missing, damaged, a pickle, or no head of this format.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise ModelError(
+            f"{path.name} holds no segmentation head ({metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
+            "Use a file made by `meddifffm finetune --task segmentation`.",
+        )
+    try:
+        description = json.loads(metadata["description"])
+        _labels(description)
+        description["prior"]["sha256"], description["method"], description["options"], float(description["spacing"])
+        return description
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path.name} has a damaged description.", "Fetch it again, or train it again.") from error
+
+
+def load_head(spec: str | Path, model: FoundationModel) -> Head:
+    """Load a head and join it to its prior.
+
+    Args:
+        spec: name from the catalogue, or path of a .safetensors file.
+
+    Raises:
+        ModelError: unknown, damaged, or made for another prior.
+    """
+    from ..errors import InputError
+    from .method import make_method
+
+    name, path, expected = resolve(str(spec))
+    description = read_head(path)
+    prior = description["prior"]
+    if prior["sha256"] != model.sha256:
+        raise ModelError(
+            f"{path.name} was trained with the prior {prior.get('name', '')!r} ({prior['sha256'][:12]}...), "
+            f"not with {model.name!r} ({model.sha256[:12]}...).",
+            "Use it with its own prior (--model), or train it again on this one.",
+        )
+    digest = check_sha256(path, expected)
+    labels = _labels(description)
+    try:
+        method = make_method(description["method"], description["options"])
+        segmenter = method.build(len(labels), model.engine.denoiser)
+        segmenter.part.load_state_dict(read_weights(path))
+    except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(
+            f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again, or update."
+        ) from error
+    segmenter.eval().requires_grad_(False)
+    return Head(name, digest, description, labels, float(description["spacing"]), segmenter)
+
+
+def find_head(model: FoundationModel) -> str | None:
+    """Name of the user's latest head for a prior in the catalogue; None where there is none."""
+    fitting = [entry for entry in list_models("segmentation") if entry.prior == model.sha256]
+    if not fitting:
+        return None
+    return max(fitting, key=lambda entry: entry.path.stat().st_mtime if entry.path.exists() else 0.0).name
+
+
+def _labels(description: dict[str, Any]) -> tuple[SegmentLabel, ...]:
+    found = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
+    if not found:
+        raise ValueError("no labels")
+    return found
