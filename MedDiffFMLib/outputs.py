@@ -164,13 +164,16 @@ def _located(voxels: np.ndarray, volume: Volume | None, result: TaskResult) -> V
     return volume.with_voxels(voxels)
 
 
-def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+def write_table(rows: list[dict[str, Any]], path: Path, *, overwrite: bool = False) -> None:
     """Findings as CSV, one line a finding; without findings the heading alone.
 
     Raises:
         OutputError: no space.
     """
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic_path(path, overwrite=overwrite) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

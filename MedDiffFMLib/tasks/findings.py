@@ -13,6 +13,13 @@ COLUMNS = ("number", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "
 
 
 def list_findings(score: np.ndarray, volume: Volume, threshold: float, minimum_volume: float) -> list[dict[str, Any]]:
+    """The table of :func:`find_regions` alone."""
+    return find_regions(score, volume, threshold, minimum_volume)[0]
+
+
+def find_regions(
+    score: np.ndarray, volume: Volume, threshold: float, minimum_volume: float
+) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Regions above ``threshold``, 26-connected, highest peak first.
 
     Args:
@@ -21,23 +28,32 @@ def list_findings(score: np.ndarray, volume: Volume, threshold: float, minimum_v
 
     Returns:
         One dict a region: ``number``, ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid
-        in RAS), ``mean_hu``; at most 100 rows.
+        in RAS), ``mean_hu``; at most 100 rows. And (k, j, i) uint8 with the number of the region in each voxel, 0 in
+        none.
     """
     from scipy import ndimage
 
-    labels, count = ndimage.label(score > threshold, structure=np.ones((3, 3, 3)))
-    if count == 0:
-        return []
+    above = score > threshold
+    numbered = np.zeros(score.shape, dtype=np.uint8)
+    if not above.any():
+        return [], numbered
+    # Only the part that holds regions is searched: a panel waits for this while a slider moves.
+    part = tuple(
+        slice(int(hits[0]), int(hits[-1]) + 1)
+        for hits in (np.flatnonzero(above.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    )
+    labels, count = ndimage.label(above[part], structure=np.ones((3, 3, 3)))
     numbers = np.arange(1, count + 1)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * volume.voxel_volume
-    peaks = ndimage.maximum(score, labels, numbers)
+    peaks = ndimage.maximum(score[part], labels, numbers)
     kept = [n for n in np.argsort(-peaks) if sizes[n] >= minimum_volume][:MAXIMUM_ROWS]
     boxes = ndimage.find_objects(labels)
     rows = []
     for row, n in enumerate(kept, start=1):
-        box = boxes[n]
-        inside = labels[box] == n + 1
-        k, j, i = (axis + part.start for axis, part in zip(np.nonzero(inside), box, strict=True))
+        inside = labels[boxes[n]] == n + 1
+        box = tuple(slice(b.start + p.start, b.stop + p.start) for b, p in zip(boxes[n], part, strict=True))
+        numbered[box][inside] = row
+        k, j, i = (axis + edge.start for axis, edge in zip(np.nonzero(inside), box, strict=True))
         r, a, s = (volume.ijk_to_ras @ [i.mean(), j.mean(), k.mean(), 1.0])[:3]
         rows.append(
             {
@@ -51,4 +67,4 @@ def list_findings(score: np.ndarray, volume: Volume, threshold: float, minimum_v
                 "mean_hu": round(float(volume.voxels[box][inside].mean()), 1),
             }
         )
-    return rows
+    return rows, numbered

@@ -1,0 +1,127 @@
+"""How an anomaly map and what belongs to it look in the slice and 3D views."""
+
+from dataclasses import dataclass
+
+import slicer
+from slicer.i18n import tr as _
+
+from .viewState import compositeNodes
+
+INFERNO = "vtkMRMLColorTableNodeFileInferno.txt"
+HEAT_WINDOW = (0.0, 10.0)  # fixed, so that the same color means the same z-score in every patient
+UNCERTAINTY_WINDOW = (0.0, 200.0)
+DIFFERENCE_WINDOW = (-500.0, 500.0)
+DIFFERENCE_COLORS = "MedDiff-FM difference"
+LESS_COLOR, MORE_COLOR = (0.15, 0.55, 1.0), (1.0, 0.60, 0.10)  # blue and orange; never red against green
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One choice of the Show buttons.
+
+    :param role: of the volume among the nodes of the map.
+    :param legend: title of its color legend; empty for a CT.
+    :param opacity: at first.
+    """
+
+    role: str
+    legend: str
+    opacity: float
+
+
+def layers():
+    """The choices by name, in the panel's order."""
+    return {
+        "heat": Layer("anomaly", _("anomaly (z-score)"), 0.7),
+        "healthy": Layer("healthy", "", 1.0),
+        "difference": Layer("difference", _("CT - normal (HU)"), 0.8),
+        "uncertainty": Layer("uncertainty", _("usual error (HU)"), 0.6),
+    }
+
+
+def styleLayer(name, node, threshold):
+    """Colors, window and transparent values of a layer's volume."""
+    display = node.GetDisplayNode()
+    if name == "healthy":
+        return  # the input's own window
+    with slicer.util.NodeModify(display):
+        display.SetAutoWindowLevel(False)
+        display.SetAutoThreshold(False)
+        if name == "difference":
+            display.SetAndObserveColorNodeID(differenceColors().GetID())
+            display.SetWindowLevelMinMax(*DIFFERENCE_WINDOW)
+            return
+        display.SetAndObserveColorNodeID(INFERNO)
+        display.SetWindowLevelMinMax(*(HEAT_WINDOW if name == "heat" else UNCERTAINTY_WINDOW))
+        # Below the threshold transparent; the uncertainty is 0 where nothing was judged.
+        lower = threshold if name == "heat" else 1e-3
+        display.SetThreshold(lower, 1e6)
+        display.SetApplyThreshold(True)
+
+
+def setThreshold(node, threshold):
+    """Move the limit below which the heat map is transparent."""
+    node.GetDisplayNode().SetThreshold(threshold, 1e6)
+
+
+def differenceColors():
+    """Blue below zero, orange above, the more transparent the nearer to zero: the CT stays visible."""
+    found = slicer.mrmlScene.GetFirstNodeByName(DIFFERENCE_COLORS)
+    if found and found.IsA("vtkMRMLColorTableNode"):
+        return found
+    colors = slicer.vtkMRMLColorTableNode()
+    colors.SetName(DIFFERENCE_COLORS)
+    colors.SetTypeToUser()
+    colors.SetNumberOfColors(256)
+    colors.SetHideFromEditors(True)
+    for index in range(256):
+        position = 2 * index / 255 - 1
+        color = MORE_COLOR if position > 0 else LESS_COLOR
+        colors.SetColor(index, "", *color, min(1.0, 1.6 * abs(position)))
+    return slicer.mrmlScene.AddNode(colors)
+
+
+def showLayer(image, node, opacity):
+    """The layer over the CT in every slice view."""
+    with slicer.util.RenderBlocker():
+        for composite in compositeNodes():
+            with slicer.util.NodeModify(composite):
+                composite.SetBackgroundVolumeID(image.GetID())
+                composite.SetForegroundVolumeID(node.GetID() if node else None)
+                composite.SetForegroundOpacity(opacity)
+
+
+def showLegend(node, title, visible):
+    """The color legend of a layer; a legend that was never shown is not made."""
+    logic = slicer.modules.colors.logic()
+    legend = logic.GetColorLegendDisplayNode(node)
+    if legend is None:
+        if not visible:
+            return
+        legend = logic.AddDefaultColorLegendDisplayNode(node)
+        legend.SetTitleText(title)
+        legend.SetNumberOfLabels(6)
+        legend.SetLabelFormat("%.0f")
+    legend.SetVisibility(visible)
+
+
+def jump(location):
+    """All slice views go to a place; a view in whose picture it would not be is centred on it.
+
+    :param location: world (R, A, S), mm.
+    """
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        if _inPicture(node, location):
+            node.JumpSliceByOffsetting(*location)
+        else:
+            node.JumpSliceByCentering(*location)
+
+
+def _inPicture(sliceNode, location):
+    import vtk
+
+    toView = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(sliceNode.GetXYToRAS(), toView)
+    x, y = toView.MultiplyPoint((*location, 1.0))[:2]
+    width, height = sliceNode.GetDimensions()[:2]
+    return 0 <= x < width and 0 <= y < height
