@@ -5,11 +5,14 @@ from typing import Any
 
 import slicer
 import vtk
-from MedDiffFMGui.denoisePanel import DenoisePanel
+from MedDiffFMGui.compareView import CompareView
+from MedDiffFMGui.maskPanel import MaskPanel
+from MedDiffFMGui.resultPanel import ResultPanel
 from MedDiffFMGui.setupPanel import SetupPanel
+from MedDiffFMGui.taskPanel import TaskPanel
 from MedDiffFMGui.taskRun import TaskRun
 from MedDiffFMGui.workerPython import WorkerPython
-from slicer import vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -32,8 +35,9 @@ class MedDiffFM(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["MedDiff-FM Contributors (SlicerMedDiffFM)"]
         parent.helpText = _(
-            "One 3-D CT diffusion model behind many tools. Choose a CT volume and press Denoise; the result is a new "
-            "volume on the same grid. Research use only."
+            "One 3-D CT diffusion model behind many tools: anomaly maps, denoising, filling and inserting of lesions, "
+            "thin slices, synthetic CTs. Choose a CT volume and a task, and press the button; the result is a new "
+            "volume. Research use only."
         )
         parent.acknowledgementText = _("An independent open implementation of the ideas of the MedDiff-FM paper.")
 
@@ -50,12 +54,39 @@ class Device(Enum):
         return {"auto": _("automatic"), "cpu": _("processor (CPU)"), "cuda": _("NVIDIA GPU (CUDA)")}[self.value]
 
 
+class Region(Enum):
+    """Part of the body; the values are the library's names, empty for a guess from the image."""
+
+    AUTOMATIC = ""
+    HEAD_NECK = "head-neck"
+    CHEST = "chest"
+    ABDOMEN = "abdomen"
+    PELVIS = "pelvis"
+    WHOLE_BODY = "whole-body"
+    UNKNOWN = "none"
+
+    def label(self):
+        """Text in the panel."""
+        return {"": _("automatic"), "none": _("none of these")}.get(self.value, self.value.replace("-", " "))
+
+
 @parameterNodeWrapper
 class MedDiffFMParameterNode:
-    """What is saved with the scene."""
+    """What is saved with the scene.
+
+    The parameters of all tasks are one JSON text, task -> name -> value: the library defines them, not the module.
+    """
 
     inputVolume: vtkMRMLScalarVolumeNode
+    anatomy: vtkMRMLSegmentationNode
+    mask: vtkMRMLSegmentationNode
+    searchArea: vtkMRMLSegmentationNode
+    task: str = ""
+    parameters: str = ""
+    model: str = "starter-ct"
+    region: Region = Region.AUTOMATIC
     device: Device = Device.AUTOMATIC
+    seed: int = 0
 
 
 class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -77,34 +108,49 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
 
         self.logic = MedDiffFMLogic()
-        self.denoisePanel = DenoisePanel(self.ui, self.logic)
+        self.maskPanel = MaskPanel(self.ui, self.onMaskChanged)
+        self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
+        self.compareView = CompareView(self.ui, self.onResultClosed)
+        self.resultPanel = ResultPanel(self.ui, {"": (self.compareView, self.ui.compareResultWidget)})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
-        self.ui.modelLabel.text = self.logic.modelName
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
+        self.logic.addListener(self)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         slicer.app.connect("aboutToQuit()", self.logic.stop)
         self.initializeParameterNode()
 
+    def iconPath(self, name):
+        """Path of an icon of the module."""
+        return self.resourcePath(f"Icons/{name}")
+
     def cleanup(self):
         """The widget goes away: on reload and when Slicer quits."""
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
+        self.resultPanel.clear()
         self.setParameterNode(None)
+        self.maskPanel.cleanup()
         self.removeObservers()
         self.logic.stop()
 
     def enter(self):
         self.initializeParameterNode()
         self.setupPanel.update()
+        self.maskPanel.enter()
+        self.resultPanel.enter()
 
     def exit(self):
         """Another module is opened; a run goes on and is shown again by enter."""
+        self.maskPanel.leave()
+        self.resultPanel.exit()
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
+        self.resultPanel.clear()
         self.setParameterNode(None)
+        self.maskPanel.cleanup()
         self.logic.abandon()
 
     def onSceneEndClose(self, caller, event):
@@ -133,19 +179,35 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified
             )
         self._inputObserved = parameterNode.inputVolume if parameterNode else None
-        self.denoisePanel.setParameterNode(parameterNode)
+        self.maskPanel.setParameterNode(parameterNode)
+        self.taskPanel.setParameterNode(parameterNode)
+        self.resultPanel.setParameterNode(parameterNode)
 
     def onParameterNodeModified(self, caller=None, event=None):
         inputVolume = self._parameterNode.inputVolume
-        if inputVolume is not self._inputObserved:
-            self._inputObserved = inputVolume
-            self.denoisePanel.onInputChanged()
+        if inputVolume is self._inputObserved:
+            self.taskPanel.update()
+            return
+        self._inputObserved = inputVolume
+        self.maskPanel.update()
+        self.taskPanel.onInputChanged()
+
+    def onMaskChanged(self):
+        self.taskPanel.update()
+
+    def onResultClosed(self):
+        """The user accepted or discarded the result."""
+        self.resultPanel.clear()
+
+    def onFinished(self, run):
+        """From the logic: show what a run gave."""
+        self.resultPanel.show(run)
 
     def onWorkerPythonChanged(self):
         """The user chose another Python or installed packages: the next run starts a new process."""
         self.logic.restartWorker()
         self.setupPanel.update()
-        self.denoisePanel.update()
+        self.taskPanel.update()
 
 
 class MedDiffFMLogic(TaskRun, ScriptedLoadableModuleLogic):

@@ -2,29 +2,47 @@
 
 import logging
 import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import slicer
 
-from .volumeNodes import addResultNode, volumeFromNode
+from .resultNodes import addResult
+from .segmentationArrays import anatomyFromSegmentation, maskFromSegmentation
+from .volumeNodes import volumeFromNode
 from .workerProcess import WorkerProcess
+
+
+@dataclass
+class RunSettings:
+    """What besides the CT decides about a run.
+
+    :param parameters: values by name; what is left out has the task's default.
+    :param mask: vtkMRMLSegmentationNode whose segments together are the mask, or None.
+    :param anatomy: vtkMRMLSegmentationNode with TotalSegmentator's structures, or None.
+    :param region: body region of the library, "none", or None for a guess from the image.
+    :param model: name in the catalogue, or path of a weight file.
+    :param device: "auto", "cpu", "cuda" or "cuda:1".
+    """
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    mask: Any = None
+    anatomy: Any = None
+    region: str | None = None
+    seed: int = 0
+    model: str = "starter-ct"
+    device: str = "auto"
 
 
 class TaskRun:
     """Starts and cancels runs, and turns their results into nodes. Knows no widget.
 
     Listeners are objects with the methods ``onStateChanged()``, ``onReady(description)``,
-    ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(nodes, warnings)``, ``onFailed(error)``,
-    ``onCancelled()`` and ``onLog(text)``.
+    ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(run)`` with a FinishedRun, ``onFailed(error)``,
+    ``onCancelled()`` and ``onLog(text)``; what a listener does not have is not told.
 
     :param workerPython: which Python runs the model.
-
-    From the Python console::
-
-        logic = slicer.modules.meddifffm.widgetRepresentation().self().logic
-        logic.start("denoise", getNode("thorax"))
     """
-
-    modelName = "starter-ct"
 
     def __init__(self, workerPython):
         self.workerPython = workerPython
@@ -33,39 +51,37 @@ class TaskRun:
         self._listeners = []
         self._worker: WorkerProcess | None = None
         self._workerIsStale = False
-        self._task = None
+        self._task = ""
         self._inputNode = None
+        self._abandoned = False
+        self._model = ""
         self._startTime = 0.0
 
     def addListener(self, listener):
         """Tell ``listener`` what happens."""
         self._listeners.append(listener)
 
-    def start(self, task, inputNode, device="auto", parameters=None, seed=0):
+    def removeListener(self, listener):
+        """Tell it no more."""
+        self._listeners.remove(listener)
+
+    def start(self, task, inputNode=None, settings=None):
         """Begin a run and return at once.
 
         :param task: name of a task of the library.
-        :param inputNode: CT volume node; it is copied, not changed.
-        :param parameters: values by name; what is left out has the task's default.
-        :raises MedDiffFMError: a run is going on, or the worker's Python cannot be used.
+        :param inputNode: CT volume node; it is copied, not changed. None for a task that makes a CT.
+        :param settings: RunSettings.
+        :raises MedDiffFMError: a run is going on, the worker's Python cannot be used, or the input does not fit.
         """
         from MedDiffFMLib.errors import MedDiffFMError
-        from MedDiffFMLib.worker.client import RunRequest
 
         problem = self.workerPython.problem()
         if self.running or problem:
             raise MedDiffFMError(problem or "Another run is going on.", "" if problem else "Wait for it or cancel it.")
-        volume = volumeFromNode(inputNode)
-        request = RunRequest(
-            task=task,
-            voxels=volume.voxels.copy(),  # the user may edit the node before the worker is ready for it
-            ijk_to_ras=volume.ijk_to_ras.tolist(),
-            parameters=parameters or {},
-            seed=seed,
-            model=self.modelName,
-            device=device,
-        )
-        self._task, self._inputNode, self._startTime = task, inputNode, time.monotonic()
+        settings = settings or RunSettings()
+        request = _request(task, inputNode, settings)
+        self._task, self._inputNode, self._model = task, inputNode, settings.model
+        self._abandoned, self._startTime = False, time.monotonic()
         self._setState(running=True)
         try:
             self._warmWorker().session.run(request)
@@ -82,7 +98,7 @@ class TaskRun:
 
     def abandon(self):
         """The scene closes: the run is of no use any more, but a warm worker is."""
-        self._inputNode = None
+        self._inputNode, self._abandoned = None, True
         if not self.cancelling:
             self.cancel()
 
@@ -133,7 +149,9 @@ class TaskRun:
 
     def _tell(self, method, *arguments):
         for listener in list(self._listeners):
-            getattr(listener, method)(*arguments)
+            slot = getattr(listener, method, None)
+            if slot is not None:
+                slot(*arguments)
 
     # What the worker reports.
 
@@ -143,32 +161,30 @@ class TaskRun:
         if state is State.READY and self._worker:
             hello = self._worker.session.hello
             devices = ", ".join(device["title"] for device in hello["devices"])
-            self._tell("onReady", f"{self.modelName}, Python {hello['python']}, torch {hello['torch']}, {devices}")
+            self._tell("onReady", f"Python {hello['python']}, torch {hello['torch']}, {devices}")
         elif state in (State.FAILED, State.STOPPED):
             self._worker = None
 
     def _onResult(self, result):
         from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.tasks.registry import TASKS
 
         node, self._inputNode = self._inputNode, None
         self._setState(running=False)
-        if node is None or not slicer.mrmlScene.IsNodePresent(node):
+        isGone = node is None or not slicer.mrmlScene.IsNodePresent(node)
+        if self._abandoned or (isGone and TASKS[self._task].needs_volume):
             self._tell("onFailed", MedDiffFMError("The CT was removed during the run.", "Its result is dropped."))
             return
         try:
-            nodes = [
-                addResultNode(
-                    array, node, f"{node.GetName()} {name.replace('_', ' ')}", number == 0, ijkToRAS=result.ijk_to_ras
-                )
-                for number, (name, array) in enumerate(result.volumes.items())
-            ]
+            run = addResult(self._task, node, result)
         except Exception as error:  # a callback of Qt: nobody else would hear of it
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)
             return
-        logging.info("MedDiff-FM: %s of %s took %.1f s", self._task, node.GetName(), time.monotonic() - self._startTime)
-        self._tell("onReady", f"{self.modelName} on {result.report.get('device', 'unknown device')}")
-        self._tell("onFinished", nodes, list(result.warnings))
+        run.seconds = time.monotonic() - self._startTime
+        logging.info("MedDiff-FM: %s took %.1f s", run.main.GetName(), run.seconds)
+        self._tell("onReady", f"{self._model} on {run.report.get('device', 'unknown device')}")
+        self._tell("onFinished", run)
 
     def _onError(self, error):
         logging.error("MedDiff-FM: %s", error)
@@ -181,3 +197,30 @@ class TaskRun:
     def _onCancelled(self):
         self._setState(running=False)
         self._tell("onCancelled")
+
+
+def _request(task, inputNode, settings):
+    """The run as the worker's client takes it."""
+    from MedDiffFMLib.tasks.registry import TASKS
+    from MedDiffFMLib.worker.client import RunRequest
+
+    row = TASKS[task]
+    given = {}
+    if inputNode is not None and row.needs_volume:
+        volume = volumeFromNode(inputNode)
+        # The user may edit the node before the worker is ready for it.
+        given = {"voxels": volume.voxels.copy(), "ijk_to_ras": volume.ijk_to_ras.tolist()}
+        if row.takes_mask or row.needs_mask:
+            given["mask"] = maskFromSegmentation(settings.mask, inputNode)
+    if inputNode is not None:
+        given["anatomy"] = anatomyFromSegmentation(settings.anatomy, inputNode)
+        given.setdefault("ijk_to_ras", volumeFromNode(inputNode).ijk_to_ras.tolist())
+    return RunRequest(
+        task=task,
+        parameters=settings.parameters,
+        seed=settings.seed,
+        region=settings.region,
+        model=settings.model,
+        device=settings.device,
+        **given,
+    )

@@ -17,12 +17,26 @@ def addResultNode(array, inputNode, name, sameDisplay, ijkToRAS=None):
     """Add a new volume with the input's transform and study, and exactly its geometry or another one.
 
     :param array: voxels (k, j, i).
-    :param inputNode: the volume the result was computed from; it is not changed.
+    :param inputNode: the volume the result was computed from, which is not changed; None where there is none.
     :param sameDisplay: show with the input's window, level and colors; else Slicer chooses them from the voxels.
     :param ijkToRAS: 4x4 nested lists where the voxels do not lie on the input's grid.
     """
-    scene = inputNode.GetScene()
-    result = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+    result = _addVolume("vtkMRMLScalarVolumeNode", array, inputNode, name, ijkToRAS)
+    if sameDisplay and inputNode and inputNode.GetDisplayNode():
+        copyWindow(inputNode.GetDisplayNode(), result.GetDisplayNode())
+    return result
+
+
+def addLabelNode(array, inputNode, name, ijkToRAS=None):
+    """Add a mask or label map (k, j, i) as a label map volume."""
+    import numpy as np
+
+    return _addVolume("vtkMRMLLabelMapVolumeNode", array.astype(np.uint8), inputNode, name, ijkToRAS)
+
+
+def _addVolume(nodeClass, array, inputNode, name, ijkToRAS):
+    scene = inputNode.GetScene() if inputNode else slicer.mrmlScene
+    result = scene.AddNewNodeByClass(nodeClass, scene.GenerateUniqueName(name))
     if ijkToRAS is None:
         result.CopyOrientation(inputNode)  # spacing, origin and directions as they are, without a matrix decomposition
     else:
@@ -30,11 +44,10 @@ def addResultNode(array, inputNode, name, sameDisplay, ijkToRAS=None):
         matrix.DeepCopy([number for row in ijkToRAS for number in row])
         result.SetIJKToRASMatrix(matrix)
     slicer.util.updateVolumeFromArray(result, array)
-    result.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
     result.CreateDefaultDisplayNodes()
-    if sameDisplay and inputNode.GetDisplayNode():
-        copyWindow(inputNode.GetDisplayNode(), result.GetDisplayNode())
-    moveToStudyOf(inputNode, result)
+    if inputNode:
+        result.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
+        moveToStudyOf(inputNode, result)
     return result
 
 

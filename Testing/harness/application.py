@@ -16,6 +16,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "MedDiffFM" / "MedDiffFM.py"
+PANEL_WIDTH = 430  # pixels, beside a Slicer window of 1107 x 570
+IN_SUBJECT_HIERARCHY = ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTextNode", "vtkMRMLTableNode",
+                        "vtkMRMLPlotChartNode", "vtkMRMLTransformNode")  # fmt: skip
 
 
 class Application:
@@ -26,14 +29,16 @@ class Application:
         import slicer
         from PySide6 import QtWidgets
 
-        from . import pythonqt, slicer_modules, widgets
+        from . import pythonqt, slicer_modules, views, widgets
 
         self.qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
         self.widgets = widgets
         self.slicer = slicer
         self.settings_file = folder / "settings.ini"
         sys.modules["qt"] = pythonqt.make_qt_module(str(self.settings_file))
-        sys.modules["ctk"] = types.ModuleType("ctk")
+        sys.modules["ctk"] = ctk = types.ModuleType("ctk")
+        for kind in widgets.STAND_INS:
+            setattr(ctk if kind.__name__.startswith("ctk") else slicer, kind.__name__, pythonqt.ProxyClass(kind))
         for name, module in slicer_modules.modules().items():
             sys.modules[f"slicer.{name}"] = module
             setattr(slicer, name, module)
@@ -42,10 +47,14 @@ class Application:
         slicer.util.loadUI = widgets.load_ui
         slicer.util.childWidgetVariables = widgets.child_widget_variables
         slicer.util.modulePath = lambda name: str(MODULE)
+        self.main_window = QtWidgets.QMainWindow()
+        slicer.util.mainWindow = lambda: pythonqt.wrap(self.main_window)
+        slicer.app.start_logics(slicer.mrmlScene, folder / "home")
+        slicer.app.layout_manager = views.layout_manager(slicer.app.applicationLogic(), slicer.mrmlScene)
         self._add_subject_hierarchy()
 
     def _add_subject_hierarchy(self) -> None:
-        """Give every new volume an item, as Slicer's subject hierarchy plugin does."""
+        """Give every new node that a user sees an item, as Slicer's subject hierarchy plugins do."""
         slicer = self.slicer
         slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(slicer.mrmlScene)
 
@@ -53,7 +62,7 @@ class Application:
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def on_node_added(scene: Any, event: int, node: Any) -> None:
-            if node.IsA("vtkMRMLVolumeNode"):
+            if any(node.IsA(kind) for kind in IN_SUBJECT_HIERARCHY) and not node.GetHideFromEditors():
                 hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
@@ -79,8 +88,18 @@ class Application:
         parent = PanelParent(panel)
         widget = module.MedDiffFMWidget(parent)
         widget.setup()
+        panel.resize(PANEL_WIDTH, panel.sizeHint().height())
+        panel.show()
         widget.enter()
         return widget
+
+    def picture(self, widget: Any, path: Path) -> None:
+        """The panel as the user sees it, at the width that Slicer gives it."""
+        panel = widget.parent.panel
+        for _ in range(3):  # folding and unfolding moves what lies below
+            self.qt.processEvents()
+            panel.resize(PANEL_WIDTH, panel.sizeHint().height())
+        panel.grab().save(str(path))
 
     def wait(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         """Turn the event loop until something is so; fail when it does not come."""

@@ -16,7 +16,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 
 API = json.loads((Path(__file__).parent / "slicer_api.json").read_text())
 
@@ -46,18 +46,33 @@ def class_name_of(target: Any) -> str:
     raise TypeError(f"slicer_api.json has no class for {type(target).__name__}")
 
 
+class EnumNumber(int):
+    """An enum value: a number for the module, the enum itself for PySide6, which takes no numbers."""
+
+    original: enum.Enum
+
+    def __new__(cls, original: enum.Enum) -> EnumNumber:
+        number = super().__new__(cls, original.value)
+        number.original = original
+        return number
+
+
 def shown(value: Any) -> Any:
     """A value as PythonQt gives it."""
     if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, (QtCore.QObject, QtCore.QProcessEnvironment)):
+        return EnumNumber(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(shown(item) for item in value)
+    if isinstance(value, QtCore.QObject) or type(value).__name__ in API["classes"]:
         return wrap(value)
     return value
 
 
 def plain(value: Any) -> Any:
     """A value as PySide6 takes it."""
-    return value._target if isinstance(value, Proxy) else value
+    if isinstance(value, Proxy):
+        return value._target
+    return value.original if isinstance(value, EnumNumber) else value
 
 
 def wrap(target: Any) -> Proxy:
@@ -146,14 +161,25 @@ class ProxyClass:
         return (lambda *a: shown(member(*[plain(x) for x in a]))) if callable(member) else shown(member)
 
 
+def qt_namespace() -> types.SimpleNamespace:
+    """``qt.Qt``: every value directly and through its enum, as PythonQt has them."""
+    space: dict[str, Any] = {}
+    for name, kind in vars(QtCore.Qt).items():
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            values = {member.name: EnumNumber(member) for member in kind if isinstance(member.value, int)}
+            space.update(values)
+            space[name] = types.SimpleNamespace(**values)
+    return types.SimpleNamespace(**space)
+
+
 def make_qt_module(settings_file: str) -> types.ModuleType:
     """The module ``qt``; settings are kept in a file of the test."""
     module = types.ModuleType("qt")
     for name, entry in API["classes"].items():
-        kind = getattr(QtWidgets, name, None) or getattr(QtCore, name, None)
+        kind = getattr(QtWidgets, name, None) or getattr(QtGui, name, None) or getattr(QtCore, name, None)
         if entry["namespace"] == "qt" and kind:
             setattr(module, name, ProxyClass(kind))
-    module.Qt = types.SimpleNamespace(WaitCursor=QtCore.Qt.CursorShape.WaitCursor.value)  # type: ignore[attr-defined]
+    module.Qt = qt_namespace()  # type: ignore[attr-defined]
 
     class Settings(QtCore.QSettings):
         def __init__(self) -> None:

@@ -10,9 +10,21 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import slicer
+import vtk
 from PySide6 import QtCore
 
 from .pythonqt import Proxy, wrap
+
+
+def write_color_tables(folder: Path) -> None:
+    """Color tables under the names of Slicer's, in its text format."""
+    import matplotlib
+
+    folder.mkdir(parents=True)
+    for name, source in COLOR_TABLES.items():
+        colors = (matplotlib.colormaps[source](range(256)) * 255).astype(int)
+        lines = [f"{index} {index} {' '.join(map(str, color))}" for index, color in enumerate(colors)]
+        (folder / f"{name}.txt").write_text("\n".join(["# made for the tests", *lines]) + "\n")
 
 
 class Observable(QtCore.QObject):
@@ -23,11 +35,55 @@ class Observable(QtCore.QObject):
     moduleAboutToBeUnloaded = QtCore.Signal(str)
 
 
+LOGICS = {
+    "colors": "vtkSlicerColorLogic",
+    "volumes": "vtkSlicerVolumesLogic",
+    "segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "volumerendering": "vtkSlicerVolumeRenderingLogic",
+    "markups": "vtkSlicerMarkupsLogic",
+    "plots": "vtkSlicerPlotsLogic",
+}
+COLOR_TABLES = {"Inferno": "inferno", "Viridis": "viridis", "DivergingBlueRed": "coolwarm"}
+
+
 class Application:
     """``slicer.app``, a few members of it."""
 
     def __init__(self) -> None:
         self.events = Observable()
+        self.layout_manager: Any = None
+        self.render_pauses = 0
+
+    def start_logics(self, scene: Any, home: Path) -> None:
+        """The application logic and those of the modules that ours calls; color tables lie in ``home``."""
+        write_color_tables(home / "share" / "ColorFiles")
+        self._logic = slicer.vtkSlicerApplicationLogic()
+        self._logic.SetHomeDirectory(str(home))
+        self._logic.SetShareDirectory("share")
+        self._logic.SetMRMLScene(scene)
+        self._logic.SetSliceLogics(vtk.vtkCollection())
+        self._logic.SetViewLogics(vtk.vtkCollection())
+        modules = {}
+        for name, kind in LOGICS.items():
+            logic = getattr(slicer, kind)()
+            logic.SetMRMLApplicationLogic(self._logic)
+            logic.SetMRMLScene(scene)
+            self._logic.SetModuleLogic(name.capitalize(), logic)
+            modules[name] = types.SimpleNamespace(logic=lambda logic=logic: logic)
+        slicer.modules = types.SimpleNamespace(**modules)
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+
+    def applicationLogic(self) -> Any:
+        return self._logic
+
+    def layoutManager(self) -> Any:
+        return self.layout_manager
+
+    def pauseRender(self) -> None:
+        self.render_pauses += 1
+
+    def resumeRender(self) -> None:
+        self.render_pauses -= 1
 
     def connect(self, signature: str, slot: Callable) -> bool:
         if signature not in ("aboutToQuit()", "startupCompleted()"):
@@ -104,28 +160,47 @@ class ScriptedLoadableModuleTest:
 # ------------------------------------------------------------------------------------------------------ parameter node
 
 
+PLAIN: dict[type, Callable[[str], Any]] = {
+    str: str, int: int, float: float, bool: lambda text: text == "True",
+}  # fmt: skip
+SIGNALS = {
+    "QSpinBox": ("value", "valueChanged(int)"), "QDoubleSpinBox": ("value", "valueChanged(double)"),
+    "ctkSliderWidget": ("value", "valueChanged(double)"), "QCheckBox": ("checked", "toggled(bool)"),
+    "QPushButton": ("checked", "toggled(bool)"), "QLineEdit": ("text", "textChanged(QString)"),
+    "ctkPathLineEdit": ("currentPath", "currentPathChanged(QString)"),
+}  # fmt: skip
+"""Class of a widget -> the property and the signal that Slicer's connector uses."""
+
+
 def parameterNodeWrapper(kind: type) -> Callable[[Any], Any]:
-    """Node and Enum fields stored in a real scripted module node, as the wrapper of Slicer does for these."""
+    """Plain, Enum and node fields stored in a real scripted module node, as the wrapper of Slicer does for these."""
     fields = get_type_hints(kind)
 
     class Wrapped:
         def __init__(self, node: Any) -> None:
             object.__setattr__(self, "parameterNode", node)
-            object.__setattr__(self, "_connections", {})
+            object.__setattr__(self, "_connections", [])
 
         def __getattr__(self, name: str) -> Any:
             if name not in fields:
                 raise AttributeError(name)
-            if issubclass(fields[name], Enum):
-                stored = self.parameterNode.GetParameter(name)
-                return fields[name][stored] if stored else getattr(kind, name)
-            return self.parameterNode.GetNodeReference(name)
+            if not (issubclass(fields[name], Enum) or fields[name] in PLAIN):
+                return self.parameterNode.GetNodeReference(name)
+            # GetParameter cannot tell an empty text from a missing one
+            if name not in self.parameterNode.GetParameterNames():
+                return getattr(kind, name)
+            stored = self.parameterNode.GetParameter(name)
+            return fields[name][stored] if issubclass(fields[name], Enum) else PLAIN[fields[name]](stored)
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name not in fields:
-                raise AttributeError(name)
+                raise AttributeError(f"the parameter node has no field {name!r}")
             if issubclass(fields[name], Enum):
                 self.parameterNode.SetParameter(name, value.name)
+            elif fields[name] in PLAIN:
+                if not isinstance(value, fields[name]) and not (fields[name] is float and isinstance(value, int)):
+                    raise TypeError(f"{name} takes {fields[name].__name__}, not {value!r}")
+                self.parameterNode.SetParameter(name, str(value))
             else:
                 self.parameterNode.SetNodeReferenceID(name, value.GetID() if value else None)
 
@@ -141,37 +216,39 @@ def parameterNodeWrapper(kind: type) -> Callable[[Any], Any]:
         def _connect(self, widget: Proxy, name: str) -> None:
             if name not in fields:
                 raise ValueError(f"the parameter node has no field {name!r}")
+            read, show, signature = self._access(widget, name)
+            show(getattr(self, name))
+            slot = lambda: setattr(self, name, read())  # noqa: E731
+            assert widget.connect(signature, slot)
+            update = lambda *_: None if read() == getattr(self, name) else show(getattr(self, name))  # noqa: E731
+            tag = self.parameterNode.AddObserver("ModifiedEvent", update)
+            self._connections.append((widget, signature, slot, tag))
+
+        def _access(self, widget: Proxy, name: str) -> tuple[Callable[[], Any], Callable[[Any], None], str]:
+            """How a widget is read and written, and the signal of a change."""
             if issubclass(fields[name], Enum):
                 choices = list(fields[name])
                 widget.clear()
                 for choice in choices:
                     widget.addItem(choice.label())
-                widget.currentIndex = choices.index(getattr(self, name))
-                slot = lambda: setattr(self, name, choices[widget.currentIndex])  # noqa: E731
-                signature = "currentIndexChanged(int)"
-            else:
-                widget.setCurrentNode(getattr(self, name))
-                slot = lambda: setattr(self, name, widget.currentNode())  # noqa: E731
-                signature = "currentNodeChanged(vtkMRMLNode*)"
-            assert widget.connect(signature, slot)
-            self._connections[name] = (widget, signature, slot)
-            show = lambda *_: self._show(widget, name)  # noqa: E731
-            self._connections[name + " observed"] = self.parameterNode.AddObserver("ModifiedEvent", show)
-
-        def _show(self, widget: Proxy, name: str) -> None:
-            value = getattr(self, name)
-            if issubclass(fields[name], Enum):
-                widget.currentIndex = list(fields[name]).index(value)
-            elif widget.currentNode() is not value:
-                widget.setCurrentNode(value)
+                return (
+                    lambda: choices[widget.currentIndex],
+                    lambda value: setattr(widget, "currentIndex", choices.index(value)),
+                    "currentIndexChanged(int)",
+                )
+            if fields[name] in PLAIN:
+                attribute, signature = SIGNALS[widget._class]
+                return (
+                    lambda: fields[name](getattr(widget, attribute)),
+                    lambda value: setattr(widget, attribute, value),
+                    signature,
+                )
+            return widget.currentNode, widget.setCurrentNode, "currentNodeChanged(vtkMRMLNode*)"
 
         def disconnectGui(self, tag: int) -> None:
-            for key, connection in self._connections.items():
-                if key.endswith(" observed"):
-                    self.parameterNode.RemoveObserver(connection)
-                else:
-                    widget, signature, slot = connection
-                    widget.disconnect(signature, slot)
+            for widget, signature, slot, observation in self._connections:
+                widget.disconnect(signature, slot)
+                self.parameterNode.RemoveObserver(observation)
             self._connections.clear()
 
     return Wrapped

@@ -9,6 +9,7 @@ from typing import Any
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from .pythonqt import API, Proxy, names_of, wrap
+from .segment_editor import qMRMLSegmentEditorWidget
 
 
 class ctkCollapsibleButton(QtWidgets.QGroupBox):
@@ -124,7 +125,53 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     removeEnabled = QtCore.Property(bool, lambda self: False, lambda self, value: None)
 
 
-STAND_INS = (ctkCollapsibleButton, ctkPathLineEdit, qMRMLWidget, qMRMLNodeComboBox)
+class ctkSliderWidget(QtWidgets.QWidget):
+    """A slider with a spin box that holds the exact value."""
+
+    valueChanged = QtCore.Signal(float)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._slider, self._spin = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal, self), QtWidgets.QDoubleSpinBox()
+        self._slider.setRange(0, 1000)
+        self._spin.setRange(0.0, 100.0)
+        row = QtWidgets.QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._slider)
+        row.addWidget(self._spin)
+        self._spin.valueChanged.connect(self._changed)
+        self._slider.valueChanged.connect(self._moved)
+
+    def _span(self) -> float:
+        return max(self._spin.maximum() - self._spin.minimum(), 1e-9)
+
+    def _changed(self, value: float) -> None:
+        with QtCore.QSignalBlocker(self._slider):
+            self._slider.setValue(round(1000 * (value - self._spin.minimum()) / self._span()))
+        self.valueChanged.emit(value)
+
+    def _moved(self, position: int) -> None:
+        self._spin.setValue(self._spin.minimum() + position / 1000 * self._span())
+
+    value = QtCore.Property(float, lambda self: self._spin.value(), lambda self, value: self._spin.setValue(value))
+    minimum = QtCore.Property(
+        float, lambda self: self._spin.minimum(), lambda self, value: self._spin.setMinimum(value)
+    )
+    maximum = QtCore.Property(
+        float, lambda self: self._spin.maximum(), lambda self, value: self._spin.setMaximum(value)
+    )
+    singleStep = QtCore.Property(
+        float, lambda self: self._spin.singleStep(), lambda self, value: self._spin.setSingleStep(value)
+    )
+    decimals = QtCore.Property(
+        int, lambda self: self._spin.decimals(), lambda self, value: self._spin.setDecimals(value)
+    )
+    suffix = QtCore.Property(str, lambda self: self._spin.suffix(), lambda self, value: self._spin.setSuffix(value))
+
+
+STAND_INS = (
+    ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget, qMRMLNodeComboBox, qMRMLSegmentEditorWidget, qMRMLWidget,
+)  # fmt: skip
 
 
 def load_ui(path: str | Path) -> Proxy:

@@ -1,0 +1,241 @@
+"""Widgets for the parameters of one task, made from the library's own definitions."""
+
+import ctk
+import qt
+from slicer.i18n import tr as _
+
+SLIDER_SPAN = 50  # a wider range is too coarse for a slider in a panel of this width
+
+
+class ParameterWidgets:
+    """The widgets of one parameter dataclass in two forms: everyday parameters, and those under "More".
+
+    :param parameters: the dataclass.
+    :param form: QFormLayout of the everyday parameters.
+    :param moreForm: QFormLayout of the advanced ones.
+    :param onChanged: called without arguments when the user changed a value.
+    """
+
+    def __init__(self, parameters, form, moreForm, onChanged):
+        from MedDiffFMLib.tasks.parameters import describe
+
+        self._defaults = {}
+        self._editors = {}
+        self.hasAdvanced = False
+        for field, info in describe(parameters):
+            editor = _makeEditor(parameters, field, info, onChanged)
+            editor.setToolTip(_toolTip(info, field.default))
+            self._defaults[field.name], self._editors[field.name] = field.default, editor
+            (moreForm if info.advanced else form).addRow(_(_caption(field.name)) + ":", editor.widget)
+            self.hasAdvanced |= info.advanced
+
+    def values(self):
+        """The values that differ from their defaults, by name, JSON-ready."""
+        found = {name: editor.value() for name, editor in self._editors.items()}
+        return {name: value for name, value in found.items() if value != _plain(self._defaults[name])}
+
+    def setValues(self, values):
+        """Show ``values``, and defaults for what is left out; does not call ``onChanged``."""
+        for name, editor in self._editors.items():
+            editor.setValue(values.get(name, _plain(self._defaults[name])))
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _caption(name):
+    return name.replace("_", " ").capitalize()
+
+
+def _toolTip(info, default):
+    """Help, unit and limits in one sentence each."""
+    parts = [_(info.help)]
+    if info.minimum is not None and info.maximum is not None:
+        unit = f" {info.unit}" if info.unit else ""
+        parts.append(_("From {low:g} to {high:g}{unit}.").format(low=info.minimum, high=info.maximum, unit=unit))
+    if default is not None:
+        parts.append(_("Normally {value}.").format(value=default))
+    return " ".join(parts)
+
+
+def _makeEditor(parameters, field, info, onChanged):
+    """The editor that fits the type of a field."""
+    from MedDiffFMLib.tasks.parameters import element_type, tuple_length, value_types
+
+    kind, optional = value_types(parameters)[field.name]
+    if kind is tuple:
+        count = tuple_length(parameters, field.name) or 1
+        return _TupleEditor([element_type(parameters, field.name)] * count, optional, field, info, onChanged)
+    if kind is bool:
+        return _CheckEditor(onChanged)
+    if info.choices:
+        return _ChoiceEditor(info, onChanged)
+    if kind is str:
+        return _TextEditor(onChanged)
+    span = None if info.minimum is None or info.maximum is None else info.maximum - info.minimum
+    if kind is float and not optional and span is not None and span <= SLIDER_SPAN:
+        return _SliderEditor(field, info, onChanged)
+    return _NumberEditor(kind, optional, field, info, onChanged)
+
+
+class _Editor:
+    """One parameter: ``widget``, ``value()`` and ``setValue(value)``."""
+
+    def __init__(self, widget, signal, onChanged):
+        self.widget = widget
+        self._onChanged = onChanged
+        self._quiet = False
+        widget.connect(signal, self._changed)
+
+    def _changed(self):
+        if not self._quiet:
+            self._onChanged()
+
+    def setToolTip(self, text):
+        self.widget.toolTip = text
+
+    def _show(self, value):
+        raise NotImplementedError
+
+    def setValue(self, value):
+        self._quiet = True
+        try:
+            self._show(value)
+        finally:
+            self._quiet = False
+
+
+class _NumberEditor(_Editor):
+    """A spin box; for an optional number its lowest position stands for "automatic"."""
+
+    def __init__(self, kind, optional, field, info, onChanged):
+        spin = qt.QSpinBox() if kind is int else qt.QDoubleSpinBox()
+        self._kind = kind
+        low = -1e6 if info.minimum is None else info.minimum
+        high = 1e6 if info.maximum is None else info.maximum
+        step = 1 if kind is int else _step(low, high)
+        if kind is float:
+            spin.decimals = _decimals(step, low, field.default)
+        self._automatic = kind(low - step) if optional else None
+        spin.minimum = kind(low - step if optional else low)
+        spin.maximum = kind(high)
+        spin.singleStep = step
+        if optional:
+            spin.specialValueText = _("automatic")
+        if info.unit:
+            spin.suffix = f" {info.unit}"
+        _Editor.__init__(self, spin, "valueChanged(int)" if kind is int else "valueChanged(double)", onChanged)
+
+    def value(self):
+        if self._automatic is not None and self.widget.value <= self.widget.minimum:
+            return None
+        return self._kind(_rounded(self.widget))
+
+    def _show(self, value):
+        self.widget.value = self._automatic if value is None else self._kind(value)
+
+
+class _SliderEditor(_Editor):
+    """A slider with its number."""
+
+    def __init__(self, field, info, onChanged):
+        slider = ctk.ctkSliderWidget()
+        step = _step(info.minimum, info.maximum)
+        slider.decimals = _decimals(step, info.minimum, field.default)
+        slider.minimum, slider.maximum, slider.singleStep = float(info.minimum), float(info.maximum), step
+        if info.unit:
+            slider.suffix = f" {info.unit}"
+        _Editor.__init__(self, slider, "valueChanged(double)", onChanged)
+
+    def value(self):
+        return float(_rounded(self.widget))
+
+    def _show(self, value):
+        self.widget.value = float(value)
+
+
+class _CheckEditor(_Editor):
+    """Yes or no."""
+
+    def __init__(self, onChanged):
+        _Editor.__init__(self, qt.QCheckBox(), "toggled(bool)", onChanged)
+
+    def value(self):
+        return bool(self.widget.checked)
+
+    def _show(self, value):
+        self.widget.checked = value
+
+
+class _ChoiceEditor(_Editor):
+    """One of a few words."""
+
+    def __init__(self, info, onChanged):
+        combo = qt.QComboBox()
+        self._choices = info.choices
+        for choice in info.choices:
+            combo.addItem(_(choice.replace("-", " ")))
+        _Editor.__init__(self, combo, "currentIndexChanged(int)", onChanged)
+
+    def value(self):
+        return self._choices[self.widget.currentIndex]
+
+    def _show(self, value):
+        self.widget.currentIndex = self._choices.index(value) if value in self._choices else 0
+
+
+class _TextEditor(_Editor):
+    """Free text."""
+
+    def __init__(self, onChanged):
+        _Editor.__init__(self, qt.QLineEdit(), "textChanged(QString)", onChanged)
+
+    def value(self):
+        return self.widget.text
+
+    def _show(self, value):
+        self.widget.text = value
+
+
+class _TupleEditor(_Editor):
+    """Several numbers in a row; all are automatic as long as one of them is."""
+
+    def __init__(self, kinds, optional, field, info, onChanged):
+        self.widget = qt.QWidget()
+        row = qt.QHBoxLayout(self.widget)
+        row.setContentsMargins(0, 0, 0, 0)
+        self._numbers = [_NumberEditor(kind, optional, field, info, onChanged) for kind in kinds]
+        for number in self._numbers:
+            number.widget.suffix = ""  # three units do not fit into the panel; the tooltip says it
+            row.addWidget(number.widget)
+
+    def setToolTip(self, text):
+        for number in self._numbers:
+            number.setToolTip(text)
+
+    def value(self):
+        values = [number.value() for number in self._numbers]
+        return None if None in values else values
+
+    def setValue(self, value):
+        for index, number in enumerate(self._numbers):
+            number.setValue(None if value is None else value[index])
+
+
+def _step(low, high):
+    """A click of the arrows: about a hundredth of the range, a round number, at most 1."""
+    span = high - low
+    return next((step for step in (0.01, 0.05, 0.1, 0.5) if span / step <= 100), 1.0)
+
+
+def _decimals(*numbers):
+    """Digits behind the point that show all the numbers in full, at most 3."""
+    known = [round(number, 3) for number in numbers if isinstance(number, (int, float))]
+    return max(len(f"{number:.3f}".rstrip("0").split(".")[1]) for number in known)
+
+
+def _rounded(widget):
+    """The number as shown, without the rounding of binary fractions."""
+    decimals = widget.decimals if hasattr(widget, "decimals") else 0
+    return round(widget.value, decimals)

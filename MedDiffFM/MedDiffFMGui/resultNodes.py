@@ -1,0 +1,91 @@
+"""What a run gave, as nodes of the scene."""
+
+import json
+
+import slicer
+
+from .finishedRun import FinishedRun
+from .volumeNodes import addLabelNode, addResultNode, moveToStudyOf, volumeFromNode
+
+HOUNSFIELD_OUTPUTS = ("denoised", "healthy", "inpainted", "synthetic", "fine", "with_lesion")
+"""Outputs that are CTs and are shown like the input."""
+
+SYNTHETIC_WINDOW = {"chest": (1400, -350)}
+"""Width and level for a CT without a patient; soft tissue for other regions."""
+
+OUTPUT_TITLES = {
+    "inpainted": "filled",
+    "fine": "sharpened",
+    "with_lesion": "with lesion",
+    "healthy": "normal tissue",
+}
+"""What the user reads in the name of a node, where it is not the output's own name."""
+
+
+def addResult(task, inputNode, result):
+    """Add everything that a run gave, beside its input.
+
+    :param inputNode: the CT, None where there is none.
+    :param result: ``MedDiffFMLib.worker.client.WorkerResult``.
+    :return: FinishedRun; its ``seconds`` are still 0.
+    """
+    volumes = {}
+    try:
+        for name, array in result.volumes.items():
+            volumes[name] = _addVolume(name, array, inputNode, result)
+        reportNode = _addReport(next(iter(volumes.values())), inputNode, result.report)
+    except Exception:
+        for node in volumes.values():
+            slicer.mrmlScene.RemoveNode(node)
+        raise
+    for node in volumes.values():
+        node.SetAttribute("MedDiffFM.Task", task)
+        node.SetAttribute("MedDiffFM.Report", reportNode.GetID())
+    return FinishedRun(
+        task=task,
+        inputNode=inputNode,
+        volumes=volumes,
+        report=result.report,
+        reportNode=reportNode,
+        table=result.table,
+        facts=result.facts,
+        warnings=list(result.warnings),
+    )
+
+
+def _addVolume(name, array, inputNode, result):
+    title = OUTPUT_TITLES.get(name, name.replace("_", " "))
+    nodeName = f"{inputNode.GetName()} {title}" if inputNode else f"{title} {result.facts.get('region') or 'CT'}"
+    if array.dtype == bool:
+        return addLabelNode(array, inputNode, nodeName, ijkToRAS=result.ijk_to_ras)
+    isHounsfield = name in HOUNSFIELD_OUTPUTS
+    node = addResultNode(array, inputNode, nodeName, isHounsfield, ijkToRAS=result.ijk_to_ras)
+    if inputNode is None:
+        width, level = SYNTHETIC_WINDOW.get(result.facts.get("region"), (400, 40))
+        display = node.GetDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevel(width, level)
+    return node
+
+
+def _addReport(mainNode, inputNode, report):
+    name = slicer.mrmlScene.GenerateUniqueName(f"{mainNode.GetName()} report")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", name)
+    node.SetText(json.dumps(report, indent=2, ensure_ascii=False))
+    moveToStudyOf(inputNode or mainNode, node)
+    return node
+
+
+def removeNodes(run):
+    """Take a result out of the scene again."""
+    for node in [*run.nodes, run.reportNode]:
+        if node and slicer.mrmlScene.IsNodePresent(node):
+            slicer.mrmlScene.RemoveNode(node)
+
+
+def differenceNode(first, second, name):
+    """Add ``second`` - ``first`` as a volume beside ``first``; both lie on the same grid."""
+    import numpy as np
+
+    array = volumeFromNode(second).voxels.astype(np.float32) - volumeFromNode(first).voxels
+    return addResultNode(array, first, name, sameDisplay=False)

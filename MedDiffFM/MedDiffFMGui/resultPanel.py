@@ -1,0 +1,64 @@
+"""The Result section: which view shows the result of which task.
+
+A view is an object with ``show(run)``, ``clear()`` (gives the user's view back) and ``setParameterNode(parameterNode)``
+(None when the scene closes or the module is left). It fills one widget of the section, which is visible only while the
+view has something to show. A view that has ``blink()``, ``next()`` or ``previous()`` is asked so by the keys B, N and P
+while the module is open.
+"""
+
+from .shortcuts import Shortcuts
+
+
+class ResultPanel:
+    """Hands a finished run to the view of its task and takes the one before away.
+
+    :param ui: widgets of the module's .ui file.
+    :param views: task name -> (view, its widget in the section); the name ``""`` stands for every other task.
+    """
+
+    def __init__(self, ui, views):
+        self.ui = ui
+        self._views = views
+        self._shown = None
+        keys = {"B": "blink", "N": "next", "P": "previous"}
+        self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in keys.items()})
+        self._showOnly(None)
+
+    def enter(self):
+        """The module is opened."""
+        self._shortcuts.install()
+
+    def exit(self):
+        """Another module is opened."""
+        self._shortcuts.remove()
+
+    def setParameterNode(self, parameterNode):
+        for view, _widget in self._views.values():
+            view.setParameterNode(parameterNode)
+
+    def show(self, run):
+        """Show ``run`` in place of what was shown."""
+        name = run.task if run.task in self._views else ""
+        if self._shown not in (None, name):
+            self._views[self._shown][0].clear()
+        self._showOnly(name)
+        self._views[name][0].show(run)
+        self.ui.resultCollapsibleButton.collapsed = False
+
+    def clear(self):
+        """Show nothing and give the user's view back."""
+        if self._shown is not None:
+            self._views[self._shown][0].clear()
+        self._showOnly(None)
+
+    def _ask(self, method):
+        view = self._views[self._shown][0] if self._shown is not None else None
+        slot = getattr(view, method, None)
+        if slot is not None:
+            slot()
+
+    def _showOnly(self, name):
+        self._shown = name
+        for key, (_view, widget) in self._views.items():
+            widget.visible = key == name
+        self.ui.resultCollapsibleButton.visible = name is not None

@@ -1,0 +1,48 @@
+"""The user's views as they were, so that nothing is changed without a way back."""
+
+import slicer
+
+_LAYERS = ("Background", "Foreground", "Label")
+
+
+class ViewState:
+    """Layout, and the layers of every slice view, at the moment of its making."""
+
+    def __init__(self):
+        self.layout = slicer.app.layoutManager().layout
+        self._slices = {node.GetID(): _layersOf(node) for node in compositeNodes()}
+
+    def restore(self):
+        """Layout and layers as they were; a volume that is gone by now leaves its layer empty."""
+        with slicer.util.RenderBlocker():
+            restoreLayout(self.layout)
+            for node in compositeNodes():
+                if node.GetID() in self._slices:
+                    _setLayers(node, self._slices[node.GetID()])
+
+
+def restoreLayout(layout):
+    """Bring a layout back if another one is shown."""
+    manager = slicer.app.layoutManager()
+    if manager.layout != layout:
+        manager.setLayout(layout)
+
+
+def compositeNodes():
+    """What every slice view, shown or not, has as layers."""
+    return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+
+
+def _layersOf(node):
+    volumes = {layer: getattr(node, f"Get{layer}VolumeID")() for layer in _LAYERS}
+    return volumes, node.GetForegroundOpacity(), node.GetLabelOpacity()
+
+
+def _setLayers(node, layers):
+    volumes, foregroundOpacity, labelOpacity = layers
+    with slicer.util.NodeModify(node):
+        for layer, volumeID in volumes.items():
+            exists = volumeID and slicer.mrmlScene.GetNodeByID(volumeID)
+            getattr(node, f"Set{layer}VolumeID")(volumeID if exists else None)
+        node.SetForegroundOpacity(foregroundOpacity)
+        node.SetLabelOpacity(labelOpacity)
