@@ -19,11 +19,13 @@ from typing import Any
 
 from ..atomic import atomic_path
 from ..errors import InputError, ModelError, OutputError
+from ..foreign import check_fields, plain_name, read_json
 from ..resources import resource_folder
 
 CATALOGUE = "models.json"
 FOLDER_VARIABLE = "MEDDIFFFM_MODELS"
-KINDS = {"prior": "prior", "control": "ControlNet"}
+KINDS = {"prior": "prior", "control": "ControlNet", "segmentation": "segmentation head", "body": "body coordinates",
+         "companion": "companion"}  # fmt: skip
 """Kinds of models and how a user calls them."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -194,9 +196,9 @@ def _remove_files(entry: CatalogueEntry) -> None:
 def _shipped() -> list[CatalogueEntry]:
     path = resource_folder() / "Models" / CATALOGUE
     try:
-        records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["models"]
+        records: list[dict[str, Any]] = read_json(path)["models"]
         return [CatalogueEntry(**record) for record in records]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"The model catalogue {path} cannot be read ({error}).", "Install MedDiff-FM again."
         ) from error
@@ -207,10 +209,19 @@ def _own() -> list[CatalogueEntry]:
     folder, entries = user_folder(), []
     for path in sorted(folder.glob("*.json")):
         try:
-            entry = CatalogueEntry(**json.loads(path.read_text(encoding="utf-8")), folder=folder)
-            if entry.name != path.stem or Path(entry.file).name != entry.file or Path(entry.card).name != entry.card:
-                raise ValueError("names do not fit")
+            record = read_json(path)
+            entry = CatalogueEntry(**record, folder=folder)
+            check_fields(CatalogueEntry, record)
+            _check_files(entry, path.stem)
             entries.append(entry)
         except (OSError, ValueError, TypeError) as error:
             _log.warning("The model entry %s cannot be read (%s); remove it or train again.", path, error)
     return entries
+
+
+def _check_files(entry: CatalogueEntry, name: str) -> None:
+    """Files lie in the user's folder and bear the entry's name: removing one model must not touch another."""
+    if entry.name != name or not _NAME.fullmatch(name):
+        raise ValueError("names do not fit")
+    if not all(plain_name(file) and file.startswith(f"{name}.") for file in (entry.file, entry.card or f"{name}.md")):
+        raise ValueError("its files are not its own")

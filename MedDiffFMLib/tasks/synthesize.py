@@ -1,12 +1,14 @@
 """A whole CT out of noise, from coarse to fine.
 
-The coarsest stage shows the network the whole box in one window, as a third of its training did, so that there is one
-body. Each finer stage upsamples what there is, drowns what the coarse image lacks in noise (SDEdit, arXiv 2108.01073)
-and samples from there, with windows that are blended at every step over one field of noise.
+The coarsest stage shows the network the whole box in one window, so that there is one body; where the model has a
+companion that was trained on whole bodies alone, that network invents it. Each finer stage upsamples what there is,
+drowns what the coarse image lacks in noise (SDEdit, arXiv 2108.01073) and samples from there, with windows that are
+blended at every step over one field of noise.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +69,11 @@ class SynthesizeParameters:
         minimum=0.1, maximum=10, advanced=True,
     )  # fmt: skip
 
+    companion: str = parameter(
+        "auto", "Network for the coarse image: auto takes the model's own companion, none the model itself; or a name "
+        "or a file.", advanced=True,
+    )  # fmt: skip
+
     def check_together(self) -> None:
         """Refuse a size of a few voxels only, or of more than fit into memory."""
         from .layout import free_grid
@@ -99,6 +106,7 @@ def synthesize(
         ``synthetic`` in HU, int16, and where it lies.
 
     Raises:
+        ModelError: a companion that cannot be used.
         InputError: a size or a spacing besides a label map, or a label map that is empty or holds other numbers.
     """
     import torch
@@ -115,12 +123,13 @@ def synthesize(
     work = sum(count * stage.evaluations for stage, count in zip(stages, windows, strict=True))
     meter = ProgressMeter(work, progress, cancel)
     generator = torch.Generator().manual_seed(seed)
-    image: torch.Tensor | None = None
-    for number, (stage, count) in enumerate(zip(stages, windows, strict=True)):
-        meter.weight = count
-        meter.stage = f"{'inventing the body' if number == 0 else 'adding detail'}, {stage.voxel} voxels"
+    inventor, companion = _inventor(model, parameters)
+    meter.weight, meter.stage = windows[0], f"inventing the body, {stages[0].voxel} voxels"
+    with inventor:
+        image = run_stage(None, stages[0], layout, model, parameters, generator, meter)
+    for stage, count in zip(stages[1:], windows[1:], strict=True):
+        meter.weight, meter.stage = count, f"adding detail, {stage.voxel} voxels"
         image = run_stage(image, stage, layout, model, parameters, generator, meter)
-    assert image is not None
     hounsfield = np.rint(1000 * image[0, 0].numpy()).astype(np.int16)
     target = layout.target
     facts: dict[str, Any] = {
@@ -129,6 +138,7 @@ def synthesize(
         "spacing_mm": [round(s, 6) for s in layout.grid.spacing],
         "stages": [{**stage.facts(), "windows": count} for stage, count in zip(stages, windows, strict=True)],
         "network_evaluations": sum(stage.evaluations for stage in stages),
+        "companion": companion,
     }
     return TaskResult(
         {"synthetic": hounsfield if target is None else from_grid(hounsfield, layout.grid, target)},
@@ -146,6 +156,19 @@ def _layout(volume: Volume | None, anatomy: np.ndarray | None, parameters: Synth
     if parameters.size is not None or parameters.spacing is not None:
         raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
     return anatomy_layout(volume, volume.voxels if anatomy is None else anatomy, region)
+
+
+def _inventor(
+    model: FoundationModel, parameters: SynthesizeParameters
+) -> tuple[AbstractContextManager[Any], dict[str, Any] | None]:
+    """Context in which the engine runs the network for the coarse image, and what reports say about a companion."""
+    from ..models.companion import find_companion, load_companion
+
+    name = find_companion(model) if parameters.companion == "auto" else parameters.companion
+    if name in (None, "none"):
+        return nullcontext(), None
+    denoiser, facts = load_companion(str(name), model)
+    return model.engine.running(denoiser), facts
 
 
 def _windows(stage: Stage, model: FoundationModel) -> int:

@@ -23,6 +23,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "noise": {"levels": "cosine-steps"},
         "loop": {"steps": 181_000, "learning_rate": 1e-4, "weight_decay": 0.0, "decay_share": 0.0},
     },
+    # Whole bodies only, and more of the noise at which their layout is decided: --initial starter-ct becomes the
+    # companion that invents the coarse image of a synthetic CT.
+    "whole-body": {
+        "windows": {"levels": ("whole",), "fill_share": 0.0, "denoise_share": 0.0},
+        "noise": {"log_mean": 0.6, "log_std": 1.5},
+        "loop": {"steps": 1000, "learning_rate": 8e-4},
+    },
 }  # fmt: skip
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import NULL_REGION, REGIONS
-from MedDiffFMLib.errors import Cancelled, InputError
+from MedDiffFMLib.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.grid import Grid
 from MedDiffFMLib.inference.control import CancelToken
 from MedDiffFMLib.inference.engine import Engine, Rung
@@ -244,6 +248,34 @@ def test_memory_shortage_is_survived(model: FoundationModel, monkeypatch: pytest
     assert len(told) == 1 and model.engine.rung.batch == 1
     model.engine.rung = before
     assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_companion_invents_the_coarse_image_and_nothing_else(
+    model: FoundationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**model.config, "network": {**model.config["network"], "channels": [16, 32]}}
+    path = tmp_path / "companion.safetensors"
+    save_model(path, build_denoiser(config).state_dict(), config)
+    ran, denoise = [], Engine.denoise
+
+    def spy(self: Engine, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        ran.append(self.denoiser.network.config.channels[0])  # type: ignore[union-attr]
+        return denoise(self, x, *rest)
+
+    monkeypatch.setattr(Engine, "denoise", spy)
+    result = synthesize(None, model, replace(LONG, companion=str(path)))
+    own = ran.index(8)
+    assert set(ran[:own]) == {16} and set(ran[own:]) == {8} and own >= LONG.whole_steps
+    assert result.facts["companion"]["name"] == "companion"
+    assert synthesize(None, model, LONG).facts["companion"] is None
+
+
+def test_a_companion_with_other_levels_is_refused(model: FoundationModel, tmp_path: Path) -> None:
+    config = {**model.config, "network": {**model.config["network"], "channels": [8, 32, 32], "attention": [False] * 3}}
+    path = tmp_path / "deep.safetensors"
+    save_model(path, build_denoiser(config).state_dict(), config)
+    with pytest.raises(ModelError, match="number of levels"):
+        synthesize(None, model, replace(FAST, companion=str(path)))
 
 
 def test_last_image_holds_no_trace_of_the_stems_pairs(model: FoundationModel, monkeypatch: pytest.MonkeyPatch) -> None:

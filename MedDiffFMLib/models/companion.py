@@ -1,0 +1,45 @@
+"""A prior's companion: a network of the same kind that knows whole bodies only, for the coarse image of ``synthesize``.
+
+A prior is good at what its many windows show, and few of them show a whole body. The companion starts from the prior's
+weights and is trained on whole bodies alone (``meddifffm pretrain --config whole-body --initial PRIOR``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from .catalogue import list_models, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from .checkpoint import FoundationModel
+
+
+def find_companion(model: FoundationModel) -> str | None:
+    """Name of the catalogue's companion of a prior, or None."""
+    return next((entry.name for entry in list_models("companion") if entry.prior == model.sha256), None)
+
+
+def load_companion(spec: str, model: FoundationModel) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The companion's denoiser, float32 on the CPU, and what reports say about it.
+
+    Args:
+        spec: name from the catalogue, or path of a .safetensors file.
+
+    Raises:
+        ModelError: unknown, damaged, or too different from the prior to take its place.
+    """
+    from .checkpoint import check_sha256, load_denoiser, read_header
+
+    name, path, expected = resolve(spec)
+    header = read_header(path)
+    digest = check_sha256(path, expected)
+    denoiser: Any = load_denoiser(path, header)
+    if denoiser.network.config.divisor != model.engine.divisor:
+        raise ModelError(
+            f"{path.name} has another number of levels than the prior {model.name!r}.",
+            "Train the companion with `meddifffm pretrain --config whole-body --initial` and that prior.",
+        )
+    return denoiser, {"name": name, "sha256": digest}
