@@ -2,6 +2,7 @@
 
 import slicer
 
+from .regionSegments import replaceRegions
 from .resultNodes import differenceNode
 from .volumeNodes import moveToStudyOf, volumeFromNode
 
@@ -94,7 +95,7 @@ class AnomalyNodes:
         least = float(self.table.GetAttribute(MINIMUM_ATTRIBUTE) or 0.0)
         rows, regions = find_regions(score, volume, self.threshold, least)
         writeRows(self.table, rows)
-        self._showRegions(regions, len(rows))
+        replaceRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
         return rows
 
     def rows(self):
@@ -126,7 +127,6 @@ class AnomalyNodes:
         name = slicer.mrmlScene.GenerateUniqueName(f"{image.GetName()} regions")
         regions = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         regions.CreateDefaultDisplayNodes()
-        regions.SetReferenceImageGeometryParameterFromVolumeNode(image)
         regions.SetAndObserveTransformNodeID(image.GetTransformNodeID())
         display = regions.GetDisplayNode()
         display.SetVisibility2DFill(False)  # an area would hide the heat map
@@ -135,32 +135,6 @@ class AnomalyNodes:
         moveToStudyOf(image, regions)
         self._refer("regions", regions)
         return regions
-
-    def _showRegions(self, numbered, count):
-        """One segment a finding, with a closed surface for the 3D views."""
-        node = self._segmentation()
-        segmentation = node.GetSegmentation()
-        with slicer.util.NodeModify(node):
-            segmentation.RemoveAllSegments()
-            if count:
-                self._importRegions(node, numbered)
-            for index in range(segmentation.GetNumberOfSegments()):
-                segment = segmentation.GetNthSegment(index)
-                segment.SetName(str(index + 1))
-                segment.SetColor(*REGION_COLOR)
-        if count:
-            node.CreateClosedSurfaceRepresentation()
-
-    def _importRegions(self, node, numbered):
-        image = self.node("input")
-        labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "MedDiff-FM import")
-        try:
-            labelmap.CopyOrientation(image)
-            labelmap.SetAndObserveTransformNodeID(image.GetTransformNodeID())
-            slicer.util.updateVolumeFromArray(labelmap, numbered)
-            slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labelmap, node)
-        finally:
-            slicer.mrmlScene.RemoveNode(labelmap)
 
     def choose(self, row):
         """Let the region of a row stand out; none for None."""

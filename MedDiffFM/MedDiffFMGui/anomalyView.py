@@ -38,6 +38,7 @@ class AnomalyView:
         ui.anomalyResultWidget.layout().addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
+        self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
         self._restTimer = qt.QTimer()
         self._restTimer.setSingleShot(True)

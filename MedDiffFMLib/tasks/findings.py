@@ -43,9 +43,10 @@ def find_regions(
         for hits in (np.flatnonzero(above.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     )
     labels, count = ndimage.label(above[part], structure=np.ones((3, 3, 3)))
-    numbers = np.arange(1, count + 1)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * volume.voxel_volume
-    peaks = ndimage.maximum(score[part], labels, numbers)
+    peaks = np.zeros(count)
+    found = labels > 0
+    np.maximum.at(peaks, labels[found] - 1, score[part][found])
     kept = [n for n in np.argsort(-peaks) if sizes[n] >= minimum_volume][:MAXIMUM_ROWS]
     boxes = ndimage.find_objects(labels)
     rows = []
