@@ -1,0 +1,223 @@
+"""MedSegDiff as a segmentation method: masks are drawn, several times, and what the draws agree on is the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..conditioning.condition import EncodedCondition
+from ..diffusion.mask_denoiser import MASK_DENOISERS
+from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
+from ..errors import InputError
+from ..inference.control import ProgressMeter
+from ..inference.patches import Box, extend, plan_windows
+from ..networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
+from .activations import decoder_activations, decoder_channels
+from .method import Pace, Prediction, Segmenter
+from .sight import Example, Sight
+from .staple import simple_itk, staple
+from .windows import OVERLAP, Window, WindowBatch, WindowSamples, blend, collate_windows
+
+LOG_SIGMA = (1.5, 1.2)
+"""Mean and deviation of log sigma in training. A structure of many voxels shows through noise of several times its
+contrast, so masks need more noise than images until the image is what decides."""
+SIGMA_RANGE = (0.3, 20.0)
+"""Noise at the end and at the start of sampling."""
+PRIOR_SIGMA = 0.1
+"""Noise level that the prior is told when it looks at a window, in units of 1000 HU."""
+QUIET = 0.01
+"""Windows in which the first step finds no voxel inside with this probability are not looked at again."""
+
+
+@dataclass(frozen=True)
+class MedSegDiffMethod:
+    """See :class:`.method.Method`.
+
+    Attributes:
+        window: edge of the training windows in voxels.
+        dynamic, parser, anchor, channels: see :class:`..networks.medsegdiff.MedSegDiffConfig`.
+        prior: whether the image encoder is given the frozen prior's activations.
+        estimate: what the network gives, row of MASK_DENOISERS: "logit", or the paper's "noise".
+        steps: of DPM-Solver++ for each draw.
+        draws: masks that are drawn, unless the prediction's pace says otherwise; the paper has 25.
+        fusion: how they become one: "staple", or their "mean".
+    """
+
+    window: int = 32
+    dynamic: bool = True
+    parser: bool = True
+    anchor: bool = False
+    prior: bool = True
+    channels: Sequence[int] = (16, 32, 64, 64)
+    estimate: str = "logit"
+    steps: int = 8
+    draws: int = 8
+    fusion: str = "staple"
+
+    name = "medsegdiff"
+
+    def __post_init__(self) -> None:
+        _choose("estimate", self.estimate, MASK_DENOISERS)
+        _choose("fusion", self.fusion, ("staple", "mean"))
+        if self.steps < 1 or self.draws < 1:
+            raise InputError("medsegdiff needs steps and draws of at least 1.", "Give larger numbers.")
+        if len(self.channels) < 2 or any(count < 4 or count % 4 for count in self.channels):
+            raise InputError(f"medsegdiff cannot have the channels {self.channels}.", "Give multiples of 4.")
+        divisor = 2 ** len(self.channels)
+        if self.window < 1 or self.window % divisor:
+            raise InputError(
+                f"A window of {self.window} voxels does not fit medsegdiff.", f"Give a multiple of {divisor}."
+            )
+
+    def build(self, classes: int, prior: nn.Module) -> MedSegDiffSegmenter:
+        return MedSegDiffSegmenter(self, classes, prior)
+
+    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+        return WindowSamples(examples, self.window, seed, first, count)
+
+    def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
+        return collate_windows(samples)
+
+
+class MedSegDiffSegmenter(Segmenter):
+    """See :class:`.method.Segmenter`; ``part`` is the denoiser of masks."""
+
+    def __init__(self, method: MedSegDiffMethod, classes: int, prior: nn.Module) -> None:
+        super().__init__()
+        self.method, self.classes = method, classes
+        self.prior = prior if method.prior else None
+        seen = decoder_channels(prior)[: len(method.channels) - 1] if method.prior else []
+        config = MedSegDiffConfig(
+            classes, tuple(method.channels), tuple(seen), method.dynamic, method.parser, method.anchor
+        )
+        self.part = MASK_DENOISERS[method.estimate](MedSegDiff(config))
+
+    @property
+    def network(self) -> MedSegDiff:
+        """The network inside the denoiser."""
+        return self.part.network  # type: ignore[return-value]
+
+    def loss(self, batch: WindowBatch) -> torch.Tensor:
+        known = batch.known[:, :, None, None, None]
+        mask = (2 * batch.target - 1) * known  # 0, neither in nor out, where nobody has looked
+        drawn = [_noise_level_and_noise(int(seed), mask.shape[1:]) for seed in batch.seeds]
+        sigma, noise = (torch.stack(part).to(mask) for part in zip(*drawn, strict=True))
+        guide = self.guide(batch.image, batch.body, batch.condition)
+        return self.part.loss(mask, sigma, noise, guide, batch.known)  # type: ignore[operator]
+
+    def guide(self, image: torch.Tensor, body: torch.Tensor, condition: EncodedCondition) -> Guide:
+        """What is known of a batch of windows before any mask, see :meth:`MedSegDiff.guide`."""
+        seen: list[torch.Tensor] = []
+        if self.prior is not None:
+            with torch.no_grad():
+                seen = decoder_activations(self.prior, image, condition, PRIOR_SIGMA)
+        return self.network.guide(image, body, seen[: len(self.network.config.prior)])
+
+    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
+        draws = self.method.draws if pace.samples is None else pace.samples
+        if draws > 1 and self.method.fusion == "staple":
+            simple_itk()  # better before the work than after it
+        with torch.no_grad():
+            drawn = self.draw(sight, pace, draws, meter)
+        return fuse(drawn, self.method.fusion)
+
+    def draw(self, sight: Sight, pace: Pace, draws: int, meter: ProgressMeter | None = None) -> torch.Tensor:
+        """Independent masks of a whole CT; all windows take each step together, so that neighbours agree.
+
+        Returns:
+            (draws, classes, D, H, W) float32 on the CPU, 0 to 1.
+        """
+        seer = _Windows(self, sight, pace, draws, meter)
+        noise = torch.stack([_noise([pace.seed, n], (self.classes, *sight.shape)) for n in range(draws)])
+        sigmas = karras_sigmas(self.method.steps, SIGMA_RANGE[1], SIGMA_RANGE[0])
+        return (dpm_solver_pp_2m(seer, sigmas[0] * noise, sigmas).clamp(-1, 1) + 1) / 2
+
+
+def fuse(drawn: torch.Tensor, fusion: str) -> Prediction:
+    """Several masks as one, with what they differ by.
+
+    Args:
+        drawn: (n, C, D, H, W), 0 to 1.
+        fusion: "staple" or "mean"; a single mask stays as it is.
+    """
+    mean = drawn.mean(dim=0)
+    if len(drawn) == 1:
+        return Prediction(mean, (mean * (1 - mean)).sqrt())
+    spread = drawn.std(dim=0, correction=0)
+    if fusion == "mean":
+        return Prediction(mean, spread)
+    fused = [torch.from_numpy(staple(drawn[:, number].numpy() > 0.5).probability) for number in range(drawn.shape[1])]
+    return Prediction(torch.stack(fused), spread)
+
+
+class _Windows:
+    """``denoise(x, sigma) -> x0`` of a whole CT, x (draws, classes, D, H, W) on the CPU."""
+
+    def __init__(
+        self, segmenter: MedSegDiffSegmenter, sight: Sight, pace: Pace, draws: int, meter: ProgressMeter | None
+    ) -> None:
+        self.segmenter, self.sight, self.pace, self.draws, self.meter = segmenter, sight, pace, draws, meter
+        self.divisor = segmenter.network.config.divisor
+        self.window = max(pace.window // self.divisor, 1) * self.divisor
+        self._shape = plan_windows(sight.shape, self.window, OVERLAP, self.divisor).shape
+        self._guides: dict[str, Guide | None] = {}
+        self._steps = 0
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        noisy = extend(x, self._shape)
+
+        def see(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
+            found = []
+            for row, (k, j, i) in enumerate(boxes):
+                found.append(self._see(window, row, noisy[..., k, j, i], sigma, str((k, j, i))))
+            return torch.stack(found).flatten(1, 2)
+
+        pace = replace(self.pace, window=self.window)
+        share = 1 / self.segmenter.method.steps
+        seen = blend(self.sight, pace, self.divisor, x.shape[0] * x.shape[1], see, self.meter, share)
+        self._steps += 1
+        return seen.unflatten(0, x.shape[:2])
+
+    def _see(self, window: Window, row: int, noisy: torch.Tensor, sigma: float, where: str) -> torch.Tensor:
+        """(draws, classes, d, h, w): the estimate in one window, whose guide is kept for the next step."""
+        device = window.image.device
+        if where not in self._guides:
+            one = slice(row, row + 1)
+            condition = EncodedCondition(window.condition.region[one], window.condition.channels[one])
+            self._guides[where] = self.segmenter.guide(window.image[one], window.body[one], condition)
+        guide = self._guides[where]
+        if guide is None:
+            return torch.full_like(noisy, -1)
+        parts = []
+        for first in range(0, self.draws, self.pace.batch):
+            some = noisy[first : first + self.pace.batch].to(device)
+            level = torch.full((len(some),), sigma, device=device)
+            parts.append(self.segmenter.part(some, level, guide.repeated(len(some))).float().cpu())
+        found = torch.cat(parts)
+        if self._steps == 0 and found.max() < 2 * QUIET - 1:
+            self._guides[where] = None
+        return found
+
+
+def _noise_level_and_noise(seed: int, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sigma and unit noise of a training sample, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    mean, deviation = LOG_SIGMA
+    return (mean + deviation * torch.randn((), generator=generator)).exp(), torch.randn(*shape, generator=generator)
+
+
+def _noise(seeds: list[int], shape: Sequence[int]) -> torch.Tensor:
+    """Unit noise of one draw, whatever their number."""
+    state = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(state))
+
+
+def _choose(what: str, value: str, known: Sequence[str] | dict[str, Any]) -> None:
+    if value not in known:
+        raise InputError(f"medsegdiff has no {what} {value!r}.", f"Choose {' or '.join(known)}.")
