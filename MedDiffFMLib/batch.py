@@ -77,13 +77,15 @@ def _cases_of(source: Path) -> list[Case]:
         folders = [path for path in entries if path.is_dir()]
         return [Case(path) for path in volumes or folders]
     try:
+        if source.suffix in (".txt", ".csv") and b"\0" in source.read_bytes():
+            raise InputError(f"'{source}' is no text.", "Save the list as plain text (UTF-8).")
         if source.suffix == ".txt":
             lines = source.read_text(encoding="utf-8").splitlines()
             return [Case(source.parent / line.strip()) for line in lines if line.strip()]
         if source.suffix == ".csv":
             with open(source, newline="", encoding="utf-8-sig") as stream:
                 return [_case_from_row(source, row) for row in csv.DictReader(stream)]
-    except (OSError, UnicodeDecodeError) as problem:
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise InputError(f"'{source}' cannot be read: {problem}.", "Check the list.") from None
     return [Case(source)]
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, MedDiffFMError
 
 MM_PER_UNIT = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1e3, "meter": 1e3, "um": 1e-3, "micron": 1e-3}
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SYNTHETIC_MARK = "SYNTHETIC, in whole or part, made by MedDiff-FM, research use only"  # NIfTI has room for 79 letters
 
-# No compressor in use here (deflate, bzip2) can shrink data by more, so a larger promise is a damaged header.
-MAX_COMPRESSION = {"raw": 1, "gzip": 1040, "bzip2": 50_000_000, "text": 2}
+# No compressor in use here can shrink a CT by more, so a larger promise is a damaged header. For constant images bzip2
+# and the JPEG family could, but a volume of those is of no use.
+MAX_COMPRESSION = {"raw": 1, "gzip": 1040, "bzip2": 20_000, "text": 4, "rle": 64, "jpeg": 5000}
+MAX_HEADER = 1 << 24
+"""Bytes that headers and their extensions may take before the voxels begin."""
+_PORTION = 1 << 20
 
 
 def is_synthetic(mark: str) -> bool:
@@ -85,3 +94,60 @@ def _bytes(count: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+@contextlib.contextmanager
+def parsing(refusal: Callable[[Exception], InputError]) -> Iterator[None]:
+    """Around a foreign parser, which may raise anything on damaged bytes: all of it becomes ``refusal(error)``.
+
+    Failures of the system (no permission, no memory) are not the file's fault and pass.
+    """
+    try:
+        yield
+    except (MedDiffFMError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise refusal(error) from error
+
+
+class Portions(io.BufferedIOBase):
+    """A binary file that gives what there is in portions, however much is asked for.
+
+    Python allocates what ``read(n)`` asks for before it looks at the file, so a damaged length of 2 GB would take
+    2 GB; and what a compressed file turns into has no bound but the one that is set here.
+
+    Args:
+        file: stays open when this is closed.
+        limit: bytes that one ``read`` gives at most.
+    """
+
+    def __init__(self, file: Any, limit: int = MAX_HEADER) -> None:
+        self._file, self._limit = file, limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to ``size`` bytes, all that are left for -1; raises EOFError above the limit."""
+        portions: list[bytes] = []
+        given, left = 0, self._limit + 1 if size is None or size < 0 else size
+        while left > 0 and (data := self._file.read(min(left, _PORTION))):
+            portions.append(data)
+            given, left = given + len(data), left - len(data)
+            if given > self._limit:
+                raise EOFError(f"more than {_bytes(self._limit)} where a header should be")
+        return b"".join(portions)
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True

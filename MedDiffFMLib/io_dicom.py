@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-from .io_common import LPS_TO_RAS, affine, check_promise, damaged, truncated
+from .io_common import LPS_TO_RAS, MAX_COMPRESSION, Portions, affine, check_promise, damaged, parsing, truncated
 from .volume import Volume
 
 _HEADER_TAGS = [
@@ -39,24 +39,23 @@ def read_dicom(path: Path, modality: str) -> Volume:
         InputError: no or several series, other modality, multi-frame or color images, mixed orientations or sizes,
             duplicate, missing or unevenly spaced slices, no decoder, damaged files.
     """
-    slices = _one_series(path)
     folder = path if path.is_dir() else path.parent
-    name = f"{folder.name}/{_title(slices[0])}"
-    _refuse_other_images(name, slices, modality)
-    slices, matrix = _ordered(name, slices)
-    return Volume(_stack(name, slices), matrix, modality)
+    with parsing(lambda error: damaged(folder.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
+        slices = _one_series(path)
+        name = f"{folder.name}/{_title(slices[0])}"
+        _refuse_other_images(name, slices, modality)
+        slices, matrix = _ordered(name, slices)
+        return Volume(_stack(name, slices), matrix, modality)
 
 
 def _one_series(path: Path) -> list[Any]:
     """Headers of the images of the one series that is meant."""
-    import pydicom
-
     folder = path if path.is_dir() else path.parent
     series = _group(file for file in sorted(folder.iterdir()) if file.is_file())
     if path.is_dir() and not series:
         series = _group(file for file in sorted(folder.rglob("*")) if file.is_file())
     if not path.is_dir():
-        uid = str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS).get("SeriesInstanceUID"))
+        uid = str(_dataset(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS).get("SeriesInstanceUID"))
         if uid not in series:
             raise InputError(f"'{path.name}' is a DICOM file without an image.", "Choose a file of a CT series.")
         return series[uid]
@@ -69,19 +68,45 @@ def _one_series(path: Path) -> list[Any]:
 
 
 def _group(files: Iterable[Path]) -> dict[str, list[Any]]:
-    """Headers of all images, by SeriesInstanceUID; other files are passed over."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
+    """Headers of all images, by SeriesInstanceUID; other files are passed over, damaged images are not.
 
+    Raises:
+        InputError: a DICOM file that cannot be read: without it a series might end early and look whole.
+    """
     series: dict[str, list[Any]] = defaultdict(list)
     for file in files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
-        except (InvalidDicomError, EOFError, ValueError):
+        if not is_dicom_file(file):
             continue
+        with parsing(_damaged_file(file)):
+            header = _dataset(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
         if "Rows" in header and "Columns" in header:
             series[str(header.get("SeriesInstanceUID"))].append(header)
     return dict(series)
+
+
+def _dataset(file: Path, **options: Any) -> Any:
+    """What pydicom makes of a file, with no more memory than the file can need."""
+    import pydicom
+
+    with file.open("rb") as plain:
+        dataset = pydicom.dcmread(_ImageFile(file, plain), **options)
+    dataset.filename = str(file)
+    return dataset
+
+
+class _ImageFile(Portions):
+    """pydicom asks for all that is left only to inflate it, to whatever size."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        super().__init__(file, path.stat().st_size)
+        self._path = path
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            raise InputError(
+                f"'{self._path.name}' is deflated, which is not supported.", "Load it in 3D Slicer and save it as NRRD."
+            )
+        return super().read(size)
 
 
 def _title(header: Any) -> str:
@@ -182,6 +207,7 @@ def _stack(name: str, slices: list[Any]) -> np.ndarray:
 def _check_encoding(name: str, slices: list[Any], shape: tuple[int, ...]) -> None:
     """A decoder must be installed, and raw files must be long enough."""
     from pydicom.pixels import get_decoder
+    from pydicom.uid import RLELossless
 
     syntaxes = {s.file_meta.TransferSyntaxUID for s in slices if "TransferSyntaxUID" in s.file_meta}
     for syntax in syntaxes:
@@ -195,20 +221,21 @@ def _check_encoding(name: str, slices: list[Any], shape: tuple[int, ...]) -> Non
                 "Install one (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), "
                 "or load the series in 3D Slicer and save it as NRRD.",
             )
-    if not any(syntax.is_compressed for syntax in syntaxes):
-        available_bytes = sum(Path(s.filename).stat().st_size for s in slices)
-        check_promise(name, shape, int(slices[0].get("BitsAllocated") or 16) // 8, available_bytes, "raw")
+    kinds = {"rle" if syntax == RLELossless else "jpeg" if syntax.is_compressed else "raw" for syntax in syntaxes}
+    available_bytes = sum(Path(s.filename).stat().st_size for s in slices)
+    loosest = max(kinds or {"raw"}, key=lambda kind: MAX_COMPRESSION[kind])
+    check_promise(name, shape, int(slices[0].get("BitsAllocated") or 16) // 8, available_bytes, loosest)
+
+
+def _damaged_file(file: Path) -> Callable[[Exception], InputError]:
+    return lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")
 
 
 def _hounsfield(name: str, file: Path, shape: tuple[int, ...]) -> np.ndarray:
     """One slice (j, i), rescaled."""
-    import pydicom
-
-    dataset = pydicom.dcmread(file)
-    try:
+    with parsing(lambda error: truncated(f"{name}/{file.name}", "its pixels cannot be decoded")):
+        dataset = _dataset(file)
         stored = dataset.pixel_array
-    except (AttributeError, ValueError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise truncated(f"{name}/{file.name}", "its pixels cannot be decoded") from error
     if stored.shape != shape:
         raise damaged(file.name, "DICOM", f"its pixels are {stored.shape}, not {shape}")
     slope = float(dataset.get("RescaleSlope", 1) or 1)

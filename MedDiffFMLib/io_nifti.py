@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import zlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-from .io_common import MM_PER_UNIT, SYNTHETIC_MARK, check_promise, damaged, is_synthetic, refuse_not_3d, truncated
+from .io_common import (
+    MAX_HEADER,
+    MM_PER_UNIT,
+    SYNTHETIC_MARK,
+    Portions,
+    check_promise,
+    damaged,
+    is_synthetic,
+    parsing,
+    refuse_not_3d,
+    truncated,
+)
 from .volume import Volume
 
 
@@ -23,31 +33,45 @@ def read_nifti(path: Path, modality: str) -> Volume:
     Raises:
         InputError: wrong magic, damaged, truncated, or not 3-D scalar.
     """
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
+    with path.open("rb") as plain, contextlib.ExitStack() as stack:
+        compressed = path.name.lower().endswith(".gz")
+        file: Any = stack.enter_context(gzip.GzipFile(fileobj=plain)) if compressed else plain
+        with parsing(lambda error: damaged(path.name, "NIfTI", "its header makes no sense")):
+            image = _image(Portions(file))
+        return _volume(path, image, modality, "gzip" if compressed else "raw")
 
-    try:
-        image: Any = nibabel.load(path, mmap=False)
-    except (ImageFileError, HeaderDataError, ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise damaged(path.name, "NIfTI", "its header makes no sense") from error
-    if not isinstance(image, (nibabel.Nifti1Image, nibabel.Nifti2Image)):
-        raise damaged(path.name, "NIfTI", "it is another format")
-    header, proxy = image.header, cast(Any, image.dataobj)
+
+def _image(file: Portions) -> Any:
+    """Header and extensions; the voxels stay in the file."""
+    import nibabel
+    from nibabel.fileholders import FileHolder
+
+    size = file.read(4)
+    file.seek(0)
+    kinds = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
+    kind = kinds.get(int.from_bytes(size, "little")) or kinds[int.from_bytes(size, "big")]
+    holder = FileHolder(fileobj=file)  # type: ignore[arg-type]
+    image = kind.from_file_map({"header": holder, "image": holder}, mmap=False)
+    if not 0 <= image.dataobj.offset <= MAX_HEADER:
+        raise ValueError("the voxels begin far behind the header")
+    return image
+
+
+def _volume(path: Path, image: Any, modality: str, encoding: str) -> Volume:
+    """The voxels, once the header's promises are known to be possible."""
+    header, proxy = image.header, image.dataobj
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     dtype = header.get_data_dtype()
     vector = dtype.kind not in "iuf" or (len(shape) == 5 and shape[4] > 1)
     refuse_not_3d(path.name, shape, ["vector"] if vector else [])
-    compressed = path.name.lower().endswith(".gz")
-    check_promise(path.name, shape, dtype.itemsize, path.stat().st_size, "gzip" if compressed else "raw")
-    try:
+    check_promise(path.name, shape, dtype.itemsize, path.stat().st_size, encoding)
+    with parsing(lambda error: truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}")):
         stored = proxy.get_unscaled().reshape(shape, order="F")
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}") from error
-    voxels = _rescaled(np.asarray(stored).T, proxy.slope, proxy.inter)
-    matrix, notes = _geometry(path.name, header)
+    with parsing(lambda error: damaged(path.name, "NIfTI", error)):
+        voxels = _rescaled(np.asarray(stored).T, proxy.slope, proxy.inter)
+        matrix, notes = _geometry(path.name, header)
     synthetic = is_synthetic(bytes(header["descrip"].item()).decode("latin-1"))
     return Volume(voxels, matrix, modality, notes, synthetic)
 

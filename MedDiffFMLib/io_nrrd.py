@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
+import io
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from .errors import InputError
 from .io_common import (
     LPS_TO_RAS,
+    MAX_HEADER,
     MM_PER_UNIT,
     SYNTHETIC_MARK,
     affine,
     check_promise,
     damaged,
     is_synthetic,
+    parsing,
     refuse_not_3d,
     truncated,
 )
@@ -50,21 +55,28 @@ def read_nrrd(path: Path, modality: str) -> Volume:
         if not file.read(4) == b"NRRD":
             raise damaged(path.name, "NRRD", "it does not start with 'NRRD'")
         file.seek(0)
-        try:
-            header = nrrd.read_header(file)
+        start = io.BytesIO(file.read(MAX_HEADER))
+        with parsing(lambda error: damaged(path.name, "NRRD", error)):
+            header = nrrd.read_header(start)
             shape = tuple(int(n) for n in header["sizes"])
             axes = [_axis_kind(kind) for kind in header.get("kinds", [])]
             dtype = np.dtype(nrrd.reader._determine_datatype(header))
             encoding = _ENCODINGS[str(header["encoding"]).lower()]
-        except (nrrd.NRRDError, KeyError, ValueError, StopIteration) as error:
-            raise damaged(path.name, "NRRD", error) from error
+            if len(shape) != header["dimension"] or min(shape) < 0:
+                raise ValueError("its sizes do not fit its dimension")
+            skipped = tuple(int(_either(header, f"{what} skip", 0)) for what in ("line", "byte"))
         refuse_not_3d(path.name, shape, axes)
-        matrix, notes = _geometry(path.name, header)
-        check_promise(path.name, shape, dtype.itemsize, _data_bytes(path, header, file.tell()), encoding)
-        try:
-            voxels = nrrd.read_data(header, file, str(path), index_order="C")
-        except (nrrd.NRRDError, ValueError, zlib.error, EOFError) as error:
-            raise truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}") from error
+        with parsing(lambda error: damaged(path.name, "NRRD", error)):
+            matrix, notes = _geometry(path.name, header)
+        data = _data_path(path, header)
+        check_promise(path.name, shape, dtype.itemsize, _data_bytes(path, data, start.tell()), encoding)
+        with parsing(lambda error: truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}")):
+            if data is None:
+                file.seek(start.tell())
+                voxels = _read_voxels(file, dtype, shape, encoding, *skipped)
+            else:
+                with data.open("rb") as detached:
+                    voxels = _read_voxels(detached, dtype, shape, encoding, *skipped)
     synthetic = is_synthetic(header.get(_SYNTHETIC, ""))
     return Volume(voxels.astype(dtype.newbyteorder("="), copy=False), matrix, modality, notes, synthetic)
 
@@ -153,19 +165,85 @@ def _axes(name: str, header: dict[str, Any]) -> np.ndarray:
     return np.diag(spacings)
 
 
-def _data_bytes(path: Path, header: dict[str, Any], attached_from: int) -> int:
-    """Bytes that hold the voxels, in this file or in the one that a detached header names."""
-    data_file = header.get("data file", header.get("datafile"))
-    if data_file is None:
-        return path.stat().st_size - attached_from
-    if str(data_file).startswith("LIST") or "%" in str(data_file):
+def _either(header: dict[str, Any], name: str, default: Any = None) -> Any:
+    """A field whose name may be written with or without the space."""
+    return header.get(name, header.get(name.replace(" ", ""), default))
+
+
+def _data_path(path: Path, header: dict[str, Any]) -> Path | None:
+    """The file that a detached header names; None where the voxels follow the header."""
+    named = _either(header, "data file")
+    if named is None:
+        return None
+    if str(named).startswith("LIST") or "%" in str(named):
         raise InputError(
             f"'{path.name}' spreads its voxels over several files.",
             "Save it as one .nrrd file, for instance in Slicer.",
         )
-    data_path = path.parent / str(data_file)
+    data_path = path.parent / str(named)
     if not data_path.is_file():
         raise InputError(
-            f"'{path.name}' keeps its voxels in '{data_file}', which is missing.", "Put both files into one folder."
+            f"'{path.name}' keeps its voxels in '{named}', which is missing.", "Put both files into one folder."
         )
-    return data_path.stat().st_size
+    return data_path
+
+
+def _data_bytes(path: Path, data: Path | None, attached_from: int) -> int:
+    """Bytes that hold the voxels."""
+    return path.stat().st_size - attached_from if data is None else data.stat().st_size
+
+
+def _read_voxels(
+    file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...], encoding: str, lines: int, skip: int
+) -> np.ndarray:
+    """Voxels (k, j, i) from the place where they begin; never more is read or unpacked than the header promises.
+
+    Args:
+        shape: (i, j, k).
+        lines, skip: lines, then bytes to pass over; -1 bytes means that the voxels are the last ones of the file.
+
+    Raises:
+        ValueError: too few or impossible.
+    """
+    if lines < 0 or skip < -1:
+        raise ValueError("a skip is negative")
+    for _ in range(lines):
+        if not file.readline(MAX_HEADER):
+            raise ValueError("fewer lines than are to be skipped")
+    count = int(np.prod(shape, dtype=np.int64))
+    wanted = count * dtype.itemsize
+    if encoding == "raw":
+        file.seek(*((-wanted, io.SEEK_END) if skip == -1 else (skip, io.SEEK_CUR)))
+        return np.fromfile(file, dtype, count).reshape(shape[::-1])
+    if encoding == "text":
+        file.seek(max(skip, 0), io.SEEK_CUR)
+        return np.fromfile(file, dtype, count, sep=" ").reshape(shape[::-1])
+    unpacked = bytearray()
+    for portion in _unpacked(file, encoding):
+        unpacked += portion
+        if len(unpacked) > wanted + max(skip, 0):
+            raise ValueError("more voxels than the header names")
+    return np.frombuffer(unpacked, dtype, count, offset=max(skip, 0)).reshape(shape[::-1])
+
+
+def _unpacked(file: BinaryIO, encoding: str) -> Iterator[bytes]:
+    """What a compressed stream holds, up to its end, in portions of bounded size.
+
+    Raises:
+        EOFError: the stream has no end.
+    """
+    if encoding == "gzip":
+        inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        while not inflater.eof:
+            packed = inflater.unconsumed_tail or file.read(_CHUNK)
+            portion = inflater.decompress(packed, _CHUNK)
+            if not packed and not portion:
+                raise EOFError("the compressed stream ends too early")
+            yield portion
+    else:
+        unpacker = bz2.BZ2Decompressor()
+        while not unpacker.eof:
+            packed = file.read(_CHUNK) if unpacker.needs_input else b""
+            if unpacker.needs_input and not packed:
+                raise EOFError("the compressed stream ends too early")
+            yield unpacker.decompress(packed, _CHUNK)

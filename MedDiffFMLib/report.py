@@ -19,6 +19,7 @@ from typing import Any
 from . import __version__
 from .atomic import atomic_path
 from .errors import InputError
+from .foreign import read_json
 from .models.checkpoint import FoundationModel, file_sha256
 from .tasks.registry import TaskResult
 from .volume import Volume
@@ -216,7 +217,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     remedy = "Name a report that was written beside a result."
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
     except OSError as problem:
         raise InputError(f"'{path}' cannot be read: {problem.strerror}.", remedy) from None
     except ValueError:

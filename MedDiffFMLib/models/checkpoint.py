@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, OutputError
+from ..foreign import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..inference.engine import Engine
 
 FORMAT = "meddifffm-prior-1"
+_LARGEST, _MOST_LEVELS = 8192, 8
+"""Channels of a level, and levels, beyond what anybody trains."""
 
 
 @dataclass
@@ -141,13 +144,12 @@ def read_header(path: Path) -> dict[str, Any]:
             "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
         )
     try:
-        return {
-            "format": FORMAT,
-            "config": json.loads(metadata["config"]),
-            "calibration": json.loads(metadata.get("calibration", "{}")),
-        }
-    except (KeyError, json.JSONDecodeError) as error:
+        config, calibration = parse_json(metadata["config"]), parse_json(metadata.get("calibration", "{}"))
+        if not (isinstance(config, dict) and isinstance(config["network"], dict) and isinstance(calibration, dict)):
+            raise ValueError("no object")
+    except (KeyError, ValueError) as error:
         raise ModelError(f"{path.name} has a damaged description.", "Fetch it again.") from error
+    return {"format": FORMAT, "config": config, "calibration": calibration}
 
 
 def build_denoiser(config: dict[str, Any]) -> torch.nn.Module:
@@ -156,9 +158,10 @@ def build_denoiser(config: dict[str, Any]) -> torch.nn.Module:
     from ..networks.unet import NetworkConfig, PriorUNet
 
     try:
-        network = PriorUNet(NetworkConfig(**config["network"]))
-        return DENOISERS[config["denoiser"]](network)
-    except (KeyError, TypeError, ValueError) as error:
+        network = NetworkConfig(**config["network"])
+        check_network(network)
+        return DENOISERS[config["denoiser"]](PriorUNet(network))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"The model's description does not fit this version ({error}).", "Update MedDiff-FM."
         ) from error
@@ -166,6 +169,11 @@ def build_denoiser(config: dict[str, Any]) -> torch.nn.Module:
 
 def load_denoiser(path: Path, header: dict[str, Any]) -> torch.nn.Module:
     """The trained denoiser in float32 on the CPU."""
+    import torch
+
+    with torch.device("meta"):  # sizes without memory: a damaged description may ask for terabytes
+        described = build_denoiser(header["config"]).state_dict()
+    check_shapes(path, {name: tuple(tensor.shape) for name, tensor in described.items()})
     denoiser = build_denoiser(header["config"])
     state = read_weights(path)
     try:
@@ -176,6 +184,40 @@ def load_denoiser(path: Path, header: dict[str, Any]) -> torch.nn.Module:
             f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again."
         ) from error
     return denoiser.eval().requires_grad_(False)
+
+
+def check_network(network: Any) -> None:
+    """Refuse a description of a network that would take for ever to build.
+
+    Raises:
+        ValueError: not one of the sizes that networks have.
+    """
+    whole = [*network.channels, network.blocks, network.groups]
+    if any(type(n) is not int or not 0 < n <= _LARGEST for n in whole) or len(network.channels) > _MOST_LEVELS:
+        raise ValueError("its sizes are impossible")
+    if network.blocks > _MOST_LEVELS or len(network.attention) != len(network.channels):
+        raise ValueError("its levels do not fit together")
+
+
+def check_shapes(path: Path, described: dict[str, tuple[int, ...]]) -> None:
+    """Compare the tensors in a file with those of its description, before memory is taken for either.
+
+    Raises:
+        ModelError: they differ.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            stored = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path.name} is not a readable safetensors file.", "Fetch it again.") from error
+    different = sorted(name for name in {*described, *stored} if described.get(name) != stored.get(name))
+    if different:
+        raise ModelError(
+            f"The weights in {path.name} do not fit its description (first at {different[0][:80]!r}).",
+            "Fetch it again.",
+        )
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from ..foreign import check_fields, parse_json
 from .catalogue import list_models, resolve
-from .checkpoint import FoundationModel, check_sha256, read_metadata, read_weights, write_weights
+from .checkpoint import FoundationModel, check_sha256, check_shapes, read_metadata, read_weights, write_weights
 
 if TYPE_CHECKING:
     import torch
@@ -97,10 +98,13 @@ def read_description(path: Path) -> dict[str, Any]:
             "Use a file made by `meddifffm finetune` or listed by `meddifffm models`.",
         )
     try:
-        description = json.loads(metadata["description"])
-        description["prior"]["sha256"], description["task"], description["settings"]  # noqa: B018
+        description = parse_json(metadata["description"])
+        texts = [description["prior"]["sha256"], description["prior"].get("name", ""), description["task"]]
+        objects = [description["settings"], description["control"]]
+        if not all(isinstance(t, str) for t in texts) or not all(isinstance(o, dict) for o in objects):
+            raise ValueError("values of other types")
         return description
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name} has a damaged description.", "Fetch it again.") from error
 
 
@@ -114,7 +118,9 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
     Raises:
         ModelError: unknown, damaged, of another prior or for another task.
     """
-    from ..networks.controlnet import ControlConfig, with_control
+    import torch
+
+    from ..networks.controlnet import ControlBranch, ControlConfig, with_control
 
     name, path, expected = resolve(str(spec))
     description = read_description(path)
@@ -131,9 +137,13 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
         )
     digest = check_sha256(path, expected)
     try:
+        check_fields(ControlConfig, description["control"])
         config = ControlConfig(**description["control"])
+        with torch.device("meta"):  # sizes without memory: a damaged description may ask for terabytes
+            described = ControlBranch(model.engine.denoiser.network.config, config).state_dict()  # type: ignore[union-attr, arg-type]
+        check_shapes(path, {name: tuple(tensor.shape) for name, tensor in described.items()})
         denoiser = with_control(model.engine.denoiser, config, read_weights(path))  # type: ignore[arg-type]
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
             f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again."

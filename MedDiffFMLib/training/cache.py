@@ -7,7 +7,6 @@ stays open.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..conditioning.condition import NULL_REGION, REGIONS
 from ..errors import InputError
+from ..foreign import load_array, plain_name, read_json
 
 COARSE_SPACING_MM = 3.0
 
@@ -55,12 +55,12 @@ class StoredLevel:
     @property
     def voxels(self) -> np.ndarray:
         """Memory map of the int16 HU."""
-        return np.load(self.voxels_file, mmap_mode="r")
+        return load_array(self.voxels_file, "r")
 
     @property
     def anatomy(self) -> np.ndarray | None:
         """Memory map of the uint8 labels, or None."""
-        return None if self.anatomy_file is None else np.load(self.anatomy_file, mmap_mode="r")
+        return None if self.anatomy_file is None else load_array(self.anatomy_file, "r")
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,13 @@ class Case:
 
 def open_case(folder: Path) -> Case:
     """A prepared case; reads its JSON and looks whether the arrays are whole."""
-    record = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    record = read_json(folder / "case.json")
     levels = []
     for entry in record["levels"]:
+        if not plain_name(entry["name"]):
+            raise ValueError("a level has no name")
         voxels, anatomy = (folder / f"{entry['name']}{kind}.npy" for kind in ("", "_anatomy"))
-        spacing, origin = np.array(entry["spacing"]), np.array(entry["origin"])
+        spacing, origin = (np.array(entry[key], dtype=float).reshape(3) for key in ("spacing", "origin"))
         level = StoredLevel(voxels, anatomy if anatomy.exists() else None, spacing, origin)
         if len({array.shape for array in (level.voxels, level.anatomy) if array is not None}) > 1:
             raise ValueError(f"{anatomy} and {voxels.name} differ in size")
@@ -121,8 +123,8 @@ def open_case(folder: Path) -> Case:
 
 def _box(record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Corners of the box that a record names."""
-    low, high = record["body_box"]
-    return np.array(low), np.array(high)
+    low, high = np.array(record["body_box"], dtype=float).reshape(2, 3)
+    return low, high
 
 
 def open_cases(folder: Path, split: str) -> list[Case]:
@@ -133,9 +135,11 @@ def open_cases(folder: Path, split: str) -> list[Case]:
     """
     folder = Path(folder).absolute()
     try:
-        index = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
-        return [open_case(folder / name) for name in index[split]]
-    except (OSError, ValueError, KeyError) as error:
+        names = read_json(folder / "cases.json")[split]
+        if not all(plain_name(name) for name in names):
+            raise ValueError("a case has no name")
+        return [open_case(folder / name) for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{folder}' is no folder made by `meddifffm prepare`, or it is damaged ({error}).",
             "Run `meddifffm prepare` with the datalist; finished cases are kept.",

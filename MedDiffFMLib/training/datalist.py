@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..foreign import plain_path, read_json
 
 SPLITS = ("training", "validation")
 _EXAMPLE = 'Expected {"training": [{"image": "ct.nii.gz"}, ...], "validation": [...]}.'
+_FILE_KEYS = ("label", "anatomy")
+_LONGEST_NAME = 120
+"""Bytes; file systems take 255, and temporary names are longer."""
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".dcm")
 
 
@@ -56,8 +60,11 @@ def read_datalist(path: str | Path, splits: tuple[str, ...] = SPLITS) -> list[En
             raise InputError(f"'{split}' in {path.name} is not a list.", _EXAMPLE)
         for row in part:
             row = {"image": row} if isinstance(row, str) else row
-            if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+            if not isinstance(row, dict) or not plain_path(row.get("image")):
                 raise InputError(f"Row {len(rows) + 1} of {path.name} ('{split}') names no image.", _EXAMPLE)
+            odd = [key for key in _FILE_KEYS if row.get(key) and not plain_path(row[key])]
+            if odd:
+                raise InputError(f"Row {len(rows) + 1} of {path.name} ('{split}') has no file as '{odd[0]}'.", _EXAMPLE)
             rows.append((split, row))
     if not rows:
         raise InputError(f"{path.name} names no CT under {' or '.join(splits)}.", _EXAMPLE)
@@ -88,7 +95,7 @@ def refuse_shared_patients(entries: list[Entry]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     """The datalist's top level."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"The datalist {path} cannot be read: {reason}.", "Check the path.") from error
@@ -104,13 +111,17 @@ def _entry(folder: Path, split: str, row: dict[str, Any], ambiguous: bool) -> En
     name = folder_name(str(row.get("name") or (row["image"] if ambiguous else _stem(row))))
     region = None if row.get("region") is None else str(row["region"])
     patient = str(row.get("patient") or name)
-    files = {key: folder / value for key, value in row.items() if key in ("label", "anatomy") and value}
+    files = {key: folder / value for key, value in row.items() if key in _FILE_KEYS and value}
     return Entry(name, split, folder / row["image"], patient, region, files)
 
 
 def folder_name(name: str) -> str:
-    """A case's name with only what every file system takes."""
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "case"
+    """A case's name with only what every file system takes; a very long one is cut, and told apart by a hash."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "case"
+    encoded = plain.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return plain
+    return f"{encoded[: _LONGEST_NAME - 13].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 
 
 def _stem(row: dict[str, Any]) -> str:

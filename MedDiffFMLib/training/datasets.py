@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, OutputError
+from ..foreign import check_fields, read_json
 from ..io import write_volume
 from ..models.checkpoint import file_sha256
 from ..report import geometry, write_json
@@ -125,7 +125,7 @@ class Dataset:
                 continue
             try:
                 cases.append(_read_case(folder, validating))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 damaged[folder.name] = f"{type(error).__name__}: {error}"
         return cases, damaged
 
@@ -214,13 +214,14 @@ class Dataset:
     def _settings(self) -> dict[str, Any]:
         """``dataset.json``; a lost one costs the title and the split, not the cases."""
         try:
-            content = json.loads((self.folder / "dataset.json").read_text(encoding="utf-8"))
+            content = read_json(self.folder / "dataset.json")
         except (OSError, ValueError):
             content = None
         return content if isinstance(content, dict) else {"format": FORMAT, "title": self.folder.name}
 
     def _validating(self) -> set[str]:
-        return set(self._settings().get("validation") or ())
+        named = self._settings().get("validation")
+        return {patient for patient in named if isinstance(patient, str)} if isinstance(named, list) else set()
 
     def _refuse_taken(self, name: str) -> None:
         """Some file systems do not tell upper from lower case."""
@@ -323,15 +324,21 @@ def _check_grid(label: Volume, image: Volume, what: str) -> None:
 
 def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
     """A case from its folder."""
-    record = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    record = read_json(folder / "case.json")
     files = {kind: folder / f"{kind}.nrrd" for kind in record["hashes"]}
+    if not files.keys() <= {IMAGE, LABEL, ANATOMY}:
+        raise ValueError("it names unknown files")
+    check_fields(DatasetCase, {name: record[name] for name in ("name", "patient", "source")})
+    if not isinstance(record["region"], (str, type(None))) or any(type(n) is not int for n in record["labels"]):
+        raise ValueError("its region or labels are none")
     if IMAGE not in files or not all(path.is_file() for path in files.values()):
         raise ValueError("a file of the case is missing")
     return DatasetCase(
         name=folder.name, patient=record["patient"],
         split="validation" if record["patient"] in validating else "training",
-        region=record["region"], files=files, shape=tuple(record["shape_ijk"]), spacing=tuple(record["spacing_mm"]),
-        labels=tuple(record["labels"]), hashes=record["hashes"], source=record["source"],
+        region=record["region"], files=files, shape=tuple(map(int, record["shape_ijk"])),
+        spacing=tuple(map(float, record["spacing_mm"])), labels=tuple(record["labels"]), hashes=record["hashes"],
+        source=record["source"],
     )  # fmt: skip
 
 

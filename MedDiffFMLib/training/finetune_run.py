@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..atomic import atomic_path
 from ..errors import InputError
+from ..foreign import read_json
 from ..inference.control import CancelToken, ProgressCallback
 from ..models.catalogue import check_name, resolve
 from ..models.checkpoint import check_sha256, read_header
@@ -107,7 +107,7 @@ def prepare_run(run: Run) -> CheckReport:
     """
     (run.folder / STOP_FILE).unlink(missing_ok=True)
     needs = Needs(run.config.task, run.row.needs_mask, run.task.window, run.config.labels, run.config.validation,
-                  run.config.seed)  # fmt: skip
+                  run.config.seed, run.row.few)  # fmt: skip
     found = _checked_before(run, needs)
     if found is None:
         found = _check_and_prepare(run, needs)
@@ -135,7 +135,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     """An object, empty where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -177,7 +177,7 @@ def _check_and_prepare(run: Run, needs: Needs) -> CheckReport:
     found.raise_for_errors(str(run.folder / "check.txt"))
     entries = read_entries(run.data, needs)
     prepare_cases(
-        entries, run.cache, run.config.labels, run.row.needs_mask,
+        entries, run.cache, run.config.labels, run.row.needs_mask, keep_labels=run.row.keeps_labels,
         report=lambda line: run.progress.emit("preparing", message=line), cancel=run.cancel,
     )  # fmt: skip
     _ask_task(run, found)
@@ -190,8 +190,11 @@ def _check_and_prepare(run: Run, needs: Needs) -> CheckReport:
 def _ask_task(run: Run, found: CheckReport) -> None:
     """The task's own findings, in both splits."""
     for split in ("training", "validation"):
+        cases = open_control_cases(run.cache, split)
+        if not cases and run.row.few and split == "validation":
+            continue
         try:
-            for sentence in run.task.check(open_control_cases(run.cache, split)):
+            for sentence in run.task.check(cases):
                 found.add("warning", "task", "", sentence, "Give other cases if too few are left.")
         except InputError as problem:
             found.add("error", "task", "", f"{split}: {problem.cause}", problem.remedy)
