@@ -29,6 +29,7 @@ LOG_SIGMA = (1.5, 1.2)
 contrast, so masks need more noise than images until the image is what decides."""
 SIGMA_RANGE = (0.3, 20.0)
 """Noise at the end and at the start of sampling."""
+FEWEST_RATERS = 3
 PRIOR_SIGMA = 0.1
 """Noise level that the prior is told when it looks at a window, in units of 1000 HU."""
 QUIET = 0.01
@@ -42,7 +43,7 @@ class MedSegDiffMethod:
     Attributes:
         window: edge of the training windows in voxels.
         dynamic, parser, anchor, channels: see :class:`..networks.medsegdiff.MedSegDiffConfig`.
-        prior: whether the image encoder is given the frozen prior's activations.
+        features: whether the image encoder is given the frozen prior's activations.
         estimate: what the network gives, row of MASK_DENOISERS: "logit", or the paper's "noise".
         steps: of DPM-Solver++ for each draw.
         draws: masks that are drawn, unless the prediction's pace says otherwise; the paper has 25.
@@ -53,7 +54,7 @@ class MedSegDiffMethod:
     dynamic: bool = True
     parser: bool = True
     anchor: bool = False
-    prior: bool = True
+    features: bool = True
     channels: Sequence[int] = (16, 32, 64, 64)
     estimate: str = "logit"
     steps: int = 8
@@ -91,8 +92,8 @@ class MedSegDiffSegmenter(Segmenter):
     def __init__(self, method: MedSegDiffMethod, classes: int, prior: nn.Module) -> None:
         super().__init__()
         self.method, self.classes = method, classes
-        self.prior = prior if method.prior else None
-        seen = decoder_channels(prior)[: len(method.channels) - 1] if method.prior else []
+        self.prior = prior if method.features else None
+        seen = decoder_channels(prior)[: len(method.channels) - 1] if method.features else []
         config = MedSegDiffConfig(
             classes, tuple(method.channels), tuple(seen), method.dynamic, method.parser, method.anchor
         )
@@ -121,7 +122,7 @@ class MedSegDiffSegmenter(Segmenter):
 
     def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
         draws = self.method.draws if pace.samples is None else pace.samples
-        if draws > 1 and self.method.fusion == "staple":
+        if draws >= FEWEST_RATERS and self.method.fusion == "staple":
             simple_itk()  # better before the work than after it
         with torch.no_grad():
             drawn = self.draw(sight, pace, draws, meter)
@@ -144,13 +145,13 @@ def fuse(drawn: torch.Tensor, fusion: str) -> Prediction:
 
     Args:
         drawn: (n, C, D, H, W), 0 to 1.
-        fusion: "staple" or "mean"; a single mask stays as it is.
+        fusion: "staple" or "mean". Of one or two it is the mean anyway: two raters cannot say which one is wrong.
     """
     mean = drawn.mean(dim=0)
     if len(drawn) == 1:
         return Prediction(mean, (mean * (1 - mean)).sqrt())
     spread = drawn.std(dim=0, correction=0)
-    if fusion == "mean":
+    if fusion == "mean" or len(drawn) < FEWEST_RATERS:
         return Prediction(mean, spread)
     fused = [torch.from_numpy(staple(drawn[:, number].numpy() > 0.5).probability) for number in range(drawn.shape[1])]
     return Prediction(torch.stack(fused), spread)

@@ -25,7 +25,7 @@ from MedDiffFMLib.segmentation.method import Pace, make_method, options_of
 from MedDiffFMLib.segmentation.sight import Example, Sight
 
 PACE = Pace(torch.device("cpu"), torch.float32, window=16)
-SMALL: dict[str, Any] = {"channels": (8, 8, 8), "window": 16, "steps": 2, "draws": 2, "prior": False}
+SMALL: dict[str, Any] = {"channels": (8, 8, 8), "window": 16, "steps": 2, "draws": 2, "features": False}
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -347,7 +347,7 @@ def test_frozen_prior_is_looked_at_and_left_alone() -> None:
     """What the prior sees changes the masks; it is neither trained nor saved with them."""
     prior = shaken(EDMDenoiser(PriorUNet(NetworkConfig(channels=(8, 32), attention=(False, False)))))
     prior.requires_grad_(False)
-    method = make_method("medsegdiff", {**SMALL, "prior": True})
+    method = make_method("medsegdiff", {**SMALL, "features": True})
     built = method.build(1, prior)
     shaken(built.part)
     samples = method.samples([example()], 0, 0, 2)
@@ -365,7 +365,7 @@ def test_frozen_prior_is_looked_at_and_left_alone() -> None:
 def test_options_survive_json() -> None:
     import json
 
-    method = MedSegDiffMethod(dynamic=False, prior=False, channels=(8, 16))
+    method = MedSegDiffMethod(dynamic=False, features=False, channels=(8, 16))
     again = make_method("medsegdiff", json.loads(json.dumps(options_of(method))))
     assert options_of(again) == options_of(method)
     before, after = (m.build(2, torch.nn.Identity()).state_dict() for m in (method, again))
