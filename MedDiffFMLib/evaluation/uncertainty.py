@@ -1,4 +1,4 @@
-"""Whether a segmentation knows where it is wrong: reliability of its probabilities, errors among its doubtful voxels."""
+"""Whether a segmentation knows where it is wrong: reliable probabilities, errors among its most doubtful voxels."""
 
 from __future__ import annotations
 
