@@ -1,6 +1,7 @@
-"""Denoising with the prior alone.
+"""Denoising with the prior, and with non-local means beside it.
 
-A few network calls from coarse to fine, each the minimum-mean-square-error estimate for its noise level. With ``steps``
+A few network calls from coarse to fine, each the minimum-mean-square-error estimate for its noise level, and the mean
+of what they give and of non-local means, whose errors are others (``non_local``: 0 is the prior alone). With ``steps``
 the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a),
 which keeps more texture.
 """
@@ -47,6 +48,10 @@ class DenoiseParameters:
         3.0, "With several steps, trust in the prior against the input (DiffPIR's lambda).",
         minimum=0.01, maximum=1000, advanced=True,
     )  # fmt: skip
+    non_local: float = parameter(
+        0.5, "Share of non-local means in the result: it errs otherwise than the network, so that the mean errs less; "
+        "0 leaves the network alone. Not used with several steps.", minimum=0, maximum=1, advanced=True,
+    )  # fmt: skip
     spacing: float | None = parameter(
         None, "Isotropic working voxel; the scanner's own voxels when not given.",
         unit="mm", minimum=0.5, maximum=10, advanced=True,
@@ -77,11 +82,14 @@ def denoise(
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
     """
+    import torch
+
     from ..diffusion.consistency import DiffPIR
     from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
     from ..inference.blended import BlendedDenoiser
     from ..inference.control import ProgressMeter
     from .noise_level import estimate_noise
+    from .non_local import non_local_means
     from .passes import PASSES, denoise_in_passes
     from .working import like_input, working_image
 
@@ -95,11 +103,15 @@ def denoise(
         )
     sigma = max(noise * parameters.strength, 0.5) / 1000
     evaluations = parameters.steps or len(PASSES)
-    meter = ProgressMeter(evaluations, progress, cancel)
+    share = parameters.non_local if parameters.steps == 0 else 0.0
+    meter = ProgressMeter(evaluations + (share > 0), progress, cancel)
     meter.stage = "denoising"
     noisy = image.network_input()
     if parameters.steps == 0:
         clean = denoise_in_passes(model.engine, noisy, sigma, image.condition, meter)
+        if share > 0:
+            meter.stage = "non-local means"
+            clean = torch.lerp(clean, torch.from_numpy(non_local_means(noisy[0, 0].numpy(), sigma, meter)), share)
     else:
         denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
         sigmas = karras_sigmas(parameters.steps, sigma, 0.2 * sigma)
@@ -111,5 +123,6 @@ def denoise(
         "noise_estimated": parameters.noise is None,
         "region": image.region,
         "network_evaluations": evaluations,
+        "non_local_share": share,
     }
     return TaskResult({"denoised": like_input(volume.voxels - removed, volume), "noise": removed}, facts=facts)

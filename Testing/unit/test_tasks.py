@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+from skimage.restoration import denoise_nl_means
 
 from MedDiffFMLib.errors import Cancelled, InputError, ModelError
-from MedDiffFMLib.inference.control import CancelToken
+from MedDiffFMLib.inference.control import CancelToken, ProgressMeter
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.tasks.anomaly import AnomalyParameters, anomaly
 from MedDiffFMLib.tasks.denoise import DenoiseParameters, denoise
 from MedDiffFMLib.tasks.findings import list_findings
 from MedDiffFMLib.tasks.inpaint import InpaintParameters, inpaint
 from MedDiffFMLib.tasks.noise_level import estimate_noise
+from MedDiffFMLib.tasks.non_local import non_local_means
 from MedDiffFMLib.training.calibrate import CalibrationConfig, calibrate
 from MedDiffFMLib.volume import Volume
 
@@ -53,6 +55,25 @@ def test_denoise_gives_metal_and_air_beyond_the_window_their_own_values(model, s
     voxels[20, 36:39, 21:24] = 3000
     result = denoise(small_ct.with_voxels(voxels), model, DenoiseParameters(noise=5))
     assert result.volumes["denoised"][20, 37, 22] > 2500
+
+
+def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_ct):
+    network, both, classical = (
+        denoise(small_ct, model, DenoiseParameters(noise=20, non_local=share)).volumes["noise"] for share in (0, 0.5, 1)
+    )
+    assert np.allclose(both, (network + classical) / 2, atol=0.01)
+    assert np.abs(network - classical).mean() > 1
+    image = np.clip(small_ct.voxels, -1000, 1000).astype(np.float32)[::-1]
+    expected = denoise_nl_means(image[20], patch_size=5, patch_distance=6, h=20.0, sigma=20.0, fast_mode=True)
+    found = (np.clip(small_ct.voxels, -1000, 1000) - classical)[::-1][20]
+    assert np.abs(found - expected).max() < 0.5
+
+
+def test_non_local_means_can_be_cancelled(small_ct):
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        non_local_means(small_ct.voxels.astype(np.float32), 20.0, ProgressMeter(1, None, token))
 
 
 def test_denoise_estimates_the_noise_it_was_given(small_ct):
