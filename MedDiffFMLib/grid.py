@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from .volume import Volume
 # Working axes: i to the patient's left, j to posterior, k to superior (DICOM's LPS), written as RAS columns.
 _LPS_AXES = np.diag([-1.0, -1.0, 1.0])
 _MAX_VOXELS = 1_500_000_000
+TRUNCATE = 3.0
+"""Standard deviations after which a Gaussian ends."""
+PLANE_VOXELS = 4_000_000
+"""Voxels that are interpolated at a time."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,13 @@ def to_grid(volume: Volume, grid: Grid, order: int = 1, fill: float = -1024) -> 
     axes = _axis_map(volume, grid)
     if axes is not None:
         return np.ascontiguousarray(_rearrange(volume.voxels, *axes), dtype=np.float32)
-    voxels = volume.voxels if order == 0 else _antialiased(volume, grid)
     matrix = np.linalg.inv(volume.ijk_to_ras) @ grid.ijk_to_ras
     # one grid cell, measured in input voxels: from_grid interpolates between grid points this far outside
     margin = np.maximum(0.5, np.abs(matrix[:3, :3]).sum(axis=1))
+    widths = _smoothing(volume, grid)
+    if order == 1 and _is_diagonal(matrix[:3, :3]):
+        return _resample_by_axes(volume.voxels, matrix, grid.shape, fill, margin, widths)
+    voxels = volume.voxels if order == 0 else _antialiased(volume.voxels, widths)
     return _resample(voxels, matrix, grid.shape, order, fill, margin).astype(np.float32, copy=False)
 
 
@@ -109,6 +117,8 @@ def from_grid(array: np.ndarray, grid: Grid, volume: Volume, order: int = 1, fil
         return np.ascontiguousarray(unflipped.transpose(np.argsort(permutation)))
     matrix = np.linalg.inv(grid.ijk_to_ras) @ volume.ijk_to_ras
     shape = volume.voxels.shape
+    if order == 1 and array.dtype != bool and _is_diagonal(matrix[:3, :3]):
+        return _resample_by_axes(array, matrix, shape, fill, np.full(3, 0.5))
     if array.dtype == bool:
         return _resample(array.astype(np.uint8), matrix, shape, order, fill, np.full(3, 0.5)) > 0.5
     return _resample(array, matrix, shape, order, fill, np.full(3, 0.5))
@@ -155,21 +165,89 @@ def _rearrange(array: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]
     return array.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
 
 
-def _antialiased(volume: Volume, grid: Grid) -> np.ndarray:
-    """Voxels smoothed so that the grid can carry them: Gaussians whose widths turn one voxel size into the other.
+def _smoothing(volume: Volume, grid: Grid) -> tuple[float, float, float]:
+    """Standard deviations (k, j, i) in voxels of the Gaussians after which the grid can carry the voxels.
 
-    The widths follow Cardoso et al., Scale factor point spread function matching, MICCAI 2015.
+    Their widths turn one voxel size into the other (Cardoso et al., Scale factor point spread function matching,
+    MICCAI 2015).
     """
+    target = min(grid.spacing)
+    ratios = [max(target / spacing, 1.0) for spacing in reversed(volume.spacing)]
+    k, j, i = (np.sqrt(r**2 - 1) / (2 * np.sqrt(2 * np.log(2))) if r > 1 + 1e-3 else 0.0 for r in ratios)
+    return k, j, i
+
+
+def _antialiased(voxels: np.ndarray, widths: tuple[float, float, float]) -> np.ndarray:
+    """Voxels smoothed so that a coarser grid can carry them."""
     from scipy.ndimage import gaussian_filter1d
 
-    smooth = volume.voxels
-    target = min(grid.spacing)
-    for axis, spacing in enumerate(reversed(volume.spacing)):
-        if target > spacing * (1 + 1e-3):
-            sigma = np.sqrt((target / spacing) ** 2 - 1) / (2 * np.sqrt(2 * np.log(2)))
-            output = np.float32 if smooth is volume.voxels else smooth  # later axes in place
-            smooth = gaussian_filter1d(smooth, sigma, axis, output=output, mode="nearest", truncate=3.0)
+    smooth = voxels
+    for axis, sigma in enumerate(widths):
+        if sigma > 0:
+            output = np.float32 if smooth is voxels else smooth  # later axes in place
+            smooth = gaussian_filter1d(smooth, sigma, axis, output=output, mode="nearest", truncate=TRUNCATE)
     return smooth
+
+
+def _resample_by_axes(
+    array: np.ndarray,
+    matrix: np.ndarray,
+    shape: tuple[int, ...],
+    fill: float,
+    margin: np.ndarray,
+    widths: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> np.ndarray:
+    """What :func:`_resample` does with ``order`` 1 after smoothing, one axis at a time, where the axes stay apart.
+
+    Smoothing and interpolation along an axis are one matrix with a few figures a row, so that nothing is smoothed that
+    is not asked for. The axes that lose most voxels come first.
+    """
+    scale, offset = np.diag(matrix)[2::-1], matrix[2::-1, 3]
+    result, outside = array, []
+    for axis in sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis]):
+        points = offset[axis] + scale[axis] * np.arange(shape[axis])
+        low, high = -margin[2 - axis], array.shape[axis] - 1 + margin[2 - axis]
+        outside.append((axis, np.flatnonzero((points < low) | (points > high))))
+        line = _line_matrix(points, array.shape[axis], widths[axis])
+        result = _along_axis(line, result, axis)
+    for axis, index in outside:
+        result[(slice(None),) * axis + (index,)] = fill
+    return result
+
+
+def _line_matrix(points: np.ndarray, length: int, width: float) -> Any:
+    """Sparse (points, length): a line of voxels smoothed by a Gaussian and interpolated; its ends are repeated."""
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.sparse import csr_array
+
+    at = np.clip(points, 0, length - 1)
+    first = np.minimum(np.floor(at).astype(int), max(length - 2, 0))
+    share = at - first
+    rows = np.arange(len(points))
+    second = np.minimum(first + 1, length - 1)
+    entries = np.concatenate([1 - share, share]), (np.tile(rows, 2), np.concatenate([first, second]))
+    line = csr_array(entries, shape=(len(points), length))
+    if width > 0:
+        smooth = gaussian_filter1d(np.eye(length), width, axis=0, mode="nearest", truncate=TRUNCATE)
+        line = line @ csr_array(smooth)
+    return line.astype(np.float32)
+
+
+def _along_axis(line: Any, array: np.ndarray, axis: int) -> np.ndarray:
+    """The matrix applied along one axis of ``array``, a few planes at a time, to keep memory small."""
+    shape = list(array.shape)
+    shape[axis] = line.shape[0]
+    result = np.empty(shape, np.float32)
+    other = 1 if axis == 0 else 0  # planes hold the axis and one that is whole
+    step = max(1, PLANE_VOXELS * array.shape[other] // array.size)
+    for first in range(0, array.shape[other], step):
+        part: tuple[slice, ...] = (
+            (slice(first, first + step),) if other == 0 else (slice(None), slice(first, first + step))
+        )
+        lines = np.moveaxis(array[part], axis, 0)
+        found = line @ np.ascontiguousarray(lines, np.float32).reshape(len(lines), -1)
+        result[part] = np.moveaxis(found.reshape(-1, *lines.shape[1:]), 0, axis)
+    return result
 
 
 def _resample(

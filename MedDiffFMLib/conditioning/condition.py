@@ -46,6 +46,12 @@ class EncodedCondition:
         parts = (self.region, self.channels, self.expected, self.hole, self.control)
         return EncodedCondition(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        parts = (self.region, self.channels, self.expected, self.hole, self.control)
+        return sum(part.nbytes for part in parts if part is not None)
+
     def has_hole(self) -> torch.Tensor:
         """(B,) bool: samples that have known voxels around a hole."""
         if self.hole is None:

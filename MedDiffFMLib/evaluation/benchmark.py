@@ -272,12 +272,14 @@ def _method(model: Any, task: str, parameters: Any, seed: int, cancel: CancelTok
     """A task as a method of its protocol."""
     run = TASKS[task].run()
 
+    from ..tasks.passes import OVERLAP as DENOISE_OVERLAP
+
     def method(volume: Volume, mask: np.ndarray | None = None) -> Answer:
         result = run(volume, model, parameters, mask=mask, seed=seed, cancel=cancel)
         voxels = result.volumes[OUTPUTS[task]]
         # On a grid of its own a task's windows end elsewhere, and interpolation hides where.
         own_voxels = task == "denoise" and getattr(parameters, "spacing", None) is None
-        borders = _borders(model, voxels.shape) if own_voxels else None
+        borders = _borders(model, voxels.shape, DENOISE_OVERLAP) if own_voxels else None
         return Answer(voxels, result.facts.get("network_evaluations"), borders)
 
     return method
@@ -287,22 +289,24 @@ def _generator(model: Any, parameters: Any, cancel: CancelToken | None) -> Gener
     """The task that makes CTs."""
     run = TASKS[SYNTHESIZE].run()
 
+    from ..inference.blended import OVERLAP
+
     def generate(region: str, seed: int) -> tuple[Volume, Answer]:
         result = run(None, model, parameters, region=region, seed=seed, cancel=cancel)
         voxels = result.volumes[OUTPUTS[SYNTHESIZE]]
-        answer = Answer(voxels, result.facts.get("network_evaluations"), _borders(model, voxels.shape))
+        answer = Answer(voxels, result.facts.get("network_evaluations"), _borders(model, voxels.shape, OVERLAP))
         assert result.ijk_to_ras is not None  # a task without a CT says where its result lies
         return Volume(voxels, result.ijk_to_ras), answer
 
     return generate
 
 
-def _borders(model: Any, shape: tuple[int, ...]) -> Borders | None:
+def _borders(model: Any, shape: tuple[int, ...], overlap: int) -> Borders | None:
     """Where the windows of the last network calls, those on the result's own voxels, end."""
     engine = getattr(model, "engine", None)
     if engine is None:
         return None
-    return window_borders(shape, window=engine.rung.window, divisor=engine.divisor)  # type: ignore[arg-type]
+    return window_borders(shape, engine.rung.window, overlap, engine.divisor)  # type: ignore[arg-type]
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

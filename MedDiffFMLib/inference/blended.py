@@ -5,10 +5,14 @@ samplers and tasks never see patches (the paper's per-step blending, arXiv 2410.
 
 The network's Haar stem takes voxels in pairs, and its error is larger between pairs than within. From step to step the
 windows therefore begin a voxel earlier or later, so that one step mends what the other leaves.
+
+Besides the image and its estimate nothing of the volume's size is held: windows are cut where they are needed, and
+their weights are products of three lines that already sum to one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -16,9 +20,15 @@ import torch
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from .control import ProgressMeter
 from .engine import Engine, is_out_of_memory
-from .patches import Box, WindowPlan, extend, plan_windows, reflected_range
+from .patches import Box, WindowPlan, cut, extend, inside, plan_windows, reflected_range
 
 OVERLAP = 16
+AIR = -1.0
+"""Network range of what is estimated where nothing is wanted."""
+KEPT_CONDITIONS = 256 * 2**20
+"""Bytes of encoded conditions that are kept from step to step; a larger volume encodes them anew at every step."""
+
+Job = tuple[int, Box]
 
 
 class BlendedDenoiser:
@@ -33,6 +43,8 @@ class BlendedDenoiser:
         guidance: classifier-free guidance scale; 1 uses the conditional estimate alone, 0 ignores the conditions.
         overlap: voxels that neighbouring windows share.
         turn: number of the first step; the windows of odd steps are shifted by a voxel.
+        wanted: (D, H, W) bool, voxels whose estimate matters. Windows without any are not computed and taken as air;
+            wanted voxels have the same estimate as without this. None for all.
     """
 
     def __init__(
@@ -44,11 +56,13 @@ class BlendedDenoiser:
         guidance: float = 1.0,
         overlap: int = OVERLAP,
         turn: int = 0,
+        wanted: torch.Tensor | None = None,
     ) -> None:
         self.engine, self.shape, self.meter = engine, shape, meter
         self.guidance, self.overlap, self.turn = guidance, overlap, turn
-        self._condition = condition
+        self._condition, self._wanted = condition, wanted
         self._prepared: tuple[int, bool] | None = None
+        self._encoded: dict[tuple[int, ...], EncodedCondition] = {}
         self._prepare()
 
     def _prepare(self) -> None:
@@ -57,13 +71,20 @@ class BlendedDenoiser:
         if wanted == self._prepared:
             return
         self.plan: WindowPlan = plan_windows(self.shape, wanted[0], self.overlap, self.engine.divisor, wanted[1])
+        self._computed = [box for box in self.plan.boxes if self._is_wanted(box)]
+        self._skipped = [box for box in self.plan.boxes if not self._is_wanted(box)]
         self._extended = _extend_condition(self._condition, self.plan)
+        if self._prepared is not None and self._prepared[0] != wanted[0]:
+            self._encoded.clear()
         self._prepared = wanted
+
+    def _is_wanted(self, box: Box) -> bool:
+        return self._wanted is None or bool(self._wanted[inside(box, self.plan.offset, self.shape)[0]].any())
 
     @property
     def windows(self) -> int:
         """Windows per sample and step."""
-        return len(self.plan.boxes)
+        return len(self._computed)
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """One step; falls down the memory ladder instead of failing, x is never lost."""
@@ -79,37 +100,68 @@ class BlendedDenoiser:
                 self.engine.step_down(error)
 
     def _blend(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        rung, plan = self.engine.rung, self.plan
-        home = torch.device("cpu") if rung.host else rung.device
-        padded = extend(x.to(home), plan.shape, plan.offset)
-        total = torch.zeros_like(padded)
-        weight = plan.weight().to(home)
-        jobs = [(sample, box) for sample in range(len(x)) for box in plan.boxes]
-        for first in range(0, len(jobs), rung.batch):
-            batch = jobs[first : first + rung.batch]
+        home = self.engine.home(x.numel())
+        source = x.to(home)
+        total = torch.zeros_like(source)
+        jobs = [(sample, box) for sample in range(len(x)) for box in self._computed]
+        for batch, estimate in self._estimates(source, sigma, jobs):
+            for (sample, box), x0 in zip(batch, estimate.to(home), strict=True):
+                self._add(total[sample, 0], box, x0[0])
+        for box in self._skipped:
+            for sample in range(len(x)):
+                self._add(total[sample, 0], box, total.new_tensor(AIR).expand(self.plan.window))
+        if self.meter is not None and not jobs:
+            self.meter.advance(len(x))
+        return total.to(x.device)
+
+    def _estimates(
+        self, source: torch.Tensor, sigma: float, jobs: list[Job]
+    ) -> Iterator[tuple[list[Job], torch.Tensor]]:
+        """Estimates of batches of windows, one batch late: a GPU computes the next while its last one is blended."""
+        late: tuple[list[Job], torch.Tensor] | None = None
+        device, size = self.engine.device, self.engine.rung.batch
+        for first in range(0, len(jobs), size):
+            batch = jobs[first : first + size]
             if self.meter is not None:
                 self.meter.check()
-            windows = torch.stack([padded[sample, 0][box][None] for sample, box in batch]).to(rung.device)
-            estimate = self._guided(windows, sigma, [box for _, box in batch]).to(home)
-            for (sample, box), x0 in zip(batch, estimate, strict=True):
-                total[sample, 0][box] += weight * x0[0]
+            windows = torch.stack([cut(source[sample, 0], box, self.plan.offset)[None] for sample, box in batch])
+            estimate = self._guided(windows.to(device), sigma, [box for _, box in batch])
             if self.meter is not None:
-                self.meter.advance(len(batch) / len(plan.boxes))
-        k, j, i = (slice(first, first + n) for first, n in zip(plan.offset, self.shape, strict=True))
-        return (total / plan.normaliser().to(home))[..., k, j, i].to(x.device)
+                self.meter.advance(len(batch) / len(self._computed))
+            if late is not None:
+                yield late
+            late = (batch, estimate)
+        if late is not None:
+            yield late
+
+    def _add(self, total: torch.Tensor, box: Box, x0: torch.Tensor) -> None:
+        """Add a window's share, as far as it lies in the volume."""
+        place, part = inside(box, self.plan.offset, self.shape)
+        total[place].addcmul_(x0[part], self.plan.share(box)[part].to(total.device))
 
     def _guided(self, windows: torch.Tensor, sigma: float, boxes: list[Box]) -> torch.Tensor:
-        conditional = self._encode(boxes, self._extended)
+        conditional = self._encode(boxes)
         if self.guidance == 1.0:
             return self.engine.denoise(windows, sigma, conditional)
-        free = self.engine.denoise(windows, sigma, self._encode(boxes, self._extended.without()))
+        free = self.engine.denoise(windows, sigma, self._encode(boxes, free=True))
         if self.guidance == 0.0:
             return free
         return free + self.guidance * (self.engine.denoise(windows, sigma, conditional) - free)
 
-    def _encode(self, boxes: list[Box], condition: Condition) -> EncodedCondition:
-        device = self.engine.device
-        return stack([condition.window(box).encode(self.plan.window, device) for box in boxes])
+    def _encode(self, boxes: list[Box], free: bool = False) -> EncodedCondition:
+        return stack([self._encode_one(box, free) for box in boxes])
+
+    def _encode_one(self, box: Box, free: bool) -> EncodedCondition:
+        """From the last step where there was room to keep it."""
+        key = (*(edge.start - before for edge, before in zip(box, self.plan.offset, strict=True)), free)
+        if key in self._encoded:
+            return self._encoded[key]
+        condition = self._extended.without() if free else self._extended
+        encoded = condition.window(box).encode(self.plan.window, self.engine.device)
+        kinds = 2 * (1 + (self.guidance != 1.0))  # of either turn, and without conditions
+        if kinds * self.windows * encoded.bytes <= KEPT_CONDITIONS:
+            self._encoded[key] = encoded
+        return encoded
 
 
 def _extend_condition(condition: Condition, plan: WindowPlan) -> Condition:

@@ -11,9 +11,16 @@ from torch import nn
 
 from ..conditioning.condition import EncodedCondition
 from ..errors import DeviceError, InputError
+from .rewrite import fold_upsampling
 
-BATCH_ON_CUDA = 8
 BATCH_ON_CPU = 2
+LARGEST_BATCH = 16
+WINDOW = 80
+"""Largest window edge: a quarter more than in training, where fewer voxels are computed twice at the same quality."""
+BYTES_PER_VOXEL = 600
+"""Memory of one call for each voxel of its windows, beyond the weights; see docs/performance.md."""
+SHARE = 0.5
+"""Of the free GPU memory, how much windows may take, and how much whole-volume sums."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
+def batch_for(free: int | None, window: int) -> int:
+    """Windows a call for so much free memory."""
+    if free is None:
+        return BATCH_ON_CPU
+    return int(min(max(SHARE * free // (BYTES_PER_VOXEL * window**3), 1), LARGEST_BATCH))
+
+
+def whole_volume_bytes(voxels: int) -> int:
+    """Memory of an image and its estimate, all that a step holds of a volume's size."""
+    return 2 * 4 * voxels
+
+
 class Engine:
     """A denoiser on a device.
 
@@ -90,21 +109,33 @@ class Engine:
         denoiser: module (x, sigma, condition) -> x0.
         device, precision: wishes, see :func:`choose_device` and :func:`choose_precision`.
         window: largest window edge in voxels.
+        memory: bytes of the device that may be used; None for what is free on a GPU.
 
     Attributes:
         rung: the present rung of the memory ladder; stays low for the rest of the session once it was lowered.
         on_warning: called with a sentence when the ladder is used.
     """
 
-    def __init__(self, denoiser: nn.Module, device: str = "auto", precision: str = "auto", window: int = 64) -> None:
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        device: str = "auto",
+        precision: str = "auto",
+        window: int = WINDOW,
+        memory: int | None = None,
+    ) -> None:
         chosen = choose_device(device)
         self.dtype = choose_precision(precision, chosen)
         self.divisor: int = denoiser.network.config.divisor  # type: ignore[union-attr, assignment]
-        self.rung = Rung(chosen, BATCH_ON_CUDA if chosen.type == "cuda" else BATCH_ON_CPU, window)
+        self.rung = Rung(chosen, BATCH_ON_CPU, window)
         self.on_warning: Callable[[str], None] = lambda sentence: None
         self.calls = 0
+        self._memory = memory
         self._denoiser = denoiser.eval().requires_grad_(False)
         self._place()
+        if self.rung.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # windows of a run are all alike
+            self.rung = replace(self.rung, batch=batch_for(self.free_memory(), window))
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +167,23 @@ class Engine:
             self._denoiser = before
             self._place()
 
+    def free_memory(self) -> int | None:
+        """Bytes that a run may use on a GPU, what earlier ones left included; on the CPU the wish, or None."""
+        device = self.rung.device
+        if device.type != "cuda":
+            return self._memory
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free if self._memory is None else min(free, self._memory - torch.cuda.memory_allocated(device))
+
+    def home(self, voxels: int) -> torch.device:
+        """Where an image of so many voxels and its estimate are held during a step: on the device if there is room."""
+        free = self.free_memory()
+        small = free is None or whole_volume_bytes(voxels) <= SHARE * free
+        return torch.device("cpu") if self.rung.host or not small else self.rung.device
+
     def _place(self) -> None:
+        fold_upsampling(self._denoiser)
         try:
             self._denoiser.to(device=self.rung.device)
             self._denoiser.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -25,6 +25,27 @@ def window_starts(length: int, window: int, count: int) -> list[int]:
     return [2 * round(n * (length - window) / (count - 1) / 2) for n in range(count)] if count > 1 else [0]
 
 
+def fewest_voxels(length: int, window: int, overlap: int, divisor: int) -> tuple[int, int]:
+    """Number and edge of the windows along one axis whose voxels, those in common counted twice, are the fewest.
+
+    Args:
+        length: voxels to cover; one window does where it is long enough.
+        window: longest edge. Edges are multiples of ``divisor``, and at least two thirds of the longest, so that every
+            window sees about as much as the network was trained with.
+    """
+    window = max(window // divisor, 1) * divisor
+    if length <= window:
+        return 1, -(-length // divisor) * divisor
+    even = length + length % 2
+    best = (0, 0, 0)
+    for edge in range(-(-2 * window // 3 // divisor) * divisor, window + 1, divisor):
+        common = min(overlap, edge // 2)
+        count = -(-(even - common) // (edge - common))
+        if not best[0] or count * edge <= best[0]:
+            best = (count * edge, count, edge)
+    return best[1], best[2]
+
+
 def ramp(window: int, overlap: int) -> torch.Tensor:
     """Blending weight along one axis: 1 in the middle, a raised cosine over the overlap at both ends, never 0."""
     position = torch.arange(window) + 0.5
@@ -42,7 +63,7 @@ class WindowPlan:
         window: (d, h, w) of each window.
         boxes: where they lie.
         weights: three 1-D blending weights.
-        total: three 1-D sums of weights; the full sum is their outer product.
+        total: three 1-D sums of weights; the full sum is their outer product, so that shares are products too.
     """
 
     shape: tuple[int, int, int]
@@ -52,13 +73,10 @@ class WindowPlan:
     weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     total: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-    def weight(self) -> torch.Tensor:
-        """(d, h, w) blending weight of one window."""
-        return torch.einsum("k,j,i->kji", *self.weights)
-
-    def normaliser(self) -> torch.Tensor:
-        """(D, H, W) sum of the weights of all windows."""
-        return torch.einsum("k,j,i->kji", *self.total)
+    def share(self, box: Box) -> torch.Tensor:
+        """(d, h, w): what a window contributes to each of its voxels; the shares of all windows sum to one."""
+        lines = [weight / total[edge] for weight, total, edge in zip(self.weights, self.total, box, strict=True)]
+        return torch.einsum("k,j,i->kji", *lines)
 
 
 def plan_windows(
@@ -72,11 +90,10 @@ def plan_windows(
     Args:
         shifted: pair voxels the other way along each axis that has several windows, in no more windows.
     """
-    size = [min(window, -(-n // divisor) * divisor) for n in shape]
+    tiled = [fewest_voxels(n, window, overlap, divisor) for n in shape]
+    count, size = [n for n, _ in tiled], [w for _, w in tiled]
     common = [min(overlap, w // 2) for w in size]
-    even = [max(n + n % 2, w) for n, w in zip(shape, size, strict=True)]
     # With two voxels more, windows overlap by up to four less; they are as many.
-    count = [-(-(n - c) // (w - c)) for n, w, c in zip(even, size, common, strict=True)]
     offset = [int(shifted and n > w and c >= 4) for n, w, c in zip(shape, size, common, strict=True)]
     full = [max(n + o + (n + o) % 2, w) for n, w, o in zip(shape, size, offset, strict=True)]
     starts = [window_starts(*line) for line in zip(full, size, count, strict=True)]
@@ -91,6 +108,32 @@ def plan_windows(
         tuple(slice(start, start + w) for start, w in zip(corner, size, strict=True)) for corner in product(*starts)
     )
     return WindowPlan(tuple(full), tuple(offset), tuple(size), boxes, tuple(weights), tuple(total))  # type: ignore[arg-type]
+
+
+def inside(box: Box, offset: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[Box, Box]:
+    """The part of a window that lies in the volume, in the volume's voxels and in the window's."""
+    place, part = [], []
+    for edge, before, length in zip(box, offset, shape, strict=True):
+        first, last = max(edge.start - before, 0), min(edge.stop - before, length)
+        place.append(slice(first, last))
+        part.append(slice(first + before - edge.start, last + before - edge.start))
+    return (place[0], place[1], place[2]), (part[0], part[1], part[2])
+
+
+def cut(x: torch.Tensor, box: Box, offset: tuple[int, int, int]) -> torch.Tensor:
+    """A window of x (D, H, W), which is continued by reflection where the window leaves it; a view where it does not.
+
+    Args:
+        box: counted from ``offset`` voxels before the volume.
+    """
+    for axis, (edge, before) in enumerate(zip(box, offset, strict=True)):
+        first, last = edge.start - before, edge.stop - before
+        if first >= 0 and last <= x.shape[axis]:
+            x = x.narrow(axis, first, last - first)
+        else:
+            index = torch.from_numpy(reflected_range(first, last - first, x.shape[axis])).to(x.device)
+            x = x.index_select(axis, index)
+    return x
 
 
 def extend(x: torch.Tensor, shape: tuple[int, int, int], offset: tuple[int, int, int] = (0, 0, 0)) -> torch.Tensor:

@@ -81,8 +81,9 @@ def anomaly(
     for n, edge in enumerate(edges):
         meter.stage = f"looking at hidden cubes, size {n + 1} of {len(edges)}"
         found = expect(
-            image, model.engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter
-        )
+            image, model.engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter,
+            wanted=search,
+        )  # fmt: skip
         z, spread = z_score(found, settings, image.region, image.spacing_kji)
         scores.append(z)
         usual.append(spread)
@@ -122,7 +123,7 @@ def expected_change(
     hole = torch.from_numpy(near)[None, None].float()
     known = image.network_input()
     condition = image.condition.filling(known[0, 0], hole[0, 0])
-    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
+    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter, wanted=hole[0, 0] > 0)
     settings = InpaintParameters(steps=HEALTHY_STEPS)
     generator = torch.Generator().manual_seed(seed)
     filled = sample_filling(denoiser, known, hole, condition, settings, generator)

@@ -60,6 +60,7 @@ def expect(
     sets: int = len(SETS),
     seed: int = 0,
     meter: ProgressMeter | None = None,
+    wanted: np.ndarray | None = None,
 ) -> Expectation:
     """Hide every voxel in turn and ask the network for it.
 
@@ -67,6 +68,7 @@ def expect(
         edge_mm: edge of the hidden cubes, a little more than the largest lesion to be found.
         smoothing: standard deviation in mm of the Gaussian over the residual.
         sets: how many of ``SETS`` are averaged.
+        wanted: (D, H, W) bool, where the answer matters; windows far from all of it are not computed and taken as air.
     """
     import torch
     from scipy.ndimage import gaussian_filter
@@ -79,6 +81,7 @@ def expect(
             _voxels(edge_mm, image.spacing_kji[2]))  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     total, weights = torch.zeros_like(known), torch.zeros_like(known)
+    near = None if wanted is None else torch.from_numpy(_surroundings(wanted, smoothing, image.spacing_kji))
     for shift in SETS[:sets]:
         for corner in product((0, 1), repeat=3):
             first = tuple(round((c + s) * e) for c, s, e in zip(corner, shift, edge, strict=True))
@@ -86,7 +89,7 @@ def expect(
             hole = (depth > 0).float()
             guess = torch.from_numpy(bend_lattice(known.numpy(), edge, first, image.spacing_kji))
             condition = replace(image.condition, known=guess, hole=hole)
-            denoiser = BlendedDenoiser(engine, condition, image.shape, meter, overlap=OVERLAP)
+            denoiser = BlendedDenoiser(engine, condition, image.shape, meter, overlap=OVERLAP, wanted=near)
             noisy = guess + SIGMA * noise_like(guess, generator)
             total += depth**2 * denoiser(noisy[None, None], SIGMA)[0, 0]
             weights += depth**2
@@ -94,6 +97,16 @@ def expect(
     width = [smoothing / s for s in image.spacing_kji]
     residual = gaussian_filter((known - expected).numpy() * 1000, width)
     return Expectation(edge_mm, expected.numpy() * 1000, residual)
+
+
+def _surroundings(wanted: np.ndarray, smoothing: float, spacing: tuple[float, float, float]) -> np.ndarray:
+    """All voxels that the residual and the kind of tissue of the wanted ones are computed from."""
+    from scipy.ndimage import maximum_filter
+
+    from .residual import EDGE_WIDTH_MM
+
+    reach = 4 * max(smoothing, EDGE_WIDTH_MM)  # SciPy's Gaussians end there
+    return maximum_filter(wanted, [2 * int(np.ceil(reach / s) + 1) + 1 for s in spacing])
 
 
 def _voxels(millimeters: float, spacing: float) -> int:
@@ -126,6 +139,8 @@ def bend_lattice(
     All cubes are alike, so one matrix from a cube's surroundings to its content serves them all. Beyond its borders
     the image is continued by reflection.
     """
+    import torch
+
     response, inside = _bending_response(edge, spacing)
     block = tuple(e + 2 * MARGIN for e in edge)
     before = [2 * e + MARGIN for e in edge]  # room for a cube that begins before the image
@@ -134,7 +149,8 @@ def bend_lattice(
     every = tuple(slice(s, None, 2 * e) for s, e in zip(start, edge, strict=True))
     views = np.lib.stride_tricks.sliding_window_view(padded, block, writeable=True)[every]  # type: ignore[call-overload]
     around = views.reshape(-1, *block)[:, ~inside]
-    content = around @ response
+    # Not NumPy's product: the threads of its BLAS spin between calls, on the cores that the network needs.
+    content = (torch.from_numpy(around) @ torch.from_numpy(response)).numpy()
     filled = views[..., MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]
     filled[...] = content.reshape(filled.shape)
     return padded[tuple(slice(b, b + n) for b, n in zip(before, image.shape, strict=True))].copy()
@@ -152,5 +168,15 @@ def _bending_response(edge: tuple[int, int, int], spacing: tuple[float, float, f
     inside[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN] = True
     k, j, i = spacing
     matrix, right = bending_response(inside, (i, j, k))
-    solved = splu(matrix, permc_spec="MMD_AT_PLUS_A").solve(right.toarray())
-    return np.ascontiguousarray(solved.T.astype(np.float32)), inside
+    # The block is its own mirror image along each axis: one octant of the surroundings answers for all of them.
+    halves = tuple(slice(-(-n // 2)) for n in block)
+    number = np.full(block, -1)
+    number[~inside] = np.arange(np.count_nonzero(~inside))
+    asked = number[halves][~inside[halves]]
+    factors = splu(matrix, permc_spec="MMD_AT_PLUS_A")
+    solved = factors.solve(right[:, asked].toarray()).astype(np.float32).reshape(*edge, -1)
+    response = np.empty((np.count_nonzero(~inside), *edge), np.float32)
+    for mirrored in product((1, -1), repeat=3):
+        turn = tuple(slice(None, None, step) for step in mirrored)
+        response[number[turn][halves][~inside[halves]]] = np.moveaxis(solved[turn], -1, 0)
+    return response.reshape(len(response), -1), inside

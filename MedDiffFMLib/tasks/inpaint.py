@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .working import WorkingImage
 
 
+WINDOW = 64
+"""Voxels along each edge of the neighbourhood of a small mask: as many as training windows had."""
+
+
 @dataclass(frozen=True)
 class InpaintParameters:
     """Parameters of ``inpaint``."""
@@ -81,8 +85,6 @@ def inpaint(
         ``inpainted`` in the input's number type. Outside the mask it equals the input bit for bit; inside, over
         ``feather`` mm from the rim, input and filling blend.
     """
-    from scipy.ndimage import distance_transform_edt
-
     from ..inference.control import ProgressMeter
     from .working import like_input, working_image
 
@@ -94,14 +96,14 @@ def inpaint(
     image = working_image(volume, parameters.spacing, region=region, anatomy=anatomy, around=box)
     meter = ProgressMeter(parameters.steps * parameters.samples, progress, cancel)
     meter.stage = "filling"
-    filling = image.on_input(fill_hole(image, mask, model, parameters, seed, meter), fill=np.nan)
+    working = fill_hole(image, mask, model, parameters, seed, meter)
     result = volume.voxels.copy()
-    i, j, k = volume.spacing
-    depth = distance_transform_edt(mask, sampling=(k, j, i))[mask]
-    share = np.ones_like(depth) if parameters.feather == 0 else np.clip(depth / parameters.feather, 0, 1)
-    before = volume.voxels[mask].astype(np.float32)
-    after = before + share * (filling[mask] - before)
-    result[mask] = like_input(after, volume)
+    place = around_mask(mask)
+    filling, inside = image.on_input(working, fill=np.nan, box=place)[mask[place]], mask[place]
+    share = inward_share(inside, volume, parameters.feather)
+    before = volume.voxels[place][inside].astype(np.float32)
+    after = before + share * (filling - before)
+    result[place][inside] = like_input(after, volume)
     facts = {
         "region": image.region,
         "filled_mm3": round(float(mask.sum() * volume.voxel_volume), 1),
@@ -113,16 +115,40 @@ def inpaint(
     return TaskResult({"inpainted": result}, facts=facts)
 
 
+def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """The box of a mask (k, j, i) and a voxel around it, as far as there is one."""
+    edges = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    k, j, i = (slice(max(int(e[0]) - 1, 0), int(e[-1]) + 2) for e in edges)
+    return k, j, i
+
+
+def inward_share(inside: np.ndarray, volume: Volume, feather: float) -> np.ndarray:
+    """Share of the filling in each masked voxel, rising from the mask's rim over ``feather`` mm.
+
+    Args:
+        inside: the mask in a box with a voxel around it; where the volume ends there is no rim.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if feather == 0:
+        return np.ones(np.count_nonzero(inside))
+    i, j, k = volume.spacing
+    if inside.all():
+        return np.ones(inside.size)
+    return np.clip(distance_transform_edt(inside, sampling=(k, j, i))[inside] / feather, 0, 1)
+
+
 def neighbourhood(
     mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""
-    index = np.argwhere(mask)[:, ::-1]
+    box = around_mask(mask)
+    index = np.argwhere(mask[box])[:, ::-1] + [edge.start for edge in reversed(box)]
     first, last = index.min(0), index.max(0)
     size = np.array(volume.spacing)
     extent = (last - first + 1) * size
     voxel = size if spacing is None else np.full(3, spacing)
-    wanted = np.maximum(extent + 2 * context * voxel, (window - 1) * voxel)
+    wanted = np.maximum(extent + 2 * context * voxel, (min(window, WINDOW) - 1) * voxel)
     grow = (wanted - extent) / 2 / size
     limit = np.array(volume.voxels.shape[::-1]) - 1
     # A box that the volume's edge cuts short is moved inwards, so that the model sees as much tissue as it can.

@@ -53,15 +53,29 @@ class WorkingImage:
         """(1, 1, D, H, W) in the network's range."""
         return torch.from_numpy(to_network(self.hounsfield))[None, None]
 
-    def on_input(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
-        """Values on the grid -> the input's voxels, float32; ``fill`` where the grid does not reach."""
-        back = from_grid(np.ascontiguousarray(values), self.grid, self.volume, fill=fill)
+    def on_input(self, values: np.ndarray, fill: float = 0.0, box: IndexBox | None = None) -> np.ndarray:
+        """Values on the grid -> the input's voxels, float32; ``fill`` where the grid does not reach.
+
+        Args:
+            box: slices (k, j, i) of the input's voxels that are asked for; None for all.
+        """
+        back = from_grid(np.ascontiguousarray(values), self.grid, part_of(self.volume, box), fill=fill)
         return back.astype(np.float32, copy=False)
 
     def mask_on_grid(self, mask: np.ndarray) -> np.ndarray:
         """Mask on the input's voxels -> share of mask in each working voxel, float32 in [0, 1]."""
-        region = Volume(mask.astype(np.float32), self.volume.ijk_to_ras, "mask")
+        near = crop_volume(Volume(mask, self.volume.ijk_to_ras, "mask"), self.grid)
+        region = Volume(near.voxels.astype(np.float32), near.ijk_to_ras, "mask")
         return to_grid(region, self.grid, fill=0.0)
+
+
+def part_of(volume: Volume, box: IndexBox | None) -> Volume:
+    """The voxels in a box of slices (k, j, i), where they lie."""
+    if box is None:
+        return volume
+    shift = np.eye(4)
+    shift[:3, 3] = [edge.start for edge in reversed(box)]
+    return Volume(volume.voxels[box], volume.ijk_to_ras @ shift, volume.modality)
 
 
 def working_image(
@@ -125,10 +139,8 @@ def crop_volume(volume: Volume, grid: Grid, margin: int = 4) -> Volume:
     high = np.clip(np.ceil(index.max(1) + wide) + 1, low + 1, size).astype(int)
     if np.array_equal(low, [0, 0, 0]) and np.array_equal(high, size):
         return volume
-    shift = np.eye(4)
-    shift[:3, 3] = low
-    part = volume.voxels[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
-    return Volume(part, volume.ijk_to_ras @ shift, volume.modality)
+    i_part, j_part, k_part = (slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
+    return part_of(volume, (k_part, j_part, i_part))
 
 
 def like_input(values: np.ndarray, volume: Volume) -> np.ndarray:
