@@ -12,6 +12,7 @@ MIN_SLICES = 4
 SPACING_RANGE_MM = (0.05, 20.0)
 MAX_EXTENT_MM = 3000.0
 THICK_SLICE_MM = 4.0
+COARSE_SPACING_MM = 3.0
 WINDOW_MM = 96.0  # one 64-voxel window of the model at its finest trained spacing, 1.5 mm
 # Cosine between two voxel axes, 0.06 degrees: the rounding of text headers lies below, gantry tilt far above.
 SHEAR_TOLERANCE = 1e-3
@@ -32,6 +33,7 @@ class Volume:
         modality: "CT", or "mask" for a label map.
         synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
+        whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``tasks/piece.py``.
     """
 
     voxels: np.ndarray
@@ -39,6 +41,7 @@ class Volume:
     modality: str = "CT"
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    whole: Volume | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -68,6 +71,13 @@ class Volume:
         return float(np.linalg.norm(((self.ijk_to_ras - other.ijk_to_ras) @ corners)[:3], axis=0).max())
 
 
+def thinned(volume: Volume) -> Volume:
+    """Every n-th voxel along each axis, 1.5 to 3 mm apart where they lie closer; thinned again, it stays as it is."""
+    steps = [max(1, int(COARSE_SPACING_MM / s)) for s in volume.spacing]
+    matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
+    return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)
+
+
 def check_ct(volume: Volume) -> list[str]:
     """Refuse what no task can use, and say what makes results less reliable.
 
@@ -83,6 +93,10 @@ def check_ct(volume: Volume) -> list[str]:
     _check_values(volume.voxels)
     mark = "This CT is synthetic, in whole or in part: it shows no patient as scanned."
     made = [mark] if volume.synthetic else []
+    if volume.whole is not None:  # a piece may lie in bone or lung alone, and is small on purpose
+        check_grid(volume.whole)
+        _check_values(volume.whole.voxels)
+        return [*made, *volume.notes, *_check_hounsfield(volume.whole.voxels)]
     return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels)]
 
 

@@ -10,9 +10,8 @@ from ..conditioning.condition import REGIONS
 from ..conditioning.region import body_box, body_mask, guess_region
 from ..errors import InputError
 from ..grid import Grid, to_grid, working_grid
-from ..volume import Volume
+from ..volume import Volume, thinned
 
-SURVEY_SPACING_MM = 3.0
 _LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -47,9 +46,9 @@ class Survey:
 
 def survey(volume: Volume) -> Survey:
     """Body box and region of a CT; a fraction of a second also for a large one."""
-    thinned = _thin(volume)
-    grid = working_grid(thinned, None)
-    hounsfield = to_grid(thinned, grid)
+    coarse = thinned(volume.whole or volume)
+    grid = working_grid(coarse, None)
+    hounsfield = to_grid(coarse, grid)
     body = body_mask(hounsfield)
     i, j, k = grid.spacing
     low, high = box_in_mm(grid, *body_box(body))
@@ -73,10 +72,3 @@ def choose_region(wish: str | None, found: Survey) -> str | None:
     if wish not in REGIONS:
         raise InputError(f"There is no region called {wish!r}.", f"Use one of: {', '.join(REGIONS)}, none.")
     return wish
-
-
-def _thin(volume: Volume) -> Volume:
-    """Every n-th voxel along each axis, about 3 mm apart."""
-    steps = [max(1, int(SURVEY_SPACING_MM / s)) for s in volume.spacing]
-    matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
-    return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)

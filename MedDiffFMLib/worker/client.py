@@ -70,6 +70,7 @@ class RunRequest:
         voxels: (k, j, i) array in HU; None for a task that makes a CT.
         ijk_to_ras: 4x4 nested lists or array, mm, of all arrays; None where there is none.
         mask, anatomy: arrays on the same grid, or None.
+        whole: (voxels, ijk_to_ras) of a coarse copy of the scan where ``voxels`` are a piece of it, else None.
         parameters: parameter values by name; what is left out has its default.
         region: None for an automatic guess.
         threads: CPU threads, None for torch's choice.
@@ -80,6 +81,7 @@ class RunRequest:
     ijk_to_ras: Any = None
     mask: Any = None
     anatomy: Any = None
+    whole: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     region: str | None = None
@@ -309,6 +311,9 @@ class WorkerSession:
                 if array is not None:
                     file = self._folder.save(f"run-{number}-{name}.npy", array)
                     arrays[name] = {"file": file, "ijk_to_ras": request.ijk_to_ras, "modality": modalities[name]}
+            if request.whole is not None:
+                file = self._folder.save(f"run-{number}-whole.npy", request.whole[0])
+                arrays["whole"] = {"file": file, "ijk_to_ras": request.whole[1], "modality": "CT"}
         except MedDiffFMError:
             self._discard_inputs(number)
             raise
@@ -364,7 +369,7 @@ class WorkerSession:
 
     def _discard_inputs(self, number: int | None) -> None:
         assert self._folder is not None
-        for name in ("volume", "mask", "anatomy"):
+        for name in ("volume", "whole", "mask", "anatomy"):
             self._folder.discard(f"run-{number}-{name}.npy")
 
     # Ends

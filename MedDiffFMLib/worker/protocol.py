@@ -4,8 +4,8 @@
 from      message                                                                     answered by
 ========  ==========================================================================  =======================
 client    ``hello`` protocol, package, folder                                         ``hello`` or ``error``
-client    ``run`` id, task, volume, mask, anatomy, parameters, seed, region, model,   ``result``, ``error`` or
-          device, precision, threads                                                  ``cancelled`` of that id
+client    ``run`` id, task, volume, whole, mask, anatomy, parameters, seed, region,    ``result``, ``error`` or
+          model, device, precision, threads                                           ``cancelled`` of that id
 client    ``cancel`` id                                                               (ends the run)
 client    ``ping``                                                                    ``pong``
 client    ``shutdown``, or the end of its input                                       (the worker exits)
@@ -18,9 +18,10 @@ worker    ``cancelled`` id;  ``pong``
 ========  ==========================================================================  =======================
 
 A run of a task that makes a CT has no volume, and its result says with ``ijk_to_ras`` where it lies; null means on the
-volume's grid. An array is ``{"file": "name.npy", "ijk_to_ras": 4x4, "modality": "CT"}``; its file lies in the private
-folder that the client named in its hello and is read without pickle. This module needs nothing but the standard
-library, so that a worker in an incomplete Python can still say what is missing.
+volume's grid. A volume that is a piece of a scan comes with a coarse copy of it, ``whole``. An array is
+``{"file": "name.npy", "ijk_to_ras": 4x4, "modality": "CT"}``; its file lies in the private folder that the client named
+in its hello and is read without pickle. This module needs nothing but the standard library, so that a worker in an
+incomplete Python can still say what is missing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from typing import Any
 from .. import errors
 from ..errors import MedDiffFMError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
 
 FOLDER_PREFIX = "meddifffm-"

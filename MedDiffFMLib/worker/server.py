@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any, BinaryIO
 
@@ -248,6 +249,8 @@ def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
 
     names = ("volume", "mask", "anatomy")
     given = {name: _volume(message[name], folder) for name in names if message.get(name) is not None}
+    if message.get("whole") is not None and "volume" in given:
+        given["volume"] = replace(given["volume"], whole=_volume(message["whole"], folder))
     case = checked_case(task, given.get("volume"), given.get("mask"), given.get("anatomy"))
     case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in given.items()}
     return case
