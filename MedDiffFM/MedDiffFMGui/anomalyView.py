@@ -48,13 +48,13 @@ class AnomalyView:
 
     def _connect(self):
         for name, button in self._buttons.items():
-            button.connect("clicked(bool)", lambda checked, chosen=name: self.chooseLayer(chosen))
+            button.connect("clicked(bool)", lambda *_clicked, chosen=name: self.chooseLayer(chosen))
         ui = self.ui
         ui.anomalyOpacitySlider.connect("valueChanged(double)", self._onOpacity)
         ui.anomalyThresholdSlider.connect("valueChanged(double)", self._onThreshold)
-        ui.regionsCheckBox.connect("toggled(bool)", lambda checked: self._showRegions())
-        ui.renderingCheckBox.connect("toggled(bool)", lambda checked: self._showRendering())
-        ui.legendCheckBox.connect("toggled(bool)", lambda checked: self._showLegend())
+        ui.regionsCheckBox.connect("toggled(bool)", self._showRegions)
+        ui.renderingCheckBox.connect("toggled(bool)", self._showRendering)
+        ui.legendCheckBox.connect("toggled(bool)", self._showLegend)
         ui.findingsTableView.connect("selectionChanged()", self._onSelection)
         ui.anomalyAcceptButton.connect("clicked(bool)", self.accept)
         ui.anomalyDiscardButton.connect("clicked(bool)", self.discard)

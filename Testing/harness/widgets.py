@@ -8,6 +8,7 @@ from typing import Any
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
+from . import qmrml_widgets
 from .pythonqt import API, Proxy, names_of, wrap
 from .segment_editor import qMRMLSegmentEditorWidget
 
@@ -20,12 +21,21 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._collapsed = False
+        self._hidden: list[QtWidgets.QWidget] = []
 
     def _set_collapsed(self, value: bool) -> None:
-        self._collapsed = value
-        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly):
-            child.setVisible(not value)
-        self.contentsCollapsed.emit(value)
+        if value != self._collapsed:
+            self._collapsed = value
+            self.fold()
+            self.contentsCollapsed.emit(value)
+
+    def fold(self) -> None:
+        """Hide the children, or show them again but for those that were hidden before."""
+        children = self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly)
+        if self._collapsed:
+            self._hidden = [child for child in children if child.isHidden()]
+        for child in children:
+            child.setVisible(not self._collapsed and child not in self._hidden)
 
     collapsed = QtCore.Property(bool, lambda self: self._collapsed, _set_collapsed)
     text = QtCore.Property(str, lambda self: self.title(), lambda self, value: self.setTitle(value))
@@ -171,6 +181,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 STAND_INS = (
     ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget, qMRMLNodeComboBox, qMRMLSegmentEditorWidget, qMRMLWidget,
+    *qmrml_widgets.STAND_INS,
 )  # fmt: skip
 
 
@@ -196,7 +207,8 @@ def load_ui(path: str | Path) -> Proxy:
         receiver: Any = widget.findChild(QtWidgets.QWidget, connection.findtext("receiver") or "")
         widget.mrmlSceneChanged.connect(receiver.setMRMLScene)
     for section in widget.findChildren(ctkCollapsibleButton):
-        section.collapsed = section.collapsed  # hides the children that came after the property
+        if section.collapsed:
+            section.fold()  # hides the children that came after the property
     return wrap(widget)
 
 
