@@ -22,8 +22,8 @@ def find_companion(model: FoundationModel) -> str | None:
     return next((entry.name for entry in list_models("companion") if entry.prior == model.sha256), None)
 
 
-def load_companion(spec: str, model: FoundationModel) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The companion's denoiser, float32 on the CPU, and what reports say about it.
+def load_companion(spec: str, model: FoundationModel) -> tuple[torch.nn.Module, int, dict[str, Any]]:
+    """The companion's denoiser, float32 on the CPU, the edge of its training windows, and what reports say about it.
 
     Args:
         spec: name from the catalogue, or path of a .safetensors file.
@@ -42,4 +42,4 @@ def load_companion(spec: str, model: FoundationModel) -> tuple[torch.nn.Module, 
             f"{path.name} has another number of levels than the prior {model.name!r}.",
             "Train the companion with `meddifffm pretrain --config whole-body --initial` and that prior.",
         )
-    return denoiser, {"name": name, "sha256": digest}
+    return denoiser, int(header["config"].get("window", 64)), {"name": name, "sha256": digest}

@@ -64,18 +64,21 @@ class Stage:
         }
 
 
-def plan_stages(finest: Grid, whole: int, parameters: SynthesizeParameters) -> list[Stage]:
-    """The stages of a synthesis, coarsest first.
+def plan_stages(finest: Grid, whole: int, parameters: SynthesizeParameters, coarse: int | None = None) -> list[Stage]:
+    """Stages from the coarsest grid to ``finest``.
 
     Args:
         whole: voxels along an edge of a training window, in which the network saw whole bodies.
+        coarse: the same of a companion that invents the first image, where it is less.
     """
     grids = plan_grids(finest, whole)
+    if coarse is not None and coarse < max(grids[0].shape):
+        grids.insert(0, same_box(finest, _shape(np.minimum(grids[0].shape, coarse))))
     stages = [Stage(grids[0], parameters.sigma_max, parameters.whole_steps, last=len(grids) == 1)]
-    for coarse, fine in zip(grids[:-1], grids[1:], strict=True):
+    for before, fine in zip(grids[:-1], grids[1:], strict=True):
         last = fine is finest
         steps = parameters.native_steps if last else parameters.middle_steps
-        sigma = min(parameters.detail * handover_sigma(coarse, fine), parameters.sigma_max)
+        sigma = min(parameters.detail * handover_sigma(before, fine), parameters.sigma_max)
         stages.append(Stage(fine, sigma, steps, last))
     return stages
 

@@ -118,12 +118,12 @@ def synthesize(
     parameters = parameters or SynthesizeParameters()
     check(parameters)
     layout = _layout(volume, anatomy, parameters, region or DEFAULT_REGION)
-    stages = plan_stages(layout.grid, int(model.config.get("window", 64)), parameters)
+    inventor, coarse, companion = _inventor(model, parameters)
+    stages = plan_stages(layout.grid, int(model.config.get("window", 64)), parameters, coarse)
     windows = [_windows(stage, model) for stage in stages]
     work = sum(count * stage.evaluations for stage, count in zip(stages, windows, strict=True))
     meter = ProgressMeter(work, progress, cancel)
     generator = torch.Generator().manual_seed(seed)
-    inventor, companion = _inventor(model, parameters)
     meter.weight, meter.stage = windows[0], f"inventing the body, {stages[0].voxel} voxels"
     with inventor:
         image = run_stage(None, stages[0], layout, model, parameters, generator, meter)
@@ -160,15 +160,16 @@ def _layout(volume: Volume | None, anatomy: np.ndarray | None, parameters: Synth
 
 def _inventor(
     model: FoundationModel, parameters: SynthesizeParameters
-) -> tuple[AbstractContextManager[Any], dict[str, Any] | None]:
-    """Context in which the engine runs the network for the coarse image, and what reports say about a companion."""
+) -> tuple[AbstractContextManager[Any], int | None, dict[str, Any] | None]:
+    """Context in which the engine runs the network for the coarse image, and of a companion the edge of the windows in
+    which it saw whole bodies and what reports say about it."""
     from ..models.companion import find_companion, load_companion
 
     name = find_companion(model) if parameters.companion == "auto" else parameters.companion
     if name in (None, "none"):
-        return nullcontext(), None
-    denoiser, facts = load_companion(str(name), model)
-    return model.engine.running(denoiser), facts
+        return nullcontext(), None, None
+    denoiser, window, facts = load_companion(str(name), model)
+    return model.engine.running(denoiser), window, facts
 
 
 def _windows(stage: Stage, model: FoundationModel) -> int:

@@ -253,7 +253,7 @@ def test_memory_shortage_is_survived(model: FoundationModel, monkeypatch: pytest
 def test_a_companion_invents_the_coarse_image_and_nothing_else(
     model: FoundationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = {**model.config, "network": {**model.config["network"], "channels": [16, 32]}}
+    config = {**model.config, "network": {**model.config["network"], "channels": [16, 32]}, "window": 12}
     path = tmp_path / "companion.safetensors"
     save_model(path, build_denoiser(config).state_dict(), config)
     ran, denoise = [], Engine.denoise
@@ -267,6 +267,7 @@ def test_a_companion_invents_the_coarse_image_and_nothing_else(
     own = ran.index(8)
     assert set(ran[:own]) == {16} and set(ran[own:]) == {8} and own >= LONG.whole_steps
     assert result.facts["companion"]["name"] == "companion"
+    assert [max(stage["shape_ijk"]) for stage in result.facts["stages"]] == [12, 24, 35, 70]
     assert synthesize(None, model, LONG).facts["companion"] is None
 
 
