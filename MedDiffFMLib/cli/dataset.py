@@ -132,7 +132,8 @@ def _split(args: argparse.Namespace, console: Console) -> int:
 def _check(args: argparse.Namespace, console: Console) -> int:
     from ..training.dataset_check import Needs, check_dataset
 
-    needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels))
+    needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels),
+                  few=FINETUNE_TASKS[args.task].few)  # fmt: skip
     found = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)
     if args.report is not None:
         write_json(found.as_dict(), args.report, overwrite=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import Cancelled
+from ..errors import Cancelled, InputError
+from ..segmentation.method_names import METHODS
 from ..training.finetune_config import PRESETS
 from ..training.finetune_tasks import FINETUNE_TASKS
 from .console import Console, duration
@@ -32,6 +35,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help=" ".join(f"{row.name}: {row.sentence}" for row in FINETUNE_TASKS.values()))  # fmt: skip
     add("--data", type=Path, required=True, metavar="DATA", help="dataset folder or decathlon datalist")
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
+    methods = " ".join(f"{name}: {row.sentence}" for name, row in METHODS.items())
+    add("--method", choices=METHODS, help=f"of segmentation (default: features). {methods}")
+    add("--spacing", type=float, metavar="MM", help="of segmentation: edge of the working voxels (default: 2)")
+    add("--label-names", nargs="+", metavar="N=NAME", help="of segmentation: names of label numbers")
+    add("--option", action="append", metavar="KEY=VALUE", help="of the task or method, VALUE as JSON or a word")
     add("--prior", default="starter-ct", metavar="MODEL", help="name or .safetensors file (default: %(default)s)")
     add("--preset", choices=PRESETS, default="standard", help="size of the run (default: %(default)s)")
     add("--name", help="of the result among your models (default: from task and folder)")
@@ -73,6 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     changes = {name: getattr(args, name) for name in CHANGES}
     if changes["labels"] is not None:
         changes["labels"] = tuple(changes["labels"])
+    changes["options"] = _options(args)
     result: FinetuneResult = finetune(
         args.data, args.output, args.task, prior=args.prior, preset=args.preset, name=args.name, title=args.title,
         register=not args.no_register, prepare_only=args.prepare_only, cache=args.cache, accelerator=args.accelerator,
@@ -90,6 +99,41 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the task.
+
+    Raises:
+        InputError: one that is not KEY=VALUE, or one of segmentation for another task.
+    """
+    options: dict[str, Any] = {
+        key: getattr(args, key) for key in ("method", "spacing") if getattr(args, key) is not None
+    }
+    names = _pairs(args.label_names or ())
+    if names:
+        if not all(number.isdigit() for number in names):
+            raise InputError("A label is named by its number.", "Give --label-names 1=tumour 2=liver.")
+        options["label_names"] = [[int(number), words] for number, words in names.items()]
+    if options and args.task != "segmentation":
+        raise InputError(f"{', '.join(options)}: {args.task} has no such option.", "Leave it out.")
+    for key, text in _pairs(args.option or ()).items():
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = text
+    return options
+
+
+def _pairs(texts: Iterable[str]) -> dict[str, str]:
+    """KEY=VALUE texts as a dictionary."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"{text!r} is not KEY=VALUE.", "Give --option head=linear.")
+        found[key] = value
+    return found
+
+
 def _text(result: Any, task: str) -> str:
     """The result in words."""
     if result.state == "prepared":
@@ -102,5 +146,6 @@ def _text(result: Any, task: str) -> str:
         f"Weights {result.weights}, card {result.folder / 'card.md'}",
     ]
     if result.model:
-        lines.append(f"Use it by its name: meddifffm {FINETUNE_TASKS[task].used_by} CT --control {result.model}")
+        row = FINETUNE_TASKS[task]
+        lines.append(f"Use it by its name: meddifffm {row.used_by} CT --{row.option} {result.model}")
     return "\n".join(lines)

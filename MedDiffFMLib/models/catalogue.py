@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path
+from ..atomic import atomic_path, sweep
 from ..errors import InputError, ModelError, OutputError
 from ..foreign import check_fields, plain_name, read_json
 from ..resources import resource_folder
@@ -147,6 +147,7 @@ def register_model(entry: CatalogueEntry, weights: Path, card: str) -> Catalogue
     """
     check_name(entry.name, entry.run)
     folder = user_folder()
+    sweep(folder)
     before = next((old for old in _own() if old.name == entry.name), None)
     # With its hash in the name a file never changes, so the entry that names it is true at any moment.
     stem = f"{entry.name}.{entry.sha256[:8]}"

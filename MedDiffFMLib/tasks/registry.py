@@ -108,5 +108,10 @@ TASKS: dict[str, Task] = {
             f"{_PACKAGE}.generate_lesion", "generate_lesion", "GenerateLesionParameters", takes_mask=True,
             outputs=("with_lesion", "lesion"), synthetic=True,
         ),
+        Task(
+            "segment", "Segment", "Outlines what you outlined in a few other scans, and says how sure it is.",
+            f"{_PACKAGE}.segment", "segment", "SegmentParameters", takes_mask=True,
+            outputs=("segmentation", "uncertainty"),
+        ),
     )
 }  # fmt: skip

@@ -7,14 +7,15 @@ module whose weights are those of the trained part alone, so that checkpoint, av
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
-from .control_task import ControlTask
+from ..inference.control import CancelToken
+from .control_task import ControlCase, ControlTask
 
 
 class Adapter(Protocol):
@@ -25,6 +26,28 @@ class Adapter(Protocol):
     """
 
     kind: str
+
+    def fitted(
+        self,
+        task: ControlTask,
+        cases: Sequence[ControlCase],
+        data: Path,
+        labels: tuple[int, ...],
+        prior: dict[str, str],
+    ) -> ControlTask:
+        """The task with what only the training cases decide, such as the number of classes.
+
+        Args:
+            data: dataset folder or datalist that the cases come from.
+            labels: numbers in the masks that count; empty for all.
+            prior: ``name`` and ``sha256``.
+        """
+
+    def precompute(
+        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
+        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+    ) -> None:  # fmt: skip
+        """Compute once what training looks at again and again; what an earlier start computed is kept."""
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
         """The prior's denoiser with a fresh part beside it; the prior's own weights are frozen."""
@@ -49,6 +72,22 @@ class ControlAdapter:
     """A ControlNet, see :mod:`..networks.controlnet`."""
 
     kind = "control"
+
+    def fitted(
+        self,
+        task: ControlTask,
+        cases: Sequence[ControlCase],
+        data: Path,
+        labels: tuple[int, ...],
+        prior: dict[str, str],
+    ) -> ControlTask:
+        return task
+
+    def precompute(
+        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
+        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+    ) -> None:  # fmt: skip
+        """Nothing: every window is drawn anew."""
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
         from ..networks.controlnet import with_control

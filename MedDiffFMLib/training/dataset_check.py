@@ -41,6 +41,7 @@ class Needs:
         labels: numbers in the masks that count; empty for all of them.
         validation: share of the patients that is taken for validation where none is named.
         seed: of that choice.
+        few: whether a handful of patients is enough; then none is chosen to validate unless there are more.
     """
 
     task: str
@@ -49,6 +50,7 @@ class Needs:
     labels: tuple[int, ...] = ()
     validation: float = 0.2
     seed: int = 0
+    few: bool = False
 
 
 def read_entries(data: str | Path, needs: Needs) -> list[Entry]:
@@ -84,7 +86,7 @@ def check_dataset(
         found.add("warning", "auto-split", "", f"No case is named to validate; chosen: {', '.join(found.validation)}.",
                   "Choose others with `meddifffm dataset split`, or in the datalist.")  # fmt: skip
     _check_folder(Path(data), found)
-    _check_counts(entries, found)
+    _check_counts(entries, needs, found)
     _check_patients(entries, found)
     slices: dict[str, set[bytes]] = {}
     for number, entry in enumerate(entries):
@@ -110,7 +112,8 @@ def _listed(data: Path) -> list[Entry]:
 def _with_validation(entries: list[Entry], needs: Needs) -> list[Entry]:
     """The same cases, with some patients moved to validation where it has none."""
     patients = sorted({entry.patient for entry in entries})
-    if len(patients) < 2 or any(entry.split == "validation" for entry in entries):
+    least = FEW_PATIENTS if needs.few else 2
+    if len(patients) < least or any(entry.split == "validation" for entry in entries):
         return entries
     chosen = choose_patients(patients, needs.validation, needs.seed)
     return [replace(entry, split="validation" if entry.patient in chosen else "training") for entry in entries]
@@ -131,9 +134,13 @@ def _check_folder(data: Path, found: CheckReport) -> None:
                           "If you did not do it, remove the case and add it again.")  # fmt: skip
 
 
-def _check_counts(entries: list[Entry], found: CheckReport) -> None:
+def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> None:
     """Enough patients to train and to validate."""
     patients = {split: {entry.patient for entry in entries if entry.split == split} for split in SPLITS}
+    if needs.few and patients["training"] and not patients["validation"]:
+        found.add("warning", "none-validates", "", "No patient validates; the training cases do.",
+                  "The figure says how well these are remembered; look at the result on other scans.")  # fmt: skip
+        return
     everyone = patients["training"] | patients["validation"]
     remedy = "Add cases of other patients; training and validation need at least one patient each."
     if len(everyone) < 2:

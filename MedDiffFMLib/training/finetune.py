@@ -140,8 +140,10 @@ def finetune(
 
 def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResult:
     """Train to the end, to the end of patience, or until asked to stop."""
-    config, task = run.config, run.task
+    config = run.config
     training, validation = (open_control_cases(run.cache, split) for split in ("training", "validation"))
+    run = replace(run, task=run.adapter.fitted(run.task, training, run.data, config.labels, run.prior))
+    task, validation = run.task, validation or training
     module = _module(run, fabric.device, bfloat16)
     stream = SampleStream(task, training, config.batch, config.seed, fabric, workers)
     pace = _loop_config(config)
@@ -154,6 +156,8 @@ def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResul
             run.adapter.save(run.best, denoiser, task, run.prior, task.settings(training), described)
 
     observer = KeepBest(task, stream, run.progress, run.folder, pace, config.loop.patience, save_best, run.cancel)
+    run.adapter.precompute(module.denoiser, task, training, validation,
+                           lambda line: run.progress.emit("preparing", message=line), run.cancel)  # fmt: skip
     loop = TrainingLoop(
         module, stream.loss, observer.timed(_validation(task, validation)), pace, run.folder, fabric, observer
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..atomic import atomic_path
 from ..errors import InputError
+from ..foreign import load_array
 from ..grid import to_grid, working_grid
 from ..inference.control import CancelToken
 from ..io import read_volume
@@ -35,7 +36,7 @@ class StoredMask:
     path: Path
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(np.load(self.path, mmap_mode="r"), dtype=dtype)
+        return np.asarray(load_array(self.path, "r"), dtype=dtype)
 
     def __getitem__(self, part: Any) -> np.ndarray:
         """A part of the mask; no more of the file is read."""
@@ -48,6 +49,7 @@ def prepare_cases(
     labels: tuple[int, ...],
     masks: bool,
     *,
+    keep_labels: bool = False,
     report: Callable[[str], None] = lambda line: None,
     cancel: CancelToken | None = None,
 ) -> None:
@@ -56,6 +58,7 @@ def prepare_cases(
     Args:
         labels: numbers in the masks that count; empty for all.
         masks: whether the masks are needed.
+        keep_labels: store the masks' own numbers; else those of their connected parts.
 
     Raises:
         InputError: a case cannot be used after all.
@@ -71,7 +74,7 @@ def prepare_cases(
     for summary in prepare(folder / "datalist.json", folder, report=report, cancel=cancel):
         if summary.state == "skipped":
             raise InputError(f"{summary.name} cannot be prepared: {summary.reason}", "Mend the case, or remove it.")
-    named = {entry.name: _prepare_lesions(entry, folder, labels) for entry in entries} if masks else {}
+    named = {entry.name: _prepare_mask(entry, folder, labels, keep_labels) for entry in entries} if masks else {}
     described = [
         [e.name, e.split, e.patient, json.loads((folder / e.name / "case.json").read_text(encoding="utf-8"))["source"]]
         for e in entries
@@ -123,19 +126,24 @@ def number_lesions(mask: np.ndarray, labels: tuple[int, ...] = ()) -> np.ndarray
     return numbered
 
 
-def _prepare_lesions(entry: Entry, folder: Path, labels: tuple[int, ...]) -> str:
-    """Name of the file beside the prepared case that holds its lesions, on the grid of its finest level."""
+def _prepare_mask(entry: Entry, folder: Path, labels: tuple[int, ...], keep_labels: bool) -> str:
+    """Name of the file beside the prepared case that holds its mask, on the grid of its finest level."""
     path = entry.file(LABEL)
     if path is None:
         raise InputError(f"{entry.name} has no mask.", 'Name one under "label".')
     what = f"{input_sha256(path)} {sorted(labels)}"
-    name = f"lesions-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npy"
+    name = f"{'labels' if keep_labels else 'lesions'}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npy"
     if not (folder / entry.name / name).exists():
         given = read_volume(path, modality="mask")
         turned = to_grid(given, working_grid(given, None), order=0, fill=0).astype(np.int32)
         with atomic_path(folder / entry.name / name) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, number_lesions(turned, labels))
+            np.save(stream, _chosen(turned, labels) if keep_labels else number_lesions(turned, labels))
     return name
+
+
+def _chosen(mask: np.ndarray, labels: tuple[int, ...]) -> np.ndarray:
+    """The numbers that count, uint16."""
+    return np.where(np.isin(mask, labels) if labels else mask > 0, mask, 0).astype(np.uint16)
 
 
 def _index(folder: Path) -> dict[str, Any]:

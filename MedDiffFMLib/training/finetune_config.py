@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
+from ..segmentation.method_names import METHODS
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def settings(task: str, preset: str = "standard", **changes: Any) -> FinetuneCon
     """
     if preset not in PRESETS:
         raise InputError(f"There is no preset called {preset!r}.", f"Choose {', '.join(PRESETS)}.")
-    chosen = PRESETS[preset]
+    chosen = _preset(task, preset, changes)
     values = {name: value for name, value in changes.items() if value is not None}
     pace = {name: values.pop(name, getattr(chosen, name)) for name in Pace.__dataclass_fields__}
     options = {"window": values.pop("window", chosen.window), **values.pop("options", {})}
@@ -104,6 +105,16 @@ def settings(task: str, preset: str = "standard", **changes: Any) -> FinetuneCon
     config = FinetuneConfig(task, **{"batch": chosen.batch, **values}, options=options, loop=Pace(**pace))
     _check(config)
     return config
+
+
+def _preset(task: str, preset: str, changes: dict[str, Any]) -> Preset:
+    """A preset, with the pace of the segmentation method that is asked for."""
+    if task != "segmentation":
+        return PRESETS[preset]
+    method = (changes.get("options") or {}).get("method", "features")
+    if method not in METHODS:
+        raise InputError(f"There is no segmentation method called {method!r}.", f"Choose {', '.join(METHODS)}.")
+    return replace(PRESETS[preset], **METHODS[method].pace.get(preset, {}))
 
 
 def _check(config: FinetuneConfig) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def open_run(
     """Refuse what can be refused without reading a case; see :func:`.finetune.finetune` for the arguments."""
     row = finetune_task(config.task)
     task = row.task(**config.options)
+    config = replace(config, options=getattr(task, "all_options", config.options))
     prior_name, path, expected = resolve(prior)
     divisor = 2 ** len(read_header(path)["config"]["network"]["channels"])
     if task.window % divisor:

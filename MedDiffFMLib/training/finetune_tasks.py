@@ -27,7 +27,10 @@ class FinetuneTask:
         needs_mask: whether every case must come with a mask.
         used_by: task of ``tasks.registry`` that uses the result.
         module, function: give the :class:`.control_task.ControlTask`; called with the name and the task's options.
-        adapter_class: class in :mod:`.adapters` that joins what is trained to the frozen prior and writes it.
+        adapter_module, adapter_class: join what is trained to the frozen prior and write it.
+        option: of that task, which takes the result's name.
+        keeps_labels: whether the numbers in the masks are classes; else each connected part becomes one lesion.
+        few: whether a handful of patients is enough, so that none is set aside to validate unless named.
     """
 
     name: str
@@ -37,7 +40,11 @@ class FinetuneTask:
     used_by: str
     module: str = "control_task"
     function: str = "control_task"
+    adapter_module: str = "adapters"
     adapter_class: str = "ControlAdapter"
+    option: str = "control"
+    keeps_labels: bool = False
+    few: bool = False
 
     def task(self, **options: Any) -> ControlTask:
         """What is learnt, from which samples, and how it is judged."""
@@ -46,7 +53,7 @@ class FinetuneTask:
 
     def adapter(self) -> Adapter:
         """What is trained beside the prior."""
-        module = importlib.import_module(f"{__package__}.adapters")
+        module = importlib.import_module(f"{__package__}.{self.adapter_module}")
         return getattr(module, self.adapter_class)()
 
 
@@ -60,6 +67,12 @@ FINETUNE_TASKS: dict[str, FinetuneTask] = {
         FinetuneTask(
             "lesion", "Lesions", "Lesions like those that your masks mark are generated in other scans.",
             needs_mask=True, used_by="generate_lesion",
+        ),
+        FinetuneTask(
+            "segmentation", "Segmentation", "Structures that your masks outline in a few scans are found in others.",
+            needs_mask=True, used_by="segment", module="segmentation_task", function="segmentation_task",
+            adapter_module="segmentation_task", adapter_class="SegmentationAdapter", option="head", keeps_labels=True,
+            few=True,
         ),
     )
 }  # fmt: skip

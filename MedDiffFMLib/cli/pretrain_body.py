@@ -1,0 +1,44 @@
+"""``meddifffm pretrain-body FOLDER``: train the network of body coordinates on prepared cases, in minutes on a CPU."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..atomic import check_output
+from ..errors import InputError
+from .console import Console
+
+
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """The sub-command."""
+    sentence = "Train body coordinates without labels."
+    parser = subparsers.add_parser(
+        "pretrain-body", parents=[common], help=sentence,
+        description=f"{sentence} They tell which part of a body a scan shows, and whether it is turned around.",
+    )  # fmt: skip
+    parser.add_argument("cache", type=Path, metavar="FOLDER", help="folder made by `meddifffm prepare`")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="WEIGHTS", help=".safetensors file")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of processor time (default: %(default)g)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and windows (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Train, and write the weights."""
+    from ..conditioning.body_part import save_regressor
+    from ..training.body_coordinates import BodyConfig, read_scans, train_body
+
+    check_output(args.output, overwrite=args.overwrite)
+    if args.output.suffix != ".safetensors" or not args.minutes > 0 or args.seed < 0:
+        raise InputError(
+            "Output, minutes or seed are out of range.", "Give a .safetensors file, minutes above 0, a seed from 0 on."
+        )
+    config = BodyConfig(minutes=args.minutes, seed=args.seed)
+    network, facts = train_body(read_scans(args.cache), config, console.note, console.cancel)
+    digest = save_regressor(args.output, network, facts)
+    text = f"{args.output}: {facts['steps']} steps on {facts['cases']} cases.\nSHA-256 {digest}"
+    console.answer({"status": "done", "output": str(args.output), "sha256": digest, **facts}, text)
+    return 0

@@ -1,0 +1,69 @@
+"""MONAI's DynUNet from scratch: nnU-Net's network, the baseline that a prior has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..inference.control import ProgressMeter
+from .loss import mask_loss
+from .method import Pace, Prediction, Segmenter
+from .sight import Example, Sight
+from .unet import blended_prediction
+from .windows import Window, WindowBatch, WindowSamples, collate_windows
+
+
+@dataclass(frozen=True)
+class DynUNetMethod:
+    """See :class:`.method.Method`.
+
+    Attributes:
+        filters: channels of each level.
+    """
+
+    window: int = 64
+    filters: Sequence[int] = (16, 32, 64, 128)
+
+    name = "dynunet"
+
+    def build(self, classes: int, prior: nn.Module) -> Segmenter:
+        return DynUNetSegmenter(self, classes)
+
+    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+        return WindowSamples(examples, self.window, seed, first, count)
+
+    def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
+        return collate_windows(samples)
+
+
+class DynUNetSegmenter(Segmenter):
+    """CT in a wide and a soft-tissue window, and body coordinates, to masks."""
+
+    def __init__(self, method: DynUNetMethod, classes: int) -> None:
+        super().__init__()
+        from monai.networks.nets import DynUNet
+
+        levels = len(method.filters)
+        self.classes, self.divisor = classes, 2 ** (levels - 1)
+        self.part = DynUNet(
+            spatial_dims=3, in_channels=5, out_channels=classes, kernel_size=[3] * levels,
+            strides=[1] + [2] * (levels - 1), upsample_kernel_size=[2] * (levels - 1), filters=list(method.filters),
+            norm_name=("INSTANCE", {"affine": True}),
+        )  # fmt: skip
+
+    def loss(self, batch: WindowBatch) -> torch.Tensor:
+        logits = self._logits(Window(batch.image, batch.body, batch.condition))
+        return mask_loss(logits, batch.target, batch.known)
+
+    def _logits(self, window: Window) -> torch.Tensor:
+        soft = ((window.image - 0.04) / 0.2).clamp(-1, 1)
+        return self.part(torch.cat([window.image, soft, window.body], dim=1))
+
+    @torch.inference_mode()
+    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
+        return blended_prediction(sight, pace, self.divisor, self.classes, self._logits, meter)

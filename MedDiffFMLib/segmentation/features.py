@@ -1,0 +1,322 @@
+"""Segmentation by a small head on the features of the frozen prior (arXiv 2501.19265).
+
+The features of a case are computed once. A head without a receptive field learns from single points, so a step costs
+milliseconds: half of the points lie in a structure or just outside of it, and weights make up for that, so that the
+probabilities are those of whole scans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..atomic import atomic_path
+from ..errors import InputError
+from ..inference.control import CancelToken, ProgressMeter
+from ..inference.patches import extend
+from ..networks.haar import haar_forward
+from .activations import decoder_channels, volume_activations
+from .heads import PointHead, to_points, to_voxels
+from .method import Pace, Prediction, Segmenter
+from .sight import Example, Sight
+
+OWN_FEATURES = 8 + 6
+"""Of each point: eight Haar bands of the image, three body coordinates and their squares."""
+SHARES = (0.3, 0.3, 0.4)
+"""Of the points: in a structure, within some millimetres around one, anywhere."""
+AROUND = 4
+"""Cells of half resolution around a structure."""
+
+
+@dataclass(frozen=True)
+class FeatureMethod:
+    """See :class:`.method.Method`.
+
+    Attributes:
+        window: edge of the windows that the prior is shown.
+        head: "linear" or "nonlinear".
+        sigmas: noise levels that the prior is told, in units of 1000 HU.
+        scales: resolutions at which it is shown the CT.
+        body: whether the head is given body coordinates.
+        points: of one sample.
+        hidden, dropout: of the non-linear head.
+        prior: SHA-256 of the prior's weights; filled in by whoever trains, since cached features belong to it.
+    """
+
+    window: int = 64
+    head: str = "nonlinear"
+    sigmas: Sequence[float] = (0.05, 0.3)
+    scales: Sequence[int] = (1, 2)
+    body: bool = True
+    points: int = 2048
+    hidden: int = 64
+    dropout: float = 0.1
+    prior: str = ""
+
+    name = "features"
+
+    def __post_init__(self) -> None:
+        if self.head not in ("linear", "nonlinear") or not self.sigmas or not self.scales:
+            raise InputError(f"There is no head {self.head!r} with these features.", "Use linear or nonlinear.")
+
+    @property
+    def key(self) -> str:
+        """Names the features in a case's folder."""
+        what = [self.prior, list(self.sigmas), list(self.scales), self.window]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    def build(self, classes: int, prior: nn.Module) -> Segmenter:
+        return FeatureSegmenter(self, classes, prior)
+
+    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+        return PointSamples(self, examples, seed, first, count)
+
+    def collate(self, samples: list[dict[str, Any]]) -> PointBatch:
+        names = ("features", "target", "weight", "known")
+        return PointBatch(*(torch.stack([sample[name] for sample in samples]) for name in names))
+
+
+class PointBatch(NamedTuple):
+    """What one training step is given.
+
+    Attributes:
+        features: (B, N, F).
+        target: (B, N, C, 8), 1 inside each class.
+        weight: (B, N): how many points of the scan each stands for, mean 1.
+        known: (B, C).
+    """
+
+    features: torch.Tensor
+    target: torch.Tensor
+    weight: torch.Tensor
+    known: torch.Tensor
+
+
+class PointSamples(Dataset):
+    """Points of one example a sample; what is computed once for all of an example is kept."""
+
+    def __init__(self, method: FeatureMethod, examples: Sequence[Example], seed: int, first: int, count: int) -> None:
+        self.method, self.examples = method, list(examples)
+        self.seed, self.first, self.count = seed, first, count
+        self._strata: dict[int, list[np.ndarray]] = {}
+        self._stored: dict[int, StoredFeatures] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, self.first + index])
+        chosen = int(rng.integers(len(self.examples)))
+        example = self.examples[chosen]
+        if chosen not in self._stored:
+            self._stored[chosen] = StoredFeatures(self.method, example.sight)
+            self._strata[chosen] = strata(example)
+        stored = self._stored[chosen]
+        points, weight = draw_points(self._strata[chosen], self.method.points, rng)
+        return {
+            "features": stored.at(points),
+            "target": to_points(_even(example.truth()))[points],
+            "weight": weight,
+            "known": torch.tensor(example.known, dtype=torch.float32),
+            "case": example.name,
+        }
+
+
+def strata(example: Example) -> list[np.ndarray]:
+    """Numbers of the points (cells of half resolution) in each known class, around them, and elsewhere."""
+    from scipy.ndimage import binary_dilation
+
+    cells = _even(example.truth()).unfold(1, 2, 2).unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5, 6)).numpy() > 0
+    marked = [cells[number] for number, known in enumerate(example.known) if known and cells[number].any()]
+    anywhere = np.any(marked, axis=0) if marked else np.zeros(cells.shape[1:], bool)
+    around = binary_dilation(anywhere, iterations=AROUND) & ~anywhere
+    rest = ~anywhere & ~around
+    return [np.flatnonzero(mask) for mask in (*marked, around, rest) if mask.any()]
+
+
+def draw_points(groups: list[np.ndarray], count: int, rng: np.random.Generator) -> tuple[np.ndarray, torch.Tensor]:
+    """Numbers of points and their weights; the last two groups are those around and elsewhere."""
+    total = sum(len(group) for group in groups)
+    classes = max(len(groups) - 2, 1)
+    shares = (
+        [SHARES[0] / classes] * (len(groups) - 2) + list(SHARES[1:])
+        if len(groups) > 2
+        else [1 / len(groups)] * len(groups)
+    )
+    counts = np.maximum(np.floor(np.array(shares) / sum(shares) * count), 1).astype(int)
+    counts[-1] += count - counts.sum()
+    points = np.concatenate([group[rng.integers(len(group), size=n)] for group, n in zip(groups, counts, strict=True)])
+    weight = np.concatenate(
+        [np.full(n, len(group) / total / (n / count)) for group, n in zip(groups, counts, strict=True)]
+    )
+    return points, torch.from_numpy(weight.astype(np.float32))
+
+
+class StoredFeatures:
+    """The features of a CT, in memory or mapped from its folder.
+
+    Args:
+        arrays: what :func:`.activations.volume_activations` gave; read from the folder where they are not given.
+    """
+
+    def __init__(self, method: FeatureMethod, sight: Sight, arrays: list[np.ndarray] | None = None) -> None:
+        self.method, self.sight = method, sight
+        self.shape = tuple(-(-n // 2) for n in sight.shape)
+        self.arrays = _mapped(sight.folder, method) if arrays is None else arrays
+        even = tuple(2 * n for n in self.shape)
+        self.bands = haar_forward(extend(sight.image(), even))[0]  # type: ignore[arg-type]
+
+    def at(self, points: np.ndarray) -> torch.Tensor:
+        """(N, F) features of points by number."""
+        k, j, i = np.unravel_index(points, self.shape)
+        own = self.bands[:, k, j, i].T
+        place = self._body(k, j, i)
+        levels = [torch.from_numpy(self._interpolated(array, (k, j, i), cells))
+                  for array, cells in zip(self.arrays, self._cells(), strict=True)]  # fmt: skip
+        return torch.cat([own, place, *levels], dim=1)
+
+    def _cells(self) -> list[float]:
+        """Edge of each array's cells in cells of half resolution."""
+        levels = len(self.arrays) // len(self.method.scales)
+        return [float(scale << level) for scale in self.method.scales for level in range(levels)]
+
+    def _body(self, *index: np.ndarray) -> torch.Tensor:
+        """(N, 6) body coordinates and their squares, zeros where they are not wanted."""
+        body = self.sight.body
+        lines = [body.offset[axis] + body.slope[axis] * (2 * torch.from_numpy(n) + 0.5) for axis, n in enumerate(index)]
+        place = torch.stack(lines, dim=1).float()
+        return torch.cat([place, place.square()], dim=1) * float(self.method.body)
+
+    @staticmethod
+    def _interpolated(array: np.ndarray, index: tuple[np.ndarray, ...], cell: float) -> np.ndarray:
+        """Trilinear at the middles of cells of half resolution."""
+        if cell == 1:
+            return array[index].astype(np.float32)
+        low, share = [], []
+        for axis, n in enumerate(index):
+            position = np.clip((n + 0.5) / cell - 0.5, 0, array.shape[axis] - 1)
+            start = np.minimum(position.astype(int), max(array.shape[axis] - 2, 0))
+            low.append(start)
+            share.append((position - start).astype(np.float32))
+        total = np.zeros((len(index[0]), array.shape[3]), np.float32)
+        for corner in range(8):
+            bits = [(corner >> axis) & 1 for axis in range(3)]
+            where = tuple(np.minimum(low[a] + bits[a], array.shape[a] - 1) for a in range(3))
+            weight = np.prod([share[a] if bits[a] else 1 - share[a] for a in range(3)], axis=0)
+            total += weight[:, None] * array[where]
+        return total
+
+
+class FeatureSegmenter(Segmenter):
+    """The frozen prior and a head."""
+
+    def __init__(self, method: FeatureMethod, classes: int, prior: nn.Module) -> None:
+        super().__init__()
+        self.method, self.classes, self.prior = method, classes, prior
+        levels = [len(method.sigmas) * count for count in decoder_channels(prior)]
+        widths = [OWN_FEATURES, *(levels * len(method.scales))]
+        self.part = PointHead(widths, classes, method.head, method.hidden, method.dropout)
+
+    def loss(self, batch: PointBatch) -> torch.Tensor:
+        """Soft Dice and cross-entropy as of the whole scans, estimated from weighted points; (B,)."""
+        count, points = batch.features.shape[:2]
+        with torch.autocast(batch.features.device.type, enabled=False):
+            logits = self.part(batch.features.flatten(0, 1)).reshape(count, points, self.classes, -1)
+        weight = batch.weight[:, :, None, None]
+        entropy = functional.binary_cross_entropy_with_logits(logits, batch.target, reduction="none")
+        entropy = (entropy * weight).mean((1, 3))
+        probability = logits.sigmoid()
+        overlap, total = (
+            (weight * part).mean((1, 3)) for part in (probability * batch.target, probability + batch.target)
+        )
+        dice = 1 - (2 * overlap + 1e-5) / (total + 1e-5)
+        return ((dice + entropy) * batch.known).sum(1) / batch.known.sum(1).clamp(min=1)
+
+    @torch.inference_mode()
+    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
+        arrays = None
+        if _stored_folder(sight.folder, self.method) is None:
+            arrays = volume_activations(self.prior, sight, self.method.sigmas, self.method.scales, pace, meter, 0.9)
+        stored = StoredFeatures(self.method, sight, arrays)
+        depth, height, width = stored.shape
+        slabs = []
+        for k in range(depth):
+            if meter is not None:
+                meter.check()
+            points = np.arange(k * height * width, (k + 1) * height * width)
+            logits = self.part(stored.at(points).to(pace.device)).float().cpu()
+            slabs.append(to_voxels(logits, (1, height, width)))
+        d, h, w = sight.shape
+        probability = torch.cat(slabs, dim=1)[:, :d, :h, :w].sigmoid()
+        if meter is not None:
+            meter.advance(0.1 if arrays is not None else 1.0)
+        return Prediction(probability, (probability * (1 - probability)).sqrt())
+
+    def precompute(
+        self, examples: Sequence[Example], pace: Pace, report: Callable[[str], None], cancel: CancelToken | None
+    ) -> None:
+        """Features of each example into its folder; mean and deviation of the training features into the head."""
+        for number, example in enumerate(examples):
+            if cancel is not None:
+                cancel.check()
+            folder = example.sight.folder
+            assert folder is not None
+            if _stored_folder(folder, self.method) is None:
+                report(f"Features of {number + 1} of {len(examples)}  {example.name}")
+                meter = ProgressMeter(1, None, cancel)
+                _store(folder, self.method, volume_activations(
+                    self.prior, example.sight, self.method.sigmas, self.method.scales, pace, meter))  # fmt: skip
+        seen = []
+        for example in examples:
+            rng = np.random.default_rng(0)
+            groups = strata(example)
+            points, _ = draw_points(groups, 2048, rng)
+            seen.append(StoredFeatures(self.method, example.sight).at(points))
+        head = self.part
+        assert isinstance(head, PointHead)
+        head.standardise(torch.cat(seen))
+
+
+def _even(mask: torch.Tensor) -> torch.Tensor:
+    """Zeros after the last three axes, up to even edges."""
+    pad = [part for n in reversed(mask.shape[1:]) for part in (0, n % 2)]
+    return functional.pad(mask, pad)
+
+
+def _names(folder: Path, method: FeatureMethod) -> list[Path]:
+    return sorted((folder / f"features-{method.key}").glob("*.npy"))
+
+
+def _stored_folder(folder: Path | None, method: FeatureMethod) -> Path | None:
+    """The folder of finished features, None where there is none."""
+    if folder is None or not (folder / f"features-{method.key}" / "done.json").exists():
+        return None
+    return folder / f"features-{method.key}"
+
+
+def _mapped(folder: Path | None, method: FeatureMethod) -> list[np.ndarray]:
+    found = _stored_folder(folder, method)
+    if found is None:
+        raise InputError(f"The features in {folder} are not complete.", "Start again; finished cases are kept.")
+    return [np.load(path, mmap_mode="r") for path in sorted(found.glob("*.npy"))]
+
+
+def _store(folder: Path, method: FeatureMethod, arrays: list[np.ndarray]) -> None:
+    """Write the arrays, and last of all the sign that they are whole."""
+    target = folder / f"features-{method.key}"
+    target.mkdir(parents=True, exist_ok=True)
+    for number, array in enumerate(arrays):
+        with atomic_path(target / f"{number:02d}.npy", overwrite=True) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, array)
+    with atomic_path(target / "done.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps(asdict(method)), encoding="utf-8")
