@@ -88,8 +88,10 @@ def expected(problem: BaseException) -> MedDiffFMError | None:
         return _memory_shortage()
     if isinstance(problem, RuntimeError) and _tells_of_memory(str(problem).lower()):
         return _memory_shortage()
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError("The disk is full.", "Free some space; nothing incomplete was left behind.")
+    if isinstance(problem, OSError):
+        return _system_failure(problem)
+    if isinstance(problem, ImportError) and "allocate memory" in str(problem):
+        return _memory_shortage()
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("MedDiffFMLib"):
         return DependencyError(
             f"The Python package {problem.name!r} is missing.", f"Install it: pip install {problem.name}"
@@ -97,9 +99,36 @@ def expected(problem: BaseException) -> MedDiffFMError | None:
     return None
 
 
+def is_disk_full(error: OSError) -> bool:
+    """True for all ways in which a file cannot grow; numpy tells of it without a number."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return error.errno in numbers or (error.errno is None and "requested and" in str(error))
+
+
+def reason_of(error: OSError) -> str:
+    """The system's words for a failure, without number and path."""
+    return "No space left on device" if is_disk_full(error) else error.strerror or str(error).rstrip(".")
+
+
+def _system_failure(error: OSError) -> MedDiffFMError | None:
+    """The typed error behind a failure of the file system that nobody expected where it happened."""
+    if is_disk_full(error):
+        return OutputError("The disk is full.", "Free some space; nothing incomplete was left behind.")
+    where = f" '{error.filename}'" if error.filename else ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"There is no permission to use{where or ' a file'}.", "Choose a folder that you may use.")
+    if error.errno == errno.ENAMETOOLONG:
+        return OutputError(f"The name{where} is too long.", "Choose a shorter one, or another folder.")
+    if error.errno in (errno.EIO, errno.ESTALE):
+        return OutputError(f"The disk failed{where and f' at{where}'}: {reason_of(error)}.", "Check the disk.")
+    if error.errno == errno.ENOMEM:
+        return _memory_shortage()
+    return None
+
+
 def _tells_of_memory(text: str) -> bool:
     """True for the words of torch's allocators."""
-    return "out of memory" in text or "can't allocate memory" in text
+    return "out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text
 
 
 def _memory_shortage() -> MemoryShortage:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import os
 import shutil
 import tempfile
@@ -12,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import atomic_path
-from .errors import InputError, OutputError
+from .atomic import atomic_path, owned_name, sweep
+from .errors import InputError, OutputError, reason_of
 from .io import NIFTI_SUFFIXES, write_volume
 from .models.checkpoint import file_sha256
 from .report import write_json
@@ -89,7 +91,7 @@ def check_outputs(plan: OutputPlan, task: str, overwrite: bool) -> None:
     Raises:
         OutputError: files exist, or the folder cannot be made or written to.
     """
-    present = [path for path in plan.expected(task) if path.exists()]
+    present = [path for path in plan.expected(task) if os.path.lexists(path)]
     if present and not overwrite:
         more = f" and {len(present) - 1} more exist" if len(present) > 1 else " exists"
         raise OutputError(f"'{present[0]}'{more} already.", "Choose another output, or give --overwrite.")
@@ -100,18 +102,20 @@ def check_outputs(plan: OutputPlan, task: str, overwrite: bool) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make an output folder and try whether files can be made there.
+    """Make an output folder, sweep up what dead runs left in it, and try whether files can be made there.
 
     Raises:
         OutputError: it is a file, or there is no permission or space.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as problem:
         raise OutputError(
-            f"The output folder '{folder}' cannot be used: {problem.strerror}.", "Choose a folder where you may write."
+            f"The output folder '{folder}' cannot be used: {reason_of(problem)}.",
+            "Choose a folder where you may write.",
         ) from None
 
 
@@ -126,12 +130,18 @@ def publish(
     Returns:
         The finished report.
     """
-    staging = Path(tempfile.mkdtemp(prefix=".meddifffm-", dir=plan.folder))
+    staging = plan.folder / f".{owned_name()}.results"
     try:
+        staging.mkdir()
         finished = _stage(staging, plan, volume, result, report)
         report["outputs"] = {name: _file_record(staging / path.name) for name, path in finished.items()}
         write_json(report, staging / plan.report.name)
         _move(staging, [*finished.values(), plan.report], overwrite)
+    except OSError as problem:
+        raise OutputError(
+            f"The results cannot be written to '{plan.folder}': {reason_of(problem)}.",
+            "Free some space or choose another folder; nothing incomplete was left behind.",
+        ) from problem
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return report
@@ -180,22 +190,48 @@ def write_table(rows: list[dict[str, Any]], path: Path, *, overwrite: bool = Fal
 
 
 def _move(staging: Path, paths: list[Path], overwrite: bool) -> None:
-    """Rename the staged files to their places; takes those back that were already moved if one fails."""
-    report = paths[-1]
+    """Rename the staged files to their places; if one fails, everything is as it was before.
+
+    Each place holds a whole file at any moment, the old one or the new one, and between the first and the last no
+    report vouches for them.
+    """
+    before = staging / "before"
+    before.mkdir()
     moved: list[Path] = []
     try:
         if overwrite:
-            report.unlink(missing_ok=True)  # an old report must not vouch for new files
+            for path in paths:
+                _keep(path, before)
+            paths[-1].unlink(missing_ok=True)  # an old report must not vouch for new files
         for path in paths:
-            if path.exists() and not overwrite:
-                raise FileExistsError(17, "it exists already")
+            if not overwrite and os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, "it exists already")
             os.replace(staging / path.name, path)
             moved.append(path)
     except BaseException as problem:
-        for path in moved:
-            path.unlink(missing_ok=True)
+        for path in paths:
+            _put_back(path, before, path in moved)
         if isinstance(problem, OSError):
             raise OutputError(
-                f"The results cannot be put in place: {problem.strerror}.", "Choose another output folder."
-            ) from None
+                f"The results cannot be put in place: {reason_of(problem)}.", "Choose another output folder."
+            ) from problem
         raise
+
+
+def _keep(path: Path, before: Path) -> None:
+    """A second name for a file that is to be replaced; a copy where the file system has no links."""
+    if not path.exists():
+        return
+    try:
+        os.link(path, before / path.name)
+    except OSError:
+        shutil.copy2(path, before / path.name)
+
+
+def _put_back(path: Path, before: Path, moved: bool) -> None:
+    """The file that was there, or none."""
+    with contextlib.suppress(OSError):
+        if (before / path.name).exists():
+            os.replace(before / path.name, path)
+        elif moved:
+            path.unlink(missing_ok=True)

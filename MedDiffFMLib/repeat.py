@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .atomic import owned_name, sweep
 from .errors import InputError, ModelError
 from .inference.control import CancelToken, ProgressCallback
 from .job import Case, run_case
@@ -39,7 +40,8 @@ def repeat(
     settings, case = _settings(report), _case(report)
     main = next((str(record.get("file")) for record in report["outputs"].values()), "")
     suffix = next((known for known in _FORMATS if main.endswith(known)), ".nrrd")
-    with tempfile.TemporaryDirectory(prefix="meddifffm-repeat-") as folder:
+    sweep(tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(prefix=f"meddifffm-{owned_name()}-") as folder:
         plan = OutputPlan(Path(folder), path.stem, suffix)
         again = run_case(settings, case, plan, lambda: _same_model(report, settings), progress=progress, cancel=cancel)
     expected = {name: record["sha256"] for name, record in report["outputs"].items()}

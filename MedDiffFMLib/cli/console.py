@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from ..errors import MedDiffFMError
@@ -28,14 +30,15 @@ class Console:
         self.as_json = as_json
         self.cancel = cancel
         self._quiet = quiet
-        self._out, self._err = sys.stdout, sys.stderr
+        self._out = sys.stdout or _Lasting(None)  # None where the program was started with it closed
+        self._err: TextIO = _Lasting(sys.stderr)
         self._line = ""  # progress line that is on the screen
         self._drawn = 0.0
         self._last: tuple[str, int] = ("", -1)
 
     @property
     def spare_stdout(self) -> TextIO:
-        return self._err if self.as_json else self._out
+        return self._err if self.as_json else _Lasting(sys.stdout)
 
     def progress(self, event: ProgressEvent) -> None:
         """One line that is redrawn on a terminal; elsewhere a line at each stage and each tenth."""
@@ -92,6 +95,33 @@ class Console:
             self._err.write("\r" + text.ljust(len(self._line)) + ("\r" if not text else ""))
             self._err.flush()
         self._line = text
+
+
+class _Lasting(io.TextIOBase, TextIO):  # type: ignore[misc]
+    """A stream that may be closed, or lose its reader, without an end to the work: then nobody wants to know."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._try(lambda stream: stream.write(text), len(text))
+
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush(), None)
+
+    def isatty(self) -> bool:
+        return self._try(lambda stream: stream.isatty(), False)
+
+    def writable(self) -> bool:
+        return True
+
+    def _try(self, action: Callable[[TextIO], Any], otherwise: Any) -> Any:
+        if self._stream is not None:
+            try:
+                return action(self._stream)
+            except (OSError, ValueError):  # no reader, no room, or closed
+                self._stream = None
+        return otherwise
 
 
 def progress_text(event: ProgressEvent) -> str:

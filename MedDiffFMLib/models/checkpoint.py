@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..atomic import atomic_path
 from ..errors import ModelError, OutputError
 from ..foreign import parse_json
 
@@ -96,16 +96,12 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
     halves = {
         name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().clone() for name, t in state.items()
     }
-    temporary = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(halves, str(temporary), metadata=metadata)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # a full disk comes as either
-        temporary.unlink(missing_ok=True)
+        with atomic_path(path, overwrite=True) as temporary:
+            save_file(halves, str(temporary), metadata=metadata)
+    except SafetensorError as error:  # how the library tells of a full disk
         raise OutputError(
-            f"The weights cannot be written to {path}: {getattr(error, 'strerror', None) or error}.",
-            "Free some space, or choose another folder.",
+            f"The weights cannot be written to {path}: {error}.", "Free some space, or choose another folder."
         ) from error
     return file_sha256(path)
 

@@ -18,9 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, OutputError
+from ..atomic import owned_name, sweep
+from ..errors import InputError, OutputError, reason_of
 from ..foreign import check_fields, read_json
 from ..io import write_volume
 from ..models.checkpoint import file_sha256
@@ -39,8 +38,6 @@ from .datalist import SPLITS, Entry, folder_name
 FORMAT = "meddifffm-dataset-1"
 IMAGE, LABEL, ANATOMY = "image", "label", "anatomy"
 LARGEST_LABEL = 32767
-_LEFT_BEHIND_S = 3600
-"""A hidden folder of this age was left by a process that died; a younger one may be at work."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,8 @@ class Dataset:
                 volumes[kind] = check_label_map(given, image, "organ map" if kind == ANATOMY else "mask")
         self._refuse_taken(name)
         record = {"format": FORMAT, "name": name, "patient": patient or name, "region": region, "source": source}
-        self._sweep()
+        sweep(self.folder)
+        sweep(self.folder / "cases")
         self._publish(name, volumes, record)
         self._write_index()
         return _read_case(self.folder / "cases" / name, self._validating())
@@ -183,7 +181,7 @@ class Dataset:
         if folder_name(name) != name or not case.is_dir():
             raise InputError(f"There is no case '{name}' in {self.folder}.", "See `meddifffm dataset list`.")
         with _writing(self.folder):
-            gone = case.with_name(f".{name}.{secrets.token_hex(4)}.removed")
+            gone = case.with_name(f".{owned_name()}.removed")
             os.replace(case, gone)
             shutil.rmtree(gone)
         self._write_index()
@@ -235,7 +233,7 @@ class Dataset:
     def _publish(self, name: str, volumes: dict[str, Volume], record: dict[str, Any]) -> None:
         """Write a case into a hidden folder, then rename it."""
         cases = self.folder / "cases"
-        partial = cases / f".{name}.{secrets.token_hex(4)}.partial"
+        partial = cases / f".{owned_name()}.partial"
         try:
             with _writing(self.folder):
                 partial.mkdir()
@@ -248,7 +246,11 @@ class Dataset:
                 write_json({**record, "hashes": hashes, "labels": labels, **shape}, partial / "case.json")
                 for path in (*partial.iterdir(), partial):
                     _flush(path)
-                os.rename(partial, cases / name)
+                try:
+                    os.rename(partial, cases / name)
+                except OSError:
+                    self._refuse_taken(name)  # another process was faster
+                    raise
                 _flush(cases)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -261,13 +263,6 @@ class Dataset:
             row = {**files, "name": case.name, "patient": case.patient}
             rows[case.split].append(row if case.region is None else {**row, "region": case.region})
         write_json(rows, self.folder / "datalist.json", overwrite=True)
-
-    def _sweep(self) -> None:
-        """Remove what dead processes left behind."""
-        for path in (self.folder / "cases").glob(".*"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _LEFT_BEHIND_S:
-                    shutil.rmtree(path)
 
 
 def is_dataset(folder: Path) -> bool:
@@ -349,7 +344,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"The dataset {folder} cannot be changed: {error.strerror or error}.",
+            f"The dataset {folder} cannot be changed: {reason_of(error)}.",
             "Free some space or check the permissions; the cases in it are intact.",
         ) from error
 

@@ -6,6 +6,7 @@ so a call that was stopped goes on where it was. A case that cannot be used is l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ..atomic import owned_name, sweep
 from ..conditioning.anatomy import BODY_LABEL
 from ..conditioning.region import body_box, body_mask
-from ..errors import InputError, MedDiffFMError, OutputError, expected, log_defect
+from ..errors import InputError, MedDiffFMError, OutputError, expected, log_defect, reason_of
 from ..grid import to_grid, working_grid
 from ..inference.control import CancelToken
 from ..io import read_volume
@@ -89,6 +91,7 @@ def prepare(
     folder = Path(folder)
     entries = read_datalist(datalist, SPLITS)
     refuse_shared_patients(entries)
+    sweep(folder)
     split_of: dict[str, str] = {}  # by SHA-256 of the image
     summaries = []
     for number, entry in enumerate(entries):
@@ -252,20 +255,33 @@ def _labels(path: Path, volume: Volume) -> np.ndarray:
 
 def _write_case(case: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
     """Write into a folder of another name, then rename it."""
-    partial = case.with_name(f".{case.name}.partial")
+    partial = case.with_name(f".{owned_name()}.partial")
     try:
         case.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "case.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        if case.exists():
-            shutil.rmtree(case)
-        os.replace(partial, case)
+        _put_in_place(partial, case)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise OutputError(
-            f"The case '{case.name}' cannot be written to '{case.parent}': {error.strerror or error}.",
+            f"The case '{case.name}' cannot be written to '{case.parent}': {reason_of(error)}.",
             "Free some space, or choose another folder; finished cases are kept.",
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, case: Path) -> None:
+    """Rename a finished case; one that is there already, of other files or another process, makes room."""
+    for attempt in range(5):
+        try:
+            os.rename(partial, case)
+            return
+        except OSError:
+            if attempt == 4 or not case.exists():
+                raise
+        gone = case.with_name(f".{owned_name()}.replaced")
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.rename(case, gone)
+        shutil.rmtree(gone, ignore_errors=True)

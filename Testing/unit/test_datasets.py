@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from MedDiffFMLib.atomic import owned_name
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.errors import InputError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
@@ -116,11 +117,13 @@ def test_a_process_that_dies_leaves_whole_cases_only(dataset: Dataset) -> None:
         assert damaged == {} and cases
         for case in cases:
             np.testing.assert_array_equal(read_volume(case.files["label"], "mask").voxels, ct().voxels > 500)
-    left = dataset.folder / "cases" / ".x.0.partial"
+    mine = dataset.folder / "cases" / f".{owned_name()}.partial"
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}-", "-4194305-"))  # no process has so high a number
     left.mkdir()
-    os.utime(left, (0, 0))
+    mine.mkdir()
     dataset.add("last", ct())
     assert not left.exists(), "what a dead process left is swept away"
+    assert mine.exists(), "a process is at work there"
     names = {row["name"] for row in json.loads((dataset.folder / "datalist.json").read_text())["training"]}
     assert names == {case.name for case in dataset.cases()}, "the index is written anew from the folders"
 

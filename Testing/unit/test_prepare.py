@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedDiffFMLib.atomic import owned_name
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.region import body_mask
 from MedDiffFMLib.errors import InputError, OutputError
@@ -146,7 +147,8 @@ def test_a_second_call_does_only_what_is_missing(folder: Path) -> None:
     cache = folder / "cache"
     prepare(datalist, cache)
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
-    leftover = cache / ".small.partial"  # what a kill leaves
+    left = owned_name().replace(f"-{os.getpid()}-", "-4194305-")  # what a kill leaves; no process has that number
+    leftover = cache / f".{left}.partial"
     leftover.mkdir()
     (leftover / "acquisition.npy").write_bytes(b"half")
     (cache / "turned" / "case.json").write_text("{")
