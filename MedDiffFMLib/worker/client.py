@@ -277,7 +277,7 @@ class WorkerSession:
             raise ProtocolError(f"Unknown message {kind!r}.")
         try:
             handler(message)
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
             raise ProtocolError(f"A {kind} message is not well formed ({problem!r}).") from None
 
     def _greeted(self, message: dict[str, Any]) -> None:

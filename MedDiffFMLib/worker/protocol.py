@@ -38,7 +38,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
-from ..errors import MedDiffFMError
+from ..atomic import owned_name, sweep
+from ..errors import MedDiffFMError, reason_of
+from ..foreign import load_array
 
 PROTOCOL_VERSION = 3
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
@@ -142,10 +144,13 @@ class PrivateFolder:
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)).resolve()  # mkdtemp makes it 0700
+            where = tempfile.gettempdir() if parent is None else parent
+            sweep(where)
+            prefix = f"{FOLDER_PREFIX}{owned_name()}-"
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=where)).resolve()  # mkdtemp makes it 0700
         except OSError as problem:
             raise errors.OutputError(
-                f"No temporary folder can be made: {problem.strerror}.", "Free space there, or set TMPDIR."
+                f"No temporary folder can be made: {reason_of(problem)}.", "Free space there, or set TMPDIR."
             ) from None
 
     @classmethod
@@ -174,7 +179,7 @@ class PrivateFolder:
             ProtocolError: a name that could lead outside.
         """
         if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or (self.path / name).is_symlink():
-            raise ProtocolError(f"{name!r} is not a file name inside the private folder.")
+            raise ProtocolError(f"{name!r} is not a file name inside the private folder.", "Run again.")
         return self.path / name
 
     def save(self, name: str, array: Any) -> str:
@@ -188,20 +193,23 @@ class PrivateFolder:
         except OSError as problem:
             path.unlink(missing_ok=True)
             raise errors.OutputError(
-                f"An array cannot be written to {self.path}: {problem.strerror}.",
+                f"An array cannot be written to {self.path}: {reason_of(problem)}.",
                 "Free space there, or set TMPDIR to a folder with room.",
             ) from None
         return name
 
     def load(self, name: Any, mapped: bool = False) -> Any:
-        """Read one array, without pickle; ``mapped`` leaves it on disk until a voxel is used (copy on write)."""
-        import numpy as np
+        """Read one array, without pickle; ``mapped`` leaves it on disk until a voxel is used (copy on write).
 
+        Raises:
+            ProtocolError: no such array, or a damaged one.
+        """
         path = self.file(name)
         try:
-            return np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as problem:
-            raise ProtocolError(f"The array {name} cannot be read: {problem}.") from None
+            return load_array(path, "c" if mapped else None)
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or str(problem).rstrip(".")
+            raise ProtocolError(f"The array {name} cannot be read: {reason}.", "Run again.") from None
 
     def discard(self, name: Any) -> None:
         """Delete one array where it exists."""

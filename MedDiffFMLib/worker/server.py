@@ -121,6 +121,8 @@ class Server:
         """Queue a run; its cancel token exists from now on, so an early cancel is not lost."""
         if self._folder is None:
             raise ProtocolError("A run came before the hello.")
+        if type(message.get("id")) not in (int, str):
+            raise ProtocolError("A run has no id.")
         if self._running is not None:
             busy = WorkerError("The worker is busy with another run.", "Wait for it or cancel it.", "busy")
             self.send("error", id=message.get("id"), **error_fields(busy))
@@ -228,18 +230,32 @@ def _settings(message: dict[str, Any]) -> Any:
     from ..tasks.registry import TASKS
 
     task = message.get("task")
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"There is no task {task!r}.", f"Known are: {', '.join(TASKS)}.")
     names = ("seed", "region", "model", "device", "precision", "threads")
     given = {name: message[name] for name in names if name in message}
     kinds = {"seed": int, "model": str, "device": str, "precision": str}
     for name, kind in kinds.items():
         if name in given and (not isinstance(given[name], kind) or isinstance(given[name], bool)):
-            raise InputError(f"{name} is {given[name]!r}.", f"Give a value of type {kind.__name__}.")
+            raise InputError(f"{name} is {given[name]!r:.80}.", f"Give a value of type {kind.__name__}.")
+    _check_settings(given)
     parameters = message.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise ProtocolError("The parameters are no object.")
     return Settings(task=task, parameters=from_dict(TASKS[task].parameter_class(), parameters), **given)
+
+
+def _check_settings(given: dict[str, Any]) -> None:
+    """Values that the command line would refuse."""
+    from ..conditioning.condition import REGIONS
+
+    seed, region, threads = given.get("seed", 0), given.get("region"), given.get("threads")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}.", "Give 0 or more, below 2^63.")
+    if region is not None and (not isinstance(region, str) or region not in (*REGIONS, "none")):
+        raise InputError(f"There is no region {region!r:.80}.", f"Known are: {', '.join(REGIONS)}, none.")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= 4096):
+        raise InputError(f"threads is {threads!r:.80}.", "Give 1 or more.")
 
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
