@@ -5,6 +5,7 @@ from typing import Any
 
 import slicer
 import vtk
+from MedDiffFMGui.anomalyView import AnomalyView
 from MedDiffFMGui.compareView import CompareView
 from MedDiffFMGui.maskPanel import MaskPanel
 from MedDiffFMGui.resultPanel import ResultPanel
@@ -111,7 +112,12 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.maskPanel = MaskPanel(self.ui, self.onMaskChanged)
         self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
         self.compareView = CompareView(self.ui, self.onResultClosed)
-        self.resultPanel = ResultPanel(self.ui, {"": (self.compareView, self.ui.compareResultWidget)})
+        self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed)
+        views = {
+            "anomaly": (self.anomalyView, self.ui.anomalyResultWidget),
+            "": (self.compareView, self.ui.compareResultWidget),
+        }
+        self.resultPanel = ResultPanel(self.ui, views)
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
@@ -119,6 +125,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         slicer.app.connect("aboutToQuit()", self.logic.stop)
         self.initializeParameterNode()
 
@@ -154,6 +161,11 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.abandon()
 
     def onSceneEndClose(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event):
+        """A scene was loaded: its parameters and its results are shown."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 

@@ -18,6 +18,8 @@ NOT_A_LAYER = ("lesion",)
 class CompareView:
     """One finished run in the user's views.
 
+    Of runs that repeat each other while a mask is being painted only the newest is kept, unless the user accepted one.
+
     :param ui: widgets of the module's .ui file.
     :param onClosed: called without arguments when the user accepted or discarded the result.
     """
@@ -29,6 +31,7 @@ class CompareView:
         self._before: Any = None
         self._sideBySide = SideBySide()
         self._difference: Any = None
+        self._shownNode: Any = None
         self._choices: dict[str, Any] = {}
         ui.blendSlider.connect("valueChanged(double)", self._onBlend)
         ui.blinkButton.connect("clicked(bool)", self.blink)
@@ -44,6 +47,8 @@ class CompareView:
         if self._before is None:
             self._before = ViewState()
         self._forgetDifference()
+        if self.run and _repeats(run, self.run):
+            _replace(self.run, run)
         self.run = run
         hasInput = self._original() is not None
         self.ui.resultTitleLabel.text = run.main.GetName()
@@ -51,8 +56,6 @@ class CompareView:
         self.ui.blendWidget.visible = self.ui.compareButtonsWidget.visible = hasInput
         self._makeChoices()
         self._choose(next(iter(self._choices)))
-        if self._sideBySide.shown and hasInput:
-            self._sideBySide.show(run.inputNode, run.main)
 
     def clear(self):
         """Nothing is shown any more; views as they were before the result."""
@@ -86,11 +89,6 @@ class CompareView:
         if run:
             removeNodes(run)
         self._close()
-
-    def replace(self):
-        """A new run for the same mask begins to be shown: what was not accepted goes, the views stay."""
-        if self.run:
-            removeNodes(self.run)
 
     # Layers
 
@@ -137,6 +135,9 @@ class CompareView:
             slicer.util.setSliceViewerLayers(background=node, foreground=None, label=label, fit=True)
         else:
             slicer.util.setSliceViewerLayers(background=original, foreground=node, label=label, foregroundOpacity=1.0)
+            self._shownNode = node
+            if self._sideBySide.shown:
+                self._sideBySide.show(original, node)
 
     def _differenceVolume(self):
         if self._difference is None:
@@ -157,7 +158,7 @@ class CompareView:
         if not checked:
             self._sideBySide.hide()
         elif self._exists() and self._original():
-            self._sideBySide.show(self.run.inputNode, self.run.main)
+            self._sideBySide.show(self.run.inputNode, self._shownNode)
 
     def _leaveSideBySide(self):
         self._sideBySide.hide()
@@ -168,6 +169,25 @@ class CompareView:
     def _close(self):
         self.clear()
         self.onClosed()
+
+
+def _repeats(run, earlier):
+    """Whether a run was made again with the mask of the one before."""
+    return (
+        run.settings is not None
+        and run.settings.mask is not None
+        and (run.task, run.inputNode) == (earlier.task, earlier.inputNode)
+    )
+
+
+def _replace(earlier, run):
+    """The nodes of ``run`` take the names of those before, which go."""
+    names = {name: node.GetName() for name, node in earlier.volumes.items()}
+    reportName = earlier.reportNode.GetName()
+    removeNodes(earlier)
+    for name, node in run.volumes.items():
+        node.SetName(names.get(name, node.GetName()))
+    run.reportNode.SetName(reportName)
 
 
 def showSigned(node):

@@ -152,10 +152,7 @@ class MaskPanel(VTKObservationMixin):
         mask = self.parameterNode.mask if self.parameterNode else None
         if mask is None:
             return False
-        segmentIDs = mask.GetSegmentation().GetSegmentIDs()
-        # Only the painted part of the grid is stored, so this is quick for any CT.
-        arrays = (slicer.util.arrayFromSegmentInternalBinaryLabelmap(mask, segmentID) for segmentID in segmentIDs)
-        return any(array is not None and array.any() for array in arrays)
+        return any(_isFilled(mask, segmentID) for segmentID in mask.GetSegmentation().GetSegmentIDs())
 
     def _observe(self, mask):
         if mask is self._observed:
@@ -166,6 +163,7 @@ class MaskPanel(VTKObservationMixin):
         if mask:
             for event in (
                 slicer.vtkSegmentation.SourceRepresentationModified,
+                slicer.vtkSegmentation.SegmentModified,
                 slicer.vtkSegmentation.SegmentAdded,
                 slicer.vtkSegmentation.SegmentRemoved,
             ):
@@ -179,3 +177,10 @@ def _referenceVolume(segmentation):
     """The volume whose grid a segmentation was made for."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     return segmentation.GetNodeReference(role)
+
+
+def _isFilled(segmentation, segmentID):
+    """Whether a segment has a voxel; only the painted part of the grid is stored, so this is quick for any CT."""
+    labelmap = segmentation.GetBinaryLabelmapInternalRepresentation(segmentID)
+    scalars = labelmap.GetPointData().GetScalars() if labelmap else None
+    return scalars is not None and scalars.GetNumberOfTuples() > 0 and scalars.GetRange()[1] > 0

@@ -22,16 +22,18 @@ OUTPUT_TITLES = {
 """What the user reads in the name of a node, where it is not the output's own name."""
 
 
-def addResult(task, inputNode, result):
+def addResult(task, inputNode, result, piece=None):
     """Add everything that a run gave, beside its input.
 
     :param inputNode: the CT, None where there is none.
     :param result: ``MedDiffFMLib.worker.client.WorkerResult``.
+    :param piece: index box (k, j, i) of the CT that the result covers; None for all of it.
     :return: FinishedRun; its ``seconds`` are still 0.
     """
     volumes = {}
     try:
-        for name, array in result.volumes.items():
+        for name, part in result.volumes.items():
+            array = part if piece is None else _pasted(part, piece, inputNode)
             volumes[name] = _addVolume(name, array, inputNode, result)
         reportNode = _addReport(next(iter(volumes.values())), inputNode, result.report)
     except Exception:
@@ -66,6 +68,16 @@ def _addVolume(name, array, inputNode, result):
         display.SetAutoWindowLevel(False)
         display.SetWindowLevel(width, level)
     return node
+
+
+def _pasted(part, piece, inputNode):
+    """The whole CT with a piece of it replaced; a mask is empty elsewhere."""
+    import numpy as np
+
+    before = volumeFromNode(inputNode).voxels
+    whole = np.zeros(before.shape, bool) if part.dtype == bool else before.copy()
+    whole[piece] = part
+    return whole
 
 
 def _addReport(mainNode, inputNode, report):

@@ -3,7 +3,8 @@
 A view is an object with ``show(run)``, ``clear()`` (gives the user's view back) and ``setParameterNode(parameterNode)``
 (None when the scene closes or the module is left). It fills one widget of the section, which is visible only while the
 view has something to show. A view that has ``blink()``, ``next()`` or ``previous()`` is asked so by the keys B, N and P
-while the module is open.
+while the module is open. One that has ``restore()`` may find its result in a scene that was loaded, and then answers
+True.
 """
 
 from .shortcuts import Shortcuts
@@ -35,6 +36,15 @@ class ResultPanel:
     def setParameterNode(self, parameterNode):
         for view, _widget in self._views.values():
             view.setParameterNode(parameterNode)
+        if parameterNode and self._shown is None:
+            self._restore()
+
+    def _restore(self):
+        """Show again what the scene was saved with."""
+        for name, (view, _widget) in self._views.items():
+            if hasattr(view, "restore") and view.restore():
+                self._showOnly(name)
+                return
 
     def show(self, run):
         """Show ``run`` in place of what was shown."""

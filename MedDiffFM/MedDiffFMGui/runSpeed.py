@@ -1,6 +1,7 @@
 """How long a run will take, from the runs before it on this computer."""
 
 import json
+from typing import Any
 
 import qt
 import slicer
@@ -14,20 +15,17 @@ SETTING = "MedDiffFM/SecondsPerUnit"
 class RunSpeed:
     """Seconds that a unit of work took in the last run of the same kind, kept in the application settings.
 
-    A unit is one network evaluation of a million voxels, so that parameters and size of the input count.
+    A unit is one network evaluation of a million voxels, or of the neighbourhood of a mask, so that parameters and size
+    of the input count.
     """
 
-    def remember(self, run, settings):
-        """Learn from a finished run.
-
-        :param run: FinishedRun.
-        :param settings: the RunSettings it was started with.
-        """
-        units = workUnits(run.task, run.inputNode, settings)
+    def remember(self, run):
+        """Learn from a FinishedRun."""
+        units = workUnits(run.task, run.inputNode, run.settings)
         seconds = run.report.get("seconds")
         if units and seconds:
             known = self._known()
-            known[_key(run.task, settings)] = seconds / units
+            known[_key(run.task, run.settings)] = seconds / units
             qt.QSettings().setValue(SETTING, json.dumps(known))
 
     def seconds(self, task, inputNode, settings):
@@ -62,18 +60,25 @@ def _key(task, settings):
 
 def workUnits(task, inputNode, settings):
     """Network evaluations times millions of voxels; 0 where it cannot be told."""
+    from MedDiffFMLib.tasks.parameters import describe
     from MedDiffFMLib.tasks.registry import TASKS
 
-    parameters = TASKS[task].parameter_class()(**settings.parameters)
+    values: dict[str, Any] = {field.name: field.default for field, _info in describe(TASKS[task].parameter_class())}
+    values.update(settings.parameters)
     if task == "synthesize":
-        size = parameters.size or (300.0, 300.0, 300.0)
-        spacing = parameters.spacing or 1.5
-        passes = parameters.native_steps * (2 if parameters.guidance not in (0, 1) else 1)
-        return passes * size[0] * size[1] * size[2] / spacing**3 / 1e6
+        return _synthesisUnits(values)
     if inputNode is None or inputNode.GetImageData() is None:
         return 0
     volume = volumeFromNode(inputNode)
     if task == "anomaly":  # its working voxels have a fixed size
         return volume.voxels.size * volume.voxel_volume / 27e6
-    evaluations = getattr(parameters, "steps", 1) * getattr(parameters, "samples", 1)
-    return max(evaluations, 1) * volume.voxels.size / 1e6
+    if TASKS[task].needs_mask or TASKS[task].synthetic:  # the neighbourhood of the mask alone
+        return max(values["steps"], 1) * values.get("samples", 1)
+    return max(values.get("steps", 1), 1) * volume.voxels.size / 1e6
+
+
+def _synthesisUnits(values):
+    """The finest grid decides."""
+    size, spacing = values["size"] or (300.0, 300.0, 300.0), values["spacing"] or 1.5
+    passes = values["native_steps"] * (2 if values["guidance"] not in (0, 1) else 1)
+    return passes * size[0] * size[1] * size[2] / spacing**3 / 1e6

@@ -9,9 +9,9 @@ from slicer.i18n import tr as _
 
 from .inputCheck import describeInput
 from .parameterWidgets import ParameterWidgets
+from .runRequest import RunSettings
 from .runSpeed import RunSpeed, duration
 from .taskRows import taskRows
-from .taskRun import RunSettings
 
 BUTTONS_IN_A_ROW = 4
 
@@ -35,7 +35,6 @@ class TaskPanel:
         self._forms = {}
         self._inputReason = ""
         self._shownTask = None
-        self._values = {}
         self._makeButtons(iconPath)
         self.ui.runButton.connect("clicked(bool)", self.onRunButton)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
@@ -276,6 +275,7 @@ class TaskPanel:
         self.ui.runStatusLabel.text = f"{stage}{left}"
 
     def onFinished(self, run):
+        self._speed.remember(run)
         self._end(" ".join([_("Done: {name}.").format(name=run.main.GetName()), *run.warnings]))
 
     def onFailed(self, error):

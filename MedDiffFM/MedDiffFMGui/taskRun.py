@@ -2,36 +2,12 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
-from typing import Any
 
 import slicer
 
 from .resultNodes import addResult
-from .segmentationArrays import anatomyFromSegmentation, maskFromSegmentation
-from .volumeNodes import volumeFromNode
+from .runRequest import RunSettings, makeRequest
 from .workerProcess import WorkerProcess
-
-
-@dataclass
-class RunSettings:
-    """What besides the CT decides about a run.
-
-    :param parameters: values by name; what is left out has the task's default.
-    :param mask: vtkMRMLSegmentationNode whose segments together are the mask, or None.
-    :param anatomy: vtkMRMLSegmentationNode with TotalSegmentator's structures, or None.
-    :param region: body region of the library, "none", or None for a guess from the image.
-    :param model: name in the catalogue, or path of a weight file.
-    :param device: "auto", "cpu", "cuda" or "cuda:1".
-    """
-
-    parameters: dict[str, Any] = field(default_factory=dict)
-    mask: Any = None
-    anatomy: Any = None
-    region: str | None = None
-    seed: int = 0
-    model: str = "starter-ct"
-    device: str = "auto"
 
 
 class TaskRun:
@@ -53,8 +29,9 @@ class TaskRun:
         self._workerIsStale = False
         self._task = ""
         self._inputNode = None
+        self._piece = None
         self._abandoned = False
-        self._model = ""
+        self._settings = RunSettings()
         self._startTime = 0.0
 
     def addListener(self, listener):
@@ -79,8 +56,8 @@ class TaskRun:
         if self.running or problem:
             raise MedDiffFMError(problem or "Another run is going on.", "" if problem else "Wait for it or cancel it.")
         settings = settings or RunSettings()
-        request = _request(task, inputNode, settings)
-        self._task, self._inputNode, self._model = task, inputNode, settings.model
+        request, self._piece = makeRequest(task, inputNode, settings)
+        self._task, self._inputNode, self._settings = task, inputNode, settings
         self._abandoned, self._startTime = False, time.monotonic()
         self._setState(running=True)
         try:
@@ -150,8 +127,12 @@ class TaskRun:
     def _tell(self, method, *arguments):
         for listener in list(self._listeners):
             slot = getattr(listener, method, None)
-            if slot is not None:
+            if slot is None:
+                continue
+            try:
                 slot(*arguments)
+            except Exception:  # a view that fails must not pass for a worker that does
+                logging.exception("MedDiff-FM: %s of %s failed", method, type(listener).__name__)
 
     # What the worker reports.
 
@@ -176,14 +157,14 @@ class TaskRun:
             self._tell("onFailed", MedDiffFMError("The CT was removed during the run.", "Its result is dropped."))
             return
         try:
-            run = addResult(self._task, node, result)
+            run = addResult(self._task, node, result, self._piece)
         except Exception as error:  # a callback of Qt: nobody else would hear of it
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)
             return
-        run.seconds = time.monotonic() - self._startTime
+        run.seconds, run.settings = time.monotonic() - self._startTime, self._settings
         logging.info("MedDiff-FM: %s took %.1f s", run.main.GetName(), run.seconds)
-        self._tell("onReady", f"{self._model} on {run.report.get('device', 'unknown device')}")
+        self._tell("onReady", f"{self._settings.model} on {run.report.get('device', 'unknown device')}")
         self._tell("onFinished", run)
 
     def _onError(self, error):
@@ -197,30 +178,3 @@ class TaskRun:
     def _onCancelled(self):
         self._setState(running=False)
         self._tell("onCancelled")
-
-
-def _request(task, inputNode, settings):
-    """The run as the worker's client takes it."""
-    from MedDiffFMLib.tasks.registry import TASKS
-    from MedDiffFMLib.worker.client import RunRequest
-
-    row = TASKS[task]
-    given = {}
-    if inputNode is not None and row.needs_volume:
-        volume = volumeFromNode(inputNode)
-        # The user may edit the node before the worker is ready for it.
-        given = {"voxels": volume.voxels.copy(), "ijk_to_ras": volume.ijk_to_ras.tolist()}
-        if row.takes_mask or row.needs_mask:
-            given["mask"] = maskFromSegmentation(settings.mask, inputNode)
-    if inputNode is not None:
-        given["anatomy"] = anatomyFromSegmentation(settings.anatomy, inputNode)
-        given.setdefault("ijk_to_ras", volumeFromNode(inputNode).ijk_to_ras.tolist())
-    return RunRequest(
-        task=task,
-        parameters=settings.parameters,
-        seed=settings.seed,
-        region=settings.region,
-        model=settings.model,
-        device=settings.device,
-        **given,
-    )

@@ -66,7 +66,15 @@ class Application:
                 hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def on_node_about_to_be_removed(scene: Any, event: int, node: Any) -> None:
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+            item = hierarchy.GetItemByDataNode(node) if hierarchy and hierarchy is not node else 0
+            if item:
+                hierarchy.RemoveItem(item, False, False)
+
         slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, on_node_added)
+        slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, on_node_about_to_be_removed)
 
     def load_module(self) -> types.ModuleType:
         """Import MedDiffFM.py under its name, as Slicer's module factory does."""

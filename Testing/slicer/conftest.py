@@ -79,5 +79,6 @@ def widget(app: application.Application, module: Any, fake_python: Path) -> Iter
     choice = WorkerPython()
     choice.useOther, choice.otherPath = True, str(fake_python)
     opened = app.open_widget(module)
+    opened.taskPanel.choose("denoise")  # what the fake worker gives is a denoised CT
     yield opened
     opened.cleanup()

@@ -39,7 +39,7 @@ def run_to_end(app: Any, widget: Any) -> None:
 
 def behaving(how: str) -> Any:
     """Settings that tell the fake worker what to do."""
-    from MedDiffFMGui.taskRun import RunSettings
+    from MedDiffFMGui.runRequest import RunSettings
 
     return RunSettings(parameters={"behave": how})
 
