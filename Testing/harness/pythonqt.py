@@ -153,12 +153,38 @@ class ProxyClass:
     def __call__(self, *arguments: Any) -> Proxy:
         return wrap(self._kind(*[plain(argument) for argument in arguments]))
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        """What a Python class gets that is derived from this one."""
+        return (derived_base(self._kind),)
+
     def __getattr__(self, name: str) -> Any:
         names = names_of(self.__name__)
         if name not in names["members"] | names["properties"] or not hasattr(self._kind, name):
             raise AttributeError(f"{self.__name__} has no member {name!r} in Slicer")
         member = getattr(self._kind, name)
         return (lambda *a: shown(member(*[plain(x) for x in a]))) if callable(member) else shown(member)
+
+
+@functools.cache
+def derived_base(kind: Any) -> type:
+    """Base of what a module derives from a Qt class: attributes of its own, and virtual functions that Qt calls."""
+
+    class Base(Proxy):
+        def __init__(self, *arguments: Any) -> None:
+            outer = weakref.ref(self)
+
+            class Target(kind):
+                def eventFilter(self, watched: Any, event: Any) -> bool:
+                    owner = outer()
+                    return bool(owner.eventFilter(shown(watched), shown(event))) if owner else False
+
+            Target.__name__ = kind.__name__
+            Proxy.__init__(self, Target(*[plain(argument) for argument in arguments]))
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+    return Base
 
 
 def qt_namespace() -> types.SimpleNamespace:

@@ -23,7 +23,8 @@ WITH_TORCH = ("networks", "diffusion", "conditioning", "training", "inference", 
               "segmentation")  # fmt: skip
 LIGHT_AFTER_ALL = (
     "inference", "inference.control", "tasks", "tasks.parameters", "tasks.registry", "training", "training.datalist",
-    "training.datasets", "training.dataset_sources", "training.dataset_report", "training.dataset_check",
+    "training.background", "training.datasets", "training.dataset_sources", "training.dataset_report",
+    "training.dataset_check",
     "training.finetune_config", "training.finetune_progress", "training.finetune_tasks", "segmentation",
     "segmentation.labels", "segmentation.method_names", "segmentation.head_file",
 )  # fmt: skip

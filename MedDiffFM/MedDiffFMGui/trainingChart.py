@@ -1,0 +1,118 @@
+"""Loss and validation figure of a training as live charts."""
+
+import slicer
+import vtk
+
+CHARTS = ("loss", "validation")
+_TAG = "MedDiffFMTraining"
+
+
+class TrainingChart:
+    """Tables, series and charts in the scene; made anew when the scene was closed meanwhile.
+
+    They are not saved with the scene: the run's folder holds the curves.
+    """
+
+    def __init__(self):
+        self._rows = {name: [] for name in CHARTS}
+        self._metric = "validation"
+        self._nodes = {}
+
+    def clear(self):
+        """Another run begins to be shown."""
+        self._rows = {name: [] for name in CHARTS}
+        self._metric = "validation"
+        self._redraw(CHARTS)
+
+    def add(self, lines):
+        """Draw what the progress says.
+
+        :param lines: dicts of ``progress.jsonl``.
+        """
+        changed = set()
+        for line in lines:
+            step = line.get("step")
+            if step is None:
+                continue
+            if line.get("state") == "training" and line.get("loss") is not None:
+                self._rows["loss"].append((step, line["loss"]))
+                changed.add("loss")
+            elif line.get("state") == "validated" and line.get("value") is not None:
+                self._rows["validation"].append((step, line["value"]))
+                self._metric = str(line.get("metric") or self._metric)
+                changed.add("validation")
+        self._redraw(changed)
+
+    def show(self, name, plotWidget):
+        """Let a plot widget show one of the charts."""
+        self._redraw(CHARTS)
+        view = self._node("vtkMRMLPlotViewNode", "view")
+        view.SetPlotChartNodeID(self._nodes[name, "chart"].GetID())
+        if plotWidget.mrmlPlotViewNode() is not view:
+            plotWidget.setMRMLPlotViewNode(view)
+
+    def values(self, name):
+        """(step, value) pairs that are drawn."""
+        return list(self._rows[name])
+
+    def remove(self):
+        """Take the nodes out of the scene."""
+        for node in self._nodes.values():
+            if slicer.mrmlScene.IsNodePresent(node):
+                slicer.mrmlScene.RemoveNode(node)
+        self._nodes = {}
+
+    def _redraw(self, names):
+        for name in names:
+            table = self._node("vtkMRMLTableNode", name)
+            self._fill(table, name)
+            series = self._node("vtkMRMLPlotSeriesNode", name)
+            chart = self._node("vtkMRMLPlotChartNode", name)
+            title = "loss" if name == "loss" else self._metric.replace("_", " ")
+            if series.GetTableNodeID() != table.GetID():
+                self._connect(table, series, chart, name)
+            chart.SetYAxisTitle(title)
+
+    def _connect(self, table, series, chart, name):
+        series.SetAndObserveTableNodeID(table.GetID())
+        series.SetXColumnName("step")
+        series.SetYColumnName("value")
+        series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+        series.SetMarkerStyle(
+            slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone
+            if name == "loss"
+            else slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle
+        )
+        series.SetColor(0.24, 0.56, 0.82) if name == "loss" else series.SetColor(0.91, 0.53, 0.12)
+        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        chart.SetXAxisTitle("step")
+        chart.SetLegendVisibility(False)
+
+    def _fill(self, node, name):
+        table = vtk.vtkTable()
+        columns = []
+        for title in ("step", "value"):
+            column = vtk.vtkDoubleArray()
+            column.SetName(title)
+            table.AddColumn(column)
+            columns.append(column)
+        for row in self._rows[name]:
+            for column, value in zip(columns, row, strict=True):
+                column.InsertNextValue(value)
+        node.SetAndObserveTable(table)
+
+    def _node(self, kind, name):
+        key = (name, "chart") if kind == "vtkMRMLPlotChartNode" else (name, kind)
+        node = self._nodes.get(key)
+        if node is None or not slicer.mrmlScene.IsNodePresent(node):
+            node = slicer.mrmlScene.CreateNodeByClass(kind)
+            node.UnRegister(None)
+            node.SetName(f"MedDiff-FM training {name}")
+            node.SetSaveWithScene(False)
+            node.SetHideFromEditors(True)
+            if kind == "vtkMRMLPlotViewNode":
+                node.SetSingletonTag(_TAG)
+                node.SetLayoutName(_TAG)
+            node = slicer.mrmlScene.AddNode(node)
+            self._nodes[key] = node
+        return node

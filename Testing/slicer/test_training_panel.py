@@ -1,0 +1,275 @@
+"""The Train section: cases, a training in its own process with the real library, its curve, pause, resume, model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from Testing.harness import pythonqt
+
+ROOT = Path(__file__).resolve().parents[2]
+UI_FILE = ROOT / "MedDiffFM" / "Resources" / "UI" / "Training.ui"
+SHORT = {"steps": 3, "batch": 1, "window": 16, "validate_every": 1, "checkpoint_every": 1}
+
+
+@pytest.fixture
+def host(app: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A widget that the panel fills, and a logic that says which Python works."""
+    from MedDiffFMGui.workerPython import WorkerPython
+    from PySide6 import QtWidgets
+
+    monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: True)
+    widget = QtWidgets.QWidget()
+    widget.setLayout(QtWidgets.QVBoxLayout())
+    logic = SimpleNamespace(workerPython=WorkerPython())
+    return SimpleNamespace(widget=widget, parent=pythonqt.wrap(widget), logic=logic)
+
+
+@pytest.fixture
+def panel(host: Any) -> Iterator[Any]:
+    from MedDiffFMGui.trainingPanel import TrainingPanel
+
+    host.added = []
+    made = TrainingPanel(host.parent, host.logic, lambda: host.added.append(True))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def scene(app: Any, small_ct: Any) -> SimpleNamespace:
+    """Two CTs of two patients, and a segmentation of two segments on the first."""
+    nodes = []
+    for number in range(2):
+        voxels = np.roll(small_ct.voxels, 5 * number, 2) + np.random.default_rng(number).integers(0, 9, (40, 48, 44))
+        nodes.append(app.slicer.util.addVolumeFromArray(voxels.astype(np.int16), small_ct.ijk_to_ras, f"CT {number}"))
+    segmentation = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "marks")
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(nodes[0])
+    for number, corner in enumerate((10, 20)):
+        mask = np.zeros((40, 48, 44), np.uint8)
+        mask[corner : corner + 6, 20:26, 10:16] = 1
+        name = segmentation.GetSegmentation().AddEmptySegment(f"s{number}")
+        app.slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, name, nodes[0])
+    return SimpleNamespace(cts=nodes, mask=segmentation)
+
+
+@pytest.fixture
+def dataset(scene: SimpleNamespace, tmp_path: Path) -> Path:
+    """The two CTs as a dataset, one patient for validation."""
+    from MedDiffFMGui.volumeNodes import volumeFromNode
+
+    from MedDiffFMLib.training.datasets import Dataset
+
+    cases = Dataset.create(tmp_path / "cases")
+    for number, node in enumerate(scene.cts):
+        volume = volumeFromNode(node)
+        cases.add(f"p{number}", volume.with_voxels(volume.voxels.copy()), patient=f"p{number}")
+    cases.split(0.5)
+    return tmp_path / "cases"
+
+
+def texts(panel: Any) -> list[list[str]]:
+    table = panel.ui.casesTableWidget
+    return [[table.item(row, column).text() for column in range(5)] for row in range(table.rowCount)]
+
+
+def wait_for_cases(app: Any, panel: Any) -> None:
+    app.wait(lambda: not panel._cases.busy, 120)
+
+
+# ------------------------------------------------------------------------------------------------------------ the panel
+
+
+def test_ui_file_names_only_what_slicer_has(app: Any) -> None:
+    assert app.widgets.ui_problems(UI_FILE) == []
+
+
+def test_nothing_chosen_is_said_in_words(panel: Any) -> None:
+    ui = panel.ui
+    assert not ui.startTrainingButton.enabled and not ui.pauseTrainingButton.enabled
+    assert "dataset" in ui.startReasonLabel.text == ui.startTrainingButton.toolTip
+    assert [ui.trainTaskComboBox.itemData(n) for n in range(2)] == ["super-resolution", "lesion"]
+    assert "memory" in ui.recipeSentenceLabel.text
+    assert not ui.addFromSceneButton.enabled
+    assert pythonqt.refused_connections == []
+
+
+def test_a_bad_name_and_a_shared_folder_are_refused(panel: Any, dataset: Path) -> None:
+    panel.ui.datasetPathLineEdit.currentPath = str(dataset)
+    assert "folder for the training" in panel.reason()
+    panel.ui.runPathLineEdit.currentPath = str(dataset)
+    assert "of its own" in panel.reason()
+    panel.ui.runPathLineEdit.currentPath = str(dataset.parent / "run")
+    assert panel.reason() == "" and panel.ui.startTrainingButton.enabled
+    panel.ui.modelNameLineEdit.text = "My Model"
+    assert "lower-case" in panel.ui.startReasonLabel.text and not panel.ui.startTrainingButton.enabled
+
+
+# ---------------------------------------------------------------------------------------------------------------- cases
+
+
+def test_cases_from_the_scene_keep_grid_and_labels(
+    app: Any, panel: Any, scene: SimpleNamespace, tmp_path: Path
+) -> None:
+    from MedDiffFMGui.volumeNodes import volumeFromNode
+
+    from MedDiffFMLib.io import read_volume
+
+    ui = panel.ui
+    ui.datasetPathLineEdit.currentPath = str(tmp_path / "new set")
+    ui.caseImageSelector.setCurrentNode(scene.cts[0])
+    ui.caseMaskSelector.setCurrentNode(scene.mask)
+    ui.casePatientLineEdit.text = "patient A"
+    ui.addFromSceneButton.click()
+    assert not ui.addFromSceneButton.enabled and panel._cases.busy
+    wait_for_cases(app, panel)
+    assert texts(panel) == [["CT-0", "patient A", "training", "1, 2", ""]], ui.datasetStatusLabel.text
+    stored = read_volume(tmp_path / "new set" / "cases" / "CT-0" / "image.nrrd")
+    original = volumeFromNode(scene.cts[0])
+    assert stored.same_geometry(original, tolerance=1e-6) and np.array_equal(stored.voxels, original.voxels)
+    assert not list(tmp_path.glob("meddifffm-case-*"))
+
+    ui.addFromSceneButton.click()
+    wait_for_cases(app, panel)
+    assert "already" in ui.datasetStatusLabel.text and len(texts(panel)) == 1
+    ui.casesTableWidget.selectRow(0)
+    ui.removeCaseButton.click()
+    wait_for_cases(app, panel)
+    assert texts(panel) == [] and not ui.removeCaseButton.enabled
+
+
+def test_check_says_what_is_wrong_and_forbids_the_start(app: Any, panel: Any, dataset: Path) -> None:
+    panel.ui.datasetPathLineEdit.currentPath = str(dataset)
+    panel.ui.runPathLineEdit.currentPath = str(dataset.parent / "run")
+    panel.ui.trainTaskComboBox.currentIndex = 1
+    panel.ui.checkButton.click()
+    wait_for_cases(app, panel)
+    assert all(row[4].startswith("It has no mask.") for row in texts(panel)) and len(texts(panel)) == 2
+    assert "error" in panel.ui.datasetStatusLabel.text
+    assert not panel.ui.startTrainingButton.enabled and "no mask" in panel.ui.startReasonLabel.text
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.slow
+def test_train_pause_resume_after_slicer_was_closed_and_use(
+    app: Any, host: Any, panel: Any, dataset: Path, tmp_path: Path, own_models: Path
+) -> None:
+    """With the shipped weights: begins, is paused, a new panel finds it, resumes, draws, lists the model."""
+    from MedDiffFMGui.trainingPanel import TrainingPanel
+
+    from MedDiffFMLib.training.background import is_running, state_of
+
+    run = tmp_path / "run"
+    panel.ui.datasetPathLineEdit.currentPath = str(dataset)
+    panel.ui.runPathLineEdit.currentPath = str(run)
+    panel.ui.modelNameLineEdit.text = "from-panel"
+    panel.start(panel.request(**SHORT))
+    assert panel.isTraining() and panel.ui.pauseTrainingButton.enabled and not panel.ui.startTrainingButton.enabled
+    panel.ui.pauseTrainingButton.click()
+    assert panel.ui.trainingStatusLabel.text == "Saving..."
+    app.slicer.mrmlScene.Clear(0)  # a training outlives the scene
+    app.wait(lambda: not panel.isTraining(), 300)
+    panel._onTick()
+    assert state_of(run).state == "paused" and panel.ui.startTrainingButton.text == "Resume"
+    panel.stop()
+
+    again = TrainingPanel(host.parent, host.logic, lambda: host.added.append(True))
+    try:
+        assert again.folder == str(run) and again.ui.modelNameLineEdit.text == "from-panel"
+        assert again.ui.startTrainingButton.text == "Resume" and again.ui.startTrainingButton.enabled
+        again.enter()
+        again.ui.startTrainingButton.click()
+        app.wait(lambda: state_of(run).state == "finished" and not again.isTraining(), 300)
+        app.wait(lambda: host.added == [True], 10)
+        assert "from-panel" in again.ui.trainingStatusLabel.text
+        assert [step for step, _ in again._chart.values("validation")] == [0, 1, 2, 3]
+        assert (own_models / "from-panel.json").exists()
+        assert not is_running(run)
+    finally:
+        again.stop()
+
+
+def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    lines = [
+        '{"state": "validated", "step": 0, "metric": "gain_over_cubic_db", "value": 0.0}',
+        '{"state": "training", "step": 1, "steps": 9, "loss": 0.5}',
+        '{"state": "training", "step": 2, "steps": 9, "loss": 0.25}',
+    ]
+    (run / "progress.jsonl").write_text("\n".join(lines) + "\n")
+    panel.ui.runPathLineEdit.currentPath = str(run)
+    panel.enter()
+    view = panel.ui.curvePlotWidget.mrmlPlotViewNode()
+    chart = view.GetPlotChartNode()
+    series = chart.GetNthPlotSeriesNode(0)
+    table = series.GetTableNode().GetTable()
+    assert [[table.GetValue(r, c).ToDouble() for c in range(2)] for r in range(2)] == [[1, 0.5], [2, 0.25]]
+    assert chart.GetXAxisTitle() == "step" and not chart.GetSaveWithScene()
+    panel.ui.curveComboBox.currentIndex = 1
+    assert view.GetPlotChartNode().GetYAxisTitle() == "gain over cubic db"
+    assert panel.ui.trainingStatusLabel.text == "Paused after step 2."
+    app.slicer.mrmlScene.Clear(0)
+    panel.enter()
+    assert panel.ui.curvePlotWidget.mrmlPlotViewNode().GetPlotChartNode() is not None
+
+
+def test_a_failed_training_says_why(panel: Any, tmp_path: Path) -> None:
+    (tmp_path / "progress.jsonl").write_text('{"state": "failed", "message": "The disk is full. Free some space."}\n')
+    panel.ui.runPathLineEdit.currentPath = str(tmp_path)
+    assert panel.ui.trainingStatusLabel.text == "It ended: The disk is full. Free some space."
+
+
+# ------------------------------------------------------------------------------------------------------------- quitting
+
+
+@pytest.mark.parametrize(
+    "decision, closes, paused", [("keep", True, False), ("pause", True, True), ("stay", False, False)]
+)
+def test_closing_slicer_asks(
+    app: Any, panel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decision: str, closes: bool, paused: bool
+) -> None:
+    from MedDiffFMLib.training.background import locked
+
+    asked: list[str] = []
+    panel.ui.runPathLineEdit.currentPath = str(tmp_path)
+    panel._closeQuestion._ask = lambda: asked.append(decision) or decision
+    window = app.main_window
+    window.show()
+    assert window.close() and not asked  # nothing goes on: no question
+    window.show()
+    with locked(tmp_path):
+        assert window.close() is closes
+    assert asked == [decision]
+    assert (tmp_path / "stop").exists() is paused
+
+
+def test_the_question_has_three_answers(app: Any, module: Any) -> None:
+    from MedDiffFMGui import closeQuestion
+    from PySide6 import QtCore, QtWidgets
+
+    answers = []
+    for text in ("Keep training", "Stop, resume later", "Cancel"):
+
+        def click(text: str = text) -> None:
+            box = QtWidgets.QApplication.activeModalWidget()
+            assert isinstance(box, QtWidgets.QMessageBox)
+            next(button for button in box.buttons() if button.text().replace("&", "") == text).click()
+
+        QtCore.QTimer.singleShot(200, click)
+        answers.append(closeQuestion.askUser())
+    assert answers == [closeQuestion.KEEP, closeQuestion.PAUSE, closeQuestion.STAY]
+
+
+def test_time_is_given_back(app: Any, panel: Any) -> None:
+    """A look at a training takes no noticeable time in Slicer's own thread."""
+    begin = time.process_time()
+    panel._onTick()
+    assert time.process_time() - begin < 0.1
