@@ -1,9 +1,9 @@
 """Universal body coordinates (arXiv 2501.19265): where in a body each voxel lies, whatever part of it was scanned.
 
-A small network looks at the whole scan at 12 mm and gives every voxel its place: metres above an adult's pelvic floor
-along the body, and -1 to 1 across it. A scan is rigid, so what the network says of its voxels is summed up by one
-robust line for each axis. How far the voxels stray from it tells whether the network knows what it sees, and the sign
-of a slope whether the scan is turned around.
+A small network looks at the tissues that the whole scan shows and gives every place in it its coordinates: metres
+above an adult's pelvic floor along the body, and -1 to 1 across it. A scan is rigid, so what the network says of its
+parts is summed up by one robust line for each axis. How far the parts stray from it tells whether the network knows
+what it sees, and the sign of a slope whether the scan is turned around.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 FORMAT = "meddifffm-body-1"
 MODEL = "body-coordinates"
-SPACING_MM = 12.0
+FINE_MM, CELL = 4.0, 4
+SPACING_MM = FINE_MM * CELL
+TISSUES_HU = ((-2000.0, -500.0), (-150.0, -20.0), (-20.0, 100.0), (100.0, 250.0), (250.0, 4000.0))
+"""Air in the body, fat, soft tissue, what takes up contrast, bone: what cells of 16 mm are made of."""
 REGION_SPANS = {"pelvis": (-0.10, 0.14), "abdomen": (0.14, 0.36), "chest": (0.36, 0.62), "head-neck": (0.62, 0.95)}
 """Metres above the pelvic floor."""
 WHOLE_BODY_M = 0.6
@@ -135,25 +138,37 @@ def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPositi
     """
     from ..grid import to_grid, working_grid
 
-    grid = working_grid(_thin(volume), SPACING_MM)
-    hounsfield = to_grid(_thin(volume), grid)
+    coarse = _thin(volume)
+    grid = working_grid(coarse, FINE_MM)
+    shares, inside = tissue_shares(to_grid(coarse, grid))
+    lowest = _LPS[::-1] * grid.ijk_to_ras[:3, 3][::-1] + (CELL - 1) / 2 * FINE_MM
+    return fit_position(shares, inside, lowest, regressor or shipped_regressor())
+
+
+def tissue_shares(hounsfield: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """HU (k, j, i) at 4 mm -> share of each tissue (5, d, h, w) and of body (d, h, w) in cells of 16 mm, float32."""
     body = body_mask(hounsfield)
-    lowest = _LPS[::-1] * grid.ijk_to_ras[:3, 3][::-1]
-    return fit_position(hounsfield, body, lowest, regressor or shipped_regressor())
+    pad = [(0, -n % CELL) for n in body.shape]
+
+    def share(mask: np.ndarray) -> np.ndarray:
+        padded = np.pad(mask, pad)
+        d, h, w = (n // CELL for n in padded.shape)
+        cells = padded.reshape(d, CELL, h, CELL, w, CELL)
+        return cells.mean((1, 3, 5), dtype=np.float32)
+
+    tissues = [share(body & (hounsfield >= low) & (hounsfield < high)) for low, high in TISSUES_HU]
+    return np.stack(tissues), share(body)
 
 
-def fit_position(
-    hounsfield: np.ndarray, body: np.ndarray, lowest: np.ndarray, regressor: BodyRegressor
-) -> BodyPosition:
+def fit_position(shares: np.ndarray, body: np.ndarray, lowest: np.ndarray, regressor: BodyRegressor) -> BodyPosition:
     """The lines through what the network says of each slice.
 
     Args:
-        hounsfield, body: (k, j, i) at 12 mm.
-        lowest: (3,) mm, position of voxel 0.
+        shares, body: see :func:`tissue_shares`.
+        lowest: (3,) mm, middle of cell 0.
     """
     with torch.inference_mode():
-        image = torch.from_numpy(np.ascontiguousarray(hounsfield, dtype=np.float32))[None, None]
-        said = regressor(image)[0].float().numpy()
+        said = regressor(torch.from_numpy(shares)[None])[0].numpy()
     inside = body if body.any() else np.ones_like(body)
     offset, slope, stray, sizes = np.zeros(3), np.zeros(3), np.zeros(3), []
     span = (0.0, 0.0)
@@ -234,7 +249,7 @@ def shipped_regressor() -> BodyRegressor:
 
 
 def _thin(volume: Volume) -> Volume:
-    """Every n-th voxel along each axis, no more than 3 mm apart, so that large volumes are not smoothed in whole."""
-    steps = [max(1, int(SPACING_MM / 2 / s)) for s in volume.spacing]
+    """Every n-th voxel along each axis, no more than 4 mm apart, so that large volumes are not smoothed in whole."""
+    steps = [max(1, int(FINE_MM / s)) for s in volume.spacing]
     matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
     return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)

@@ -67,7 +67,7 @@ def _body(case: Case, folder: Path, start: np.ndarray, spacing: float) -> BodyFi
     path = folder / "body.json"
     if not path.exists():
         scan = scan_of(case)
-        place = fit_position(scan.hounsfield, scan.body, scan.lowest, shipped_regressor())
+        place = fit_position(scan.shares, scan.body, scan.lowest, shipped_regressor())
         with atomic_path(path, overwrite=True) as temporary:
             temporary.write_text(json.dumps([place.offset.tolist(), place.slope.tolist(), place.understood]))
     offset, slope, understood = json.loads(path.read_text(encoding="utf-8"))

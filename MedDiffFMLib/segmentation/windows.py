@@ -142,7 +142,6 @@ def blend(
     """
     plan = plan_windows(sight.shape, pace.window, OVERLAP, divisor)
     total = torch.zeros((channels, *plan.shape))
-    weight = plan.weight()
     for first in range(0, len(plan.boxes), pace.batch):
         boxes = plan.boxes[first : first + pace.batch]
         if meter is not None:
@@ -152,11 +151,11 @@ def blend(
             said = see(window, boxes)
         for box, part in zip(boxes, said.float().cpu(), strict=True):
             k, j, i = box
-            total[:, k, j, i] += weight * part
+            total[:, k, j, i] += plan.share(box) * part
         if meter is not None:
             meter.advance(share * len(boxes) / len(plan.boxes))
     d, h, w = sight.shape
-    return (total / plan.normaliser())[:, :d, :h, :w]
+    return total[:, :d, :h, :w]
 
 
 def _windows(sight: Sight, boxes: Sequence[Box], size: tuple[int, int, int], device: torch.device) -> Window:

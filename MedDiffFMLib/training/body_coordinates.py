@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from ..conditioning.body_part import SPACING_MM
-from ..conditioning.region import body_box, body_mask
+from ..conditioning.body_part import FINE_MM, SPACING_MM, tissue_shares
+from ..conditioning.region import body_box
 from ..errors import InputError
 from ..inference.control import CancelToken
 from ..networks.body_regressor import BodyRegressor
@@ -43,18 +43,17 @@ SMALL_MM = 200.0
 
 @dataclass(frozen=True)
 class BodyScan:
-    """A case at 12 mm.
+    """A case in cells of 16 mm.
 
     Attributes:
-        hounsfield: (k, j, i) float32.
-        body: bool.
-        across: (2, 2): first and last voxel (j, i) of the body box; None for a crop.
-        lowest: (3,) mm, position of voxel 0, order (k, j, i).
+        shares, body: see :func:`..conditioning.body_part.tissue_shares`.
+        across: (2, 2): first and last cell (j, i) of the body box; None for a crop.
+        lowest: (3,) mm, middle of cell 0, order (k, j, i).
         start: height of slice 0 in metres that region or organs suggest, None where nothing does.
     """
 
     name: str
-    hounsfield: np.ndarray
+    shares: np.ndarray
     body: np.ndarray
     across: np.ndarray | None
     lowest: np.ndarray
@@ -67,21 +66,21 @@ class BodyConfig:
 
     Attributes:
         minutes: of processor time, after which the training ends.
-        size: largest window (k, j, i) in voxels of 12 mm.
+        size: largest window (k, j, i) in cells.
         zoom: largest factor on the patient's size, both ways.
         tilt: standard deviation of the rotation about each axis, degrees.
     """
 
     minutes: float = 12.0
-    learning_rate: float = 1e-3
-    size: tuple[int, int, int] = (36, 32, 40)
+    learning_rate: float = 2e-3
+    size: tuple[int, int, int] = (28, 24, 32)
     zoom: float = 1.15
     tilt: float = 4.0
     seed: int = 0
 
 
 def read_scans(cache: Path, split: str = "training") -> list[BodyScan]:
-    """The prepared cases of a split at 12 mm.
+    """The prepared cases of a split.
 
     Raises:
         InputError: no cache, or no case in it.
@@ -93,18 +92,17 @@ def read_scans(cache: Path, split: str = "training") -> list[BodyScan]:
 
 
 def scan_of(case: Case) -> BodyScan:
-    """A prepared case at 12 mm, with what is known about its place."""
+    """A prepared case in cells of 16 mm, with what is known about its place."""
     level = case.levels[-1]
-    step = SPACING_MM / level.spacing
-    count = np.maximum(2, np.floor(np.array(level.voxels.shape) / step + 1e-6)).astype(int)
+    step = FINE_MM / level.spacing
+    count = np.maximum(2, np.rint(np.array(level.voxels.shape) / step)).astype(int)
     size = (int(count[0]), int(count[1]), int(count[2]))
-    hounsfield = resample_box(level.voxels, (step - 1) / 2, step, size).astype(np.float32)
-    body = body_mask(hounsfield)
-    first, last = body_box(body)
-    crop = min(count[1:] * SPACING_MM) < SMALL_MM
+    shares, body = tissue_shares(resample_box(level.voxels, (step - 1) / 2, step, size))
+    first, last = body_box(body > 0.5)
+    crop = min(count[1:] * FINE_MM) < SMALL_MM
     across = None if crop else np.stack([first[1:], last[1:]])
-    lowest = level.origin + (step - 1) / 2 * level.spacing
-    return BodyScan(case.name, hounsfield, body, across, lowest, _start(case, size[0], crop))
+    lowest = level.origin - level.spacing / 2 + SPACING_MM / 2
+    return BodyScan(case.name, shares, body, across, lowest, _start(case, len(body), crop))
 
 
 def _start(case: Case, slices: int, crop: bool) -> float | None:
@@ -148,11 +146,10 @@ def train_body(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * min(1.0, (step + 1) / 50) * min(1.0, 0.02 + 2 * (1 - done))
         number = int(rng.integers(len(scans)))
-        image, target, weight = draw(scans[number], config, rng)
+        shares, target, weight = draw(scans[number], config, rng)
         shift = moved[number] if done > SETTLED_SHARE or scans[number].start is None else 0 * moved[number]
         height = first[number] + freedom[number] * torch.tanh(shift)
-        with torch.autocast("cpu", torch.bfloat16):
-            said = network(image[None])[0].float()
+        said = network(shares[None])[0]
         loss = coordinate_loss(said, target, weight, height)
         optimizer.zero_grad()
         loss.backward()
@@ -174,13 +171,13 @@ def draw(
     """A part of a scan, tilted, resized, noisy, perhaps mirrored.
 
     Returns:
-        HU (1, D, H, W); coordinates (3, D, H, W), head-feet counted from slice 0 of the scan in metres; weights of the
-        coordinates (3, D, H, W): 0 outside of the body, and across it in a crop.
+        Shares (5, D, H, W); coordinates (3, D, H, W), head-feet counted from slice 0 of the scan in metres; weights of
+        the coordinates (3, D, H, W): 0 outside of the body, and across it in a crop.
     """
-    shape = np.array(scan.hounsfield.shape)
+    shape = np.array(scan.body.shape)
     zoom = float(np.exp(rng.uniform(-1, 1) * np.log(config.zoom)))
     share = np.where(rng.random(3) < (0.7, 0.4, 0.4), rng.uniform((0.25, 0.5, 0.5), 1), 1.0)
-    count = np.clip(np.minimum(np.rint(shape * zoom * share), config.size), 8, None).astype(int)
+    count = np.clip(np.minimum(np.rint(shape * zoom * share), config.size), 4, None).astype(int)
     room = np.maximum(shape - count / zoom, 0)
     middle = rng.uniform(0, 1, 3) * room + np.minimum(count / zoom, shape) / 2 - 0.5
     matrix = _rotation(rng.normal(0, np.radians(config.tilt), 3)) / zoom
@@ -189,22 +186,20 @@ def draw(
     if rng.random() < MIRROR_SHARE:
         matrix = matrix @ np.diag([1.0, -1.0, 1.0])
     offset = middle - matrix @ ((count - 1) / 2)
-    image, inside = (
-        _resampled(scan.hounsfield, matrix, offset, count, 1),
-        _resampled(scan.body, matrix, offset, count, 0),
-    )
+    images = [_resampled(image, matrix, offset, count) for image in (*scan.shares, scan.body)]
+    shares, inside = np.stack(images[:-1]), images[-1]
     points = np.einsum("ab,bkji->akji", matrix, np.indices(tuple(count))) + offset[:, None, None, None]
     target = np.empty((3, *count), np.float32)
     target[0] = points[0] * SPACING_MM / 1000
-    weight = np.repeat(inside[None].astype(np.float32), 3, axis=0)
+    weight = np.repeat(inside[None], 3, axis=0)
     if scan.across is None:
         target[1:], weight[1:] = 0, 0
     else:
         low, high = scan.across
         for axis in (0, 1):
             target[axis + 1] = 2 * (points[axis + 1] - low[axis]) / max(high[axis] - low[axis], 1) - 1
-    image = image + rng.normal(0, rng.uniform(0, 30)) + rng.normal(0, rng.uniform(0, 30), image.shape)
-    return tuple(torch.from_numpy(array.astype(np.float32)) for array in (image[None], target, weight))  # type: ignore[return-value]
+    shares = np.clip(shares * rng.uniform(0.9, 1.1, (len(shares), 1, 1, 1)) + rng.normal(0, 0.02, shares.shape), 0, 1)
+    return tuple(torch.from_numpy(array.astype(np.float32)) for array in (shares, target, weight))  # type: ignore[return-value]
 
 
 def coordinate_loss(
@@ -240,10 +235,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return Rotation.from_euler("xyz", angles).as_matrix()
 
 
-def _resampled(array: np.ndarray, matrix: np.ndarray, offset: np.ndarray, count: np.ndarray, order: int) -> np.ndarray:
+def _resampled(array: np.ndarray, matrix: np.ndarray, offset: np.ndarray, count: np.ndarray) -> np.ndarray:
     from scipy.ndimage import affine_transform
 
-    air = -1000.0 if order else 0
-    return affine_transform(
-        array, matrix, offset, tuple(count), array.dtype, order=order, mode="constant", cval=air, prefilter=False
-    )
+    return affine_transform(array, matrix, offset, tuple(count), order=1, mode="constant")
