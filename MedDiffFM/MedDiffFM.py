@@ -9,9 +9,11 @@ from MedDiffFMGui.anomalyView import AnomalyView
 from MedDiffFMGui.compareView import CompareView
 from MedDiffFMGui.maskPanel import MaskPanel
 from MedDiffFMGui.resultPanel import ResultPanel
+from MedDiffFMGui.scriptedRun import ScriptedRun
 from MedDiffFMGui.setupPanel import SetupPanel
 from MedDiffFMGui.taskPanel import TaskPanel
 from MedDiffFMGui.taskRun import TaskRun
+from MedDiffFMGui.trainingPanel import TrainingPanel
 from MedDiffFMGui.workerPython import WorkerPython
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
@@ -121,6 +123,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
+        self.trainingPanel = TrainingPanel(self.ui.trainingWidget, self.logic, self.taskPanel.refreshModels)
         self.logic.addListener(self)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -139,6 +142,8 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
+        self.trainingPanel.stop()
+        self.setupPanel.stop()
         self.removeObservers()
         self.logic.stop()
 
@@ -146,11 +151,13 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         self.setupPanel.update()
         self.maskPanel.enter()
+        self.trainingPanel.enter()
         self.resultPanel.enter()
 
     def exit(self):
         """Another module is opened; a run goes on and is shown again by enter."""
         self.maskPanel.leave()
+        self.trainingPanel.exit()
         self.resultPanel.exit()
         self.setParameterNode(None)
 
@@ -219,11 +226,12 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The user chose another Python or installed packages: the next run starts a new process."""
         self.logic.restartWorker()
         self.setupPanel.update()
-        self.taskPanel.update()
+        self.trainingPanel.update()
+        self.taskPanel.refreshModels()
 
 
-class MedDiffFMLogic(TaskRun, ScriptedLoadableModuleLogic):
-    """Runs tasks without any widget; see TaskRun for the functions."""
+class MedDiffFMLogic(TaskRun, ScriptedRun, ScriptedLoadableModuleLogic):
+    """Runs tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)

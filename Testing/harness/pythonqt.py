@@ -132,14 +132,20 @@ class Proxy:
             return False
         call = with_as_many_arguments(slot)
         self._slots[signature, slot] = call
-        getattr(self._target, signature.split("(")[0]).connect(call)
+        self._signal(signature).connect(call)
         return True
+
+    def _signal(self, signature: str) -> Any:
+        """The signal of that very signature: PySide6 leaves out arguments that have a default otherwise."""
+        name, arguments = signature.rstrip(")").split("(")
+        signal = getattr(self._target, name)
+        return signal[bool] if arguments == "bool" and name == "clicked" else signal
 
     def disconnect(self, signature: str, slot: Any) -> bool:
         call = self._slots.pop((signature, slot), None)
         if call is None:
             return False
-        getattr(self._target, signature.split("(")[0]).disconnect(call)
+        self._signal(signature).disconnect(call)
         return True
 
 

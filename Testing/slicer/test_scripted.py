@@ -1,0 +1,102 @@
+"""Runs from the Python console: blocking, with a callback, over a sequence and over a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def logic(app: Any, module: Any, fake_python: Path) -> Iterator[Any]:
+    """A logic without a panel, with the fake worker."""
+    from MedDiffFMGui.workerPython import WorkerPython
+
+    choice = WorkerPython()
+    choice.useOther, choice.otherPath = True, str(fake_python)
+    made = module.MedDiffFMLogic()
+    yield made
+    made.stop()
+
+
+def array(app: Any, node: Any) -> np.ndarray:
+    return app.slicer.util.arrayFromVolume(node)
+
+
+def test_blocking_run_gives_nodes_and_turns_the_event_loop(app: Any, logic: Any, ct: Any) -> None:
+    from PySide6 import QtCore
+
+    ticks: list[int] = []
+    timer = QtCore.QTimer()
+    timer.timeout.connect(lambda: ticks.append(1))
+    timer.start(20)
+    run = logic.run("denoise", ct)
+    timer.stop()
+    assert np.array_equal(array(app, run.volumes["denoised"]), array(app, ct) * 0.5)
+    assert list(run.volumes) == ["denoised", "noise"] and run.main.GetName() == "thorax denoised"
+    assert run.reportNode.GetText().startswith("{") and run.seconds > 0
+    assert len(ticks) > 5
+
+
+def test_a_failure_is_raised_and_the_next_run_works(app: Any, logic: Any, ct: Any) -> None:
+    from MedDiffFMLib.errors import Cancelled, MedDiffFMError
+
+    with pytest.raises(MedDiffFMError, match="crashed"):
+        logic.run("denoise", ct, parameters={"behave": "crash"})
+    outcomes: list[Any] = []
+    assert logic.run("denoise", ct, callback=outcomes.append) is None
+    with pytest.raises(MedDiffFMError, match="Another run"):
+        logic.run("denoise", ct)
+    logic.cancel()
+    app.wait(lambda: outcomes)
+    assert isinstance(outcomes[0], Cancelled)
+    logic.run("denoise", ct, callback=outcomes.append)
+    app.wait(lambda: len(outcomes) == 2)
+    assert outcomes[1].main.GetName() == "thorax denoised"
+
+
+def test_sequence_gives_a_sequence(app: Any, logic: Any, ct: Any) -> None:
+    """Each item in its turn; nothing else stays in the scene."""
+    slicer = app.slicer
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "breathing")
+    sequence.SetIndexName("phase")
+    for phase in (0, 50):
+        item = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "item")
+        item.CopyOrientation(ct)
+        slicer.util.updateVolumeFromArray(item, array(app, ct) + phase)
+        sequence.SetDataNodeAtValue(item, str(phase))
+        slicer.mrmlScene.RemoveNode(item)
+    results = logic.run("denoise", sequence)
+    assert results.GetNumberOfDataNodes() == 2 and results.GetIndexName() == "phase"
+    for index, phase in enumerate((0, 50)):
+        assert results.GetNthIndexValue(index) == str(phase)
+        assert np.array_equal(array(app, results.GetNthDataNode(index)), (array(app, ct) + phase) * 0.5)
+    names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
+    assert names == ["thorax"]
+    assert not slicer.util.getNodesByClass("vtkMRMLTextNode")
+
+
+@pytest.mark.slow
+def test_folder_to_folder(
+    app: Any, module: Any, small_ct_file: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's batch in a process of its own; a case that cannot be done is named."""
+    import shutil
+
+    from MedDiffFMLib.errors import MedDiffFMError
+
+    monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: True)
+    logic, lines = module.MedDiffFMLogic(), []
+    source, target = tmp_path / "cases", tmp_path / "results"
+    source.mkdir()
+    shutil.copy(small_ct_file, source / "chest.nrrd")
+    choices = {"model": str(tiny_model_file), "parameters": {"strength": 0.5}, "device": "cpu"}
+    logic.runFolder("denoise", source, target, onLine=lines.append, **choices)
+    assert (target / "chest_denoise.nrrd").exists() and (target / "chest_denoise.json").exists()
+    (source / "broken.nrrd").write_text("no image")
+    with pytest.raises(MedDiffFMError, match="could be done"):
+        logic.runFolder("denoise", source, target, onLine=lines.append, **choices)
+    assert any("broken" in line for line in lines)
