@@ -90,7 +90,7 @@ def expected(problem: BaseException) -> MedDiffFMError | None:
         return _memory_shortage()
     if isinstance(problem, OSError):
         return _system_failure(problem)
-    if isinstance(problem, ImportError) and "allocate memory" in str(problem):
+    if isinstance(problem, ImportError) and _tells_of_memory(str(problem).lower()):
         return _memory_shortage()
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("MedDiffFMLib"):
         return DependencyError(
@@ -127,8 +127,9 @@ def _system_failure(error: OSError) -> MedDiffFMError | None:
 
 
 def _tells_of_memory(text: str) -> bool:
-    """True for the words of torch's allocators."""
-    return "out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text
+    """True for the words of torch's allocators and of the system."""
+    signs = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+    return any(sign in text for sign in signs)
 
 
 def _memory_shortage() -> MemoryShortage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -72,7 +73,8 @@ class Console:
         self._print(text if problem.kind == "cancelled" else f"meddifffm: error: {text}")
         if self.as_json:
             fields = {"kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy}
-            self._answer({"status": "error", **fields, "exit_code": problem.exit_code})
+            with contextlib.suppress(OSError, ValueError):  # where nobody hears it, the exit code must do
+                self._answer({"status": "error", **fields, "exit_code": problem.exit_code})
 
     def answer(self, value: dict[str, Any], text: str) -> None:
         """The command's result: ``value`` with ``--json``, else ``text``."""

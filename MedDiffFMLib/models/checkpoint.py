@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_path
-from ..errors import ModelError, OutputError
+from ..errors import ModelError, OutputError, expected
 from ..foreign import parse_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..inference.engine import Engine
 
 FORMAT = "meddifffm-prior-1"
+_SEAL = "sha256"
+"""Key of the checksum in a file's description; older files have none."""
 _LARGEST, _MOST_LEVELS = 8192, 8
 """Channels of a level, and levels, beyond what anybody trains."""
 
@@ -96,14 +98,26 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
     halves = {
         name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().clone() for name, t in state.items()
     }
+    sealed = {**metadata, _SEAL: _seal(halves, metadata)}
     try:
         with atomic_path(path, overwrite=True) as temporary:
-            save_file(halves, str(temporary), metadata=metadata)
+            save_file(halves, str(temporary), metadata=sealed)
     except SafetensorError as error:  # how the library tells of a full disk
         raise OutputError(
             f"The weights cannot be written to {path}: {error}.", "Free some space, or choose another folder."
         ) from error
     return file_sha256(path)
+
+
+def _seal(state: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of tensors and description, kept in the file itself: a damaged bit shows without any catalogue."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != _SEAL}, sort_keys=True).encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -223,10 +237,15 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
+        stored, metadata = load_file(str(path)), read_metadata(path)
     except (SafetensorError, RuntimeError, OSError) as error:
+        if (failure := expected(error)) is not None:
+            raise failure from error
         first = str(error).splitlines()[0]
         raise ModelError(f"The weights in {path.name} cannot be read ({first}).", "Fetch it again.") from error
+    if metadata.get(_SEAL, seal := _seal(stored, metadata)) != seal:
+        raise ModelError(f"{path.name} was changed or damaged: its own checksum does not fit.", "Fetch it again.")
+    state = {name: tensor.float() for name, tensor in stored.items()}
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelError(f"{path.name} holds weights that are not finite.", "Fetch it again; it is damaged.")
     return state
@@ -247,8 +266,8 @@ def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str
     from ..inference.engine import Engine
     from .catalogue import resolve
 
-    name, path, expected = resolve(spec)
+    name, path, listed = resolve(spec)
     header = read_header(path)
-    digest = check_sha256(path, expected)
+    digest = check_sha256(path, listed)
     engine = Engine(load_denoiser(path, header), device=device, precision=precision)
     return FoundationModel(name, digest, header["config"], engine, header["calibration"])

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SILENCE_SECONDS = 120
+SILENCE_SECONDS = 900
 """Wall-clock time without an answer that counts as a hang: far above CPU_SECONDS, for busy computers."""
 
 
