@@ -1,6 +1,6 @@
 """Brings the worker's packages into Slicer's Python, on the user's click only."""
 
-from .workerPython import missingRequirements
+from .workerPython import TRAINING, missingRequirements
 
 
 def install():
@@ -14,7 +14,7 @@ def install():
     """
     import slicer.packaging
 
-    missing = missingRequirements()
+    missing = [*missingRequirements(), *missingRequirements(TRAINING)]
     torch = [requirement for requirement in missing if requirement.startswith("torch")]
     if torch and not installTorch(torch[0].removeprefix("torch")):
         return

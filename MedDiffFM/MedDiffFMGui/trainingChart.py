@@ -22,7 +22,13 @@ class TrainingChart:
         """Another run begins to be shown."""
         self._rows = {name: [] for name in CHARTS}
         self._metric = "validation"
-        self._redraw(CHARTS)
+        if self._nodes:
+            self._redraw(CHARTS)
+
+    @property
+    def empty(self):
+        """Whether there is nothing to draw yet; then nothing is put into the scene."""
+        return not any(self._rows.values())
 
     def add(self, lines):
         """Draw what the progress says.

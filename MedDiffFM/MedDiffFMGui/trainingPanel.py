@@ -249,6 +249,8 @@ class TrainingPanel:
             if anew:
                 self._chart.clear()
             self._chart.add(lines)
+            if lines or anew:
+                self._showCurve()
         self._showPreview()
         before, self._state = self._state, background.state_of(self.folder)
         if running:
@@ -284,7 +286,7 @@ class TrainingPanel:
         """Why nothing can be started, or an empty text."""
         from MedDiffFMLib.training.finetune_tasks import FINETUNE_TASKS
 
-        problem = self.workerPython.problem()
+        problem = self.workerPython.problem() or self.workerPython.trainingProblem()
         if problem:
             return problem
         if not self._cases.dataset or not self._cases.count():
@@ -341,7 +343,9 @@ class TrainingPanel:
         return ", ".join(parts)
 
     def _showCurve(self, *_index):
-        self._chart.show(self.ui.curveComboBox.currentData, self.ui.curvePlotWidget)
+        self.ui.curveWidget.visible = self.ui.curvePlotWidget.visible = not self._chart.empty
+        if not self._chart.empty:
+            self._chart.show(self.ui.curveComboBox.currentData, self.ui.curvePlotWidget)
 
     def _showPreview(self):
         """The picture of the newest kept checkpoint, if it changed."""

@@ -1,8 +1,9 @@
-"""Which Python runs the model: Slicer's own, or another environment that the user names."""
+"""Which Python runs the model: Slicer's own, Slicer's with packages in a folder apart, or another environment."""
 
 import os
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import qt
@@ -10,6 +11,8 @@ import slicer
 
 PATH_SETTING = "MedDiffFM/WorkerPython"
 OTHER_SETTING = "MedDiffFM/UseOtherPython"
+FOLDER_SETTING = "MedDiffFM/PackageFolder"
+USE_FOLDER_SETTING = "MedDiffFM/UsePackageFolder"
 
 
 class WorkerPython:
@@ -33,6 +36,25 @@ class WorkerPython:
     def otherPath(self, path):
         qt.QSettings().setValue(PATH_SETTING, str(path))
 
+    @property
+    def useFolder(self):
+        """True when Slicer's Python takes the packages from a folder of their own; Slicer itself does not see them."""
+        stored = slicer.util.settingsValue(USE_FOLDER_SETTING, False, converter=slicer.util.toBool)
+        return stored and not self.useOther
+
+    @useFolder.setter
+    def useFolder(self, value):
+        qt.QSettings().setValue(USE_FOLDER_SETTING, bool(value))
+
+    @property
+    def folder(self):
+        """That folder; beside the user's models unless another one was chosen."""
+        return slicer.util.settingsValue(FOLDER_SETTING, "", converter=str) or str(defaultPackageFolder())
+
+    @folder.setter
+    def folder(self, path):
+        qt.QSettings().setValue(FOLDER_SETTING, str(path))
+
     def executable(self):
         """The program to start."""
         return self.otherPath if self.useOther else sys.executable
@@ -41,10 +63,29 @@ class WorkerPython:
         """One sentence that says why this Python cannot run the model, or an empty text."""
         if self.useOther:
             return self._otherProblem()
-        missing = missingRequirements()
+        broken = brokenTorch(self.searchPath())
+        if broken:
+            return broken
+        missing = self.missing()
         if missing:
-            return f"Slicer's Python lacks {', '.join(missing)}. Open Set-up to install, or choose another environment."
+            where = f"The folder {self.folder}" if self.useFolder else "Slicer's Python"
+            return f"{where} lacks {', '.join(missing)}. Open Set-up to install, or choose another environment."
         return ""
+
+    def trainingProblem(self):
+        """The same for what training needs beyond that; another environment says so itself."""
+        missing = [] if self.useOther else self.missing(TRAINING)
+        if missing:
+            return f"Training also needs {', '.join(missing)}. Open Set-up to install."
+        return ""
+
+    def missing(self, name="requirements.txt"):
+        """Requirements of a list that are not met, as text."""
+        return missingRequirements(name, [self.folder] if self.useFolder else ())
+
+    def searchPath(self):
+        """Folders in which the child looks for packages first."""
+        return [self.folder, *sys.path] if self.useFolder else list(sys.path)
 
     def _otherProblem(self):
         path = self.otherPath
@@ -63,17 +104,73 @@ class WorkerPython:
         from MedDiffFMLib.worker.client import worker_environment
 
         base = slicer.util.startupEnvironment() if self.useOther else os.environ
-        return worker_environment(base, foreign=self.useOther)
+        environment = worker_environment(base, foreign=self.useOther)
+        if self.useFolder:
+            environment["PYTHONPATH"] = os.pathsep.join([self.folder, environment["PYTHONPATH"]])
+        return environment
 
 
-def requirementsPath():
-    """The list of what the worker needs, beside the module's other resources."""
-    return Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
+TRAINING = "requirements-training.txt"
 
 
-def missingRequirements():
-    """Requirements that Slicer's Python does not meet, read from package metadata without importing anything."""
+def requirementsPath(name="requirements.txt"):
+    """A list of what is needed, beside the module's other resources."""
+    return Path(__file__).resolve().parents[1] / "Resources" / name
+
+
+def missingRequirements(name="requirements.txt", folders=()):
+    """Requirements that are not met, read from package metadata without importing anything.
+
+    :param name: file of the list.
+    :param folders: where else than in Slicer's Python packages may lie.
+    """
     import slicer.packaging
 
-    requirements = slicer.packaging.load_requirements(requirementsPath())
-    return [str(requirement) for requirement in requirements if not slicer.packaging.pip_check(requirement)]
+    requirements = slicer.packaging.load_requirements(requirementsPath(name))
+    here = _versionsIn(folders)
+    return [
+        str(requirement)
+        for requirement in requirements
+        if not (
+            requirement.specifier.contains(here[_plain(requirement.name)], prereleases=True)
+            if _plain(requirement.name) in here
+            else slicer.packaging.pip_check(requirement)
+        )
+    ]
+
+
+def _versionsIn(folders):
+    """Versions by name of the packages that lie in ``folders``."""
+    found = metadata.distributions(path=[str(folder) for folder in folders]) if folders else ()
+    return {_plain(one.metadata["Name"]): one.version for one in found if one.metadata["Name"]}
+
+
+def _plain(name):
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def brokenTorch(searchPath):
+    """Why an installed torch cannot work, in words; empty for a whole one and for none.
+
+    A torch that pip could not install or remove completely leaves a folder without its code: Windows' limit on path
+    lengths does that, and so does an installation that was interrupted. Python then imports an empty package.
+    """
+    for folder in map(Path, searchPath):
+        package = folder / "torch"
+        if not package.is_dir():
+            continue
+        whole = (package / "__init__.py").is_file() and (package / "version.py").is_file()
+        if whole and any((package / "lib").glob("*torch*")):
+            return ""
+        return (
+            f"The torch in {folder} is installed only in part. Close Slicer, remove the folder {package}, and install "
+            "again; on Windows choose a shorter folder or allow long paths."
+        )
+    return ""
+
+
+def defaultPackageFolder():
+    """Where packages apart from Slicer's own go: beside the user's models, apart for each version of Python."""
+    from MedDiffFMLib.models.catalogue import user_folder
+
+    return user_folder().parent / f"packages-{sys.version_info.major}.{sys.version_info.minor}"

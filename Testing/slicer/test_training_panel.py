@@ -186,7 +186,9 @@ def test_train_pause_resume_after_slicer_was_closed_and_use(
         assert again.ui.startTrainingButton.text == "Resume" and again.ui.startTrainingButton.enabled
         again.enter()
         again.ui.startTrainingButton.click()
-        app.wait(lambda: state_of(run).state == "finished" and not again.isTraining(), 300)
+        app.wait(lambda: again.ui.pauseTrainingButton.enabled, 30)
+        app.wait(lambda: not again.isTraining(), 300)
+        assert state_of(run).state == "finished", (run / "training.log").read_text()
         app.wait(lambda: host.added == [True], 10)
         assert "from-panel" in again.ui.trainingStatusLabel.text
         assert [step for step, _ in again._chart.values("validation")] == [0, 1, 2, 3]
