@@ -23,10 +23,36 @@ from .. import __version__
 from ..errors import MedDiffFMError, expected, log_defect
 from ..inference.control import CancelToken
 from ..report import NOTICE
-from . import calibrate, dataset, evaluate, finetune, info, models, prepare, pretrain, pretrain_body, repeat, task
+from . import (
+    benchmark,
+    calibrate,
+    dataset,
+    evaluate,
+    finetune,
+    info,
+    models,
+    prepare,
+    pretrain,
+    pretrain_body,
+    repeat,
+    task,
+)
 from .console import Console
 
-COMMANDS = (task, info, models, repeat, evaluate, dataset, finetune, prepare, pretrain, pretrain_body, calibrate)
+COMMANDS = (
+    task,
+    info,
+    models,
+    repeat,
+    evaluate,
+    benchmark,
+    dataset,
+    finetune,
+    prepare,
+    pretrain,
+    pretrain_body,
+    calibrate,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,13 +20,14 @@ MODULE = ROOT / "MedDiffFM"
 # Only these may import torch at file scope: they define networks or compute with tensors. All others are read by the
 # command line, the worker's client and Slicer before any model is needed; so are the modules that hold task parameters.
 WITH_TORCH = ("networks", "diffusion", "conditioning", "training", "inference", "evaluation", "tasks",
-              "segmentation")  # fmt: skip
+              "segmentation", "benchmark")  # fmt: skip
 LIGHT_AFTER_ALL = (
     "inference", "inference.control", "tasks", "tasks.parameters", "tasks.registry", "training", "training.datalist",
     "training.background", "training.datasets", "training.dataset_sources", "training.dataset_report",
     "training.dataset_check",
     "training.finetune_config", "training.finetune_progress", "training.finetune_tasks", "segmentation",
-    "segmentation.labels", "segmentation.method_names", "segmentation.head_file",
+    "segmentation.labels", "segmentation.method_names", "segmentation.head_file", "benchmark",
+    "benchmark.cases", "benchmark.child", "benchmark.compare", "benchmark.page",
 )  # fmt: skip
 FORBIDDEN = ("torch", "monai", "lightning", "einops", "scipy", "skimage", "nrrd", "nibabel", "pydicom", "matplotlib")
 
