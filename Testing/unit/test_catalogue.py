@@ -21,7 +21,7 @@ from MedDiffFMLib.models.catalogue import (
     resolve,
     user_folder,
 )
-from MedDiffFMLib.models.checkpoint import file_sha256
+from MedDiffFMLib.models.checkpoint import file_sha256, read_metadata, write_weights
 from MedDiffFMLib.resources import resource_folder
 
 PRIOR = "0" * 64
@@ -144,3 +144,24 @@ def test_entries_and_schema_have_the_same_fields() -> None:
     schema = json.loads((resource_folder() / "Models" / "models.schema.json").read_text())
     listed = set(schema["properties"]["models"]["items"]["properties"])
     assert listed == {field.name for field in fields(CatalogueEntry)} - {"folder"}
+
+
+def test_no_weights_pass_for_a_pickle_and_no_pickle_for_weights(tmp_path: Path) -> None:
+    """A safetensors file begins with its header's length, whose first byte may be that of a pickle."""
+    import pickle
+
+    import torch
+
+    path, first = tmp_path / "w.safetensors", set()
+    for length in range(0, 256, 8):
+        write_weights(path, {"w": torch.zeros(2)}, {"note": "x" * length})
+        assert read_metadata(path)["note"] == "x" * length
+        first.add(path.read_bytes()[:1])
+    assert b"\x80" in first
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        path.write_bytes(pickle.dumps({"weights": [1.0, 2.0]}, protocol))
+        with pytest.raises(ModelError, match="pickle"):
+            read_metadata(path)
+    torch.save({"w": torch.zeros(2)}, path)
+    with pytest.raises(ModelError, match="pickle"):
+        read_metadata(path)
