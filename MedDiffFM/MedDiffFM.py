@@ -9,10 +9,10 @@ from MedDiffFMGui.anomalyView import AnomalyView
 from MedDiffFMGui.compareView import CompareView
 from MedDiffFMGui.maskPanel import MaskPanel
 from MedDiffFMGui.resultPanel import ResultPanel
+from MedDiffFMGui.sampleData import registerSampleData
 from MedDiffFMGui.scriptedRun import ScriptedRun
 from MedDiffFMGui.setupPanel import SetupPanel
 from MedDiffFMGui.taskPanel import TaskPanel
-from MedDiffFMGui.taskRun import TaskRun
 from MedDiffFMGui.trainingPanel import TrainingPanel
 from MedDiffFMGui.workerPython import WorkerPython
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -43,6 +43,7 @@ class MedDiffFM(ScriptedLoadableModule):
             "volume. Research use only."
         )
         parent.acknowledgementText = _("An independent open implementation of the ideas of the MedDiff-FM paper.")
+        slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 class Device(Enum):
@@ -111,6 +112,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
 
         self.logic = MedDiffFMLogic()
+        self.logic.addListener(self)
         self.maskPanel = MaskPanel(self.ui, self.onMaskChanged)
         self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
         self.compareView = CompareView(self.ui, self.onResultClosed)
@@ -124,7 +126,6 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
         self.trainingPanel = TrainingPanel(self.ui.trainingWidget, self.logic, self.taskPanel.refreshModels)
-        self.logic.addListener(self)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -230,12 +231,12 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.taskPanel.refreshModels()
 
 
-class MedDiffFMLogic(TaskRun, ScriptedRun, ScriptedLoadableModuleLogic):
+class MedDiffFMLogic(ScriptedRun, ScriptedLoadableModuleLogic):
     """Runs tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
-        TaskRun.__init__(self, WorkerPython())
+        ScriptedRun.__init__(self, WorkerPython())
 
     def getParameterNode(self):
         return MedDiffFMParameterNode(super().getParameterNode())  # type: ignore[call-arg]  # made by the wrapper

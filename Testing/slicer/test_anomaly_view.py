@@ -238,7 +238,7 @@ def test_a_table_that_cannot_be_written_is_said_and_leaves_nothing(opened: Any, 
         opened.export(str(tmp_path / "file" / "findings.csv"))
 
 
-# ------------------------------------------------------------------------------------------------------ way back, scenes
+# ----------------------------------------------------------------------------------------------------- way back, scenes
 
 
 def test_discard_gives_everything_back(app: Any, widget: Any, case: SimpleNamespace) -> None:

@@ -116,19 +116,44 @@ def test_icons_are_square() -> None:
         assert struct.unpack(">II", header[16:24]) == (edge, edge)
 
 
+def test_every_task_has_a_square_icon() -> None:
+    import struct
+
+    names = re.findall(r'"(\w+\.png)"', (ROOT / "MedDiffFM/MedDiffFMGui/taskRows.py").read_text())
+    assert len(set(names)) >= 8
+    for name in names:
+        header = (ROOT / "MedDiffFM" / "Resources" / "Icons" / name).read_bytes()[:24]
+        width, height = struct.unpack(">II", header[16:24])
+        assert width == height >= 32, name
+
+
+def test_sample_data_are_registered_with_their_own_hash() -> None:
+    listed = dict(re.findall(r'"(\w+\.nrrd)": "(\w{64})"', (ROOT / "MedDiffFM/MedDiffFMGui/sampleData.py").read_text()))
+    present = {path.name: path for path in (ROOT / "Resources/SampleData").glob("*.nrrd")}
+    assert set(listed) == set(present)
+    for name, path in present.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == listed[name]
+
+
+def test_screenshots_that_are_named_are_there() -> None:
+    for url in cmake_sets("CMakeLists.txt")["EXTENSION_SCREENSHOTURLS"][0].split():
+        assert (ROOT / url.split("/main/", 1)[1]).is_file(), url
+
+
 def test_licence_is_apache_2_word_for_word() -> None:
     digest = hashlib.sha256((ROOT / "LICENSE.txt").read_bytes()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 
 
 def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
-    """The module's requirements.txt repeats lines of pyproject.toml, floors included."""
+    """The module's lists of requirements repeat lines of pyproject.toml, floors included."""
     project = (ROOT / "pyproject.toml").read_text()
     dependencies = re.findall(r'"([^"]+)"', re.search(r"(?s)\ndependencies = \[(.*?)\n\]", project).group(1))
-    lines = (ROOT / "MedDiffFM/Resources/requirements.txt").read_text().splitlines()
-    needs = [line for line in lines if line and not line.startswith("#")]
-    assert needs
-    assert set(needs) <= set(dependencies)
+    for name in ("requirements.txt", "requirements-training.txt"):
+        lines = (ROOT / "MedDiffFM/Resources" / name).read_text().splitlines()
+        needs = [line for line in lines if line and not line.startswith("#")]
+        assert needs
+        assert set(needs) <= set(dependencies), name
 
 
 # ---------------------------------------------------------------------------------------------------------- resources
