@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from .finetune_progress import read_progress
 
 REQUEST_FILE, LOCK_FILE, LOG_FILE, STOP_FILE = "request.json", "running.lock", "training.log", "stop"
 POLL_SECONDS = 0.5
+LOCK_SECONDS = 2.0
 ENDED = ("done", "early")
 
 
@@ -214,10 +216,25 @@ def is_running(folder: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Hold the folder's lock; raises BlockingIOError while another process holds it."""
+def locked(folder: str | Path, seconds: float = 0.0) -> Iterator[None]:
+    """Hold the folder's lock.
+
+    Args:
+        seconds: how long to wait for it; whoever asks :func:`is_running` holds it for a moment.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    end = time.monotonic() + seconds
     with open(Path(folder) / LOCK_FILE, "a+b") as stream:
-        _lock(stream)
+        while True:
+            try:
+                _lock(stream)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.02)
         yield
 
 
@@ -247,7 +264,7 @@ def main(arguments: list[str]) -> int:
         print(f"There is no request in {folder}.", file=sys.stderr)
         return 2
     try:
-        with locked(folder), _stop_file_cancels(folder) as cancel:
+        with locked(folder, LOCK_SECONDS), _stop_file_cancels(folder) as cancel:
             return _train(folder, request, cancel)
     except BlockingIOError:
         print(f"A training is going on in {folder}.", file=sys.stderr)

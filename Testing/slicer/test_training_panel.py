@@ -175,7 +175,7 @@ def test_train_pause_resume_after_slicer_was_closed_and_use(
     panel.ui.pauseTrainingButton.click()
     assert panel.ui.trainingStatusLabel.text == "Saving..."
     app.slicer.mrmlScene.Clear(0)  # a training outlives the scene
-    app.wait(lambda: not panel.isTraining(), 300)
+    app.wait(lambda: not panel.isTraining(), 900)
     panel._onTick()
     assert state_of(run).state == "paused" and panel.ui.startTrainingButton.text == "Resume"
     panel.stop()
@@ -187,7 +187,7 @@ def test_train_pause_resume_after_slicer_was_closed_and_use(
         again.enter()
         again.ui.startTrainingButton.click()
         app.wait(lambda: again.ui.pauseTrainingButton.enabled, 30)
-        app.wait(lambda: not again.isTraining(), 300)
+        app.wait(lambda: not again.isTraining(), 900)
         assert state_of(run).state == "finished", (run / "training.log").read_text()
         app.wait(lambda: host.added == [True], 10)
         assert "from-panel" in again.ui.trainingStatusLabel.text

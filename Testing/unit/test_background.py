@@ -34,9 +34,7 @@ def dataset(small_ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def request(dataset: Path, model: Path, name: str = "tiny-sr", **changes: object) -> Request:
     settings = {"steps": 4, "batch": 1, "window": 16, "validate_every": 2, "checkpoint_every": 1, **changes}
-    return Request(
-        str(dataset), "super-resolution", "small", str(model), name, accelerator="cpu", changes=settings
-    )
+    return Request(str(dataset), "super-resolution", "small", str(model), name, accelerator="cpu", changes=settings)
 
 
 def begin(folder: Path, asked: Request) -> subprocess.Popen[bytes]:
@@ -139,6 +137,8 @@ def test_lock_is_free_after_its_holder(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
     with locked(tmp_path):
         assert is_running(tmp_path)
+        with pytest.raises(BlockingIOError), locked(tmp_path, seconds=0.1):
+            pass
     assert not is_running(tmp_path)
 
 
