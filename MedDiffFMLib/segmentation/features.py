@@ -36,6 +36,11 @@ SHARES = (0.3, 0.3, 0.4)
 """Of the points: in a structure, within some millimetres around one, anywhere."""
 AROUND = 4
 """Cells of half resolution around a structure."""
+LARGEST_BANK, ALL_BANKS = 20_000, 400_000
+"""Points of one example and of all together whose features are held in memory."""
+BANK_SEED = 0
+STANDARD_POINTS = 2048
+"""Points of each example from which mean and deviation of the features are taken."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,12 @@ class PointBatch(NamedTuple):
 
 
 class PointSamples(Dataset):
-    """Points of one example a sample; what is computed once for all of an example is kept."""
+    """Points of one example a sample, drawn from a bank of some thousand that is filled when it is first needed."""
 
     def __init__(self, method: FeatureMethod, examples: Sequence[Example], seed: int, first: int, count: int) -> None:
         self.method, self.examples = method, list(examples)
         self.seed, self.first, self.count = seed, first, count
-        self._strata: dict[int, list[np.ndarray]] = {}
-        self._stored: dict[int, StoredFeatures] = {}
+        self._banks: dict[int, Bank] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -118,18 +122,38 @@ class PointSamples(Dataset):
         rng = np.random.default_rng([self.seed, self.first + index])
         chosen = int(rng.integers(len(self.examples)))
         example = self.examples[chosen]
-        if chosen not in self._stored:
-            self._stored[chosen] = StoredFeatures(self.method, example.sight)
-            self._strata[chosen] = strata(example)
-        stored = self._stored[chosen]
-        points, weight = draw_points(self._strata[chosen], self.method.points, rng)
-        return {
-            "features": stored.at(points),
-            "target": to_points(_even(example.truth()))[points],
-            "weight": weight,
-            "known": torch.tensor(example.known, dtype=torch.float32),
-            "case": example.name,
-        }
+        if chosen not in self._banks:
+            size = max(ALL_BANKS // len(self.examples), self.method.points)
+            self._banks[chosen] = Bank(self.method, example, min(size, LARGEST_BANK))
+        features, target, weight = self._banks[chosen].draw(self.method.points, rng)
+        known = torch.tensor(example.known, dtype=torch.float32)
+        return {"features": features, "target": target, "weight": weight, "known": known, "case": example.name}
+
+
+class Bank:
+    """Points of an example with their features and truth, the same ones in every process and at every start.
+
+    Args:
+        size: points, if the example has as many; as many of each stratum as :data:`SHARES` says.
+    """
+
+    def __init__(self, method: FeatureMethod, example: Example, size: int) -> None:
+        rng = np.random.default_rng(BANK_SEED)
+        groups = strata(example)
+        self.totals = [len(group) for group in groups]
+        counts = shared_out(groups, size)
+        kept = [rng.permutation(group)[:n] for group, n in zip(groups, counts, strict=True)]
+        ends = np.cumsum([0, *map(len, kept)])
+        self.groups = [np.arange(low, high) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+        points = np.concatenate(kept)
+        self.features = StoredFeatures(method, example.sight).at(points).half()
+        self.target = to_points(_even(example.truth()))[points].to(torch.uint8)
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Features (N, F), truth (N, C, 8) and weights (N,) of some points."""
+        rows, weight = draw_points(self.groups, self.totals, count, rng)
+        chosen = torch.from_numpy(rows)
+        return self.features[chosen].float(), self.target[chosen].float(), weight
 
 
 def strata(example: Example) -> list[np.ndarray]:
@@ -144,22 +168,29 @@ def strata(example: Example) -> list[np.ndarray]:
     return [np.flatnonzero(mask) for mask in (*marked, around, rest) if mask.any()]
 
 
-def draw_points(groups: list[np.ndarray], count: int, rng: np.random.Generator) -> tuple[np.ndarray, torch.Tensor]:
-    """Numbers of points and their weights; the last two groups are those around and elsewhere."""
-    total = sum(len(group) for group in groups)
-    classes = max(len(groups) - 2, 1)
-    shares = (
-        [SHARES[0] / classes] * (len(groups) - 2) + list(SHARES[1:])
-        if len(groups) > 2
-        else [1 / len(groups)] * len(groups)
-    )
-    counts = np.maximum(np.floor(np.array(shares) / sum(shares) * count), 1).astype(int)
-    counts[-1] += count - counts.sum()
+def shared_out(groups: Sequence[np.ndarray], count: int) -> list[int]:
+    """How many of ``count`` points come from each group; the last two are those around structures and elsewhere."""
+    shares = [1 / len(groups)] * len(groups)
+    if len(groups) > 2:
+        classes = len(groups) - 2
+        shares = [SHARES[0] / classes] * classes + list(SHARES[1:])
+    counts = [max(int(share * count), 1) for share in shares]
+    counts[-1] += count - sum(counts)
+    return counts
+
+
+def draw_points(
+    groups: Sequence[np.ndarray], totals: Sequence[int], count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Points, and how many points of the scan each stands for, 1 on average.
+
+    Args:
+        totals: how many points the scan has in each group, of which ``groups`` may hold fewer.
+    """
+    counts = shared_out(groups, count)
     points = np.concatenate([group[rng.integers(len(group), size=n)] for group, n in zip(groups, counts, strict=True)])
-    weight = np.concatenate(
-        [np.full(n, len(group) / total / (n / count)) for group, n in zip(groups, counts, strict=True)]
-    )
-    return points, torch.from_numpy(weight.astype(np.float32))
+    weights = [np.full(n, total / sum(totals) * count / n) for n, total in zip(counts, totals, strict=True)]
+    return points, torch.from_numpy(np.concatenate(weights).astype(np.float32))
 
 
 class StoredFeatures:
@@ -178,43 +209,49 @@ class StoredFeatures:
 
     def at(self, points: np.ndarray) -> torch.Tensor:
         """(N, F) features of points by number."""
-        k, j, i = np.unravel_index(points, self.shape)
-        own = self.bands[:, k, j, i].T
-        place = self._body(k, j, i)
-        levels = [torch.from_numpy(self._interpolated(array, (k, j, i), cells))
-                  for array, cells in zip(self.arrays, self._cells(), strict=True)]  # fmt: skip
-        return torch.cat([own, place, *levels], dim=1)
+        size = self.shape[1] * self.shape[2]
+        planes, rows = np.divmod(points, size)
+        found: torch.Tensor | None = None
+        for k in np.unique(planes):
+            here = np.flatnonzero(planes == k)
+            features = self.plane(int(k))[torch.from_numpy(rows[here])]
+            if found is None:
+                found = features.new_empty((len(points), features.shape[1]))
+            found[torch.from_numpy(here)] = features
+        assert found is not None
+        return found
 
-    def _cells(self) -> list[float]:
+    def plane(self, k: int) -> torch.Tensor:
+        """(h * w, F) features of all points of a plane: of the voxels, of the place, of each decoder level."""
+        _, height, width = self.shape
+        parts = [self.bands[:, k], self._place(k)]
+        for array, cell in zip(self.arrays, self._cells(), strict=True):
+            level = _plane_of(array, (k + 0.5) / cell - 0.5).permute(2, 0, 1)[None]
+            if cell > 1:
+                level = functional.interpolate(level, scale_factor=cell, mode="bilinear")
+            parts.append(level[0, :, :height, :width])
+        return torch.cat(parts).flatten(1).T
+
+    def _cells(self) -> list[int]:
         """Edge of each array's cells in cells of half resolution."""
         levels = len(self.arrays) // len(self.method.scales)
-        return [float(scale << level) for scale in self.method.scales for level in range(levels)]
+        return [scale << level for scale in self.method.scales for level in range(levels)]
 
-    def _body(self, *index: np.ndarray) -> torch.Tensor:
-        """(N, 6) body coordinates and their squares, zeros where they are not wanted."""
-        body = self.sight.body
-        lines = [body.offset[axis] + body.slope[axis] * (2 * torch.from_numpy(n) + 0.5) for axis, n in enumerate(index)]
-        place = torch.stack(lines, dim=1).float()
-        return torch.cat([place, place.square()], dim=1) * float(self.method.body)
+    def _place(self, k: int) -> torch.Tensor:
+        """(6, h, w) body coordinates and their squares, zeros where they are not wanted."""
+        _, height, width = self.shape
+        place = self.sight.body.window((slice(2 * k, 2 * k + 2), slice(0, 2 * height), slice(0, 2 * width)), 2)[:, 0]
+        return torch.cat([place, place.square()]) * float(self.method.body)
 
-    @staticmethod
-    def _interpolated(array: np.ndarray, index: tuple[np.ndarray, ...], cell: float) -> np.ndarray:
-        """Trilinear at the middles of cells of half resolution."""
-        if cell == 1:
-            return array[index].astype(np.float32)
-        low, share = [], []
-        for axis, n in enumerate(index):
-            position = np.clip((n + 0.5) / cell - 0.5, 0, array.shape[axis] - 1)
-            start = np.minimum(position.astype(int), max(array.shape[axis] - 2, 0))
-            low.append(start)
-            share.append((position - start).astype(np.float32))
-        total = np.zeros((len(index[0]), array.shape[3]), np.float32)
-        for corner in range(8):
-            bits = [(corner >> axis) & 1 for axis in range(3)]
-            where = tuple(np.minimum(low[a] + bits[a], array.shape[a] - 1) for a in range(3))
-            weight = np.prod([share[a] if bits[a] else 1 - share[a] for a in range(3)], axis=0)
-            total += weight[:, None] * array[where]
-        return total
+
+def _plane_of(array: np.ndarray, position: float) -> torch.Tensor:
+    """(h, w, channels) between two planes of an array, float32."""
+    position = min(max(position, 0.0), len(array) - 1.0)
+    low = min(int(position), max(len(array) - 2, 0))
+    first = torch.from_numpy(np.array(array[low])).float()
+    if position == low:
+        return first
+    return first.lerp(torch.from_numpy(np.array(array[low + 1])).float(), position - low)
 
 
 class FeatureSegmenter(Segmenter):
@@ -253,8 +290,7 @@ class FeatureSegmenter(Segmenter):
         for k in range(depth):
             if meter is not None:
                 meter.check()
-            points = np.arange(k * height * width, (k + 1) * height * width)
-            logits = self.part(stored.at(points).to(pace.device)).float().cpu()
+            logits = self.part(stored.plane(k).to(pace.device)).float().cpu()
             slabs.append(to_voxels(logits, (1, height, width)))
         d, h, w = sight.shape
         probability = torch.cat(slabs, dim=1)[:, :d, :h, :w].sigmoid()
@@ -276,15 +312,11 @@ class FeatureSegmenter(Segmenter):
                 meter = ProgressMeter(1, None, cancel)
                 _store(folder, self.method, volume_activations(
                     self.prior, example.sight, self.method.sigmas, self.method.scales, pace, meter))  # fmt: skip
-        seen = []
-        for example in examples:
-            rng = np.random.default_rng(0)
-            groups = strata(example)
-            points, _ = draw_points(groups, 2048, rng)
-            seen.append(StoredFeatures(self.method, example.sight).at(points))
         head = self.part
         assert isinstance(head, PointHead)
-        head.standardise(torch.cat(seen))
+        rng = np.random.default_rng(BANK_SEED)
+        banks = [Bank(self.method, example, STANDARD_POINTS) for example in examples]
+        head.standardise(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
 
 
 def _even(mask: torch.Tensor) -> torch.Tensor:

@@ -33,9 +33,9 @@ from MedDiffFMLib.volume import Volume
 from Testing.unit.phantoms import body
 
 SHAPE = (20, 28, 28)
-OPTIONS = {"spacing": 2.5, "points": 256}
+OPTIONS = {"spacing": 2.5, "points": 1024}
 RUN: dict[str, Any] = {
-    "preset": "small", "steps": 80, "window": 16, "validate_every": 40, "learning_rate": 1e-2, "accelerator": "cpu",
+    "preset": "small", "steps": 100, "window": 16, "validate_every": 50, "learning_rate": 1e-2, "accelerator": "cpu",
     "register": False,
 }  # fmt: skip
 LABELS = {"1": {"name": "ball", "color": [1, 2, 3], "terminology": "T~ball"}, "4": "cube"}
@@ -95,7 +95,7 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     assert set(np.unique(found)) <= {0, 1, 4}
     for value in (1, 4):
         ours, real = torch.from_numpy(found == value)[None], torch.from_numpy(truth == value)[None]
-        assert dice(ours, real) > 0.5
+        assert dice(ours, real) > 0.3  # by chance: 0.02; the features are those of random weights
     spread = read_volume(tmp_path / "out_uncertainty.nrrd", modality="mask").voxels
     assert spread.shape == found.shape and spread.min() >= 0 and 0.1 < spread.max() <= 0.5
     assert (tmp_path / "out_uncertainty_cube.nrrd").exists()
@@ -167,7 +167,8 @@ def test_weighted_points_count_as_the_whole_scan() -> None:
     target = np.zeros((24, 24, 24))
     target[4:8, 4:8, 4:8] = 1
     one = example(target, (True,))
-    points, weight = draw_points(strata(one), 40_000, np.random.default_rng(0))
+    groups = strata(one)
+    points, weight = draw_points(groups, [len(group) for group in groups], 40_000, np.random.default_rng(0))
     share = (to_points(one.truth())[points].amax(2)[:, 0] * weight).mean()
     assert float(share) == pytest.approx(8 / 12**3, rel=0.02) and float(weight.mean()) == pytest.approx(1, rel=0.01)
 
