@@ -129,10 +129,10 @@ def read_metadata(path: Path) -> dict[str, str]:
             f"There is no weight file {path}.", "Check the path, or use a name that `meddifffm models` lists."
         )
     with open(path, "rb") as stream:
-        start = stream.read(8)
-    # A safetensors file begins with the length of its header in eight bytes, the last of them zero. The first may be
-    # anything: every 32nd file would pass for a pickle by that alone.
-    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[4:] != bytes(4)):
+        start = stream.read(9)
+    # A safetensors file begins with eight bytes that tell how long its header is, and the header with a brace. The
+    # first byte may be anything: every 32nd file would pass for a pickle by that alone.
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
         raise ModelError(
             f"{path.name} is a pickle file, which can run code when it is opened.",
             "Only safetensors weights are accepted; convert it in an environment that you trust.",
