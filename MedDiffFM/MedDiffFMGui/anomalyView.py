@@ -29,7 +29,7 @@ class AnomalyView:
 
     def __init__(self, ui, logic, onClosed=lambda: None):
         self.onClosed = onClosed
-        self.nodes: AnomalyNodes | None = None
+        self.nodes: Any = None  # AnomalyNodes while a map is shown
         self._before: Any = None
         self._row = -1
         self._sideBySide = SideBySide()

@@ -1,5 +1,7 @@
 """A translucent volume rendering of the CT, behind which the regions of findings can be seen."""
 
+from typing import Any
+
 import slicer
 
 # HU -> opacity: skin and vessels as a veil, bone a little denser; air and lung let everything be seen.
@@ -18,7 +20,7 @@ class BodyRendering:
     """Shows and hides the rendering of one CT; a rendering of the user's own is used as it is and left as it was."""
 
     def __init__(self):
-        self._display = None
+        self._display: Any = None
         self._own = False
         self._wasVisible = False
         self._cameras = {}
@@ -74,8 +76,8 @@ def _makeTranslucent(volumeProperty):
         gradient.AddPoint(*point)
     colors = volumeProperty.GetRGBTransferFunction()
     colors.RemoveAllPoints()
-    for point in _COLORS:
-        colors.AddRGBPoint(*point)
+    for color in _COLORS:
+        colors.AddRGBPoint(*color)
     volumeProperty.ShadeOn()
 
 

@@ -176,7 +176,7 @@ class TrainingCases:
         except (OSError, ValueError):
             return
         self._findings = {case["name"]: [] for case in report["cases"]}
-        general = []
+        general: list[dict[str, str]] = []
         for finding in report["findings"]:
             (self._findings.setdefault(finding["case"], []) if finding["case"] else general).append(finding)
         errors = [finding for finding in report["findings"] if finding["level"] == "error"]

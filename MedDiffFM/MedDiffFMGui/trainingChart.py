@@ -14,7 +14,7 @@ class TrainingChart:
     """
 
     def __init__(self):
-        self._rows = {name: [] for name in CHARTS}
+        self._rows: dict[str, list[tuple[float, float]]] = {name: [] for name in CHARTS}
         self._metric = "validation"
         self._nodes = {}
 

@@ -57,8 +57,8 @@ class qMRMLTableView(QtWidgets.QTableView):
                 model.setItem(row + above, column, QtGui.QStandardItem(text))
 
 
-class qMRMLPlotWidget(QtWidgets.QLabel):
-    """Holds the node of a plot view; what it plots is asked from the nodes."""
+class qMRMLPlotWidget(QtWidgets.QWidget):
+    """Holds the node of a plot view, and draws the first series of its chart as a line without axes."""
 
     mrmlSceneChanged = QtCore.Signal(object)
 
@@ -79,6 +79,30 @@ class qMRMLPlotWidget(QtWidgets.QLabel):
 
     def mrmlPlotViewNode(self) -> Any:
         return self._node
+
+    def _points(self) -> list[tuple[float, float]]:
+        chart = self._node.GetPlotChartNode() if self._node is not None else None
+        series = chart.GetNthPlotSeriesNode(0) if chart is not None else None
+        table = series.GetTableNode().GetTable() if series is not None else None
+        rows = range(table.GetNumberOfRows()) if table is not None else ()
+        return [(table.GetValue(row, 0).ToDouble(), table.GetValue(row, 1).ToDouble()) for row in rows]
+
+    def paintEvent(self, event: Any) -> None:
+        painter = QtGui.QPainter(self)
+        painter.fillRect(self.rect(), QtCore.Qt.GlobalColor.white)
+        points = self._points()
+        if len(points) < 2:
+            return
+        low, high = ([pick(p[axis] for p in points) for axis in (0, 1)] for pick in (min, max))
+        scale = [
+            (self.width() - 20) / max(high[0] - low[0], 1e-9), (self.height() - 20) / max(high[1] - low[1], 1e-9)
+        ]  # fmt: skip
+        painter.setRenderHint(QtGui.QPainter.RenderHint.Antialiasing)
+        painter.setPen(QtGui.QPen(QtGui.QColor(61, 143, 209), 1.5))
+        painter.drawPolyline(
+            [QtCore.QPointF(10 + (x - low[0]) * scale[0], 10 + (high[1] - y) * scale[1]) for x, y in points]
+        )
+        painter.end()
 
 
 class ctkDirectoryButton(QtWidgets.QPushButton):

@@ -362,3 +362,54 @@ def rendered(app: Any, view: Any, case: SimpleNamespace, folder: Path) -> tuple[
         slice_picture("Red", folder / "view.png", size=200, labels=False)
         pictures.append(matplotlib.image.imread(folder / "view.png")[..., :3])
     return pictures[0].mean(axis=2) > 0.5, np.ptp(pictures[1], axis=2) > 0.05
+
+
+# --------------------------------------------------------------------------------------------------------- real network
+
+
+@pytest.mark.slow
+def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
+    app: Any, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the click on Run to a finding in the outlined nodule: real worker, real weights, a crop of the CT."""
+    from MedDiffFMGui.volumeNodes import volumeFromNode
+
+    from MedDiffFMLib.io import read_volume
+    from MedDiffFMLib.volume import Volume
+
+    samples = ROOT / "Resources" / "SampleData"
+    ct = read_volume(samples / "thorax_lidc0001.nrrd")
+    nodule = read_volume(samples / "thorax_lidc0001_mask.nrrd", modality="mask").voxels > 0
+    centre = np.argwhere(nodule).mean(axis=0).astype(int)
+    low = np.maximum(centre - (20, 30, 30), 0)
+    box = tuple(slice(int(a), int(a) + n) for a, n in zip(low, (40, 60, 60), strict=True))
+    matrix = ct.ijk_to_ras.copy()
+    matrix[:3, 3] = (ct.ijk_to_ras @ [*low[::-1], 1])[:3]
+    node = app.slicer.util.addVolumeFromArray(ct.voxels[box].copy(), matrix, "nodule")
+
+    monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: True)
+    widget = app.open_widget(module)
+    try:
+        widget.ui.inputVolumeSelector.setCurrentNode(node)
+        widget.taskPanel.choose("anomaly")
+        widget.ui.runButton.click()
+        app.wait(lambda: not widget.logic.running, seconds=900)
+        view = widget.anomalyView
+        assert view.nodes is not None, widget.ui.runStatusLabel.text
+        view.ui.anomalyThresholdSlider.value = 2.0
+        app.wait(lambda: "z 2.0" in view.ui.findingsLabel.text)
+        regions = view.nodes.node("regions")
+        hit = [
+            row
+            for row in range(len(view.nodes.rows()))
+            if (app.slicer.util.arrayFromSegmentBinaryLabelmap(regions, str(row + 1), node) > 0)[nodule[box]].any()
+        ]
+        assert hit, view.nodes.rows()
+        view.ui.findingsTableView.selectRow(hit[0])
+        score = app.slicer.util.arrayFromVolume(view.nodes.node("anomaly"))
+        assert score[nodule[box]].max() > 2.0
+        assert volumeFromNode(view.nodes.node("healthy")).same_geometry(Volume(ct.voxels[box], matrix), tolerance=1e-6)
+        view.ui.anomalyDiscardButton.click()
+        assert node_names(app) == {"nodule"}
+    finally:
+        widget.cleanup()

@@ -15,7 +15,7 @@ from Testing.harness import pythonqt
 
 ROOT = Path(__file__).resolve().parents[2]
 UI_FILE = ROOT / "MedDiffFM" / "Resources" / "UI" / "Training.ui"
-SHORT = {"steps": 3, "batch": 1, "window": 16, "validate_every": 1, "checkpoint_every": 1}
+SHORT = {"steps": 3, "batch": 1, "window": 32, "validate_every": 1, "checkpoint_every": 1}
 
 
 @pytest.fixture
