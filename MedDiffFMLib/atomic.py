@@ -109,6 +109,8 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
 
 def _explain(path: Path, error: OSError) -> OutputError:
     """The operating system's error as a sentence with a remedy."""
+    if _OWNED.search(path.parent.name):  # a file on its way: the user knows the folder that it is to go to
+        path = path.parent.with_name(path.name)
     if is_disk_full(error):
         return OutputError(
             f"The disk is full: '{path.name}' could not be written to '{path.parent}'.",

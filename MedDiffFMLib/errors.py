@@ -86,11 +86,11 @@ def expected(problem: BaseException) -> MedDiffFMError | None:
         return Cancelled()
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
         return _memory_shortage()
-    if isinstance(problem, RuntimeError) and _tells_of_memory(str(problem).lower()):
+    if isinstance(problem, RuntimeError) and tells_of_memory(str(problem).lower()):
         return _memory_shortage()
     if isinstance(problem, OSError):
         return _system_failure(problem)
-    if isinstance(problem, ImportError) and _tells_of_memory(str(problem).lower()):
+    if isinstance(problem, ImportError) and tells_of_memory(str(problem).lower()):
         return _memory_shortage()
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("MedDiffFMLib"):
         return DependencyError(
@@ -126,10 +126,11 @@ def _system_failure(error: OSError) -> MedDiffFMError | None:
     return None
 
 
-def _tells_of_memory(text: str) -> bool:
+def tells_of_memory(text: str) -> bool:
     """True for the words of torch's allocators and of the system."""
     signs = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
-    return any(sign in text for sign in signs)
+    # oneDNN has no other words for it; where an operation is not supported it says "primitive descriptor".
+    return any(sign in text for sign in signs) or text == "could not create a primitive"
 
 
 def _memory_shortage() -> MemoryShortage:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
-from ..errors import DeviceError, InputError
+from ..errors import DeviceError, InputError, tells_of_memory
 from .rewrite import fold_upsampling
 
 BATCH_ON_CPU = 2
@@ -86,8 +86,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True for the ways in which CPU and CUDA allocations fail."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and tells_of_memory(str(error).lower())
 
 
 def batch_for(free: int | None, window: int) -> int:

@@ -100,7 +100,7 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         description = parse_json(metadata["description"])
         texts = [description["prior"]["sha256"], description["prior"].get("name", ""), description["task"]]
-        objects = [description["settings"], description["control"]]
+        objects = [description["settings"], description.get("control", {})]
         if not all(isinstance(t, str) for t in texts) or not all(isinstance(o, dict) for o in objects):
             raise ValueError("values of other types")
         return description

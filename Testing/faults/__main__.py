@@ -139,7 +139,8 @@ class Suite:
             outcome.problems.append(f"orphans: {left}")
         said = process.said()
         lines = [line for line in said.splitlines() if line.strip()]
-        outcome.message = outcome.message or next((line for line in reversed(lines) if "error:" in line), "")
+        spoken = [line for line in lines if "error:" in line] or [line for line in lines if _helps(line)]
+        outcome.message = outcome.message or (spoken or [""])[-1]
         killed = outcome.code is not None and outcome.code < 0 and fault.kind in ("kill -9", "interrupt")
         if "Traceback" in said or "Unexpected failure" in said:
             outcome.problems.append(f"not explained: {said[-1500:]}")
@@ -171,8 +172,8 @@ def _place(folder: Path) -> Place:
 
 
 def _helps(message: str) -> bool:
-    """Cause and remedy: two sentences after the word "error"."""
-    text = message.partition("error:")[2]
+    """Cause and remedy: two sentences."""
+    text = message.partition("error:")[2] or message
     return text.count(". ") >= 1 and len(text) > 30
 
 

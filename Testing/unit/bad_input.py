@@ -21,9 +21,17 @@ from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError, OutputEr
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.job import checked_case
 from MedDiffFMLib.models import catalogue
-from MedDiffFMLib.models.checkpoint import FORMAT, FoundationModel, load_model, read_header
+from MedDiffFMLib.models.checkpoint import (
+    FORMAT,
+    FoundationModel,
+    build_denoiser,
+    load_model,
+    read_header,
+    save_model,
+)
 from MedDiffFMLib.models.control import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.control import load_control
+from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.tasks.generate_lesion import GenerateLesionParameters, generate_lesion
 from MedDiffFMLib.tasks.lesion_mask import make_lesion_mask
 from MedDiffFMLib.tasks.parameters import check
@@ -186,6 +194,21 @@ def _gap(folder: Path, _: pytest.MonkeyPatch) -> None:
     from Testing.unit.test_dicom import write_series
 
     write_series(folder / "study", np.array([(0.0, 0.0, 2.5 * k) for k in (0, 1, 3, 4, 5)]))
+    read_volume(folder / "study")
+
+
+@case(
+    "DICOM series with a damaged file",
+    "'i003.dcm' is not a readable DICOM file: its header cannot be read (BytesLengthException). "
+    "Check that the suffix fits the content, or export it again.",
+)
+def _damaged_slice(folder: Path, _: pytest.MonkeyPatch) -> None:
+    from Testing.unit.test_dicom import write_series
+
+    path = write_series(folder / "study")[3]
+    content = path.read_bytes()
+    at = content.index(b"\x02\x00\x00\x00UL") + 6
+    path.write_bytes(content[:at] + b"\xff\x7f" + content[at + 2 :])
     read_volume(folder / "study")
 
 
@@ -397,6 +420,41 @@ def _truncated_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = _weights(folder / "prior.safetensors")
     path.write_bytes(path.read_bytes()[:-3])
     load_model(str(path))
+
+
+@case(
+    "weights with a flipped bit",
+    "prior.safetensors was changed or damaged: its own checksum does not fit. Fetch it again.",
+    ModelError,
+)
+def _flipped_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
+    path = _small_prior(folder / "prior.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    load_model(str(path), device="cpu")
+
+
+@case(
+    "weights whose description asks for terabytes",
+    "The weights in prior.safetensors do not fit its description (first at 'network.unet.class_embedding.weight'). "
+    "Fetch it again.",
+    ModelError,
+)
+def _vast_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
+    path = _small_prior(folder / "prior.safetensors")
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].replace(b"[8, 32]", b"[8000, 8000]")
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    load_model(str(path), device="cpu")
+
+
+def _small_prior(path: Path) -> Path:
+    """A whole weight file with random weights."""
+    config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
+    save_model(path, build_denoiser(config).state_dict(), config)
+    return path
 
 
 @case(
