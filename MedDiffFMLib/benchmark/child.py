@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ class Child:
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
         self._process: subprocess.Popen[str] | None = None
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.about: dict[str, Any] = {}
 
     def measure(self, case: Case) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class Child:
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, self.name, json.dumps(asdict(self.settings))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
         self.about = self._answer()
@@ -70,8 +72,12 @@ class Child:
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
+        code = self._process.wait()
         self.close()
-        return {"failed": "The process was ended, most likely for want of memory."}
+        self._errors.seek(0)
+        said = self._errors.read().strip().splitlines()
+        killed = "The process was killed, most likely for want of memory."
+        return {"failed": killed if code < 0 or not said else said[-1][:LAST_WORDS]}
 
 
 def main() -> None:

@@ -46,6 +46,7 @@ def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[s
     if not (foreign and root.name in ("site-packages", "dist-packages")):
         paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads spin on the network's cores
     # Files in the current folder must not pass for modules; output is UTF-8 whatever the locale.
     return environment | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
 

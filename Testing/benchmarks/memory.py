@@ -1,0 +1,100 @@
+"""Peak main memory and time of a task against the size of the volume: do they grow as the voxels, and no faster?
+
+    PYTHONPATH=. python Testing/benchmarks/memory.py [--tasks denoise anomaly] [--sizes 96 128 160 192]
+
+The network is a tiny one with random weights: what is asked is what the task itself holds and does. Every run is a
+process of its own. A line is fitted to the peaks, and says what 512 x 512 x 1000 voxels would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+LARGE = 512 * 512 * 1000
+
+
+def write_tiny_model(path: Path) -> None:
+    """A weight file with a small network, and a calibration so that the anomaly map runs."""
+    from MedDiffFMLib.models.checkpoint import build_denoiser, save_model
+    from MedDiffFMLib.networks.unet import NetworkConfig
+    from MedDiffFMLib.tasks.residual import CLASSES
+
+    config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
+    levels = {"36": {"all": {"centre": [0.0] * CLASSES, "spread": [100.0] * CLASSES}}}
+    calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": levels}
+    save_model(path, build_denoiser(config).state_dict(), config, calibration)
+
+
+def run_one(task: str, edge: int, model: Path) -> None:
+    """In the child: run, and print bytes before, peak bytes, CPU seconds."""
+    import time
+
+    from MedDiffFMLib.models.checkpoint import load_model
+    from MedDiffFMLib.report import peak_main_memory
+    from MedDiffFMLib.tasks.registry import TASKS
+    from MedDiffFMLib.volume import Volume
+
+    rng = np.random.default_rng(0)
+    row = (np.arange(edge) - edge / 2) ** 2
+    inside = row[:, None] + row < (0.45 * edge) ** 2
+    voxels = np.where(inside, 40, -1000).astype(np.int16)[None].repeat(edge, axis=0)
+    for plane in voxels:
+        plane += rng.normal(0, 20, plane.shape).astype(np.int16)
+    volume = Volume(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    loaded = load_model(str(model), device="cpu")
+    mask = None
+    if task == "inpaint":
+        mask = np.zeros(voxels.shape, bool)
+        mask[(slice(edge // 2 - 5, edge // 2 + 5),) * 3] = True
+    before, cpu = peak_main_memory(), time.process_time()
+    TASKS[task].run()(volume, loaded, mask=mask)
+    print(json.dumps([before, peak_main_memory(), time.process_time() - cpu]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=["denoise", "anomaly", "inpaint"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[96, 128, 160, 192])
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        run_one(options.one[0], int(options.one[1]), Path(options.one[2]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "tiny.safetensors"
+        write_tiny_model(model)
+        print("| task | edge | peak, MB | CPU, s |\n|---|---:|---:|---:|", flush=True)
+        for task in options.tasks:
+            peaks, seconds = [], []
+            for edge in options.sizes:
+                done = subprocess.run(
+                    [sys.executable, __file__, "--one", task, str(edge), str(model)],
+                    check=True, capture_output=True, text=True,
+                )  # fmt: skip
+                _, peak, cpu = json.loads(done.stdout.splitlines()[-1])
+                peaks.append(peak)
+                seconds.append(cpu)
+                print(f"| {task} | {edge} | {peak / 1e6:.0f} | {cpu:.1f} |", flush=True)
+            report(task, np.array(options.sizes, float) ** 3, np.array(peaks, float), np.array(seconds))
+
+
+def report(task: str, voxels: np.ndarray, peaks: np.ndarray, seconds: np.ndarray) -> None:
+    """The lines through peaks and times."""
+    slope, fixed = np.polyfit(voxels, peaks, 1)
+    power = np.polyfit(np.log(voxels), np.log(seconds), 1)[0]
+    print(
+        f"\n{task}: {fixed / 1e6:.0f} MB + {slope:.1f} bytes a voxel; 512 x 512 x 1000 would take "
+        f"{(fixed + slope * LARGE) / 1e9:.1f} GB. CPU time grows with the voxels to the power of {power:.2f}.\n",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
