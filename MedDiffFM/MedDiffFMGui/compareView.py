@@ -11,6 +11,8 @@ from .sideBySide import SideBySide
 from .viewState import ViewState
 
 DIFFERENCE_COLORS = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
+UNITS = {"hu": "HU", "mm3": "(mm3)", "mm": "(mm)", "ml": "(ml)"}
+"""Words in the names of facts that are written otherwise."""
 NOT_A_LAYER = ("lesion",)
 """Outputs that are shown as a label over the result, not in its place."""
 
@@ -207,5 +209,7 @@ def factsText(run):
     lines = []
     for name, value in run.facts.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            lines.append(f"{name.replace('_', ' ')}: {value:g}")
+            words = [UNITS.get(word, word) for word in name.split("_")]
+            words[0] = words[0][:1].upper() + words[0][1:]
+            lines.append(f"{' '.join(words)}: {value:g}")
     return "\n".join([*lines, *run.warnings])

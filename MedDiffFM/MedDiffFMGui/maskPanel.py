@@ -27,6 +27,7 @@ class MaskPanel(VTKObservationMixin):
         self._editorNode: Any = None
         self._row: Any = None
         self._observed: Any = None
+        self._hasKeys = False
         self.ui.maskWidget.visible = False
 
     # What the Task section asks
@@ -72,17 +73,21 @@ class MaskPanel(VTKObservationMixin):
             self.parameterNode.mask = mask
         self._observe(mask)
         self._connectEditor(mask, volume)
+        self.enter()
 
     def enter(self):
-        """The module is opened: the editor's keys (Ctrl+Z and so on) work again."""
-        if self.editor and self.ui.maskWidget.visible:
+        """The editor's keys (Ctrl+Z and so on) work while a mask can be painted."""
+        if self.editor and self.ui.maskWidget.visible and not self._hasKeys:
             self.editor.installKeyboardShortcuts()
+            self._hasKeys = True
 
     def leave(self):
         """No effect stays active in the views, no key stays taken."""
         if self.editor:
             self.editor.setActiveEffect(None)
+        if self._hasKeys:
             self.editor.uninstallKeyboardShortcuts()
+            self._hasKeys = False
 
     def cleanup(self):
         """The scene closes or the widget goes away."""

@@ -6,12 +6,13 @@ import slicer
 
 from .resultNodes import removeNodes
 from .runRequest import RunSettings
+from .taskRun import TaskRun
 
 TURN_SECONDS = 0.01
 
 
-class ScriptedRun:
-    """What the logic offers to scripts; needs ``start``, ``addListener`` and ``removeListener`` of TaskRun."""
+class ScriptedRun(TaskRun):
+    """A TaskRun that scripts can wait for."""
 
     def run(self, task, inputNode=None, callback=None, **choices):
         """Run a task.
@@ -80,7 +81,7 @@ class ScriptedRun:
                 listener = _Listener(self, None)
                 self.start(task, volume, settings)
                 run = listener.wait()
-                results = results or _emptyLike(sequence, run.main, item)
+                results = results or _emptyLike(sequence, next(iter(run.volumes)))
                 results.SetDataNodeAtValue(run.main, sequence.GetNthIndexValue(index))
             finally:
                 if run:
@@ -133,8 +134,7 @@ def _turn():
     time.sleep(TURN_SECONDS)
 
 
-def _emptyLike(sequence, main, item):
-    title = main.GetName().removeprefix(item.GetName()).strip() or "result"
+def _emptyLike(sequence, title):
     name = slicer.mrmlScene.GenerateUniqueName(f"{sequence.GetName()} {title}")
     results = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
     results.SetIndexName(sequence.GetIndexName())

@@ -276,6 +276,7 @@ class TaskPanel:
 
     def onFinished(self, run):
         self._speed.remember(run)
+        self.update()
         self._end(" ".join([_("Done: {name}.").format(name=run.main.GetName()), *run.warnings]))
 
     def onFailed(self, error):

@@ -72,6 +72,8 @@ def plain(value: Any) -> Any:
     """A value as PySide6 takes it."""
     if isinstance(value, Proxy):
         return value._target
+    if isinstance(value, ProxyClass):
+        return value._kind
     return value.original if isinstance(value, EnumNumber) else value
 
 

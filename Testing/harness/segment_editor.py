@@ -39,7 +39,7 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
 
     def _fill(self) -> None:
         for button in self._buttons.values():
-            button.deleteLater()
+            button.setParent(None)
         names = self._order + [name for name in EFFECTS if self._unordered and name not in self._order]
         self._buttons = {}
         for index, name in enumerate(names):

@@ -21,7 +21,12 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._collapsed = False
+        self._text = ""
         self._hidden: list[QtWidgets.QWidget] = []
+
+    def _set_text(self, text: str) -> None:
+        self._text = text
+        self.setTitle(f"{'▸' if self._collapsed else '▾'} {text}")
 
     def _set_collapsed(self, value: bool) -> None:
         if value != self._collapsed:
@@ -36,9 +41,12 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):
             self._hidden = [child for child in children if child.isHidden()]
         for child in children:
             child.setVisible(not self._collapsed and child not in self._hidden)
+        self.setFlat(self._collapsed)
+        self.setMaximumHeight(24 if self._collapsed else 16777215)
+        self._set_text(self._text)
 
     collapsed = QtCore.Property(bool, lambda self: self._collapsed, _set_collapsed)
-    text = QtCore.Property(str, lambda self: self.title(), lambda self, value: self.setTitle(value))
+    text = QtCore.Property(str, lambda self: self._text, _set_text)
 
 
 class ctkPathLineEdit(QtWidgets.QLineEdit):

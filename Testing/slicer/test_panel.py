@@ -1,0 +1,273 @@
+"""The Input, Task and Result sections, used as a user would, with a worker process that computes no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from Testing.harness import application, pythonqt
+from Testing.slicer.paint import paint_ball
+
+TASK_NAMES = ("anomaly", "denoise", "inpaint", "generate_lesion", "super_resolve", "synthesize")
+
+
+def press(app: Any, widget: Any, task: str) -> None:
+    import qt
+
+    widget.ui.taskButtonsWidget.findChild(qt.QToolButton, f"{task}TaskButton").click()
+    app.qt.processEvents()
+
+
+def editors(widget: Any) -> dict[str, Any]:
+    return widget.taskPanel._forms[widget.taskPanel.task].widgets._editors
+
+
+def composite(app: Any, view: str = "Red") -> Any:
+    return app.slicer.app.layoutManager().sliceWidget(view).mrmlSliceCompositeNode()
+
+
+def denoised(app: Any, widget: Any, ct: Any) -> Any:
+    """A finished run; gives its main node."""
+    app.slicer.util.setSliceViewerLayers(background=ct, foreground=None, foregroundOpacity=0.3)
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    widget.ui.runButton.click()
+    app.wait(lambda: not widget.logic.running)
+    return app.slicer.util.getNode("thorax denoised")
+
+
+# ------------------------------------------------------------------------------------------------------------- tasks
+
+
+@pytest.mark.parametrize("task", TASK_NAMES)
+def test_each_task_shows_its_own_parameters_and_fits_the_panel(app: Any, widget: Any, ct: Any, task: str) -> None:
+    from MedDiffFMLib.tasks.parameters import describe
+    from MedDiffFMLib.tasks.registry import TASKS
+
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    press(app, widget, task)
+    assert widget.logic.getParameterNode().task == task
+    assert widget.ui.taskSentenceLabel.text == TASKS[task].sentence
+    expected = describe(TASKS[task].parameter_class())
+    assert list(editors(widget)) == [field.name for field, _info in expected]
+    for field, info in expected:
+        tooltip = editors(widget)[field.name].widget.toolTip
+        assert info.help in tooltip or field.name == "size"
+    shown = [name for name, form in widget.taskPanel._forms.items() if form._holders[0].isVisibleTo(form._holders[0])]
+    assert task in shown
+    panel = widget.parent.panel
+    widget.ui.moreCollapsibleButton.collapsed = False
+    app.qt.processEvents()
+    assert panel.minimumSizeHint().width() <= application.PANEL_WIDTH
+    widget.ui.moreCollapsibleButton.collapsed = True
+
+
+def test_values_are_kept_for_each_task_and_only_where_they_differ(app: Any, widget: Any, ct: Any) -> None:
+    import json
+
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    press(app, widget, "inpaint")
+    editors(widget)["steps"].widget.value = 8
+    press(app, widget, "denoise")
+    editors(widget)["noise"].widget.value = 25.0
+    assert json.loads(widget.logic.getParameterNode().parameters) == {
+        "inpaint": {"steps": 8},
+        "denoise": {"noise": 25.0},
+    }
+    assert widget.taskPanel.settings().parameters == {"noise": 25.0}
+    press(app, widget, "inpaint")
+    assert editors(widget)["steps"].widget.value == 8
+    editors(widget)["steps"].widget.value = 1
+    assert json.loads(widget.logic.getParameterNode().parameters)["inpaint"] == {}
+
+
+def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: Any, ct: Any) -> None:
+    """Each widget moved to another value gives parameters that the library's own check accepts."""
+    from MedDiffFMLib.tasks.parameters import from_dict
+    from MedDiffFMLib.tasks.registry import TASKS
+
+    for task in TASK_NAMES:
+        press(app, widget, task)
+        for name, editor in editors(widget).items():
+            before = editor.value()
+            numbers = getattr(editor, "_numbers", [editor])
+            for number in numbers:
+                _move(number.widget)
+            assert editor.value() != before, f"{task}.{name}"
+            values = {name: editor.value()}
+            if (task, name) != ("synthesize", "size"):  # the smallest size is refused with words of its own
+                from_dict(TASKS[task].parameter_class(), values)
+            editor.setValue(before)
+            assert editor.value() == before
+
+
+def _move(shown: Any) -> None:
+    kind = shown._class
+    if kind == "QComboBox":
+        shown.currentIndex = 1
+    elif kind == "QCheckBox":
+        shown.checked = not shown.checked
+    elif kind == "QLineEdit":
+        shown.text = "none"
+    else:
+        step = shown.singleStep if shown.value < shown.maximum else -shown.singleStep
+        shown.value = shown.value + step
+
+
+def test_a_task_without_its_controlnet_says_so(app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from MedDiffFMLib.models import catalogue
+
+    real = catalogue.list_models
+    monkeypatch.setattr(catalogue, "list_models", lambda kind=None: [] if kind == "control" else real(kind))
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    press(app, widget, "generate_lesion")
+    assert not widget.ui.runButton.enabled and "ControlNet for lesion" in widget.ui.reasonLabel.text
+
+
+def test_synthesis_needs_no_ct_and_values_that_do_not_fit_are_named(app: Any, widget: Any) -> None:
+    press(app, widget, "synthesize")
+    assert widget.ui.runButton.enabled
+    widget.taskPanel._forms["synthesize"].widgets.setValues({"size": [2000.0, 2000.0, 2000.0], "spacing": 0.5})
+    widget.taskPanel._onValuesChanged()
+    assert not widget.ui.runButton.enabled and widget.ui.reasonLabel.text
+
+
+def test_unreadable_parameters_of_an_edited_scene_do_no_harm(app: Any, widget: Any, ct: Any) -> None:
+    node = widget.logic.getParameterNode()
+    node.parameters, node.task, node.model = "{not json", "nonsense", "gone"
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    assert widget.taskPanel.task == "anomaly"
+    assert widget.taskPanel.settings().parameters == {}
+
+
+# ---------------------------------------------------------------------------------------------------------- painting
+
+
+def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: Any) -> None:
+    slicer = app.slicer
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    press(app, widget, "inpaint")
+    mask = widget.logic.getParameterNode().mask
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    assert mask.GetNodeReference(role) is ct
+    assert not widget.ui.runButton.enabled and "Paint" in widget.ui.reasonLabel.text
+    editor = widget.maskPanel.editor
+    editor.setActiveEffectByName("Paint")
+    assert editor.activeEffect() and editor._target.shortcuts_installed
+    paint_ball(app, widget, (10, 12, 14), 4.0)
+    assert widget.ui.runButton.enabled
+    editor.undo()
+    app.qt.processEvents()
+    assert not widget.ui.runButton.enabled
+    editor.redo()
+    press(app, widget, "denoise")
+    assert not widget.ui.maskWidget.visible and editor.activeEffect() is None
+    assert not editor._target.shortcuts_installed
+    press(app, widget, "generate_lesion")
+    assert widget.logic.getParameterNode().mask is mask  # one mask for a CT
+    widget.exit()
+    assert not editor._target.shortcuts_installed
+
+
+def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> None:
+    """Of a large CT a piece of one window is sent, and pasted back where it was."""
+    from MedDiffFMGui.resultNodes import addResult
+    from MedDiffFMGui.runRequest import makeRequest
+
+    from MedDiffFMLib.worker.client import WorkerResult
+
+    voxels = np.random.default_rng(1).integers(-1000, 200, (90, 140, 150)).astype(np.int16)
+    ct = app.slicer.util.addVolumeFromArray(voxels, np.diag([-1, -1, 1.5, 1.0]), "thorax")
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    press(app, widget, "inpaint")
+    inside = paint_ball(app, widget, (50, 60, 70), 8.0)
+    request, piece = makeRequest("inpaint", ct, widget.taskPanel.settings())
+    assert request.voxels.shape == request.mask.shape and request.voxels.size < voxels.size / 5
+    assert np.array_equal(request.voxels, voxels[piece]) and np.array_equal(request.mask, inside[piece])
+    assert request.mask.sum() == inside.sum()
+    result = WorkerResult({"inpainted": request.voxels + 1}, [], {}, [], {"device": "cpu"}, None)
+    pasted = app.slicer.util.arrayFromVolume(addResult("inpaint", ct, result, piece).main)
+    assert np.array_equal(pasted[piece], voxels[piece] + 1)
+    pasted = pasted.copy()
+    pasted[piece] -= 1
+    assert np.array_equal(pasted, voxels)
+
+
+# ------------------------------------------------------------------------------------------------- before and after
+
+
+def test_blink_blend_and_discard(app: Any, widget: Any, ct: Any) -> None:
+    node = denoised(app, widget, ct)
+    keys = widget.resultPanel._shortcuts._shortcuts
+    assert [str(key.key.toString()) for key in keys] == ["B", "N", "P"]
+    assert composite(app).GetForegroundVolumeID() == node.GetID() and composite(app).GetForegroundOpacity() == 1
+    keys[0]._target.activated.emit()
+    assert composite(app).GetForegroundOpacity() == 0
+    keys[0]._target.activated.emit()
+    assert composite(app).GetForegroundOpacity() == 1
+    widget.ui.blendSlider.value = 0.4
+    assert composite(app).GetForegroundOpacity() == pytest.approx(0.4)
+    widget.exit()
+    assert not widget.resultPanel._shortcuts._shortcuts
+    widget.enter()
+    widget.ui.discardButton.click()
+    assert composite(app).GetBackgroundVolumeID() == ct.GetID() and not composite(app).GetForegroundVolumeID()
+    assert composite(app).GetForegroundOpacity() == pytest.approx(0.3)
+    assert [n.GetName() for n in app.slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")] == ["thorax"]
+    assert not widget.ui.resultCollapsibleButton.visible
+
+
+def test_side_by_side_and_the_way_back(app: Any, widget: Any, ct: Any) -> None:
+    from MedDiffFMGui.sideBySide import VIEW_NAMES
+
+    manager = app.slicer.app.layoutManager()
+    manager.setLayout(2)
+    node = denoised(app, widget, ct)
+    widget.ui.sideBySideButton.click()
+    first, second = (composite(app, name) for name in VIEW_NAMES)
+    assert first.GetBackgroundVolumeID() == ct.GetID() and second.GetBackgroundVolumeID() == node.GetID()
+    assert first.GetLinkedControl() and second.GetLinkedControl()
+    left, right = (manager.sliceWidget(name).mrmlSliceNode() for name in VIEW_NAMES)
+    assert left.GetViewGroup() == right.GetViewGroup() != manager.sliceWidget("Red").mrmlSliceNode().GetViewGroup()
+    widget.ui.sideBySideButton.click()
+    assert manager.layout == 2
+    widget.ui.sideBySideButton.click()
+    widget.ui.acceptButton.click()
+    assert manager.layout == 2 and composite(app).GetBackgroundVolumeID() == node.GetID()
+    assert app.slicer.mrmlScene.IsNodePresent(node)
+
+
+def test_result_and_report_lie_in_the_study_of_the_input(app: Any, widget: Any, ct: Any) -> None:
+    slicer = app.slicer
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "CT of the chest")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(ct), study)
+    denoised(app, widget, ct)
+    for name in ("thorax denoised", "thorax noise", "thorax denoised report"):
+        item = hierarchy.GetItemByDataNode(slicer.util.getNode(name))
+        assert hierarchy.GetItemParent(item) == study
+
+
+def test_time_is_estimated_from_the_run_before(app: Any, widget: Any, ct: Any) -> None:
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    assert "first run" in widget.ui.estimateLabel.text
+    from MedDiffFMGui.finishedRun import FinishedRun
+
+    settings = widget.taskPanel.settings()
+    widget.taskPanel._speed.remember(FinishedRun("denoise", ct, {}, {"seconds": 12.0}, None, settings=settings))
+    widget.taskPanel.update()
+    assert widget.ui.estimateLabel.text == "About 12 s."
+
+
+def test_all_connections_exist_in_slicer(widget: Any) -> None:
+    assert pythonqt.refused_connections == []
+
+
+def test_icons_exist(module: Any) -> None:
+    from MedDiffFMGui.taskRows import taskRows
+
+    folder = Path(module.__file__).parent / "Resources" / "Icons"
+    assert [row.icon for row in taskRows() if not (folder / row.icon).is_file()] == []
