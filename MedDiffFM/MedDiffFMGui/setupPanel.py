@@ -87,6 +87,7 @@ class SetupPanel:
         ui.installButton.enabled = bool(missing or forTraining) and not broken
         ui.installStatusLabel.visible = busy
         ui.setupStatusLabel.text = broken or self.statusText(missing, forTraining)
+        ui.pythonCheckLabel.visible = bool(ui.pythonCheckLabel.text)
         ui.checkPythonButton.enabled = self._check is None and not chosen.problem()
         self._showModels()
 

@@ -85,6 +85,7 @@ class TrainingCases:
         for row, (name, reason) in enumerate(damaged.items(), start=len(cases)):
             self._setRow(row, (name, "", _("damaged"), reason))
         table.resizeColumnsToContents()
+        self.ui.datasetStatusLabel.visible = bool(self.ui.datasetStatusLabel.text)
         self.update()
         self.onChanged()
 
@@ -192,9 +193,11 @@ class TrainingCases:
         problem = self.workerPython.problem()
         if self.busy or problem:
             self.ui.datasetStatusLabel.text = problem or _("Wait until the present step is done.")
+            self.ui.datasetStatusLabel.visible = True
             self._dropFolder()
             return
         self.ui.datasetStatusLabel.text = _("Working...")
+        self.ui.datasetStatusLabel.visible = True
         self._command = LibraryCommand(
             self.workerPython, arguments, self._onLine, lambda code, text: self._onEnd(code, text, done, onEnd)
         )

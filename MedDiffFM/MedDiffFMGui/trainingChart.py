@@ -1,9 +1,12 @@
 """Loss and validation figure of a training as live charts."""
 
+from statistics import median
+
 import slicer
 import vtk
 
 CHARTS = ("loss", "validation")
+WINDOW = 25
 _TAG = "MedDiffFMTraining"
 
 
@@ -58,8 +61,12 @@ class TrainingChart:
             plotWidget.setMRMLPlotViewNode(view)
 
     def values(self, name):
-        """(step, value) pairs that are drawn."""
-        return list(self._rows[name])
+        """(step, value) pairs that are drawn; windows differ so much that of the loss only a median says something."""
+        rows = self._rows[name]
+        if name != "loss":
+            return list(rows)
+        values = [value for _step, value in rows]
+        return [(step, median(values[max(n - WINDOW + 1, 0) : n + 1])) for n, (step, _value) in enumerate(rows)]
 
     def remove(self):
         """Take the nodes out of the scene."""
@@ -74,7 +81,7 @@ class TrainingChart:
             self._fill(table, name)
             series = self._node("vtkMRMLPlotSeriesNode", name)
             chart = self._node("vtkMRMLPlotChartNode", name)
-            title = "loss" if name == "loss" else self._metric.replace("_", " ")
+            title = f"loss (median of {WINDOW})" if name == "loss" else self._metric.replace("_", " ")
             if series.GetTableNodeID() != table.GetID():
                 self._connect(table, series, chart, name)
             chart.SetYAxisTitle(title)
@@ -102,7 +109,7 @@ class TrainingChart:
             column.SetName(title)
             table.AddColumn(column)
             columns.append(column)
-        for row in self._rows[name]:
+        for row in self.values(name):
             for column, value in zip(columns, row, strict=True):
                 column.InsertNextValue(value)
         node.SetAndObserveTable(table)

@@ -81,6 +81,7 @@ class TrainingPanel:
         self._onRecipeChanged()
         self._showRequest()
         self._cases.update()
+        self.ui.previewLabel.visible = False
 
     # Life of the module
 
@@ -310,7 +311,9 @@ class TrainingPanel:
             "none": "",
             "paused": _("Paused after step {step}."),
             "failed": _("It ended: {message}"),
-            "finished": _("Finished after step {step}: the model {model} is in the list."),
+            "finished": _("Finished after step {step}: the model {model} is in the list.")
+            if found and found.model
+            else _("Finished after step {step}."),
         }
         if training:
             text = self._runningText(found.last if found and state == "running" else {})
