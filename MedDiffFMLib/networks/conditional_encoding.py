@@ -23,7 +23,7 @@ def _layer_norm(features: torch.Tensor) -> torch.Tensor:
 
 
 class AnchorAttention(nn.Module):
-    """Uncertain spatial attention (MedSegDiff-V2, arXiv 2301.11798, equations 2 and 3).
+    """Uncertain spatial attention (MedSegDiff-V2, arXiv 2301.11798).
 
     f_anc = max(f_c * k_Gauss, f_c),  f_d' = sigmoid(conv(f_anc)) f_d + f_d: where the condition model sees the object,
     blurred because its outline is uncertain, the mask's features count up to twice. The Gaussian's width is learned.

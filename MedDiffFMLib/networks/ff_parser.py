@@ -1,4 +1,4 @@
-"""FF-Parser: a learned frequency filter for features (MedSegDiff, arXiv 2211.00611, 3.3), for any size of patch.
+"""FF-Parser: a learned frequency filter for features (MedSegDiff, arXiv 2211.00611), for any size of patch.
 
 The paper multiplies the spectrum by a complex map with one number for each frequency of the training patch, so its
 weights fit that patch alone. Here the map is a smooth function of the normalised frequency (cycles per voxel): complex

@@ -134,10 +134,14 @@ class MedSegDiffSegmenter(Segmenter):
         Returns:
             (draws, classes, D, H, W) float32 on the CPU, 0 to 1.
         """
-        seer = _Windows(self, sight, pace, draws, meter)
-        noise = torch.stack([_noise([pace.seed, n], (self.classes, *sight.shape)) for n in range(draws)])
         sigmas = karras_sigmas(self.method.steps, SIGMA_RANGE[1], SIGMA_RANGE[0])
-        return (dpm_solver_pp_2m(seer, sigmas[0] * noise, sigmas).clamp(-1, 1) + 1) / 2
+        seer = _Windows(self, sight, pace, sigmas[0], meter, 1 / (draws * self.method.steps))
+        found = []
+        for first in range(0, draws, pace.batch):  # of many classes and draws at once the noise alone would be large
+            numbers = range(first, min(first + pace.batch, draws))
+            noise = torch.stack([_noise([pace.seed, n], (self.classes, *sight.shape)) for n in numbers])
+            found.append(dpm_solver_pp_2m(seer, sigmas[0] * noise, sigmas))
+        return (torch.cat(found).clamp(-1, 1) + 1) / 2
 
 
 def fuse(drawn: torch.Tensor, fusion: str) -> Prediction:
@@ -158,17 +162,27 @@ def fuse(drawn: torch.Tensor, fusion: str) -> Prediction:
 
 
 class _Windows:
-    """``denoise(x, sigma) -> x0`` of a whole CT, x (draws, classes, D, H, W) on the CPU."""
+    """``denoise(x, sigma) -> x0`` of a whole CT, x (draws, classes, D, H, W) on the CPU.
+
+    Args:
+        start: noise of the first step.
+        share: of the meter's unit that one draw's step advances.
+    """
 
     def __init__(
-        self, segmenter: MedSegDiffSegmenter, sight: Sight, pace: Pace, draws: int, meter: ProgressMeter | None
+        self,
+        segmenter: MedSegDiffSegmenter,
+        sight: Sight,
+        pace: Pace,
+        start: float,
+        meter: ProgressMeter | None,
+        share: float,
     ) -> None:
-        self.segmenter, self.sight, self.pace, self.draws, self.meter = segmenter, sight, pace, draws, meter
+        self.segmenter, self.sight, self.start, self.meter, self.share = segmenter, sight, start, meter, share
         self.divisor = segmenter.network.config.divisor
-        self.window = max(pace.window // self.divisor, 1) * self.divisor
-        self._shape = plan_windows(sight.shape, self.window, OVERLAP, self.divisor).shape
+        self.pace = replace(pace, window=max(pace.window // self.divisor, 1) * self.divisor)
+        self._shape = plan_windows(sight.shape, self.pace.window, OVERLAP, self.divisor).shape
         self._guides: dict[str, Guide | None] = {}
-        self._steps = 0
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         noisy = extend(x, self._shape)
@@ -179,15 +193,12 @@ class _Windows:
                 found.append(self._see(window, row, noisy[..., k, j, i], sigma, str((k, j, i))))
             return torch.stack(found).flatten(1, 2)
 
-        pace = replace(self.pace, window=self.window)
-        share = 1 / self.segmenter.method.steps
-        seen = blend(self.sight, pace, self.divisor, x.shape[0] * x.shape[1], see, self.meter, share)
-        self._steps += 1
+        channels, share = x.shape[0] * x.shape[1], self.share * len(x)
+        seen = blend(self.sight, self.pace, self.divisor, channels, see, self.meter, share)
         return seen.unflatten(0, x.shape[:2])
 
     def _see(self, window: Window, row: int, noisy: torch.Tensor, sigma: float, where: str) -> torch.Tensor:
         """(draws, classes, d, h, w): the estimate in one window, whose guide is kept for the next step."""
-        device = window.image.device
         if where not in self._guides:
             one = slice(row, row + 1)
             condition = EncodedCondition(window.condition.region[one], window.condition.channels[one])
@@ -195,13 +206,10 @@ class _Windows:
         guide = self._guides[where]
         if guide is None:
             return torch.full_like(noisy, -1)
-        parts = []
-        for first in range(0, self.draws, self.pace.batch):
-            some = noisy[first : first + self.pace.batch].to(device)
-            level = torch.full((len(some),), sigma, device=device)
-            parts.append(self.segmenter.part(some, level, guide.repeated(len(some))).float().cpu())
-        found = torch.cat(parts)
-        if self._steps == 0 and found.max() < 2 * QUIET - 1:
+        device = window.image.device
+        level = torch.full((len(noisy),), sigma, device=device)
+        found = self.segmenter.part(noisy.to(device), level, guide.repeated(len(noisy))).float().cpu()
+        if sigma == self.start and found.max() < 2 * QUIET - 1:
             self._guides[where] = None
         return found
 

@@ -66,7 +66,7 @@ def simple_itk() -> Any:
     except ImportError as error:
         raise DependencyError(
             "Fusing an ensemble by STAPLE needs the Python package 'SimpleITK', which is missing.",
-            "Install it (pip install SimpleITK), or fuse by the mean (--option fusion=mean).",
+            "Install it (pip install SimpleITK), or draw no more than two (--samples 2), of which the mean is taken.",
         ) from error
     return SimpleITK
 
