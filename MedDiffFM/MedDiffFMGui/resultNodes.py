@@ -5,7 +5,7 @@ import json
 import slicer
 
 from .finishedRun import FinishedRun
-from .volumeNodes import addLabelNode, addResultNode, moveToStudyOf, volumeFromNode
+from .volumeNodes import addLabelNode, addResultNode, moveToStudyOf, uniqueName, volumeFromNode
 
 HOUNSFIELD_OUTPUTS = ("denoised", "healthy", "inpainted", "synthetic", "fine", "with_lesion")
 """Outputs that are CTs and are shown like the input."""
@@ -81,7 +81,7 @@ def _pasted(part, piece, inputNode):
 
 
 def _addReport(mainNode, inputNode, report):
-    name = slicer.mrmlScene.GenerateUniqueName(f"{mainNode.GetName()} report")
+    name = uniqueName(slicer.mrmlScene, f"{mainNode.GetName()} report")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", name)
     node.SetText(json.dumps(report, indent=2, ensure_ascii=False))
     moveToStudyOf(inputNode or mainNode, node)

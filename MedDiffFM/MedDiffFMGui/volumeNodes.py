@@ -36,7 +36,7 @@ def addLabelNode(array, inputNode, name, ijkToRAS=None):
 
 def _addVolume(nodeClass, array, inputNode, name, ijkToRAS):
     scene = inputNode.GetScene() if inputNode else slicer.mrmlScene
-    result = scene.AddNewNodeByClass(nodeClass, scene.GenerateUniqueName(name))
+    result = scene.AddNewNodeByClass(nodeClass, uniqueName(scene, name))
     if ijkToRAS is None:
         result.CopyOrientation(inputNode)  # spacing, origin and directions as they are, without a matrix decomposition
     else:
@@ -49,6 +49,11 @@ def _addVolume(nodeClass, array, inputNode, name, ijkToRAS):
         result.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
         moveToStudyOf(inputNode, result)
     return result
+
+
+def uniqueName(scene, name):
+    """``name`` as it is where no node has it; the scene itself also avoids names of nodes that are gone."""
+    return scene.GenerateUniqueName(name) if scene.GetFirstNodeByName(name) else name
 
 
 def copyWindow(source, target):

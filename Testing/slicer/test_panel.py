@@ -271,3 +271,35 @@ def test_icons_exist(module: Any) -> None:
 
     folder = Path(module.__file__).parent / "Resources" / "Icons"
     assert [row.icon for row in taskRows() if not (folder / row.icon).is_file()] == []
+
+
+def test_closing_the_scene_while_a_mask_is_painted_and_a_result_is_shown(app: Any, widget: Any, ct: Any) -> None:
+    denoised(app, widget, ct)
+    press(app, widget, "inpaint")
+    paint_ball(app, widget, (10, 12, 14), 4.0)
+    app.slicer.mrmlScene.Clear(0)
+    app.qt.processEvents()
+    assert not widget.ui.resultCollapsibleButton.visible and not widget.ui.maskWidget.visible
+    assert not widget.maskPanel.editor._target.shortcuts_installed
+    voxels = np.random.default_rng(2).integers(-1000, 200, (20, 24, 28)).astype(np.int16)
+    other = app.slicer.util.addVolumeFromArray(voxels, name="next")
+    widget.ui.inputVolumeSelector.setCurrentNode(other)
+    press(app, widget, "inpaint")
+    assert widget.logic.getParameterNode().mask.GetName() == "next mask"
+    paint_ball(app, widget, (10, 12, 14), 4.0)
+    assert widget.ui.runButton.enabled
+
+
+def test_removing_what_is_shown_leaves_the_panel_usable(app: Any, widget: Any, ct: Any) -> None:
+    """The user may delete any node in the Data module."""
+    node = denoised(app, widget, ct)
+    app.slicer.mrmlScene.RemoveNode(node)
+    widget.ui.blinkButton.click()
+    widget.ui.sideBySideButton.click()
+    widget.ui.discardButton.click()
+    assert not widget.ui.resultCollapsibleButton.visible
+    denoised(app, widget, ct)
+    app.slicer.mrmlScene.RemoveNode(ct)
+    widget.ui.blinkButton.click()
+    widget.ui.acceptButton.click()
+    assert not widget.ui.runButton.enabled and "Choose a CT" in widget.ui.reasonLabel.text
