@@ -11,16 +11,11 @@ from torch import nn
 
 from ..conditioning.condition import EncodedCondition
 from ..errors import DeviceError, InputError, tells_of_memory
+from .memory import BATCH_ON_CPU, batch_for, plan_memory
 from .rewrite import fold_upsampling
 
-BATCH_ON_CPU = 2
-LARGEST_BATCH = 16
 WINDOW = 80
 """Largest window edge: a quarter more than in training, where fewer voxels are computed twice at the same quality."""
-BYTES_PER_VOXEL = 600
-"""Memory of one call for each voxel of its windows, beyond the weights; see docs/performance.md."""
-SHARE = 0.5
-"""Of the free GPU memory, how much windows may take, and how much whole-volume sums."""
 
 
 @dataclass(frozen=True)
@@ -87,18 +82,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and tells_of_memory(str(error).lower())
-
-
-def batch_for(free: int | None, window: int) -> int:
-    """Windows a call for so much free memory."""
-    if free is None:
-        return BATCH_ON_CPU
-    return int(min(max(SHARE * free // (BYTES_PER_VOXEL * window**3), 1), LARGEST_BATCH))
-
-
-def whole_volume_bytes(voxels: int) -> int:
-    """Memory of an image and its estimate, all that a step holds of a volume's size."""
-    return 2 * 4 * voxels
 
 
 class Engine:
@@ -177,9 +160,8 @@ class Engine:
 
     def home(self, voxels: int) -> torch.device:
         """Where an image of so many voxels and its estimate are held during a step: on the device if there is room."""
-        free = self.free_memory()
-        small = free is None or whole_volume_bytes(voxels) <= SHARE * free
-        return torch.device("cpu") if self.rung.host or not small else self.rung.device
+        plan = plan_memory(voxels, self.free_memory(), self.rung.window)
+        return torch.device("cpu") if self.rung.host or plan.host else self.rung.device
 
     def _place(self) -> None:
         fold_upsampling(self._denoiser)

@@ -13,7 +13,8 @@ from torch import nn
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.inference import blended as blending
 from MedDiffFMLib.inference.blended import AIR, BlendedDenoiser
-from MedDiffFMLib.inference.engine import LARGEST_BATCH, SHARE, WINDOW, Engine, batch_for, whole_volume_bytes
+from MedDiffFMLib.inference.engine import WINDOW, Engine
+from MedDiffFMLib.inference.memory import LARGEST_BATCH, SHARE, batch_for, plan_memory, whole_volume_bytes
 from MedDiffFMLib.inference.patches import cut, extend, fewest_voxels, inside, plan_windows
 from MedDiffFMLib.inference.rewrite import TransposedUpsample, fold_upsampling
 from MedDiffFMLib.models.checkpoint import load_model
@@ -184,6 +185,16 @@ def test_batches_grow_with_memory_and_fit_into_it() -> None:
         assert 1 <= batch <= LARGEST_BATCH
         assert batch_for(int(2 * gigabytes * 1e9), window) >= batch
     assert batch_for(int(8e9), WINDOW) > 4 and batch_for(int(80e9), WINDOW) == LARGEST_BATCH
+
+
+@pytest.mark.parametrize("gigabytes", [2, 4, 8, 80])
+@pytest.mark.parametrize("shape", [(64, 64, 64), (400, 512, 512), (1000, 512, 512), (3000, 512, 512)])
+def test_no_plan_exceeds_the_device_and_windows_do_not_grow_with_the_volume(gigabytes: int, shape: tuple) -> None:
+    free = int(gigabytes * 1e9)
+    plan, small = plan_memory(int(np.prod(shape)), free, WINDOW), plan_memory(1, free, WINDOW)
+    assert plan.device_bytes <= free and plan.batch == small.batch
+    assert plan.host == (whole_volume_bytes(int(np.prod(shape))) > free / 2)
+    assert plan.device_bytes + plan.host_bytes == small.device_bytes - 8 + whole_volume_bytes(int(np.prod(shape)))
 
 
 def test_a_volume_that_fills_the_device_is_held_in_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
