@@ -7,9 +7,13 @@ from typing import Any
 
 from ..errors import ModelError
 from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model, user_folder
-from ..models.checkpoint import file_sha256, read_header
+from ..models.checkpoint import file_sha256, read_header, read_metadata
 from ..models.control import read_description
+from ..segmentation.head_file import read_head
 from .console import Console, columns
+
+READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata}
+"""What reads the description in a file of each kind; that of priors where none is named."""
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -57,7 +61,7 @@ def _check(console: Console) -> int:
     rows, code = [], 0
     for entry in list_models():
         try:
-            (read_description if entry.kind == "control" else read_header)(entry.path)
+            READERS.get(entry.kind, read_header)(entry.path)
             state = "ok" if file_sha256(entry.path) == entry.sha256 else "wrong SHA-256"
         except ModelError as problem:
             state = problem.cause
