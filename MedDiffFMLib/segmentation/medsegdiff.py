@@ -180,7 +180,9 @@ class _Windows:
     ) -> None:
         self.segmenter, self.sight, self.start, self.meter, self.share = segmenter, sight, start, meter, share
         self.divisor = segmenter.network.config.divisor
-        self.pace = replace(pace, window=max(pace.window // self.divisor, 1) * self.divisor)
+        # Layer norms see a whole window: in larger ones than in training, with more air, masks appear in the air.
+        largest = min(pace.window, segmenter.method.window)
+        self.pace = replace(pace, window=max(largest // self.divisor, 1) * self.divisor)
         self._shape = plan_windows(sight.shape, self.pace.window, OVERLAP, self.divisor).shape
         self._guides: dict[str, Guide | None] = {}
 

@@ -262,6 +262,11 @@ def test_draws_depend_on_the_seed_alone() -> None:
     torch.testing.assert_close(built.draw(sight(), replace(PACE, batch=1), 3)[:2], first, rtol=0, atol=1e-3)
 
 
+def test_windows_are_no_larger_than_in_training() -> None:
+    built = segmenter()
+    assert torch.equal(built.draw(sight(), PACE, 1), built.draw(sight(), replace(PACE, window=64), 1))
+
+
 def test_prediction_fits_the_image_and_tells_progress() -> None:
     told: list[float] = []
     meter = ProgressMeter(1, lambda event: told.append(event.fraction))
