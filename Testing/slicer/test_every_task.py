@@ -47,7 +47,7 @@ def array(app: Any, node: Any) -> np.ndarray:
 def test_lesion_synthesis_and_thin_slices(
     app: Any, logic: Any, chest: Any, small_mask: Any, tiny_model_file: Path, lesion_control: str
 ) -> None:
-    """Result volumes lie where they belong: a mask as label map, a finer grid over the same space, a CT of no patient."""
+    """Results lie where they belong: a mask as label map, a finer grid over the same space, a CT of no patient."""
     slicer = app.slicer
     model = {"model": str(tiny_model_file), "device": "cpu"}
     mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "lesion here")
