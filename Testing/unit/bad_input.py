@@ -32,6 +32,9 @@ from MedDiffFMLib.models.checkpoint import (
 from MedDiffFMLib.models.control import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.control import load_control
 from MedDiffFMLib.networks.unet import NetworkConfig
+from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
+from MedDiffFMLib.segmentation.head_file import load_head
+from MedDiffFMLib.segmentation.segments import merge_segments
 from MedDiffFMLib.tasks.generate_lesion import GenerateLesionParameters, generate_lesion
 from MedDiffFMLib.tasks.lesion_mask import make_lesion_mask
 from MedDiffFMLib.tasks.parameters import check
@@ -503,6 +506,57 @@ def _model(sha256: str) -> FoundationModel:
 )
 def _other_prior(folder: Path, _: pytest.MonkeyPatch) -> None:
     load_control(_control(folder / "control.safetensors"), _model("cd" * 32))
+
+
+def _head(path: Path) -> Path:
+    """The head of a segmentation head's file."""
+    description = {"method": "features", "options": {}, "spacing": 2.0, "labels": [{"value": 1, "name": "tumour"}],
+                   "prior": {"name": "starter-ct", "sha256": "ab" * 32}}  # fmt: skip
+    return _weights(path, HEAD_FORMAT, {"description": json.dumps(description)})
+
+
+@case(
+    "segmentation head of another prior",
+    "head.safetensors was trained with the prior 'starter-ct' (abababababab...), not with 'other' "
+    "(cdcdcdcdcdcd...). Use it with its own prior (--model), or train it again on this one.",
+    ModelError,
+)
+def _head_of_other_prior(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_head(_head(folder / "head.safetensors"), _model("cd" * 32))
+
+
+@case(
+    "ControlNet offered as segmentation head",
+    "control.safetensors holds no segmentation head ('meddifffm-control-1', not 'meddifffm-segmentation-1'). "
+    "Use a file made by `meddifffm finetune --task segmentation`.",
+    ModelError,
+)
+def _control_as_head(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_head(_control(folder / "control.safetensors"), _model("ab" * 32))
+
+
+def _segments(**voxels: int) -> None:
+    """Make a label map of segments with so many voxels each, counted from the first corner."""
+    grid = np.arange(64).reshape(4, 4, 4)
+    merge_segments({name: grid < count for name, count in voxels.items()}, {n: i + 1 for i, n in enumerate(voxels)})
+
+
+@case(
+    "empty segment among the examples",
+    "The segment 'tumour' is empty. Outline it in this scan, or leave it out here.",
+    InputError,
+)
+def _empty_segment(_: Path, __: pytest.MonkeyPatch) -> None:
+    _segments(liver=30, tumour=0)
+
+
+@case(
+    "the same structure in two segments",
+    "The segments 'liver' and 'copy' mark the same voxels. Leave one of them out.",
+    InputError,
+)
+def _same_segments(_: Path, __: pytest.MonkeyPatch) -> None:
+    _segments(liver=30, copy=30)
 
 
 @case(
