@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import application, pictures, views
+from . import application, pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "thorax_lidc0001.nrrd"
@@ -28,13 +28,14 @@ def main(result: Path, dataset: Path, run: Path, folder: Path) -> None:
     module = app.load_module()
     app.slicer.packaging.pip_check = lambda requirement: True
     three_d = pictures.ThreeDView((640, 640))
+    slices = {"axial": pictures.SliceView("Red", 512), "coronal": pictures.SliceView("Green", 512)}
     widget = app.open_widget(module)
     try:
         show(app, widget, result)
         only(widget, "resultCollapsibleButton")
         app.picture(widget, folder / "panel-anomaly.png")
-        views.slice_picture("Red", folder / "anomaly-axial.png", 512)
-        views.slice_picture("Green", folder / "anomaly-coronal.png", 512)
+        for name, view in slices.items():
+            view.picture(folder / f"anomaly-{name}.png")
         three_d.picture(folder / "anomaly-3d.png")
         only(widget, "setupCollapsibleButton")
         app.picture(widget, folder / "panel-setup.png")
@@ -45,7 +46,8 @@ def main(result: Path, dataset: Path, run: Path, folder: Path) -> None:
         app.picture(widget, folder / "panel-training.png")
     finally:
         widget.cleanup()
-        three_d.close()
+        for view in (three_d, *slices.values()):
+            view.close()
 
 
 def only(widget: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What the 3D view of a Slicer would show, rendered off screen."""
+"""What views of a Slicer would show that are there before a result is: color legends and renderings need that."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 
 from .views import displayable_managers, off_screen_window, write_picture
 
@@ -36,6 +37,37 @@ class ThreeDView:
     def picture(self, path: Path) -> None:
         """Write a PNG."""
         self._renderer.ResetCameraClippingRange()
+        write_picture(self._window, path)
+
+    def close(self) -> None:
+        """Follow the scene no longer."""
+        self._group.SetMRMLDisplayableNode(None)
+
+
+class SliceView:
+    """One slice view from now on, with color legends."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
+        self._logic.ResizeSliceNode(size, size)
+        self._renderer, self._window, self._interactor = off_screen_window((size, size))
+        self._renderer.GetActiveCamera().ParallelProjectionOn()
+        self._mapper = vtk.vtkImageMapper()
+        self._mapper.SetColorWindow(255)
+        self._mapper.SetColorLevel(127.5)
+        image = vtk.vtkActor2D()
+        image.SetMapper(self._mapper)
+        image.GetProperty().SetDisplayLocationToBackground()
+        self._renderer.AddViewProp(image)  # before the displayable managers add their actors, which are drawn over it
+        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+        names = ["vtkMRMLSegmentationsDisplayableManager2D", "vtkMRMLColorLegendDisplayableManager"]
+        self._group: Any = displayable_managers(self._renderer, factory, names)
+        self._group.SetMRMLDisplayableNode(self._logic.GetSliceNode())
+
+    def picture(self, path: Path) -> None:
+        """Write a PNG."""
+        self._logic.UpdatePipeline()
+        self._mapper.SetInputConnection(self._logic.GetImageDataConnection())  # another one once there are layers
         write_picture(self._window, path)
 
     def close(self) -> None:
