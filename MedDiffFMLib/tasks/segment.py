@@ -98,7 +98,7 @@ def segment(
         "head": head.facts(),
         "region": image.region,
         "labels": _label_facts(result, head, volume),
-        "body": {"understood": place.understood, "flipped": list(place.flipped), "region": place.region},
+        "body": {"understood": place.understood, "flipped": list(place.flipped)},
     }
     warnings = [f"The scan seems to be turned around ({axis}): check its orientation." for axis in place.flipped]
     empty = [row["name"] for row in facts["labels"] if not row["volume_ml"]]
