@@ -54,8 +54,7 @@ class LogitMaskDenoiser(nn.Module):
     """The network gives the log odds of what the noise leaves open, D = tanh(x / sigma^2 + F); cross-entropy.
 
     For a voxel that is inside with probability p the posterior mean given x is tanh(x / sigma^2 + logit(p) / 2). So F
-    has to know the image and the voxels around, and not how to remove noise from a mask: a few hundred steps are
-    enough where the noise loss needs many thousand.
+    has to know the image and the voxels around, and not how to remove noise from a mask.
     """
 
     kind = "logit"

@@ -18,18 +18,18 @@ class Reliability(NamedTuple):
     """Voxels by what was predicted of them; (bins,) each.
 
     Attributes:
-        count: voxels in the bin.
+        voxels: how many lie in the bin.
         predicted, observed: their mean probability, and the share that is inside indeed; NaN in an empty bin.
     """
 
-    count: np.ndarray
+    voxels: np.ndarray
     predicted: np.ndarray
     observed: np.ndarray
 
     @property
     def error(self) -> float:
         """Expected calibration error: mean distance of the two, each bin by its voxels."""
-        return float(np.nansum(self.count * np.abs(self.predicted - self.observed)) / max(self.count.sum(), 1))
+        return float(np.nansum(self.voxels * np.abs(self.predicted - self.observed)) / max(self.voxels.sum(), 1))
 
 
 def reliability(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> Reliability:

@@ -18,7 +18,7 @@ def test_probabilities_that_come_true_are_reliable() -> None:
     curve = reliability(probability, truth)
     np.testing.assert_allclose(curve.predicted, curve.observed, atol=0.02)
     assert curve.error < 0.01
-    assert curve.count.sum() == probability.size
+    assert curve.voxels.sum() == probability.size
 
 
 def test_overconfidence_shows_by_its_size() -> None:
