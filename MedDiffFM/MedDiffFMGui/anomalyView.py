@@ -89,7 +89,7 @@ class AnomalyView:
         if self.nodes is None:
             self._before = ViewState()
             self._open(nodes)
-            self._afterFinding(self.nodes.table.GetTable().GetNumberOfRows())
+            self._afterFinding(nodes.table.GetTable().GetNumberOfRows())
         return True
 
     def clear(self):
