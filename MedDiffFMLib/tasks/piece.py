@@ -31,12 +31,8 @@ def needed_piece(task: str, volume: Volume, mask: np.ndarray | None, parameters:
         return None
     if parameters.spacing is not None:  # the working grid of a piece would begin elsewhere
         return None
-    context = CONTEXT
-    if task == "generate_lesion":
-        context = _lesion_context(volume, mask, parameters)
-        if context is None:
-            return None
-    return _box(volume, mask, context)
+    context = _lesion_context(volume, mask, parameters) if task == "generate_lesion" else CONTEXT
+    return None if context is None else _box(volume, mask, context)
 
 
 def _lesion_context(volume: Volume, mask: np.ndarray, parameters: Any) -> int | None:
