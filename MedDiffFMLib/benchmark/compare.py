@@ -79,11 +79,16 @@ def row(case: Case, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     medians = {name: _median(figures) for name, figures in found.items()}
     first, *others = medians
     faster = {
-        other: {key: medians[other][key] / max(medians[first][key], 1e-9) for key in ("seconds", "cpu_seconds")}
+        other: {key: _cost(medians[other], key) / _cost(medians[first], key) for key in ("seconds", "cpu_seconds")}
         for other in others
         if "failed" not in medians[first] and "failed" not in medians[other]
     }
     return {"case": case.name, **case.as_dict(), "medians": medians, "faster": faster, "runs": found}
+
+
+def _cost(figures: dict[str, Any], key: str) -> float:
+    """Time of a case, or of a voxel where subjects are shown windows of different sizes."""
+    return max(figures[key], 1e-9) / figures.get("voxels", 1)
 
 
 def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def markdown(report: dict[str, Any]) -> str:
         "take turns, each in a process of its own.", "",
         *[f"* **{name}**: {_about(about)}" for name, about in report["subjects"].items()], "",
         "Times with * are extrapolated: a few windows were timed and multiplied by their number, blending not counted. "
-        "`times faster` is said of the first subject against the one in the row.", "",
+        "`times faster` is said of the first subject against the one in the row; a voxel for the network.", "",
         HEAD, *[line for row in report["rows"] for line in _row_lines(row)], "",
         *_network_lines(report["rows"]),
         "![times](benchmark.png)", "",

@@ -92,6 +92,8 @@ def test_table_tells_medians_ratios_stars_and_failures() -> None:
     line = row(Case("denoise", 64), found)
     assert line["medians"]["engine"]["seconds"] == 2.0 and line["medians"]["engine"]["peak_bytes"] == 7e8
     assert line["faster"] == {"same weights": {"seconds": 20.0, "cpu_seconds": 20.0}}
+    sizes = {"engine": [run(2.0, voxels=1000)], "same weights": [run(3.0, voxels=100)]}  # windows of different sizes
+    assert row(Case("network"), sizes)["faster"]["same weights"]["seconds"] == pytest.approx(15)
     report = {
         "rows": [line], "repeats": 3, "date": "2026-01-01", "settings": {"model": "m"},
         "subjects": {name: {"precision": "float32", "window": 64} for name in found},
