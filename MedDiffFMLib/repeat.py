@@ -9,6 +9,7 @@ from typing import Any
 
 from .atomic import owned_name, sweep
 from .errors import InputError, ModelError
+from .foreign import plain_path
 from .inference.control import CancelToken, ProgressCallback
 from .job import Case, run_case
 from .models.checkpoint import FoundationModel, load_model
@@ -63,15 +64,15 @@ def _settings(report: dict[str, Any]) -> Settings:
         parameters = from_dict(TASKS[given["task"]].parameter_class(), given["parameters"])
         used = {name: report[name] for name in ("device", "precision", "threads")}
         return Settings(given["task"], parameters, given["seed"], given["region"], given["model"], **used)
-    except KeyError as missing:
-        raise InputError(f"The report is incomplete ({missing}).", "It may come from another version.") from None
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise InputError(f"The report is incomplete ({problem}).", "It may come from another version.") from None
 
 
 def _case(report: dict[str, Any]) -> Case:
     """The inputs, if they are still the same."""
     paths: dict[str, Path] = {}
     for name, record in report["inputs"].items():
-        if "path" not in record:
+        if not isinstance(record, dict) or not plain_path(record.get("path")):
             raise InputError(f"The report's {name} was not a file.", "Save it as a file and run the task on that.")
         paths[name] = Path(record["path"])
         if not paths[name].exists():

@@ -28,7 +28,7 @@ import numpy as np
 
 from ..atomic import owned_name, sweep
 from ..errors import InputError, OutputError, reason_of
-from ..foreign import check_fields, read_json
+from ..foreign import check_fields, plain_path, read_json
 from ..io import write_volume
 from ..models.checkpoint import file_sha256
 from ..report import geometry, write_json
@@ -215,11 +215,14 @@ class Dataset:
             content = read_json(self.folder / "dataset.json")
         except (OSError, ValueError):
             content = None
-        return content if isinstance(content, dict) else {"format": FORMAT, "title": self.folder.name}
+        content = content if isinstance(content, dict) else {}
+        named = content.get("validation")
+        patients = [patient for patient in named if plain_path(patient)] if isinstance(named, list) else []
+        title = content["title"] if plain_path(content.get("title")) else self.folder.name
+        return {"format": FORMAT, "title": title, "validation": patients}
 
     def _validating(self) -> set[str]:
-        named = self._settings().get("validation")
-        return {patient for patient in named if isinstance(patient, str)} if isinstance(named, list) else set()
+        return set(self._settings()["validation"])
 
     def _refuse_taken(self, name: str) -> None:
         """Some file systems do not tell upper from lower case."""
@@ -324,7 +327,8 @@ def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
     if not files.keys() <= {IMAGE, LABEL, ANATOMY}:
         raise ValueError("it names unknown files")
     check_fields(DatasetCase, {name: record[name] for name in ("name", "patient", "source")})
-    if not isinstance(record["region"], (str, type(None))) or any(type(n) is not int for n in record["labels"]):
+    texts = (record["patient"], record["region"] or "", record["source"])
+    if not all(plain_path(text) for text in texts) or any(type(n) is not int for n in record["labels"]):
         raise ValueError("its region or labels are none")
     if IMAGE not in files or not all(path.is_file() for path in files.values()):
         raise ValueError("a file of the case is missing")

@@ -85,7 +85,8 @@ def json_ready(value: Any) -> Any:
 def encode(kind: str, /, **fields: Any) -> bytes:
     """One line, with its line end."""
     message = json_ready({"type": kind, **fields})
-    return json.dumps(message, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    text = json.dumps(message, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"  # half a surrogate pair becomes its own escape in JSON
 
 
 def decode(line: str) -> dict[str, Any]:

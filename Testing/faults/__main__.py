@@ -19,6 +19,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from MedDiffFMLib.report import NOTICE
+
 from . import faults
 from .faults import DAMAGING, KINDS, Fault, draw
 from .process import Place, Process
@@ -29,6 +31,8 @@ _PRELOAD = (
     "safetensors.torch", "MedDiffFMLib.job", "MedDiffFMLib.training.finetune", "MedDiffFMLib.tasks.denoise",
     "MedDiffFMLib.inference.blended", "MedDiffFMLib.models.control", "MedDiffFMLib.cli",
 )  # fmt: skip
+MAY_DIE = ("kill -9", "interrupt", "memory limit")
+"""Faults after which a process need not explain itself: torch's own libraries crash where memory for them ends."""
 SCENARIO_NAMES = [kind.name for kind in SCENARIOS]
 
 
@@ -138,10 +142,10 @@ class Suite:
         if left := process.relatives():
             outcome.problems.append(f"orphans: {left}")
         said = process.said()
-        lines = [line for line in said.splitlines() if line.strip()]
+        lines = [line for line in said.splitlines() if line.strip() and line != NOTICE]
         spoken = [line for line in lines if "error:" in line] or [line for line in lines if _helps(line)]
         outcome.message = outcome.message or (spoken or [""])[-1]
-        killed = outcome.code is not None and outcome.code < 0 and fault.kind in ("kill -9", "interrupt")
+        killed = outcome.code is not None and outcome.code < 0 and fault.kind in MAY_DIE
         if "Traceback" in said or "Unexpected failure" in said:
             outcome.problems.append(f"not explained: {said[-1500:]}")
         elif outcome.code not in (0, 130) and not killed and not _helps(outcome.message):

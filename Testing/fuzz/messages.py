@@ -100,7 +100,7 @@ class ServerMessages(Target):
     """What a broken or hostile program may say to a real worker process."""
 
     name, weight = "server", 4
-    patience = 60.0
+    patience = 600.0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
