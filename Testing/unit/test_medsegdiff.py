@@ -397,7 +397,7 @@ def test_from_outlined_scans_to_masks_of_another(tiny_model_file: Path, tmp_path
     assert 2 * (ours & (truth > 0)).sum() / (ours.sum() + truth.sum()) > 0.4
     assert 0.01 < found.volumes["uncertainty"].max() <= 0.5
     again = segment(image, model, parameters, seed=3)
-    assert all(np.array_equal(found.volumes[name], again.outputs[name]) for name in found.volumes)
+    assert all(np.array_equal(found.volumes[name], again.volumes[name]) for name in found.volumes)
 
 
 def scan(number: int) -> tuple[Volume, np.ndarray]:
