@@ -65,7 +65,7 @@ class SynthesizeParameters:
         minimum=0.002, maximum=0.1, advanced=True,
     )  # fmt: skip
     detail: float = parameter(
-        0.5, "Factor on the noise level at which finer grids start: more invents more detail and keeps less.",
+        2.0, "Factor on the noise level at which finer grids start: more invents more detail and keeps less.",
         minimum=0.1, maximum=10, advanced=True,
     )  # fmt: skip
 
