@@ -82,7 +82,8 @@ class ProgressMeter:
             self.stage = stage
         if self._callback is None:
             return
-        fraction = min(self.done / self.total, 1.0)
+        fraction = self.done / self.total
+        fraction = 1.0 if fraction > 1 - 1e-9 else fraction  # units that were added up share by share are rounded
         elapsed = time.monotonic() - self._start
         left = elapsed / fraction * (1.0 - fraction) if fraction > 0.02 and elapsed > 0.5 else None
         self._callback(ProgressEvent(fraction, self.stage, left))

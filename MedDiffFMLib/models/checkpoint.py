@@ -116,7 +116,7 @@ def _seal(state: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
     digest = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != _SEAL}, sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -46,7 +46,8 @@ def main(result: Path, dataset: Path, run: Path, folder: Path) -> None:
         app.picture(widget, folder / "panel-training.png")
     finally:
         widget.cleanup()
-        for view in (three_d, *slices.values()):
+        three_d.close()
+        for view in slices.values():
             view.close()
 
 

@@ -84,7 +84,9 @@ class qMRMLPlotWidget(QtWidgets.QWidget):
         chart = self._node.GetPlotChartNode() if self._node is not None else None
         series = chart.GetNthPlotSeriesNode(0) if chart is not None else None
         table = series.GetTableNode().GetTable() if series is not None else None
-        rows = range(table.GetNumberOfRows()) if table is not None else ()
+        if table is None:
+            return []
+        rows = range(table.GetNumberOfRows())
         return [(table.GetValue(row, 0).ToDouble(), table.GetValue(row, 1).ToDouble()) for row in rows]
 
     def paintEvent(self, event: Any) -> None:

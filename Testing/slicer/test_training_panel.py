@@ -18,6 +18,14 @@ UI_FILE = ROOT / "MedDiffFM" / "Resources" / "UI" / "Training.ui"
 SHORT = {"steps": 3, "batch": 1, "window": 32, "validate_every": 1, "checkpoint_every": 1}
 
 
+@pytest.fixture(autouse=True)
+def leave_no_model(own_models: Path):
+    """A model that is registered here must not be found by the tests that follow."""
+    yield
+    for file in own_models.iterdir():
+        file.unlink()
+
+
 @pytest.fixture
 def host(app: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A widget that the panel fills, and a logic that says which Python works."""

@@ -472,13 +472,14 @@ def _foreign_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 @case(
     "weights with the wrong SHA-256",
-    "The SHA-256 of prior.safetensors is 5dd176f43689..., the catalogue says 0123456789ab... "
+    "The SHA-256 of prior.safetensors is ebe5a1efefb3..., the catalogue says 0123456789ab... "
     "The file was changed or damaged; fetch it again.",
     ModelError,
 )
 def _tampered_weights(folder: Path, patch: pytest.MonkeyPatch) -> None:
     (folder / "Models").mkdir()
-    path = _weights(folder / "Models" / "prior.safetensors")
+    described = {"config": json.dumps({"network": {}}), "calibration": "{}"}
+    path = _weights(folder / "Models" / "prior.safetensors", FORMAT, described)
     entry = {"name": "prior", "title": "", "description": "", "file": path.name, "sha256": "0123456789ab" + 52 * "0",
              "bytes": path.stat().st_size, "licence": "", "training_data": "", "memory_mb": 1}  # fmt: skip
     (folder / "Models" / "models.json").write_text(json.dumps({"models": [entry]}))

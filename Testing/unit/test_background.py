@@ -20,6 +20,14 @@ from MedDiffFMLib.volume import Volume
 from MedDiffFMLib.worker.client import worker_environment
 
 
+@pytest.fixture(autouse=True)
+def leave_no_model(own_models: Path):
+    """A model that is registered here must not be found by the tests that follow."""
+    yield
+    for file in own_models.iterdir():
+        file.unlink()
+
+
 @pytest.fixture(scope="module")
 def dataset(small_ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two patients."""

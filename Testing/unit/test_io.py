@@ -282,7 +282,7 @@ def test_file_system_that_stops_midway_leaves_nothing(tmp_path: Path, suffix: st
     output = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / f"a{suffix}")], capture_output=True, text=True, check=True
     ).stdout
-    assert "could not be written: File too large." in output and list(tmp_path.iterdir()) == []
+    assert "could not be written" in output and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
