@@ -327,7 +327,7 @@ def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
     if not files.keys() <= {IMAGE, LABEL, ANATOMY}:
         raise ValueError("it names unknown files")
     check_fields(DatasetCase, {name: record[name] for name in ("name", "patient", "source")})
-    texts = (record["patient"], record["region"] or "", record["source"])
+    texts = (record["patient"], "" if record["region"] is None else record["region"], record["source"])
     if not all(plain_path(text) for text in texts) or any(type(n) is not int for n in record["labels"]):
         raise ValueError("its region or labels are none")
     if IMAGE not in files or not all(path.is_file() for path in files.values()):
