@@ -26,13 +26,9 @@ RESIDUAL_WINDOW_HU = (-1000.0, 1000.0)
 
 def non_local_means(volume_hu: np.ndarray, sigma: float, strength: float = NLM_STRENGTH) -> np.ndarray:
     """Non-local means (Buades 2005) slice by slice: patches of 5 x 5, searched 13 x 13, h = ``strength`` x sigma."""
-    from skimage.restoration import denoise_nl_means
+    from ..tasks.non_local import non_local_means as slice_by_slice
 
-    slices = [
-        denoise_nl_means(image, patch_size=5, patch_distance=6, h=strength * sigma, sigma=sigma, fast_mode=True)
-        for image in np.asarray(volume_hu, dtype=np.float32)
-    ]
-    return np.stack(slices).astype(np.float32)
+    return slice_by_slice(np.asarray(volume_hu, dtype=np.float32), sigma, strength)
 
 
 def total_variation(volume_hu: np.ndarray, sigma: float, strength: float = TV_STRENGTH) -> np.ndarray:

@@ -111,7 +111,7 @@ def denoise(
         clean = denoise_in_passes(model.engine, noisy, sigma, image.condition, meter)
         if share > 0:
             meter.stage = "non-local means"
-            clean = torch.lerp(clean, torch.from_numpy(non_local_means(noisy[0, 0].numpy(), sigma, meter)), share)
+            clean = torch.lerp(clean, torch.from_numpy(non_local_means(noisy[0, 0].numpy(), sigma, meter=meter)), share)
     else:
         denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
         sigmas = karras_sigmas(parameters.steps, sigma, 0.2 * sigma)

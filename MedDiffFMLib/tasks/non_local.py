@@ -19,12 +19,15 @@ REACH = 6
 """Patches of 5 x 5 pixels, searched up to 6 pixels away; 4 lost 0.1 dB."""
 
 
-def non_local_means(image: np.ndarray, sigma: float, meter: ProgressMeter | None = None) -> np.ndarray:
+def non_local_means(
+    image: np.ndarray, sigma: float, strength: float = 1.0, meter: ProgressMeter | None = None
+) -> np.ndarray:
     """Slice by slice, on as many threads as the network uses.
 
     Args:
         image: float32 (k, j, i).
         sigma: standard deviation of its noise, in its unit.
+        strength: h over ``sigma``; more smooths more.
         meter: advanced by one for the whole image.
 
     Raises:
@@ -36,7 +39,9 @@ def non_local_means(image: np.ndarray, sigma: float, meter: ProgressMeter | None
     from skimage.restoration import denoise_nl_means
 
     def clean(plane: np.ndarray) -> np.ndarray:
-        return denoise_nl_means(plane, patch_size=PATCH, patch_distance=REACH, h=sigma, sigma=sigma, fast_mode=True)
+        return denoise_nl_means(
+            plane, patch_size=PATCH, patch_distance=REACH, h=strength * sigma, sigma=sigma, fast_mode=True
+        )
 
     found = np.empty_like(image)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:

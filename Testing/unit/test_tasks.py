@@ -73,7 +73,7 @@ def test_non_local_means_can_be_cancelled(small_ct):
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        non_local_means(small_ct.voxels.astype(np.float32), 20.0, ProgressMeter(1, None, token))
+        non_local_means(small_ct.voxels.astype(np.float32), 20.0, meter=ProgressMeter(1, None, token))
 
 
 def test_denoise_estimates_the_noise_it_was_given(small_ct):
