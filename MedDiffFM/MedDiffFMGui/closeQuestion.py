@@ -19,7 +19,7 @@ def askUser():
     pause = box.addButton(_("Stop, resume later"), qt.QMessageBox.DestructiveRole)
     box.addButton(qt.QMessageBox.Cancel)
     box.setDefaultButton(keep)
-    box.exec_()
+    box.exec()
     chosen = box.clickedButton()
     return KEEP if chosen == keep else PAUSE if chosen == pause else STAY
 
