@@ -294,7 +294,7 @@ class TrainingLoop:
         new = not path.exists()
         try:
             with open(path, "a", newline="") as stream:
-                writer = csv.DictWriter(stream, fieldnames=list(row))
+                writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")  # as a resume writes it
                 if new:
                     writer.writeheader()
                 writer.writerow(row)

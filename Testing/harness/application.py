@@ -35,6 +35,7 @@ class Application:
         self.widgets = widgets
         self.slicer = slicer
         self.settings_file = folder / "settings.ini"
+        self._panels: list[Any] = []
         sys.modules["qt"] = pythonqt.make_qt_module(str(self.settings_file))
         sys.modules["ctk"] = ctk = types.ModuleType("ctk")
         for kind in widgets.STAND_INS:
@@ -98,8 +99,16 @@ class Application:
         widget.setup()
         panel.resize(PANEL_WIDTH, panel.sizeHint().height())
         panel.show()
+        self._panels.append(panel)
         widget.enter()
         return widget
+
+    def close_panels(self) -> None:
+        """Take the scene from the panels that were opened, as Slicer does when it destroys them."""
+        for panel in self._panels:
+            for combo in panel.findChildren(self.widgets.qMRMLNodeComboBox):
+                combo.setMRMLScene(None)
+        self._panels.clear()
 
     def picture(self, widget: Any, path: Path) -> None:
         """The panel as the user sees it, at the width that Slicer gives it."""

@@ -34,14 +34,16 @@ def module(app: application.Application) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def clean(app: application.Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty scene, no settings, and a temporary folder of the test's own."""
+def clean(app: application.Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty scene, no settings, a temporary folder of the test's own, and no panel left that follows the scene."""
     app.slicer.mrmlScene.Clear(0)
     app.settings_file.unlink(missing_ok=True)
     import qt
 
     qt.QSettings().clear()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    yield
+    app.close_panels()
 
 
 @pytest.fixture
