@@ -216,17 +216,18 @@ def is_running(folder: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path, seconds: float = 0.0) -> Iterator[None]:
+def locked(folder: str | Path, seconds: float = 0.0, name: str = LOCK_FILE) -> Iterator[None]:
     """Hold the folder's lock.
 
     Args:
+        name: file of the lock.
         seconds: how long to wait for it; whoever asks :func:`is_running` holds it for a moment.
 
     Raises:
         BlockingIOError: another process holds it.
     """
     end = time.monotonic() + seconds
-    with open(Path(folder) / LOCK_FILE, "a+b") as stream:
+    with open(Path(folder) / name, "a+b") as stream:
         while True:
             try:
                 _lock(stream)

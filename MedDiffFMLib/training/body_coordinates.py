@@ -10,6 +10,7 @@ Crops, tilts, sizes and mirror images, whose coordinates are mirrored too, make 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class BodyScan:
         across: (2, 2): first and last cell (j, i) of the body box; None for a crop.
         lowest: (3,) mm, middle of cell 0, order (k, j, i).
         start: height of slice 0 in metres that region or organs suggest, None where nothing does.
+        region: name of the region that the case was prepared with.
     """
 
     name: str
@@ -58,6 +60,7 @@ class BodyScan:
     across: np.ndarray | None
     lowest: np.ndarray
     start: float | None
+    region: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def scan_of(case: Case) -> BodyScan:
     crop = min(count[1:] * FINE_MM) < SMALL_MM
     across = None if crop else np.stack([first[1:], last[1:]])
     lowest = level.origin - level.spacing / 2 + SPACING_MM / 2
-    return BodyScan(case.name, shares, body, across, lowest, _start(case, len(body), crop))
+    return BodyScan(case.name, shares, body, across, lowest, _start(case, len(body), crop), case.region)
 
 
 def _start(case: Case, slices: int, crop: bool) -> float | None:
@@ -139,13 +142,14 @@ def train_body(
         lr=config.learning_rate, weight_decay=0.01,
     )  # fmt: skip
     rates = [group["lr"] for group in optimizer.param_groups]
+    chances = _chances(scans)
     begin, step, smooth = time.process_time(), 0, 0.0
     while (done := (time.process_time() - begin) / (60 * config.minutes)) < 1:
         if cancel is not None:
             cancel.check()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * min(1.0, (step + 1) / 50) * min(1.0, 0.02 + 2 * (1 - done))
-        number = int(rng.integers(len(scans)))
+        number = int(rng.choice(len(scans), p=chances))
         shares, target, weight = draw(scans[number], config, rng)
         shift = moved[number] if done > SETTLED_SHARE or scans[number].start is None else 0 * moved[number]
         height = first[number] + freedom[number] * torch.tanh(shift)
@@ -163,6 +167,13 @@ def train_body(
     facts = {"steps": step, "minutes": round((time.process_time() - begin) / 60, 1), "cases": len(scans),
              "start_m": {scan.name: round(value, 3) for scan, value in zip(scans, offsets, strict=True)}}  # fmt: skip
     return network.eval(), facts
+
+
+def _chances(scans: list[BodyScan]) -> np.ndarray:
+    """How often each scan is drawn: every region alike, or most would be chests and heights be drawn towards them."""
+    regions = ["" if scan.start is None else scan.region for scan in scans]
+    counts = Counter(regions)
+    return np.array([1 / (counts[region] * len(counts)) for region in regions])
 
 
 def draw(

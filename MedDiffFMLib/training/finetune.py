@@ -9,12 +9,14 @@ A run is a folder; the same call on the same folder goes on where it was, whatev
     best.safetensors        the checkpoint with the best validation
     losses.csv, validation.csv, progress.jsonl
     card.md, result.json    when it is finished
+    writing.lock            held while a process writes here
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +25,14 @@ import torch
 from torch import nn
 
 from ..atomic import atomic_path
-from ..errors import MedDiffFMError
+from ..errors import InputError, MedDiffFMError
 from ..inference.control import CancelToken, ProgressCallback
 from ..models.catalogue import CatalogueEntry, list_models, register_model
 from ..models.checkpoint import file_sha256, load_denoiser, read_header
 from ..report import software_versions, write_json
 from ..worker.protocol import json_ready
 from .adapters import AdaptedModule
+from .background import LOCK_SECONDS, locked
 from .card import CardFacts, card
 from .control_task import ControlCase, ControlTask
 from .dataset_report import CheckReport
@@ -40,6 +43,9 @@ from .finetune_run import Run, open_run, prepare_run, write_config
 from .finetune_stream import SampleStream
 from .loop import LoopConfig, TrainingLoop
 from .pretrain import launch
+
+WRITER_LOCK_FILE = "writing.lock"
+"""Held by the process that writes; ``running.lock`` is that of a run that a panel started."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def finetune(
         settings(task, preset, **changes), Path(data), Path(folder), prior=prior, name=name, title=title,
         register=register, cache=cache, progress=progress, cancel=cancel,
     )  # fmt: skip
-    with run.progress.failures():
+    with _sole_writer(run), run.progress.failures():
         found = prepare_run(run) if run.first else None
         if prepare_only:
             return FinetuneResult(run.folder, "prepared", warnings=_sentences(found))
@@ -136,6 +142,20 @@ def finetune(
                               best_step=result.best_step, model=result.model)  # fmt: skip
         fabric.barrier()
     return result
+
+
+@contextlib.contextmanager
+def _sole_writer(run: Run) -> Iterator[None]:
+    """Keep a second run out of the folder: two would write the same checkpoint."""
+    with contextlib.ExitStack() as stack:
+        if run.first:
+            try:
+                stack.enter_context(locked(run.folder, LOCK_SECONDS, WRITER_LOCK_FILE))
+            except BlockingIOError:
+                raise InputError(
+                    f"Another fine-tuning run is writing to {run.folder}.", "Wait for its end or name another folder."
+                ) from None
+        yield
 
 
 def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResult:

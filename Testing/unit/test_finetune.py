@@ -29,9 +29,10 @@ from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
 from MedDiffFMLib.models.control import load_control
 from MedDiffFMLib.networks.unet import NetworkConfig
+from MedDiffFMLib.training.background import locked
 from MedDiffFMLib.training.control_lesion import LesionTask
 from MedDiffFMLib.training.datasets import Dataset
-from MedDiffFMLib.training.finetune import FinetuneResult, finetune
+from MedDiffFMLib.training.finetune import WRITER_LOCK_FILE, FinetuneResult, finetune
 from MedDiffFMLib.training.finetune_cases import number_lesions, open_control_cases
 from MedDiffFMLib.training.finetune_config import PRESETS, settings
 from MedDiffFMLib.training.finetune_progress import read_progress
@@ -149,7 +150,7 @@ def test_the_result_is_listed_and_usable_by_its_name(
     assert all(words in card for words in (model.sha256, entry.sha256, "2 training and 1 validation", "| c2 |"))
     assert {path.name for path in folder.iterdir()} == {
         "best.safetensors", "cache", "card.md", "check.json", "check.txt", "config.json", "last.pt", "losses.csv",
-        "progress.jsonl", "result.json", "validation.csv",
+        "progress.jsonl", "result.json", "validation.csv", "writing.lock",
     }  # fmt: skip
 
     before = (folder / "losses.csv").read_text()
@@ -344,6 +345,15 @@ def test_other_settings_cases_or_priors_do_not_continue_a_run(
         finetune(data, folder, "lesion", prior=str(tmp_path / "other.safetensors"), **TINY)
     with pytest.raises(ModelError, match="was trained with the prior 'tiny'"):
         load_control(str(whole.weights), load_model(str(tmp_path / "other.safetensors"), device="cpu"))
+
+
+def test_two_runs_in_one_folder_would_mix_their_checkpoints(data: Path, prior: str, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path, name=WRITER_LOCK_FILE),
+        pytest.raises(InputError, match="Another fine-tuning run is writing to"),
+    ):
+        finetune(data, tmp_path, "lesion", prior=prior, **TINY)
+    assert not (tmp_path / "last.pt").exists()
 
 
 @pytest.mark.parametrize("name", ["last.pt", "best.safetensors"])
