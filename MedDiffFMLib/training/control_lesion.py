@@ -18,6 +18,7 @@ from ..intensity import to_network
 from ..tasks.generate_lesion import FITTING_VOXELS, sample_lesion, surroundings
 from .cache import Case
 from .control_task import ControlBatch, ControlCase
+from .preview import Preview, Slice
 from .windows import resample_box
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ class LesionTask:
         return {"lesions": [[round(value, 1) for value in density(lesion)] for lesion in found]}
 
     @torch.no_grad()
-    def validate(self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase]) -> dict[str, float]:
+    def validate(
+        self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase], preview: Preview | None = None
+    ) -> dict[str, float]:
         """Generated lesions against the real ones in the same masks, of the same mean.
 
         ``hu_distance``: Wasserstein distance between the histograms of HU inside the mask, mean over the lesions;
@@ -143,6 +146,8 @@ class LesionTask:
                 denoise, known, hole, guess, share, drawn.mean, VALIDATION_STEPS, 1.0, generator
             )[0, 0].cpu()  # fmt: skip
             inside = drawn.share > 0.5
+            if preview is not None:
+                preview.add(*_axial(drawn, made.numpy(), inside))
             real, ours = (1000 * image.numpy()[inside] for image in (truth, made))
             rows.append(
                 {
@@ -156,6 +161,18 @@ class LesionTask:
         if rows:
             figures["outside_hu"] = max(row["outside_hu"] for row in rows)
         return figures
+
+
+def _axial(drawn: Drawn, made: np.ndarray, inside: np.ndarray) -> list[Slice]:
+    """The slice that shows most of the lesion: its outline in what the network sees, what it made, and the truth."""
+    k = int(inside.sum((1, 2)).argmax())
+    aspect = drawn.spacing[1] / drawn.spacing[2]
+    around = np.where(drawn.hole, -1024.0, drawn.voxels)[k]
+    return [
+        Slice("outline", around, ((inside[k], "yellow"),), aspect),
+        Slice("now", 1000 * made[k], (), aspect),
+        Slice("real lesion", drawn.voxels[k], (), aspect),
+    ]
 
 
 def lesions_of(one: ControlCase) -> list[Lesion]:

@@ -21,6 +21,7 @@ from ..slices import Factors, average_blocks, interpolate_blocks, smooth_blocks
 from ..tasks.super_resolve import LOWEST_HU, NOISE_HIDES_ALL, fit_range
 from .cache import Case
 from .control_task import ControlBatch, ControlCase
+from .preview import Preview, Slice
 
 if TYPE_CHECKING:
     from ..networks.controlnet import ControlConfig, ControlledDenoiser
@@ -97,7 +98,9 @@ class SuperResolutionTask:
         return {"factors": list(self.factors)}
 
     @torch.no_grad()
-    def validate(self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase]) -> dict[str, float]:
+    def validate(
+        self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase], preview: Preview | None = None
+    ) -> dict[str, float]:
         """Peak signal-to-noise ratio over a range of 2000 HU of one network evaluation and of interpolation, in dB."""
         device = next(denoiser.parameters()).device
         usable = [one.case for one in cases if is_fine(one.case)]
@@ -122,9 +125,16 @@ class SuperResolutionTask:
             for name, image in images.items():
                 squared[name] += float(np.square(np.clip(image, -1, 1) - truth[whole], dtype=np.float64).sum())
             count += truth[whole].size
+            if preview is not None:
+                preview.add(*_coronal({"cubic": images["cubic_psnr_db"], "now": ours, "thin slices": truth[whole]}))
         figures = {name: round(_decibel(value / max(count, 1)), 3) for name, value in squared.items()}
         figures["gain_over_cubic_db"] = round(figures["psnr_db"] - figures["cubic_psnr_db"], 3)
         return figures
+
+
+def _coronal(images: dict[str, np.ndarray]) -> list[Slice]:
+    """Middle slices across the thick ones, head up, of windows in the network's range."""
+    return [Slice(name, 1000 * image[::-1, image.shape[1] // 2]) for name, image in images.items()]
 
 
 def is_fine(case: Case) -> bool:

@@ -22,6 +22,7 @@ from .cache import Case
 
 if TYPE_CHECKING:
     from ..networks.controlnet import ControlConfig, ControlledDenoiser
+    from .preview import Preview
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,15 @@ class ControlTask(Protocol):
     def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
         """Loss of each sample (B,), on the batch's device; call it inside autocast for bfloat16."""
 
-    def validate(self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase]) -> dict[str, float]:
+    def validate(
+        self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase], preview: Preview | None = None
+    ) -> dict[str, float]:
         """The task's own figures on fixed windows of unseen cases; ``metric`` is among them.
 
         Runs on the device of the denoiser's weights, in bfloat16 where that computes it; changes no random state.
+
+        Args:
+            preview: is given slices of what was made.
         """
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A run is a folder; the same call on the same folder goes on where it was, whatev
     config.json             the settings
     last.pt                 everything to go on from
     best.safetensors        the checkpoint with the best validation
+    preview.png             what that checkpoint makes of validation cases
     losses.csv, validation.csv, progress.jsonl
     card.md, result.json    when it is finished
     writing.lock            held while a process writes here
@@ -43,6 +44,7 @@ from .finetune_run import Run, open_run, prepare_run, write_config
 from .finetune_stream import SampleStream
 from .loop import LoopConfig, TrainingLoop
 from .pretrain import launch
+from .preview import Preview
 
 WRITER_LOCK_FILE = "writing.lock"
 """Held by the process that writes; ``running.lock`` is that of a run that a panel started."""
@@ -166,7 +168,7 @@ def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResul
     task, validation = run.task, validation or training
     module = _module(run, fabric.device, bfloat16)
     stream = SampleStream(task, training, config.batch, config.seed, fabric, workers)
-    pace = _loop_config(config)
+    pace, preview = _loop_config(config), Preview()
 
     def save_best(module: nn.Module, facts: dict[str, Any]) -> None:
         if run.first:
@@ -174,12 +176,13 @@ def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResul
             described = json_ready({**facts, "batch": config.batch, "cases": counts})
             denoiser = cast(AdaptedModule, module).denoiser
             run.adapter.save(run.best, denoiser, task, run.prior, task.settings(training), described)
+            preview.draw(run.folder, f"{task.metric} {facts['value']:.3g} after step {facts['steps']}")
 
     observer = KeepBest(task, stream, run.progress, run.folder, pace, config.loop.patience, save_best, run.cancel)
     run.adapter.precompute(module.denoiser, task, training, validation,
                            lambda line: run.progress.emit("preparing", message=line), run.cancel)  # fmt: skip
     loop = TrainingLoop(
-        module, stream.loss, observer.timed(_validation(task, validation)), pace, run.folder, fabric, observer
+        module, stream.loss, observer.timed(_validation(task, validation, preview)), pace, run.folder, fabric, observer
     )
     observer.module = module
     run.progress.resume(loop.step if loop.resume() else -1)
@@ -210,9 +213,12 @@ def _loop_config(config: FinetuneConfig) -> LoopConfig:
     )  # fmt: skip
 
 
-def _validation(task: ControlTask, cases: list[ControlCase]) -> Callable[[nn.Module], dict[str, float]]:
+def _validation(
+    task: ControlTask, cases: list[ControlCase], preview: Preview
+) -> Callable[[nn.Module], dict[str, float]]:
     def validate(module: nn.Module) -> dict[str, float]:
-        return task.validate(cast(Any, module).denoiser, cases)
+        preview.rows.clear()
+        return task.validate(cast(Any, module).denoiser, cases, preview)
 
     return validate
 

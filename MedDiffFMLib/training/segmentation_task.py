@@ -20,6 +20,7 @@ from ..segmentation.labels import SegmentLabel, label_table, labels_of
 from ..segmentation.method import Method, Pace, Segmenter, make_method, options_of
 from ..segmentation.sight import Example, dice
 from .control_task import ControlCase, ControlTask
+from .preview import Preview, Slice
 
 VALIDATION_SAMPLES = 2
 """Of the ensemble of a method with chance, while it is trained."""
@@ -106,7 +107,9 @@ class SegmentationTask:
     def loss(self, denoiser: nn.Module, batch: Any) -> torch.Tensor:
         return cast(Segmenter, denoiser).loss(batch)
 
-    def validate(self, denoiser: nn.Module, cases: Sequence[ControlCase]) -> dict[str, float]:
+    def validate(
+        self, denoiser: nn.Module, cases: Sequence[ControlCase], preview: Preview | None = None
+    ) -> dict[str, float]:
         """Dice of whole CTs: ``dice``, mean over classes and cases, and ``dice_<label>`` where there are several."""
         segmenter = cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
@@ -115,7 +118,10 @@ class SegmentationTask:
         segmenter.part.eval()
         for example in self.examples(cases):
             pace = Pace(device, window=self.window, samples=VALIDATION_SAMPLES)
-            found = dice(segmenter.predict(example.sight, pace).probabilities, example.truth())
+            probabilities = segmenter.predict(example.sight, pace).probabilities
+            found = dice(probabilities, example.truth())
+            if preview is not None:
+                preview.add(*_outlined(example, (probabilities > 0.5).any(0).cpu().numpy()))
             scores.append([float(value) if known else np.nan
                            for value, known in zip(found, example.known, strict=True)])  # fmt: skip
         segmenter.part.train(training)
@@ -136,6 +142,14 @@ class SegmentationTask:
         """``classes``: of each one its name and the training cases that show it."""
         examples = self.examples(cases)
         return {"cases": {label.name: sum(e.known[n] for e in examples) for n, label in enumerate(self.labels)}}
+
+
+def _outlined(example: Example, found: np.ndarray) -> list[Slice]:
+    """The axial slice with most of what is outlined: what the head marks beside what was outlined by hand."""
+    truth = example.target > 0
+    k = int(truth.sum((1, 2)).argmax())
+    image = np.asarray(example.sight.voxels[k], dtype=np.float32)
+    return [Slice("now", image, ((found[k], "orange"),)), Slice("outlined", image, ((truth[k], "cyan"),))]
 
 
 class SegmentationAdapter:

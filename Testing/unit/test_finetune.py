@@ -150,7 +150,7 @@ def test_the_result_is_listed_and_usable_by_its_name(
     assert all(words in card for words in (model.sha256, entry.sha256, "2 training and 1 validation", "| c2 |"))
     assert {path.name for path in folder.iterdir()} == {
         "best.safetensors", "cache", "card.md", "check.json", "check.txt", "config.json", "last.pt", "losses.csv",
-        "progress.jsonl", "result.json", "validation.csv", "writing.lock",
+        "preview.png", "progress.jsonl", "result.json", "validation.csv", "writing.lock",
     }  # fmt: skip
 
     before = (folder / "losses.csv").read_text()
@@ -166,7 +166,7 @@ def test_the_best_checkpoint_is_kept_and_patience_ends(
     """The task's figure falls, then rises twice: lower is better here."""
     figures, seen = [9.0, 5.0, 3.0, 4.0, 3.5, 1.0], []
 
-    def validate(self: LesionTask, denoiser: Any, cases: Any) -> dict[str, float]:
+    def validate(self: LesionTask, denoiser: Any, cases: Any, preview: Any) -> dict[str, float]:
         seen.append({name: tensor.clone() for name, tensor in denoiser.control.state_dict().items()})
         return {"hu_distance": figures[len(seen) - 1]}
 
