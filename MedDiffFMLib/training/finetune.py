@@ -15,9 +15,8 @@ A run is a folder; the same call on the same folder goes on where it was, whatev
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,28 +25,24 @@ import torch
 from torch import nn
 
 from ..atomic import atomic_path
-from ..errors import InputError, MedDiffFMError
+from ..errors import MedDiffFMError
 from ..inference.control import CancelToken, ProgressCallback
 from ..models.catalogue import CatalogueEntry, list_models, register_model
 from ..models.checkpoint import file_sha256, load_denoiser, read_header
 from ..report import software_versions, write_json
 from ..worker.protocol import json_ready
 from .adapters import AdaptedModule
-from .background import LOCK_SECONDS, locked
 from .card import CardFacts, card
 from .control_task import ControlCase, ControlTask
 from .dataset_report import CheckReport
 from .finetune_cases import open_control_cases
 from .finetune_config import FinetuneConfig, settings
 from .finetune_observer import KeepBest
-from .finetune_run import Run, open_run, prepare_run, write_config
+from .finetune_run import Run, claimed, open_run, prepare_run, write_config
 from .finetune_stream import SampleStream
 from .loop import LoopConfig, TrainingLoop
 from .pretrain import launch
 from .preview import Preview
-
-WRITER_LOCK_FILE = "writing.lock"
-"""Held by the process that writes; ``running.lock`` is that of a run that a panel started."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +123,9 @@ def finetune(
     """
     run = open_run(
         settings(task, preset, **changes), Path(data), Path(folder), prior=prior, name=name, title=title,
-        register=register, cache=cache, progress=progress, cancel=cancel,
+        cache=cache, progress=progress, cancel=cancel,
     )  # fmt: skip
-    with _sole_writer(run), run.progress.failures():
+    with claimed(run, register) as run, run.progress.failures():
         found = prepare_run(run) if run.first else None
         if prepare_only:
             return FinetuneResult(run.folder, "prepared", warnings=_sentences(found))
@@ -144,20 +139,6 @@ def finetune(
                               best_step=result.best_step, model=result.model)  # fmt: skip
         fabric.barrier()
     return result
-
-
-@contextlib.contextmanager
-def _sole_writer(run: Run) -> Iterator[None]:
-    """Keep a second run out of the folder: two would write the same checkpoint."""
-    with contextlib.ExitStack() as stack:
-        if run.first:
-            try:
-                stack.enter_context(locked(run.folder, LOCK_SECONDS, WRITER_LOCK_FILE))
-            except BlockingIOError:
-                raise InputError(
-                    f"Another fine-tuning run is writing to {run.folder}.", "Wait for its end or name another folder."
-                ) from None
-        yield
 
 
 def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResult:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ..models.checkpoint import check_sha256, read_header
 from ..outputs import make_folder
 from ..report import write_json
 from .adapters import Adapter
+from .background import LOCK_SECONDS, locked
 from .control_task import ControlTask
 from .datalist import Entry
 from .dataset_check import Needs, check_dataset, read_entries
@@ -31,6 +34,8 @@ from .finetune_tasks import FinetuneTask, finetune_task
 from .pretrain import check_same_run
 
 BEST = "best.safetensors"
+WRITER_LOCK_FILE = "writing.lock"
+"""Held by the process that writes; ``running.lock`` is that of a run that a panel started."""
 
 
 @dataclass
@@ -39,7 +44,7 @@ class Run:
 
     Attributes:
         prior: ``name`` and ``sha256``.
-        id: names the run in the catalogue, so that it may replace its own model only.
+        id: names the run in the catalogue, so that it may replace its own model only; empty until it is claimed.
         first: whether this is the process that writes files.
     """
 
@@ -74,7 +79,7 @@ def first_process() -> bool:
 
 
 def open_run(
-    config: FinetuneConfig, data: Path, folder: Path, *, prior: str, name: str | None, title: str, register: bool,
+    config: FinetuneConfig, data: Path, folder: Path, *, prior: str, name: str | None, title: str,
     cache: str | Path | None, progress: ProgressCallback | None, cancel: CancelToken | None,
 ) -> Run:  # fmt: skip
     """Refuse what can be refused without reading a case; see :func:`.finetune.finetune` for the arguments."""
@@ -87,17 +92,40 @@ def open_run(
         raise InputError(f"A window of {task.window} voxels does not fit the prior.", f"Give a multiple of {divisor}.")
     described = {"name": prior_name, "sha256": check_sha256(path, expected)}
     make_folder(folder)
-    before = config_of(folder)
-    _refuse_other_settings(folder, before, config, described)
-    run_id = str(before.get("run") or secrets.token_hex(8))
-    chosen = name or _name_of(config.task, folder)
+    _refuse_other_settings(folder, config_of(folder), config, described)
     first = first_process()
-    if register and first:
-        check_name(chosen, run_id)
     return Run(
         folder, data, Path(cache) if cache else folder / "cache", config, row, task, row.adapter(), described, path,
-        chosen, title, run_id, first, Progress(folder if first else None, progress if first else None), cancel,
+        name or _name_of(config.task, folder), title, "", first,
+        Progress(folder if first else None, progress if first else None), cancel,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def claimed(run: Run, register: bool) -> Iterator[Run]:
+    """Keep other runs out of the folder, where two would write the same checkpoint; gives the run with its id.
+
+    Args:
+        register: whether the name must be free, or this run's own.
+
+    Raises:
+        InputError: another run writes there, or the name is taken.
+    """
+    if not run.first:
+        yield run
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run.folder, LOCK_SECONDS, WRITER_LOCK_FILE))
+        except BlockingIOError:
+            raise InputError(
+                f"Another fine-tuning run is writing to {run.folder}.", "Wait for its end or name another folder."
+            ) from None
+        # Not before: one who waited for the lock goes on with the run that was here in the meantime.
+        run = replace(run, id=str(config_of(run.folder).get("run") or secrets.token_hex(8)))
+        if register:
+            check_name(run.name, run.id)
+        yield run
 
 
 def prepare_run(run: Run) -> CheckReport:

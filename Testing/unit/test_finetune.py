@@ -32,10 +32,11 @@ from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.training.background import locked
 from MedDiffFMLib.training.control_lesion import LesionTask
 from MedDiffFMLib.training.datasets import Dataset
-from MedDiffFMLib.training.finetune import WRITER_LOCK_FILE, FinetuneResult, finetune
+from MedDiffFMLib.training.finetune import FinetuneResult, finetune
 from MedDiffFMLib.training.finetune_cases import number_lesions, open_control_cases
 from MedDiffFMLib.training.finetune_config import PRESETS, settings
 from MedDiffFMLib.training.finetune_progress import read_progress
+from MedDiffFMLib.training.finetune_run import WRITER_LOCK_FILE
 from MedDiffFMLib.training.finetune_stream import SampleStream
 from MedDiffFMLib.volume import Volume
 from Testing.unit.phantoms import body
