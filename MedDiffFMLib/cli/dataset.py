@@ -38,6 +38,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--anatomy", type=Path, metavar="FILE", help="organs: TotalSegmentator's numbers, on the CT's grid"
     )
+    named = add.add_mutually_exclusive_group()
+    named.add_argument("--labels", type=Path, metavar="JSON",
+                       help="what the numbers in the mask stand for: a file with names, colours and terminology under "
+                       "'labels', as in a datalist; the same name has the same number in all cases")  # fmt: skip
+    named.add_argument("--label-names", nargs="+", metavar="N=NAME", help="the same, names alone")
     add.add_argument("--name", help="of the case (default: the file's)")
     add.add_argument("--patient", help="cases of one patient are never split (default: the case's name)")
     add.add_argument("--region", help="region of the body (default: guessed)")
@@ -86,10 +91,27 @@ def _add(args: argparse.Namespace, console: Console) -> int:
     mask, anatomy = (None if p is None else read_volume(p, modality="mask") for p in (args.mask, args.anatomy))
     case = dataset.add(
         args.name or stem_of(args.image), read_volume(args.image), mask, anatomy=anatomy, patient=args.patient,
-        region=args.region,
+        region=args.region, labels=_given_labels(args),
     )  # fmt: skip
-    console.answer({"status": "done", "case": vars(case)}, f"{case.name} is added to {args.folder}.")
+    console.answer({"status": "done", "case": case.as_dict()}, f"{case.name} is added to {args.folder}.")
     return 0
+
+
+def _given_labels(args: argparse.Namespace) -> dict[int, Any] | None:
+    """What the command line says about the numbers in the mask."""
+    from ..segmentation.labels import labels_in
+
+    if (args.labels or args.label_names) and args.mask is None:
+        raise InputError("Labels name the numbers of a mask, and there is none.", "Give --mask, or leave them out.")
+    if args.labels is not None:
+        labels = labels_in(args.labels)
+        if not labels:
+            raise InputError(f"'{args.labels}' names no labels.", 'Expected {"labels": {"1": "tumour", "2": "liver"}}.')
+        return labels
+    pairs = [text.partition("=") for text in args.label_names or ()]
+    if not all(number.isdecimal() and name for number, _, name in pairs):
+        raise InputError("A label is named by its number.", "Give --label-names 1=tumour 2=liver.")
+    return {int(number): name for number, _, name in pairs} or None
 
 
 def _list(args: argparse.Namespace, console: Console) -> int:
@@ -99,12 +121,13 @@ def _list(args: argparse.Namespace, console: Console) -> int:
     rows = [["case", "split", "patient", "voxels", "spacing (mm)", "labels"]]
     for case in cases:
         size, spacing = (" x ".join(f"{n:g}" for n in values) for values in (case.shape, case.spacing))
-        labels = ", ".join(map(str, case.labels)) if "label" in case.files else "no mask"
+        names = {label.value: f"{label.value} {label.name}" for label in case.named}
+        labels = ", ".join(names.get(n, str(n)) for n in case.labels) if "label" in case.files else "no mask"
         rows.append([case.name, case.split, case.patient, size, spacing, labels])
     rows += [[name, "damaged", "", "", "", reason] for name, reason in damaged.items()]
     validating = sum(case.split == "validation" for case in cases)
     total = f"{len(cases)} cases, {validating} of them for validation; {len(damaged)} damaged."
-    answer = {"status": "error" if damaged else "done", "cases": [vars(case) for case in cases], "damaged": damaged}
+    answer = {"status": "error" if damaged else "done", "cases": [case.as_dict() for case in cases], "damaged": damaged}
     console.answer(answer, f"{columns(rows)}\n\n{total}")
     return InputError.exit_code if damaged else 0
 

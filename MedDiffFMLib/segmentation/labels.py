@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..foreign import parse_json
 
 _COLORS = (
     (128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101),
@@ -44,11 +45,16 @@ class SegmentLabel:
         Raises:
             InputError: something else.
         """
-        row = {"name": given} if isinstance(given, str) else dict(given or {})
+        try:
+            row = {"name": given} if isinstance(given, str) else dict(given or {})
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"Label {value} is {given!r}.", "Give its name, or name, color and terminology."
+            ) from error
         color = row.get("color") or _COLORS[(value - 1) % len(_COLORS)]
         try:
             red, green, blue = (int(part) for part in color)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"The colour of label {value} is {color!r}.", "Give red, green and blue from 0 to 255."
             ) from error
@@ -69,9 +75,21 @@ def labels_of(data: Path) -> dict[int, Any]:
     Raises:
         InputError: a number that is none.
     """
-    path = data / "dataset.json" if data.is_dir() else data
+    from ..training.datasets import Dataset, is_dataset
+
+    if is_dataset(data):
+        return {value: label.as_dict() for value, label in Dataset(data).labels().items()}
+    return labels_in(data / "dataset.json" if data.is_dir() else data)
+
+
+def labels_in(path: Path) -> dict[int, Any]:
+    """What stands under ``labels`` in a JSON file, by number; nothing where there is no file or no such key.
+
+    Raises:
+        InputError: a number that is none.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8")).get("labels") or {}
+        content = parse_json(path.read_text(encoding="utf-8")).get("labels") or {}
         return {int(key): row for key, row in dict(content).items() if int(key) > 0}
     except (OSError, AttributeError):
         return {}
@@ -79,3 +97,42 @@ def labels_of(data: Path) -> dict[int, Any]:
         raise InputError(
             f"'labels' in {path.name} cannot be read ({error}).", 'Expected {"1": "tumour", "2": "liver"}.'
         ) from error
+
+
+def shared_numbers(
+    ours: Mapping[int, SegmentLabel], known: Mapping[int, SegmentLabel], taken: Iterable[int]
+) -> dict[int, SegmentLabel]:
+    """The labels of one more case, by their number in it, with the numbers that they have in all cases.
+
+    A name that is known, in whatever case of letters, has the number, the colour and the terminology that it has
+    there; a new one keeps its number where that is free.
+
+    Args:
+        known: labels of the other cases by number.
+        taken: all numbers in masks of the other cases, named or not.
+
+    Raises:
+        InputError: a name is given twice.
+    """
+    words = [label.name.casefold() for label in ours.values()]
+    twice = next((label.name for label in ours.values() if words.count(label.name.casefold()) > 1), None)
+    if twice is not None:
+        raise InputError(f"Two labels have the name {twice!r}.", "Give each structure a name of its own.")
+    by_name = {label.name.casefold(): label for label in known.values()}
+    used = {*known, *taken}
+    found: dict[int, SegmentLabel] = {}
+    later = []
+    for number, label in ours.items():
+        same = by_name.get(label.name.casefold())
+        if same is not None:
+            found[number] = replace(same, terminology=same.terminology or label.terminology)
+        elif number in used:
+            later.append(number)
+        else:
+            found[number] = replace(label, value=number)
+            used.add(number)
+    for number in later:
+        free = next(value for value in count(1) if value not in used)
+        found[number] = replace(ours[number], value=free)
+        used.add(free)
+    return found

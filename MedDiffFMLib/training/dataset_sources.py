@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, OutputError, expected
 from ..inference.control import CancelToken
 from ..io import NIFTI_SUFFIXES, read_volume
 from ..outputs import stem_of
 from ..report import input_sha256
+from ..segmentation.labels import labels_in
 from .datalist import SPLITS, Entry, folder_name, read_datalist, refuse_shared_patients
 from .datasets import ANATOMY, LABEL, Dataset
 
@@ -80,12 +82,14 @@ def add_files(
     dataset: Dataset,
     entries: list[Entry],
     *,
+    labels: Mapping[int, Any] | None = None,
     report: Callable[[str], None] = lambda line: None,
     cancel: CancelToken | None = None,
 ) -> list[Added]:
     """Add the cases of a list; those that are there from the same files are kept.
 
     Args:
+        labels: what the numbers in the masks stand for, as for :meth:`.datasets.Dataset.add`.
         report: receives a line for each case.
 
     Raises:
@@ -96,7 +100,7 @@ def add_files(
     for number, entry in enumerate(entries):
         if cancel is not None:
             cancel.check()
-        added.append(_add_or_skip(dataset, entry, present))
+        added.append(_add_or_skip(dataset, entry, present, labels))
         report(f"{number + 1} of {len(entries)}  {entry.name}: {added[-1].reason or added[-1].state}")
     return added
 
@@ -116,7 +120,7 @@ def add_datalist(
     """
     entries = read_datalist(datalist, SPLITS)
     refuse_shared_patients(entries)
-    added = add_files(dataset, entries, report=report, cancel=cancel)
+    added = add_files(dataset, entries, labels=labels_in(Path(datalist)), report=report, cancel=cancel)
     validating = {case.patient for case in dataset.cases() if case.split == "validation"}
     for entry in entries:
         (validating.discard if entry.split == "training" else validating.add)(entry.patient)
@@ -162,7 +166,7 @@ def _pair(key: str, files: dict[str, Path], patient_pattern: str | None) -> Entr
     return Entry(name, "training", files["image"], patient, None, others)
 
 
-def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str]) -> Added:
+def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str], labels: Mapping[int, Any] | None) -> Added:
     """Add one case unless it is there; only a failure to write ends the whole call."""
     try:
         source = _source(entry)
@@ -174,7 +178,7 @@ def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str]) -> Add
         )
         dataset.add(
             entry.name, read_volume(entry.image), label, anatomy=anatomy, patient=entry.patient, region=entry.region,
-            source=source,
+            source=source, labels=labels,
         )  # fmt: skip
         return Added(entry.name, "added")
     except Exception as problem:

@@ -2,8 +2,8 @@
 
 ::
 
-    FOLDER/dataset.json               title, and which patients validate
-    FOLDER/cases/NAME/case.json       patient, region, labels, SHA-256 of the files
+    FOLDER/dataset.json               title, which patients validate, and names for labels that no case names
+    FOLDER/cases/NAME/case.json       patient, region, labels and what they are called, SHA-256 of the files
     FOLDER/cases/NAME/image.nrrd      the CT
     FOLDER/cases/NAME/label.nrrd      mask on the CT's grid (may be absent)
     FOLDER/cases/NAME/anatomy.nrrd    organ labels on the CT's grid (may be absent)
@@ -19,8 +19,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,15 @@ from ..foreign import check_fields, plain_path, read_json
 from ..io import write_volume
 from ..models.checkpoint import file_sha256
 from ..report import geometry, write_json
+from ..segmentation.labels import SegmentLabel, labels_in, shared_numbers
 from ..volume import Volume, check_ct
 from .datalist import SPLITS, Entry, folder_name
 
 FORMAT = "meddifffm-dataset-1"
 IMAGE, LABEL, ANATOMY = "image", "label", "anatomy"
 LARGEST_LABEL = 32767
+NUMBERING_SECONDS = 60.0
+"""How long to wait for another process that writes a case."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class DatasetCase:
         region: region class, "none" for no single one, None for an automatic guess.
         files: paths by kind: "image", "label", "anatomy".
         labels: numbers in the mask without 0.
+        named: what the numbers stand for, as far as known.
         hashes: SHA-256 of the files by kind.
         source: SHA-256 of the files that the case was made from, "" for arrays.
     """
@@ -61,8 +65,13 @@ class DatasetCase:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     labels: tuple[int, ...] = ()
+    named: tuple[SegmentLabel, ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)
     source: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For an answer in JSON."""
+        return {**vars(self), "named": [label.as_dict() for label in self.named]}
 
     def entry(self) -> Entry:
         """As a row of a datalist."""
@@ -122,7 +131,7 @@ class Dataset:
                 continue
             try:
                 cases.append(_read_case(folder, validating))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, InputError) as error:
                 damaged[folder.name] = f"{type(error).__name__}: {error}"
         return cases, damaged
 
@@ -140,6 +149,7 @@ class Dataset:
         patient: str | None = None,
         region: str | None = None,
         source: str = "",
+        labels: Mapping[int, Any] | None = None,
     ) -> DatasetCase:
         """Add a case; after a crash at any moment it is there whole or not at all.
 
@@ -151,6 +161,9 @@ class Dataset:
             patient: cases of one patient are never split; ``name`` where it is not given.
             region: region class, "none", or None for an automatic guess.
             source: SHA-256 of the files it comes from, if it comes from files.
+            labels: what the numbers in the mask stand for, as in a datalist: a name, or an object with ``name``,
+                ``color``, ``terminology``. The same name has the same number in all cases, so numbers of the mask may
+                change. Without it they stay as they are.
 
         Raises:
             InputError: no CT, a mask on another grid or of values that are no labels, or the name is taken.
@@ -163,12 +176,56 @@ class Dataset:
             if given is not None:
                 volumes[kind] = check_label_map(given, image, "organ map" if kind == ANATOMY else "mask")
         self._refuse_taken(name)
-        record = {"format": FORMAT, "name": name, "patient": patient or name, "region": region, "source": source}
+        record: dict[str, Any] = {
+            "format": FORMAT, "name": name, "patient": patient or name, "region": region, "source": source,
+        }  # fmt: skip
         sweep(self.folder)
         sweep(self.folder / "cases")
-        self._publish(name, volumes, record)
+        if labels and LABEL in volumes:
+            with self._numbering():
+                volumes[LABEL], record["named"] = self._numbered(volumes[LABEL], labels)
+                self._publish(name, volumes, record)
+        else:
+            self._publish(name, volumes, record)
         self._write_index()
         return _read_case(self.folder / "cases" / name, self._validating())
+
+    def labels(self) -> dict[int, SegmentLabel]:
+        """What the label numbers stand for, as far as any case or ``dataset.json`` says.
+
+        Raises:
+            InputError: ``dataset.json`` names a label in a way that cannot be understood.
+        """
+        found: dict[int, SegmentLabel] = {}
+        for case in self.cases():
+            for label in case.named:
+                known = found.setdefault(label.value, label)
+                found[label.value] = replace(known, terminology=known.terminology or label.terminology)
+        given = labels_in(self.folder / "dataset.json")
+        return {**found, **{value: SegmentLabel.from_dict(value, row) for value, row in given.items()}}
+
+    @contextlib.contextmanager
+    def _numbering(self) -> Iterator[None]:
+        """Two processes that add cases at the same time must not give one number to two names."""
+        from .background import locked
+
+        try:
+            with locked(self.folder, NUMBERING_SECONDS, ".numbering.lock"):
+                yield
+        except BlockingIOError as error:
+            raise OutputError(f"Another process is adding cases to {self.folder}.", "Try again.") from error
+
+    def _numbered(self, label: Volume, given: Mapping[int, Any]) -> tuple[Volume, dict[str, Any]]:
+        """The mask with the numbers that its labels have in all cases, and what they stand for."""
+        present = [int(n) for n in np.unique(label.voxels) if n]
+        ours = {number: SegmentLabel.from_dict(number, given.get(number)) for number in present}
+        taken = {number for case in self.cases() for number in case.labels}
+        numbers = shared_numbers(ours, self.labels(), taken)
+        table = np.zeros(max(present, default=0) + 1, np.int16)
+        for number, shared in numbers.items():
+            table[number] = shared.value
+        named = {str(shared.value): shared.as_dict() for shared in numbers.values()}
+        return label.with_voxels(table[label.voxels]), named
 
     def remove(self, name: str) -> None:
         """Remove a case with its files.
@@ -219,7 +276,8 @@ class Dataset:
         named = content.get("validation")
         patients = [patient for patient in named if plain_path(patient)] if isinstance(named, list) else []
         title = content["title"] if plain_path(content.get("title")) else self.folder.name
-        return {"format": FORMAT, "title": title, "validation": patients}
+        names = {"labels": content["labels"]} if isinstance(content.get("labels"), dict) else {}
+        return {"format": FORMAT, "title": title, "validation": patients, **names}
 
     def _validating(self) -> set[str]:
         return set(self._settings()["validation"])
@@ -260,12 +318,13 @@ class Dataset:
 
     def _write_index(self) -> None:
         """``datalist.json`` from the case folders."""
-        rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        rows: dict[str, Any] = {split: [] for split in SPLITS}
         for case in self.cases():
             files = {kind: path.relative_to(self.folder).as_posix() for kind, path in case.files.items()}
             row = {**files, "name": case.name, "patient": case.patient}
             rows[case.split].append(row if case.region is None else {**row, "region": case.region})
-        write_json(rows, self.folder / "datalist.json", overwrite=True)
+        labels = {str(value): label.as_dict() for value, label in self.labels().items()}
+        write_json({**({"labels": labels} if labels else {}), **rows}, self.folder / "datalist.json", overwrite=True)
 
 
 def is_dataset(folder: Path) -> bool:
@@ -324,10 +383,13 @@ def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
     """A case from its folder."""
     record = read_json(folder / "case.json")
     files = {kind: folder / f"{kind}.nrrd" for kind in record["hashes"]}
+    rows = record.get("named", {}).items()  # there is none in datasets of before
+    named = tuple(SegmentLabel.from_dict(int(value), row) for value, row in rows)
     if not files.keys() <= {IMAGE, LABEL, ANATOMY}:
         raise ValueError("it names unknown files")
     check_fields(DatasetCase, {name: record[name] for name in ("name", "patient", "source")})
-    texts = (record["patient"], "" if record["region"] is None else record["region"], record["source"])
+    names = [label.name for label in named]
+    texts = (*names, record["patient"], "" if record["region"] is None else record["region"], record["source"])
     if not all(plain_path(text) for text in texts) or any(type(n) is not int for n in record["labels"]):
         raise ValueError("its region or labels are none")
     if IMAGE not in files or not all(path.is_file() for path in files.values()):
@@ -336,8 +398,8 @@ def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
         name=folder.name, patient=record["patient"],
         split="validation" if record["patient"] in validating else "training",
         region=record["region"], files=files, shape=tuple(map(int, record["shape_ijk"])),
-        spacing=tuple(map(float, record["spacing_mm"])), labels=tuple(record["labels"]), hashes=record["hashes"],
-        source=record["source"],
+        spacing=tuple(map(float, record["spacing_mm"])), labels=tuple(record["labels"]),
+        named=named, hashes=record["hashes"], source=record["source"],
     )  # fmt: skip
 
 

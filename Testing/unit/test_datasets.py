@@ -20,6 +20,7 @@ from MedDiffFMLib.atomic import owned_name
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.errors import InputError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
+from MedDiffFMLib.segmentation.labels import labels_of
 from MedDiffFMLib.training.dataset_sources import add_datalist, add_files, find_pairs
 from MedDiffFMLib.training.datasets import Dataset, choose_patients
 from MedDiffFMLib.training.prepare import read_datalist
@@ -286,3 +287,72 @@ def test_the_command_line_builds_a_dataset(tmp_path: Path, capsys: pytest.Captur
     ):
         assert main(["dataset", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ names of labels
+
+
+def two_labels(first: int, second: int) -> np.ndarray:
+    """Two boxes, on the grid of ``body()``."""
+    label = np.zeros(SMALL, np.uint8)
+    label[2:5, 4:8, 4:8], label[6:9, 4:8, 4:8] = first, second
+    return label
+
+
+def test_a_name_has_one_number_in_all_cases(dataset: Dataset) -> None:
+    """In whatever order the cases name their structures, and beside masks whose numbers nobody named."""
+    red = {"name": "liver", "color": [200, 10, 10], "terminology": "Anatomy~liver"}
+    dataset.add("old", ct(), two_labels(1, 1))
+    dataset.add("a", ct(), two_labels(1, 2), labels={1: red, 2: "tumour"})
+    dataset.add("b", ct(), two_labels(1, 2), labels={1: "Tumour", 2: "liver"})
+    first, second, old = dataset.cases()
+    assert [label.name for label in first.named] == ["tumour", "liver"] and old.named == ()
+    for case, wanted in ((first, two_labels(3, 2)), (second, two_labels(2, 3)), (old, two_labels(1, 1))):
+        assert np.array_equal(read_volume(case.files["label"]).voxels, wanted)
+    shutil.move(dataset.folder, dataset.folder.with_name("moved"))
+    moved = dataset.folder.with_name("moved")
+    moved_labels = Dataset(moved).labels()
+    assert {value: label.name for value, label in moved_labels.items()} == {2: "tumour", 3: "liver"}
+    assert moved_labels[3].as_dict() == {**red, "value": 3}
+    assert {int(key) for key in json.loads((moved / "datalist.json").read_text())["labels"]} == {2, 3}
+    assert labels_of(moved)[3]["terminology"] == labels_of(moved / "datalist.json")[3]["terminology"] == "Anatomy~liver"
+
+
+def test_two_processes_do_not_give_one_number_to_two_names(tmp_path: Path) -> None:
+    """Each adds one case with a structure of its own; started together."""
+    folder, image = tmp_path / "set", tmp_path / "ct.nrrd"
+    write_volume(ct(), image)
+    write_volume(Volume(two_labels(1, 1), ct().ijk_to_ras, "mask"), tmp_path / "mask.nrrd", mask=True)
+    Dataset.create(folder)
+    command = [sys.executable, "-m", "MedDiffFMLib", "dataset", "add", str(folder), str(image), "--mask"]
+    command += [str(tmp_path / "mask.nrrd"), "--label-names"]
+    started = [subprocess.Popen([*command, f"1={name}", "--name", name]) for name in ("liver", "tumour", "spleen")]
+    assert [process.wait(120) for process in started] == [0, 0, 0]
+    assert sorted(Dataset(folder).labels()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--label-names", "1=liver", "2=Liver"], "name of its own"),
+        (["--label-names", "liver"], "by its number"),
+        (["--labels", "none.json"], "names no labels"),
+    ],
+)
+def test_names_that_are_none_are_refused(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(ct(), tmp_path / "ct.nrrd")
+    write_volume(Volume(two_labels(1, 2), ct().ijk_to_ras, "mask"), tmp_path / "mask.nrrd", mask=True)
+    Dataset.create(tmp_path / "set")
+    arguments = ["dataset", "add", str(tmp_path / "set"), str(tmp_path / "ct.nrrd"), "--mask"]
+    assert main([*arguments, str(tmp_path / "mask.nrrd"), *options]) == 2
+    assert words in capsys.readouterr().err and Dataset(tmp_path / "set").cases() == []
+
+
+def test_names_survive_a_new_split(dataset: Dataset) -> None:
+    """``dataset.json`` may name what no case names."""
+    path = dataset.folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": {"7": "kidney"}}))
+    dataset.set_validation(["nobody"])
+    assert dataset.labels()[7].name == "kidney"
