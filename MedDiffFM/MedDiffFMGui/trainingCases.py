@@ -1,6 +1,7 @@
 """The cases of a dataset folder as a table, and what changes them."""
 
 import json
+import logging
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from .libraryCommand import LibraryCommand
+from .segmentationArrays import labelsFromSegmentation
+from .segmentChoice import SegmentChoice
 
 HEADINGS = ("Case", "Patient", "Split", "Mask", "Check")
 
@@ -36,7 +39,9 @@ class TrainingCases:
         table.verticalHeader().hide()
         table.horizontalHeader().setStretchLastSection(True)
         ui.datasetPathLineEdit.connect("currentPathChanged(QString)", self._onDatasetChanged)
+        self._segments = SegmentChoice(ui.caseSegmentsListWidget, ui.caseSegmentsLabel, self.update)
         ui.caseImageSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda *_node: self.update())
+        ui.caseMaskSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onMaskChosen)
         ui.addFromSceneButton.connect("clicked(bool)", self._onAddFromScene)
         ui.addFolderButton.connect("clicked(bool)", self._onAddFolder)
         ui.removeCaseButton.connect("clicked(bool)", self._onRemove)
@@ -60,6 +65,11 @@ class TrainingCases:
             command.stop()
         self._dropFolder()
 
+    def close(self):
+        """The panel goes away."""
+        self.stop()
+        self._segments.remove()
+
     def count(self):
         """Number of cases in the table."""
         return self.ui.casesTableWidget.rowCount
@@ -69,7 +79,9 @@ class TrainingCases:
     def update(self):
         """Bring buttons to the present state."""
         ui, free = self.ui, not self.busy
-        ui.addFromSceneButton.enabled = free and bool(self.dataset) and ui.caseImageSelector.currentNode() is not None
+        hasSegments = self._segments.checkedIDs() != []
+        hasImage = ui.caseImageSelector.currentNode() is not None
+        ui.addFromSceneButton.enabled = free and bool(self.dataset) and hasImage and hasSegments
         ui.addFolderButton.enabled = free and bool(self.dataset)
         for button in (ui.removeCaseButton, ui.splitButton, ui.checkButton):
             button.enabled = free and self.count() > 0
@@ -80,7 +92,8 @@ class TrainingCases:
         table = self.ui.casesTableWidget
         table.setRowCount(len(cases) + len(damaged))
         for row, case in enumerate(cases):
-            mask = ", ".join(map(str, case.labels)) if "label" in case.files else "-"
+            names = {label.value: label.name for label in case.named}
+            mask = ", ".join(names.get(n, str(n)) for n in case.labels) if "label" in case.files else "-"
             self._setRow(row, (case.name, case.patient, _(case.split), mask))
         for row, (name, reason) in enumerate(damaged.items(), start=len(cases)):
             self._setRow(row, (name, "", _("damaged"), reason))
@@ -118,29 +131,49 @@ class TrainingCases:
         self.ui.datasetStatusLabel.text = ""
         self.refresh()
 
-    def _onAddFromScene(self):
-        image, mask = self.ui.caseImageSelector.currentNode(), self.ui.caseMaskSelector.currentNode()
-        if image:
-            with slicer.util.tryWithErrorDisplay(_("The case could not be added."), waitCursor=True):
-                self.add(image, mask, self.ui.casePatientLineEdit.text.strip())
+    def _onMaskChosen(self, mask):
+        self._segments.setNode(mask)
+        self.update()
 
-    def add(self, image, mask=None, patient=""):
+    def _onAddFromScene(self):
+        from MedDiffFMLib.errors import MedDiffFMError
+
+        image, mask = self.ui.caseImageSelector.currentNode(), self.ui.caseMaskSelector.currentNode()
+        if not image:
+            return
+        try:
+            with slicer.util.WaitCursor():
+                self.add(image, mask, self.ui.casePatientLineEdit.text.strip(), self._segments.checkedIDs())
+        except Exception as error:  # a slot of Qt: nobody else would hear of it
+            if not isinstance(error, MedDiffFMError):
+                logging.exception("MedDiff-FM: the case could not be added")
+            self._dropFolder()
+            self._say(str(error))
+
+    def add(self, image, mask=None, patient="", segmentIDs=None):
         """Copy a CT, and the mask on it, into the dataset.
 
         :param mask: segmentation or label map, or None.
         :param patient: the CT's name if empty.
+        :param segmentIDs: segments that go into the case; all if None.
+        :raises MedDiffFMError: a chosen segment is empty, or the files cannot be written.
         """
         self._folder = tempfile.mkdtemp(prefix="meddifffm-case-")
-        files = [f"{self._folder}/{name}.nrrd" for name in ("image", "mask")]
-        writeVolume(image, files[0])
+        files = [f"{self._folder}/{name}" for name in ("image.nrrd", "mask.nrrd", "labels.json")]
         arguments = ["dataset", "add", self.dataset, files[0], "--name", image.GetName()]
-        if mask:
-            writeLabels(mask, image, files[1])
+        said = [_("{name} is added.").format(name=image.GetName())]
+        if mask and mask.IsA("vtkMRMLSegmentationNode"):
+            labels, said[1:] = writeLabels(mask, image, files[1], segmentIDs)
+            Path(files[2]).write_text(json.dumps({"labels": labels}), encoding="utf-8")
+            arguments += ["--mask", files[1], "--labels", files[2]]
+        elif mask:
+            writeVolume(mask, files[1])
             arguments += ["--mask", files[1]]
         if patient:
             arguments += ["--patient", patient]
+        writeVolume(image, files[0])
         self._makeDataset()
-        self._run(arguments, _("{name} is added.").format(name=image.GetName()))
+        self._run(arguments, " ".join(said))
 
     def _makeDataset(self):
         from MedDiffFMLib.training.datasets import Dataset
@@ -192,17 +225,19 @@ class TrainingCases:
         """One command at a time; the window stays free."""
         problem = self.workerPython.problem()
         if self.busy or problem:
-            self.ui.datasetStatusLabel.text = problem or _("Wait until the present step is done.")
-            self.ui.datasetStatusLabel.visible = True
+            self._say(problem or _("Wait until the present step is done."))
             self._dropFolder()
             return
-        self.ui.datasetStatusLabel.text = _("Working...")
-        self.ui.datasetStatusLabel.visible = True
+        self._say(_("Working..."))
         self._command = LibraryCommand(
             self.workerPython, arguments, self._onLine, lambda code, text: self._onEnd(code, text, done, onEnd)
         )
         self.update()
         self.onChanged()
+
+    def _say(self, text):
+        self.ui.datasetStatusLabel.text = text
+        self.ui.datasetStatusLabel.visible = True
 
     def _onLine(self, line):
         self.ui.datasetStatusLabel.text = line
@@ -240,17 +275,16 @@ def writeVolume(node, path):
         raise OutputError(f"{node.GetName()} cannot be written to {path}.", "Free some space.")
 
 
-def writeLabels(mask, image, path):
-    """A segmentation's segments as labels 1, 2, ... on the CT's grid, or a label map as it is, as NRRD."""
+def writeLabels(mask, image, path, segmentIDs=None):
+    """Segments as labels 1, 2, ... on the CT's grid, as NRRD.
+
+    :return: what the labels stand for, and sentences for the user; see labelsFromSegmentation.
+    """
     import numpy as np
 
-    if not mask.IsA("vtkMRMLSegmentationNode"):
-        writeVolume(mask, path)
-        return
-    labels = np.zeros(slicer.util.arrayFromVolume(image).shape, np.int16)
-    for number, segmentID in enumerate(mask.GetSegmentation().GetSegmentIDs(), start=1):
-        labels[slicer.util.arrayFromSegmentBinaryLabelmap(mask, segmentID, image) > 0] = number
+    labels, named, warnings = labelsFromSegmentation(mask, image, segmentIDs)
     node = slicer.vtkMRMLLabelMapVolumeNode()  # not in the scene
     node.CopyOrientation(image)
-    slicer.util.updateVolumeFromArray(node, labels)
+    slicer.util.updateVolumeFromArray(node, labels.astype(np.int16))
     writeVolume(node, path)
+    return named, warnings

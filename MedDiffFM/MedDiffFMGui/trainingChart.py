@@ -7,6 +7,8 @@ import vtk
 
 CHARTS = ("loss", "validation")
 WINDOW = 25
+METRIC_TITLES = {"dice": "Dice"}
+"""Figures that are written otherwise than their names."""
 _TAG = "MedDiffFMTraining"
 
 
@@ -81,7 +83,9 @@ class TrainingChart:
             self._fill(table, name)
             series = self._node("vtkMRMLPlotSeriesNode", name)
             chart = self._node("vtkMRMLPlotChartNode", name)
-            title = f"loss (median of {WINDOW})" if name == "loss" else self._metric.replace("_", " ")
+            title = METRIC_TITLES.get(self._metric, self._metric.replace("_", " "))
+            if name == "loss":
+                title = f"loss (median of {WINDOW})"
             if series.GetTableNodeID() != table.GetID():
                 self._connect(table, series, chart, name)
             chart.SetYAxisTitle(title)

@@ -103,7 +103,7 @@ class TrainingPanel:
         """The widget goes away, on reload and when Slicer quits; the training goes on."""
         self._timer.stop()
         self._closeQuestion.remove()
-        self._cases.stop()
+        self._cases.close()
         self._chart.remove()
 
     # What is chosen
@@ -141,6 +141,11 @@ class TrainingPanel:
         self._cases.task = row.name
         sentence = _("{task} For {preset}.").format(task=_(row.sentence), preset=_(preset.sentence))
         self.ui.recipeSentenceLabel.text = sentence
+        self.ui.trainingIntroLabel.text = (
+            _("One to five CTs with the structures outlined; five patients or more also validate.")
+            if row.few
+            else _("Cases of at least two patients: one trains, one validates.")
+        )
         self.update()
 
     def _onRunChanged(self, path):
@@ -291,6 +296,8 @@ class TrainingPanel:
         if problem:
             return problem
         if not self._cases.dataset or not self._cases.count():
+            if FINETUNE_TASKS[self.task].few:
+                return _("Choose a dataset and add a CT with its segments first.")
             return _("Choose a dataset and add cases of at least two patients first.")
         if not self.folder:
             return _("Choose a folder for the training.")

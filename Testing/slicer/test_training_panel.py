@@ -136,7 +136,7 @@ def test_cases_from_the_scene_keep_grid_and_labels(
     ui.addFromSceneButton.click()
     assert not ui.addFromSceneButton.enabled and panel._cases.busy
     wait_for_cases(app, panel)
-    assert texts(panel) == [["CT-0", "patient A", "training", "1, 2", ""]], ui.datasetStatusLabel.text
+    assert texts(panel) == [["CT-0", "patient A", "training", "Segment_1, Segment_2", ""]], ui.datasetStatusLabel.text
     stored = read_volume(tmp_path / "new set" / "cases" / "CT-0" / "image.nrrd")
     original = volumeFromNode(scene.cts[0])
     assert stored.same_geometry(original, tolerance=1e-6) and np.array_equal(stored.voxels, original.voxels)
