@@ -13,6 +13,7 @@ SPACING_RANGE_MM = (0.05, 20.0)
 MAX_EXTENT_MM = 3000.0
 THICK_SLICE_MM = 4.0
 COARSE_SPACING_MM = 3.0
+SAMPLE_VOXELS = 500_000  # enough to judge values by; a panel looks at a volume while the user waits
 WINDOW_MM = 96.0  # one 64-voxel window of the model at its finest trained spacing, 1.5 mm
 # Cosine between two voxel axes, 0.06 degrees: the rounding of text headers lies below, gantry tilt far above.
 SHEAR_TOLERANCE = 1e-3
@@ -90,14 +91,14 @@ def check_ct(volume: Volume) -> list[str]:
     if volume.modality != "CT":
         raise InputError(f"The volume is marked as {volume.modality}, not as CT.", "Choose a CT volume.")
     check_grid(volume)
-    _check_values(volume.voxels)
+    bounds = _check_values(volume.voxels)
     mark = "This CT is synthetic, in whole or in part: it shows no patient as scanned."
     made = [mark] if volume.synthetic else []
     if volume.whole is not None:  # a piece may lie in bone or lung alone, and is small on purpose
         check_grid(volume.whole)
-        _check_values(volume.whole.voxels)
-        return [*made, *volume.notes, *_check_hounsfield(volume.whole.voxels)]
-    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels)]
+        bounds = _check_values(volume.whole.voxels)
+        return [*made, *volume.notes, *_check_hounsfield(volume.whole.voxels, *bounds)]
+    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels, *bounds)]
 
 
 def check_grid(volume: Volume) -> None:
@@ -196,8 +197,8 @@ def _check_geometry(volume: Volume) -> None:
         )
 
 
-def _check_values(voxels: np.ndarray) -> None:
-    """Finite and not constant."""
+def _check_values(voxels: np.ndarray) -> tuple[float, float]:
+    """Finite and not constant; gives the lowest and the highest value."""
     low, high = voxels.min(), voxels.max()  # both propagate NaN, so no mask of the whole volume is needed
     if not (np.isfinite(low) and np.isfinite(high)):
         count = int(np.count_nonzero(~np.isfinite(voxels)))
@@ -209,17 +210,17 @@ def _check_values(voxels: np.ndarray) -> None:
         raise InputError(
             f"All voxels have the same value ({low:g}).", "Choose another volume; this one holds no image."
         )
+    return float(low), float(high)
 
 
-def _check_hounsfield(voxels: np.ndarray) -> list[str]:
+def _check_hounsfield(voxels: np.ndarray, low: float, high: float) -> list[str]:
     """Refuse values that cannot be Hounsfield units; return warnings.
 
     A CT holds air near -1000, or, cropped inside the body, at least fat below -30 around a median near soft tissue.
     MR, PET, label maps and unsigned CT are non-negative but for a little noise; phase images lack the gap between
     lung and fat.
     """
-    low, high = float(voxels.min()), float(voxels.max())
-    step = max(1, round((voxels.size / 2e6) ** (1 / 3)))
+    step = max(1, round((voxels.size / SAMPLE_VOXELS) ** (1 / 3)))
     sample = voxels[::step, ::step, ::step]
     typical = float(np.mean((sample <= -600) | ((sample >= -200) & (sample <= 400))))
     air = float(np.mean(sample <= -600))

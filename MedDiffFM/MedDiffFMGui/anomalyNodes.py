@@ -2,8 +2,9 @@
 
 import slicer
 
-from .regionSegments import replaceRegions
+from .regionSegments import replacingRegions
 from .resultNodes import differenceNode
+from .turns import importing
 from .volumeNodes import moveToStudyOf, volumeFromNode
 
 TASK_ATTRIBUTE = "MedDiffFM.Task"
@@ -21,6 +22,9 @@ SHOWN_COLUMNS = {
     "mean_hu": "HU",
 }
 """Columns of the table node that the panel shows, and their headings."""
+SEARCH_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
+                  "scipy.ndimage", "scipy.sparse", "scipy.sparse.csgraph")  # fmt: skip
+"""What the search for findings imports, in parts of less than 0.1 s; SciPy is 0.4 s the first time."""
 HIDDEN_COLUMNS = ("volume_mm3", "r_mm", "a_mm", "s_mm")
 
 
@@ -83,20 +87,21 @@ class AnomalyNodes:
 
     # Findings
 
-    def find(self):
+    def finding(self):
         """Look for regions above the threshold and write them into the table and the segmentation.
 
-        :return: the rows, as the library gives them.
+        A generator of short steps, the last of which changes the nodes; its value is the number of findings.
         """
-        from MedDiffFMLib.tasks.findings import find_regions
+        yield from importing(*SEARCH_MODULES)
+        from MedDiffFMLib.tasks.findings import search_regions
 
         score = slicer.util.arrayFromVolume(self.node("anomaly"))
         volume = volumeFromNode(self.node("input"))
         least = float(self.table.GetAttribute(MINIMUM_ATTRIBUTE) or 0.0)
-        rows, regions = find_regions(score, volume, self.threshold, least)
-        writeRows(self.table, rows)
-        replaceRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
-        return rows
+        regions = yield from search_regions(score, volume, self.threshold, least)
+        yield from replacingRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
+        writeRows(self.table, regions.rows)
+        return len(regions.rows)
 
     def rows(self):
         """The findings as one dict a row, as the library lists them."""
@@ -104,7 +109,7 @@ class AnomalyNodes:
 
         table = self.table.GetTable()
         return [
-            {name: table.GetValueByName(row, name).ToDouble() for name in NAMES} | {"number": row + 1}
+            {name: _value(table.GetValueByName(row, name)) for name in NAMES} | {"number": row + 1}
             for row in range(table.GetNumberOfRows())
         ]
 
@@ -186,13 +191,9 @@ def writeRows(node, rows):
         node.SetColumnTitle(name, title)
 
 
+def _value(cell):
+    return cell.ToString() if cell.IsString() else cell.ToDouble()
+
+
 def _cell(name, row):
-    if name == "where":
-        return where(row)
     return round(row["volume_mm3"] / 1000, 2) if name == "size_ml" else row[name]
-
-
-def where(row):
-    """Centre of a finding as a radiologist reads it: R 43, P 12, S 133 (mm)."""
-    letters = (("R", "L", "r_mm"), ("A", "P", "a_mm"), ("S", "I", "s_mm"))
-    return ", ".join(f"{plus if row[name] >= 0 else minus} {abs(row[name]):.0f}" for plus, minus, name in letters)

@@ -1,6 +1,5 @@
 """Result of an anomaly map: heat map over the CT, findings to click, regions in 3D."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, st
 from .anomalyNodes import HIDDEN_COLUMNS, SHOWN_COLUMNS, AnomalyNodes
 from .bodyRendering import BodyRendering, centreCameras
 from .sideBySide import VIEW_NAMES, SideBySide
+from .turns import Turns
 from .viewState import ViewState
 
 UI_FILE = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "Anomaly.ui"
@@ -40,10 +40,11 @@ class AnomalyView:
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
+        self._turns = Turns()
         self._restTimer = qt.QTimer()
         self._restTimer.setSingleShot(True)
         self._restTimer.setInterval(REST_MS)
-        self._restTimer.connect("timeout()", self._onThresholdRested)
+        self._restTimer.connect("timeout()", self.findAgain)
         self._connect()
 
     def _connect(self):
@@ -66,7 +67,7 @@ class AnomalyView:
     def setParameterNode(self, parameterNode):
         """None when the scene closes or another module is opened; a map that is shown stays in the views."""
         if parameterNode is None:
-            self._restTimer.stop()
+            self._stopFinding()
         if self.nodes and not self.nodes.complete:
             self._forget()
 
@@ -144,7 +145,7 @@ class AnomalyView:
 
     def _putAway(self):
         """Take the map out of the views but leave its nodes in the scene."""
-        self._restTimer.stop()
+        self._stopFinding()
         self._leaveSideBySide()
         self._rendering.remove()
         if self.nodes and self.nodes.complete:
@@ -160,7 +161,7 @@ class AnomalyView:
 
     def _forget(self):
         """The scene is gone, or the nodes are the user's now."""
-        self._restTimer.stop()
+        self._stopFinding()
         self._rendering.forget()
         self.nodes = self._before = None
         self._fillTable()
@@ -233,19 +234,18 @@ class AnomalyView:
             return
         self.nodes.threshold = value
         setThreshold(self.nodes.node("anomaly"), value)
+        self._turns.stop()
         self._restTimer.start()
 
-    def _onThresholdRested(self):
-        try:
-            self.findAgain()
-        except Exception:  # a slot of Qt: nobody else would hear of it
-            logging.exception("MedDiff-FM: the findings could not be listed")
-
     def findAgain(self):
-        """List the findings above the present threshold."""
+        """List the findings above the present threshold, in the course of the next turns of the event loop."""
         if self.nodes is None or not self.nodes.complete:
             return
-        self._afterFinding(len(self.nodes.find()))
+        self._turns.start(self.nodes.finding(), self._afterFinding)
+
+    def _stopFinding(self):
+        self._restTimer.stop()
+        self._turns.stop()
 
     def _afterFinding(self, count):
         self._row = -1

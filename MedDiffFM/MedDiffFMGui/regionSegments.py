@@ -3,22 +3,27 @@
 import slicer
 import vtk
 
+from .volumeNodes import imageData
+
 SMOOTHING_STEPS, PASS_BAND = 15, 0.05
 
 
-def replaceRegions(node, numbered, image, color):
-    """Let a segmentation hold one segment a region, with closed surfaces, and nothing else.
+def replacingRegions(node, regions, image, color):
+    """Let a segmentation hold one segment a region, with closed surfaces, and nothing else; a generator of steps.
 
-    :param node: vtkMRMLSegmentationNode.
-    :param numbered: (k, j, i) uint8, the number of the region in each voxel, 0 in none.
-    :param image: volume node on whose grid ``numbered`` lies.
+    :param node: vtkMRMLSegmentationNode, which changes in the last step.
+    :param regions: ``MedDiffFMLib.tasks.findings.Regions``.
+    :param image: volume node on whose grid the regions lie.
     :param color: (r, g, b) of all segments.
     """
+    import numpy as np
+
     segmentation = slicer.vtkSegmentation()
     kinds = slicer.vtkSegmentationConverter
     segmentation.SetSourceRepresentationName(kinds.GetSegmentationBinaryLabelmapRepresentationName())
-    labelmap = _orientedImage(numbered, image)
-    for number, (box, inside) in _boxes(numbered).items():
+    labelmap = _orientedImage(regions.numbered, image)
+    for number, box in sorted(regions.boxes.items()):
+        inside = np.pad(regions.numbered[box] == number, 1)  # a border, so that the surface closes
         segment = slicer.vtkSegment()
         segment.SetName(str(number))
         segment.SetColor(*color)
@@ -26,6 +31,7 @@ def replaceRegions(node, numbered, image, color):
         segment.AddRepresentation(kinds.GetSegmentationBinaryLabelmapRepresentationName(), labelmap)
         segment.AddRepresentation(kinds.GetSegmentationClosedSurfaceRepresentationName(), _surface(inside, box, image))
         segmentation.AddSegment(segment, str(number))
+        yield
     _empty(node.GetSegmentation())
     node.SetAndObserveSegmentation(segmentation)
     node.SetReferenceImageGeometryParameterFromVolumeNode(image)
@@ -37,35 +43,14 @@ def _empty(segmentation):
         segmentation.GetNthSegment(index).RemoveAllRepresentations()
 
 
-def _boxes(numbered):
-    """Number -> (box, bool array) of each region, with a border of one voxel around it."""
-    import numpy as np
-    from scipy.ndimage import find_objects
-
-    found = {}
-    for number, box in enumerate(find_objects(numbered), start=1):
-        if box is not None:
-            found[number] = (box, np.pad(numbered[box] == number, 1))
-    return found
-
-
 def _orientedImage(array, image):
-    """The array as Slicer's image with geometry."""
+    """The array as Slicer's image with geometry; it shares the array's memory."""
     oriented = slicer.vtkOrientedImageData()
-    oriented.DeepCopy(_imageData(array))
+    oriented.ShallowCopy(imageData(array))
     matrix = vtk.vtkMatrix4x4()
     image.GetIJKToRASMatrix(matrix)
     oriented.SetImageToWorldMatrix(matrix)
     return oriented
-
-
-def _imageData(array):
-    import vtk.util.numpy_support as numpySupport
-
-    data = vtk.vtkImageData()
-    data.SetDimensions(*array.shape[::-1])
-    data.GetPointData().SetScalars(numpySupport.numpy_to_vtk(array.ravel(), deep=True))
-    return data
 
 
 def _surface(inside, box, image):
@@ -73,7 +58,7 @@ def _surface(inside, box, image):
     import numpy as np
 
     edges = vtk.vtkFlyingEdges3D()
-    edges.SetInputData(_imageData(inside.astype(np.uint8)))
+    edges.SetInputData(imageData(inside.astype(np.uint8)))
     edges.SetValue(0, 0.5)
     smooth = vtk.vtkWindowedSincPolyDataFilter()
     smooth.SetInputConnection(edges.GetOutputPort())

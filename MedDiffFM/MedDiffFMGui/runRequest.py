@@ -1,10 +1,10 @@
 """Nodes and choices of the panel as the worker's client takes them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .segmentationArrays import anatomyFromSegmentation, maskFromSegmentation
-from .volumeNodes import volumeFromNode
+from .volumeNodes import copying, volumeFromNode
 
 
 @dataclass
@@ -31,6 +31,8 @@ class RunSettings:
 def makeRequest(task, inputNode, settings):
     """The request, and the index box (k, j, i) of the CT that travels; None for the whole CT.
 
+    Voxels of a whole CT are still those of the node, see :func:`detached`.
+
     :param settings: RunSettings.
     :raises MedDiffFMError: a mask or an organ map that does not fit.
     """
@@ -50,8 +52,16 @@ def makeRequest(task, inputNode, settings):
     return request, piece
 
 
+def detached(request):
+    """The request with voxels of its own, as the value of a generator: the user may edit the CT before it is sent."""
+    if request.voxels is None:
+        return request
+    voxels = yield from copying(request.voxels)
+    return replace(request, voxels=voxels)
+
+
 def _arrays(row, inputNode, settings):
-    """The request's arrays by name; copies, since the user may edit the nodes before the worker is ready for them."""
+    """The request's arrays by name; those of the whole CT are the node's own."""
     if inputNode is None:
         return {}, None
     volume = volumeFromNode(inputNode)
@@ -63,7 +73,7 @@ def _arrays(row, inputNode, settings):
     piece = None if mask is None else _neededPiece(row.name, volume, mask, settings.parameters)
     arrays = {"mask": mask, "anatomy": anatomy}
     if piece is None:
-        return {"voxels": volume.voxels.copy(), "ijk_to_ras": volume.ijk_to_ras.tolist(), **arrays}, None
+        return {"voxels": volume.voxels, "ijk_to_ras": volume.ijk_to_ras.tolist(), **arrays}, None
     part = _cut(volume, piece)
     arrays = {name: None if array is None else array[piece].copy() for name, array in arrays.items()}
     arrays["whole"] = (part.whole.voxels, part.whole.ijk_to_ras.tolist())

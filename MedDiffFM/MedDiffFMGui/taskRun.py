@@ -6,7 +6,9 @@ import time
 import slicer
 
 from .resultNodes import addResult
-from .runRequest import RunSettings, makeRequest
+from .runRequest import RunSettings, detached, makeRequest
+from .turns import Turns
+from .volumeNodes import copying
 from .workerProcess import WorkerProcess
 
 
@@ -31,6 +33,7 @@ class TaskRun:
         self._inputNode = None
         self._piece = None
         self._abandoned = False
+        self._turns = Turns()  # before and after the worker's own part
         self._settings = RunSettings()
         self._startTime = 0.0
 
@@ -41,6 +44,10 @@ class TaskRun:
     def removeListener(self, listener):
         """Tell it no more."""
         self._listeners.remove(listener)
+
+    def hasListener(self, listener):
+        """Whether it is told; ``stop`` tells nobody any more."""
+        return listener in self._listeners
 
     def start(self, task, inputNode=None, settings=None):
         """Begin a run and return at once.
@@ -61,15 +68,19 @@ class TaskRun:
         self._abandoned, self._startTime = False, time.monotonic()
         self._setState(running=True)
         try:
-            self._warmWorker().session.run(request)
+            worker = self._warmWorker()
         except Exception:
-            if self.running:  # else the failure was reported while the process was being started
-                self._setState(running=False)
-                raise
+            self._setState(running=False)
+            raise
+        if self.running:  # else the failure was reported while the process was being started
+            self._turns.start(detached(request), worker.session.run, self._onError)
 
     def cancel(self):
         """Ask the run to stop; asked again, end its process."""
-        if self.running and self._worker:
+        if self._turns.busy:
+            self._turns.stop()
+            self._onCancelled()
+        elif self.running and self._worker:
             self._setState(running=True, cancelling=True)
             self._worker.session.cancel()
 
@@ -89,6 +100,7 @@ class TaskRun:
         """End everything, for the end of Slicer and for reload; leaves no process and no folder behind."""
         worker, self._worker = self._worker, None
         self._listeners.clear()
+        self._turns.stop()
         if worker:
             worker.end()
 
@@ -147,6 +159,20 @@ class TaskRun:
             self._worker = None
 
     def _onResult(self, result):
+        """Bring the arrays into memory, then into the scene; until then the run goes on."""
+        worker = self._worker
+
+        def reading():
+            for name in result.volumes:
+                result.volumes[name] = yield from copying(result.volumes[name])
+            if worker:
+                worker.session.discard_result()
+                yield
+            return result
+
+        self._turns.start(reading(), self._add, self._onError)
+
+    def _add(self, result):
         from MedDiffFMLib.errors import MedDiffFMError
         from MedDiffFMLib.tasks.registry import TASKS
 

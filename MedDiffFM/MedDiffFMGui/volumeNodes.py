@@ -3,6 +3,9 @@
 import slicer
 import vtk
 
+SAMPLE_VOXELS = 300_000
+COPIED_AT_A_TIME = 8 * 1024 * 1024  # bytes
+
 
 def volumeFromNode(node):
     """The node's voxels and geometry as a library Volume; it shares the node's memory, so it is only to be read."""
@@ -16,7 +19,7 @@ def volumeFromNode(node):
 def addResultNode(array, inputNode, name, sameDisplay, ijkToRAS=None):
     """Add a new volume with the input's transform and study, and exactly its geometry or another one.
 
-    :param array: voxels (k, j, i).
+    :param array: voxels (k, j, i), which from now on belong to the node.
     :param inputNode: the volume the result was computed from, which is not changed; None where there is none.
     :param sameDisplay: show with the input's window, level and colors; else Slicer chooses them from the voxels.
     :param ijkToRAS: 4x4 nested lists where the voxels do not lie on the input's grid.
@@ -43,12 +46,49 @@ def _addVolume(nodeClass, array, inputNode, name, ijkToRAS):
         matrix = vtk.vtkMatrix4x4()
         matrix.DeepCopy([number for row in ijkToRAS for number in row])
         result.SetIJKToRASMatrix(matrix)
-    slicer.util.updateVolumeFromArray(result, array)
-    result.CreateDefaultDisplayNodes()
+    _showWithWindow(result, array)
+    result.SetAndObserveImageData(imageData(array if array.flags.owndata else array.copy()))
     if inputNode:
         result.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
         moveToStudyOf(inputNode, result)
     return result
+
+
+def _showWithWindow(node, array):
+    """A display node with the window of a sample; Slicer's own choice takes a second for a large volume."""
+    import numpy as np
+
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    if not display.IsA("vtkMRMLScalarVolumeDisplayNode"):  # of labels
+        return
+    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
+    low, high = np.percentile(array[::step, ::step, ::step], (0.1, 99.9))
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(float(low), float(max(high, low + 1e-3)))
+
+
+def imageData(array):
+    """The array (k, j, i) as VTK's image, without a copy."""
+    import numpy as np
+    import vtk.util.numpy_support as numpySupport
+
+    data = vtk.vtkImageData()
+    data.SetDimensions(*array.shape[::-1])
+    data.GetPointData().SetScalars(numpySupport.numpy_to_vtk(np.ascontiguousarray(array).reshape(-1), deep=False))
+    return data
+
+
+def copying(array):
+    """A copy of the array in steps of some hundredths of a second, as the value of a generator."""
+    import numpy as np
+
+    copy = np.empty(array.shape, array.dtype)
+    step = max(1, len(array) * COPIED_AT_A_TIME // max(array.nbytes, 1))
+    for first in range(0, len(array), step):
+        copy[first : first + step] = array[first : first + step]
+        yield
+    return copy
 
 
 def uniqueName(scene, name):

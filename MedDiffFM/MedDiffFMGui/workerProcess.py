@@ -2,6 +2,8 @@
 
 import qt
 
+from .turns import Turns
+
 # Python would end a QProcess that it collects, and wait for it; each stays here until it has ended by itself.
 _processes: set["WorkerProcess"] = set()
 
@@ -19,7 +21,14 @@ class WorkerProcess:
     def __init__(self, executable, environment, callbacks):
         from MedDiffFMLib.worker.client import START_SECONDS, WorkerSession, worker_command
 
-        self.session = WorkerSession(self._write, self._kill, callbacks)
+        self._turns = Turns()
+        self.session = WorkerSession(
+            self._write,
+            self._kill,
+            callbacks,
+            work=lambda steps: self._turns.start(steps, onError=callbacks.on_error),
+            mapped=True,
+        )
         self._process = qt.QProcess()
         variables = qt.QProcessEnvironment()
         for name, value in environment.items():

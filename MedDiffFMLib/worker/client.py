@@ -7,11 +7,12 @@ This module needs the standard library only, and numpy once arrays are sent.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,11 @@ class Callbacks:
     on_log: Callable[[str], None] = lambda _: None
 
 
+def _at_once(steps: Generator[None, None, None]) -> None:
+    for _ in steps:
+        pass
+
+
 class WorkerSession:
     """State machine between an owner, who holds the process, and the worker's messages.
 
@@ -137,6 +143,9 @@ class WorkerSession:
         write: passes bytes to the process's standard input.
         kill: ends the process at once; ``process_finished`` follows.
         callbacks: what the owner wants to hear.
+        work: goes through the steps of a long piece of work; by default at once. An owner with an event loop takes one
+            at a time, and reports an error that ends them to ``callbacks.on_error``.
+        mapped: leave the arrays of a result on disk until :meth:`discard_result`, or the next run.
 
     Attributes:
         state: see :class:`State`. After FAILED or STOPPED, :meth:`starting` begins anew.
@@ -144,17 +153,25 @@ class WorkerSession:
         generation: counts starts, so that a timer of an earlier start can be told apart.
     """
 
-    def __init__(self, write: Callable[[bytes], None], kill: Callable[[], None], callbacks: Callbacks) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        kill: Callable[[], None],
+        callbacks: Callbacks,
+        work: Callable[[Generator[None, None, None]], None] = _at_once,
+        mapped: bool = False,
+    ) -> None:
         self.state = State.STOPPED
         self.hello: dict[str, Any] = {}
         self.generation = 0
         self.callbacks = callbacks
-        self._write, self._kill = write, kill
+        self._write, self._kill, self._work, self._mapped = write, kill, work, mapped
         self._folder: PrivateFolder | None = None
         self._numbers = itertools.count(1)
         self._waiting: RunRequest | None = None
         self._current: int | None = None
-        self._cancel_wanted = False
+        self._sending = False
+        self._result_files: list[str] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -201,11 +218,23 @@ class WorkerSession:
         if self._waiting is not None:
             self._waiting = None
             self.callbacks.on_cancelled()
+        elif self._sending:  # the worker knows nothing of it yet
+            self._finish_run()
+            self.callbacks.on_cancelled()
         elif self.state is State.RUNNING:
             self._change(State.CANCELLING)
             self._write(encode("cancel", id=self._current))
         elif self.state is State.CANCELLING:
             self._kill()
+
+    def discard_result(self) -> None:
+        """The arrays of the last result are not needed any more."""
+        files, self._result_files = self._result_files, []
+        if self._folder is None:
+            return
+        for file in files:
+            with contextlib.suppress(OSError):  # Windows, while it is mapped; the folder goes in the end
+                self._folder.discard(file)
 
     def shutdown(self) -> None:
         """Ask the process to end; the owner kills it if it does not."""
@@ -303,23 +332,36 @@ class WorkerSession:
                 self.callbacks.on_error(problem)
 
     def _send_run(self, request: RunRequest) -> None:
-        assert self._folder is not None
-        number = next(self._numbers)
-        arrays: dict[str, Any] = {}
-        modalities = {"volume": "CT", "mask": "mask", "anatomy": "mask"}
-        try:
-            for name, array in (("volume", request.voxels), ("mask", request.mask), ("anatomy", request.anatomy)):
-                if array is not None:
-                    file = self._folder.save(f"run-{number}-{name}.npy", array)
-                    arrays[name] = {"file": file, "ijk_to_ras": request.ijk_to_ras, "modality": modalities[name]}
-            if request.whole is not None:
-                file = self._folder.save(f"run-{number}-whole.npy", request.whole[0])
-                arrays["whole"] = {"file": file, "ijk_to_ras": request.whole[1], "modality": "CT"}
-        except MedDiffFMError:
-            self._discard_inputs(number)
-            raise
-        self._current = number
+        self.discard_result()
+        self._current = next(self._numbers)
+        self._sending = True
         self._change(State.RUNNING)
+        self._work(self._sending_run(request, self._current))
+
+    def _sending_run(self, request: RunRequest, number: int) -> Generator[None, None, None]:
+        """Arrays first, step by step; the message last. Ends early when the run is given up."""
+        assert self._folder is not None
+        whole, whole_matrix = request.whole or (None, None)
+        arrays: dict[str, Any] = {}
+        for name, array, matrix, modality in (
+            ("volume", request.voxels, request.ijk_to_ras, "CT"),
+            ("mask", request.mask, request.ijk_to_ras, "mask"),
+            ("anatomy", request.anatomy, request.ijk_to_ras, "mask"),
+            ("whole", whole, whole_matrix, "CT"),
+        ):
+            if array is None:
+                continue
+            file = f"run-{number}-{name}.npy"
+            arrays[name] = {"file": file, "ijk_to_ras": matrix, "modality": modality}
+            try:
+                for _ in self._folder.saving(file, array):
+                    yield
+                    if self._current != number:
+                        return
+            except MedDiffFMError:
+                self._finish_run()
+                raise
+        self._sending = False
         self._write(encode("run", id=number, **arrays, **request.settings()))
 
     def _about_current(self, message: dict[str, Any]) -> bool:
@@ -338,9 +380,10 @@ class WorkerSession:
         if not self._about_current(message):
             return
         assert self._folder is not None
-        volumes = {str(name): self._folder.load(file) for name, file in message["volumes"].items()}
-        for file in message["volumes"].values():
-            self._folder.discard(file)
+        self._result_files = [str(file) for file in message["volumes"].values()]
+        volumes = {str(name): self._folder.load(file, self._mapped) for name, file in message["volumes"].items()}
+        if not self._mapped:
+            self.discard_result()
         fields = {name: message[name] for name in ("table", "facts", "warnings", "report", "ijk_to_ras")}
         cancelled = self.state is State.CANCELLING  # the result was on its way when the user cancelled
         self._finish_run()
@@ -365,7 +408,7 @@ class WorkerSession:
 
     def _finish_run(self) -> None:
         self._discard_inputs(self._current)
-        self._current = None
+        self._current, self._sending = None, False
         self._change(State.READY)
 
     def _discard_inputs(self, number: int | None) -> None:
@@ -382,6 +425,7 @@ class WorkerSession:
         """Leave nothing behind, and tell the owner once."""
         interrupted = self.busy
         self._waiting = self._current = None
+        self._sending, self._result_files = False, []
         if self._folder is not None:
             self._folder.remove()
             self._folder = None

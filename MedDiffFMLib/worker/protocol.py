@@ -34,6 +34,7 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ from ..foreign import load_array
 
 PROTOCOL_VERSION = 3
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
+
+SAVED_AT_A_TIME = 4 * 1024 * 1024  # bytes
 
 FOLDER_PREFIX = "meddifffm-"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.npy")
@@ -185,19 +188,30 @@ class PrivateFolder:
 
     def save(self, name: str, array: Any) -> str:
         """Write one array; gives the name to send."""
+        for _ in self.saving(name, array):
+            pass
+        return name
+
+    def saving(self, name: str, array: Any) -> Iterator[None]:
+        """Write one array in steps of some hundredths of a second."""
         import numpy as np
 
         path = self.file(name)
+        array = np.asarray(array)
+        step = max(1, len(array) * SAVED_AT_A_TIME // max(array.nbytes, 1)) if array.ndim else 1
         try:
             with open(path, "wb") as stream:
-                np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+                header = np.lib.format.header_data_from_array_1_0(np.empty((0,), array.dtype))
+                np.lib.format.write_array_header_1_0(stream, {**header, "shape": array.shape, "fortran_order": False})
+                for first in range(0, len(array), step) if array.ndim else ():
+                    stream.write(np.ascontiguousarray(array[first : first + step]).data.cast("B"))
+                    yield
         except OSError as problem:
             path.unlink(missing_ok=True)
             raise errors.OutputError(
                 f"An array cannot be written to {self.path}: {reason_of(problem)}.",
                 "Free space there, or set TMPDIR to a folder with room.",
             ) from None
-        return name
 
     def load(self, name: Any, mapped: bool = False) -> Any:
         """Read one array, without pickle; ``mapped`` leaves it on disk until a voxel is used (copy on write).

@@ -36,10 +36,8 @@ class FakeServer(server.Server):
                 cancel.check()
             progress(ProgressEvent(step / STEPS, "reconstructing", 0.02 * (STEPS - step)))
             time.sleep(60 if behave == "deaf" else 0.02)
-        files = {
-            "denoised": self._folder.save("result-0.npy", (voxels * 0.5).astype("float32")),
-            "noise": self._folder.save("result-1.npy", (voxels * 0.5).astype("float32")),
-        }
+        half = voxels.astype("float32") * 0.5
+        files = {name: self._folder.save(f"result-{name}.npy", half) for name in ("denoised", "noise")}
         nothing: dict[str, Any] = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": []}
         return {"volumes": files, **nothing, "report": {"device": "cpu"}}
 

@@ -229,7 +229,9 @@ def test_old_messages_of_another_run_are_not_heard(owner: Owner) -> None:
 def test_full_disk_leaves_the_worker_usable(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     owner.start()
     with monkeypatch.context() as patch:
-        patch.setattr(np.lib.format, "write_array", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space")))
+        patch.setattr(
+            np.lib.format, "write_array_header_1_0", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space"))
+        )
         with pytest.raises(OutputError, match="No space"):
             owner.session.run(REQUEST)
     assert list(owner.folder.iterdir()) == [] and owner.session.state is State.READY and not owner.session.busy
