@@ -79,13 +79,21 @@ def plain(value: Any) -> Any:
 
 def wrap(target: Any) -> Proxy:
     """The proxy of an object; always the same one, as with PythonQt."""
+    kind = proxy_type(class_name_of(target))
     try:
         return _proxies[target]
     except KeyError:
-        _proxies[target] = proxy = Proxy(target)
+        _proxies[target] = proxy = kind(target)
         return proxy
     except TypeError:  # a value class without hash
-        return Proxy(target)
+        return kind(target)
+
+
+@functools.cache
+def proxy_type(class_name: str) -> type[Proxy]:
+    """Each Qt class has a type of its own, derived as the class is: Slicer's connectors ask for ``type(widget)``."""
+    base = API["classes"][class_name]["base"]
+    return type(class_name, (proxy_type(base) if base in API["classes"] else Proxy,), {})
 
 
 def with_as_many_arguments(slot: Any) -> Any:
@@ -103,6 +111,39 @@ def with_as_many_arguments(slot: Any) -> Any:
     return call
 
 
+def listed(value: Any) -> Any:
+    """A tuple as the list that PySide6 wants for a QStringList."""
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+class Signal:
+    """``widget.valueChanged`` of a proxy: to connect, disconnect and emit."""
+
+    def __init__(self, proxy: Proxy, name: str) -> None:
+        self._proxy, self._name = proxy, name
+
+    def _bound(self) -> Any:
+        return self._proxy._signal("clicked(bool)" if self._name == "clicked" else f"{self._name}()")
+
+    def connect(self, slot: Any) -> bool:
+        call = with_as_many_arguments(slot)
+        self._proxy._slots[self._name, slot] = call
+        self._bound().connect(call)
+        return True
+
+    def disconnect(self, slot: Any) -> bool:
+        call = self._proxy._slots.pop((self._name, slot), None)
+        if call is None:
+            return False
+        self._bound().disconnect(call)
+        return True
+
+    def emit(self, *arguments: Any) -> None:
+        self._bound().emit(*[listed(plain(argument)) for argument in arguments])
+
+    __call__ = emit
+
+
 class Proxy:
     """One Qt object as a Slicer module sees it."""
 
@@ -115,17 +156,19 @@ class Proxy:
         names = names_of(self._class)
         if name in names["properties"]:
             return shown(self._target.property(name))
+        if any(signature.split("(")[0] == name for signature in names["signals"]) and hasattr(self._target, name):
+            return Signal(self, name)
         if name not in names["members"] or not hasattr(self._target, name):
             raise AttributeError(f"{self._class} has no attribute {name!r} in Slicer")
         member = getattr(self._target, name)
         if not callable(member):
             return shown(member)
-        return lambda *arguments: shown(member(*[plain(argument) for argument in arguments]))
+        return lambda *arguments: shown(member(*[listed(plain(argument)) for argument in arguments]))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in names_of(self._class)["properties"]:
             raise AttributeError(f"{self._class}.{name}: creating new attributes on C++ objects is not allowed")
-        if not self._target.setProperty(name, plain(value)):
+        if not self._target.setProperty(name, listed(plain(value))):
             raise AttributeError(f"{self._class}.{name} cannot be set to {value!r}")
 
     def connect(self, signature: str, slot: Any) -> bool:
@@ -160,6 +203,16 @@ class ProxyClass:
 
     def __call__(self, *arguments: Any) -> Proxy:
         return wrap(self._kind(*[plain(argument) for argument in arguments]))
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, proxy_type(self.__name__))
+
+    def __eq__(self, other: object) -> bool:
+        """``type(widget) == qt.QSpinBox``, which in Slicer is one and the same."""
+        return other is self or other is proxy_type(self.__name__)
+
+    def __hash__(self) -> int:
+        return hash(proxy_type(self.__name__))
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         """What a Python class gets that is derived from this one."""
