@@ -1,21 +1,26 @@
 """The nodes of an anomaly map. The findings' table refers to the others, so a saved scene brings all of them back."""
 
+import contextlib
+from typing import Any
+
 import slicer
 
 from .regionSegments import replacingRegions
 from .resultNodes import differenceNode
+from .segmentationArrays import anatomyFromSegmentation
 from .turns import importing
 from .volumeNodes import moveToStudyOf, volumeFromNode
 
 TASK_ATTRIBUTE = "MedDiffFM.Task"
 THRESHOLD_ATTRIBUTE = "MedDiffFM.Threshold"
 MINIMUM_ATTRIBUTE = "MedDiffFM.MinimumVolume"
-ROLES = ("input", "anomaly", "healthy", "difference", "uncertainty", "regions", "rendering", "report")
+ROLES = ("anomaly", "healthy", "difference", "uncertainty", "regions", "report")
+"""What belongs to the map besides its table; the CT and the organs are the user's."""
 REGION_COLOR = (0.20, 0.85, 0.95)  # cyan stands out from Inferno for every kind of color vision
 CHOSEN_COLOR = (1.0, 1.0, 1.0)
 SHOWN_COLUMNS = {
     "number": "#",
-    "where": "where (mm)",
+    "where": "where",
     "size_ml": "ml",
     "peak_z": "peak z",
     "mean_z": "mean z",
@@ -36,6 +41,7 @@ class AnomalyNodes:
 
     def __init__(self, table):
         self.table = table
+        self._organs: Any = None  # label numbers on the CT's grid, once they were needed
 
     @classmethod
     def create(cls, run):
@@ -50,7 +56,8 @@ class AnomalyNodes:
         nodes.table.SetUseColumnTitleAsColumnHeader(True)
         nodes.table.SetLocked(True)
         moveToStudyOf(run.inputNode, nodes.table)
-        for role, node in {"input": run.inputNode, "report": run.reportNode, **run.volumes}.items():
+        others = {"input": run.inputNode, "report": run.reportNode, "organs": run.settings and run.settings.anatomy}
+        for role, node in {**others, **run.volumes}.items():
             nodes._refer(role, node)
         parameters = run.report.get("settings", {}).get("parameters", {})
         nodes.table.SetAttribute(MINIMUM_ATTRIBUTE, repr(float(parameters.get("minimum_volume", 100.0))))
@@ -98,10 +105,20 @@ class AnomalyNodes:
         score = slicer.util.arrayFromVolume(self.node("anomaly"))
         volume = volumeFromNode(self.node("input"))
         least = float(self.table.GetAttribute(MINIMUM_ATTRIBUTE) or 0.0)
-        regions = yield from search_regions(score, volume, self.threshold, least)
+        regions = yield from search_regions(score, volume, self.threshold, least, self._anatomy())
         yield from replacingRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
         writeRows(self.table, regions.rows)
         return len(regions.rows)
+
+    def _anatomy(self):
+        """The organs that the map was made with, None where there were none or they do not name any."""
+        from MedDiffFMLib.errors import InputError
+
+        segmentation = self.node("organs")
+        if segmentation and self._organs is None:
+            with contextlib.suppress(InputError):  # segments were renamed since
+                self._organs = anatomyFromSegmentation(segmentation, self.node("input"))
+        return self._organs if segmentation else None
 
     def rows(self):
         """The findings as one dict a row, as the library lists them."""
@@ -168,8 +185,7 @@ class AnomalyNodes:
 
     def remove(self):
         """Take everything but the CT out of the scene."""
-        nodes = [self.node(role) for role in ROLES if role not in ("input", "rendering")]
-        for node in [*nodes, self.table]:
+        for node in [*map(self.node, ROLES), self.table]:
             if node and slicer.mrmlScene.IsNodePresent(node):
                 slicer.mrmlScene.RemoveNode(node)
 

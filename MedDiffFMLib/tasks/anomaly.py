@@ -95,7 +95,7 @@ def anomaly(
         "healthy": like_input(volume.voxels + image.on_input(change), volume),
         "uncertainty": image.on_input(np.mean(usual, axis=0) * search),
     }
-    table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume)
+    table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, anatomy)
     facts: dict[str, Any] = {
         "region": image.region,
         "cube_edges_mm": edges,

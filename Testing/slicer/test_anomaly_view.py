@@ -166,7 +166,7 @@ def test_findings_are_those_of_the_library(app: Any, opened: Any, case: SimpleNa
     assert opened.nodes.rows() == expected
     model = opened.ui.findingsTableView._target.model()
     assert [model.headerData(c, pythonqt.QtCore.Qt.Orientation.Horizontal) for c in range(4)] == [
-        "#", "where (mm)", "ml", "peak z",
+        "#", "where", "ml", "peak z",
     ]  # fmt: skip
     assert [model.item(row, 3).text() for row in range(model.rowCount())] == ["9", "6", "4"]
 
@@ -218,6 +218,26 @@ def test_a_transform_of_the_ct_moves_the_jump(app: Any, opened: Any, case: Simpl
     before = opened.nodes.location(0)
     case.ct.SetAndObserveTransformNodeID(transform.GetID())
     assert np.allclose(np.subtract(opened.nodes.location(0), before), [25, 0, 0])
+
+
+def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, case: SimpleNamespace) -> None:
+    """Also after the threshold moved; Discard leaves the user's segmentation alone."""
+    from MedDiffFMGui.runRequest import RunSettings
+
+    segmentation = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(case.ct)
+    segment = segmentation.GetSegmentation().AddEmptySegment("x", "lung_upper_lobe_right")
+    labels = np.zeros(case.score.shape, np.uint8)
+    labels[:14] = 1  # holds the first finding and part of the third
+    app.slicer.util.updateSegmentBinaryLabelmapFromArray(labels, segmentation, segment, case.ct)
+    case.run.settings = RunSettings(anatomy=segmentation)
+    widget.resultPanel.show(case.run)
+    rows = widget.anomalyView.nodes.rows()
+    assert [row["where"].startswith("right lung upper lobe, ") for row in rows] == [True, False, True]
+    rest(app, widget.anomalyView, 5.0)
+    assert [row["where"].startswith("right lung") for row in widget.anomalyView.nodes.rows()] == [True, False]
+    widget.anomalyView.discard()
+    assert app.slicer.mrmlScene.IsNodePresent(segmentation)
 
 
 def test_table_as_csv(opened: Any, tmp_path: Path) -> None:

@@ -186,6 +186,37 @@ def test_findings_give_place_and_size_of_a_known_blob():
     assert len(list_findings(score, volume, 3.0, minimum_volume=0)) == 2
 
 
+def test_findings_say_where_they_are():
+    """Centre in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
+    volume = Volume(np.full((20, 30, 30), 40, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    score = np.zeros(volume.voxels.shape, np.float32)
+    for k, peak in ((4, 9.0), (10, 8.0), (16, 7.0)):
+        score[k, 10:14, 20:24] = peak
+    anatomy = np.full(score.shape, 118, np.uint8)
+    anatomy[4] = 12  # lung_upper_lobe_right
+    anatomy[10, 10:14, 20:21] = 5  # liver, a quarter
+    plain = [row["where"] for row in list_findings(score, volume, 3.0, 0.0)]
+    assert plain == ["L 43 P 23 S 12", "L 43 P 23 S 30", "L 43 P 23 S 48"]
+    named = [row["where"] for row in list_findings(score, volume, 3.0, 0.0, anatomy)]
+    assert named == ["right lung upper lobe, " + plain[0], *plain[1:]]
+
+
+def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch):
+    """Slab by slab gives what one pass gives, diagonal neighbours included."""
+    from scipy import ndimage
+
+    from MedDiffFMLib.tasks import findings
+
+    volume = Volume(np.zeros((24, 25, 26), np.int16), np.eye(4))
+    noise = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal(volume.voxels.shape), 1.0)
+    score = (noise / noise.std()).astype(np.float32)
+    whole = list_findings(score, volume, 1.2, 5.0)
+    labels, count = ndimage.label(score > 1.2, np.ones((3, 3, 3)))
+    assert len(whole) == (np.bincount(labels.ravel())[1:] >= 5).sum() > 10
+    monkeypatch.setattr(findings, "SLAB_VOXELS", 1300)
+    assert list_findings(score, volume, 1.2, 5.0) == whole
+
+
 @pytest.mark.parametrize("run", [
     lambda v, m, mask, **k: denoise(v, m, DenoiseParameters(noise=20), **k),
     lambda v, m, mask, **k: inpaint(v, m, FAST, mask=mask, **k),
