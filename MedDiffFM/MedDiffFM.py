@@ -11,6 +11,7 @@ from MedDiffFMGui.maskPanel import MaskPanel
 from MedDiffFMGui.resultPanel import ResultPanel
 from MedDiffFMGui.sampleData import registerSampleData
 from MedDiffFMGui.scriptedRun import ScriptedRun
+from MedDiffFMGui.segmentView import SegmentView
 from MedDiffFMGui.setupPanel import SetupPanel
 from MedDiffFMGui.taskPanel import TaskPanel
 from MedDiffFMGui.trainingPanel import TrainingPanel
@@ -117,8 +118,10 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
         self.compareView = CompareView(self.ui, self.onResultClosed)
         self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed)
+        self.segmentView = SegmentView(self.ui, self.onResultClosed)
         views = {
             "anomaly": (self.anomalyView, self.ui.anomalyResultWidget),
+            "segment": (self.segmentView, self.ui.segmentResultWidget),
             "": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)

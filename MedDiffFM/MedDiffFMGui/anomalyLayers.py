@@ -91,7 +91,7 @@ def showLayer(image, node, opacity):
                 composite.SetForegroundOpacity(opacity)
 
 
-def showLegend(node, title, visible):
+def showLegend(node, title, visible, labelFormat="%.0f"):
     """The color legend of a layer; a legend that was never shown is not made."""
     logic = slicer.modules.colors.logic()
     legend = logic.GetColorLegendDisplayNode(node)
@@ -101,7 +101,7 @@ def showLegend(node, title, visible):
         legend = logic.AddDefaultColorLegendDisplayNode(node)
         legend.SetTitleText(title)
         legend.SetNumberOfLabels(6)
-        legend.SetLabelFormat("%.0f")
+        legend.SetLabelFormat(labelFormat)
     legend.SetVisibility(visible)
 
 

@@ -10,7 +10,8 @@ class FinishedRun:
 
     :param task: name of the task in the library's table.
     :param inputNode: the CT that it was computed from, None for a task that makes one.
-    :param volumes: output name -> volume node in the scene, the main one first.
+    :param volumes: output name -> node in the scene, the main one first; "segmentation" is a vtkMRMLSegmentationNode,
+        the others are volumes.
     :param report: everything that decides about the numbers, as written beside results on disk.
     :param reportNode: vtkMRMLTextNode with the report as JSON.
     :param table: findings, one dict a row; empty where the task has none.
@@ -38,5 +39,5 @@ class FinishedRun:
 
     @property
     def nodes(self):
-        """All volume nodes."""
+        """All nodes with voxels."""
         return list(self.volumes.values())

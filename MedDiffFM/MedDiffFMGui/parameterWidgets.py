@@ -4,6 +4,8 @@ import ctk
 import qt
 from slicer.i18n import tr as _
 
+from .modelCheck import fittingModels
+
 SLIDER_SPAN = 50  # a wider range is too coarse for a slider in a panel of this width
 
 
@@ -33,6 +35,15 @@ class ParameterWidgets:
         """The values that differ from their defaults, by name, JSON-ready."""
         found = {name: editor.value() for name, editor in self._editors.items()}
         return {name: value for name, value in found.items() if value != _plain(self._defaults[name])}
+
+    def setModels(self, prior):
+        """Offer the models of the catalogue that fit a prior, where a parameter names one.
+
+        :param prior: name in the catalogue, or path of a weight file.
+        """
+        for editor in self._editors.values():
+            if isinstance(editor, _ModelEditor):
+                editor.offer(prior)
 
     def setValues(self, values):
         """Show ``values``, and defaults for what is left out; does not call ``onChanged``."""
@@ -71,6 +82,8 @@ def _makeEditor(parameters, field, info, onChanged):
         return _CheckEditor(onChanged)
     if info.choices:
         return _ChoiceEditor(info, onChanged)
+    if info.catalogue:
+        return _ModelEditor(info.catalogue, onChanged)
     if kind is str:
         return _TextEditor(onChanged)
     span = None if info.minimum is None or info.maximum is None else info.maximum - info.minimum
@@ -196,6 +209,38 @@ class _TextEditor(_Editor):
 
     def _show(self, value):
         self.widget.text = value
+
+
+class _ModelEditor(_Editor):
+    """A model of the catalogue that fits the prior; first of all the latest one, whichever that is."""
+
+    def __init__(self, kind, onChanged):
+        combo = qt.QComboBox()
+        combo.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)  # long titles must not widen the panel
+        self._kind = kind
+        combo.addItem(_("latest"), "")
+        _Editor.__init__(self, combo, "currentIndexChanged(int)", onChanged)
+
+    def offer(self, prior):
+        """List the models for ``prior``; a chosen one that is not among them stays, so that the user sees its name."""
+        value = self.value()
+        self._quiet = True
+        try:
+            self.widget.clear()
+            self.widget.addItem(_("latest"), "")
+            for entry in fittingModels(self._kind, prior):
+                self.widget.addItem(entry.title, entry.name)
+            self._show(value)
+        finally:
+            self._quiet = False
+
+    def value(self):
+        return self.widget.currentData or None
+
+    def _show(self, value):
+        if value and self.widget.findData(value) < 0:
+            self.widget.addItem(str(value), value)
+        self.widget.currentIndex = self.widget.findData(value or "")
 
 
 class _TupleEditor(_Editor):

@@ -5,6 +5,8 @@ import json
 import slicer
 
 from .finishedRun import FinishedRun
+from .segmentNodes import TASK as SEGMENT_TASK
+from .segmentNodes import SegmentNodes, addSegmentation, styleUncertainty
 from .volumeNodes import addLabelNode, addResultNode, moveToStudyOf, uniqueName, volumeFromNode
 
 HOUNSFIELD_OUTPUTS = ("denoised", "healthy", "inpainted", "synthetic", "fine", "with_lesion")
@@ -43,6 +45,11 @@ def addResult(task, inputNode, result, piece=None):
     for node in volumes.values():
         node.SetAttribute("MedDiffFM.Task", task)
         node.SetAttribute("MedDiffFM.Report", reportNode.GetID())
+    if task == SEGMENT_TASK:
+        segmentation, *maps = volumes.values()
+        SegmentNodes(segmentation).refer(inputNode, reportNode, maps)
+        for node in maps:
+            styleUncertainty(node)
     return FinishedRun(
         task=task,
         inputNode=inputNode,
@@ -58,6 +65,8 @@ def addResult(task, inputNode, result, piece=None):
 def _addVolume(name, array, inputNode, result):
     title = OUTPUT_TITLES.get(name, name.replace("_", " "))
     nodeName = f"{inputNode.GetName()} {title}" if inputNode else f"{title} {result.facts.get('region') or 'CT'}"
+    if name == "segmentation":
+        return addSegmentation(array, result.facts["labels"], inputNode, nodeName)
     if array.dtype == bool:
         return addLabelNode(array, inputNode, nodeName, ijkToRAS=result.ijk_to_ras)
     isHounsfield = name in HOUNSFIELD_OUTPUTS

@@ -1,9 +1,11 @@
 """Runs from the Python console and from scripts: blocking or with a callback; volumes, sequences and folders."""
 
 import time
+from typing import Any
 
 import slicer
 
+from .manyRuns import ManyRuns
 from .resultNodes import removeNodes
 from .runRequest import RunSettings
 from .taskRun import TaskRun
@@ -18,12 +20,14 @@ class ScriptedRun(TaskRun):
         """Run a task.
 
         :param task: "anomaly", "denoise", "inpaint" ...
-        :param inputNode: CT volume node, or a vtkMRMLSequenceNode of CT volumes; None for a task that makes a CT.
+        :param inputNode: CT volume node, a list of them, or a vtkMRMLSequenceNode of CT volumes; None for a task that
+            makes a CT.
         :param callback: called with the FinishedRun or with the exception; then this function returns at once.
         :param choices: fields of RunSettings: parameters, mask, anatomy, region, seed, model, device.
         :return: FinishedRun, its ``volumes`` are the nodes by name; for a sequence a vtkMRMLSequenceNode of the main
-            results; None with a callback.
-        :raises MedDiffFMError: the run failed; of kind Cancelled when it was cancelled.
+            results; for a list a list of FinishedRuns; None with a callback.
+        :raises MedDiffFMError: the run failed; of kind Cancelled when it was cancelled. Of a list all CTs are tried;
+            the text says which could not be done.
 
         The window stays usable while a blocking run lasts. From the console::
 
@@ -32,6 +36,8 @@ class ScriptedRun(TaskRun):
             slicer.util.setSliceViewerLayers(background=run.main)
         """
         settings = RunSettings(**choices)
+        if isinstance(inputNode, (list, tuple)):
+            return self._runMany(task, inputNode, settings, callback)
         if inputNode is not None and inputNode.IsA("vtkMRMLSequenceNode"):
             if callback:
                 raise ValueError("a sequence is run without callback")
@@ -68,6 +74,19 @@ class ScriptedRun(TaskRun):
         code, words = ended[0]
         if code:
             raise MedDiffFMError(f"Not every case could be done: {words}")
+
+    def _runMany(self, task, nodes, settings, callback):
+        outcomes: list[Any] = []
+        tell = callback or outcomes.append
+        many = ManyRuns(self, task, nodes, settings, lambda ended: tell(ended.outcome))
+        many.start()
+        if callback:
+            return None
+        while not outcomes:
+            _turn()
+        if isinstance(many.outcome, Exception):
+            raise many.outcome
+        return many.outcome
 
     def _runSequence(self, task, sequence, settings):
         """Each item in turn; the items lie in a scene of their own, so each is copied into the user's for its run."""

@@ -1,5 +1,7 @@
 """Which segments of a segmentation go into a case."""
 
+from typing import Any
+
 import qt
 import slicer
 
@@ -15,9 +17,9 @@ class SegmentChoice:
     def __init__(self, listWidget, label, onChanged):
         self._list, self._label = listWidget, label
         self._onChanged = onChanged
-        self._node = None
-        self._observations = []
-        self._unchecked = set()
+        self._node: Any = None
+        self._observations: list[int] = []
+        self._unchecked: set[str] = set()
         listWidget.connect("itemChanged(QListWidgetItem*)", self._onItemChanged)
         self.setNode(None)
 

@@ -8,6 +8,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .inputCheck import describeInput
+from .manyRuns import ManyRuns
 from .parameterWidgets import ParameterWidgets
 from .runRequest import RunSettings
 from .runSpeed import RunSpeed, duration
@@ -35,9 +36,11 @@ class TaskPanel:
         self._forms = {}
         self._inputReason = ""
         self._shownTask = None
+        self._many: Any = None  # ManyRuns while several CTs are worked on
         self._makeButtons(iconPath)
         self.ui.runButton.connect("clicked(bool)", self.onRunButton)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
+        self.ui.alsoSelector.connect("checkedNodesChanged()", self.update)
         self.ui.runProgressBar.visible = False
         logic.addListener(self)
 
@@ -109,6 +112,7 @@ class TaskPanel:
         self._buttons[self.task].checked = True
         self.ui.taskSentenceLabel.text = _(TASKS[self.task].sentence)
         self._showForm()
+        self.ui.alsoWidget.visible = self._rows[self.task].many
         self.maskPanel.setTask(self._rows[self.task])
 
     def _showForm(self):
@@ -117,6 +121,7 @@ class TaskPanel:
 
         if self.task not in self._forms:
             self._forms[self.task] = _TaskForm(TASKS[self.task].parameter_class(), self.ui, self._onValuesChanged)
+            self._forms[self.task].widgets.setModels(self.parameterNode.model)
         for name, form in self._forms.items():
             form.setVisible(name == self.task)
         self.ui.moreCollapsibleButton.visible = self._forms[self.task].widgets.hasAdvanced
@@ -160,6 +165,12 @@ class TaskPanel:
             combo.addItem(title, name)
         combo.currentIndex = combo.findData(chosen)
         combo.blockSignals(wasBlocked)
+        self._offerModels()
+
+    def _offerModels(self):
+        """Models that belong to a prior are offered for the chosen one."""
+        for form in self._forms.values():
+            form.widgets.setModels(self.parameterNode.model)
 
     def refreshModels(self):
         """A model was trained or removed."""
@@ -170,6 +181,7 @@ class TaskPanel:
     def _onModelChosen(self, index):
         if self.parameterNode and index >= 0:
             self.parameterNode.model = self.ui.modelComboBox.itemData(index)
+            self._offerModels()
 
     # The button
 
@@ -193,6 +205,7 @@ class TaskPanel:
         return (
             (self._inputReason if TASKS[self.task].needs_volume else "")
             or self._controlReason()
+            or self._headReason()
             or self.maskPanel.reason()
             or self._valuesReason()
             or self.logic.workerPython.problem()
@@ -204,6 +217,19 @@ class TaskPanel:
         control = self._rows[self.task].control
         ownChoice = self._forms[self.task].widgets.values().get("control")
         return missingControl(control, self.parameterNode.model) if control and not ownChoice else ""
+
+    def _headReason(self):
+        from .modelCheck import missingHead
+
+        if not self._rows[self.task].head:
+            return ""
+        return missingHead(self._forms[self.task].widgets.values().get("head"), self.parameterNode.model)
+
+    def _inputs(self):
+        """The chosen CT, and where the task takes them the others that are checked."""
+        first = self.parameterNode.inputVolume
+        others = self.ui.alsoSelector.checkedNodes() if self._rows[self.task].many else ()
+        return [first, *(node for node in others if node is not first)]
 
     def _valuesReason(self):
         """Values that are allowed each, but do not fit together."""
@@ -220,20 +246,25 @@ class TaskPanel:
     def _updateButton(self):
         reason = ""
         button = self.ui.runButton
+        running = self.logic.running or self._many is not None
         if self.logic.cancelling:
             button.text, button.enabled = _("Stop now"), True
             button.toolTip = _("The model stops after its present step. Press to end its process at once.")
-        elif self.logic.running:
+        elif running:
             button.text, button.enabled, button.toolTip = _("Cancel"), True, _("Stop; the scene stays as it was.")
+            if self._many is not None:
+                button.toolTip = _("Stop; what is done so far stays in the scene.")
         else:
-            reason = self.reason()
+            reason, count = self.reason(), len(self._inputs())
             button.text, button.enabled = self._rows[self.task].action, not reason
+            if count > 1:
+                button.text = _("{action} {count} CTs").format(action=button.text, count=count)
             button.toolTip = reason or _("The result is a new volume; the original stays as it is.")
         self.ui.reasonLabel.text = reason
         self.ui.reasonLabel.visible = bool(reason)
-        self._showEstimate(possible=not reason and not self.logic.running)
-        for widget in (self.ui.deviceComboBox, self.ui.modelComboBox):
-            widget.enabled = not self.logic.running
+        self._showEstimate(possible=not reason and not running)
+        for widget in (self.ui.deviceComboBox, self.ui.modelComboBox, self.ui.alsoSelector):
+            widget.enabled = not running
 
     def _showEstimate(self, possible):
         text = ""
@@ -248,15 +279,20 @@ class TaskPanel:
         )
 
     def onRunButton(self):
-        if self.logic.running:
+        if self.logic.running or self._many is not None:
             self.ui.runStatusLabel.text = _("Cancelling...")
-            self.logic.cancel()
+            (self._many or self.logic).cancel()
             return
         self.ui.runProgressBar.value = 0
         self.ui.runProgressBar.visible = True
         self.ui.runStatusLabel.text = _("Starting the model...")
+        inputs = self._inputs()
         try:
-            self.logic.start(self.task, self.parameterNode.inputVolume, self.settings())
+            if len(inputs) > 1:
+                self._many = ManyRuns(self.logic, self.task, inputs, self.settings(), self._onManyEnd)
+                self._many.start()
+            else:
+                self.logic.start(self.task, inputs[0], self.settings())
         except Exception as error:
             logging.exception("MedDiff-FM: the run could not start")
             self.onFailed(error)
@@ -270,6 +306,11 @@ class TaskPanel:
         self.ui.modelLabel.text = description
 
     def onProgress(self, fraction, stage, secondsLeft):
+        if self._many is not None:
+            fraction = (self._many.number - 1 + fraction) / self._many.count
+            stage = _("{number} of {count}: {stage}").format(
+                number=self._many.number, count=self._many.count, stage=stage
+            )
         self.ui.runProgressBar.value = round(1000 * fraction)
         left = _(", {time} left").format(time=duration(secondsLeft)) if secondsLeft is not None else ""
         self.ui.runStatusLabel.text = f"{stage}{left}"
@@ -285,8 +326,14 @@ class TaskPanel:
     def onCancelled(self):
         self._end(_("Cancelled."))
 
+    def _onManyEnd(self, many):
+        self._many = None
+        self.update()
+        counted = _("Done: {done} of {count} CTs.").format(done=len(many.runs), count=many.count)
+        self._end(" ".join([_("Cancelled.") if many.cancelled else "", counted, many.failureText()]).strip())
+
     def _end(self, text):
-        self.ui.runProgressBar.visible = False
+        self.ui.runProgressBar.visible = self._many is not None
         self.ui.runStatusLabel.text = text
 
     def onLog(self, text):

@@ -18,6 +18,8 @@ class TaskRow:
     :param icon: file name of the icon.
     :param paints: whether a mask is painted for it with the Segment Editor.
     :param control: for which task the catalogue must have a ControlNet; empty where none is needed.
+    :param head: whether the catalogue must have a segmentation head.
+    :param many: whether it can be applied to several CTs in one go.
     """
 
     name: str
@@ -26,6 +28,8 @@ class TaskRow:
     icon: str = "MedDiffFM.png"
     paints: bool = False
     control: str = ""
+    head: bool = False
+    many: bool = False
 
     @property
     def needsMask(self):
@@ -56,7 +60,7 @@ def taskRows():
         TaskRow("generate_lesion", _("Insert"), _("Insert lesion"), "insert.png", paints=True, control="lesion"),
         TaskRow("super_resolve", _("Sharpen"), _("Sharpen"), "sharpen.png"),
         TaskRow("synthesize", _("Synthesize"), _("Synthesize a CT"), "synthesize.png"),
-        TaskRow("segment", _("Segment"), _("Segment"), "segment.png"),
+        TaskRow("segment", _("Segment"), _("Segment"), "segment.png", head=True, many=True),
     ]
     known = {row.name for row in rows}
     others = [TaskRow(name, task.title, task.title) for name, task in TASKS.items() if name not in known]

@@ -21,6 +21,7 @@ class ParameterInfo:
         minimum, maximum: inclusive limits of a number, None where there is none.
         choices: allowed strings, empty for free values.
         advanced: shown under "More" in the panel.
+        catalogue: kind of model whose name a text is; "" where it is none.
     """
 
     help: str
@@ -29,6 +30,7 @@ class ParameterInfo:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     advanced: bool = False
+    catalogue: str = ""
 
 
 def parameter(default: Any, help: str, **info: Any) -> Any:

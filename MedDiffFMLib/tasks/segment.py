@@ -29,7 +29,9 @@ class SegmentParameters:
     """Parameters of ``segment``."""
 
     head: str | None = parameter(
-        None, "Name of a segmentation head, or a .safetensors file; your latest one for the model when not given."
+        None,
+        "Name of a segmentation head, or a .safetensors file; your latest one for the model when not given.",
+        catalogue="segmentation",
     )
     threshold: float = parameter(
         0.5, "Probability from which a voxel belongs to a structure.", minimum=0.01, maximum=0.99

@@ -143,6 +143,44 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     removeEnabled = QtCore.Property(bool, lambda self: False, lambda self, value: None)
 
 
+class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
+    """Lets several nodes be checked, none at first, and shows the names of those that are."""
+
+    checkedNodesChanged = QtCore.Signal()
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        self._checked: list[str] = []
+        super().__init__(parent)
+        self._none_enabled = False
+
+    def _refill(self) -> None:
+        super()._refill()
+        there = [node.GetID() for node in self._nodes()]
+        if not set(self._checked) <= set(there):
+            self._checked = [one for one in self._checked if one in there]
+            self.checkedNodesChanged.emit()
+
+    def checkedNodes(self) -> list[Any]:
+        return [node for node in self._nodes() if node.GetID() in self._checked]
+
+    def checkState(self, node: Any) -> QtCore.Qt.CheckState:
+        state = QtCore.Qt.CheckState
+        return state.Checked if node.GetID() in self._checked else state.Unchecked
+
+    def setCheckState(self, node: Any, state: Any) -> None:
+        if state != self.checkState(node):
+            self._checked.remove(node.GetID()) if node.GetID() in self._checked else self._checked.append(node.GetID())
+            self.checkedNodesChanged.emit()
+            self.update()
+
+    def paintEvent(self, event: Any) -> None:
+        painter, option = QtWidgets.QStylePainter(self), QtWidgets.QStyleOptionComboBox()
+        self.initStyleOption(option)
+        option.currentText = ", ".join(node.GetName() for node in self.checkedNodes())
+        painter.drawComplexControl(QtWidgets.QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QtWidgets.QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+
 class ctkSliderWidget(QtWidgets.QWidget):
     """A slider with a spin box that holds the exact value."""
 
@@ -188,7 +226,8 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 STAND_INS = (
-    ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget, qMRMLNodeComboBox, qMRMLSegmentEditorWidget, qMRMLWidget,
+    ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget, qMRMLCheckableNodeComboBox, qMRMLNodeComboBox,
+    qMRMLSegmentEditorWidget, qMRMLWidget,
     *qmrml_widgets.STAND_INS,
 )  # fmt: skip
 
