@@ -242,6 +242,8 @@ class AnomalyView:
         if self.nodes is None or not self.nodes.complete:
             return
         self._turns.start(self.nodes.finding(), self._afterFinding)
+        if self._turns.busy:
+            self.ui.findingsLabel.text = _("Looking for findings...")
 
     def _stopFinding(self):
         self._restTimer.stop()

@@ -7,7 +7,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from .inputCheck import describeInput
+from .inputCheck import InputLine
 from .manyRuns import ManyRuns
 from .parameterWidgets import ParameterWidgets
 from .runRequest import RunSettings
@@ -35,6 +35,7 @@ class TaskPanel:
         self._rows = {row.name: row for row in taskRows()}
         self._forms = {}
         self._inputReason = ""
+        self._inputLine = InputLine(ui.inputFactsLabel)
         self._shownTask = None
         self._many: Any = None  # ManyRuns while several CTs are worked on
         self._makeButtons(iconPath)
@@ -91,9 +92,7 @@ class TaskPanel:
 
     def onInputChanged(self):
         """Look at the chosen volume once, not at every update of the panel."""
-        facts, self._inputReason = describeInput(self.parameterNode.inputVolume)
-        self.ui.inputFactsLabel.text = facts
-        self.ui.inputFactsLabel.visible = bool(facts)
+        self._inputReason = self._inputLine.show(self.parameterNode.inputVolume)
         self.update()
 
     def update(self):

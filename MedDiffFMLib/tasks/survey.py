@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..conditioning.condition import REGIONS
 from ..conditioning.region import body_box, body_mask, guess_region
 from ..errors import InputError
 from ..grid import Grid, to_grid, working_grid
@@ -65,6 +64,8 @@ def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarr
 
 def choose_region(wish: str | None, found: Survey) -> str | None:
     """The region class to use: a wish wins, "none" means no condition, None takes the guess."""
+    from ..conditioning.condition import REGIONS
+
     if wish is None:
         return found.guessed
     if wish == "none":

@@ -80,6 +80,7 @@ def show(app: Any, widget: Any, result: Path) -> None:
     report = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "report")
     settings = {"settings": {"parameters": {"threshold": THRESHOLD, "minimum_volume": 100.0}}}
     widget.resultPanel.show(FinishedRun("anomaly", ct, volumes, settings, report))
+    app.wait(lambda: "above" in widget.anomalyView.ui.findingsLabel.text)
     nodule = read_volume(SAMPLE.with_name("thorax_lidc0001_mask.nrrd"), modality="mask").voxels > 0
     centre = sample.ijk_to_ras @ [*np.argwhere(nodule).mean(axis=0)[::-1], 1]
     rows = widget.anomalyView.nodes.rows()

@@ -54,6 +54,7 @@ def opened(app: Any, widget: Any, case: SimpleNamespace) -> Iterator[Any]:
     """The module's widget with the finished run in its Result section; gives the anomaly view."""
     app.slicer.util.setSliceViewerLayers(background=case.ct, foreground=None)
     widget.resultPanel.show(case.run)
+    app.wait(lambda: "above" in widget.anomalyView.ui.findingsLabel.text)
     yield widget.anomalyView
     widget.resultPanel.clear()
 
@@ -232,6 +233,7 @@ def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, cas
     app.slicer.util.updateSegmentBinaryLabelmapFromArray(labels, segmentation, segment, case.ct)
     case.run.settings = RunSettings(anatomy=segmentation)
     widget.resultPanel.show(case.run)
+    app.wait(widget.anomalyView.nodes.rows)
     rows = widget.anomalyView.nodes.rows()
     assert [row["where"].startswith("right lung upper lobe, ") for row in rows] == [True, False, True]
     rest(app, widget.anomalyView, 5.0)

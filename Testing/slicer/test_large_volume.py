@@ -65,7 +65,8 @@ def test_choosing_and_running(app: Any, widget: Any, ct: Any) -> None:
     with no_long_wait(app) as turned:
         widget.ui.inputVolumeSelector.setCurrentNode(ct)
         turned()
-        app.wait(lambda: "512 x 512 x 300" in widget.ui.inputFactsLabel.text)
+        app.wait(lambda: "probably chest" in widget.ui.inputFactsLabel.text)
+        assert "512 x 512 x 300, 0.75 x 0.75 x 1 mm" in widget.ui.inputFactsLabel.text
         widget.taskPanel.choose("denoise")
         turned()
         widget.ui.runButton.click()

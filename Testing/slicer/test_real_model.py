@@ -66,6 +66,21 @@ def run(app: Any, widget: Any) -> Any:
     return widget.compareView.run.main
 
 
+def test_the_input_line_names_the_region_that_a_run_takes(app: Any, widget: Any) -> None:
+    """On the sample CT; a later choice of another CT leaves nothing of it."""
+    import MedDiffFMGui  # noqa: F401
+
+    from MedDiffFMLib.io import read_volume
+    from MedDiffFMLib.tasks.survey import survey
+
+    sample = read_volume(SAMPLE)
+    node = app.slicer.util.addVolumeFromArray(sample.voxels, sample.ijk_to_ras, "thorax")
+    widget.ui.inputVolumeSelector.setCurrentNode(node)
+    app.wait(lambda: widget.ui.inputFactsLabel.text.endswith(f"mm, probably {survey(sample).guessed}"))
+    widget.ui.inputVolumeSelector.setCurrentNode(None)
+    assert widget.ui.inputFactsLabel.text == ""
+
+
 def test_fill_paint_look_paint_more_discard(app: Any, widget: Any, ct: Any) -> None:
     """The nodule goes, everything outside the mask stays to the last bit, the views come back."""
     ui, center = widget.ui, (30, 32, 32)
