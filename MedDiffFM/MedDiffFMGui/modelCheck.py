@@ -61,7 +61,7 @@ def missingHead(chosen, model):
         ).format(model=model)
     if entry is not None and entry.prior != digest:
         return _("{head} was trained with another model than {model}. Choose that model, or another head.").format(
-            head=entry.title, model=model
+            head=entry.name, model=model
         )
     return ""
 

@@ -226,10 +226,11 @@ class _ModelEditor(_Editor):
         value = self.value()
         self._quiet = True
         try:
+            fitting = fittingModels(self._kind, prior)
             self.widget.clear()
-            self.widget.addItem(_("latest"), "")
-            for entry in fittingModels(self._kind, prior):
-                self.widget.addItem(entry.title, entry.name)
+            self.widget.addItem(_("latest: {name}").format(name=fitting[0].name) if fitting else _("latest"), "")
+            for entry in fitting:
+                self.widget.addItem(f"{entry.name} ({entry.title})", entry.name)
             self._show(value)
         finally:
             self._quiet = False

@@ -11,6 +11,7 @@ TASK_ATTRIBUTE, ACCEPTED_ATTRIBUTE = "MedDiffFM.Task", "MedDiffFM.Accepted"
 VOLUME_TAG, UNCERTAINTY_TAG = "MedDiffFM.VolumeMl", "MedDiffFM.Uncertainty"
 UNCERTAINTY_WINDOW = (0.0, 0.5)  # fixed: 0.5 is the standard deviation of a label that may as well be there as not
 SURE = 0.1  # below it transparent
+QUICK_VOXELS = 10_000_000  # surfaces of larger CTs take a second, which only a user who wants to see them should wait
 
 
 class SegmentNodes:
@@ -68,6 +69,18 @@ class SegmentNodes:
         self.segmentation.TransformPointToWorld(self.segmentation.GetSegmentCenterRAS(segmentID), world)
         return world
 
+    def show3D(self, visible):
+        """Surfaces in the 3D views, or none; made when they are first needed."""
+        if visible and not self.has3D():
+            with slicer.util.WaitCursor():
+                self.segmentation.CreateClosedSurfaceRepresentation()
+        self.segmentation.GetDisplayNode().SetVisibility3D(visible)
+
+    def has3D(self):
+        """Whether surfaces can be shown at once."""
+        surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+        return self.segmentation.GetSegmentation().ContainsRepresentation(surface)
+
     def accept(self):
         """The nodes are the user's from now on."""
         self.segmentation.SetAttribute(ACCEPTED_ATTRIBUTE, "1")
@@ -80,7 +93,7 @@ class SegmentNodes:
 
 
 def addSegmentation(array, labels, inputNode, name):
-    """Add one segment a structure, with its name, color and terminology, and surfaces for 3D views.
+    """Add one segment a structure, with its name, color and terminology, and for all but large CTs with its surface.
 
     :param array: label numbers (k, j, i) on the grid of ``inputNode``.
     :param labels: rows of the report's ``labels``: value, name, color, terminology, volume_ml, uncertainty.
@@ -107,7 +120,8 @@ def addSegmentation(array, labels, inputNode, name):
     node.SetReferenceImageGeometryParameterFromVolumeNode(inputNode)
     node.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
-    node.CreateClosedSurfaceRepresentation()
+    if array.size <= QUICK_VOXELS:
+        node.CreateClosedSurfaceRepresentation()
     moveToStudyOf(inputNode, node)
     return node
 

@@ -46,7 +46,7 @@ class SegmentView:
         ui.uncertaintyCheckBox.connect("toggled(bool)", lambda *_checked: self._showMap())
         ui.uncertaintyLegendCheckBox.connect("toggled(bool)", lambda *_checked: self._showMap())
         ui.uncertaintyOpacitySlider.connect("valueChanged(double)", self._onOpacity)
-        ui.segments3DCheckBox.connect("toggled(bool)", lambda *_checked: self._showSegments())
+        ui.segments3DCheckBox.connect("toggled(bool)", self._show3D)
         ui.structuresTableWidget.connect("itemSelectionChanged()", self._onStructure)
         ui.segmentBlinkButton.connect("clicked(bool)", self.blink)
         ui.segmentAcceptButton.connect("clicked(bool)", self.accept)
@@ -123,7 +123,10 @@ class SegmentView:
         self._listMaps()
         self._fillTable()
         nodes.segmentation.GetDisplayNode().SetVisibility(True)
-        self._showSegments()
+        wasBlocked = self.ui.segments3DCheckBox.blockSignals(True)
+        self.ui.segments3DCheckBox.checked = nodes.has3D()
+        self.ui.segments3DCheckBox.blockSignals(wasBlocked)
+        self._show3D(nodes.has3D())
         self._showMap()
 
     def _putAway(self):
@@ -189,9 +192,9 @@ class SegmentView:
 
     # Layers
 
-    def _showSegments(self):
+    def _show3D(self, visible):
         if self._complete():
-            self.nodes.segmentation.GetDisplayNode().SetVisibility3D(self.ui.segments3DCheckBox.checked)
+            self.nodes.show3D(visible)
 
     def _showMap(self):
         """The CT, and over it the chosen uncertainty; then the segments are outlines, since areas would hide it."""

@@ -268,7 +268,7 @@ class TaskPanel:
     def _showEstimate(self, possible):
         text = ""
         if possible:
-            text = self._speed.sentence(self.task, self.parameterNode.inputVolume, self.settings())
+            text = self._estimate()
         self.ui.estimateLabel.text = text
         self.ui.estimateLabel.visible = bool(text)
         self.ui.settingsCollapsibleButton.text = _("Model {model} · region {region} · {device}").format(
@@ -276,6 +276,14 @@ class TaskPanel:
             region=self.parameterNode.region.label(),
             device=self.parameterNode.device.label(),
         )
+
+    def _estimate(self):
+        """How long the run, or the runs on all checked CTs, will take."""
+        inputs, settings = self._inputs(), self.settings()
+        if len(inputs) == 1:
+            return self._speed.sentence(self.task, inputs[0], settings)
+        seconds = [self._speed.seconds(self.task, node, settings) for node in inputs]
+        return "" if None in seconds else _("About {time}.").format(time=duration(sum(seconds)))
 
     def onRunButton(self):
         if self.logic.running or self._many is not None:

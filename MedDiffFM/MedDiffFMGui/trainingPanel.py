@@ -57,9 +57,8 @@ class TrainingPanel:
 
         for row in FINETUNE_TASKS.values():
             self.ui.trainTaskComboBox.addItem(_(row.title), row.name)
-        for name, preset in PRESETS.items():
-            title = _("{name}: {steps} steps").format(name=_(name), steps=preset.steps)
-            self.ui.presetComboBox.addItem(title, name)
+        for name in PRESETS:
+            self.ui.presetComboBox.addItem(_(name), name)
         for name in CHARTS:
             self.ui.curveComboBox.addItem(_(name), name)
 
@@ -134,9 +133,12 @@ class TrainingPanel:
         )
 
     def _onRecipeChanged(self, *_index):
-        from MedDiffFMLib.training.finetune_config import PRESETS
+        from MedDiffFMLib.training.finetune_config import PRESETS, settings
         from MedDiffFMLib.training.finetune_tasks import FINETUNE_TASKS
 
+        for index, name in enumerate(PRESETS):
+            steps = settings(self.task, name).loop.steps
+            self.ui.presetComboBox.setItemText(index, _("{name}: {steps} steps").format(name=_(name), steps=steps))
         row, preset = FINETUNE_TASKS[self.task], PRESETS[self.ui.presetComboBox.currentData]
         self._cases.task = row.name
         sentence = _("{task} For {preset}.").format(task=_(row.sentence), preset=_(preset.sentence))

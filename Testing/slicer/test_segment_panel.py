@@ -251,7 +251,7 @@ def train(app: Any, widget: Any, scene: SimpleNamespace, tmp_path: Path) -> None
     panel.ui.curveComboBox.currentIndex = 1
     assert panel.ui.curvePlotWidget.mrmlPlotViewNode().GetPlotChartNode().GetYAxisTitle() == "Dice"
     assert "lungs-spine" in panel.ui.trainingStatusLabel.text, log
-    assert len(offered(widget)) == 2 and offered(widget)[0] == "latest"
+    assert len(offered(widget)) == 2 and offered(widget)[0] == "latest: lungs-spine"
     assert ui.runButton.enabled and ui.reasonLabel.text == ""
     head_combo(widget).currentIndex = 1
     assert widget.taskPanel.settings().parameters["head"] == "lungs-spine"
@@ -327,10 +327,41 @@ def test_a_head_of_another_prior_is_named(app: Any, widget: Any, scene: SimpleNa
     widget.taskPanel.choose("segment")
     widget.ui.inputVolumeSelector.setCurrentNode(scene.cts[0])
     widget.taskPanel.refreshModels()
-    assert offered(widget) == ["latest", "Mine"] and widget.ui.runButton.enabled
+    assert offered(widget) == ["latest: mine", "mine (Mine)"] and widget.ui.runButton.enabled
     head_combo(widget).currentIndex = 1
     widget.ui.modelComboBox.currentIndex = widget.ui.modelComboBox.findData("other")
-    assert "Mine was trained with another model" in widget.ui.reasonLabel.text and not widget.ui.runButton.enabled
-    assert offered(widget) == ["latest", "Theirs", "mine"]
+    assert "mine was trained with another model" in widget.ui.reasonLabel.text and not widget.ui.runButton.enabled
+    assert offered(widget) == ["latest: theirs", "theirs (Theirs)", "mine"]
     head_combo(widget).currentIndex = 1
     assert widget.ui.reasonLabel.text == ""
+
+
+def test_surfaces_of_a_large_scan_wait_until_they_are_wanted(
+    app: Any, widget: Any, scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from MedDiffFMGui import resultNodes, segmentNodes
+
+    def add() -> Any:
+        array = outlined(app, scene.cts[0])["spine"].astype(np.uint8)
+        label = {"name": "spine", "color": [255, 0, 0], "terminology": "", "volume_ml": 1.0, "uncertainty": 0.1}
+        maps = {"uncertainty": np.full(array.shape, 0.2, np.float32)}
+        result = SimpleNamespace(volumes={"segmentation": array, **maps}, ijk_to_ras=None, report={}, table=[],
+                                 facts={"labels": [{**label, "value": 1}]}, warnings=["A warning."])  # fmt: skip
+        return resultNodes.addResult("segment", scene.cts[0], result)
+
+    def surfaces(run: Any) -> bool:
+        return run.main.GetSegmentation().ContainsRepresentation("Closed surface")
+
+    ui, box = widget.segmentView.ui, widget.segmentView.ui.segments3DCheckBox
+    widget.resultPanel.show(add())
+    assert box.checked and ui.segmentWarningLabel.text == "A warning." and not ui.segmentationComboBox.visible
+    monkeypatch.setattr(segmentNodes, "QUICK_VOXELS", 1000)
+    large = add()
+    widget.resultPanel.show(large)
+    assert not box.checked and not surfaces(large) and not large.main.GetDisplayNode().GetVisibility3D()
+    box.click()
+    assert surfaces(large) and large.main.GetDisplayNode().GetVisibility3D()
+    ui.segmentDiscardButton.click()
+    ui.segmentDiscardButton.click()
+    assert not app.slicer.util.getNodesByClass("vtkMRMLTextNode") and not widget.ui.resultCollapsibleButton.visible
+    assert not [node for node in app.slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "unc" in node.GetName()]
