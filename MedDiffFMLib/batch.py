@@ -50,7 +50,7 @@ def find_cases(
         masks, anatomies: folders that hold a label map of the same name for every case.
 
     Raises:
-        InputError: nothing found, a name twice, a label map missing, or a task that works on no CT.
+        InputError: nothing found, no name or one twice, a label map missing, or a task that works on no CT.
     """
     check_volume_given(task, True)
     cases = [case for source in sources for case in _cases_of(source)]
@@ -62,6 +62,9 @@ def find_cases(
         places = ", ".join(map(str, sources))
         raise InputError(f"No volumes in {places}.", "Give .nrrd, .nii, .nii.gz files or DICOM folders.")
     names = [case.name for case in cases]
+    if "" in names:
+        nameless = cases[names.index("")].input
+        raise InputError(f"'{nameless}' has no name that results could be called after.", "Name a file or a folder.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"Several cases are called {twice[0]!r}.", "Rename them, or run them into different folders.")

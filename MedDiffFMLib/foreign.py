@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -57,6 +58,14 @@ def plain_path(text: object) -> bool:
     return isinstance(text, str) and "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path that somebody else wrote leads to something; one that the system refuses does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with characters that a path cannot have
+        return False
+
+
 def plain_name(text: object) -> bool:
     """Whether a text is a name inside of a folder, which leads nowhere else."""
     return plain_path(text) and text not in ("", ".", "..") and "/" not in str(text) and "\\" not in str(text)
@@ -80,7 +89,11 @@ def load_array(path: str | os.PathLike[str], mode: str | None = None) -> Any:
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"it is of the unknown version {version}")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(stream, max_header_size=_MAX_ARRAY_HEADER)
+            shape, dtype = None, None
+            with contextlib.suppress(MemoryError):  # what Python's parser says of nested brackets
+                shape, _, dtype = read(stream, max_header_size=_MAX_ARRAY_HEADER)
+            if shape is None or dtype is None:
+                raise ValueError("its header is no description of an array")
             promised = dtype.itemsize
             for size in shape:
                 promised *= int(size)  # Python integers do not overflow

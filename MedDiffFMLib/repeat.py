@@ -9,7 +9,7 @@ from typing import Any
 
 from .atomic import owned_name, sweep
 from .errors import InputError, ModelError
-from .foreign import plain_path
+from .foreign import is_there, plain_path
 from .inference.control import CancelToken, ProgressCallback
 from .job import Case, run_case
 from .models.checkpoint import FoundationModel, load_model
@@ -75,7 +75,7 @@ def _case(report: dict[str, Any]) -> Case:
         if not isinstance(record, dict) or not plain_path(record.get("path")):
             raise InputError(f"The report's {name} was not a file.", "Save it as a file and run the task on that.")
         paths[name] = Path(record["path"])
-        if not paths[name].exists():
+        if not is_there(paths[name]):
             raise InputError(f"The {name} '{paths[name]}' is gone.", "Put it back where it was.")
         if input_sha256(paths[name]) != record.get("sha256"):
             raise InputError(f"The {name} '{paths[name]}' was changed since the report.", "Put the original back.")

@@ -113,6 +113,8 @@ def open_case(folder: Path) -> Case:
         voxels, anatomy = (folder / f"{entry['name']}{kind}.npy" for kind in ("", "_anatomy"))
         spacing, origin = (np.array(entry[key], dtype=float).reshape(3) for key in ("spacing", "origin"))
         level = StoredLevel(voxels, anatomy if anatomy.exists() else None, spacing, origin)
+        if level.voxels.ndim != 3:
+            raise ValueError(f"{voxels.name} is no volume")
         if len({array.shape for array in (level.voxels, level.anatomy) if array is not None}) > 1:
             raise ValueError(f"{anatomy} and {voxels.name} differ in size")
         levels.append(level)

@@ -21,6 +21,7 @@ from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
+from MedDiffFMLib.repeat import repeat
 from MedDiffFMLib.training.cache import open_cases
 from MedDiffFMLib.training.datalist import folder_name, read_datalist
 from MedDiffFMLib.training.datasets import Dataset
@@ -28,6 +29,7 @@ from MedDiffFMLib.worker.client import Callbacks, RunRequest, State, WorkerSessi
 from MedDiffFMLib.worker.protocol import PROTOCOL_VERSION, PrivateFolder, ProtocolError
 
 from .__main__ import fuzz, table
+from .lists import Prepared, Report
 from .mutations import changed_bytes, changed_json
 from .volumes import small_ct
 from .weights import packed
@@ -196,6 +198,27 @@ def test_prepared_cases_with_odd_index(content: str, tmp_path: Path) -> None:
         open_cases(tmp_path, "training")
 
 
+def test_prepared_case_whose_array_is_a_number(tmp_path: Path) -> None:
+    Prepared(tmp_path)
+    array = next((tmp_path / "cache").rglob("*[0-9].npy"), None) or next((tmp_path / "cache").rglob("*.npy"))
+    np.save(array, np.int16(3))
+    with pytest.raises(InputError):
+        open_cases(tmp_path / "cache", "training")
+
+
+def test_list_of_a_batch_that_names_the_root(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.nrrd\n/\n")
+    with pytest.raises(InputError, match="has no name"):
+        find_cases([tmp_path / "list.txt"], "denoise")
+
+
+def test_report_with_a_path_that_no_system_has(tmp_path: Path) -> None:
+    content = {**Report.content, "inputs": {"volume": {"path": "a" * 5000, "sha256": "0" * 64}}}
+    (tmp_path / "x_denoise.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is gone"):
+        repeat(tmp_path / "x_denoise.json")
+
+
 def test_list_of_a_batch_with_a_nul(tmp_path: Path) -> None:
     for suffix in (".txt", ".csv"):
         (tmp_path / f"list{suffix}").write_bytes(b"input\na\0b.nrrd\n")
@@ -254,9 +277,10 @@ def arrays() -> dict[str, bytes]:
     np.save(objects, np.array([None], dtype=object), allow_pickle=True)
     np.savez(archive, a=np.zeros(3))
     np.lib.format.write_array_header_1_0(promise, {"descr": "<f8", "fortran_order": False, "shape": (2**40,)})
+    nested = objects.getvalue()[:10] + b"(" * 100 + objects.getvalue()[110:]
     broken = objects.getvalue()[:10] + b"{'descr': (((" + objects.getvalue()[23:]
     return {"objects": objects.getvalue(), "archive": archive.getvalue(), "promise": promise.getvalue(),
-            "header": broken, "zip": b"PK\3\4", "empty": b""}  # fmt: skip
+            "header": broken, "nested": nested, "zip": b"PK\3\4", "empty": b""}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(arrays()))
