@@ -253,13 +253,43 @@ def test_result_and_report_lie_in_the_study_of_the_input(app: Any, widget: Any, 
 
 def test_time_is_estimated_from_the_run_before(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
-    assert "first run" in widget.ui.estimateLabel.text
+    assert "(estimated)" in widget.ui.estimateLabel.text
     from MedDiffFMGui.finishedRun import FinishedRun
 
     settings = widget.taskPanel.settings()
     widget.taskPanel._speed.remember(FinishedRun("denoise", ct, {}, {"seconds": 12.0}, None, settings=settings))
     widget.taskPanel.update()
     assert widget.ui.estimateLabel.text == "About 12 s."
+
+
+def test_the_first_estimate_goes_by_the_speed_of_the_computer(
+    app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured once; a computer of half the speed takes twice as long; of a GPU nothing is said before a run."""
+    from MedDiffFMGui import runSpeed
+
+    measured: list[float] = []
+
+    def measure(speed: float) -> float:
+        measured.append(speed)
+        return speed
+
+    def estimate(speed: float) -> float:
+        monkeypatch.setattr(runSpeed, "measuredSpeed", lambda: measure(speed))
+        return widget.taskPanel._speed._expected("anomaly", ct, widget.taskPanel.settings())
+
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    monkeypatch.setattr(runSpeed, "workUnits", lambda *_: 1.0)
+    import qt
+
+    qt.QSettings().clear()
+    fast = estimate(200.0)
+    assert estimate(100.0) == fast and measured == [200.0]
+    qt.QSettings().clear()
+    assert estimate(100.0) == 2 * fast
+    from MedDiffFMGui.runRequest import RunSettings
+
+    assert "first run" in widget.taskPanel._speed.sentence("anomaly", ct, RunSettings(device="cuda"))
 
 
 def test_all_connections_exist_in_slicer(widget: Any) -> None:
