@@ -58,7 +58,7 @@ class qMRMLTableView(QtWidgets.QTableView):
 
 
 class qMRMLPlotWidget(QtWidgets.QWidget):
-    """Holds the node of a plot view, and draws the first series of its chart as a line without axes."""
+    """Draws the chart of a plot view's node with VTK, axes and titles included, as Slicer does."""
 
     mrmlSceneChanged = QtCore.Signal(object)
 
@@ -80,31 +80,60 @@ class qMRMLPlotWidget(QtWidgets.QWidget):
     def mrmlPlotViewNode(self) -> Any:
         return self._node
 
-    def _points(self) -> list[tuple[float, float]]:
-        chart = self._node.GetPlotChartNode() if self._node is not None else None
-        series = chart.GetNthPlotSeriesNode(0) if chart is not None else None
-        table = series.GetTableNode().GetTable() if series is not None else None
-        if table is None:
-            return []
-        rows = range(table.GetNumberOfRows())
-        return [(table.GetValue(row, 0).ToDouble(), table.GetValue(row, 1).ToDouble()) for row in rows]
-
     def paintEvent(self, event: Any) -> None:
         painter = QtGui.QPainter(self)
         painter.fillRect(self.rect(), QtCore.Qt.GlobalColor.white)
-        points = self._points()
-        if len(points) < 2:
-            return
-        low, high = ([pick(p[axis] for p in points) for axis in (0, 1)] for pick in (min, max))
-        scale = [
-            (self.width() - 20) / max(high[0] - low[0], 1e-9), (self.height() - 20) / max(high[1] - low[1], 1e-9)
-        ]  # fmt: skip
-        painter.setRenderHint(QtGui.QPainter.RenderHint.Antialiasing)
-        painter.setPen(QtGui.QPen(QtGui.QColor(61, 143, 209), 1.5))
-        painter.drawPolyline(
-            [QtCore.QPointF(10 + (x - low[0]) * scale[0], 10 + (high[1] - y) * scale[1]) for x, y in points]
-        )
+        chart = self._node.GetPlotChartNode() if self._node is not None else None
+        if chart is not None and min(self.width(), self.height()) > 20:
+            painter.drawImage(0, 0, chart_picture(chart, self.width(), self.height()))
         painter.end()
+
+
+def chart_picture(node: Any, width: int, height: int) -> QtGui.QImage:
+    """A vtkMRMLPlotChartNode, drawn off screen."""
+    import vtk
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    from .views import off_screen_window
+
+    renderer, window, interactor = off_screen_window((width, height))
+    renderer.SetBackground(1, 1, 1)
+    chart, scene, actor = vtk.vtkChartXY(), vtk.vtkContextScene(), vtk.vtkContextActor()
+    scene.AddItem(chart)
+    actor.SetScene(scene)
+    scene.SetRenderer(renderer)
+    renderer.AddActor(actor)
+    chart.SetTitle(node.GetTitle() or "")
+    chart.SetShowLegend(node.GetLegendVisibility())
+    chart.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle(node.GetXAxisTitle() or "")
+    chart.GetAxis(vtk.vtkAxis.LEFT).SetTitle(node.GetYAxisTitle() or "")
+    for index in range(node.GetNumberOfPlotSeriesNodes()):
+        add_series(chart, node.GetNthPlotSeriesNode(index))
+    window.Render()
+    grab = vtk.vtkWindowToImageFilter()
+    grab.SetInput(window)
+    grab.ReadFrontBufferOff()
+    grab.Update()
+    pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
+    rows = pixels.reshape(height, width, 3)[::-1].copy()
+    del interactor  # must live as long as the window
+    return QtGui.QImage(rows.data, width, height, 3 * width, QtGui.QImage.Format.Format_RGB888).copy()
+
+
+def add_series(chart: Any, series: Any) -> None:
+    """One vtkMRMLPlotSeriesNode as a line, with its markers."""
+    import vtk
+
+    table = series.GetTableNode().GetTable() if series is not None and series.GetTableNode() else None
+    if table is None or table.GetNumberOfRows() == 0:
+        return
+    line = chart.AddPlot(vtk.vtkChart.LINE)
+    line.SetInputData(table, series.GetXColumnName(), series.GetYColumnName())
+    line.SetColorF(*series.GetColor())
+    line.SetWidth(series.GetLineWidth())
+    line.SetMarkerStyle(series.GetMarkerStyle())
+    line.SetMarkerSize(series.GetMarkerSize())
+    line.SetLabel(series.GetName())
 
 
 class ctkDirectoryButton(QtWidgets.QPushButton):
