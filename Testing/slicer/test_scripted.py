@@ -79,6 +79,31 @@ def test_sequence_gives_a_sequence(app: Any, logic: Any, ct: Any) -> None:
     assert not slicer.util.getNodesByClass("vtkMRMLTextNode")
 
 
+def test_a_list_gives_a_list(app: Any, logic: Any, ct: Any) -> None:
+    """One after the other; a CT that cannot be done does not stop the others, and cancelling ends all."""
+    from MedDiffFMLib.errors import Cancelled, MedDiffFMError
+
+    slicer = app.slicer
+    second = slicer.util.addVolumeFromArray(array(app, ct) + 50, name="second")
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
+    runs = logic.run("denoise", [ct, second])
+    assert [run.main.GetName() for run in runs] == ["thorax denoised", "second denoised"]
+    assert np.array_equal(array(app, runs[1].main), array(app, second) * 0.5)
+    with pytest.raises(MedDiffFMError, match="nothing: This volume has no voxels"):
+        logic.run("denoise", [empty, ct])
+    assert slicer.mrmlScene.GetFirstNodeByName("thorax denoised_1")
+    outcomes: list[Any] = []
+    assert logic.run("denoise", [ct, second], callback=outcomes.append) is None
+    logic.cancel()
+    app.wait(lambda: outcomes)
+    assert isinstance(outcomes[0], Cancelled) and not logic.running
+    logic.run("denoise", [ct, second], callback=outcomes.append)
+    logic.stop()  # Slicer ends: no other run begins
+    for _ in range(20):
+        slicer.app.processEvents()
+    assert logic._worker is None
+
+
 @pytest.mark.slow
 def test_folder_to_folder(
     app: Any, module: Any, small_ct_file: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
