@@ -216,7 +216,7 @@ class _ModelEditor(_Editor):
 
     def __init__(self, kind, onChanged):
         combo = qt.QComboBox()
-        combo.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)  # long titles must not widen the panel
+        combo.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)  # a path must not widen the panel
         self._kind = kind
         combo.addItem(_("latest"), "")
         _Editor.__init__(self, combo, "currentIndexChanged(int)", onChanged)
@@ -230,7 +230,7 @@ class _ModelEditor(_Editor):
             self.widget.clear()
             self.widget.addItem(_("latest: {name}").format(name=fitting[0].name) if fitting else _("latest"), "")
             for entry in fitting:
-                self.widget.addItem(f"{entry.name} ({entry.title})", entry.name)
+                self.widget.addItem(entry.name, entry.name)  # titles are too long for the panel
             self._show(value)
         finally:
             self._quiet = False

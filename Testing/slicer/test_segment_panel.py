@@ -327,11 +327,11 @@ def test_a_head_of_another_prior_is_named(app: Any, widget: Any, scene: SimpleNa
     widget.taskPanel.choose("segment")
     widget.ui.inputVolumeSelector.setCurrentNode(scene.cts[0])
     widget.taskPanel.refreshModels()
-    assert offered(widget) == ["latest: mine", "mine (Mine)"] and widget.ui.runButton.enabled
+    assert offered(widget) == ["latest: mine", "mine"] and widget.ui.runButton.enabled
     head_combo(widget).currentIndex = 1
     widget.ui.modelComboBox.currentIndex = widget.ui.modelComboBox.findData("other")
     assert "mine was trained with another model" in widget.ui.reasonLabel.text and not widget.ui.runButton.enabled
-    assert offered(widget) == ["latest: theirs", "theirs (Theirs)", "mine"]
+    assert offered(widget) == ["latest: theirs", "theirs", "mine"]
     head_combo(widget).currentIndex = 1
     assert widget.ui.reasonLabel.text == ""
 
