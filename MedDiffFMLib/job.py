@@ -85,8 +85,10 @@ def checked_case(task: str, volume: Volume | None, mask: Volume | None, anatomy:
     Raises:
         InputError: not a CT, something missing or useless, or a mask or organ map that does not fit.
     """
+    from .conditioning.body_part import turned_around
+
     check_volume_given(task, volume is not None)
-    warnings = [] if volume is None else check_ct(volume)
+    warnings = [] if volume is None else [*check_ct(volume), *turned_around(volume)]
     check_mask_given(task, mask is not None)
     inside = None if mask is None or volume is None else check_mask(mask, volume)
     labels = None if anatomy is None else check_anatomy(anatomy, volume)

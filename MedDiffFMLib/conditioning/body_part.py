@@ -40,6 +40,8 @@ STRAY_M = 0.10
 """A scan whose slices stray further than this from a line was not understood."""
 SHORT_MM = 90.0
 """A scan shorter than this along an axis does not tell the slope."""
+TURNED_MM, TURNED_SLOPE, TURNED_LEAD = 150.0, 0.6, 0.4
+"""A scan is upside down if it is this long, and its coordinates rise so fast, and so much faster, the other way up."""
 _LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -145,6 +147,14 @@ def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPositi
     return fit_position(shares, inside, lowest, regressor or shipped_regressor())
 
 
+def turned_around(volume: Volume) -> list[str]:
+    """A sentence for each axis along which a CT seems to be turned around."""
+    return [
+        f"The scan seems to be turned around ({axis}): check its orientation."
+        for axis in locate(volume.whole or volume).flipped
+    ]
+
+
 def tissue_shares(hounsfield: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """HU (k, j, i) at 4 mm -> share of each tissue (5, d, h, w) and of body (d, h, w) in cells of 16 mm, float32."""
     body = body_mask(hounsfield)
@@ -167,19 +177,16 @@ def fit_position(shares: np.ndarray, body: np.ndarray, lowest: np.ndarray, regre
         shares, body: see :func:`tissue_shares`.
         lowest: (3,) mm, middle of cell 0.
     """
-    with torch.inference_mode():
-        said = regressor(torch.from_numpy(shares)[None])[0].numpy()
     inside = body if body.any() else np.ones_like(body)
+    said, turned = _said(shares, inside, regressor)
     offset, slope, stray, sizes = np.zeros(3), np.zeros(3), np.zeros(3), []
     span = (0.0, 0.0)
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        count = inside.sum(others)
-        used = np.flatnonzero(count > 0.2 * count.max())
-        level = (said[axis] * inside).sum(others)[used] / count[used]
+        used, level = _levels(said[axis], inside, others)
         position = lowest[axis] + SPACING_MM * used
         sizes.append(SPACING_MM * len(used))
-        offset[axis], slope[axis] = _line(position, level, axis)
+        offset[axis], slope[axis] = _line(position, level, axis, turned)
         fitted = offset[axis] + slope[axis] * position
         stray[axis] = float(np.abs(level - fitted).mean())
         if axis == 0:
@@ -188,17 +195,44 @@ def fit_position(shares: np.ndarray, body: np.ndarray, lowest: np.ndarray, regre
     return BodyPosition(offset, slope, stray, span, (sizes[0], sizes[1], sizes[2]))
 
 
-def _line(position: np.ndarray, level: np.ndarray, axis: int) -> tuple[float, float]:
-    """Offset and slope per mm of a robust line (Theil-Sen); a short scan along the body gets a slope of 1 m a metre."""
+def _said(shares: np.ndarray, inside: np.ndarray, regressor: BodyRegressor) -> tuple[np.ndarray, bool]:
+    """What the network says of each cell (3, d, h, w), and whether the scan is upside down.
+
+    It looks at the scan both ways up. Coordinates rise with the true height only in the right one: in the other they
+    stay level, since few scans were upside down in training.
+    """
+    up, down = shares, np.ascontiguousarray(shares[:, ::-1])
+    with torch.inference_mode():
+        answers = [regressor(torch.from_numpy(view)[None])[0].numpy() for view in (up, down)]
+    slopes = []
+    for answer, body in zip(answers, (inside, inside[::-1]), strict=True):
+        used, level = _levels(answer[0], body, (1, 2))
+        slopes.append(1e3 * _slope(SPACING_MM * used, level) if SPACING_MM * len(used) >= TURNED_MM else 0.0)
+    if slopes[1] > TURNED_SLOPE and slopes[1] > slopes[0] + TURNED_LEAD:
+        return answers[1][:, ::-1], True
+    return answers[0], False
+
+
+def _levels(said: np.ndarray, inside: np.ndarray, others: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Slices along one axis that show enough of the body, and the mean coordinate of each."""
+    count = inside.sum(others)
+    used = np.flatnonzero(count > 0.2 * count.max())
+    return used, (said * inside).sum(others)[used] / count[used]
+
+
+def _slope(position: np.ndarray, level: np.ndarray) -> float:
+    """Theil-Sen; 0 where two points are all there is."""
     from scipy.stats import theilslopes
 
-    length = float(np.ptp(position))
-    slope = float(theilslopes(level, position)[0]) if len(position) > 2 else 0.0
+    return float(theilslopes(level, position)[0]) if len(position) > 2 else 0.0
+
+
+def _line(position: np.ndarray, level: np.ndarray, axis: int, turned: bool) -> tuple[float, float]:
+    """Offset and slope per mm of a robust line; a short scan along the body gets a slope of 1 m a metre."""
+    slope = _slope(position, level)
     if axis == 0:
-        sign = -1.0 if slope < 0 and length >= SHORT_MM else 1.0
-        slope = (
-            1e-3 * sign if length < SHORT_MM else sign * float(np.clip(abs(slope), 1e-3 * SLOPES[0], 1e-3 * SLOPES[1]))
-        )
+        metre = 1.0 if np.ptp(position) < SHORT_MM else float(np.clip(1e3 * abs(slope), *SLOPES))
+        slope = -1e-3 * metre if turned else 1e-3 * metre
     return float(np.median(level - slope * position)), slope
 
 
@@ -246,6 +280,13 @@ def shipped_regressor() -> BodyRegressor:
     _, path, expected = resolve(MODEL)
     check_sha256(path, expected)
     return load_regressor(path)
+
+
+def shipped_sha256() -> str:
+    """SHA-256 of the shipped regressor's file, as the catalogue has it."""
+    from ..models.catalogue import resolve
+
+    return str(resolve(MODEL)[2])
 
 
 def _thin(volume: Volume) -> Volume:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..atomic import atomic_path
-from ..conditioning.body_part import UNKNOWN, BodyField, fit_position, shipped_regressor
+from ..conditioning.body_part import UNKNOWN, BodyField, fit_position, shipped_regressor, shipped_sha256
 from ..conditioning.condition import Condition
 from ..training.body_coordinates import scan_of
 from ..training.cache import Case, StoredLevel
@@ -64,7 +64,7 @@ def resample_labels(
 
 def _body(case: Case, folder: Path, start: np.ndarray, spacing: float) -> BodyField:
     """Body coordinates of the example's voxels; worked out once."""
-    path = folder / "body.json"
+    path = folder / f"body-{shipped_sha256()[:8]}.json"
     if not path.exists():
         scan = scan_of(case)
         place = fit_position(scan.shares, scan.body, scan.lowest, shipped_regressor())

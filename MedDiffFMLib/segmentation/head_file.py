@@ -3,7 +3,8 @@
 A file is safetensors in half precision with the metadata ``format`` ("meddifffm-segmentation-1") and ``description``
 (JSON): ``task`` "segmentation", ``method`` and its ``options``, ``labels`` (value, name, color, terminology of each
 class in the order of the network's outputs), ``spacing`` (mm, of the isotropic working grid), ``prior`` (name and
-SHA-256 of the prior it was trained with), ``settings`` and ``training`` (facts for the card).
+SHA-256 of the prior it was trained with), ``settings`` and ``training`` (facts for the card),
+and ``body``, the SHA-256 of the body coordinates that it was given.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ class Head:
     spacing: float
     segmenter: Segmenter
 
+    @property
+    def other_body(self) -> bool:
+        """Whether it was trained with body coordinates of another version than those it will be given."""
+        from ..conditioning.body_part import shipped_sha256
+
+        return self.description.get("body", shipped_sha256()) != shipped_sha256()
+
     def facts(self) -> dict[str, Any]:
         """For a report."""
         return {"name": self.name, "sha256": self.sha256, "method": self.description["method"],
@@ -70,9 +78,12 @@ def save_head(
     Raises:
         OutputError: the file cannot be written.
     """
+    from ..conditioning.body_part import shipped_sha256
+
     description = {
         "task": "segmentation", "method": method, "options": options, "labels": [label.as_dict() for label in labels],
         "spacing": spacing, "prior": prior, "settings": settings or {}, "training": training or {},
+        "body": shipped_sha256(),
     }  # fmt: skip
     return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 

@@ -102,8 +102,10 @@ def segment(
         "labels": _label_facts(result, head, volume),
         "body": {"understood": place.understood, "flipped": list(place.flipped)},
     }
-    warnings = [f"The scan seems to be turned around ({axis}): check its orientation." for axis in place.flipped]
+    warnings: list[str] = []
     empty = [row["name"] for row in facts["labels"] if not row["volume_ml"]]
+    if head.other_body:
+        warnings.append(f"{head.name} was trained with older body coordinates: train it again for its best.")
     warnings += [f"Nothing was found of: {', '.join(empty)}."] if empty else []
     return TaskResult(result, facts=facts, warnings=warnings)
 

@@ -110,7 +110,9 @@ class Process:
         return found
 
     def said(self) -> str:
-        """Standard error."""
+        """Standard error; empty where it was killed before it had one."""
+        if not self.err.exists():
+            return ""
         return self.err.read_text(encoding="utf-8", errors="replace")
 
 
