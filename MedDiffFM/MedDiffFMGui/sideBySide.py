@@ -1,5 +1,6 @@
 """Two linked slice views next to each other: before and after."""
 
+import qt
 import slicer
 
 from .viewState import restoreLayout
@@ -50,6 +51,14 @@ class SideBySide:
             _lookLikeRed(logic)
         for name in VIEW_NAMES:
             manager.sliceWidget(name).sliceLogic().GetSliceCompositeNode().SetLinkedControl(True)
+        # Views that have just been made go to their first slice when they get their size, in the event loop.
+        qt.QTimer.singleShot(0, self._placeAgain)
+
+    def _placeAgain(self):
+        manager = slicer.app.layoutManager()
+        if manager.layout == LAYOUT_ID:
+            for name in VIEW_NAMES:
+                _lookLikeRed(manager.sliceWidget(name).sliceLogic())
 
     def hide(self):
         """The user's layout again, unless another one was chosen meanwhile."""
@@ -59,7 +68,7 @@ class SideBySide:
 
 
 def _description():
-    labels = zip(VIEW_NAMES, ("Before", "After"), ("#4A90D9", "#F0A030"))  # noqa: B905
+    labels = zip(VIEW_NAMES, ("B", "A"), ("#4A90D9", "#F0A030"))  # noqa: B905
     views = "".join(_VIEW.format(name=name, label=label, color=color) for name, label, color in labels)
     return f'<layout type="horizontal" split="true">{views}\n</layout>'
 
