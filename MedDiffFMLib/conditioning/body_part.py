@@ -201,7 +201,7 @@ def _said(shares: np.ndarray, inside: np.ndarray, regressor: BodyRegressor) -> t
     It looks at the scan both ways up. Coordinates rise with the true height only in the right one: in the other they
     stay level, since few scans were upside down in training.
     """
-    up, down = shares, np.ascontiguousarray(shares[:, ::-1])
+    up, down = shares, shares[:, ::-1].copy()
     with torch.inference_mode():
         answers = [regressor(torch.from_numpy(view)[None])[0].numpy() for view in (up, down)]
     slopes = []

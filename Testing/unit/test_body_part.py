@@ -65,6 +65,13 @@ def test_a_crop_has_the_coordinates_of_the_whole_and_a_flipped_scan_is_noticed()
     assert turned.flipped == ("head-feet",) and turned.region is None
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 64, 64), (3, 4, 5), (40, 2, 2)])
+def test_a_scan_too_small_for_coordinates_is_no_error(shape: tuple[int, int, int]) -> None:
+    """Every task looks at every input."""
+    place = locate(Volume(np.full(shape, 40, np.int16), np.diag([-1.0, -1.0, 1.0, 1.0])), Ruler())  # type: ignore[arg-type]
+    assert not place.understood and place.flipped == ()
+
+
 def test_a_field_gives_each_voxel_its_coordinates() -> None:
     place = BodyPosition(np.array([0.1, 0, 0]), np.array([1e-3, 2e-3, 0]), np.zeros(3), (0.1, 0.5), (400, 200, 300))
     volume = Volume(np.zeros((10, 8, 8), np.int16), np.diag([-2.0, -2.0, 5.0, 1.0]))
