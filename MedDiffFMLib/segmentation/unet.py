@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..inference.control import ProgressMeter
+from ..inference.control import CancelToken, ProgressMeter
 from ..inference.patches import Box
 from ..networks.haar import haar_forward
 from .activations import decoder_activations, decoder_channels
-from .heads import SUBVOXELS
+from .heads import PointHead
 from .loss import mask_loss
 from .method import Pace, Prediction, Segmenter
 from .sight import Example, Sight
 from .windows import Window, WindowBatch, WindowSamples, blend, collate_windows
+
+STANDARD_WINDOWS = 8
+"""Training windows from which mean and deviation of the activations are taken."""
+OWN_FEATURES = 8 + 3
+"""Of each point: eight Haar bands of the image and three body coordinates."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class UNetMethod:
 
 
 class UNetSegmenter(Segmenter):
-    """A copy of the prior and a 1x1x1 head on the finest level of its decoder and the voxels themselves."""
+    """A copy of the prior with the non-linear 1x1x1 head on all levels of its decoder and the voxels themselves."""
 
     def __init__(self, method: UNetMethod, classes: int, prior: nn.Module) -> None:
         super().__init__()
@@ -59,7 +65,7 @@ class UNetSegmenter(Segmenter):
         if method.scratch:
             _reset(body)
         self.divisor: int = body.network.config.divisor  # type: ignore[union-attr, assignment]
-        head = nn.Conv3d(decoder_channels(prior)[0] + 8 + 3, SUBVOXELS * classes, 1)
+        head = PointHead([OWN_FEATURES, *decoder_channels(prior)], classes, "nonlinear")
         self.layers = nn.ModuleDict({"body": body, "head": head})
         self.part = self.layers
 
@@ -68,15 +74,37 @@ class UNetSegmenter(Segmenter):
         window = Window(batch.image, batch.body, batch.condition)
         return mask_loss(self._logits(window, frozen), batch.target, batch.known)
 
+    def _features(self, window: Window) -> torch.Tensor:
+        """(B, F, d, h, w) at half the resolution of the window."""
+        levels = decoder_activations(self.layers["body"], window.image, window.condition, self.method.sigma)
+        shape = levels[0].shape[2:]
+        levels = [functional.interpolate(level.float(), shape, mode="trilinear") for level in levels]
+        place = functional.avg_pool3d(window.body, 2)
+        return torch.cat([haar_forward(window.image), place, *levels], dim=1)
+
     def _logits(self, window: Window, frozen: bool = False) -> torch.Tensor:
         """(B, C, D, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            finest = decoder_activations(self.layers["body"], window.image, window.condition, self.method.sigma)[0]
-        place = nn.functional.avg_pool3d(window.body, 2)
-        cells = self.layers["head"](torch.cat([finest.float(), haar_forward(window.image), place], dim=1))
-        batch, _, d, h, w = cells.shape
-        voxels = cells.reshape(batch, self.classes, 2, 2, 2, d, h, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return voxels.reshape(batch, self.classes, 2 * d, 2 * h, 2 * w)
+            features = self._features(window)
+        batch, _, d, h, w = features.shape
+        cells = self.layers["head"](features.movedim(1, -1).flatten(0, -2)).reshape(batch, d, h, w, -1, 2, 2, 2)
+        return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, self.classes, 2 * d, 2 * h, 2 * w)
+
+    @torch.inference_mode()
+    def precompute(
+        self, examples: Sequence[Example], pace: Pace, report: Callable[[str], None], cancel: CancelToken | None
+    ) -> None:
+        """Mean and deviation of the activations in some training windows into the head."""
+        samples = self.method.samples(examples, 0, 0, STANDARD_WINDOWS)
+        found = []
+        for number in range(STANDARD_WINDOWS):
+            if cancel is not None:
+                cancel.check()
+            batch = self.method.collate([samples[number]])
+            image, body = batch.image.to(pace.device), batch.body.to(pace.device)
+            window = Window(image, body, batch.condition.to(pace.device))
+            found.append(self._features(window).movedim(1, -1).flatten(0, -2))
+        self.layers["head"].standardise(torch.cat(found))  # type: ignore[operator]
 
     @torch.inference_mode()
     def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:

@@ -26,7 +26,7 @@ from MedDiffFMLib.segmentation.loss import mask_loss
 from MedDiffFMLib.segmentation.method import Pace, make_method
 from MedDiffFMLib.segmentation.segments import merge_segments
 from MedDiffFMLib.segmentation.sight import Example, Sight, dice
-from MedDiffFMLib.segmentation.windows import WindowSamples, collate_windows
+from MedDiffFMLib.segmentation.windows import Window, WindowSamples, collate_windows
 from MedDiffFMLib.tasks.segment import SegmentParameters, segment
 from MedDiffFMLib.training.finetune import FinetuneResult, finetune
 from MedDiffFMLib.volume import Volume
@@ -193,6 +193,7 @@ def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], ti
     method = make_method(name, {"window": 16, **options})
     torch.manual_seed(0)
     segmenter = method.build(1, prior)
+    segmenter.precompute([one], Pace(torch.device("cpu"), window=16), print, None)
     batch = collate_windows([WindowSamples([one], 16, 0, n, 1)[0] for n in range(2)])
     optimizer = torch.optim.Adam(segmenter.part.parameters(), 3e-3)
     losses = []
@@ -207,6 +208,20 @@ def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], ti
     assert found.probabilities.shape == found.uncertainty.shape == (1, 17, 20, 15)
     assert torch.isfinite(found.probabilities).all() and float(found.uncertainty.max()) <= 0.5
     assert all(torch.equal(a, b) for a, b in zip(before, prior.parameters(), strict=True))
+
+
+def test_fine_tuning_begins_from_activations_of_even_size(tiny_model_file: Path) -> None:
+    """Raw activations differ in size by orders of magnitude; the head was deaf to most of them."""
+    model = load_model(str(tiny_model_file), device="cpu")
+    one = example(np.pad(np.ones((4, 4, 4)), 8), (True,))
+    method = make_method("unet", {"window": 16})
+    segmenter = method.build(1, model.engine.denoiser)
+    segmenter.precompute([one], Pace(torch.device("cpu"), window=16), print, None)
+    head = segmenter.part["head"]  # type: ignore[index]
+    batch = method.collate([method.samples([one], 0, 0, 8)[n] for n in range(8)])
+    features = segmenter._features(Window(batch.image, batch.body, batch.condition)).movedim(1, -1).flatten(0, -2)  # type: ignore[operator]
+    seen = ((features - head.mean) / head.deviation).detach()
+    assert float(seen.mean(0).abs().max()) < 0.05 and float(seen.std(0).max()) < 1.05
 
 
 def test_segments_become_a_label_map() -> None:
