@@ -268,7 +268,7 @@ class AnomalyView:
         view.resizeColumnsToContents()
 
     def _onSelection(self):
-        index = self.ui.findingsTableView.selectionModel().currentIndex()
+        index = self.ui.findingsTableView.currentIndex()
         if index.isValid() and index.row() != self._row:
             self.goTo(index.row())
 

@@ -52,3 +52,14 @@ def test_each_class_has_a_type_of_its_own(app: Any) -> None:
     assert type(spin) == qt.QSpinBox and type(spin) != qt.QPushButton  # noqa: E721  # as Slicer's connectors ask
     assert type(spin) in {qt.QSpinBox}
     assert isinstance(spin, qt.QWidget) and not isinstance(spin, qt.QPushButton)
+
+
+def test_what_is_a_property_of_no_widget_is_an_attribute_too(app: Any) -> None:
+    """As in Slicer, where a click on a finding failed on ``selectionModel().currentIndex()``."""
+    import qt
+
+    table = qt.QTableWidget(2, 1)
+    table.selectRow(1)
+    assert table.currentIndex().row() == table.selectionModel().currentIndex.row() == 1
+    with pytest.raises(TypeError, match="not callable"):
+        table.selectionModel().currentIndex()
