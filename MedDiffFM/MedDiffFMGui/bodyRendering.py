@@ -26,8 +26,14 @@ class BodyRendering:
         self._cameras = {}
 
     def show(self, image):
-        """Render ``image`` in the 3D views; those that showed nothing are turned to it."""
-        logic = slicer.modules.volumerendering.logic()
+        """Render ``image`` in the 3D views; those that showed nothing are turned to it.
+
+        Nothing happens where the user has switched Slicer's Volume Rendering module off.
+        """
+        module = getattr(slicer.modules, "volumerendering", None)
+        if module is None:
+            return
+        logic = module.logic()
         if self._display is None:
             self._cameras = {node.GetID(): _pose(node) for node in _cameraNodes()}
             existing = logic.GetFirstVolumeRenderingDisplayNode(image)

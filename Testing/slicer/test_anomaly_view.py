@@ -298,6 +298,16 @@ def test_a_rendering_of_the_user_stays_as_it_was(app: Any, widget: Any, case: Si
     assert own.GetVolumePropertyNode().GetVolumeProperty().GetScalarOpacity().GetSize() == points
 
 
+def test_a_slicer_without_volume_rendering_shows_the_rest(
+    app: Any, widget: Any, case: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules can be switched off in Slicer's settings."""
+    monkeypatch.delattr(app.slicer.modules, "volumerendering")
+    widget.resultPanel.show(case.run)
+    app.wait(lambda: widget.anomalyView.ui.findingsLabel.text.startswith("3 findings"))
+    widget.anomalyView.ui.anomalyDiscardButton.click()
+
+
 def test_accept_keeps_nodes_and_views(app: Any, widget: Any, opened: Any, case: SimpleNamespace) -> None:
     opened.ui.anomalyAcceptButton.click()
     assert {"thorax", "thorax anomaly", "thorax healthy", "thorax uncertainty"} <= node_names(app)
