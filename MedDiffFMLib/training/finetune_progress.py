@@ -22,7 +22,7 @@ from ..worker.protocol import json_ready
 
 FILE = "progress.jsonl"
 LINE_SECONDS = 0.5
-"""Steps that follow each other faster share a line."""
+"""Steps that follow each other faster share a line, but the first of a stage always has its own."""
 
 
 class Progress:
@@ -37,6 +37,7 @@ class Progress:
         self.path = None if folder is None else folder / FILE
         self.callback = callback
         self._last = 0.0
+        self._state = ""
 
     def resume(self, step: int) -> None:
         """Drop lines of steps after ``step``, -1 for a start from nothing, and one that a kill cut off."""
@@ -63,13 +64,13 @@ class Progress:
                     f"{FILE} cannot be written to {self.path.parent}: {error.strerror or error}.",
                     "Free some space and give the same command again; it goes on from the last checkpoint.",
                 ) from error
-        self._last = time.monotonic()
+        self._last, self._state = time.monotonic(), state
         if self.callback is not None:
             self.callback(ProgressEvent(fraction, fields.get("message") or state, fields.get("seconds_left")))
 
     def emit_now_and_then(self, state: str, fraction: float, **fields: Any) -> None:
-        """One line, unless the last one was a moment ago."""
-        if time.monotonic() - self._last >= LINE_SECONDS:
+        """One line, unless the last one was a moment ago and told of the same stage."""
+        if state != self._state or time.monotonic() - self._last >= LINE_SECONDS:
             self.emit(state, fraction, **fields)
 
     @contextlib.contextmanager
