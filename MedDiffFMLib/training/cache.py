@@ -118,6 +118,8 @@ def open_case(folder: Path) -> Case:
         if len({array.shape for array in (level.voxels, level.anatomy) if array is not None}) > 1:
             raise ValueError(f"{anatomy} and {voxels.name} differ in size")
         levels.append(level)
+    if not levels:
+        raise ValueError(f"{folder.name} has no level")
     case = Case(record["name"], record["patient"], record["region"], tuple(levels), _box(record))
     parts = record.get("parts", [])  # caches of the first version have none
     return replace(case, parts=tuple(replace(case, region=part["region"], body_box=_box(part)) for part in parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Sequence
@@ -43,18 +44,23 @@ def _changed_node(tree: Any, rng: random.Random) -> Any:
     """Replace, drop, add or double one node."""
     places = list(_places(tree))
     if not places:
-        return rng.choice(_VALUES)
+        return _value(rng)
     holder, key = rng.choice(places)
     action = rng.random()
     if action < 0.7:
-        holder[key] = rng.choice(_VALUES)
+        holder[key] = _value(rng)
     elif action < 0.85:
         del holder[key]
     elif isinstance(holder, list):
-        holder.insert(key, rng.choice([*_VALUES, holder[key]]))
+        holder.insert(key, copy.deepcopy(rng.choice([*_VALUES, holder[key]])))
     else:
-        holder[rng.choice(("", "name", "file", "folder", "__class__", "x" * 200))] = rng.choice(_VALUES)
-    return tree if rng.random() < 0.99 else rng.choice(_VALUES)
+        holder[rng.choice(("", "name", "file", "folder", "__class__", "x" * 200))] = _value(rng)
+    return tree if rng.random() < 0.99 else _value(rng)
+
+
+def _value(rng: random.Random) -> Any:
+    """One of the odd values, a copy: what one input does to a list must not reach the next input."""
+    return copy.deepcopy(rng.choice(_VALUES))
 
 
 def _places(tree: Any) -> Any:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import random
 import sys
 import tracemalloc
 import zlib
@@ -204,6 +205,22 @@ def test_prepared_case_whose_array_is_a_number(tmp_path: Path) -> None:
     np.save(array, np.int16(3))
     with pytest.raises(InputError):
         open_cases(tmp_path / "cache", "training")
+
+
+def test_prepared_case_without_levels(tmp_path: Path) -> None:
+    Prepared(tmp_path)
+    record = next((tmp_path / "cache").rglob("case.json"))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "levels": []}))
+    with pytest.raises(InputError, match="has no level"):
+        open_cases(tmp_path / "cache", "training")
+
+
+def test_an_input_does_not_depend_on_those_before() -> None:
+    """A value that one input put somewhere and changed must be as it was for the next, or no input can be repeated."""
+    fresh = [changed_json({"a": [1, {}]}, random.Random(number)) for number in (5, 6)]
+    for number in range(2000):
+        changed_json({"a": [1, {}]}, random.Random(number))
+    assert [changed_json({"a": [1, {}]}, random.Random(number)) for number in (5, 6)] == fresh
 
 
 def test_list_of_a_batch_that_names_the_root(tmp_path: Path) -> None:
