@@ -1,7 +1,9 @@
 """Peak main memory and time of a task against the size of the volume: do they grow as the voxels, and no faster?
 
     PYTHONPATH=. python Testing/benchmarks/memory.py [--tasks denoise anomaly] [--sizes 96 128 160 192]
+    PYTHONPATH=. python Testing/benchmarks/memory.py --tasks anomaly --slices 100 200 400 1000
 
+The first measures cubes of 1 mm, the second CTs of 512 x 512 voxels of 0.8 mm in slices of 1 mm.
 The network is a tiny one with random weights: what is asked is what the task itself holds and does. Every run is a
 process of its own. A line is fitted to the peaks, and says what 512 x 512 x 1000 voxels would take.
 """
@@ -14,8 +16,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from MedDiffFMLib.volume import Volume
 
 LARGE = 512 * 512 * 1000
 
@@ -32,27 +38,31 @@ def write_tiny_model(path: Path) -> None:
     save_model(path, build_denoiser(config).state_dict(), config, calibration)
 
 
-def run_one(task: str, edge: int, model: Path) -> None:
+def make_ct(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Volume:
+    """A cylinder of tissue with noise; ``shape`` in order (k, j, i), ``spacing`` (x, y, z) in mm."""
+    from MedDiffFMLib.volume import Volume
+
+    rng = np.random.default_rng(0)
+    j, i = ((np.arange(edge) - edge / 2) / (0.45 * edge) for edge in shape[1:])
+    voxels = np.where(j[:, None] ** 2 + i**2 < 1, 40, -1000).astype(np.int16)[None].repeat(shape[0], axis=0)
+    for plane in voxels:
+        plane += rng.normal(0, 20, plane.shape).astype(np.int16)
+    return Volume(voxels, np.diag([-spacing[0], -spacing[1], spacing[2], 1.0]))
+
+
+def run_one(task: str, volume: Volume, model: Path) -> None:
     """In the child: run, and print bytes before, peak bytes, CPU seconds."""
     import time
 
     from MedDiffFMLib.models.checkpoint import load_model
     from MedDiffFMLib.report import peak_main_memory
     from MedDiffFMLib.tasks.registry import TASKS
-    from MedDiffFMLib.volume import Volume
 
-    rng = np.random.default_rng(0)
-    row = (np.arange(edge) - edge / 2) ** 2
-    inside = row[:, None] + row < (0.45 * edge) ** 2
-    voxels = np.where(inside, 40, -1000).astype(np.int16)[None].repeat(edge, axis=0)
-    for plane in voxels:
-        plane += rng.normal(0, 20, plane.shape).astype(np.int16)
-    volume = Volume(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
     loaded = load_model(str(model), device="cpu")
     mask = None
     if task == "inpaint":
-        mask = np.zeros(voxels.shape, bool)
-        mask[(slice(edge // 2 - 5, edge // 2 + 5),) * 3] = True
+        mask = np.zeros(volume.voxels.shape, bool)
+        mask[tuple(slice(edge // 2 - 5, edge // 2 + 5) for edge in mask.shape)] = True
     before, cpu = peak_main_memory(), time.process_time()
     TASKS[task].run()(volume, loaded, mask=mask)
     print(json.dumps([before, peak_main_memory(), time.process_time() - cpu]))
@@ -62,27 +72,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=["denoise", "anomaly", "inpaint"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[96, 128, 160, 192])
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--slices", nargs="+", type=int, help="CTs of 512 x 512 voxels with so many slices, no cubes")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        run_one(options.one[0], int(options.one[1]), Path(options.one[2]))
+        task, kind, count, model = options.one
+        n = int(count)
+        volume = make_ct((n, 512, 512), (0.8, 0.8, 1)) if kind == "slices" else make_ct((n, n, n), (1, 1, 1))
+        run_one(task, volume, Path(model))
         return
+    kind, counts = ("slices", options.slices) if options.slices else ("edge", options.sizes)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny.safetensors"
         write_tiny_model(model)
-        print("| task | edge | peak, MB | CPU, s |\n|---|---:|---:|---:|", flush=True)
+        print(f"| task | {kind} | peak, MB | CPU, s |\n|---|---:|---:|---:|", flush=True)
         for task in options.tasks:
             peaks, seconds = [], []
-            for edge in options.sizes:
+            for count in counts:
                 done = subprocess.run(
-                    [sys.executable, __file__, "--one", task, str(edge), str(model)],
+                    [sys.executable, __file__, "--one", task, kind, str(count), str(model)],
                     check=True, capture_output=True, text=True,
                 )  # fmt: skip
                 _, peak, cpu = json.loads(done.stdout.splitlines()[-1])
                 peaks.append(peak)
                 seconds.append(cpu)
-                print(f"| {task} | {edge} | {peak / 1e6:.0f} | {cpu:.1f} |", flush=True)
-            report(task, np.array(options.sizes, float) ** 3, np.array(peaks, float), np.array(seconds))
+                print(f"| {task} | {count} | {peak / 1e6:.0f} | {cpu:.1f} |", flush=True)
+            voxels = np.array(counts, float)
+            voxels = voxels * 512**2 if options.slices else voxels**3
+            report(task, voxels, np.array(peaks, float), np.array(seconds))
 
 
 def report(task: str, voxels: np.ndarray, peaks: np.ndarray, seconds: np.ndarray) -> None:
