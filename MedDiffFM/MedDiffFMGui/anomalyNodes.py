@@ -6,7 +6,7 @@ from typing import Any
 import slicer
 
 from .regionSegments import replacingRegions
-from .resultNodes import differenceNode
+from .resultNodes import addingDifference
 from .segmentationArrays import anatomyFromSegmentation
 from .turns import importing
 from .volumeNodes import moveToStudyOf, volumeFromNode
@@ -105,7 +105,8 @@ class AnomalyNodes:
         score = slicer.util.arrayFromVolume(self.node("anomaly"))
         volume = volumeFromNode(self.node("input"))
         least = float(self.table.GetAttribute(MINIMUM_ATTRIBUTE) or 0.0)
-        regions = yield from search_regions(score, volume, self.threshold, least, self._anatomy())
+        organs = yield from self._anatomy()
+        regions = yield from search_regions(score, volume, self.threshold, least, organs)
         yield from replacingRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
         writeRows(self.table, regions.rows)
         return len(regions.rows)
@@ -117,7 +118,7 @@ class AnomalyNodes:
         segmentation = self.node("organs")
         if segmentation and self._organs is None:
             with contextlib.suppress(InputError):  # segments were renamed since
-                self._organs = anatomyFromSegmentation(segmentation, self.node("input"))
+                self._organs = yield from anatomyFromSegmentation(segmentation, self.node("input"))
         return self._organs if segmentation else None
 
     def rows(self):
@@ -172,16 +173,12 @@ class AnomalyNodes:
 
     # Difference and end
 
-    def difference(self):
-        """Volume of the CT minus the normal tissue, HU; made when it is first looked at."""
-        node = self.node("difference")
-        healthy = self.node("healthy")
-        if node is None and healthy:
-            image = self.node("input")
-            name = slicer.mrmlScene.GenerateUniqueName(f"{image.GetName()} difference to normal")
-            node = differenceNode(healthy, image, name)
-            self._refer("difference", node)
-        return node
+    def addingDifference(self):
+        """Add the volume of the CT minus the normal tissue, HU, for who wants to see it; a generator of short steps."""
+        image = self.node("input")
+        name = slicer.mrmlScene.GenerateUniqueName(f"{image.GetName()} difference to normal")
+        node = yield from addingDifference(self.node("healthy"), image, name)
+        self._refer("difference", node)
 
     def remove(self):
         """Take everything but the CT out of the scene."""

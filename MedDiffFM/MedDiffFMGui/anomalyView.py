@@ -40,7 +40,7 @@ class AnomalyView:
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
-        self._turns = Turns()
+        self._turns, self._layerTurns = Turns(), Turns()
         self._restTimer = qt.QTimer()
         self._restTimer.setSingleShot(True)
         self._restTimer.setInterval(REST_MS)
@@ -173,8 +173,13 @@ class AnomalyView:
         if self.nodes is None or not self.nodes.complete:
             return
         layer = layers()[name]
-        node = self.nodes.difference() if name == "difference" else self.nodes.node(layer.role)
+        node = self.nodes.node(layer.role)
         self._buttons[name].checked = True
+        self._layerTurns.stop()  # of a layer that was chosen before and is not there yet
+        if node is None:
+            if name == "difference":
+                self._layerTurns.start(self.nodes.addingDifference(), lambda _node: self.chooseLayer(name))
+            return
         self.nodes.table.SetAttribute(LAYER_ATTRIBUTE, name)
         styleLayer(name, node, self.nodes.threshold)
         _set(self.ui.anomalyOpacitySlider, self._usualOpacity())
@@ -248,6 +253,7 @@ class AnomalyView:
     def _stopFinding(self):
         self._restTimer.stop()
         self._turns.stop()
+        self._layerTurns.stop()
 
     def _afterFinding(self, count):
         self._row = -1

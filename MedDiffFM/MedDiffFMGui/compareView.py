@@ -6,9 +6,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .resultNodes import OUTPUT_TITLES, differenceNode, removeNodes
+from .resultNodes import OUTPUT_TITLES, addingDifference, removeNodes
 from .sideBySide import SideBySide
+from .turns import Turns
 from .viewState import ViewState
+from .volumeNodes import thinnedOut
 
 DIFFERENCE_COLORS = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
 UNITS = {"hu": "HU", "mm3": "(mm3)", "mm": "(mm)", "ml": "(ml)"}
@@ -33,6 +35,7 @@ class CompareView:
         self._before: Any = None
         self._sideBySide = SideBySide()
         self._difference: Any = None
+        self._turns = Turns()
         self._shownNode: Any = None
         self._choices: dict[str, Any] = {}
         ui.blendSlider.connect("valueChanged(double)", self._onBlend)
@@ -125,7 +128,11 @@ class CompareView:
 
     def _choose(self, name):
         self._choices[name].checked = True
-        node = self._differenceVolume() if name == "difference" else self.run.volumes[name]
+        self._turns.stop()
+        node = self._difference if name == "difference" else self.run.volumes[name]
+        if node is None:
+            self._makeDifference()
+            return
         if name in ("difference", "noise"):
             showSigned(node)
         label = next((self.run.volumes[other] for other in NOT_A_LAYER if other in self.run.volumes), None)
@@ -141,13 +148,17 @@ class CompareView:
             if self._sideBySide.shown:
                 self._sideBySide.show(original, node)
 
-    def _differenceVolume(self):
-        if self._difference is None:
-            name = _("{name} difference").format(name=self.run.main.GetName())
-            self._difference = differenceNode(self.run.inputNode, self.run.main, name)
-        return self._difference
+    def _makeDifference(self):
+        """Result minus original, which is shown when it is there."""
+        name = _("{name} difference").format(name=self.run.main.GetName())
+        self._turns.start(addingDifference(self.run.inputNode, self.run.main, name), self._onDifference)
+
+    def _onDifference(self, node):
+        self._difference = node
+        self._choose("difference")
 
     def _forgetDifference(self):
+        self._turns.stop()
         if self._difference and slicer.mrmlScene.IsNodePresent(self._difference):
             slicer.mrmlScene.RemoveNode(self._difference)
         self._difference = None
@@ -197,7 +208,7 @@ def showSigned(node):
     import numpy as np
 
     display = node.GetDisplayNode()
-    sample = slicer.util.arrayFromVolume(node)[::2, ::3, ::3]
+    sample = thinnedOut(slicer.util.arrayFromVolume(node))
     reach = max(float(np.percentile(np.abs(sample), 99.5)), 1.0)
     display.SetAndObserveColorNodeID(DIFFERENCE_COLORS)
     display.SetAutoWindowLevel(False)

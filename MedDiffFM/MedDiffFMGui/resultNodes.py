@@ -7,7 +7,15 @@ import slicer
 from .finishedRun import FinishedRun
 from .segmentNodes import TASK as SEGMENT_TASK
 from .segmentNodes import SegmentNodes, addSegmentation, styleUncertainty
-from .volumeNodes import addLabelNode, addResultNode, moveToStudyOf, uniqueName, volumeFromNode
+from .volumeNodes import (
+    addLabelNode,
+    addResultNode,
+    copying,
+    moveToStudyOf,
+    subtracting,
+    uniqueName,
+    volumeFromNode,
+)
 
 HOUNSFIELD_OUTPUTS = ("denoised", "healthy", "inpainted", "synthetic", "fine", "with_lesion")
 """Outputs that are CTs and are shown like the input."""
@@ -24,18 +32,16 @@ OUTPUT_TITLES = {
 """What the user reads in the name of a node, where it is not the output's own name."""
 
 
-def addResult(task, inputNode, result, piece=None):
+def addResult(task, inputNode, result):
     """Add everything that a run gave, beside its input.
 
     :param inputNode: the CT, None where there is none.
-    :param result: ``MedDiffFMLib.worker.client.WorkerResult``.
-    :param piece: index box (k, j, i) of the CT that the result covers; None for all of it.
+    :param result: ``MedDiffFMLib.worker.client.WorkerResult``, see :func:`pasting` where it covers a piece of the CT.
     :return: FinishedRun; its ``seconds`` are still 0.
     """
     volumes = {}
     try:
-        for name, part in result.volumes.items():
-            array = part if piece is None else _pasted(part, piece, inputNode)
+        for name, array in result.volumes.items():
             volumes[name] = _addVolume(name, array, inputNode, result)
         reportNode = _addReport(next(iter(volumes.values())), inputNode, result.report)
     except Exception:
@@ -79,12 +85,18 @@ def _addVolume(name, array, inputNode, result):
     return node
 
 
-def _pasted(part, piece, inputNode):
-    """The whole CT with a piece of it replaced; a mask is empty elsewhere."""
+def pasting(part, piece, inputNode):
+    """The whole CT with a piece of it replaced, a mask empty elsewhere; as the value of a generator of short steps.
+
+    :param piece: index box (k, j, i) of the CT that ``part`` covers.
+    """
     import numpy as np
 
     before = volumeFromNode(inputNode).voxels
-    whole = np.zeros(before.shape, bool) if part.dtype == bool else before.copy()
+    if part.dtype == bool:
+        whole = np.zeros(before.shape, bool)
+    else:
+        whole = yield from copying(before)
     whole[piece] = part
     return whole
 
@@ -104,9 +116,10 @@ def removeNodes(run):
             slicer.mrmlScene.RemoveNode(node)
 
 
-def differenceNode(first, second, name):
-    """Add ``second`` - ``first`` as a volume beside ``first``; both lie on the same grid."""
-    import numpy as np
+def addingDifference(first, second, name):
+    """Add ``second`` - ``first`` as a volume beside ``first``; both lie on the same grid.
 
-    array = volumeFromNode(second).voxels.astype(np.float32) - volumeFromNode(first).voxels
+    A generator of short steps, the last of which changes the scene; its value is the node.
+    """
+    array = yield from subtracting(slicer.util.arrayFromVolume(second), slicer.util.arrayFromVolume(first))
     return addResultNode(array, first, name, sameDisplay=False)

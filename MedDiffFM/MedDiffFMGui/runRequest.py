@@ -1,6 +1,6 @@
 """Nodes and choices of the panel as the worker's client takes them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from .segmentationArrays import anatomyFromSegmentation, maskFromSegmentation
@@ -31,15 +31,16 @@ class RunSettings:
 def makeRequest(task, inputNode, settings):
     """The request, and the index box (k, j, i) of the CT that travels; None for the whole CT.
 
-    Voxels of a whole CT are still those of the node, see :func:`detached`.
+    A generator of short steps. Its voxels are copies: the user may edit the CT before they are sent.
 
     :param settings: RunSettings.
+    :return: (RunRequest, box).
     :raises MedDiffFMError: a mask or an organ map that does not fit.
     """
     from MedDiffFMLib.tasks.registry import TASKS
     from MedDiffFMLib.worker.client import RunRequest
 
-    arrays, piece = _arrays(TASKS[task], inputNode, settings)
+    arrays, piece = yield from _arrays(TASKS[task], inputNode, settings)
     request = RunRequest(
         task=task,
         parameters=settings.parameters,
@@ -52,28 +53,23 @@ def makeRequest(task, inputNode, settings):
     return request, piece
 
 
-def detached(request):
-    """The request with voxels of its own, as the value of a generator: the user may edit the CT before it is sent."""
-    if request.voxels is None:
-        return request
-    voxels = yield from copying(request.voxels)
-    return replace(request, voxels=voxels)
-
-
 def _arrays(row, inputNode, settings):
-    """The request's arrays by name; those of the whole CT are the node's own."""
+    """The request's arrays by name, and the box that they cover; a generator of short steps."""
     if inputNode is None:
         return {}, None
     volume = volumeFromNode(inputNode)
-    anatomy = anatomyFromSegmentation(settings.anatomy, inputNode)
+    anatomy = yield from anatomyFromSegmentation(settings.anatomy, inputNode)
     if not row.needs_volume:  # a CT is made on the grid of the organ map
         matrix = None if anatomy is None else volume.ijk_to_ras.tolist()
         return {"anatomy": anatomy, "ijk_to_ras": matrix}, None
-    mask = maskFromSegmentation(settings.mask, inputNode) if row.takes_mask or row.needs_mask else None
+    mask = None
+    if row.takes_mask or row.needs_mask:
+        mask = yield from maskFromSegmentation(settings.mask, inputNode)
     piece = None if mask is None else _neededPiece(row.name, volume, mask, settings.parameters)
     arrays = {"mask": mask, "anatomy": anatomy}
     if piece is None:
-        return {"voxels": volume.voxels, "ijk_to_ras": volume.ijk_to_ras.tolist(), **arrays}, None
+        voxels = yield from copying(volume.voxels)
+        return {"voxels": voxels, "ijk_to_ras": volume.ijk_to_ras.tolist(), **arrays}, None
     part = _cut(volume, piece)
     arrays = {name: None if array is None else array[piece].copy() for name, array in arrays.items()}
     arrays["whole"] = (part.whole.voxels, part.whole.ijk_to_ras.tolist())

@@ -1,54 +1,162 @@
-"""Segmentation nodes to arrays on a volume's grid."""
+"""Segmentation nodes to arrays on a volume's grid.
+
+Slicer's own export takes half a second a segment on a large CT, and an anatomy may have a hundred. So labelmaps that
+lie on the CT's grid, as those painted on it or made from it do, are read where they are, all segments of one together.
+"""
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import slicer
 import vtk
 
+from .turns import drained
+from .volumeNodes import slabs
+
+OFF_GRID = 0.01
+"""Voxels by which a labelmap may lie beside the CT's grid and still be taken for part of it."""
+
+
+class Layer(NamedTuple):
+    """Labels of one or more segments.
+
+    :param labels: array (k, j, i); it may share memory with the segmentation, so it is only to be read.
+    :param box: where it lies on the volume's grid, slices (k, j, i).
+    :param segments: label -> identifier of the segment.
+    """
+
+    labels: Any
+    box: tuple[slice, slice, slice]
+    segments: dict[int, str]
+
 
 def maskFromSegmentation(segmentation, volumeNode):
-    """All segments together on the volume's grid, bool (k, j, i); None where there is no segmentation or no voxel."""
+    """All segments together on the volume's grid; a generator of short steps.
+
+    :return: bool (k, j, i); None where there is no segmentation or no voxel.
+    """
     if segmentation is None:
         return None
-    mask = None
-    for _segmentID, array in _segments(segmentation, volumeNode):
-        mask = array > 0 if mask is None else mask | (array > 0)
-    return mask if mask is not None and mask.any() else None
+    numbers = dict.fromkeys(segmentation.GetSegmentation().GetSegmentIDs(), 1)
+    mask = (yield from _numbered(segmentation, volumeNode, numbers)).view(bool)
+    return mask if mask.any() else None
 
 
 def anatomyFromSegmentation(segmentation, volumeNode):
-    """TotalSegmentator's label numbers on the volume's grid, uint8 (k, j, i).
+    """TotalSegmentator's label numbers on the volume's grid; a generator of short steps.
 
     Segments are recognized by their identifier or name, as TotalSegmentator calls them.
 
+    :return: uint8 (k, j, i); None where there is no segmentation.
     :raises MedDiffFMError: no segment has such a name.
     """
-    import numpy as np
-
     from MedDiffFMLib.conditioning.organs import organ_number
     from MedDiffFMLib.errors import InputError
 
     if segmentation is None:
         return None
-    labels = None
-    for segmentID, array in _segments(segmentation, volumeNode):
-        name = segmentation.GetSegmentation().GetSegment(segmentID).GetName()
-        number = organ_number(segmentID) or organ_number(name)
+    content = segmentation.GetSegmentation()
+    numbers = {}
+    for segmentID in content.GetSegmentIDs():
+        number = organ_number(segmentID) or organ_number(content.GetSegment(segmentID).GetName())
         if number:
-            labels = np.zeros(array.shape, np.uint8) if labels is None else labels
-            labels[array > 0] = number
-    if labels is None:
+            numbers[segmentID] = number
+    if not numbers:
         raise InputError(
             f"No segment of {segmentation.GetName()} has a name that TotalSegmentator gives.",
             "Choose its result, or none.",
         )
-    return labels
+    return (yield from _numbered(segmentation, volumeNode, numbers))
 
 
-def _segments(segmentation, volumeNode):
-    segmentIDs = segmentation.GetSegmentation().GetSegmentIDs()
+def _numbered(segmentation, volumeNode, numbers):
+    """Segments as numbers on the volume's grid, uint8 (k, j, i); a generator of short steps.
+
+    Where segments of several layers overlap the later one counts.
+
+    :param numbers: identifier of a segment -> 1 to 255; other segments are left out.
+    """
+    import numpy as np
+
+    whole = np.zeros(volumeNode.GetImageData().GetDimensions()[::-1], np.uint8)
+    for layer in layers(segmentation, volumeNode, numbers):
+        table = np.zeros(max(layer.segments) + 2, np.uint8)  # labels of deleted segments fall on the last entry, 0
+        for label, segmentID in layer.segments.items():
+            table[label] = numbers[segmentID]
+        part = whole[layer.box]
+        for slab in slabs(layer.labels):
+            found = np.take(table, layer.labels[slab], mode="clip")
+            np.copyto(part[slab], found, where=found > 0)
+            yield
+        yield
+    return whole
+
+
+def layers(segmentation, volumeNode, segmentIDs):
+    """The segments' labelmaps on the volume's grid, one after the other; what lies beside the volume is left out.
+
+    :param segmentIDs: which segments.
+    :return: iterator of Layer.
+    """
+    content = segmentation.GetSegmentation()
+    sameTransform = segmentation.GetParentTransformNode() is volumeNode.GetParentTransformNode()
+    shared: dict[Any, list[str]] = {}
     for segmentID in segmentIDs:
-        yield segmentID, slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentID, volumeNode)
+        # One object for all segments of a layer; other representations are first turned into labelmaps by the export.
+        shared.setdefault(segmentation.GetBinaryLabelmapInternalRepresentation(segmentID), []).append(segmentID)
+    for image, ofImage in shared.items():
+        shift = _gridShift(image, volumeNode) if image and sameTransform else None
+        if shift is None:
+            for segmentID in ofImage:
+                yield _exported(segmentation, segmentID, volumeNode)
+            continue
+        cut = _cut(image, shift, volumeNode)
+        if cut is not None:
+            array, box = cut
+            yield Layer(array, box, {content.GetSegment(segmentID).GetLabelValue(): segmentID for segmentID in ofImage})
+
+
+def _gridShift(image, volumeNode):
+    """Voxels (i, j, k) from a labelmap's index to the volume's; None where it has a grid of its own."""
+    import numpy as np
+
+    toWorld, toRAS = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(toWorld)
+    volumeNode.GetIJKToRASMatrix(toRAS)
+    change = np.linalg.solve(slicer.util.arrayFromVTKMatrix(toRAS), slicer.util.arrayFromVTKMatrix(toWorld))
+    low, high = np.array(image.GetExtent()).reshape(3, 2).T
+    corners = np.array([[(low, high)[n >> axis & 1][axis] for axis in range(3)] for n in range(8)])
+    shifts = corners @ change[:3, :3].T + change[:3, 3] - corners
+    shift = np.rint(shifts[0])
+    return shift.astype(int) if np.abs(shifts - shift).max() < OFF_GRID else None
+
+
+def _cut(image, shift, volumeNode):
+    """The part of a labelmap that lies in the volume, and where; None where there is none."""
+    import vtk.util.numpy_support as numpySupport
+
+    scalars = image.GetPointData().GetScalars()
+    if scalars is None or not scalars.GetNumberOfTuples():
+        return None
+    part, box = [], []
+    extent, size = image.GetExtent(), volumeNode.GetImageData().GetDimensions()
+    for axis in (2, 1, 0):
+        first = extent[2 * axis] + int(shift[axis])
+        start, stop = max(first, 0), min(extent[2 * axis + 1] + int(shift[axis]) + 1, size[axis])
+        if start >= stop:
+            return None
+        part.append(slice(start - first, stop - first))
+        box.append(slice(start, stop))
+    labels = numpySupport.vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
+    return labels[tuple(part)], tuple(box)
+
+
+def _exported(segmentation, segmentID, volumeNode):
+    """A segment with a grid or a transform of its own, resampled by Slicer."""
+    import numpy as np
+
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentID, volumeNode)
+    return Layer((array > 0).view(np.uint8), (slice(None),) * 3, {1: segmentID})
 
 
 def labelsFromSegmentation(segmentation, volumeNode, segmentIDs=None):
@@ -74,14 +182,14 @@ def labelsFromSegmentation(segmentation, volumeNode, segmentIDs=None):
 
 
 class _MasksByName(Mapping):
-    """Name -> mask of a segment, exported when it is asked for: all at once may not fit into memory."""
+    """Name -> mask of a segment, made when it is asked for: all at once may not fit into memory."""
 
     def __init__(self, segmentation, volumeNode, segmentIDs):
         self._segmentation, self._volumeNode = segmentation, volumeNode
         self._ids = {self._segment(segmentID).GetName(): segmentID for segmentID in segmentIDs}
 
     def __getitem__(self, name):
-        return slicer.util.arrayFromSegmentBinaryLabelmap(self._segmentation, self._ids[name], self._volumeNode)
+        return drained(_numbered(self._segmentation, self._volumeNode, {self._ids[name]: 1}))
 
     def __iter__(self):
         return iter(self._ids)

@@ -5,8 +5,8 @@ import time
 
 import slicer
 
-from .resultNodes import addResult
-from .runRequest import RunSettings, detached, makeRequest
+from .resultNodes import addResult, pasting
+from .runRequest import RunSettings, makeRequest
 from .turns import Turns
 from .volumeNodes import copying
 from .workerProcess import WorkerProcess
@@ -50,12 +50,12 @@ class TaskRun:
         return listener in self._listeners
 
     def start(self, task, inputNode=None, settings=None):
-        """Begin a run and return at once.
+        """Begin a run and return at once; an input that does not fit is told to the listeners.
 
         :param task: name of a task of the library.
         :param inputNode: CT volume node; it is copied, not changed. None for a task that makes a CT.
         :param settings: RunSettings.
-        :raises MedDiffFMError: a run is going on, the worker's Python cannot be used, or the input does not fit.
+        :raises MedDiffFMError: a run is going on, or the worker's Python cannot be used.
         """
         from MedDiffFMLib.errors import MedDiffFMError
 
@@ -63,17 +63,21 @@ class TaskRun:
         if self.running or problem:
             raise MedDiffFMError(problem or "Another run is going on.", "" if problem else "Wait for it or cancel it.")
         settings = settings or RunSettings()
-        request, self._piece = makeRequest(task, inputNode, settings)
         self._task, self._inputNode, self._settings = task, inputNode, settings
         self._abandoned, self._startTime = False, time.monotonic()
         self._setState(running=True)
         try:
-            worker = self._warmWorker()
+            self._warmWorker()
         except Exception:
             self._setState(running=False)
             raise
         if self.running:  # else the failure was reported while the process was being started
-            self._turns.start(detached(request), worker.session.run, self._onError)
+            self._turns.start(makeRequest(task, inputNode, settings), self._send, self._onError)
+
+    def _send(self, made):
+        request, self._piece = made
+        if self._worker:
+            self._worker.session.run(request)
 
     def cancel(self):
         """Ask the run to stop; asked again, end its process."""
@@ -160,11 +164,14 @@ class TaskRun:
 
     def _onResult(self, result):
         """Bring the arrays into memory, then into the scene; until then the run goes on."""
-        worker = self._worker
+        worker, node, piece = self._worker, self._inputNode, self._piece
 
         def reading():
             for name in result.volumes:
-                result.volumes[name] = yield from copying(result.volumes[name])
+                array = yield from copying(result.volumes[name])
+                if piece is not None and node is not None and slicer.mrmlScene.IsNodePresent(node):
+                    array = yield from pasting(array, piece, node)
+                result.volumes[name] = array
             if worker:
                 worker.session.discard_result()
                 yield
@@ -183,7 +190,7 @@ class TaskRun:
             self._tell("onFailed", MedDiffFMError("The CT was removed during the run.", "Its result is dropped."))
             return
         try:
-            run = addResult(self._task, node, result, self._piece)
+            run = addResult(self._task, node, result)
         except Exception as error:  # a callback of Qt: nobody else would hear of it
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)

@@ -22,6 +22,15 @@ def importing(*modules):
         yield
 
 
+def drained(steps):
+    """The value of a generator, all of whose work is done at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return finished.value
+
+
 class Turns:
     """Does one piece of work at a time, given as a generator that yields wherever it may be interrupted.
 

@@ -4,7 +4,7 @@ import slicer
 import vtk
 
 SAMPLE_VOXELS = 300_000
-COPIED_AT_A_TIME = 8 * 1024 * 1024  # bytes
+BYTES_AT_A_TIME = 8 * 1024 * 1024
 
 
 def volumeFromNode(node):
@@ -62,8 +62,7 @@ def _showWithWindow(node, array):
     display = node.GetDisplayNode()
     if not display.IsA("vtkMRMLScalarVolumeDisplayNode"):  # of labels
         return
-    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
-    low, high = np.percentile(array[::step, ::step, ::step], (0.1, 99.9))
+    low, high = np.percentile(thinnedOut(array), (0.1, 99.9))
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(float(low), float(max(high, low + 1e-3)))
 
@@ -79,16 +78,38 @@ def imageData(array):
     return data
 
 
+def slabs(array):
+    """Slices of the first axis that together are the array, each worked through in some hundredths of a second."""
+    step = max(1, len(array) * BYTES_AT_A_TIME // max(array.nbytes, 1))
+    return [slice(first, first + step) for first in range(0, len(array), step)]
+
+
 def copying(array):
-    """A copy of the array in steps of some hundredths of a second, as the value of a generator."""
+    """A copy of the array, as the value of a generator of short steps."""
     import numpy as np
 
     copy = np.empty(array.shape, array.dtype)
-    step = max(1, len(array) * COPIED_AT_A_TIME // max(array.nbytes, 1))
-    for first in range(0, len(array), step):
-        copy[first : first + step] = array[first : first + step]
+    for slab in slabs(copy):
+        copy[slab] = array[slab]
         yield
     return copy
+
+
+def subtracting(array, other):
+    """``array`` - ``other``, float32, as the value of a generator of short steps."""
+    import numpy as np
+
+    difference = np.empty(array.shape, np.float32)
+    for slab in slabs(difference):
+        np.subtract(array[slab], other[slab], out=difference[slab], dtype=np.float32)
+        yield
+    return difference
+
+
+def thinnedOut(array):
+    """Every few voxels, SAMPLE_VOXELS or so in all: enough to choose a window."""
+    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
+    return array[::step, ::step, ::step]
 
 
 def uniqueName(scene, name):

@@ -37,7 +37,8 @@ class FakeServer(server.Server):
             progress(ProgressEvent(step / STEPS, "reconstructing", 0.02 * (STEPS - step)))
             time.sleep(60 if behave == "deaf" else 0.02)
         half = voxels.astype("float32") * 0.5
-        files = {name: self._folder.save(f"result-{name}.npy", half) for name in ("denoised", "noise")}
+        names = ("inpainted",) if message["task"] == "inpaint" else ("denoised", "noise")
+        files = {name: self._folder.save(f"result-{name}.npy", half) for name in names}
         nothing: dict[str, Any] = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": []}
         return {"volumes": files, **nothing, "report": {"device": "cpu"}}
 

@@ -60,6 +60,12 @@ def no_long_wait(app: Any) -> Iterator[Callable[[], None]]:
     assert max(waits) < LONGEST
 
 
+def start_worker(app: Any, widget: Any) -> None:
+    """Beforehand: to fork this process takes the longer the more memory the tests before have left in it."""
+    widget.logic._warmWorker()
+    app.wait(lambda: widget.logic._worker.session.state.value == "ready")
+
+
 def test_choosing_and_running(app: Any, widget: Any, ct: Any) -> None:
     """Choose the CT, press the button, get two volumes of the same size."""
     with no_long_wait(app) as turned:
@@ -113,3 +119,57 @@ def test_findings_follow_the_threshold(app: Any, widget: Any, ct: Any) -> None:
         app.wait(lambda: "z 9.0" in view.ui.findingsLabel.text)
     assert 10 < len(view.nodes.rows()) < 40
     widget.resultPanel.clear()
+
+
+def test_filling_and_its_difference(app: Any, widget: Any, ct: Any) -> None:
+    """Of a painted mask only the neighbourhood travels, and its result is a whole CT again."""
+    import qt
+
+    slicer, ui = app.slicer, widget.ui
+    ui.inputVolumeSelector.setCurrentNode(ct)
+    widget.taskPanel.choose("inpaint")
+    mask = widget.logic.getParameterNode().mask
+    ball = np.zeros(SHAPE, np.uint8)
+    ball[140:160, 240:265, 240:265] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(ball, mask, "region", ct)
+    app.wait(lambda: ui.runButton.enabled)
+    start_worker(app, widget)
+    with no_long_wait(app) as turned:
+        ui.runButton.click()
+        turned()
+        app.wait(lambda: not widget.logic.running, seconds=120)
+        assert ui.runStatusLabel.text.startswith("Done"), ui.runStatusLabel.text
+        turned()
+        buttons = {button.text: button for button in ui.shownWidget.findChildren(qt.QRadioButton)}
+        buttons["difference"].click()
+        turned()
+        app.wait(lambda: widget.compareView._difference is not None)
+    difference = slicer.util.arrayFromVolume(widget.compareView._difference)
+    changed = np.argwhere(difference)
+    assert (changed.min(0) > 90).all() and (np.ptp(changed, axis=0) < 80).all()
+    widget.resultPanel.clear()
+
+
+def test_an_anatomy_of_many_organs(app: Any, widget: Any, ct: Any) -> None:
+    """Forty organs on the CT's grid, as TotalSegmentator leaves them: one labelmap for all of them."""
+    from MedDiffFMGui.segmentNodes import addSegmentation
+
+    from MedDiffFMLib.conditioning.organs import ORGANS
+
+    names = list(ORGANS)[:40]
+    organs = np.zeros(SHAPE, np.uint8)
+    for n in range(len(names)):
+        organs[5 * n : 5 * n + 5, 100:400, 100:400] = n + 1
+    rows = [{"value": n, "name": name, "color": [255, 0, 0], "terminology": "", "volume_ml": 1.0, "uncertainty": None}
+            for n, name in enumerate(names, start=1)]  # fmt: skip
+    anatomy = addSegmentation(organs, rows, ct, "organs")
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    widget.taskPanel.choose("denoise")
+    start_worker(app, widget)
+    with no_long_wait(app) as turned:
+        widget.ui.anatomySelector.setCurrentNode(anatomy)
+        turned()
+        widget.ui.runButton.click()
+        turned()
+        app.wait(lambda: not widget.logic.running, seconds=120)
+    assert widget.ui.runStatusLabel.text.startswith("Done"), widget.ui.runStatusLabel.text

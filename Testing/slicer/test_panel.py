@@ -174,8 +174,9 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
 
 def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> None:
     """Of a large CT a piece of one window is sent, and pasted back where it was."""
-    from MedDiffFMGui.resultNodes import addResult
+    from MedDiffFMGui.resultNodes import addResult, pasting
     from MedDiffFMGui.runRequest import makeRequest
+    from MedDiffFMGui.turns import drained
 
     from MedDiffFMLib.worker.client import WorkerResult
 
@@ -184,12 +185,13 @@ def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> N
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     press(app, widget, "inpaint")
     inside = paint_ball(app, widget, (50, 60, 70), 8.0)
-    request, piece = makeRequest("inpaint", ct, widget.taskPanel.settings())
+    request, piece = drained(makeRequest("inpaint", ct, widget.taskPanel.settings()))
     assert request.voxels.shape == request.mask.shape and request.voxels.size < voxels.size / 5
     assert np.array_equal(request.voxels, voxels[piece]) and np.array_equal(request.mask, inside[piece])
     assert request.mask.sum() == inside.sum()
-    result = WorkerResult({"inpainted": request.voxels + 1}, [], {}, [], {"device": "cpu"}, None)
-    pasted = app.slicer.util.arrayFromVolume(addResult("inpaint", ct, result, piece).main)
+    whole = drained(pasting(request.voxels + 1, piece, ct))
+    result = WorkerResult({"inpainted": whole}, [], {}, [], {"device": "cpu"}, None)
+    pasted = app.slicer.util.arrayFromVolume(addResult("inpaint", ct, result).main)
     assert np.array_equal(pasted[piece], voxels[piece] + 1)
     pasted = pasted.copy()
     pasted[piece] -= 1

@@ -21,7 +21,7 @@ TERMINOLOGY = (
 )
 LOOKS = {"lungs": ((0.2, 0.4, 0.8), TERMINOLOGY), "spine": ((1.0, 0.8, 0.0), "")}
 SHORT = {
-    "steps": 30, "validate_every": 15, "checkpoint_every": 15, "learning_rate": 1e-2,
+    "steps": 90, "validate_every": 30, "checkpoint_every": 30, "learning_rate": 1e-2,
     "options": {"spacing": 4.0, "points": 1024},
 }  # fmt: skip
 

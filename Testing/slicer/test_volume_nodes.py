@@ -81,3 +81,78 @@ def test_names_of_results_do_not_repeat(app: Any, module: Any, ct: Any) -> None:
 
     names = [addResultNode(volumeFromNode(ct).voxels, ct, "denoised", True).GetName() for _ in range(3)]
     assert len(set(names)) == 3
+
+
+# ------------------------------------------------------------------------------------------ segments on a CT's grid
+
+
+def numbers_of(app: Any, segmentation: Any, ct: Any) -> np.ndarray:
+    """Segments 1, 2, ... as Slicer's own export gives them; the later one counts."""
+    ids = segmentation.GetSegmentation().GetSegmentIDs()
+    whole = np.zeros(app.slicer.util.arrayFromVolume(ct).shape, np.uint8)
+    for number, segment in enumerate(ids, start=1):
+        whole[app.slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment, ct) > 0] = number
+    return whole
+
+
+def outlined(app: Any, ct: Any, boxes: list[tuple[slice, ...]]) -> Any:
+    node = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+    for n, box in enumerate(boxes):
+        inside = np.zeros(app.slicer.util.arrayFromVolume(ct).shape, np.uint8)
+        inside[box] = 1
+        node.GetSegmentation().AddEmptySegment(f"s{n}", f"s{n}")
+        app.slicer.util.updateSegmentBinaryLabelmapFromArray(inside, node, f"s{n}", ct)
+    return node
+
+
+BOXES = [np.s_[2:9, 3:12, 4:20], np.s_[10:15, 3:8, 4:9], np.s_[12:20, 5:12, 2:6]]  # the last two overlap: two layers
+
+
+@pytest.mark.parametrize("ct", sorted(GEOMETRIES), indirect=True)
+def test_segments_are_where_slicers_export_puts_them(app: Any, module: Any, ct: Any) -> None:
+    """Drawn on the CT, on another grid, under a transform, and after a segment of a shared labelmap was deleted."""
+    from MedDiffFMGui.segmentationArrays import _numbered, layers, maskFromSegmentation
+    from MedDiffFMGui.turns import drained
+
+    def check(node: Any, on: Any, quick: bool) -> None:
+        ids = node.GetSegmentation().GetSegmentIDs()
+        found = drained(_numbered(node, on, {segment: n for n, segment in enumerate(ids, start=1)}))
+        expected = numbers_of(app, node, on)
+        assert expected.any() and np.array_equal(found, expected)
+        assert np.array_equal(drained(maskFromSegmentation(node, on)), expected > 0)
+        whole = tuple(slice(None) for _ in range(3))
+        assert all((layer.box != whole) == quick for layer in layers(node, on, ids))
+
+    node = outlined(app, ct, BOXES)
+    check(node, ct, quick=True)
+    node.GetSegmentation().RemoveSegment("s0")
+    check(node, ct, quick=True)
+    shifted = app.slicer.util.addVolumeFromArray(app.slicer.util.arrayFromVolume(ct)[1:, 2:, :-3].copy())
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    corner = matrix.MultiplyPoint((0, 2, 1, 1))
+    for axis in range(3):
+        matrix.SetElement(axis, 3, corner[axis])
+    shifted.SetIJKToRASMatrix(matrix)
+    check(node, shifted, quick=True)
+    matrix.SetElement(0, 3, corner[0] + 0.4)
+    shifted.SetIJKToRASMatrix(matrix)
+    check(node, shifted, quick=False)
+    transform = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    ct.SetAndObserveTransformNodeID(transform.GetID())
+    check(node, ct, quick=False)
+    node.SetAndObserveTransformNodeID(transform.GetID())
+    check(node, ct, quick=True)
+
+
+def test_an_empty_segmentation_is_no_mask(app: Any, module: Any, ct: Any) -> None:
+    from MedDiffFMGui.segmentationArrays import maskFromSegmentation
+    from MedDiffFMGui.turns import drained
+
+    node = outlined(app, ct, [])
+    assert drained(maskFromSegmentation(None, ct)) is None and drained(maskFromSegmentation(node, ct)) is None
+    node.GetSegmentation().AddEmptySegment("region")
+    assert drained(maskFromSegmentation(node, ct)) is None
