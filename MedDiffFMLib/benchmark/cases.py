@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..grid import to_grid, working_grid
 from ..volume import Volume
 
-TASKS = ("network", "denoise", "anomaly", "inpaint", "synthesize", "train")
+TASKS = ("network", "denoise", "anomaly", "whole-body", "inpaint", "synthesize", "train")
+WHOLE_BODY_SHAPE, WHOLE_BODY_SPACING_MM = (400, 512, 512), 1.0
+"""What "whole-body" looks for anomalies in."""
 NOISE_HU = 30.0
 SYNTHETIC_SPACING_MM = 3.0
 
@@ -20,7 +23,8 @@ class Case:
     """One row of the benchmark.
 
     Attributes:
-        task: one of TASKS; "network" is one call on a batch of windows, "train" one training step.
+        task: one of TASKS; "network" is one call on a batch of windows, "train" one training step, "whole-body" an
+            anomaly map of WHOLE_BODY_SHAPE.
         edge: voxels along each edge of the volume; 0 where there is none.
         lesion_mm: diameter of the sphere that is filled.
         source: CT file that the volumes are cut from.
@@ -67,18 +71,24 @@ def choose_cases(tasks: list[str], sizes: list[int], lesions_mm: list[float], so
     return cases
 
 
-def cut_volume(source: Volume, edge: int) -> Volume:
-    """``edge`` voxels along each axis: the middle of a CT, continued by its mirror image where it is smaller."""
+def cut_volume(source: Volume, shape: tuple[int, int, int]) -> Volume:
+    """``shape`` (k, j, i) voxels: the middle of a CT, continued by its mirror image where it is smaller."""
     voxels = source.voxels.astype(np.float32)
-    for axis, n in enumerate(voxels.shape):
-        if n < edge:
+    for axis, (n, wanted) in enumerate(zip(voxels.shape, shape, strict=True)):
+        if n < wanted:
             padding = [(0, 0)] * 3
-            padding[axis] = ((edge - n) // 2, edge - n - (edge - n) // 2)
+            padding[axis] = ((wanted - n) // 2, wanted - n - (wanted - n) // 2)
             voxels = np.pad(voxels, padding, mode="symmetric")
         else:
-            first = (n - edge) // 2
-            voxels = voxels[(slice(None),) * axis + (slice(first, first + edge),)]
+            first = (n - wanted) // 2
+            voxels = voxels[(slice(None),) * axis + (slice(first, first + wanted),)]
     return Volume(np.ascontiguousarray(voxels), source.ijk_to_ras)
+
+
+def whole_body(source: Volume) -> Volume:
+    """A CT of the size of a whole body, in voxels of WHOLE_BODY_SPACING_MM."""
+    grid = working_grid(source, WHOLE_BODY_SPACING_MM)
+    return cut_volume(Volume(to_grid(source, grid), grid.ijk_to_ras), WHOLE_BODY_SHAPE)
 
 
 def with_noise(clean: Volume, seed: int) -> Volume:

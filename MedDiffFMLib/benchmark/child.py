@@ -114,13 +114,16 @@ def _forget_peaks() -> None:
     with contextlib.suppress(OSError):  # not Linux: the peak of the whole process is told
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 def _cuda_peak() -> dict[str, int]:
     import torch
 
-    return {"cuda_peak_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_initialized() else {}
+    if not torch.cuda.is_initialized():
+        return {}
+    return {"cuda_peak_bytes": max(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count()))}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from ..conditioning.condition import Condition, stack
 from ..intensity import to_network
 from ..tasks.registry import TASKS
 from ..volume import Volume
-from .cases import SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, with_noise
+from .cases import SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
 from .reference import Answer, Reference, SameWeights, Stock, flops, stock_network, wait
 
 SUBJECTS = ("engine", "same weights", "stock network")
@@ -65,7 +65,8 @@ class Engine:
         if case.task == "train":
             return self._training_step()
         volume, options, clean = _task_inputs(case)
-        run, engine = TASKS[case.task].run(), self.model.engine
+        task = "anomaly" if case.task == "whole-body" else case.task
+        run, engine = TASKS[task].run(), self.model.engine
         seen = _count_windows(engine)
         begin, cpu = time.perf_counter(), time.process_time()
         result = run(volume, self.model, **options)
@@ -157,7 +158,7 @@ class ReferenceSubject:
         image = torch.from_numpy(to_network(volume.voxels))
         if case.task == "denoise":
             return self.reference.denoise(image), clean
-        if case.task == "anomaly":
+        if case.task in ("anomaly", "whole-body"):
             return self.reference.anomaly(image, generator), None
         box = _neighbourhood(options["mask"], volume)
         return self.reference.inpaint(image[box], torch.from_numpy(options["mask"][box]), generator), None
@@ -178,7 +179,10 @@ def _task_inputs(case: Case) -> tuple[Any, dict[str, Any], Volume | None]:
         size = (case.edge * SYNTHETIC_SPACING_MM,) * 3
         parameters = TASKS["synthesize"].parameter_class()(size=size, spacing=SYNTHETIC_SPACING_MM)
         return None, {"parameters": parameters, "seed": case.seed}, None
-    clean = cut_volume(read_volume(Path(case.source)), case.edge)
+    source = read_volume(Path(case.source))
+    if case.task == "whole-body":
+        return whole_body(source), {"seed": case.seed}, None
+    clean = cut_volume(source, (case.edge,) * 3)
     if case.task == "denoise":
         return with_noise(clean, case.seed), {}, clean
     if case.task == "inpaint":

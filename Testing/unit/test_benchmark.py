@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from MedDiffFMLib.benchmark.cases import Case, choose_cases, cut_volume, lesion_mask, psnr, with_noise
+from MedDiffFMLib.benchmark.cases import Case, choose_cases, cut_volume, lesion_mask, psnr, whole_body, with_noise
 from MedDiffFMLib.benchmark.compare import row
 from MedDiffFMLib.benchmark.page import markdown
 from MedDiffFMLib.benchmark.reference import Stock, falling
@@ -25,7 +25,7 @@ def block(value: float = 40.0, spacing: float = 2.0) -> Volume:
 
 def test_volumes_are_cut_or_mirrored_to_size_and_noise_has_its_level() -> None:
     ramp = block().with_voxels(np.arange(24, dtype=np.float32) * np.ones(SHAPE, np.float32))
-    cut = cut_volume(ramp, 32).voxels
+    cut = cut_volume(ramp, (32, 32, 32)).voxels
     assert cut.shape == (32, 32, 32)
     assert cut[0, 0, :6].tolist() == [3, 2, 1, 0, 0, 1] and cut[0, 0, 4:28].tolist() == list(range(24))
     noise = with_noise(block(), 0).voxels - 40
@@ -34,10 +34,16 @@ def test_volumes_are_cut_or_mirrored_to_size_and_noise_has_its_level() -> None:
     assert lesion_mask(block(), 20).sum() * 8 == pytest.approx(4 / 3 * np.pi * 10**3, rel=0.1)
 
 
+def test_a_whole_body_has_its_size_whatever_it_is_made_from() -> None:
+    body = whole_body(block(spacing=9.0))
+    assert body.voxels.shape == (400, 512, 512) and body.spacing == pytest.approx((1, 1, 1))
+    assert body.voxels.min() == body.voxels.max() == 40
+
+
 def test_every_task_has_its_rows() -> None:
-    cases = choose_cases(["network", "denoise", "inpaint"], [32, 64], [10, 20], "a.nrrd")
+    cases = choose_cases(["network", "denoise", "whole-body", "inpaint"], [32, 64], [10, 20], "a.nrrd")
     assert [case.name for case in cases] == [
-        "network", "denoise 32^3", "denoise 64^3", "inpaint 64^3 10 mm", "inpaint 64^3 20 mm",
+        "network", "denoise 32^3", "denoise 64^3", "whole-body", "inpaint 64^3 10 mm", "inpaint 64^3 20 mm",
     ]  # fmt: skip
 
 
