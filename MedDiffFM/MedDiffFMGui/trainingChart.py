@@ -1,5 +1,6 @@
 """Loss and validation figure of a training as live charts."""
 
+from collections import deque
 from statistics import median
 
 import slicer
@@ -7,6 +8,8 @@ import vtk
 
 CHARTS = ("loss", "validation")
 WINDOW = 25
+MOST_POINTS = 1000
+"""A curve of more is drawn with every second, third, ... of its points: the panel is narrower than that."""
 METRIC_TITLES = {"dice": "Dice"}
 """Figures that are written otherwise than their names."""
 _TAG = "MedDiffFMTraining"
@@ -19,14 +22,17 @@ class TrainingChart:
     """
 
     def __init__(self):
-        self._rows: dict[str, list[tuple[float, float]]] = {name: [] for name in CHARTS}
-        self._metric = "validation"
         self._nodes = {}
+        self._begin()
+
+    def _begin(self):
+        self._rows: dict[str, list[tuple[float, float]]] = {name: [] for name in CHARTS}
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._metric = "validation"
 
     def clear(self):
         """Another run begins to be shown."""
-        self._rows = {name: [] for name in CHARTS}
-        self._metric = "validation"
+        self._begin()
         if self._nodes:
             self._redraw(CHARTS)
 
@@ -46,7 +52,8 @@ class TrainingChart:
             if step is None:
                 continue
             if line.get("state") == "training" and line.get("loss") is not None:
-                self._rows["loss"].append((step, line["loss"]))
+                self._losses.append(line["loss"])
+                self._rows["loss"].append((step, median(self._losses)))  # single windows differ too much to show
                 changed.add("loss")
             elif line.get("state") == "validated" and line.get("value") is not None:
                 self._rows["validation"].append((step, line["value"]))
@@ -56,19 +63,18 @@ class TrainingChart:
 
     def show(self, name, plotWidget):
         """Let a plot widget show one of the charts."""
-        self._redraw(CHARTS)
+        chart = self._nodes.get((name, "chart"))
+        if chart is None or not slicer.mrmlScene.IsNodePresent(chart):  # the scene was closed meanwhile
+            self._redraw(CHARTS)
         view = self._node("vtkMRMLPlotViewNode", "view")
         view.SetPlotChartNodeID(self._nodes[name, "chart"].GetID())
         if plotWidget.mrmlPlotViewNode() is not view:
             plotWidget.setMRMLPlotViewNode(view)
 
     def values(self, name):
-        """(step, value) pairs that are drawn; windows differ so much that of the loss only a median says something."""
+        """(step, value) pairs that are drawn, the newest among them; of the loss the median of the last WINDOW."""
         rows = self._rows[name]
-        if name != "loss":
-            return list(rows)
-        values = [value for _step, value in rows]
-        return [(step, median(values[max(n - WINDOW + 1, 0) : n + 1])) for n, (step, _value) in enumerate(rows)]
+        return rows[:: -max(1, -(-len(rows) // MOST_POINTS))][::-1]
 
     def remove(self):
         """Take the nodes out of the scene."""

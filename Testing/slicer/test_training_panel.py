@@ -283,3 +283,22 @@ def test_time_is_given_back(app: Any, panel: Any) -> None:
     begin = time.process_time()
     panel._onTick()
     assert time.process_time() - begin < 0.1
+
+
+def test_the_curve_of_a_long_training_costs_no_time(app: Any, panel: Any) -> None:
+    """Ten thousand steps are drawn as a thousand points, and the next one is there at once."""
+    import time
+
+    losses = np.random.default_rng(0).normal(1, 0.3, 10_000) + np.linspace(1, 0, 10_000)
+    lines = [{"state": "training", "step": step, "loss": loss} for step, loss in enumerate(losses.tolist())]
+    chart = panel._chart
+    chart.add(lines[:-1])
+    chart.show("loss", panel.ui.curvePlotWidget)
+    begin = time.thread_time()
+    chart.add(lines[-1:])
+    chart.show("loss", panel.ui.curvePlotWidget)
+    assert time.thread_time() - begin < 0.05
+    points = chart.values("loss")
+    assert 500 <= len(points) <= 1000 and [step for step, _ in points] == sorted({step for step, _ in points})
+    assert points[-1] == (9999, pytest.approx(np.median(losses[-25:])))
+    assert points[0][1] == pytest.approx(np.median(losses[max(points[0][0] - 24, 0) : points[0][0] + 1]))
