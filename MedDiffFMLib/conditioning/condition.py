@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..inference.transfer import upload
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
 from .context import CONTEXT_CHANNELS, encode_context, first_guess
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
@@ -44,7 +45,7 @@ class EncodedCondition:
     def to(self, device: torch.device | str) -> EncodedCondition:
         """Copy on a device."""
         parts = (self.region, self.channels, self.expected, self.hole, self.control)
-        return EncodedCondition(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+        return EncodedCondition(*(None if part is None else upload(part, device) for part in parts))  # type: ignore[arg-type]
 
     @property
     def bytes(self) -> int:
@@ -114,17 +115,17 @@ class Condition:
         half = tuple(n // 2 for n in shape)
         channels = torch.zeros(CONDITION_CHANNELS, *half, device=device)
         if self.coordinates is not None:
-            centres = [c.to(device).reshape(-1, 2).mean(1) for c in self.coordinates]
+            centres = [upload(c, device).reshape(-1, 2).mean(1) for c in self.coordinates]
             channels[:POSITION_CHANNELS] = encode_position(*centres)
-        scale = encode_spacing(torch.tensor(self.spacing, device=device))
-        channels[POSITION_CHANNELS : POSITION_CHANNELS + 3] = scale[:, None, None, None]
+        for axis, scale in enumerate(encode_spacing(torch.tensor(self.spacing)).tolist()):
+            channels[POSITION_CHANNELS + axis] = scale
         if self.anatomy is not None:
-            channels[POSITION_CHANNELS + 3 : -CONTEXT_CHANNELS] = encode_anatomy(self.anatomy.to(device))
-        region = torch.tensor([self.region], device=device)
-        control = None if self.control is None else self.control[None].to(device)
+            channels[POSITION_CHANNELS + 3 : -CONTEXT_CHANNELS] = encode_anatomy(upload(self.anatomy, device))
+        region = torch.full((1,), self.region, device=device)
+        control = None if self.control is None else upload(self.control[None], device)
         if self.known is None or self.hole is None:
             return EncodedCondition(region, channels[None], control=control)
-        known, hole = self.known.to(device), self.hole.to(device)
+        known, hole = upload(self.known, device), upload(self.hole, device)
         channels[-CONTEXT_CHANNELS:] = encode_context(known, hole)
         return EncodedCondition(region, channels[None], known[None, None], hole[None, None], control)
 

@@ -21,12 +21,15 @@ from ..conditioning.condition import Condition, EncodedCondition, stack
 from .control import ProgressMeter
 from .engine import Engine, is_out_of_memory
 from .patches import Box, WindowPlan, cut, extend, inside, plan_windows, reflected_range
+from .transfer import Arrival, upload
 
 OVERLAP = 16
 AIR = -1.0
 """Network range of what is estimated where nothing is wanted."""
 KEPT_CONDITIONS = 256 * 2**20
 """Bytes of encoded conditions that are kept from step to step; a larger volume encodes them anew at every step."""
+KEPT_SHARE = 1 / 16
+"""Of a GPU's free memory, how much they may take at most: they are not in the plan of a step."""
 
 Job = tuple[int, Box]
 
@@ -61,21 +64,23 @@ class BlendedDenoiser:
         self.engine, self.shape, self.meter = engine, shape, meter
         self.guidance, self.overlap, self.turn = guidance, overlap, turn
         self._condition, self._wanted = condition, wanted
-        self._prepared: tuple[int, bool] | None = None
+        self._prepared: tuple[int, torch.device, bool] | None = None
         self._encoded: dict[tuple[int, ...], EncodedCondition] = {}
         self._prepare()
 
     def _prepare(self) -> None:
         """Lay the windows for the present turn and rung."""
-        wanted = (self.engine.rung.window, self.turn % 2 == 1)
+        wanted = (self.engine.rung.window, self.engine.device, self.turn % 2 == 1)
         if wanted == self._prepared:
             return
-        self.plan: WindowPlan = plan_windows(self.shape, wanted[0], self.overlap, self.engine.divisor, wanted[1])
+        self.plan: WindowPlan = plan_windows(self.shape, wanted[0], self.overlap, self.engine.divisor, wanted[2])
         self._computed = [box for box in self.plan.boxes if self._is_wanted(box)]
         self._skipped = [box for box in self.plan.boxes if not self._is_wanted(box)]
         self._extended = _extend_condition(self._condition, self.plan)
-        if self._prepared is not None and self._prepared[0] != wanted[0]:
+        if self._prepared is not None and self._prepared[:2] != wanted[:2]:
             self._encoded.clear()
+        free = self.engine.free_memory()
+        self._room = KEPT_CONDITIONS if free is None else min(KEPT_CONDITIONS, KEPT_SHARE * free)
         self._prepared = wanted
 
     def _is_wanted(self, box: Box) -> bool:
@@ -101,15 +106,16 @@ class BlendedDenoiser:
 
     def _blend(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         home = self.engine.home(x.numel())
-        source = x.to(home)
+        source, plan = x.to(home), self.plan.to(home)
         total = torch.zeros_like(source)
         jobs = [(sample, box) for sample in range(len(x)) for box in self._computed]
         for batch, estimate in self._estimates(source, sigma, jobs):
-            for (sample, box), x0 in zip(batch, estimate.to(home), strict=True):
-                self._add(total[sample, 0], box, x0[0])
+            for (sample, box), x0 in zip(batch, estimate, strict=True):
+                self._add(total[sample, 0], plan, box, x0[0])
+        air = torch.full((), AIR, device=home).expand(plan.window)
         for box in self._skipped:
             for sample in range(len(x)):
-                self._add(total[sample, 0], box, total.new_tensor(AIR).expand(self.plan.window))
+                self._add(total[sample, 0], plan, box, air)
         if self.meter is not None and not jobs:
             self.meter.advance(len(x))
         return total.to(x.device)
@@ -117,27 +123,29 @@ class BlendedDenoiser:
     def _estimates(
         self, source: torch.Tensor, sigma: float, jobs: list[Job]
     ) -> Iterator[tuple[list[Job], torch.Tensor]]:
-        """Estimates of batches of windows, one batch late: a GPU computes the next while its last one is blended."""
-        late: tuple[list[Job], torch.Tensor] | None = None
+        """Estimates of batches of windows at the source's place, one batch late: a GPU computes the next while its last
+        one is brought home and blended."""
+        late: tuple[list[Job], Arrival] | None = None
         device, size = self.engine.device, self.engine.rung.batch
         for first in range(0, len(jobs), size):
             batch = jobs[first : first + size]
             if self.meter is not None:
                 self.meter.check()
             windows = torch.stack([cut(source[sample, 0], box, self.plan.offset)[None] for sample, box in batch])
-            estimate = self._guided(windows.to(device), sigma, [box for _, box in batch])
+            estimate = self._guided(upload(windows, device), sigma, [box for _, box in batch])
+            arrival = Arrival(estimate, source.device)
             if self.meter is not None:
                 self.meter.advance(len(batch) / len(self._computed))
             if late is not None:
-                yield late
-            late = (batch, estimate)
+                yield late[0], late[1].wait()
+            late = (batch, arrival)
         if late is not None:
-            yield late
+            yield late[0], late[1].wait()
 
-    def _add(self, total: torch.Tensor, box: Box, x0: torch.Tensor) -> None:
-        """Add a window's share, as far as it lies in the volume."""
-        place, part = inside(box, self.plan.offset, self.shape)
-        total[place].addcmul_(x0[part], self.plan.share(box)[part].to(total.device))
+    def _add(self, total: torch.Tensor, plan: WindowPlan, box: Box, x0: torch.Tensor) -> None:
+        """Add a window's share, as far as it lies in the volume; all at one place."""
+        place, part = inside(box, plan.offset, self.shape)
+        total[place].addcmul_(x0[part], plan.share(box)[part])
 
     def _guided(self, windows: torch.Tensor, sigma: float, boxes: list[Box]) -> torch.Tensor:
         conditional = self._encode(boxes)
@@ -159,7 +167,7 @@ class BlendedDenoiser:
         condition = self._extended.without() if free else self._extended
         encoded = condition.window(box).encode(self.plan.window, self.engine.device)
         kinds = 2 * (1 + (self.guidance != 1.0))  # of either turn, and without conditions
-        if kinds * self.windows * encoded.bytes <= KEPT_CONDITIONS:
+        if kinds * self.windows * encoded.bytes <= self._room:
             self._encoded[key] = encoded
         return encoded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -44,15 +45,18 @@ class Rung:
         if self.device.type != "cpu" and not self.host:
             return replace(self, host=True), "Memory ran out: sums are kept in host memory now."
         if self.device.type != "cpu":
-            cpu = Rung(torch.device("cpu"), 1, self.window, True)
-            return cpu, "GPU memory ran out even for one small window: going on, slower, on the CPU."
+            return self.on_cpu(), "GPU memory ran out even for one small window: going on, slower, on the CPU."
         return None
+
+    def on_cpu(self) -> Rung:
+        """The same without the GPU."""
+        return Rung(torch.device("cpu"), 1, self.window, True)
 
 
 def choose_device(wish: str) -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:N" -> device; raises DeviceError if it is not there."""
     if wish == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda:0" if torch.cuda.is_available() and _computes("cuda:0") else "cpu")
     try:
         device = torch.device(wish)
     except RuntimeError as error:
@@ -68,13 +72,34 @@ def choose_device(wish: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
+def _computes(device: str) -> bool:
+    """Whether a GPU that is there can be used: this PyTorch may be too new for it, or another program may hold it."""
+    try:
+        return bool((torch.zeros(1, device=device) + 1).item() == 1)
+    except RuntimeError:
+        return False
+
+
 def choose_precision(wish: str, device: torch.device) -> torch.dtype:
     """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic."""
     if wish == "auto":
-        return torch.bfloat16 if device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float32
+        # Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too.
+        capable = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if capable else torch.float32
     if wish not in ("float32", "bfloat16"):
         raise InputError(f"There is no precision called {wish!r}.", "Use auto, float32 or bfloat16.")
     return torch.float32 if wish == "float32" else torch.bfloat16
+
+
+def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Context in which a GPU's convolutions give the same bits in every run, and float32 is not rounded to TF32.
+
+    cuDNN's benchmark is off: it chooses kernels by the clock, and tries them anew, for seconds, with each size of
+    batch and window, of which a run has several.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -95,7 +120,7 @@ class Engine:
 
     Attributes:
         rung: the present rung of the memory ladder; stays low for the rest of the session once it was lowered.
-        on_warning: called with a sentence when the ladder is used.
+        on_warning: called with a sentence when the ladder is used; a log warning until somebody takes its place.
     """
 
     def __init__(
@@ -110,13 +135,12 @@ class Engine:
         self.dtype = choose_precision(precision, chosen)
         self.divisor: int = denoiser.network.config.divisor  # type: ignore[union-attr, assignment]
         self.rung = Rung(chosen, BATCH_ON_CPU, window)
-        self.on_warning: Callable[[str], None] = lambda sentence: None
+        self.on_warning: Callable[[str], None] = logging.getLogger(__name__).warning
         self.calls = 0
         self._memory = memory
         self._denoiser = denoiser.eval().requires_grad_(False)
         self._place()
         if self.rung.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # windows of a run are all alike
             self.rung = replace(self.rung, batch=batch_for(self.free_memory(), window))
 
     @property
@@ -169,9 +193,12 @@ class Engine:
             self._denoiser.to(device=self.rung.device)
             self._denoiser.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if self.rung.device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            self.step_down(error)
+            # Not the next rung: smaller batches would leave half of the weights behind.
+            self.rung = self.rung.on_cpu()
+            self.on_warning("GPU memory does not hold even the network: going on, slower, on the CPU.")
+            self._place()
 
     def step_down(self, error: BaseException) -> None:
         """Use less memory from now on; raises DeviceError when nothing is left to give up."""
@@ -192,5 +219,6 @@ class Engine:
         """One network call: x (B, 1, d, h, w) and condition on the device -> x0 float32."""
         self.calls += 1
         level = torch.full((len(x),), sigma, device=x.device)
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        autocast = torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        with repeatable(x.device), autocast:
             return self._denoiser(x, level, condition).float()

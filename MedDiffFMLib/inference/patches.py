@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import torch
+
+from .transfer import upload
 
 Box = tuple[slice, slice, slice]
 
@@ -75,8 +77,13 @@ class WindowPlan:
 
     def share(self, box: Box) -> torch.Tensor:
         """(d, h, w): what a window contributes to each of its voxels; the shares of all windows sum to one."""
-        lines = [weight / total[edge] for weight, total, edge in zip(self.weights, self.total, box, strict=True)]
-        return torch.einsum("k,j,i->kji", *lines)
+        k, j, i = (weight / total[edge] for weight, total, edge in zip(self.weights, self.total, box, strict=True))
+        return k[:, None, None] * j[:, None] * i
+
+    def to(self, device: torch.device) -> WindowPlan:
+        """The same with its lines on a device."""
+        weights, total = ([upload(line, device) for line in lines] for lines in (self.weights, self.total))
+        return replace(self, weights=tuple(weights), total=tuple(total))  # type: ignore[arg-type]
 
 
 def plan_windows(
@@ -131,7 +138,7 @@ def cut(x: torch.Tensor, box: Box, offset: tuple[int, int, int]) -> torch.Tensor
         if first >= 0 and last <= x.shape[axis]:
             x = x.narrow(axis, first, last - first)
         else:
-            index = torch.from_numpy(reflected_range(first, last - first, x.shape[axis])).to(x.device)
+            index = upload(torch.from_numpy(reflected_range(first, last - first, x.shape[axis])), x.device)
             x = x.index_select(axis, index)
     return x
 
@@ -140,6 +147,6 @@ def extend(x: torch.Tensor, shape: tuple[int, int, int], offset: tuple[int, int,
     """Continue the last three axes by reflection, ``offset`` voxels to the front, and on to ``shape`` in all."""
     for axis, length, before in zip((-3, -2, -1), shape, offset, strict=True):
         if x.shape[axis] < length:
-            index = torch.from_numpy(reflected_range(-before, length, x.shape[axis])).to(x.device)
+            index = upload(torch.from_numpy(reflected_range(-before, length, x.shape[axis])), x.device)
             x = x.index_select(axis, index)
     return x

@@ -14,9 +14,15 @@ import torch.nn.functional as functional
 
 
 def haar_kernel(dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> torch.Tensor:
-    """The eight orthonormal 2x2x2 Haar filters, shape (8, 1, 2, 2, 2); the first is the scaled mean."""
-    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=dtype, device=device) / 2**0.5
-    return torch.einsum("ad,bh,cw->abcdhw", pair, pair, pair).reshape(8, 1, 2, 2, 2)
+    """The eight orthonormal 2x2x2 Haar filters, shape (8, 1, 2, 2, 2); the first is the scaled mean.
+
+    Made where they are needed: numbers from Python would have to be copied, and each copy waits for the GPU.
+    """
+    pair = torch.ones((2, 2), dtype=dtype, device=device)
+    pair[1, 1].neg_()
+    pair = pair / 2**0.5
+    k, j, i = (pair.reshape([2 if n in (axis, axis + 3) else 1 for n in range(6)]) for axis in range(3))
+    return (k * j * i).reshape(8, 1, 2, 2, 2)
 
 
 def haar_forward(x: torch.Tensor) -> torch.Tensor:

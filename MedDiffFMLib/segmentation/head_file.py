@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..models.catalogue import list_models, resolve
-from ..models.checkpoint import FoundationModel, check_sha256, read_metadata, read_weights, write_weights
+from ..models.checkpoint import (
+    FoundationModel,
+    build_denoiser,
+    check_sha256,
+    read_metadata,
+    read_weights,
+    write_weights,
+)
 from .labels import SegmentLabel
 
 if TYPE_CHECKING:
@@ -134,7 +141,9 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
     labels = _labels(description)
     try:
         method = make_method(description["method"], description["options"])
-        segmenter = method.build(len(labels), model.engine.denoiser)
+        # A body of its own comes whole from the file, and is as it was trained; the engine's was rewritten for speed.
+        prior_body = build_denoiser(model.config) if getattr(method, "own_body", False) else model.engine.denoiser
+        segmenter = method.build(len(labels), prior_body)
         segmenter.part.load_state_dict(read_weights(path))
     except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]

@@ -44,6 +44,7 @@ class UNetMethod:
     sigma: float = 0.1
 
     name = "unet"
+    own_body = True
 
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return UNetSegmenter(self, classes, prior)

@@ -114,7 +114,7 @@ def _predict(
     head: Head, sight: Sight, model: FoundationModel, parameters: SegmentParameters, seed: int, meter: ProgressMeter
 ) -> Prediction:
     """The method's prediction on the working grid; goes down the memory ladder instead of failing."""
-    from ..inference.engine import is_out_of_memory
+    from ..inference.engine import is_out_of_memory, repeatable
     from ..segmentation.method import Pace
 
     engine = model.engine
@@ -123,7 +123,8 @@ def _predict(
         try:
             head.segmenter.to(rung.device)
             pace = Pace(rung.device, engine.dtype, rung.batch, rung.window, parameters.samples, seed)
-            return head.segmenter.predict(sight, pace, meter)
+            with repeatable(rung.device):
+                return head.segmenter.predict(sight, pace, meter)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
