@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from . import installer
 from .packageFolder import SOURCES, FolderInstall, openFolder, sizeText
-from .workerProcess import WorkerProcess
+from .workerProcess import WorkerProcess, deviceText
 from .workerPython import TRAINING, brokenTorch, requirementsPath
 
 
@@ -191,7 +191,7 @@ class SetupPanel:
 
         if state is State.READY and self._check:
             hello = self._check.session.hello
-            devices = ", ".join(_deviceText(device) for device in hello["devices"])
+            devices = ", ".join(deviceText(device) for device in hello["devices"])
             text = _("Works: Python {python}, torch {torch}, {devices}.")
             worker = self._check
             self._endCheck(text.format(python=hello["python"], torch=hello["torch"], devices=devices))
@@ -240,11 +240,6 @@ def ownModels():
     from MedDiffFMLib.models.catalogue import list_models
 
     return [entry.name for entry in list_models() if entry.is_own]
-
-
-def _deviceText(device):
-    memory = device.get("memory_bytes")
-    return f"{device['title']}, {memory / 1e9:.0f} GB" if memory else device["title"]
 
 
 def offlineText():

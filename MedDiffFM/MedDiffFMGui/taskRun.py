@@ -9,7 +9,7 @@ from .resultNodes import addResult, pasting
 from .runRequest import RunSettings, makeRequest
 from .turns import Turns
 from .volumeNodes import copying
-from .workerProcess import WorkerProcess
+from .workerProcess import WorkerProcess, deviceText
 
 
 class TaskRun:
@@ -157,7 +157,7 @@ class TaskRun:
 
         if state is State.READY and self._worker:
             hello = self._worker.session.hello
-            devices = ", ".join(device["title"] for device in hello["devices"])
+            devices = ", ".join(deviceText(device) for device in hello["devices"])
             self._tell("onReady", f"Python {hello['python']}, torch {hello['torch']}, {devices}")
         elif state in (State.FAILED, State.STOPPED):
             self._worker = None

@@ -293,15 +293,31 @@ def describe_process() -> dict[str, Any]:
     """What the worker's hello says of this process."""
     import torch
 
-    devices: list[dict[str, Any]] = [{"name": "cpu", "title": f"CPU, {os.cpu_count()} cores", "memory_bytes": None}]
+    devices: list[dict[str, Any]] = [_device("cpu", f"CPU, {os.cpu_count()} cores")]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
-            devices.append({"name": f"cuda:{index}", "title": about.name, "memory_bytes": about.total_memory})
+            devices.append(_device(f"cuda:{index}", about.name, about.total_memory, _free_memory(index)))
     return {
         "protocol": PROTOCOL_VERSION, "package": __version__, "python": platform.python_version(),
         "executable": sys.executable, "torch": torch.__version__, "devices": devices, "process": os.getpid(),
     }  # fmt: skip
+
+
+def _device(name: str, title: str, memory: int | None = None, free: int | None = None) -> dict[str, Any]:
+    return {"name": name, "title": title, "memory_bytes": memory, "free_bytes": free}
+
+
+def _free_memory(index: int) -> int | None:
+    """Bytes; None for all but the GPU that runs use by themselves: to ask takes some hundred MB of a GPU's memory."""
+    import torch
+
+    if index > 0:
+        return None
+    try:
+        return torch.cuda.mem_get_info(index)[0]
+    except RuntimeError:  # it is held by another program, or too new for this PyTorch
+        return None
 
 
 @contextlib.contextmanager

@@ -141,7 +141,7 @@ def test_check_starts_the_python_once_and_says_what_it_has(app: Any, widget: Any
     widget.ui.checkPythonButton.click()
     assert not widget.ui.checkPythonButton.enabled
     app.wait(lambda: widget.ui.pythonCheckLabel.text.startswith("Works"), 60)
-    assert "torch 2.9.0" in widget.ui.pythonCheckLabel.text and "CPU" in widget.ui.pythonCheckLabel.text
+    assert "torch 2.9.0, CPU, 2 cores, Pretend GPU (6.5 of 8 GB free)." in widget.ui.pythonCheckLabel.text
     assert widget.ui.checkPythonButton.enabled
 
 

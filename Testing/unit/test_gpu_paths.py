@@ -416,7 +416,7 @@ def test_the_benchmark_measures_a_gpu(files: dict[str, str], monkeypatch: pytest
 def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> None:
     with pretend_gpu(memory=2**30):
         devices = describe_process()["devices"]
-        assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30}
+        assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30, "free_bytes": 2**30}
         model = model_on("auto", files)
         parameters = TASKS["denoise"].parameter_class()(noise=20.0, non_local=0.0)
         settings = Settings("denoise", parameters, model=files["prior"], precision="float32")
