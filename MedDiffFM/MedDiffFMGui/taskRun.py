@@ -76,8 +76,11 @@ class TaskRun:
 
     def _send(self, made):
         request, self._piece = made
-        if self._worker:
-            self._worker.session.run(request)
+        try:
+            if self._worker:  # else its end was reported
+                self._worker.session.run(request)
+        except Exception as error:  # a callback of Qt: nobody else would hear of it
+            self._onError(error)
 
     def cancel(self):
         """Ask the run to stop; asked again, end its process."""

@@ -198,6 +198,23 @@ def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> N
     assert np.array_equal(pasted, voxels)
 
 
+def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from MedDiffFMLib.errors import OutputError
+
+    def full(request: Any) -> None:
+        raise OutputError("The temporary folder is full.", "Free some space.")
+
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    widget.logic._warmWorker()
+    app.wait(lambda: widget.logic._worker.session.state.value == "ready")
+    with monkeypatch.context() as patch:
+        patch.setattr(widget.logic._worker.session, "run", full)
+        widget.ui.runButton.click()
+        app.wait(lambda: not widget.logic.running)
+    assert widget.ui.runStatusLabel.text == "The temporary folder is full. Free some space."
+    assert denoised(app, widget, ct) is not None
+
+
 # ------------------------------------------------------------------------------------------------- before and after
 
 
