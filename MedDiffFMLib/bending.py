@@ -28,19 +28,33 @@ def bending_response(hole: np.ndarray, spacing: tuple[float, float, float]) -> t
         hole: bool (k, j, i).
         spacing: (i, j, k) in mm.
     """
-    from scipy.sparse import csr_array, diags_array, eye_array, kron
-
-    edges = spacing[::-1]
-    laplacian = csr_array((hole.size, hole.size))
-    for axis, (n, edge) in enumerate(zip(hole.shape, edges, strict=True)):
-        line = diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)).tolil()
-        line[0, 0] = line[-1, -1] = -1.0
-        before, after = int(np.prod(hole.shape[:axis])), int(np.prod(hole.shape[axis + 1 :]))
-        term = kron(kron(eye_array(before), line.tocsr()), eye_array(after), format="csr")
-        laplacian = laplacian + term * (min(edges) / edge) ** 2
     unknown = hole.ravel()
+    laplacian = _laplacian_near(hole, spacing)
     inside = laplacian[:, unknown]
     return (inside.T @ inside).tocsc(), -(inside.T @ laplacian[:, ~unknown])
+
+
+def _laplacian_near(hole: np.ndarray, spacing: tuple[float, float, float]) -> Any:
+    """Rows of the Laplacian, reflecting at the borders, of the voxels that are in ``hole`` or touch it by a face.
+
+    The other rows look at no unknown voxel. With findings all over a scan they would be most of it, at 100 bytes each.
+    """
+    from scipy.ndimage import binary_dilation
+    from scipy.sparse import csr_array
+
+    near = np.flatnonzero(binary_dilation(hole))  # its default structure is the six faces
+    place = np.unravel_index(near, hole.shape)
+    rows = np.arange(len(near))
+    laplacian = csr_array((len(near), hole.size))
+    edges, stride = spacing[::-1], hole.size
+    for index, n, edge in zip(place, hole.shape, edges, strict=True):
+        stride //= n
+        lower, upper = index > 0, index < n - 1
+        entries = np.concatenate([-1.0 * lower - upper, np.ones(lower.sum() + upper.sum())])
+        columns = np.concatenate([near, near[lower] - stride, near[upper] + stride])
+        line = csr_array((entries, (np.concatenate([rows, rows[lower], rows[upper]]), columns)), shape=laplacian.shape)
+        laplacian = laplacian + line * (min(edges) / edge) ** 2
+    return laplacian
 
 
 def bend_through(

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
 from .errors import InputError
+from .resampling import TRUNCATE, interpolate_by_axes, resample_by_axes
 from .volume import Volume
 
 # Working axes: i to the patient's left, j to posterior, k to superior (DICOM's LPS), written as RAS columns.
 _LPS_AXES = np.diag([-1.0, -1.0, 1.0])
 _MAX_VOXELS = 1_500_000_000
-TRUNCATE = 3.0
-"""Standard deviations after which a Gaussian ends."""
-PLANE_VOXELS = 4_000_000
-"""Voxels that are interpolated at a time."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,16 @@ def to_grid(volume: Volume, grid: Grid, order: int = 1, fill: float = -1024) -> 
     margin = np.maximum(0.5, np.abs(matrix[:3, :3]).sum(axis=1))
     widths = _smoothing(volume, grid)
     if order == 1 and _is_diagonal(matrix[:3, :3]):
-        return _resample_by_axes(volume.voxels, matrix, grid.shape, fill, margin, widths)
+        if not any(widths):
+            return interpolate_by_axes(volume.voxels, matrix, grid.shape, fill, margin)
+        return resample_by_axes(volume.voxels, matrix, grid.shape, fill, margin, widths)
     voxels = volume.voxels if order == 0 else _antialiased(volume.voxels, widths)
     return _resample(voxels, matrix, grid.shape, order, fill, margin).astype(np.float32, copy=False)
 
 
-def from_grid(array: np.ndarray, grid: Grid, volume: Volume, order: int = 1, fill: float = 0) -> np.ndarray:
+def from_grid(
+    array: np.ndarray, grid: Grid, volume: Volume, order: int = 1, fill: float = 0, planes: slice | None = None
+) -> np.ndarray:
     """``array`` (values on ``grid``) on exactly the voxels of ``volume``.
 
     Returns:
@@ -107,18 +107,22 @@ def from_grid(array: np.ndarray, grid: Grid, volume: Volume, order: int = 1, fil
 
     Args:
         fill: value where the grid does not reach.
+        planes: of the volume's first axis, with a start and a stop; the others are not computed. None for all.
     """
     if array.shape != grid.shape:
         raise ValueError(f"array of shape {array.shape} does not lie on a grid of shape {grid.shape}")
+    first, last = (0, len(volume.voxels)) if planes is None else (planes.start, planes.stop)
     axes = _axis_map(volume, grid)
     if axes is not None:
         permutation, flips = axes
         unflipped = _rearrange(array, (0, 1, 2), flips)
-        return np.ascontiguousarray(unflipped.transpose(np.argsort(permutation)))
+        return np.ascontiguousarray(unflipped.transpose(np.argsort(permutation))[first:last])
     matrix = np.linalg.inv(grid.ijk_to_ras) @ volume.ijk_to_ras
     shape = volume.voxels.shape
     if order == 1 and array.dtype != bool and _is_diagonal(matrix[:3, :3]):
-        return _resample_by_axes(array, matrix, shape, fill, np.full(3, 0.5))
+        return interpolate_by_axes(array, matrix, shape, fill, np.full(3, 0.5), (first, last))
+    matrix = matrix @ _shift_of_planes(first)
+    shape = (last - first, *shape[1:])
     if array.dtype == bool:
         return _resample(array.astype(np.uint8), matrix, shape, order, fill, np.full(3, 0.5)) > 0.5
     return _resample(array, matrix, shape, order, fill, np.full(3, 0.5))
@@ -189,67 +193,6 @@ def _antialiased(voxels: np.ndarray, widths: tuple[float, float, float]) -> np.n
     return smooth
 
 
-def _resample_by_axes(
-    array: np.ndarray,
-    matrix: np.ndarray,
-    shape: tuple[int, ...],
-    fill: float,
-    margin: np.ndarray,
-    widths: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> np.ndarray:
-    """What :func:`_resample` does with ``order`` 1 after smoothing, one axis at a time, where the axes stay apart.
-
-    Smoothing and interpolation along an axis are one matrix with a few figures a row, so that nothing is smoothed that
-    is not asked for. The axes that lose most voxels come first.
-    """
-    scale, offset = np.diag(matrix)[2::-1], matrix[2::-1, 3]
-    result, outside = array, []
-    for axis in sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis]):
-        points = offset[axis] + scale[axis] * np.arange(shape[axis])
-        low, high = -margin[2 - axis], array.shape[axis] - 1 + margin[2 - axis]
-        outside.append((axis, np.flatnonzero((points < low) | (points > high))))
-        line = _line_matrix(points, array.shape[axis], widths[axis])
-        result = _along_axis(line, result, axis)
-    for axis, index in outside:
-        result[(slice(None),) * axis + (index,)] = fill
-    return result
-
-
-def _line_matrix(points: np.ndarray, length: int, width: float) -> Any:
-    """Sparse (points, length): a line of voxels smoothed by a Gaussian and interpolated; its ends are repeated."""
-    from scipy.ndimage import gaussian_filter1d
-    from scipy.sparse import csr_array
-
-    at = np.clip(points, 0, length - 1)
-    first = np.minimum(np.floor(at).astype(int), max(length - 2, 0))
-    share = at - first
-    rows = np.arange(len(points))
-    second = np.minimum(first + 1, length - 1)
-    entries = np.concatenate([1 - share, share]), (np.tile(rows, 2), np.concatenate([first, second]))
-    line = csr_array(entries, shape=(len(points), length))
-    if width > 0:
-        smooth = gaussian_filter1d(np.eye(length), width, axis=0, mode="nearest", truncate=TRUNCATE)
-        line = line @ csr_array(smooth)
-    return line.astype(np.float32)
-
-
-def _along_axis(line: Any, array: np.ndarray, axis: int) -> np.ndarray:
-    """The matrix applied along one axis of ``array``, a few planes at a time, to keep memory small."""
-    shape = list(array.shape)
-    shape[axis] = line.shape[0]
-    result = np.empty(shape, np.float32)
-    other = 1 if axis == 0 else 0  # planes hold the axis and one that is whole
-    step = max(1, PLANE_VOXELS * array.shape[other] // array.size)
-    for first in range(0, array.shape[other], step):
-        part: tuple[slice, ...] = (
-            (slice(first, first + step),) if other == 0 else (slice(None), slice(first, first + step))
-        )
-        lines = np.moveaxis(array[part], axis, 0)
-        found = line @ np.ascontiguousarray(lines, np.float32).reshape(len(lines), -1)
-        result[part] = np.moveaxis(found.reshape(-1, *lines.shape[1:]), 0, axis)
-    return result
-
-
 def _resample(
     array: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...], order: int, fill: float, margin: np.ndarray
 ) -> np.ndarray:
@@ -272,6 +215,13 @@ def _resample(
     low, high = -margin[::-1], np.array(array.shape) - 1 + margin[::-1]
     _fill_outside(output, backwards, offset, low, high, fill)
     return output
+
+
+def _shift_of_planes(first: int) -> np.ndarray:
+    """4x4: index (i, j, k, 1) counted from plane ``first`` -> index in the whole volume."""
+    shift = np.eye(4)
+    shift[2, 3] = first
+    return shift
 
 
 def _is_diagonal(matrix: np.ndarray) -> bool:

@@ -14,7 +14,8 @@ HU_LIMIT = 1000.0
 
 def to_network(hounsfield: np.ndarray) -> np.ndarray:
     """HU, any shape -> float32 in [-1, 1]."""
-    return np.clip(np.asarray(hounsfield, dtype=np.float32) / HU_LIMIT, -1.0, 1.0)
+    values = np.asarray(hounsfield, dtype=np.float32) / HU_LIMIT
+    return np.clip(values, -1.0, 1.0, out=values)  # in place: volumes are large
 
 
 def to_hounsfield(values: np.ndarray) -> np.ndarray:

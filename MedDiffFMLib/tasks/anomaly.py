@@ -13,6 +13,7 @@ from .registry import TaskResult
 
 if TYPE_CHECKING:
     from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..inference.engine import Engine
     from ..models.checkpoint import FoundationModel
     from ..volume import Volume
     from .working import WorkingImage
@@ -64,10 +65,9 @@ def anomaly(
     """
     from ..conditioning.region import body_mask
     from ..inference.control import ProgressMeter
-    from .expectation import expect, lattices
+    from .expectation import lattices
     from .findings import list_findings
-    from .residual import z_score
-    from .working import like_input, working_image
+    from .working import changed, working_image
 
     parameters = parameters or AnomalyParameters()
     check(parameters)
@@ -77,25 +77,14 @@ def anomaly(
     edges = [float(key) for key in settings["levels"]]
     evaluations = len(edges) * lattices(settings["sets"]) + HEALTHY_STEPS
     meter = ProgressMeter(evaluations, progress, cancel)
-    scores, usual = [], []
-    for n, edge in enumerate(edges):
-        meter.stage = f"looking at hidden cubes, size {n + 1} of {len(edges)}"
-        found = expect(
-            image, model.engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter,
-            wanted=search,
-        )  # fmt: skip
-        z, spread = z_score(found, settings, image.region, image.spacing_kji)
-        scores.append(z)
-        usual.append(spread)
-    score = np.sqrt(np.mean(np.square(scores), axis=0)) * search
+    score, usual = _score(image, model.engine, settings, search, seed, meter)
     meter.stage = "filling what was found"
     change = expected_change(image, score > parameters.threshold, model, seed, meter)
-    volumes = {
-        "anomaly": image.on_input(score),
-        "healthy": like_input(volume.voxels + image.on_input(change), volume),
-        "uncertainty": image.on_input(np.mean(usual, axis=0) * search),
-    }
+    image = image.without_voxels()
+    volumes = {"anomaly": image.on_input(score)}
     table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, anatomy)
+    volumes["healthy"] = changed(volume, image.slabs_on_input(change)) if change.any() else np.array(volume.voxels)
+    volumes["uncertainty"] = image.on_input(usual)
     facts: dict[str, Any] = {
         "region": image.region,
         "cube_edges_mm": edges,
@@ -106,28 +95,53 @@ def anomaly(
     return TaskResult(volumes, table, facts)
 
 
+def _score(
+    image: WorkingImage,
+    engine: Engine,
+    settings: dict[str, Any],
+    search: np.ndarray,
+    seed: int,
+    meter: ProgressMeter,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square of the z-scores over the sizes of cubes, and mean of the usual spreads in HU; 0 elsewhere."""
+    from .expectation import expect
+    from .residual import z_score
+
+    squares, usual = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
+    edges = [float(key) for key in settings["levels"]]
+    for n, edge in enumerate(edges):
+        meter.stage = f"looking at hidden cubes, size {n + 1} of {len(edges)}"
+        found = expect(
+            image, engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter,
+            wanted=search,
+        )  # fmt: skip
+        z, spread = z_score(found, settings, image.region, image.spacing_kji)
+        squares += np.square(z, out=z)
+        usual += spread
+    return np.sqrt(squares / len(edges)) * search, usual / len(edges) * search
+
+
 def expected_change(
     image: WorkingImage, found: np.ndarray, model: FoundationModel, seed: int, meter: ProgressMeter
 ) -> np.ndarray:
     """What filling the found voxels would change, HU on the working grid; zeros where nothing was found."""
     import torch
-    from scipy.ndimage import distance_transform_edt
 
+    from ..conditioning.region import grown
     from ..inference.blended import BlendedDenoiser
     from .inpaint import InpaintParameters, sample_filling
 
     if not found.any():
         meter.advance(HEALTHY_STEPS)
         return np.zeros(image.shape, dtype=np.float32)
-    near = distance_transform_edt(~found, sampling=image.spacing_kji) <= HEALTHY_MARGIN_MM
-    hole = torch.from_numpy(near)[None, None].float()
+    hole = torch.from_numpy(grown(found, HEALTHY_MARGIN_MM, image.spacing_kji))[None, None].float()
     known = image.network_input()
     condition = image.condition.filling(known[0, 0], hole[0, 0])
     denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter, wanted=hole[0, 0] > 0)
     settings = InpaintParameters(steps=HEALTHY_STEPS)
     generator = torch.Generator().manual_seed(seed)
     filled = sample_filling(denoiser, known, hole, condition, settings, generator)
-    return (filled - known)[0, 0].numpy() * 1000
+    return (filled - known).mul_(1000)[0, 0].numpy()
 
 
 def _settings(model: FoundationModel) -> dict[str, Any]:
@@ -142,9 +156,9 @@ def _settings(model: FoundationModel) -> dict[str, Any]:
 
 def _search_area(image: WorkingImage, body: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Body without its outermost 3 mm, where partial volume with air makes every model wrong; inside the mask."""
-    from scipy.ndimage import distance_transform_edt
+    from ..conditioning.region import shrunk
 
-    inside = distance_transform_edt(body, sampling=image.spacing_kji) > 3.0
+    inside = shrunk(body, 3.0, image.spacing_kji)
     if mask is not None:
         inside &= image.mask_on_grid(mask) > 0.5
         if not inside.any():

@@ -18,9 +18,13 @@ from .parameters import check, parameter
 from .registry import TaskResult
 
 if TYPE_CHECKING:
-    from ..inference.control import CancelToken, ProgressCallback
+    import torch
+
+    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..inference.engine import Engine
     from ..models.checkpoint import FoundationModel
     from ..volume import Volume
+    from .working import WorkingImage
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,10 @@ def denoise(
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
     """
-    import torch
-
-    from ..diffusion.consistency import DiffPIR
-    from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
-    from ..inference.blended import BlendedDenoiser
     from ..inference.control import ProgressMeter
     from .noise_level import estimate_noise
-    from .non_local import non_local_means
     from .passes import PASSES, denoise_in_passes
-    from .working import like_input, working_image
+    from .working import changed, slabs_of, working_image
 
     parameters = parameters or DenoiseParameters()
     check(parameters)
@@ -106,18 +104,17 @@ def denoise(
     share = parameters.non_local if parameters.steps == 0 else 0.0
     meter = ProgressMeter(evaluations + (share > 0), progress, cancel)
     meter.stage = "denoising"
-    noisy = image.network_input()
+    noisy, image = image.network_input(), image.without_voxels()
     if parameters.steps == 0:
         clean = denoise_in_passes(model.engine, noisy, sigma, image.condition, meter)
         if share > 0:
             meter.stage = "non-local means"
-            clean = torch.lerp(clean, torch.from_numpy(non_local_means(noisy[0, 0].numpy(), sigma, meter=meter)), share)
     else:
-        denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
-        sigmas = karras_sigmas(parameters.steps, sigma, 0.2 * sigma)
-        clean = dpm_solver_pp_2m(denoiser, noisy, sigmas, DiffPIR(noisy, sigma, parameters.consistency))
+        clean = _sample(model.engine, noisy, sigma, image, parameters, meter)
     # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
-    removed = image.on_input((noisy - clean)[0, 0].numpy() * 1000)
+    removed = _removed(noisy[0, 0], clean[0, 0], sigma, share, meter)
+    del noisy, clean
+    removed = image.on_input(removed)
     facts = {
         "noise_hu": round(float(noise), 2),
         "noise_estimated": parameters.noise is None,
@@ -125,4 +122,38 @@ def denoise(
         "network_evaluations": evaluations,
         "non_local_share": share,
     }
-    return TaskResult({"denoised": like_input(volume.voxels - removed, volume), "noise": removed}, facts=facts)
+    denoised = changed(volume, ((planes, -removed[planes]) for planes in slabs_of(volume)))
+    return TaskResult({"denoised": denoised, "noise": removed}, facts=facts)
+
+
+def _sample(
+    engine: Engine,
+    noisy: torch.Tensor,
+    sigma: float,
+    image: WorkingImage,
+    parameters: DenoiseParameters,
+    meter: ProgressMeter,
+) -> torch.Tensor:
+    """One plausible noise-free image by DiffPIR, (1, 1, D, H, W) in the network's range."""
+    from ..diffusion.consistency import DiffPIR
+    from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
+    from ..inference.blended import BlendedDenoiser
+
+    denoiser = BlendedDenoiser(engine, image.condition, image.shape, meter)
+    sigmas = karras_sigmas(parameters.steps, sigma, 0.2 * sigma)
+    return dpm_solver_pp_2m(denoiser, noisy, sigmas, DiffPIR(noisy, sigma, parameters.consistency))
+
+
+def _removed(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, share: float, meter: ProgressMeter) -> np.ndarray:
+    """What is removed, (D, H, W) in HU, in the memory of ``noisy``; ``clean`` takes ``share`` of non-local means."""
+    import torch
+
+    from .non_local import non_local_planes
+
+    if share > 0:
+        planes = non_local_planes(noisy.numpy(), sigma, meter=meter)
+        for before, after, smooth in zip(noisy, clean, planes, strict=True):
+            before -= after.lerp_(torch.from_numpy(smooth), share)
+    else:
+        noisy -= clean
+    return noisy.mul_(1000).numpy()

@@ -8,14 +8,18 @@ it to forget one lesion.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .lattice import Triple, bend_lattice, lattice_lines
+
 if TYPE_CHECKING:
+    import torch
+
     from ..inference.control import ProgressMeter
     from ..inference.engine import Engine
     from .working import WorkingImage
@@ -24,8 +28,6 @@ SIGMA = 4.0
 """Noise in the hidden cubes, units of 1000 HU: nothing of the image is left, one network call gives its expectation."""
 OVERLAP = 8
 """Voxels that windows share: the surroundings of a cube end where the next one begins."""
-MARGIN = 3
-"""Known voxels around a cube that the surface of least bending runs through."""
 SETS = ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
 """Shifts of the lattice in cube edges. In each set every voxel is hidden once; what lies at a face of a cube in one
 lies in the middle of a cube in the other."""
@@ -73,30 +75,59 @@ def expect(
     import torch
     from scipy.ndimage import gaussian_filter
 
-    from ..diffusion.sampler import noise_like
-    from ..inference.blended import BlendedDenoiser
-
     known = image.network_input()[0, 0]
     edge = (_voxels(edge_mm, image.spacing_kji[0]), _voxels(edge_mm, image.spacing_kji[1]),
             _voxels(edge_mm, image.spacing_kji[2]))  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
-    total, weights = torch.zeros_like(known), torch.zeros_like(known)
     near = None if wanted is None else torch.from_numpy(_surroundings(wanted, smoothing, image.spacing_kji))
+    expected, weights = torch.zeros_like(known), torch.zeros_like(known)
     for shift in SETS[:sets]:
         for corner in product((0, 1), repeat=3):
             first = tuple(round((c + s) * e) for c, s, e in zip(corner, shift, edge, strict=True))
-            depth = torch.from_numpy(lattice_depth(image.shape, edge, first))
-            hole = (depth > 0).float()
-            guess = torch.from_numpy(bend_lattice(known.numpy(), edge, first, image.spacing_kji))
-            condition = replace(image.condition, known=guess, hole=hole)
-            denoiser = BlendedDenoiser(engine, condition, image.shape, meter, overlap=OVERLAP, wanted=near)
-            noisy = guess + SIGMA * noise_like(guess, generator)
-            total += depth**2 * denoiser(noisy[None, None], SIGMA)[0, 0]
-            weights += depth**2
-    expected = total / weights
-    width = [smoothing / s for s in image.spacing_kji]
-    residual = gaussian_filter((known - expected).numpy() * 1000, width)
-    return Expectation(edge_mm, expected.numpy() * 1000, residual)
+            lines = [torch.from_numpy(line) for line in lattice_lines(image.shape, edge, first)]
+            hidden = _expect_hidden(image, engine, known, edge, first, generator, meter, near)
+            _add_hidden(expected, weights, hidden, lines)
+    expected /= weights
+    del weights, hidden
+    residual = ((known - expected) * 1000).numpy()
+    gaussian_filter(residual, [smoothing / s for s in image.spacing_kji], output=residual)
+    expected *= 1000
+    return Expectation(edge_mm, expected.numpy(), residual)
+
+
+def _expect_hidden(
+    image: WorkingImage,
+    engine: Engine,
+    known: torch.Tensor,
+    edge: Triple,
+    first: tuple[int, ...],
+    generator: torch.Generator,
+    meter: ProgressMeter | None,
+    near: torch.Tensor | None,
+) -> torch.Tensor:
+    """What the network expects where it sees the gaps of one lattice alone; (D, H, W), network range."""
+    import torch
+
+    from ..diffusion.sampler import noise_like
+    from ..inference.blended import BlendedDenoiser
+
+    k, j, i = ((torch.from_numpy(line) > 0).float() for line in lattice_lines(image.shape, edge, first))
+    guess = torch.from_numpy(bend_lattice(known.numpy(), edge, first, image.spacing_kji))
+    condition = replace(image.condition, known=guess, hole=k[:, None, None] * j[:, None] * i)
+    denoiser = BlendedDenoiser(engine, condition, image.shape, meter, overlap=OVERLAP, wanted=near)
+    noisy = noise_like(guess, generator).mul_(SIGMA).add_(guess)
+    return denoiser(noisy[None, None], SIGMA)[0, 0]
+
+
+def _add_hidden(
+    total: torch.Tensor, weights: torch.Tensor, hidden: torch.Tensor, lines: Sequence[torch.Tensor]
+) -> None:
+    """Add what lies in cubes, weighted by the square of its depth; of a lattice that is an eighth of the volume."""
+    k, j, i = (line.nonzero()[:, 0] for line in lines)
+    depth = lines[0][k][:, None, None] * lines[1][j][:, None] * lines[2][i]
+    cubes = (k[:, None, None], j[:, None], i)
+    weights[cubes] += depth**2
+    total[cubes] += depth**2 * hidden[cubes]
 
 
 def _surroundings(wanted: np.ndarray, smoothing: float, spacing: tuple[float, float, float]) -> np.ndarray:
@@ -112,71 +143,3 @@ def _surroundings(wanted: np.ndarray, smoothing: float, spacing: tuple[float, fl
 def _voxels(millimeters: float, spacing: float) -> int:
     """An even number of voxels, at least 4."""
     return max(4, 2 * round(millimeters / spacing / 2))
-
-
-def lattice_depth(shape: tuple[int, int, int], edge: tuple[int, int, int], first: tuple[int, ...]) -> np.ndarray:
-    """How deep each voxel lies in its cube, 0 outside of cubes and near 1 in the middle; float32.
-
-    The product of a tent along each axis: the deeper a voxel, the less its surroundings betray of it.
-
-    Args:
-        edge: of the cubes, in voxels; the gaps are as wide.
-        first: first voxel of a cube.
-    """
-    lines = []
-    for n, e, f in zip(shape, edge, first, strict=True):
-        position = np.mod(np.arange(n) - f, 2 * e)
-        tent = np.minimum(position + 0.5, e - position - 0.5) / (e / 2)
-        lines.append(np.where(position < e, tent, 0).astype(np.float32))
-    return lines[0][:, None, None] * lines[1][None, :, None] * lines[2][None, None, :]
-
-
-def bend_lattice(
-    image: np.ndarray, edge: tuple[int, int, int], first: tuple[int, ...], spacing: tuple[float, float, float]
-) -> np.ndarray:
-    """``image`` (k, j, i) with the surface of least bending in every cube of a lattice.
-
-    All cubes are alike, so one matrix from a cube's surroundings to its content serves them all. Beyond its borders
-    the image is continued by reflection.
-    """
-    import torch
-
-    response, inside = _bending_response(edge, spacing)
-    block = tuple(e + 2 * MARGIN for e in edge)
-    before = [2 * e + MARGIN for e in edge]  # room for a cube that begins before the image
-    padded = np.pad(image, [(b, 2 * b) for b in before], mode="symmetric").astype(np.float32)
-    start = [b + f % (2 * e) - 2 * e - MARGIN for b, f, e in zip(before, first, edge, strict=True)]
-    every = tuple(slice(s, None, 2 * e) for s, e in zip(start, edge, strict=True))
-    views = np.lib.stride_tricks.sliding_window_view(padded, block, writeable=True)[every]  # type: ignore[call-overload]
-    around = views.reshape(-1, *block)[:, ~inside]
-    # Not NumPy's product: the threads of its BLAS spin between calls, on the cores that the network needs.
-    content = (torch.from_numpy(around) @ torch.from_numpy(response)).numpy()
-    filled = views[..., MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    filled[...] = content.reshape(filled.shape)
-    return padded[tuple(slice(b, b + n) for b, n in zip(before, image.shape, strict=True))].copy()
-
-
-@lru_cache(maxsize=8)
-def _bending_response(edge: tuple[int, int, int], spacing: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (surroundings, content) of one cube, float32, and which voxels of its block are content."""
-    from scipy.sparse.linalg import splu
-
-    from ..bending import bending_response
-
-    block = tuple(e + 2 * MARGIN for e in edge)
-    inside = np.zeros(block, dtype=bool)
-    inside[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN] = True
-    k, j, i = spacing
-    matrix, right = bending_response(inside, (i, j, k))
-    # The block is its own mirror image along each axis: one octant of the surroundings answers for all of them.
-    halves = tuple(slice(-(-n // 2)) for n in block)
-    number = np.full(block, -1)
-    number[~inside] = np.arange(np.count_nonzero(~inside))
-    asked = number[halves][~inside[halves]]
-    factors = splu(matrix, permc_spec="MMD_AT_PLUS_A")
-    solved = factors.solve(right[:, asked].toarray()).astype(np.float32).reshape(*edge, -1)
-    response = np.empty((np.count_nonzero(~inside), *edge), np.float32)
-    for mirrored in product((1, -1), repeat=3):
-        turn = tuple(slice(None, None, step) for step in mirrored)
-        response[number[turn][halves][~inside[halves]]] = np.moveaxis(solved[turn], -1, 0)
-    return response.reshape(len(response), -1), inside

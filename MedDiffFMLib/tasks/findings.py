@@ -210,8 +210,13 @@ def _range(hits: Any) -> slice:
 
 def _touching(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Pairs (n, 2) of pieces in neighbouring planes that touch by face, edge or corner."""
-    height, width = lower.shape
-    padded = np.pad(lower, 1, constant_values=-1)
+    hits = upper >= 0
+    if not hits.any():
+        return np.zeros((0, 2), dtype=int)
+    rows, columns = _range(hits.any(axis=1)), _range(hits.any(axis=0))
+    padded = np.pad(lower, 1, constant_values=-1)[rows.start : rows.stop + 2, columns.start : columns.stop + 2]
+    upper = upper[rows, columns]
+    height, width = upper.shape
     pairs = []
     for dj in range(3):
         for di in range(3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 WINDOW = 7
@@ -25,12 +27,13 @@ def estimate_noise(hounsfield: np.ndarray) -> float | None:
         Standard deviation in HU, or None when too little soft tissue is in the field of view.
     """
     slices = max(1, AT_ONCE // max(hounsfield[0].size, 1))
-    parts = [_deviations(hounsfield[first : first + slices]) for first in range(0, len(hounsfield), slices)]
-    deviation = np.concatenate(parts)
+    deviation = np.concatenate(
+        [_deviations(hounsfield[first : first + slices]) for first in range(0, len(hounsfield), slices)]
+    )
     if deviation.size < 500:
         return None
     unbiased = WINDOW / np.sqrt(WINDOW**2 - 1)
-    return float(np.percentile(deviation, PERCENTILE) * unbiased * FACTOR)
+    return float(np.percentile(deviation, PERCENTILE, overwrite_input=True) * unbiased * FACTOR)
 
 
 def _deviations(hounsfield: np.ndarray) -> np.ndarray:
@@ -38,9 +41,16 @@ def _deviations(hounsfield: np.ndarray) -> np.ndarray:
     from scipy.ndimage import minimum_filter, uniform_filter
 
     size = (1, WINDOW, WINDOW)
-    values = hounsfield.astype(np.float32)
-    soft = (values > -300) & (values < 300)
+    soft = (hounsfield > -300) & (hounsfield < 300)
+    near = (slice(None), _range(soft.any((0, 2))), _range(soft.any((0, 1))))
+    values, soft = hounsfield[near].astype(np.float32), soft[near]
     mean = uniform_filter(values, size)
     inside = minimum_filter(soft, size) & (np.abs(mean) < 150)
     square = uniform_filter(values * values, size)
     return np.sqrt(np.maximum(square - mean * mean, 0)[inside])
+
+
+def _range(hits: Any) -> slice:
+    """From the first hit to the last, and as far beyond as a window sees from there; nothing without a hit."""
+    where = np.flatnonzero(hits)
+    return slice(max(where[0] - WINDOW // 2, 0), where[-1] + WINDOW // 2 + 1) if len(where) else slice(0)

@@ -7,6 +7,7 @@ non-local means, 26.4 dB for the network and 27.0 dB for their mean; ``docs/meas
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,19 @@ def non_local_means(
     Raises:
         Cancelled: seen between slices.
     """
+    found = np.empty_like(image)
+    for k, plane in enumerate(non_local_planes(image, sigma, strength, meter)):
+        found[k] = plane
+    return found
+
+
+def non_local_planes(
+    image: np.ndarray, sigma: float, strength: float = 1.0, meter: ProgressMeter | None = None
+) -> Iterator[np.ndarray]:
+    """The slices of :func:`non_local_means`, first to last, each as soon as it is there.
+
+    A slice of ``image`` is not looked at any more once its result has come.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     import torch
@@ -43,14 +57,12 @@ def non_local_means(
             plane, patch_size=PATCH, patch_distance=REACH, h=strength * sigma, sigma=sigma, fast_mode=True
         )
 
-    found = np.empty_like(image)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         try:
-            for k, plane in enumerate(threads.map(clean, image)):
-                found[k] = plane
+            for plane in threads.map(clean, image):
+                yield plane
                 if meter is not None:
                     meter.advance(1 / len(image))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    return found

@@ -23,6 +23,8 @@ PASSES = ((2, 0.6), (1, 1.0), (1, 0.5))
 """Pixels averaged in-plane, and noise level over that of the scan. Chosen on seven training and validation cases."""
 
 
+PLANES = 16
+"""Planes that are interpolated at a time."""
 AIR_BLOCK = 4
 AIR_MEAN, AIR_MAXIMUM = -0.95, -0.5
 """Air is where no voxel, and no mean over a block of voxels, is denser than this; network range. Noise hardly moves the
@@ -38,20 +40,23 @@ def not_air(image: torch.Tensor) -> torch.Tensor:
     wide = dense[0, 0]
     for axis, (size, length) in enumerate(zip(block, image.shape[2:], strict=True)):
         wide = wide.repeat_interleave(size, dim=axis).narrow(axis, 0, length)
-    return wide | (image[0, 0] > AIR_MAXIMUM)
+    return wide.logical_or_(image[0, 0] > AIR_MAXIMUM)
 
 
 def denoise_in_passes(
     engine: Engine, noisy: torch.Tensor, sigma: float, condition: Condition, meter: ProgressMeter | None = None
 ) -> torch.Tensor:
-    """``noisy`` (1, 1, D, H, W) in the network's range with white or blotchy noise of level ``sigma`` -> clean."""
-    clean = noisy
+    """``noisy`` (1, 1, D, H, W) in the network's range with white or blotchy noise of level ``sigma`` -> clean.
+
+    Two images and the estimate of the pass are held, however many passes there are.
+    """
+    clean = noisy.clone()
     for turn, (factor, share) in enumerate(PASSES):
-        clean = clean - _noise_at(engine, clean, sigma * share, condition, factor, meter, turn)
+        _remove_noise(engine, clean, sigma * share, condition, factor, meter, turn)
     return clean
 
 
-def _noise_at(
+def _remove_noise(
     engine: Engine,
     image: torch.Tensor,
     sigma: float,
@@ -59,23 +64,26 @@ def _noise_at(
     factor: int,
     meter: ProgressMeter | None,
     turn: int,
-) -> torch.Tensor:
-    """The noise that the network sees in ``image`` with ``factor`` by ``factor`` pixels averaged, at image's size."""
+) -> None:
+    """Take from ``image``, in place, the noise that the network sees with ``factor`` by ``factor`` pixels averaged."""
+    import torch
     import torch.nn.functional as functional
 
     from ..inference.blended import BlendedDenoiser
 
     window = (1, factor, factor)
-    coarse = functional.avg_pool3d(image, window, ceil_mode=True)
+    coarse = image if factor == 1 else functional.avg_pool3d(image, window, ceil_mode=True)
     k, j, i = coarse.shape[2:]
     denoiser = BlendedDenoiser(
         engine, coarser(condition, factor), (k, j, i), meter, overlap=OVERLAP, turn=turn, wanted=not_air(coarse)
     )
-    noise = coarse - denoiser(coarse, sigma)
-    if factor == 1:
-        return noise
-    wide = functional.interpolate(noise, scale_factor=window, mode="trilinear", align_corners=False)
-    return wide[..., : image.shape[-2], : image.shape[-1]]
+    noise = denoiser(coarse, sigma)
+    torch.sub(coarse, noise, out=noise)
+    for first in range(0, k, PLANES):
+        part = noise[:, :, first : first + PLANES]
+        if factor > 1:
+            part = functional.interpolate(part, scale_factor=window, mode="trilinear", align_corners=False)
+        image[:, :, first : first + PLANES] -= part[..., : image.shape[-2], : image.shape[-1]]
 
 
 def coarser(condition: Condition, factor: int) -> Condition:

@@ -7,7 +7,7 @@ same body region, which makes sizes, tissues and regions comparable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,20 +22,37 @@ TISSUE_EDGES_HU = (-850.0, -600.0, -200.0, -20.0, 120.0, 300.0)
 EDGE_LIMITS_HU_PER_MM = (8.0, 25.0)
 """Limits between flat, sloping and steep places of the expectation: an edge is hard to guess to the millimetre."""
 EDGE_WIDTH_MM = 3.0
+SLAB = 8
+"""Planes that are looked at together."""
 CLASSES = (len(TISSUE_EDGES_HU) + 1) * (len(EDGE_LIMITS_HU_PER_MM) + 1)
 ALL_REGIONS = "all"
 """Figures over all calibration cases, for regions with too few cases of their own and for unknown regions."""
 
 
 def tissue_of(expected: np.ndarray, spacing_kji: tuple[float, float, float]) -> np.ndarray:
-    """Kind of tissue of each voxel of an expectation in HU: its HU class and its steepness, 0 to CLASSES - 1."""
+    """Kind of tissue of each voxel of an expectation in HU: its HU class and its steepness, 0 to CLASSES - 1, uint8."""
     from scipy.ndimage import gaussian_filter
 
     smooth = gaussian_filter(expected, [EDGE_WIDTH_MM / s for s in spacing_kji])
-    slopes = np.gradient(smooth, *spacing_kji)
-    steepness = np.sqrt(sum(slope**2 for slope in slopes))
-    flat, steep = np.digitize(expected, TISSUE_EDGES_HU), np.digitize(steepness, EDGE_LIMITS_HU_PER_MM)
-    return flat * (len(EDGE_LIMITS_HU_PER_MM) + 1) + steep
+    tissue = np.empty(expected.shape, np.uint8)
+    for planes in _slabs(len(tissue)):
+        flat = np.digitize(expected[planes], TISSUE_EDGES_HU)
+        steep = np.digitize(_steepness(smooth, planes, spacing_kji), EDGE_LIMITS_HU_PER_MM)
+        tissue[planes] = flat * (len(EDGE_LIMITS_HU_PER_MM) + 1) + steep
+    return tissue
+
+
+def _steepness(smooth: np.ndarray, planes: slice, spacing_kji: tuple[float, float, float]) -> np.ndarray:
+    """HU per mm, in some planes."""
+    first = max(planes.start - 1, 0)  # a slope takes its neighbours
+    slopes = np.gradient(smooth[first : planes.stop + 1], *spacing_kji)
+    inside = slice(planes.start - first, planes.stop - first)
+    return np.sqrt(sum(slope[inside] ** 2 for slope in slopes))
+
+
+def _slabs(count: int) -> Iterator[slice]:
+    """Planes at a time: what is compared and looked up takes ten numbers a voxel, which a whole volume should not."""
+    return (slice(first, min(first + SLAB, count)) for first in range(0, count, SLAB))
 
 
 def z_score(
@@ -62,5 +79,7 @@ def z_score(
     if centre.shape != (CLASSES,) or spread.shape != (CLASSES,):
         raise ModelError("The model's calibration was made by another version.", "Run `meddifffm calibrate` on it.")
     tissue = tissue_of(found.expected, spacing_kji)
-    usual = spread[tissue].astype(np.float32)
-    return ((found.residual - centre[tissue]) / usual).astype(np.float32), usual
+    usual, score = spread.astype(np.float32)[tissue], np.empty_like(found.residual)
+    for planes in _slabs(len(score)):
+        score[planes] = (found.residual[planes] - centre[tissue[planes]]) / usual[planes]
+    return score, usual

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from ..volume import Volume
 from .survey import choose_region, survey
 
 IndexBox = tuple[slice, slice, slice]
+SLAB_VOXELS = 4_000_000
+"""Voxels of the input that are worked on at a time where a step looks at single voxels."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class WorkingImage:
         """(1, 1, D, H, W) in the network's range."""
         return torch.from_numpy(to_network(self.hounsfield))[None, None]
 
+    def without_voxels(self) -> WorkingImage:
+        """The same place and conditions; the voxels, needed no longer, are freed with the image that held them."""
+        return replace(self, hounsfield=np.broadcast_to(np.float32(np.nan), self.shape))
+
     def on_input(self, values: np.ndarray, fill: float = 0.0, box: IndexBox | None = None) -> np.ndarray:
         """Values on the grid -> the input's voxels, float32; ``fill`` where the grid does not reach.
 
@@ -62,11 +69,18 @@ class WorkingImage:
         back = from_grid(np.ascontiguousarray(values), self.grid, part_of(self.volume, box), fill=fill)
         return back.astype(np.float32, copy=False)
 
+    def slabs_on_input(self, values: np.ndarray, fill: float = 0.0) -> Iterator[tuple[slice, np.ndarray]]:
+        """As :meth:`on_input`, some planes of the input at a time: (planes, float32 values), first to last."""
+        values = np.ascontiguousarray(values)
+        for planes in slabs_of(self.volume):
+            back = from_grid(values, self.grid, self.volume, fill=fill, planes=planes)
+            yield planes, back.astype(np.float32, copy=False)
+
     def mask_on_grid(self, mask: np.ndarray) -> np.ndarray:
         """Mask on the input's voxels -> share of mask in each working voxel, float32 in [0, 1]."""
         near = crop_volume(Volume(mask, self.volume.ijk_to_ras, "mask"), self.grid)
-        region = Volume(near.voxels.astype(np.float32), near.ijk_to_ras, "mask")
-        return to_grid(region, self.grid, fill=0.0)
+        values = near.voxels.view(np.uint8) if mask.dtype == bool else near.voxels.astype(np.float32)
+        return to_grid(Volume(values, near.ijk_to_ras, "mask"), self.grid, fill=0.0)
 
 
 def part_of(volume: Volume, box: IndexBox | None) -> Volume:
@@ -143,10 +157,30 @@ def crop_volume(volume: Volume, grid: Grid, margin: int = 4) -> Volume:
     return part_of(volume, (k_part, j_part, i_part))
 
 
+def slabs_of(volume: Volume) -> Iterator[slice]:
+    """Planes of the input's first axis, some at a time."""
+    count = len(volume.voxels)
+    step = max(1, SLAB_VOXELS * count // volume.voxels.size)
+    return (slice(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def changed(volume: Volume, slabs: Iterable[tuple[slice, np.ndarray]]) -> np.ndarray:
+    """The input with a change in HU added, in its own number type.
+
+    Args:
+        slabs: planes of the input and the change of their voxels, such as :meth:`WorkingImage.slabs_on_input` gives.
+    """
+    result = np.empty(volume.voxels.shape, volume.voxels.dtype)
+    for planes, change in slabs:
+        before = volume.voxels[planes]
+        result[planes] = like_input(before + change, volume) if change.any() else before
+    return result
+
+
 def like_input(values: np.ndarray, volume: Volume) -> np.ndarray:
     """HU in the input's own number type: rounded and limited where that is an integer."""
     kind = volume.voxels.dtype
     if np.issubdtype(kind, np.integer):
-        limits = np.iinfo(kind)
-        return np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+        limits, rounded = np.iinfo(kind), np.rint(values)
+        return np.clip(rounded, limits.min, limits.max, out=rounded).astype(kind)
     return values.astype(kind, copy=False)

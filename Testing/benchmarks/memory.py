@@ -3,7 +3,10 @@
     PYTHONPATH=. python Testing/benchmarks/memory.py [--tasks denoise anomaly] [--sizes 96 128 160 192]
     PYTHONPATH=. python Testing/benchmarks/memory.py --tasks anomaly --slices 100 200 400 1000
 
-The first measures cubes of 1 mm, the second CTs of 512 x 512 voxels of 0.8 mm in slices of 1 mm.
+    PYTHONPATH=. python Testing/benchmarks/memory.py --tasks anomaly --sizes 128 192 256 384 --spacing 1.5 1.5 2.5
+
+The first measures cubes of 1 mm, the second CTs of 512 x 512 voxels of 0.8 mm in slices of 1 mm, the third the voxels
+of a thick-sliced CT, of which a few make one of the map's working grid.
 The network is a tiny one with random weights: what is asked is what the task itself holds and does. Every run is a
 process of its own. A line is fitted to the peaks, and says what 512 x 512 x 1000 voxels would take.
 """
@@ -33,7 +36,8 @@ def write_tiny_model(path: Path) -> None:
     from MedDiffFMLib.tasks.residual import CLASSES
 
     config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
-    levels = {"36": {"all": {"centre": [0.0] * CLASSES, "spread": [100.0] * CLASSES}}}
+    figures = {"all": {"centre": [0.0] * CLASSES, "spread": [100.0] * CLASSES}}
+    levels = {"36": figures, "48": figures}
     calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": levels}
     save_model(path, build_denoiser(config).state_dict(), config, calibration)
 
@@ -73,13 +77,14 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["denoise", "anomaly", "inpaint"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[96, 128, 160, 192])
     parser.add_argument("--slices", nargs="+", type=int, help="CTs of 512 x 512 voxels with so many slices, no cubes")
+    parser.add_argument("--spacing", nargs=3, type=float, help="x, y, z in mm", metavar="MM")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         task, kind, count, model = options.one
         n = int(count)
-        volume = make_ct((n, 512, 512), (0.8, 0.8, 1)) if kind == "slices" else make_ct((n, n, n), (1, 1, 1))
-        run_one(task, volume, Path(model))
+        shape, usual = ((n, 512, 512), (0.8, 0.8, 1.0)) if kind == "slices" else ((n, n, n), (1.0, 1.0, 1.0))
+        run_one(task, make_ct(shape, options.spacing or usual), Path(model))
         return
     kind, counts = ("slices", options.slices) if options.slices else ("edge", options.sizes)
     with tempfile.TemporaryDirectory() as folder:
@@ -89,10 +94,9 @@ def main() -> None:
         for task in options.tasks:
             peaks, seconds = [], []
             for count in counts:
-                done = subprocess.run(
-                    [sys.executable, __file__, "--one", task, kind, str(count), str(model)],
-                    check=True, capture_output=True, text=True,
-                )  # fmt: skip
+                command = [sys.executable, __file__, "--one", task, kind, str(count), str(model)]
+                command += ["--spacing", *map(str, options.spacing)] if options.spacing else []
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 _, peak, cpu = json.loads(done.stdout.splitlines()[-1])
                 peaks.append(peak)
                 seconds.append(cpu)

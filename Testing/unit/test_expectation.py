@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from MedDiffFMLib.bending import bend_through
 from MedDiffFMLib.errors import ModelError
 from MedDiffFMLib.models.checkpoint import load_model
-from MedDiffFMLib.tasks.expectation import Expectation, bend_lattice, expect, lattice_depth
+from MedDiffFMLib.tasks.expectation import Expectation, expect
+from MedDiffFMLib.tasks.lattice import bend_lattice, lattice_lines
 from MedDiffFMLib.tasks.residual import CLASSES, z_score
 from MedDiffFMLib.tasks.working import working_image
 from MedDiffFMLib.training.calibrate import CalibrationConfig, calibrate
@@ -27,6 +28,12 @@ def model(tiny_model_file):
 def firsts() -> list[tuple[int, ...]]:
     """Where the first cube of each of the eight lattices of a set begins."""
     return [tuple(c * e for c, e in zip(corner, EDGE, strict=True)) for corner in np.ndindex(2, 2, 2)]
+
+
+def lattice_depth(shape: tuple[int, int, int], edge: tuple[int, int, int], first: tuple[int, ...]) -> np.ndarray:
+    """Depth of each voxel in its cube."""
+    k, j, i = lattice_lines(shape, edge, first)
+    return k[:, None, None] * j[:, None] * i
 
 
 def test_eight_lattices_hide_every_voxel_once() -> None:
