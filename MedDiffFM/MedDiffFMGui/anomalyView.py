@@ -15,6 +15,7 @@ from .turns import Turns
 from .viewState import ViewState
 
 UI_FILE = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "Anomaly.ui"
+NARROWEST_COLUMN = 24  # pixels; else Qt makes that of the numbers as wide as the others
 REST_MS = 250  # findings are looked for when the threshold has rested so long
 LAYER_ATTRIBUTE, OPACITY_ATTRIBUTE = "MedDiffFM.Layer", "MedDiffFM.Opacity"
 
@@ -39,6 +40,7 @@ class AnomalyView:
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
+        self.ui.findingsTableView.horizontalHeader().setMinimumSectionSize(NARROWEST_COLUMN)
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
         self._turns, self._layerTurns = Turns(), Turns()
         self._restTimer = qt.QTimer()

@@ -6,13 +6,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .anomalyLayers import differenceColors
 from .resultNodes import OUTPUT_TITLES, addingDifference, removeNodes
 from .sideBySide import SideBySide
 from .turns import Turns
-from .viewState import ViewState
+from .viewState import ViewState, sliceNodes
 from .volumeNodes import thinnedOut
 
-DIFFERENCE_COLORS = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
+GREY = "vtkMRMLColorTableNodeGrey"
 UNITS = {"hu": "HU", "mm3": "(mm3)", "mm": "(mm)", "ml": "(ml)"}
 """Words in the names of facts that are written otherwise."""
 NOT_A_LAYER = ("lesion",)
@@ -133,9 +134,14 @@ class CompareView:
         if node is None:
             self._makeDifference()
             return
-        if name in ("difference", "noise"):
-            showSigned(node)
+        if name == "difference":
+            showSigned(node, differenceColors().GetID())
+        elif name == "noise":  # it is everywhere: colors would hide its texture
+            showSigned(node, GREY)
         label = next((self.run.volumes[other] for other in NOT_A_LAYER if other in self.run.volumes), None)
+        if label is not None:
+            for sliceNode in sliceNodes():
+                sliceNode.SetUseLabelOutline(True)  # an area would hide the lesion
         original = self._original()
         wasBlocked = self.ui.blendSlider.blockSignals(True)
         self.ui.blendSlider.value = 1.0
@@ -203,14 +209,17 @@ def _replace(earlier, run):
     run.reportNode.SetName(reportName)
 
 
-def showSigned(node):
-    """A volume around zero: diverging colors, the same range to both sides, wide enough for all but rare voxels."""
+def showSigned(node, colors):
+    """A volume around zero: the same range to both sides, wide enough for all but rare voxels.
+
+    :param colors: ID of a color node.
+    """
     import numpy as np
 
     display = node.GetDisplayNode()
     sample = thinnedOut(slicer.util.arrayFromVolume(node))
     reach = max(float(np.percentile(np.abs(sample), 99.5)), 1.0)
-    display.SetAndObserveColorNodeID(DIFFERENCE_COLORS)
+    display.SetAndObserveColorNodeID(colors)
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(-reach, reach)
 

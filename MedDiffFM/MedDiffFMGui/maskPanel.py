@@ -8,6 +8,7 @@ from slicer.util import VTKObservationMixin
 
 EFFECTS = ["Paint", "Draw", "Erase", "Threshold", "Scissors", "Islands", "Smoothing"]
 MASK_ATTRIBUTE = "MedDiffFM.Mask"
+HIDDEN_ATTRIBUTE = "MedDiffFM.Hidden"  # by this panel, which shows it again
 UNDO_STATES = 20
 
 
@@ -75,14 +76,26 @@ class MaskPanel(VTKObservationMixin):
         self._connectEditor(mask, volume)
         self.enter()
 
+    def showOutlineOnly(self, outlineOnly=True):
+        """While the result of a mask is looked at its area would hide what has changed there."""
+        if self._observed:
+            self._observed.GetDisplayNode().SetVisibility2DFill(not outlineOnly)
+
     def enter(self):
-        """The editor's keys (Ctrl+Z and so on) work while a mask can be painted."""
+        """The mask is seen, and the editor's keys (Ctrl+Z and so on) work, while it can be painted."""
+        if self._observed and self._observed.GetAttribute(HIDDEN_ATTRIBUTE):
+            self._observed.RemoveAttribute(HIDDEN_ATTRIBUTE)
+            self._observed.GetDisplayNode().SetVisibility(True)
         if self.editor and self.ui.maskWidget.visible and not self._hasKeys:
             self.editor.installKeyboardShortcuts()
             self._hasKeys = True
 
     def leave(self):
-        """No effect stays active in the views, no key stays taken."""
+        """No effect and no mask stays in the views, no key stays taken."""
+        mask = self._observed
+        if mask and slicer.mrmlScene.IsNodePresent(mask) and mask.GetDisplayNode().GetVisibility():
+            mask.SetAttribute(HIDDEN_ATTRIBUTE, "1")
+            mask.GetDisplayNode().SetVisibility(False)
         if self.editor:
             self.editor.setActiveEffect(None)
         if self._hasKeys:
@@ -175,6 +188,7 @@ class MaskPanel(VTKObservationMixin):
                 self.addObserver(mask.GetSegmentation(), event, self._onMaskModified)
 
     def _onMaskModified(self, caller=None, event=None):
+        self.showOutlineOnly(False)
         self.onChanged()
 
 

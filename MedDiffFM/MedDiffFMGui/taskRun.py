@@ -53,7 +53,8 @@ class TaskRun:
         """Begin a run and return at once; an input that does not fit is told to the listeners.
 
         :param task: name of a task of the library.
-        :param inputNode: CT volume node; it is copied, not changed. None for a task that makes a CT.
+        :param inputNode: CT volume node; it is copied, not changed. A task that makes a CT uses it only as the grid of
+            an anatomy; else it may be None.
         :param settings: RunSettings.
         :raises MedDiffFMError: a run is going on, or the worker's Python cannot be used.
         """
@@ -63,6 +64,8 @@ class TaskRun:
         if self.running or problem:
             raise MedDiffFMError(problem or "Another run is going on.", "" if problem else "Wait for it or cancel it.")
         settings = settings or RunSettings()
+        if not _usesInput(task, settings):
+            inputNode = None
         self._task, self._inputNode, self._settings = task, inputNode, settings
         self._abandoned, self._startTime = False, time.monotonic()
         self._setState(running=True)
@@ -214,3 +217,10 @@ class TaskRun:
     def _onCancelled(self):
         self._setState(running=False)
         self._tell("onCancelled")
+
+
+def _usesInput(task, settings):
+    """Whether the run has to do with the chosen CT: one of nobody is not its result, unless it lies on its anatomy."""
+    from MedDiffFMLib.tasks.registry import TASKS
+
+    return TASKS[task].needs_volume or settings.anatomy is not None

@@ -6,11 +6,12 @@ _LAYERS = ("Background", "Foreground", "Label")
 
 
 class ViewState:
-    """Layout, and the layers of every slice view, at the moment of its making."""
+    """Layout, and the layers of every slice view and how labels are drawn there, at the moment of its making."""
 
     def __init__(self):
         self.layout = slicer.app.layoutManager().layout
         self._slices = {node.GetID(): _layersOf(node) for node in compositeNodes()}
+        self._outlined = {node.GetID(): node.GetUseLabelOutline() for node in sliceNodes()}
 
     def restore(self):
         """Layout and layers as they were; a volume that is gone by now leaves its layer empty."""
@@ -19,6 +20,9 @@ class ViewState:
             for node in compositeNodes():
                 if node.GetID() in self._slices:
                     _setLayers(node, self._slices[node.GetID()])
+            for node in sliceNodes():
+                if node.GetID() in self._outlined:
+                    node.SetUseLabelOutline(self._outlined[node.GetID()])
 
 
 def restoreLayout(layout):
@@ -31,6 +35,11 @@ def restoreLayout(layout):
 def compositeNodes():
     """What every slice view, shown or not, has as layers."""
     return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+
+
+def sliceNodes():
+    """All slice views."""
+    return slicer.util.getNodesByClass("vtkMRMLSliceNode")
 
 
 def _layersOf(node):

@@ -43,7 +43,7 @@ LOGICS = {
     "markups": "vtkSlicerMarkupsLogic",
     "plots": "vtkSlicerPlotsLogic",
 }
-COLOR_TABLES = {"Inferno": "inferno", "Viridis": "viridis", "DivergingBlueRed": "coolwarm"}
+COLOR_TABLES = {"Inferno": "inferno", "Viridis": "viridis"}
 
 
 class Application:

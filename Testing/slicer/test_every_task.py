@@ -71,7 +71,7 @@ def test_lesion_synthesis_and_thin_slices(
     assert np.allclose(*bounds, atol=1e-3)
 
     size = {"size": [96.0, 96.0, 96.0], "spacing": 3.0, "whole_steps": 1, "middle_steps": 1, "native_steps": 1}
-    run = logic.run("synthesize", parameters=size, region="abdomen", **model)
+    run = logic.run("synthesize", chest, parameters=size, region="abdomen", **model)  # the CT has nothing to do with it
     assert run.inputNode is None and array(app, run.main).shape == (32, 32, 32)
     display = run.main.GetDisplayNode()
     assert (display.GetWindow(), display.GetLevel()) == (400, 40) and run.report["synthetic"]

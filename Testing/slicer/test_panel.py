@@ -239,6 +239,53 @@ def test_blink_blend_and_discard(app: Any, widget: Any, ct: Any) -> None:
     assert not widget.ui.resultCollapsibleButton.visible
 
 
+def test_what_changed_is_not_hidden_by_its_mask(app: Any, widget: Any, ct: Any) -> None:
+    """Its area is seen while it is painted, its outline with the result, and nothing of it in other tasks."""
+
+    def fill() -> None:
+        widget.ui.runButton.click()
+        app.wait(lambda: not widget.logic.running)
+        assert widget.ui.runStatusLabel.text.startswith("Done"), widget.ui.runStatusLabel.text
+
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    press(app, widget, "inpaint")
+    paint_ball(app, widget, (10, 12, 14), 4.0)
+    display = widget.logic.getParameterNode().mask.GetDisplayNode()
+    assert display.GetVisibility() and display.GetVisibility2DFill()
+    fill()
+    assert display.GetVisibility2DOutline() and not display.GetVisibility2DFill()
+    paint_ball(app, widget, (10, 10, 14), 4.0)
+    assert display.GetVisibility2DFill()
+    fill()
+    widget.ui.discardButton.click()
+    assert display.GetVisibility2DFill()
+    press(app, widget, "denoise")
+    assert not display.GetVisibility()
+    press(app, widget, "inpaint")
+    assert display.GetVisibility()
+    display.SetVisibility(False)  # the eye of the segment's row
+    widget.exit()
+    widget.enter()
+    assert not display.GetVisibility()
+
+
+def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> None:
+    from MedDiffFMGui.finishedRun import FinishedRun
+    from MedDiffFMGui.volumeNodes import addLabelNode, addResultNode
+
+    voxels = app.slicer.util.arrayFromVolume(ct)
+    red = app.slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    before = red.GetUseLabelOutline()
+    red.SetUseLabelOutline(False)
+    volumes = {"with_lesion": addResultNode(voxels + 9, ct, "made", True), "lesion": addLabelNode(voxels > 0, ct, "it")}
+    report = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "report")
+    widget.resultPanel.show(FinishedRun("generate_lesion", ct, volumes, {}, report))
+    assert red.GetUseLabelOutline() and composite(app).GetLabelVolumeID() == volumes["lesion"].GetID()
+    widget.ui.discardButton.click()
+    assert not red.GetUseLabelOutline()
+    red.SetUseLabelOutline(before)
+
+
 def test_side_by_side_and_the_way_back(app: Any, widget: Any, ct: Any) -> None:
     from MedDiffFMGui.sideBySide import VIEW_NAMES
 
