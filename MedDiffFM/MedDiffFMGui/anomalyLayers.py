@@ -9,6 +9,7 @@ from .viewState import compositeNodes
 
 INFERNO = "vtkMRMLColorTableNodeFileInferno.txt"
 HEAT_WINDOW = (0.0, 10.0)  # fixed, so that the same color means the same z-score in every patient
+LEGEND_POINTS = 10  # smaller than Slicer's own, so that a title fits into a narrow view
 UNCERTAINTY_WINDOW = (0.0, 200.0)
 DIFFERENCE_WINDOW = (-500.0, 500.0)
 DIFFERENCE_COLORS = "MedDiff-FM difference"
@@ -32,10 +33,10 @@ class Layer:
 def layers():
     """The choices by name, in the panel's order."""
     return {
-        "heat": Layer("anomaly", _("anomaly (z-score)"), 0.7),
+        "heat": Layer("anomaly", _("anomaly z"), 0.7),
         "healthy": Layer("healthy", "", 1.0),
-        "difference": Layer("difference", _("CT - normal (HU)"), 0.8),
-        "uncertainty": Layer("uncertainty", _("usual error (HU)"), 0.6),
+        "difference": Layer("difference", _("difference HU"), 0.8),
+        "uncertainty": Layer("uncertainty", _("usual error HU"), 0.6),
     }
 
 
@@ -100,6 +101,8 @@ def showLegend(node, title, visible, labelFormat="%.0f"):
             return
         legend = logic.AddDefaultColorLegendDisplayNode(node)
         legend.SetTitleText(title)
+        for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+            text.SetFontSize(LEGEND_POINTS)
         legend.SetNumberOfLabels(6)
         legend.SetLabelFormat(labelFormat)
     legend.SetVisibility(visible)

@@ -9,7 +9,8 @@ from slicer.i18n import tr as _
 
 from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, styleLayer
 from .anomalyNodes import HIDDEN_COLUMNS, SHOWN_COLUMNS, AnomalyNodes
-from .bodyRendering import BodyRendering, centreCameras
+from .bodyRendering import BodyRendering
+from .cameras import centreCameras
 from .sideBySide import VIEW_NAMES, SideBySide
 from .turns import Turns
 from .viewState import ViewState

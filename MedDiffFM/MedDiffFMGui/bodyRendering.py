@@ -4,6 +4,8 @@ from typing import Any
 
 import slicer
 
+from .cameras import Cameras
+
 # HU -> opacity: skin and vessels as a veil, bone a little denser; air and lung let everything be seen.
 _OPACITY = ((-1024, 0.0), (-500, 0.0), (-300, 0.03), (100, 0.03), (180, 0.10), (400, 0.22), (3071, 0.35))
 _COLORS = (
@@ -23,7 +25,7 @@ class BodyRendering:
         self._display: Any = None
         self._own = False
         self._wasVisible = False
-        self._cameras = {}
+        self._cameras = Cameras()
 
     def show(self, image):
         """Render ``image`` in the 3D views; those that showed nothing are turned to it.
@@ -35,7 +37,6 @@ class BodyRendering:
             return
         logic = module.logic()
         if self._display is None:
-            self._cameras = {node.GetID(): _pose(node) for node in _cameraNodes()}
             existing = logic.GetFirstVolumeRenderingDisplayNode(image)
             self._own = existing is None
             self._wasVisible = bool(existing and existing.GetVisibility())
@@ -43,7 +44,7 @@ class BodyRendering:
             if self._own:
                 _makeTranslucent(self._display.GetVolumePropertyNode().GetVolumeProperty())
         self._display.SetVisibility(True)
-        _lookAt(image)
+        self._cameras.lookAt(image)
 
     def hide(self):
         """No rendering, but it can be shown again."""
@@ -57,15 +58,13 @@ class BodyRendering:
                 _removeWithProperty(self._display)
             else:
                 self._display.SetVisibility(self._wasVisible)
-        for nodeID, pose in self._cameras.items():
-            node = slicer.mrmlScene.GetNodeByID(nodeID)
-            if node:
-                _setPose(node, pose)
-        self._display, self._cameras = None, {}
+        self._cameras.restore()
+        self._display = None
 
     def forget(self):
         """The scene closes, or the user keeps what is shown."""
-        self._display, self._cameras = None, {}
+        self._cameras.forget()
+        self._display = None
 
     def _exists(self):
         return self._display is not None and slicer.mrmlScene.IsNodePresent(self._display)
@@ -92,43 +91,3 @@ def _removeWithProperty(display):
     for node in (display.GetVolumePropertyNode(), display.GetROINode(), display):
         if node and slicer.mrmlScene.IsNodePresent(node):
             slicer.mrmlScene.RemoveNode(node)
-
-
-# Cameras
-
-
-def _cameraNodes():
-    return slicer.util.getNodesByClass("vtkMRMLCameraNode")
-
-
-def _pose(node):
-    return node.GetPosition(), node.GetFocalPoint(), node.GetViewUp()
-
-
-def _setPose(node, pose):
-    position, focalPoint, viewUp = pose
-    with slicer.util.NodeModify(node):
-        node.SetPosition(*position)
-        node.SetFocalPoint(*focalPoint)
-        node.SetViewUp(*viewUp)
-    node.ResetClippingRange()
-
-
-def _lookAt(image):
-    """Turn cameras that do not have the CT in view to it, from the front; the others are the user's."""
-    bounds = [0.0] * 6
-    image.GetRASBounds(bounds)
-    center = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
-    size = max(bounds[2 * axis + 1] - bounds[2 * axis] for axis in range(3))
-    for node in _cameraNodes():
-        away = sum((a - b) ** 2 for a, b in zip(node.GetFocalPoint(), center, strict=True)) ** 0.5
-        if away > size / 4:
-            _setPose(node, ((center[0], center[1] + 2.2 * size, center[2]), center, (0.0, 0.0, 1.0)))
-
-
-def centreCameras(location):
-    """Let the 3D views turn about a place without changing their direction or distance."""
-    for node in _cameraNodes():
-        move = [new - old for new, old in zip(location, node.GetFocalPoint(), strict=True)]
-        position = [old + step for old, step in zip(node.GetPosition(), move, strict=True)]
-        _setPose(node, (position, location, node.GetViewUp()))

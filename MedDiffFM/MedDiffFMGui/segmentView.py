@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .anomalyLayers import jump, showLayer, showLegend
+from .cameras import Cameras
 from .segmentChoice import colorIcon
 from .segmentNodes import SegmentNodes
 from .viewState import ViewState
@@ -27,6 +28,7 @@ class SegmentView:
         self.onClosed = onClosed
         self.nodes: Any = None  # SegmentNodes while a result is shown
         self._before: Any = None
+        self._cameras = Cameras()
         self._warnings = ""
         panel = slicer.util.loadUI(str(UI_FILE))
         ui.segmentResultWidget.layout().addWidget(panel)
@@ -58,6 +60,7 @@ class SegmentView:
         """None when the scene closes or another module is opened; a result that is shown stays in the views."""
         if self.nodes and not self.nodes.complete:
             self.nodes = self._before = None
+            self._cameras.forget()
 
     def show(self, run):
         """Show a finished run; the views of before the first one are remembered."""
@@ -79,15 +82,15 @@ class SegmentView:
     def clear(self):
         """Nothing is shown any more; the views are as they were before the result."""
         self._putAway()
-        if self._before:
-            self._before.restore()
-        self._before = None
+        self._restoreViews()
 
     def accept(self):
-        """Keep the nodes, and the views as they are."""
+        """Keep the nodes, and the views as they are unless another result waits."""
         nodes, self.nodes = self.nodes, None
         if nodes and nodes.complete:
             nodes.accept()
+            if SegmentNodes.ofScene():
+                _hideLegends(nodes)
         self._showNextOrClose()
 
     def discard(self):
@@ -134,8 +137,7 @@ class SegmentView:
         nodes, self.nodes = self.nodes, None
         if nodes and nodes.complete:
             nodes.segmentation.GetDisplayNode().SetVisibility(False)
-            for node in nodes.maps():
-                showLegend(node, "", False)
+            _hideLegends(nodes)
 
     def _showNextOrClose(self, restore=False):
         """Another result that waits for a decision, or the end."""
@@ -143,10 +145,17 @@ class SegmentView:
         if waiting:
             self._switch(waiting[-1])
             return
-        if restore and self._before:
+        if restore:
+            self._restoreViews()
+        self._before = None
+        self._cameras.forget()
+        self.onClosed()
+
+    def _restoreViews(self):
+        if self._before:
             self._before.restore()
         self._before = None
-        self.onClosed()
+        self._cameras.restore()
 
     # Lists
 
@@ -173,8 +182,8 @@ class SegmentView:
         wasBlocked = table.blockSignals(True)
         table.setRowCount(len(rows))
         for row, (_segmentID, name, color, volume, uncertainty) in enumerate(rows):
-            numbers = ["-" if number is None else f"{number:.3g}" for number in (volume, uncertainty)]
-            for column, text in enumerate((name, *numbers)):
+            texts = (name, _rounded(volume), _rounded(uncertainty))
+            for column, text in enumerate(texts):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
             table.item(row, 0).setIcon(colorIcon(color))
         table.clearSelection()
@@ -195,6 +204,8 @@ class SegmentView:
     def _show3D(self, visible):
         if self._complete():
             self.nodes.show3D(visible)
+            if visible:
+                self._cameras.lookAt(self.nodes.node("input"))
 
     def _showMap(self):
         """The CT, and over it the chosen uncertainty; then the segments are outlines, since areas would hide it."""
@@ -207,11 +218,21 @@ class SegmentView:
         showLayer(self.nodes.node("input"), chosen, ui.uncertaintyOpacitySlider.value)
         for node in self.nodes.maps():
             visible = node is chosen and ui.uncertaintyLegendCheckBox.checked
-            showLegend(node, _("uncertainty (standard deviation)"), visible, "%.1f")
+            showLegend(node, _("uncertainty"), visible, "%.1f")
 
     def _onOpacity(self, value):
         if self._complete():
             slicer.util.setSliceViewerLayers(foregroundOpacity=value)
+
+
+def _rounded(number):
+    """Three digits, more before the point; no exponent."""
+    return "-" if number is None else f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _hideLegends(nodes):
+    for node in nodes.maps():
+        showLegend(node, "", False)
 
 
 def _fill(combo, nodes, chosen):

@@ -336,18 +336,45 @@ def test_a_head_of_another_prior_is_named(app: Any, widget: Any, scene: SimpleNa
     assert widget.ui.reasonLabel.text == ""
 
 
+def add_result(app: Any, ct: Any) -> Any:
+    """What a run gave: a spine of 1234 ml, and how sure the head is."""
+    from MedDiffFMGui import resultNodes
+
+    array = outlined(app, ct)["spine"].astype(np.uint8)
+    label = {"name": "spine", "color": [255, 0, 0], "terminology": "", "volume_ml": 1234.4, "uncertainty": 0.1}
+    maps = {"uncertainty": np.full(array.shape, 0.2, np.float32)}
+    result = SimpleNamespace(volumes={"segmentation": array, **maps}, ijk_to_ras=None, report={}, table=[],
+                             facts={"labels": [{**label, "value": 1}]}, warnings=["A warning."])  # fmt: skip
+    return resultNodes.addResult("segment", ct, result)
+
+
+def test_views_belong_to_the_result_that_is_shown(app: Any, widget: Any, scene: SimpleNamespace) -> None:
+    """Of two results the accepted one leaves no legend behind, and discarding the other gives the 3D view back."""
+    slicer, view = app.slicer, widget.segmentView
+    camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
+    camera.SetPosition(0, 5000, 0)
+    camera.SetFocalPoint(0, 4000, 0)
+    first, second = (add_result(app, ct) for ct in scene.cts[:2])
+    widget.resultPanel.show(second)
+    assert view.ui.structuresTableWidget.item(0, 1).text() == "1234"
+    bounds = [0.0] * 6
+    scene.cts[1].GetRASBounds(bounds)
+    assert bounds[2] < camera.GetFocalPoint()[1] < bounds[3]
+    legends = [slicer.modules.colors.logic().GetColorLegendDisplayNode(second.volumes["uncertainty"])]
+    assert legends[0].GetVisibility()
+    view.accept()
+    assert not legends[0].GetVisibility() and view.nodes.segmentation is first.main
+    view.discard()
+    assert camera.GetFocalPoint() == (0, 4000, 0) and slicer.mrmlScene.IsNodePresent(second.main)
+
+
 def test_surfaces_of_a_large_scan_wait_until_they_are_wanted(
     app: Any, widget: Any, scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from MedDiffFMGui import resultNodes, segmentNodes
+    from MedDiffFMGui import segmentNodes
 
     def add() -> Any:
-        array = outlined(app, scene.cts[0])["spine"].astype(np.uint8)
-        label = {"name": "spine", "color": [255, 0, 0], "terminology": "", "volume_ml": 1.0, "uncertainty": 0.1}
-        maps = {"uncertainty": np.full(array.shape, 0.2, np.float32)}
-        result = SimpleNamespace(volumes={"segmentation": array, **maps}, ijk_to_ras=None, report={}, table=[],
-                                 facts={"labels": [{**label, "value": 1}]}, warnings=["A warning."])  # fmt: skip
-        return resultNodes.addResult("segment", scene.cts[0], result)
+        return add_result(app, scene.cts[0])
 
     def surfaces(run: Any) -> bool:
         return run.main.GetSegmentation().ContainsRepresentation("Closed surface")
