@@ -13,7 +13,11 @@ LEGEND_POINTS = 10  # smaller than Slicer's own, so that a title fits into a nar
 UNCERTAINTY_WINDOW = (0.0, 200.0)
 DIFFERENCE_WINDOW = (-500.0, 500.0)
 DIFFERENCE_COLORS = "MedDiff-FM difference"
-LESS_COLOR, MORE_COLOR = (0.15, 0.55, 1.0), (1.0, 0.60, 0.10)  # blue and orange; never red against green
+LESS_COLORS = (0.05, 0.25, 0.60), (0.45, 0.80, 1.0)
+MORE_COLORS = (0.60, 0.25, 0.0), (1.0, 0.80, 0.25)
+"""Blue and orange, from little to much; never red against green."""
+UNSEEN = 0.1
+"""Share of the window around zero that is transparent. Slice views know no half-transparent colors."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def setThreshold(node, threshold):
 
 
 def differenceColors():
-    """Blue below zero, orange above, the more transparent the nearer to zero: the CT stays visible."""
+    """Blue below zero, orange above, and nothing near zero: the CT stays visible."""
     found = slicer.mrmlScene.GetFirstNodeByName(DIFFERENCE_COLORS)
     if found and found.IsA("vtkMRMLColorTableNode"):
         return found
@@ -77,8 +81,9 @@ def differenceColors():
     colors.SetHideFromEditors(True)
     for index in range(256):
         position = 2 * index / 255 - 1
-        color = MORE_COLOR if position > 0 else LESS_COLOR
-        colors.SetColor(index, "", *color, min(1.0, 1.6 * abs(position)))
+        weak, strong = MORE_COLORS if position > 0 else LESS_COLORS
+        color = [low + abs(position) * (high - low) for low, high in zip(weak, strong, strict=True)]
+        colors.SetColor(index, "", *color, float(abs(position) > UNSEEN))
     return slicer.mrmlScene.AddNode(colors)
 
 

@@ -210,15 +210,16 @@ def _replace(earlier, run):
 
 
 def showSigned(node, colors):
-    """A volume around zero: the same range to both sides, wide enough for all but rare voxels.
+    """A volume around zero: the same range to both sides, wide enough for most of the voxels that are not zero.
 
     :param colors: ID of a color node.
     """
     import numpy as np
 
     display = node.GetDisplayNode()
-    sample = thinnedOut(slicer.util.arrayFromVolume(node))
-    reach = max(float(np.percentile(np.abs(sample), 99.5)), 1.0)
+    sample = np.abs(thinnedOut(slicer.util.arrayFromVolume(node)))
+    changed = sample[sample > 0]
+    reach = max(float(np.percentile(changed, 95)), 1.0) if changed.size else 100.0
     display.SetAndObserveColorNodeID(colors)
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(-reach, reach)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from Testing.harness import pythonqt, scenes
+from Testing.harness import pictures, pythonqt, scenes
 from Testing.harness.geometries import GEOMETRIES, orthogonal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -447,3 +447,34 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
         assert node_names(app) == {"nodule"}
     finally:
         widget.cleanup()
+
+
+def test_a_difference_is_coloured_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
+    """Rendered: grey where nothing is different, orange where the CT is denser, blue where it is less dense."""
+    from matplotlib.image import imread
+    from MedDiffFMGui.anomalyLayers import showLayer, styleLayer
+    from MedDiffFMGui.volumeNodes import addResultNode
+
+    view = pictures.SliceView("Red", 200)
+    voxels = np.full((8, 100, 100), 40, np.int16)
+    ct = app.slicer.util.addVolumeFromArray(voxels, np.diag([-1, -1, 2, 1.0]), "ct")
+    ct.GetDisplayNode().SetAutoWindowLevel(False)
+    ct.GetDisplayNode().SetWindowLevel(800, 0)
+    difference = np.zeros(voxels.shape, np.float32)
+    difference[:, 20:40, 20:40], difference[:, 60:80, 60:80], difference[:, 20:40, 60:80] = 400, -400, 20
+    node = addResultNode(difference, ct, "difference", False)
+    styleLayer("difference", node, 3.0)
+    showLayer(ct, node, 0.8)
+    app.slicer.app.layoutManager().resetSliceViews()
+    view.picture(tmp_path / "slice.png")
+    view.close()
+    seen = imread(tmp_path / "slice.png")[..., :3]
+    low, high = (np.argwhere(seen.min(axis=2) > 0.05).min(axis=0), np.argwhere(seen.max(axis=2) > 0.05).max(axis=0))
+
+    def at(j: float, i: float) -> np.ndarray:
+        return seen[tuple((low + (high - low) * np.array([j, i])).astype(int))]
+
+    # The first index of the voxels runs from anterior, the picture's rows from the top: both as a reader sees a CT.
+    plain, small, denser, thinner = at(0.9, 0.5), at(0.3, 0.7), at(0.3, 0.3), at(0.7, 0.7)
+    assert np.ptp(plain) < 0.02 and np.allclose(small, plain, atol=0.02)
+    assert denser[0] > denser[1] > denser[2] + 0.2 and thinner[2] > thinner[1] > thinner[0] + 0.1
