@@ -286,6 +286,25 @@ def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> 
     red.SetUseLabelOutline(before)
 
 
+def test_views_come_back_from_a_ct_of_nobody(app: Any, widget: Any, ct: Any) -> None:
+    """It lies elsewhere than the patient; after it was discarded the views show the patient as before."""
+    from MedDiffFMGui.finishedRun import FinishedRun
+    from MedDiffFMGui.volumeNodes import addResultNode
+
+    app.slicer.util.setSliceViewerLayers(background=ct, fit=True)
+    red = app.slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    before = red.GetSliceOffset(), red.GetFieldOfView(), app.slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS())
+    far = np.diag([-3, -3, 3, 1.0])
+    far[:3, 3] = 700
+    made = addResultNode(np.zeros((30, 60, 60), np.int16), None, "nobody", False, ijkToRAS=far.tolist())
+    report = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "report")
+    widget.resultPanel.show(FinishedRun("synthesize", None, {"synthetic": made}, {}, report))
+    assert red.GetSliceOffset() > 600
+    widget.ui.discardButton.click()
+    assert (red.GetSliceOffset(), red.GetFieldOfView()) == before[:2]
+    assert np.array_equal(app.slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS()), before[2])
+
+
 def test_side_by_side_and_the_way_back(app: Any, widget: Any, ct: Any) -> None:
     from MedDiffFMGui.sideBySide import VIEW_NAMES
 
