@@ -16,7 +16,7 @@ from .turns import Turns
 from .viewState import ViewState
 
 UI_FILE = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "Anomaly.ui"
-NARROWEST_COLUMN = 24  # pixels; else Qt makes that of the numbers as wide as the others
+NARROWEST_COLUMN = 24  # pixels; the view itself makes every column 60 wide when it gets a table
 REST_MS = 250  # findings are looked for when the threshold has rested so long
 LAYER_ATTRIBUTE, OPACITY_ATTRIBUTE = "MedDiffFM.Layer", "MedDiffFM.Opacity"
 
@@ -41,7 +41,6 @@ class AnomalyView:
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
-        self.ui.findingsTableView.horizontalHeader().setMinimumSectionSize(NARROWEST_COLUMN)
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
         self._turns, self._layerTurns = Turns(), Turns()
         self._restTimer = qt.QTimer()
@@ -272,6 +271,7 @@ class AnomalyView:
     def _fillTable(self):
         view = self.ui.findingsTableView
         view.setMRMLTableNode(self.nodes.table if self.nodes else None)
+        view.horizontalHeader().setMinimumSectionSize(NARROWEST_COLUMN)
         for column in range(len(SHOWN_COLUMNS), len(SHOWN_COLUMNS) + len(HIDDEN_COLUMNS)):
             view.hideColumn(column)
         view.resizeColumnsToContents()

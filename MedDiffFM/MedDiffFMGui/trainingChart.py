@@ -8,6 +8,7 @@ import vtk
 
 CHARTS = ("loss", "validation")
 WINDOW = 25
+AXIS_POINTS = 12  # Slicer's own 16 take half of so small a chart
 MOST_POINTS = 1000
 """A curve of more is drawn with every second, third, ... of its points: the panel is narrower than that."""
 METRIC_TITLES = {"dice": "Dice"}
@@ -70,6 +71,7 @@ class TrainingChart:
         view.SetPlotChartNodeID(self._nodes[name, "chart"].GetID())
         if plotWidget.mrmlPlotViewNode() is not view:
             plotWidget.setMRMLPlotViewNode(view)
+        plotWidget.plotView().fitToContent()  # by itself the view keeps the axes of the first points
 
     def values(self, name):
         """(step, value) pairs that are drawn, the newest among them; of the loss the median of the last WINDOW."""
@@ -110,6 +112,8 @@ class TrainingChart:
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
         chart.SetXAxisTitle("step")
         chart.SetLegendVisibility(False)
+        chart.SetAxisTitleFontSize(AXIS_POINTS)
+        chart.SetAxisLabelFontSize(AXIS_POINTS)
 
     def _fill(self, node, name):
         table = vtk.vtkTable()

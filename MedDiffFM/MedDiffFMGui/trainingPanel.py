@@ -18,6 +18,17 @@ TICK_MS = 1000
 PREVIEW_FILE = "preview.png"
 
 
+def modelNames():
+    """Names that are taken."""
+    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.models.catalogue import list_models
+
+    try:
+        return {entry.name for entry in list_models()}
+    except MedDiffFMError:  # a damaged catalogue is told where models are chosen
+        return set()
+
+
 class TrainingPanel:
     """Fills the Train section and follows the training whose folder is chosen.
 
@@ -278,7 +289,7 @@ class TrainingPanel:
         ui, training = self.ui, self.isTraining()
         state = self._state.state if self._state else "none"
         reason = "" if training else self.reason()
-        paused = state == "paused" and not training
+        paused = self._isPaused() and not training
         ui.startTrainingButton.text = _("Resume") if paused else _("Start")
         ui.startTrainingButton.enabled = not training and not reason
         ui.startTrainingButton.toolTip = reason or _("Checks the cases and trains in a process of its own.")
@@ -289,6 +300,10 @@ class TrainingPanel:
         for widget in (ui.trainTaskComboBox, ui.presetComboBox, ui.modelNameLineEdit, ui.runPathLineEdit):
             widget.enabled = not training
         self._showStatus(state, training)
+
+    def _isPaused(self):
+        """Whether Start would go on with the training of the chosen folder."""
+        return self._state is not None and self._state.state == "paused"
 
     def reason(self):
         """Why nothing can be started, or an empty text."""
@@ -308,6 +323,10 @@ class TrainingPanel:
         name = self.ui.modelNameLineEdit.text.strip()
         if name and not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
             return _("The name may have lower-case letters, digits and hyphens only.")
+        if name and not self._isPaused() and name in modelNames():
+            if self._state is not None and (self._state.state, self._state.model) == ("finished", name):
+                return _("This training is done. For another one choose a name and a folder.")
+            return _("There is a model called {name} already. Choose another name.").format(name=name)
         if self._cases.busy:
             return _("Wait until the cases are ready.")
         if self._cases.problem and FINETUNE_TASKS[self.task].name == self._cases.task:

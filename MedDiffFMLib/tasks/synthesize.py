@@ -48,10 +48,10 @@ class SynthesizeParameters:
         minimum=0, maximum=10,
     )  # fmt: skip
     whole_steps: int = parameter(
-        40, "Network evaluations for the coarse image of the whole volume.", minimum=1, maximum=500, advanced=True
+        6, "Network evaluations for the coarse image of the whole volume.", minimum=1, maximum=500, advanced=True
     )
     middle_steps: int = parameter(
-        12, "Network evaluations on each grid between the coarsest and the finest.",
+        6, "Network evaluations on each grid between the coarsest and the finest.",
         minimum=1, maximum=200, advanced=True,
     )  # fmt: skip
     native_steps: int = parameter(

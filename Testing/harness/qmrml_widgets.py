@@ -57,8 +57,29 @@ class qMRMLTableView(QtWidgets.QTableView):
                 model.setItem(row + above, column, QtGui.QStandardItem(text))
 
 
+class qMRMLPlotView(QtWidgets.QWidget):
+    """Draws a chart with VTK, axes and titles included. As in Slicer its axes stay where the first data have put them
+    until they are fitted."""
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.ranges: list[tuple[float, float]] | None = None
+        self._drawn: Any = None
+
+    def fitToContent(self) -> None:
+        self.ranges = None
+        self.update()
+
+    def picture(self, chart: Any) -> QtGui.QImage:
+        """What is drawn of a vtkMRMLPlotChartNode."""
+        if chart is not self._drawn:
+            self._drawn, self.ranges = chart, None
+        self.ranges = self.ranges or data_ranges(chart)
+        return chart_picture(chart, self.width(), self.height(), self.ranges)
+
+
 class qMRMLPlotWidget(QtWidgets.QWidget):
-    """Draws the chart of a plot view's node with VTK, axes and titles included, as Slicer does."""
+    """Shows the chart of a plot view's node."""
 
     mrmlSceneChanged = QtCore.Signal(object)
 
@@ -66,6 +87,11 @@ class qMRMLPlotWidget(QtWidgets.QWidget):
         super().__init__(parent)
         self._scene: Any = None
         self._node: Any = None
+        self._view = qMRMLPlotView(self)
+        self._view.hide()  # its picture is drawn here
+
+    def plotView(self) -> qMRMLPlotView:
+        return self._view
 
     def setMRMLScene(self, scene: Any) -> None:
         self._scene = scene
@@ -85,12 +111,29 @@ class qMRMLPlotWidget(QtWidgets.QWidget):
         painter.fillRect(self.rect(), QtCore.Qt.GlobalColor.white)
         chart = self._node.GetPlotChartNode() if self._node is not None else None
         if chart is not None and min(self.width(), self.height()) > 20:
-            painter.drawImage(0, 0, chart_picture(chart, self.width(), self.height()))
+            self._view.resize(self.size())
+            painter.drawImage(0, 0, self._view.picture(chart))
         painter.end()
 
 
-def chart_picture(node: Any, width: int, height: int) -> QtGui.QImage:
-    """A vtkMRMLPlotChartNode, drawn off screen."""
+def data_ranges(node: Any) -> list[tuple[float, float]] | None:
+    """Of x and y over all series of a chart; None where there are no data."""
+    found: list[list[float]] = [[], []]
+    for index in range(node.GetNumberOfPlotSeriesNodes()):
+        series = node.GetNthPlotSeriesNode(index)
+        table = series.GetTableNode().GetTable() if series.GetTableNode() else None
+        if table is not None and table.GetNumberOfRows():
+            for values, name in zip(found, (series.GetXColumnName(), series.GetYColumnName()), strict=True):
+                values.extend(table.GetColumnByName(name).GetRange())
+    return [(min(values), max(values)) for values in found] if found[0] else None
+
+
+def chart_picture(node: Any, width: int, height: int, ranges: list[tuple[float, float]] | None = None) -> QtGui.QImage:
+    """A vtkMRMLPlotChartNode, drawn off screen.
+
+    Args:
+        ranges: of the axes, bottom and left; fitted to the data when None.
+    """
     import vtk
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -109,6 +152,9 @@ def chart_picture(node: Any, width: int, height: int) -> QtGui.QImage:
     chart.GetAxis(vtk.vtkAxis.LEFT).SetTitle(node.GetYAxisTitle() or "")
     for index in range(node.GetNumberOfPlotSeriesNodes()):
         add_series(chart, node.GetNthPlotSeriesNode(index))
+    for axis, (low, high) in zip((vtk.vtkAxis.BOTTOM, vtk.vtkAxis.LEFT), ranges or (), strict=False):
+        chart.GetAxis(axis).SetBehavior(vtk.vtkAxis.FIXED)
+        chart.GetAxis(axis).SetRange(low, high if high > low else low + 1)
     window.Render()
     grab = vtk.vtkWindowToImageFilter()
     grab.SetInput(window)

@@ -116,6 +116,8 @@ def test_a_bad_name_and_a_shared_folder_are_refused(panel: Any, dataset: Path) -
     assert panel.reason() == "" and panel.ui.startTrainingButton.enabled
     panel.ui.modelNameLineEdit.text = "My Model"
     assert "lower-case" in panel.ui.startReasonLabel.text and not panel.ui.startTrainingButton.enabled
+    panel.ui.modelNameLineEdit.text = "starter-ct"
+    assert "starter-ct already" in panel.ui.startReasonLabel.text and not panel.ui.startTrainingButton.enabled
 
 
 # ---------------------------------------------------------------------------------------------------------------- cases
@@ -294,10 +296,13 @@ def test_the_curve_of_a_long_training_costs_no_time(app: Any, panel: Any) -> Non
     chart = panel._chart
     chart.add(lines[:-1])
     chart.show("loss", panel.ui.curvePlotWidget)
+    view = panel.ui.curvePlotWidget.plotView()._target
+    view.ranges = [(0, 1), (0, 1)]  # as the first points have left them
     begin = time.thread_time()
     chart.add(lines[-1:])
     chart.show("loss", panel.ui.curvePlotWidget)
     assert time.thread_time() - begin < 0.05
+    assert view.ranges is None  # fitted anew
     points = chart.values("loss")
     assert 500 <= len(points) <= 1000 and [step for step, _ in points] == sorted({step for step, _ in points})
     assert points[-1] == (9999, pytest.approx(np.median(losses[-25:])))
