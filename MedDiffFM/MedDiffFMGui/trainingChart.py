@@ -123,7 +123,8 @@ class TrainingChart:
             column.SetName(title)
             table.AddColumn(column)
             columns.append(column)
-        for row in self.values(name):
+        rows = self.values(name)
+        for row in rows * 2 if len(rows) == 1 else rows:  # VTK complains of a line of one point at each repaint
             for column, value in zip(columns, row, strict=True):
                 column.InsertNextValue(value)
         node.SetAndObserveTable(table)
