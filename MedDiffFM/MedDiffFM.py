@@ -221,12 +221,12 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onResultClosed(self):
         """The user accepted or discarded the result."""
         self.resultPanel.clear()
-        self.maskPanel.showOutlineOnly(False)
+        self.maskPanel.showOutline(None)
 
     def onFinished(self, run):
         """From the logic: show what a run gave."""
         self.resultPanel.show(run)
-        self.maskPanel.showOutlineOnly(run.settings.mask is not None)
+        self.maskPanel.showOutline(run.settings.mask)
 
     def onWorkerPythonChanged(self):
         """The user chose another Python or installed packages: the next run starts a new process."""

@@ -71,20 +71,20 @@ def setThreshold(node, threshold):
 
 def differenceColors():
     """Blue below zero, orange above, and nothing near zero: the CT stays visible."""
-    found = slicer.mrmlScene.GetFirstNodeByName(DIFFERENCE_COLORS)
-    if found and found.IsA("vtkMRMLColorTableNode"):
-        return found
-    colors = slicer.vtkMRMLColorTableNode()
-    colors.SetName(DIFFERENCE_COLORS)
-    colors.SetTypeToUser()
-    colors.SetNumberOfColors(256)
-    colors.SetHideFromEditors(True)
+    colors = slicer.mrmlScene.GetFirstNodeByName(DIFFERENCE_COLORS)
+    if not (colors and colors.IsA("vtkMRMLColorTableNode")):
+        new = slicer.vtkMRMLColorTableNode()
+        new.SetName(DIFFERENCE_COLORS)
+        new.SetTypeToUser()
+        new.SetNumberOfColors(256)
+        new.SetHideFromEditors(True)
+        colors = slicer.mrmlScene.AddNode(new)
     for index in range(256):
         position = 2 * index / 255 - 1
         weak, strong = MORE_COLORS if position > 0 else LESS_COLORS
         color = [low + abs(position) * (high - low) for low, high in zip(weak, strong, strict=True)]
-        colors.SetColor(index, "", *color, float(abs(position) > UNSEEN))
-    return slicer.mrmlScene.AddNode(colors)
+        colors.SetColor(index, "", *color, float(abs(position) > UNSEEN))  # also in a scene of an older version
+    return colors
 
 
 def showLayer(image, node, opacity):

@@ -173,12 +173,13 @@ class AnomalyNodes:
 
     # Difference and end
 
-    def addingDifference(self):
+    def makingDifference(self):
         """Add the volume of the CT minus the normal tissue, HU, for who wants to see it; a generator of short steps."""
         image = self.node("input")
         name = slicer.mrmlScene.GenerateUniqueName(f"{image.GetName()} difference to normal")
         node = yield from addingDifference(self.node("healthy"), image, name)
         self._refer("difference", node)
+        return node
 
     def remove(self):
         """Take everything but the CT out of the scene."""

@@ -1,5 +1,6 @@
 """Result of an anomaly map: heat map over the CT, findings to click, regions in 3D."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class AnomalyView:
     def __init__(self, ui, logic, onClosed=lambda: None):
         self.onClosed = onClosed
         self.nodes: Any = None  # AnomalyNodes while a map is shown
+        self.layer = "heat"  # name of what is shown over the CT
         self._before: Any = None
         self._row = -1
         self._sideBySide = SideBySide()
@@ -134,7 +136,7 @@ class AnomalyView:
     # Opening and closing
 
     def _open(self, nodes):
-        self.nodes, self._row = nodes, -1
+        self.nodes, self._row, self.layer = nodes, -1, "heat"
         ui = self.ui
         ui.anomalyTitleLabel.text = nodes.node("anomaly").GetName()
         _set(ui.anomalyThresholdSlider, nodes.threshold)
@@ -176,22 +178,29 @@ class AnomalyView:
             return
         layer = layers()[name]
         node = self.nodes.node(layer.role)
-        self._buttons[name].checked = True
-        self._layerTurns.stop()  # of a layer that was chosen before and is not there yet
+        self._stopMaking()
         if node is None:
             if name == "difference":
-                self._layerTurns.start(self.nodes.addingDifference(), lambda _node: self.chooseLayer(name))
+                self._layerTurns.start(
+                    self.nodes.makingDifference(), lambda _node: self.chooseLayer(name), self._onNotMade
+                )
             return
+        self.layer = name
+        self._buttons[name].checked = True
         self.nodes.table.SetAttribute(LAYER_ATTRIBUTE, name)
         styleLayer(name, node, self.nodes.threshold)
         _set(self.ui.anomalyOpacitySlider, self._usualOpacity())
         self._showLayer()
         self._showLegend()
 
-    @property
-    def layer(self):
-        """Name of the layer that is shown."""
-        return next(name for name, button in self._buttons.items() if button.checked)
+    def _stopMaking(self):
+        """A layer that was chosen and is not there yet is not wanted any more."""
+        self._layerTurns.stop()
+        self._buttons[self.layer].checked = True
+
+    def _onNotMade(self, error):
+        logging.error("MedDiff-FM: the layer cannot be shown: %s", error)
+        self._stopMaking()
 
     def _layerNode(self):
         return self.nodes.node(layers()[self.layer].role)
@@ -255,7 +264,7 @@ class AnomalyView:
     def _stopFinding(self):
         self._restTimer.stop()
         self._turns.stop()
-        self._layerTurns.stop()
+        self._stopMaking()
 
     def _afterFinding(self, count):
         self._row = -1

@@ -1,5 +1,6 @@
 """Result of a task that makes a CT: before and after, what was changed, keep or discard."""
 
+import logging
 from typing import Any
 
 import qt
@@ -131,8 +132,9 @@ class CompareView:
         self._choices[name].checked = True
         self._turns.stop()
         node = self._difference if name == "difference" else self.run.volumes[name]
-        if node is None:
-            self._makeDifference()
+        if node is None or not slicer.mrmlScene.IsNodePresent(node):
+            if name == "difference" and self._original() is not None:
+                self._makeDifference()
             return
         if name == "difference":
             showSigned(node, differenceColors().GetID())
@@ -157,11 +159,16 @@ class CompareView:
     def _makeDifference(self):
         """Result minus original, which is shown when it is there."""
         name = _("{name} difference").format(name=self.run.main.GetName())
-        self._turns.start(addingDifference(self.run.inputNode, self.run.main, name), self._onDifference)
+        steps = addingDifference(self.run.inputNode, self.run.main, name)
+        self._turns.start(steps, self._onDifference, self._onNoDifference)
 
     def _onDifference(self, node):
         self._difference = node
         self._choose("difference")
+
+    def _onNoDifference(self, error):
+        logging.error("MedDiff-FM: the difference cannot be shown: %s", error)
+        self._choose(next(iter(self._choices)))
 
     def _forgetDifference(self):
         self._turns.stop()

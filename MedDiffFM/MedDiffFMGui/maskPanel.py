@@ -8,7 +8,8 @@ from slicer.util import VTKObservationMixin
 
 EFFECTS = ["Paint", "Draw", "Erase", "Threshold", "Scissors", "Islands", "Smoothing"]
 MASK_ATTRIBUTE = "MedDiffFM.Mask"
-HIDDEN_ATTRIBUTE = "MedDiffFM.Hidden"  # by this panel, which shows it again
+HIDDEN_ATTRIBUTE, OUTLINED_ATTRIBUTE = "MedDiffFM.Hidden", "MedDiffFM.Outlined"
+"""On masks that the panel has taken out of the views, or drawn without their area; it shows them again."""
 UNDO_STATES = 20
 
 
@@ -76,26 +77,32 @@ class MaskPanel(VTKObservationMixin):
         self._connectEditor(mask, volume)
         self.enter()
 
-    def showOutlineOnly(self, outlineOnly=True):
-        """While the result of a mask is looked at its area would hide what has changed there."""
-        if self._observed:
-            self._observed.GetDisplayNode().SetVisibility2DFill(not outlineOnly)
+    def showOutline(self, mask):
+        """Draw a mask of the panel without its area, which would hide its result, and all others with it.
+
+        :param mask: whose result is looked at; None for no mask. Segmentations of the user's own stay as they are.
+        """
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if node.GetAttribute(OUTLINED_ATTRIBUTE) and node is not mask:
+                node.RemoveAttribute(OUTLINED_ATTRIBUTE)
+                node.GetDisplayNode().SetVisibility2DFill(True)
+        if mask and slicer.mrmlScene.IsNodePresent(mask) and mask.GetAttribute(MASK_ATTRIBUTE):
+            mask.SetAttribute(OUTLINED_ATTRIBUTE, "1")
+            mask.GetDisplayNode().SetVisibility2DFill(False)
 
     def enter(self):
         """The mask is seen, and the editor's keys (Ctrl+Z and so on) work, while it can be painted."""
-        if self._observed and self._observed.GetAttribute(HIDDEN_ATTRIBUTE):
-            self._observed.RemoveAttribute(HIDDEN_ATTRIBUTE)
-            self._observed.GetDisplayNode().SetVisibility(True)
+        mask = self._observed
+        if mask and slicer.mrmlScene.IsNodePresent(mask) and mask.GetAttribute(HIDDEN_ATTRIBUTE):
+            mask.RemoveAttribute(HIDDEN_ATTRIBUTE)
+            mask.GetDisplayNode().SetVisibility(True)
         if self.editor and self.ui.maskWidget.visible and not self._hasKeys:
             self.editor.installKeyboardShortcuts()
             self._hasKeys = True
 
     def leave(self):
         """No effect and no mask stays in the views, no key stays taken."""
-        mask = self._observed
-        if mask and slicer.mrmlScene.IsNodePresent(mask) and mask.GetDisplayNode().GetVisibility():
-            mask.SetAttribute(HIDDEN_ATTRIBUTE, "1")
-            mask.GetDisplayNode().SetVisibility(False)
+        _hide(self._observed)
         if self.editor:
             self.editor.setActiveEffect(None)
         if self._hasKeys:
@@ -177,6 +184,7 @@ class MaskPanel(VTKObservationMixin):
             return
         if self._observed:
             self.removeObservers(self._onMaskModified)
+            _hide(self._observed)
         self._observed = mask
         if mask:
             for event in (
@@ -188,8 +196,15 @@ class MaskPanel(VTKObservationMixin):
                 self.addObserver(mask.GetSegmentation(), event, self._onMaskModified)
 
     def _onMaskModified(self, caller=None, event=None):
-        self.showOutlineOnly(False)
+        self.showOutline(None)
         self.onChanged()
+
+
+def _hide(mask):
+    """Take a mask out of the views, so that it can be told from one that the user has hidden."""
+    if mask and slicer.mrmlScene.IsNodePresent(mask) and mask.GetDisplayNode().GetVisibility():
+        mask.SetAttribute(HIDDEN_ATTRIBUTE, "1")
+        mask.GetDisplayNode().SetVisibility(False)
 
 
 def _referenceVolume(segmentation):

@@ -102,18 +102,21 @@ def layers(segmentation, volumeNode, segmentIDs):
     sameTransform = segmentation.GetParentTransformNode() is volumeNode.GetParentTransformNode()
     shared: dict[Any, list[str]] = {}
     for segmentID in segmentIDs:
+        if content.GetSegment(segmentID) is None:  # the user has deleted it meanwhile
+            continue
         # One object for all segments of a layer; other representations are first turned into labelmaps by the export.
         shared.setdefault(segmentation.GetBinaryLabelmapInternalRepresentation(segmentID), []).append(segmentID)
     for image, ofImage in shared.items():
         shift = _gridShift(image, volumeNode) if image and sameTransform else None
         if shift is None:
-            for segmentID in ofImage:
+            for segmentID in filter(content.GetSegment, ofImage):
                 yield _exported(segmentation, segmentID, volumeNode)
             continue
         cut = _cut(image, shift, volumeNode)
-        if cut is not None:
+        left = [segmentID for segmentID in ofImage if content.GetSegment(segmentID)]
+        if cut is not None and left:
             array, box = cut
-            yield Layer(array, box, {content.GetSegment(segmentID).GetLabelValue(): segmentID for segmentID in ofImage})
+            yield Layer(array, box, {content.GetSegment(segmentID).GetLabelValue(): segmentID for segmentID in left})
 
 
 def _gridShift(image, volumeNode):

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from typing import Any
 
 import slicer
+import vtk
 
 from .resultNodes import addResult, pasting
 from .runRequest import RunSettings, makeRequest
@@ -32,8 +34,10 @@ class TaskRun:
         self._task = ""
         self._inputNode = None
         self._piece = None
+        self._geometry: Any = None  # of the CT when it was sent
         self._abandoned = False
         self._turns = Turns()  # before and after the worker's own part
+        self._isReading = False  # the worker has done its part
         self._settings = RunSettings()
         self._startTime = 0.0
 
@@ -67,7 +71,7 @@ class TaskRun:
         if not _usesInput(task, settings):
             inputNode = None
         self._task, self._inputNode, self._settings = task, inputNode, settings
-        self._abandoned, self._startTime = False, time.monotonic()
+        self._abandoned, self._startTime, self._geometry = False, time.monotonic(), _geometryOf(inputNode)
         self._setState(running=True)
         try:
             self._warmWorker()
@@ -89,6 +93,7 @@ class TaskRun:
         """Ask the run to stop; asked again, end its process."""
         if self._turns.busy:
             self._turns.stop()
+            self._isReading = False
             self._onCancelled()
         elif self.running and self._worker:
             self._setState(running=True, cancelling=True)
@@ -124,7 +129,7 @@ class TaskRun:
                 on_progress=lambda event: self._tell("onProgress", event.fraction, event.stage, event.seconds_left),
                 on_warning=lambda text: self._tell("onLog", text),
                 on_result=self._onResult,
-                on_error=self._onError,
+                on_error=self._onWorkerError,
                 on_cancelled=self._onCancelled,
                 on_log=lambda text: self._tell("onLog", text),
             )
@@ -170,12 +175,17 @@ class TaskRun:
 
     def _onResult(self, result):
         """Bring the arrays into memory, then into the scene; until then the run goes on."""
+        from MedDiffFMLib.errors import MedDiffFMError
+
         worker, node, piece = self._worker, self._inputNode, self._piece
 
         def reading():
             for name in result.volumes:
                 array = yield from copying(result.volumes[name])
-                if piece is not None and node is not None and slicer.mrmlScene.IsNodePresent(node):
+                isThere = node is not None and slicer.mrmlScene.IsNodePresent(node)
+                if isThere and _geometryOf(node) != self._geometry:
+                    raise MedDiffFMError("The CT was cropped or moved during the run.", "Run again.")
+                if isThere and piece is not None:
                     array = yield from pasting(array, piece, node)
                 result.volumes[name] = array
             if worker:
@@ -183,13 +193,14 @@ class TaskRun:
                 yield
             return result
 
+        self._isReading = True
         self._turns.start(reading(), self._add, self._onError)
 
     def _add(self, result):
         from MedDiffFMLib.errors import MedDiffFMError
         from MedDiffFMLib.tasks.registry import TASKS
 
-        node, self._inputNode = self._inputNode, None
+        node, self._inputNode, self._isReading = self._inputNode, None, False
         self._setState(running=False)
         isGone = node is None or not slicer.mrmlScene.IsNodePresent(node)
         if self._abandoned or (isGone and TASKS[self._task].needs_volume):
@@ -206,7 +217,17 @@ class TaskRun:
         self._tell("onReady", f"{self._settings.model} on {run.report.get('device', 'unknown device')}")
         self._tell("onFinished", run)
 
+    def _onWorkerError(self, error):
+        """The process has failed; a result that it has given is as good as before."""
+        if self._isReading:
+            logging.warning("MedDiff-FM: %s", error)
+            self._tell("onLog", str(error))
+            return
+        self._turns.stop()  # nobody is there for a request that is being made
+        self._onError(error)
+
     def _onError(self, error):
+        self._isReading = False
         logging.error("MedDiff-FM: %s", error)
         self._tell("onLog", str(error))
         wasRunning = self.running
@@ -217,6 +238,16 @@ class TaskRun:
     def _onCancelled(self):
         self._setState(running=False)
         self._tell("onCancelled")
+
+
+def _geometryOf(node):
+    """What must not change while a run lasts; None where there is no CT."""
+    if node is None or node.GetImageData() is None:
+        return None
+    toRAS = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(toRAS)
+    places = [toRAS.GetElement(row, column) for row in range(3) for column in range(4)]
+    return node.GetImageData().GetDimensions(), places
 
 
 def _usesInput(task, settings):

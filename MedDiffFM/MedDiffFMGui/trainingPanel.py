@@ -323,14 +323,26 @@ class TrainingPanel:
         name = self.ui.modelNameLineEdit.text.strip()
         if name and not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
             return _("The name may have lower-case letters, digits and hyphens only.")
-        if name and not self._isPaused() and name in modelNames():
-            if self._state is not None and (self._state.state, self._state.model) == ("finished", name):
-                return _("This training is done. For another one choose a name and a folder.")
-            return _("There is a model called {name} already. Choose another name.").format(name=name)
+        taken = self._takenReason(name)
+        if taken:
+            return taken
         if self._cases.busy:
             return _("Wait until the cases are ready.")
         if self._cases.problem and FINETUNE_TASKS[self.task].name == self._cases.task:
             return self._cases.problem
+        return ""
+
+    def _takenReason(self, name):
+        """Why a name cannot be used; the training of the folder may replace the model that it has made."""
+        from MedDiffFMLib.training.background import request_of
+
+        if not name or name not in modelNames():
+            return ""
+        known = request_of(self.folder)
+        if known is None or known.name != name:
+            return _("There is a model called {name} already. Choose another name.").format(name=name)
+        if self._state is not None and self._state.state == "finished":
+            return _("This training is done. For another one choose a name and a folder.")
         return ""
 
     def _showStatus(self, state, training):

@@ -76,7 +76,9 @@ def _computes(device: str) -> bool:
     """Whether a GPU that is there can be used: this PyTorch may be too new for it, or another program may hold it."""
     try:
         return bool((torch.zeros(1, device=device) + 1).item() == 1)
-    except RuntimeError:
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        logging.getLogger(__name__).warning("The GPU cannot be used: going on, slower, on the CPU. %s", reason)
         return False
 
 

@@ -30,6 +30,7 @@ class DynUNetMethod:
     filters: Sequence[int] = (16, 32, 64, 128)
 
     name = "dynunet"
+    own_body = False
 
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return DynUNetSegmenter(self, classes)

@@ -69,6 +69,7 @@ class FeatureMethod:
     prior: str = ""
 
     name = "features"
+    own_body = False
 
     def __post_init__(self) -> None:
         if self.head not in ("linear", "nonlinear") or not self.sigmas or not self.scales:

@@ -142,7 +142,7 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
     try:
         method = make_method(description["method"], description["options"])
         # A body of its own comes whole from the file, and is as it was trained; the engine's was rewritten for speed.
-        prior_body = build_denoiser(model.config) if getattr(method, "own_body", False) else model.engine.denoiser
+        prior_body = build_denoiser(model.config) if method.own_body else model.engine.denoiser
         segmenter = method.build(len(labels), prior_body)
         segmenter.part.load_state_dict(read_weights(path))
     except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -62,6 +62,7 @@ class MedSegDiffMethod:
     fusion: str = "staple"
 
     name = "medsegdiff"
+    own_body = False
 
     def __post_init__(self) -> None:
         _choose("estimate", self.estimate, MASK_DENOISERS)

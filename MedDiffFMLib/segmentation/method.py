@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -88,9 +88,11 @@ class Method(Protocol):
     Attributes:
         name: row of METHODS.
         window: edge of the training windows in voxels.
+        own_body: whether what it trains includes a body of its own instead of the prior's.
     """
 
     window: int
+    own_body: ClassVar[bool]
 
     @property
     def name(self) -> str: ...

@@ -15,6 +15,7 @@ import os
 import platform
 import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ NEEDED = ("numpy", "scipy", "torch", "monai", "safetensors")
 _GRACE_SECONDS = 3.0  # for the computing thread to notice that the client is gone
 _PROGRESS_SECONDS = 0.05
 _READ = 65536
+DRIVER_SECONDS = 5.0  # for the driver to tell how much memory is free
 
 
 class Server:
@@ -295,9 +297,11 @@ def describe_process() -> dict[str, Any]:
 
     devices: list[dict[str, Any]] = [_device("cpu", f"CPU, {os.cpu_count()} cores")]
     if torch.cuda.is_available():
+        free = _free_memory()
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
-            devices.append(_device(f"cuda:{index}", about.name, about.total_memory, _free_memory(index)))
+            uuid = f"GPU-{getattr(about, 'uuid', '')}"
+            devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
     return {
         "protocol": PROTOCOL_VERSION, "package": __version__, "python": platform.python_version(),
         "executable": sys.executable, "torch": torch.__version__, "devices": devices, "process": os.getpid(),
@@ -308,16 +312,17 @@ def _device(name: str, title: str, memory: int | None = None, free: int | None =
     return {"name": name, "title": title, "memory_bytes": memory, "free_bytes": free}
 
 
-def _free_memory(index: int) -> int | None:
-    """Bytes; None for all but the GPU that runs use by themselves: to ask takes some hundred MB of a GPU's memory."""
-    import torch
-
-    if index > 0:
-        return None
-    try:
-        return torch.cuda.mem_get_info(index)[0]
-    except RuntimeError:  # it is held by another program, or too new for this PyTorch
-        return None
+def _free_memory() -> dict[str, int]:
+    """Bytes by the identifier of each GPU; empty where the driver's program does not tell. To ask PyTorch would take
+    some hundred MB of each GPU, also of one that no run will use."""
+    command = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
+    free = {}
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        said = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=True).stdout
+        for line in said.splitlines():
+            uuid, mebibytes = line.split(",")
+            free[uuid.strip()] = int(mebibytes) * 2**20
+    return free
 
 
 @contextlib.contextmanager

@@ -269,6 +269,60 @@ def test_what_changed_is_not_hidden_by_its_mask(app: Any, widget: Any, ct: Any) 
     assert not display.GetVisibility()
 
 
+def test_each_ct_has_a_mask_that_leaves_the_views_with_it(app: Any, widget: Any, ct: Any) -> None:
+    """Another CT, another task before Discard, and a mask that somebody removes."""
+    slicer = app.slicer
+    other = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(ct).copy(), None, "other")
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    press(app, widget, "inpaint")
+    paint_ball(app, widget, (10, 12, 14), 4.0)
+    mask = widget.logic.getParameterNode().mask
+    widget.ui.runButton.click()
+    app.wait(lambda: not widget.logic.running)
+    assert not mask.GetDisplayNode().GetVisibility2DFill()
+    widget.ui.inputVolumeSelector.setCurrentNode(other)
+    app.qt.processEvents()
+    assert widget.logic.getParameterNode().mask is not mask and not mask.GetDisplayNode().GetVisibility()
+    press(app, widget, "denoise")
+    widget.ui.discardButton.click()
+    assert mask.GetDisplayNode().GetVisibility2DFill()
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    press(app, widget, "inpaint")
+    assert mask.GetDisplayNode().GetVisibility()
+    widget.ui.runButton.click()
+    app.wait(lambda: not widget.logic.running)
+    slicer.mrmlScene.RemoveNode(mask)
+    widget.ui.acceptButton.click()
+    widget.exit()
+    widget.enter()
+    assert widget.logic.getParameterNode().mask is not None
+
+
+def test_a_result_outlives_its_worker_but_not_a_ct_of_another_shape(
+    app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker dies while its result is being read; the CT is cropped during a run."""
+    from MedDiffFMGui import taskRun
+
+    from MedDiffFMLib.errors import MedDiffFMError
+
+    def dying(array: Any) -> Any:
+        if widget.logic._isReading:
+            widget.logic._onWorkerError(MedDiffFMError("The worker was killed.", ""))
+        yield
+        return array.copy()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(taskRun, "copying", dying)
+        assert denoised(app, widget, ct) is not None
+    assert widget.ui.runStatusLabel.text.startswith("Done") and "was killed" in widget.ui.logTextEdit.plainText
+    widget.ui.runButton.click()
+    voxels = app.slicer.util.arrayFromVolume(ct)[:-2].copy()
+    app.slicer.util.updateVolumeFromArray(ct, voxels)
+    app.wait(lambda: not widget.logic.running)
+    assert "cropped or moved" in widget.ui.runStatusLabel.text
+
+
 def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> None:
     from MedDiffFMGui.finishedRun import FinishedRun
     from MedDiffFMGui.volumeNodes import addLabelNode, addResultNode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from MedDiffFMLib.tasks.registry import TASKS
 from MedDiffFMLib.tasks.residual import CLASSES
 from MedDiffFMLib.training.control_task import control_task
 from MedDiffFMLib.volume import Volume
-from MedDiffFMLib.worker.server import describe_process
+from MedDiffFMLib.worker.server import _free_memory, describe_process
 from Testing.harness.pretend_gpu import NAME, can_pretend, pretend_gpu
 
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
@@ -205,13 +206,13 @@ def test_every_task_finds_on_a_gpu_what_it_finds_on_the_cpu(
         difference = np.abs(found[key].astype(float) - array)
         assert found[key].dtype == array.dtype
         if key == "segmentation":  # a probability at the threshold may fall to either side
-            assert difference.mean() < 1e-3
+            assert difference.mean() < 1e-3 and array.any()
         else:
             assert difference.max() <= (1 if whole else 0.01), key
             assert array.std() > 0, key
 
 
-def test_bfloat16_is_computed_where_the_gpu_can_and_repeats_to_the_bit(ct: Volume, files: dict[str, str]) -> None:
+def test_bfloat16_is_computed_where_the_gpu_can_by_kernels_that_repeat(ct: Volume, files: dict[str, str]) -> None:
     with pretend_gpu(capability=(7, 5)):
         assert choose_precision("auto", torch.device("cuda:0")) == torch.float32
     expected = run(model_on("cpu", files), "denoise", ct, files, noise=20.0, non_local=0.0)
@@ -416,7 +417,7 @@ def test_the_benchmark_measures_a_gpu(files: dict[str, str], monkeypatch: pytest
 def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> None:
     with pretend_gpu(memory=2**30):
         devices = describe_process()["devices"]
-        assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30, "free_bytes": 2**30}
+        assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30, "free_bytes": None}
         model = model_on("auto", files)
         parameters = TASKS["denoise"].parameter_class()(noise=20.0, non_local=0.0)
         settings = Settings("denoise", parameters, model=files["prior"], precision="float32")
@@ -425,9 +426,22 @@ def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> No
     assert report["peak_memory_bytes"]["cuda"] > 2**20
 
 
-def test_a_gpu_that_cannot_be_used_is_not_chosen_by_itself() -> None:
+@pytest.mark.skipif(os.name == "nt", reason="needs a program that is a script")
+def test_the_driver_tells_how_much_memory_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the identifier of each GPU, since PyTorch may count them in another order or see only some."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\nprintf "GPU-a1, 1000\\nGPU-b2, 20\\n"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert _free_memory() == {"GPU-a1": 1000 * 2**20, "GPU-b2": 20 * 2**20}
+    program.write_text("#!/bin/sh\necho No devices were found\n")
+    assert _free_memory() == {}
+
+
+def test_a_gpu_that_cannot_be_used_is_not_chosen_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     with pretend_gpu(memory=0):
         assert torch.cuda.is_available() and choose_device("auto") == torch.device("cpu")
+    assert "on the CPU. CUDA out of memory" in caplog.text
 
 
 @pytest.mark.parametrize(
