@@ -133,7 +133,8 @@ def test_handover_noise_follows_the_spectrum() -> None:
     assert handover_sigma(quarter, fine) == pytest.approx(4 * handover_sigma(half, fine))
     assert handover_sigma(quarter, half) == pytest.approx(2**0.5 * handover_sigma(half, fine))
     assert 0.1 < handover_sigma(half, fine) < 0.4
-    stages = plan_stages(fine, 64, SynthesizeParameters(detail=2.0))
+    steps = {"whole_steps": 40, "middle_steps": 12, "native_steps": 6}
+    stages = plan_stages(fine, 64, SynthesizeParameters(detail=2.0, **steps))
     assert stages[2].sigma == pytest.approx(2 * handover_sigma(half, fine))
     assert [stage.steps for stage in stages] == [40, 12, 6]
     assert [stage.evaluations for stage in stages] == [40, 12, 7]
