@@ -31,7 +31,7 @@ class InputLine:
         self._label.visible = bool(facts)
         self._turns.stop()
         if not reason:
-            self._turns.start(guessingRegion(node), lambda region: self._add(facts, region))
+            self._turns.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)
         return reason
 
     def _add(self, facts, region):

@@ -49,16 +49,20 @@ class Turns:
         """Whether some work is not finished."""
         return self._steps is not None
 
-    def start(self, steps, onDone=lambda result: None, onError=None):
+    def start(self, steps, onDone=lambda result: None, onError=None, atOnce=True):
         """Begin; work that was going on is dropped.
 
         :param steps: generator.
         :param onDone: called with what the generator returns.
         :param onError: called with the exception that ended it; logged where nobody is to be told.
+        :param atOnce: else the present slot, which has worked already, is not made longer.
         """
         self.stop()
         self._steps, self._onDone, self._onError = steps, onDone, onError
-        self._slot()
+        if atOnce:
+            self._slot()
+        else:
+            self._timer.start()
 
     def stop(self):
         """Drop the work."""
