@@ -242,10 +242,15 @@ def python_of_worker() -> str:
 
 def _as_command(work: Callable[[], dict[str, Any]]) -> int:
     """Run a piece of a program as the command line runs its commands."""
-    from MedDiffFMLib.errors import expected
+    from MedDiffFMLib.errors import Cancelled, expected
 
     try:
         answer = work()
+    except KeyboardInterrupt:
+        failure = Cancelled()
+        print(f"meddifffm: {failure}", file=sys.stderr, flush=True)
+        print(json.dumps({"status": "cancelled", **error_fields(failure)}), flush=True)
+        return failure.exit_code
     except Exception as problem:
         failure = expected(problem)
         if failure is None:
