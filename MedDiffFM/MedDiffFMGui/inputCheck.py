@@ -46,7 +46,6 @@ def guessingRegion(node):
 
     A run looks at voxels 1.5 to 3 mm apart, this at coarser ones, so that it takes no time to speak of.
     """
-    yield
     yield from importing(*GUESS_MODULES)
     import numpy as np
 
