@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .atomic import atomic_path
-from .errors import Cancelled, InputError, MedDiffFMError, expected, log_defect
-from .inference.control import CancelToken, ProgressCallback, ProgressEvent
+from .core.atomic_files import atomic_path
+from .core.errors import Cancelled, InputError, MedDiffFMError, expected, log_defect
+from .core.progress import CancelToken, ProgressCallback, ProgressEvent
 from .io import NIFTI_SUFFIXES, NRRD_SUFFIXES
 from .job import Case, check_mask_given, check_volume_given, run_case
 from .models.checkpoint import FoundationModel, file_sha256

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import MedDiffFMError
+from .core.errors import MedDiffFMError
 
 SAMPLE = "thorax_lidc0001.nrrd"
 SAMPLE_MASK = "thorax_lidc0001_mask.nrrd"
@@ -41,13 +41,13 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
     Returns:
         What the demo found: the nodule's rank among the findings, HU in the nodule before and after, noise.
     """
+    from .core.resources import resource_folder
     from .figure import draw_demo
     from .io import read_volume, write_volume
     from .job import Case, run_case
     from .models.checkpoint import load_model
     from .outputs import OutputPlan
     from .report import NOTICE, Settings, write_json
-    from .resources import resource_folder
     from .tasks.registry import TASKS
 
     samples = resource_folder() / "SampleData"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import atomic_path
+from .core.atomic_files import atomic_path
 from .grid import to_grid, working_grid
 from .volume import Volume
 

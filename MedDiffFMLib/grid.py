@@ -11,7 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from .errors import InputError
+from .core.errors import InputError
 from .resampling import TRUNCATE, interpolate_by_axes, resample_by_axes
 from .volume import Volume
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import atomic_path
-from .errors import InputError, OutputError
+from .core.atomic_files import atomic_path
+from .core.errors import InputError, OutputError
 from .io_dicom import is_dicom_file, read_dicom
 from .io_nifti import read_nifti, write_nifti
 from .io_nrrd import read_nrrd, write_nrrd

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, expected
+from .core.errors import InputError, expected
 
 MM_PER_UNIT = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1e3, "meter": 1e3, "um": 1e-3, "micron": 1e-3}
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

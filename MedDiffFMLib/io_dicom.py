@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .core.errors import InputError
 from .io_common import LPS_TO_RAS, MAX_COMPRESSION, Portions, affine, check_promise, damaged, parsing, truncated
 from .volume import Volume
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .core.errors import InputError
 from .io_common import (
     MAX_HEADER,
     MM_PER_UNIT,

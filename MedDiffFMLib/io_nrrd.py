@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import InputError
+from .core.errors import InputError
 from .io_common import (
     LPS_TO_RAS,
     MAX_HEADER,

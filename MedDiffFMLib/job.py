@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import Cancelled, InputError
-from .inference.control import CancelToken, ProgressCallback
+from .core.errors import Cancelled, InputError
+from .core.progress import CancelToken, ProgressCallback
 from .io import read_volume
 from .models.checkpoint import FoundationModel
 from .outputs import OutputPlan, check_outputs, publish, stem_of

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import atomic_path, owned_name, sweep
-from .errors import InputError, OutputError, reason_of
+from .core.atomic_files import atomic_path, owned_name, sweep
+from .core.errors import InputError, OutputError, reason_of
 from .io import NIFTI_SUFFIXES, write_volume
 from .models.checkpoint import file_sha256
 from .report import write_json

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .atomic import owned_name, sweep
-from .errors import InputError, ModelError
-from .foreign import is_there, plain_path
-from .inference.control import CancelToken, ProgressCallback
+from .core.atomic_files import owned_name, sweep
+from .core.errors import InputError, ModelError
+from .core.progress import CancelToken, ProgressCallback
+from .core.safe_load import is_there, plain_path
 from .job import Case, run_case
 from .models.checkpoint import FoundationModel, load_model
 from .outputs import OutputPlan

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .atomic import atomic_path
-from .errors import InputError
-from .foreign import read_json
+from .core.atomic_files import atomic_path
+from .core.errors import InputError
+from .core.safe_load import read_json
 from .models.checkpoint import FoundationModel, file_sha256
 from .tasks.registry import TaskResult
 from .volume import Volume

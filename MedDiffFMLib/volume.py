@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import InputError
+from .core.errors import InputError
 
 MIN_SLICES = 4
 SPACING_RANGE_MM = (0.05, 20.0)

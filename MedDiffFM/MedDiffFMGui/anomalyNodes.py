@@ -113,7 +113,7 @@ class AnomalyNodes:
 
     def _anatomy(self):
         """The organs that the map was made with, None where there were none or they do not name any."""
-        from MedDiffFMLib.errors import InputError
+        from MedDiffFMLib.core.errors import InputError
 
         segmentation = self.node("organs")
         if segmentation and self._organs is None:

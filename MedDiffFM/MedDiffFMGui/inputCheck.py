@@ -67,7 +67,7 @@ def describeInput(node):
 
     :return: (facts or warnings, reason); the reason is empty for a volume that can be used.
     """
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
     from MedDiffFMLib.volume import check_ct
 
     if node is None:

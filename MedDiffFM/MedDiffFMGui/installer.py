@@ -25,7 +25,7 @@ def install():
 
 def installTorch(versionRequirement):
     """Install torch through the PyTorch extension; True once it is there."""
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
 
     try:
         import PyTorchUtils

@@ -40,7 +40,7 @@ class ManyRuns:
     @property
     def outcome(self):
         """All FinishedRuns, or a MedDiffFMError where not every CT was done; the results of the others stay."""
-        from MedDiffFMLib.errors import Cancelled, MedDiffFMError
+        from MedDiffFMLib.core.errors import Cancelled, MedDiffFMError
 
         if self.cancelled:
             return Cancelled()
@@ -80,7 +80,7 @@ class ManyRuns:
         self._end()
 
     def _begin(self, node):
-        from MedDiffFMLib.errors import InputError
+        from MedDiffFMLib.core.errors import InputError
 
         if not slicer.mrmlScene.IsNodePresent(node):
             self._name = "A CT"

@@ -9,7 +9,7 @@ def fittingModels(kind, prior):
     :param kind: "control" or "segmentation".
     :param prior: name in the catalogue, or path of a weight file.
     """
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
     from MedDiffFMLib.models.catalogue import list_models
 
     try:
@@ -26,7 +26,7 @@ def missingControl(task, model):
     :param task: what the ControlNet must be trained for.
     :param model: name in the catalogue, or path of a weight file.
     """
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
 
     try:
         digest = _priorDigest(model)
@@ -44,7 +44,7 @@ def missingHead(chosen, model):
 
     :param chosen: name or file that the user chose, None for the latest one.
     """
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
     from MedDiffFMLib.models.catalogue import list_models
 
     try:

@@ -16,7 +16,7 @@ def registerSampleData():
     """Offer the CT alone, and with the nodule that its readers outlined; nothing is downloaded."""
     import SampleData
 
-    from MedDiffFMLib.resources import resource_folder
+    from MedDiffFMLib.core.resources import resource_folder
 
     folder = resource_folder() / "SampleData"
     picture = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "thorax_lidc0001.png"

@@ -59,7 +59,7 @@ class ScriptedRun(TaskRun):
         :param choices: parameters, region, seed, model, device as for ``run``; masks as folder ``mask``.
         :raises MedDiffFMError: not every case could be done; the text says which.
         """
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
 
         from .libraryCommand import LibraryCommand
 
@@ -136,7 +136,7 @@ class _Listener:
         self._end(error)
 
     def onCancelled(self):
-        from MedDiffFMLib.errors import Cancelled
+        from MedDiffFMLib.core.errors import Cancelled
 
         self._end(Cancelled())
 

@@ -51,7 +51,7 @@ def anatomyFromSegmentation(segmentation, volumeNode):
     :raises MedDiffFMError: no segment has such a name.
     """
     from MedDiffFMLib.conditioning.organs import organ_number
-    from MedDiffFMLib.errors import InputError
+    from MedDiffFMLib.core.errors import InputError
 
     if segmentation is None:
         return None
@@ -169,7 +169,7 @@ def labelsFromSegmentation(segmentation, volumeNode, segmentIDs=None):
     :return: (uint16 array (k, j, i), what the numbers stand for as in a datalist, sentences for the user).
     :raises MedDiffFMError: no segment, an empty one, two of one name or of the same voxels.
     """
-    from MedDiffFMLib.errors import InputError
+    from MedDiffFMLib.core.errors import InputError
     from MedDiffFMLib.segmentation.segments import merge_segments
 
     allIDs = segmentation.GetSegmentation().GetSegmentIDs()

@@ -147,7 +147,7 @@ class TaskPanel:
 
     def _fillModels(self):
         """The catalogue's priors; a model of the scene that is not there is listed so that the user sees its name."""
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
         from MedDiffFMLib.models.catalogue import list_models
 
         try:
@@ -232,7 +232,7 @@ class TaskPanel:
 
     def _valuesReason(self):
         """Values that are allowed each, but do not fit together."""
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
         from MedDiffFMLib.tasks.parameters import from_dict
         from MedDiffFMLib.tasks.registry import TASKS
 

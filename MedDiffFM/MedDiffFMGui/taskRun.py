@@ -62,7 +62,7 @@ class TaskRun:
         :param settings: RunSettings.
         :raises MedDiffFMError: a run is going on, or the worker's Python cannot be used.
         """
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
 
         problem = self.workerPython.problem()
         if self.running or problem:
@@ -175,7 +175,7 @@ class TaskRun:
 
     def _onResult(self, result):
         """Bring the arrays into memory, then into the scene; until then the run goes on."""
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
 
         worker, node, piece = self._worker, self._inputNode, self._piece
 
@@ -197,7 +197,7 @@ class TaskRun:
         self._turns.start(reading(), self._add, self._onError)
 
     def _add(self, result):
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
         from MedDiffFMLib.tasks.registry import TASKS
 
         node, self._inputNode, self._isReading = self._inputNode, None, False

@@ -136,7 +136,7 @@ class TrainingCases:
         self.update()
 
     def _onAddFromScene(self):
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
 
         image, mask = self.ui.caseImageSelector.currentNode(), self.ui.caseMaskSelector.currentNode()
         if not image:
@@ -266,7 +266,7 @@ def writeVolume(node, path):
 
     :raises OutputError: no space.
     """
-    from MedDiffFMLib.errors import OutputError
+    from MedDiffFMLib.core.errors import OutputError
 
     storage = slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(path)

@@ -20,7 +20,7 @@ PREVIEW_FILE = "preview.png"
 
 def modelNames():
     """Names that are taken."""
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
     from MedDiffFMLib.models.catalogue import list_models
 
     try:
@@ -235,7 +235,7 @@ class TrainingPanel:
             self._finishNow()
 
     def _finishNow(self):
-        from MedDiffFMLib.errors import MedDiffFMError
+        from MedDiffFMLib.core.errors import MedDiffFMError
         from MedDiffFMLib.training import background
 
         self._finishing = False

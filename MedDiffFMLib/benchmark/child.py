@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MedDiffFMError
+from ..core.errors import MedDiffFMError
 from .cases import Case
 
 if TYPE_CHECKING:

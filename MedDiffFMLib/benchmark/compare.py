@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import atomic_path
-from ..errors import InputError
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError
 from .cases import Case
 from .child import Child
 from .page import draw, markdown
 
 if TYPE_CHECKING:
-    from ..inference.control import CancelToken
+    from ..core.progress import CancelToken
     from .subjects import Settings
 
 FORMAT = "meddifffm-benchmark-1"

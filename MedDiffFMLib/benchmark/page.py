@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path
+from ..core.atomic_files import atomic_path
 
 HEAD = (
     "| case | subject | seconds | CPU seconds | windows | PSNR, dB | peak memory, MB | times faster, wall | CPU |\n"

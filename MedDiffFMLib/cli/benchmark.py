@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark.cases import TASKS, choose_cases
-from ..errors import InputError
+from ..core.errors import InputError
 from .console import Console
 
 SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network": "stock network"}
@@ -42,8 +42,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Measure and show the page."""
     from ..benchmark.compare import compare
     from ..benchmark.subjects import Settings
+    from ..core.resources import resource_folder
     from ..demo import SAMPLE
-    from ..resources import resource_folder
 
     for name in ("steps", "repeats", "stock_window"):
         if getattr(args, name) < 1:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import check_output
-from ..errors import InputError
+from ..core.atomic_files import check_output
+from ..core.errors import InputError
 from .console import Console
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from ..errors import MedDiffFMError
-from ..inference.control import CancelToken, ProgressEvent
+from ..core.errors import MedDiffFMError
+from ..core.progress import CancelToken, ProgressEvent
 from ..worker.protocol import json_ready
 
 _REDRAW_SECONDS = 0.1

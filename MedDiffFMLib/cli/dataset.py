@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..report import write_json
 from ..training.finetune_tasks import FINETUNE_TASKS
 from .console import Console, columns

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..evaluation.benchmark import EVALUATED_TASKS, evaluate
 from ..evaluation.cases import read_cases
 from ..evaluation.curves import parse_curve

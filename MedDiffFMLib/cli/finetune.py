@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import Cancelled, InputError
+from ..core.errors import Cancelled, InputError
 from ..segmentation.method_names import METHODS
 from ..training.finetune_config import PRESETS
 from ..training.finetune_tasks import FINETUNE_TASKS

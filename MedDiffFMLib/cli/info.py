@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..io import read_volume
 from ..report import geometry, input_sha256
 from ..volume import Volume, check_ct

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any
 
 from .. import __version__
-from ..errors import MedDiffFMError, expected, log_defect
-from ..inference.control import CancelToken
+from ..core.errors import MedDiffFMError, expected, log_defect
+from ..core.progress import CancelToken
 from ..report import NOTICE
 from . import (
     benchmark,

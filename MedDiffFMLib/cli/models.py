@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model, user_folder
 from ..models.checkpoint import file_sha256, read_header, read_metadata
 from ..models.control import read_description

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, InputError
+from ..core.errors import Cancelled, InputError
 from ..training.presets import PRESETS, preset
 from .console import Console, duration
 

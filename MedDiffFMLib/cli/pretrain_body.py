@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..atomic import check_output
-from ..errors import InputError
+from ..core.atomic_files import check_output
+from ..core.errors import InputError
 from .console import Console
 
 

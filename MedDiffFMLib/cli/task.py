@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..batch import CaseStatus, find_cases, run_batch
-from ..errors import InputError
+from ..core.errors import InputError
 from ..job import Case, check_mask_given, check_volume_given, run_case
 from ..models.checkpoint import load_model
 from ..outputs import plan_outputs

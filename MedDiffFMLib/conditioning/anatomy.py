@@ -16,7 +16,7 @@ ANATOMY_CHANNELS = BITS + 1
 
 def check_labels(labels: np.ndarray) -> np.ndarray:
     """Label map of any integer type -> uint8; raises InputError for numbers outside 0 to 118."""
-    from ..errors import InputError
+    from ..core.errors import InputError
 
     if labels.size and (labels.min() < 0 or labels.max() > BODY_LABEL or not np.array_equal(labels, np.rint(labels))):
         raise InputError(

@@ -254,7 +254,7 @@ def load_regressor(path: Path) -> BodyRegressor:
     Raises:
         ModelError: missing, damaged, a pickle, or something else.
     """
-    from ..errors import ModelError
+    from ..core.errors import ModelError
     from ..models.checkpoint import read_metadata, read_weights
     from ..networks.body_regressor import BodyRegressor
 

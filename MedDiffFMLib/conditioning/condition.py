@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..inference.transfer import upload
+from ..core.async_copy import upload
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
 from .context import CONTEXT_CHANNELS, encode_context, first_guess
 from .position import POSITION_CHANNELS, encode_position, encode_spacing

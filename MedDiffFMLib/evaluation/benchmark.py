@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import atomic_path
-from ..errors import InputError
-from ..inference.control import CancelToken
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError
+from ..core.progress import CancelToken
 from ..tasks.parameters import check
 from ..tasks.registry import TASKS
 from ..volume import Volume

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..volume import Volume
 
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz")

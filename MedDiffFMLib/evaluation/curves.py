@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path
-from ..errors import InputError
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError
 from .metrics import bootstrap
 from .protocols import Row
 from .tables import FIGURES, Figure, is_part

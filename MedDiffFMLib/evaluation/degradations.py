@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ..core.atomic_files import atomic_path
 from .cases import LoadedCase
 from .ct_noise import FULL_DOSE_NOISE_HU, incident_photons, low_dose_noise, noise_ratio
 from .lesions import insert_lesions

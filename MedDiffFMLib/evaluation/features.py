@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..volume import Volume
 
 WINDOW_MM = 96.0

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..volume import Volume
 from .cases import Case
 from .distributions import coverage, frechet, mmd

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ..core.atomic_files import atomic_path
 
 BINS = 10
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

@@ -18,10 +18,10 @@ from dataclasses import replace
 import torch
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
-from .control import ProgressMeter
+from ..core.async_copy import Arrival, upload
+from ..core.progress import ProgressMeter
 from .engine import Engine, is_out_of_memory
 from .patches import Box, WindowPlan, cut, extend, inside, plan_windows, reflected_range
-from .transfer import Arrival, upload
 
 OVERLAP = 16
 AIR = -1.0

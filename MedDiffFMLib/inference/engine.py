@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
-from ..errors import DeviceError, InputError, tells_of_memory
+from ..core.errors import DeviceError, InputError, tells_of_memory
 from .memory import BATCH_ON_CPU, batch_for, plan_memory
 from .rewrite import fold_upsampling
 

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from .transfer import upload
+from ..core.async_copy import upload
 
 Box = tuple[slice, slice, slice]
 

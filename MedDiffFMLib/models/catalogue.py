@@ -17,10 +17,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path, sweep
-from ..errors import InputError, ModelError, OutputError
-from ..foreign import check_fields, plain_name, read_json
-from ..resources import resource_folder
+from ..core.atomic_files import atomic_path, sweep
+from ..core.errors import InputError, ModelError, OutputError
+from ..core.resources import resource_folder
+from ..core.safe_load import check_fields, plain_name, read_json
 
 CATALOGUE = "models.json"
 FOLDER_VARIABLE = "MEDDIFFFM_MODELS"

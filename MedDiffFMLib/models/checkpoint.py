@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import atomic_path
-from ..errors import ModelError, OutputError, expected
-from ..foreign import parse_json
+from ..core.atomic_files import atomic_path
+from ..core.errors import ModelError, OutputError, expected
+from ..core.safe_load import parse_json
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from .catalogue import list_models, resolve
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
-from ..foreign import check_fields, parse_json
+from ..core.errors import ModelError
+from ..core.safe_load import check_fields, parse_json
 from .catalogue import list_models, resolve
 from .checkpoint import FoundationModel, check_sha256, check_shapes, read_metadata, read_weights, write_weights
 

@@ -18,7 +18,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
-from ..inference.control import ProgressMeter
+from ..core.progress import ProgressMeter
 from ..inference.patches import Box, extend, ramp
 from .method import Pace
 from .sight import Sight

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..inference.control import ProgressMeter
+from ..core.progress import ProgressMeter
 from .loss import mask_loss
 from .method import Pace, Prediction, Segmenter
 from .sight import Example, Sight

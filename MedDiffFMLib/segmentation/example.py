@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..atomic import atomic_path
 from ..conditioning.body_part import UNKNOWN, BodyField, fit_position, shipped_regressor, shipped_sha256
 from ..conditioning.condition import Condition
+from ..core.atomic_files import atomic_path
 from ..training.body_coordinates import scan_of
 from ..training.cache import Case, StoredLevel
 from ..training.windows import resample_box

@@ -20,9 +20,9 @@ import torch.nn.functional as functional
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..atomic import atomic_path
-from ..errors import InputError
-from ..inference.control import CancelToken, ProgressMeter
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError
+from ..core.progress import CancelToken, ProgressMeter
 from ..inference.patches import extend
 from ..networks.haar import haar_forward
 from .activations import decoder_channels, volume_activations

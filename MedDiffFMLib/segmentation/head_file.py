@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from ..models.catalogue import list_models, resolve
 from ..models.checkpoint import (
     FoundationModel,
@@ -125,7 +125,7 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
     Raises:
         ModelError: unknown, damaged, or made for another prior.
     """
-    from ..errors import InputError
+    from ..core.errors import InputError
     from .method import make_method
 
     name, path, expected = resolve(str(spec))

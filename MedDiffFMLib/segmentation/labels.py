@@ -8,8 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..foreign import parse_json
+from ..core.errors import InputError
+from ..core.safe_load import parse_json
 
 _COLORS = (
     (128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101),

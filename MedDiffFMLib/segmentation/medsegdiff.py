@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition
+from ..core.errors import InputError
+from ..core.progress import ProgressMeter
 from ..diffusion.mask_denoiser import MASK_DENOISERS
 from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
-from ..errors import InputError
-from ..inference.control import ProgressMeter
 from ..inference.patches import Box, extend, plan_windows
 from ..networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
 from .activations import decoder_activations, decoder_channels

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..errors import InputError
-from ..inference.control import CancelToken, ProgressMeter
+from ..core.errors import InputError
+from ..core.progress import CancelToken, ProgressMeter
 from .method_names import METHODS
 from .sight import Example, Sight
 

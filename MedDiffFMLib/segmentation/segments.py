@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 SAME_SHARE = 0.9
 """Segments that share more of the smaller and of the larger one are taken for the same structure twice."""

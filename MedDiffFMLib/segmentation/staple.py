@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DependencyError
+from ..core.errors import DependencyError
 
 ITERATIONS = 100
 

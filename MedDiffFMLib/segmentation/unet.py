@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..inference.control import CancelToken, ProgressMeter
+from ..core.progress import CancelToken, ProgressMeter
 from ..inference.patches import Box
 from ..networks.haar import haar_forward
 from .activations import decoder_activations, decoder_channels

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition, stack
-from ..inference.control import ProgressMeter
+from ..core.progress import ProgressMeter
 from ..inference.patches import Box, extend, plan_windows, reflected_range
 from .method import Pace
 from .sight import Example, Sight

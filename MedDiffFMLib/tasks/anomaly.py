@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, ModelError
+from ..core.errors import InputError, ModelError
 from .parameters import check, parameter
 from .registry import TaskResult
 
 if TYPE_CHECKING:
-    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..core.progress import CancelToken, ProgressCallback, ProgressMeter
     from ..inference.engine import Engine
     from ..models.checkpoint import FoundationModel
     from ..volume import Volume
@@ -64,7 +64,7 @@ def anomaly(
         ModelError: the weights carry no calibration.
     """
     from ..conditioning.region import body_mask
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from .expectation import lattices
     from .findings import list_findings
     from .working import changed, working_image

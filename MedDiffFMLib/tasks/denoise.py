@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .parameters import check, parameter
 from .registry import TaskResult
 
 if TYPE_CHECKING:
     import torch
 
-    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..core.progress import CancelToken, ProgressCallback, ProgressMeter
     from ..inference.engine import Engine
     from ..models.checkpoint import FoundationModel
     from ..volume import Volume
@@ -86,7 +86,7 @@ def denoise(
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
     """
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from .noise_level import estimate_noise
     from .passes import PASSES, denoise_in_passes
     from .working import changed, slabs_of, working_image

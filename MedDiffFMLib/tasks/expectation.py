@@ -20,7 +20,7 @@ from .lattice import Triple, bend_lattice, lattice_lines
 if TYPE_CHECKING:
     import torch
 
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from ..inference.engine import Engine
     from .working import WorkingImage
 

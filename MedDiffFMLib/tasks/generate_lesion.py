@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, ModelError
+from ..core.errors import InputError, ModelError
 from .parameters import check, parameter
 from .registry import TaskResult
 
 if TYPE_CHECKING:
     import torch
 
+    from ..core.progress import CancelToken, ProgressCallback
     from ..diffusion.sampler import Denoise
-    from ..inference.control import CancelToken, ProgressCallback
     from ..models.checkpoint import FoundationModel
     from ..models.control import Control
     from ..volume import Volume
@@ -116,7 +116,7 @@ def generate_lesion(
         InputError: neither mask nor diameter, wishes that contradict each other, or no room.
         ModelError: there is no lesion ControlNet for this model.
     """
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from .inpaint import neighbourhood
     from .working import like_input, working_image
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .parameters import check, parameter
 from .registry import TaskResult
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..conditioning.condition import Condition
+    from ..core.progress import CancelToken, ProgressCallback, ProgressMeter
     from ..inference.blended import BlendedDenoiser
-    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
     from ..models.checkpoint import FoundationModel
     from ..volume import Volume
     from .working import WorkingImage
@@ -85,7 +85,7 @@ def inpaint(
         ``inpainted`` in the input's number type. Outside the mask it equals the input bit for bit; inside, over
         ``feather`` mm from the rim, input and filling blend.
     """
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from .working import like_input, working_image
 
     parameters = parameters or InpaintParameters()

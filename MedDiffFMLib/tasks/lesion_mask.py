@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 EDGE_MM = 0.8
 """Scale of the sigmoid at the rim; 10 % to 90 % takes 4.4 times this, about what a CT's blur leaves of a sharp rim."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
 
 PATCH = 5
 REACH = 6

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..conditioning.condition import Condition
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from ..inference.engine import Engine
 
 OVERLAP = 8

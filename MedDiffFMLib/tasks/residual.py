@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 
 if TYPE_CHECKING:
     from .expectation import Expectation

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from .parameters import check, parameter
 from .registry import TaskResult
 
 if TYPE_CHECKING:
     import torch
 
-    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..core.progress import CancelToken, ProgressCallback, ProgressMeter
     from ..models.checkpoint import FoundationModel
     from ..segmentation.head_file import Head
     from ..segmentation.method import Prediction
@@ -75,7 +75,7 @@ def segment(
         ModelError: there is no head, it is damaged, or it was made for another prior.
     """
     from ..conditioning.body_part import locate
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from ..segmentation.head_file import find_head, load_head
     from ..segmentation.sight import Sight
     from .working import working_image

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .parameters import check, parameter
 from .registry import TaskResult
 
 if TYPE_CHECKING:
     import torch
 
+    from ..core.progress import CancelToken, ProgressCallback, ProgressMeter
     from ..diffusion.sampler import Correct, Denoise
-    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
     from ..models.checkpoint import FoundationModel
     from ..models.control import Control
     from ..slices import Factors
@@ -101,7 +101,7 @@ def super_resolve(
         InputError: the voxels are nearly cubes already, or the result would be too large.
         ModelError: a ControlNet that is damaged, of another prior or for another task.
     """
-    from ..inference.control import ProgressMeter
+    from ..core.progress import ProgressMeter
     from ..models.control import find_control, load_control
     from .working import like_input, working_image
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..conditioning.region import body_box, body_mask, guess_region
-from ..errors import InputError
+from ..core.errors import InputError
 from ..grid import Grid, to_grid, working_grid
 from ..volume import Volume, thinned
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .parameters import check, parameter
 from .registry import TaskResult
 
 if TYPE_CHECKING:
     import torch
 
-    from ..inference.control import CancelToken, ProgressCallback, ProgressMeter
+    from ..core.progress import CancelToken, ProgressCallback, ProgressMeter
     from ..models.checkpoint import FoundationModel
     from ..volume import Volume
     from .layout import Layout
@@ -111,8 +111,8 @@ def synthesize(
     """
     import torch
 
+    from ..core.progress import ProgressMeter
     from ..grid import from_grid
-    from ..inference.control import ProgressMeter
     from .stages import plan_stages
 
     parameters = parameters or SynthesizeParameters()

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
-from ..inference.control import CancelToken
+from ..core.progress import CancelToken
 from .control_task import ControlCase, ControlTask
 
 

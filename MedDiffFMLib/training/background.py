@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path
-from ..errors import InputError, OutputError, expected
-from ..inference.control import CancelToken
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError, OutputError, expected
+from ..core.progress import CancelToken
 from .finetune_progress import FILE as PROGRESS_FILE
 from .finetune_progress import read_progress
 

@@ -23,8 +23,8 @@ from torch import nn
 
 from ..conditioning.body_part import FINE_MM, SPACING_MM, tissue_shares
 from ..conditioning.region import body_box
-from ..errors import InputError
-from ..inference.control import CancelToken
+from ..core.errors import InputError
+from ..core.progress import CancelToken
 from ..networks.body_regressor import BodyRegressor
 from .cache import Case, open_cases
 from .windows import resample_box

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..conditioning.condition import NULL_REGION, REGIONS
-from ..errors import InputError
-from ..foreign import load_array, plain_name, read_json
+from ..core.errors import InputError
+from ..core.safe_load import load_array, plain_name, read_json
 
 COARSE_SPACING_MM = 3.0
 

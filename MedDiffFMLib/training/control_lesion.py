@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ..conditioning.condition import NULL_REGION, Condition, stack
 from ..conditioning.context import first_guess
 from ..conditioning.lesion import MASKS, lesion_control, lesion_guess
-from ..errors import InputError
+from ..core.errors import InputError
 from ..intensity import to_network
 from ..tasks.generate_lesion import FITTING_VOXELS, sample_lesion, surroundings
 from .cache import Case

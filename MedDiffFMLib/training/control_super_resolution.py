@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from ..conditioning.condition import NULL_REGION, Condition, stack
 from ..conditioning.interpolated import IMAGES, interpolated_control
+from ..core.errors import InputError
 from ..diffusion.consistency import BlockAverages
-from ..errors import InputError
 from ..inference.patches import reflected_range
 from ..intensity import to_network
 from ..slices import Factors, average_blocks, interpolate_blocks, smooth_blocks

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition
-from ..errors import InputError
+from ..core.errors import InputError
 from .cache import Case
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ..core.atomic_files import atomic_path
 
 
 def draw_curves(folder: Path) -> Path:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..foreign import plain_path, read_json
+from ..core.errors import InputError
+from ..core.safe_load import plain_path, read_json
 
 SPLITS = ("training", "validation")
 _EXAMPLE = 'Expected {"training": [{"image": "ct.nii.gz"}, ...], "validation": [...]}.'

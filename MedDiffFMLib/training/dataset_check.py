@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, MedDiffFMError, expected
+from ..core.errors import InputError, MedDiffFMError, expected
+from ..core.progress import CancelToken
 from ..grid import to_grid, working_grid
-from ..inference.control import CancelToken
 from ..io import read_volume
 from ..models.checkpoint import file_sha256
 from ..volume import Volume, check_ct

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, OutputError, expected
-from ..inference.control import CancelToken
+from ..core.errors import InputError, OutputError, expected
+from ..core.progress import CancelToken
 from ..io import NIFTI_SUFFIXES, read_volume
 from ..outputs import stem_of
 from ..report import input_sha256

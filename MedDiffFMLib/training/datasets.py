@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import owned_name, sweep
-from ..errors import InputError, OutputError, reason_of
-from ..foreign import check_fields, plain_path, read_json
+from ..core.atomic_files import owned_name, sweep
+from ..core.errors import InputError, OutputError, reason_of
+from ..core.safe_load import check_fields, plain_path, read_json
 from ..io import write_volume
 from ..models.checkpoint import file_sha256
 from ..report import geometry, write_json

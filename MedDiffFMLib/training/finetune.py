@@ -24,9 +24,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..atomic import atomic_path
-from ..errors import MedDiffFMError
-from ..inference.control import CancelToken, ProgressCallback
+from ..core.atomic_files import atomic_path
+from ..core.errors import MedDiffFMError
+from ..core.progress import CancelToken, ProgressCallback
 from ..models.catalogue import CatalogueEntry, list_models, register_model
 from ..models.checkpoint import file_sha256, load_denoiser, read_header
 from ..report import software_versions, write_json

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import atomic_path
-from ..errors import InputError
-from ..foreign import load_array
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError
+from ..core.progress import CancelToken
+from ..core.safe_load import load_array
 from ..grid import to_grid, working_grid
-from ..inference.control import CancelToken
 from ..io import read_volume
 from ..report import input_sha256, write_json
 from .cache import open_cases

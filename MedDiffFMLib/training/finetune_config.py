@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..segmentation.method_names import METHODS
 
 

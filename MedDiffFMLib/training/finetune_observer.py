@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..inference.control import CancelToken
+from ..core.progress import CancelToken
 from ..report import peak_main_memory
 from .adapters import AdaptedModule
 from .control_task import ControlTask

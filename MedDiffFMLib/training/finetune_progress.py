@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, expected
-from ..inference.control import ProgressCallback, ProgressEvent
+from ..core.errors import OutputError, expected
+from ..core.progress import ProgressCallback, ProgressEvent
 from ..worker.protocol import json_ready
 
 FILE = "progress.jsonl"

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path
-from ..errors import InputError
-from ..foreign import read_json
-from ..inference.control import CancelToken, ProgressCallback
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError
+from ..core.progress import CancelToken, ProgressCallback
+from ..core.safe_load import read_json
 from ..models.catalogue import check_name, resolve
 from ..models.checkpoint import check_sha256, read_header
 from ..outputs import make_folder

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .control_task import ControlBatch, ControlCase, ControlTask
 from .loop import TrainingLoop
 

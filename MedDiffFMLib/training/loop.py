@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError, OutputError
+from ..core.errors import ModelError, OutputError
 
 LossFunction = Callable[[nn.Module, int], torch.Tensor]
 

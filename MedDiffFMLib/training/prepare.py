@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import owned_name, sweep
 from ..conditioning.anatomy import BODY_LABEL
 from ..conditioning.region import body_box, body_mask
-from ..errors import InputError, MedDiffFMError, OutputError, expected, log_defect, reason_of
+from ..core.atomic_files import owned_name, sweep
+from ..core.errors import InputError, MedDiffFMError, OutputError, expected, log_defect, reason_of
+from ..core.progress import CancelToken
 from ..grid import to_grid, working_grid
-from ..inference.control import CancelToken
 from ..io import read_volume
 from ..report import input_sha256, write_json
 from ..tasks.survey import choose_region, survey

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
-from ..errors import DeviceError, InputError
+from ..core.errors import DeviceError, InputError
 from ..models.checkpoint import build_denoiser, load_denoiser, read_header, save_model
 from ..networks.unet import NetworkConfig
 from .batches import Batch, ProcessShare, TrainingWindows, collate, leave_signals_to_the_loop

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ..core.atomic_files import atomic_path
 
 FILE = "preview.png"
 ROWS = 2

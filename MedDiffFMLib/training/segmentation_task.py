@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..errors import InputError
-from ..inference.control import CancelToken
+from ..core.errors import InputError
+from ..core.progress import CancelToken
 from ..segmentation.example import make_example
 from ..segmentation.head_file import save_head
 from ..segmentation.labels import SegmentLabel, label_table, labels_of

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import MedDiffFMError
-from ..inference.control import ProgressEvent
+from ..core.errors import MedDiffFMError
+from ..core.progress import ProgressEvent
 from . import protocol
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
 

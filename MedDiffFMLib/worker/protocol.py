@@ -38,10 +38,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import errors
-from ..atomic import owned_name, sweep
-from ..errors import MedDiffFMError, reason_of
-from ..foreign import load_array
+from ..core import errors
+from ..core.atomic_files import owned_name, sweep
+from ..core.errors import MedDiffFMError, reason_of
+from ..core.safe_load import load_array
 
 PROTOCOL_VERSION = 3
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not

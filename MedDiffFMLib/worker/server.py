@@ -25,8 +25,8 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from .. import __version__
-from ..errors import Cancelled, DependencyError, InputError, expected, log_defect
-from ..inference.control import CancelToken, ProgressEvent
+from ..core.errors import Cancelled, DependencyError, InputError, expected, log_defect
+from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from ..errors import Cancelled, MedDiffFMError
-from ..inference.control import CancelToken, ProgressCallback
+from ..core.errors import Cancelled, MedDiffFMError
+from ..core.progress import CancelToken, ProgressCallback
 from .client import (
     START_SECONDS,
     Callbacks,

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from MedDiffFMLib.inference.control import CancelToken
+from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.report import write_json
 from MedDiffFMLib.segmentation.example import make_example

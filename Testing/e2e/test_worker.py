@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import Cancelled, DependencyError, InputError, MedDiffFMError, ModelError
-from MedDiffFMLib.inference.control import CancelToken, ProgressEvent
+from MedDiffFMLib.core.errors import Cancelled, DependencyError, InputError, MedDiffFMError, ModelError
+from MedDiffFMLib.core.progress import CancelToken, ProgressEvent
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.tasks.denoise import DenoiseParameters, denoise
 from MedDiffFMLib.volume import Volume

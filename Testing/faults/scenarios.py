@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import MedDiffFMError
+from MedDiffFMLib.core.errors import MedDiffFMError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.models.catalogue import CatalogueEntry, list_models, register_model
 from MedDiffFMLib.models.checkpoint import build_denoiser, file_sha256, read_metadata, read_weights, save_model
@@ -242,7 +242,7 @@ def python_of_worker() -> str:
 
 def _as_command(work: Callable[[], dict[str, Any]]) -> int:
     """Run a piece of a program as the command line runs its commands."""
-    from MedDiffFMLib.errors import Cancelled, expected
+    from MedDiffFMLib.core.errors import Cancelled, expected
 
     try:
         answer = work()

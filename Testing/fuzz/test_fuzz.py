@@ -18,7 +18,7 @@ import pytest
 
 from MedDiffFMLib import __version__
 from MedDiffFMLib.batch import find_cases
-from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError
+from MedDiffFMLib.core.errors import InputError, MedDiffFMError, ModelError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header

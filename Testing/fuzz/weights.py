@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from MedDiffFMLib.errors import ModelError
+from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header, save_model
 from MedDiffFMLib.models.control import read_description

@@ -255,7 +255,7 @@ def test_table_as_csv(opened: Any, tmp_path: Path) -> None:
 
 
 def test_a_table_that_cannot_be_written_is_said_and_leaves_nothing(opened: Any, tmp_path: Path) -> None:
-    from MedDiffFMLib.errors import OutputError
+    from MedDiffFMLib.core.errors import OutputError
 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not a folder"):

@@ -109,7 +109,7 @@ def test_torch_is_left_to_its_extension(app: Any, module: Any, monkeypatch: pyte
     """Without the PyTorch extension nothing is installed and the message names it."""
     from MedDiffFMGui import installer
 
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
 
     installed: list[Any] = []
     monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: False)

@@ -199,7 +199,7 @@ def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> N
 
 
 def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from MedDiffFMLib.errors import OutputError
+    from MedDiffFMLib.core.errors import OutputError
 
     def full(request: Any) -> None:
         raise OutputError("The temporary folder is full.", "Free some space.")
@@ -304,7 +304,7 @@ def test_a_result_outlives_its_worker_but_not_a_ct_of_another_shape(
     """The worker dies while its result is being read; the CT is cropped during a run."""
     from MedDiffFMGui import taskRun
 
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
 
     def dying(array: Any) -> Any:
         if widget.logic._isReading:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError, OutputError
+from MedDiffFMLib.core.errors import InputError, MedDiffFMError, ModelError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.job import checked_case
 from MedDiffFMLib.models import catalogue

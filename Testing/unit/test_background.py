@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.training import background
 from MedDiffFMLib.training.background import ProgressTail, Request, is_running, locked, state_of
 from MedDiffFMLib.training.datasets import Dataset

@@ -10,7 +10,7 @@ import pytest
 
 from MedDiffFMLib.batch import find_cases
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.job import Case
 from MedDiffFMLib.volume import Volume

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from MedDiffFMLib.conditioning.condition import Condition
-from MedDiffFMLib.errors import Cancelled, DeviceError
+from MedDiffFMLib.core.errors import Cancelled, DeviceError
+from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.inference.blended import BlendedDenoiser
-from MedDiffFMLib.inference.control import CancelToken, ProgressMeter
 from MedDiffFMLib.inference.engine import Engine, is_out_of_memory
 from MedDiffFMLib.inference.patches import extend, plan_windows, reflected_range
 

@@ -21,7 +21,7 @@ from MedDiffFMLib.conditioning.body_part import (
     shipped_regressor,
     tissue_shares,
 )
-from MedDiffFMLib.errors import ModelError
+from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.grid import working_grid
 from MedDiffFMLib.networks.body_regressor import BodyRegressor
 from MedDiffFMLib.training.body_coordinates import BodyConfig, BodyScan, draw, order_loss, train_body

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import InputError, ModelError, OutputError
+from MedDiffFMLib.core.errors import InputError, ModelError, OutputError
+from MedDiffFMLib.core.resources import resource_folder
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.catalogue import (
     CatalogueEntry,
@@ -22,7 +23,6 @@ from MedDiffFMLib.models.catalogue import (
     user_folder,
 )
 from MedDiffFMLib.models.checkpoint import file_sha256, read_metadata, write_weights
-from MedDiffFMLib.resources import resource_folder
 
 PRIOR = "0" * 64
 

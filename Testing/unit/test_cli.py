@@ -17,8 +17,8 @@ from MedDiffFMLib.cli import main
 from MedDiffFMLib.cli.console import Console, columns, duration
 from MedDiffFMLib.cli.main import _interrupts, build_parser
 from MedDiffFMLib.cli.task import REGIONS
-from MedDiffFMLib.errors import MedDiffFMError, OutputError
-from MedDiffFMLib.inference.control import CancelToken
+from MedDiffFMLib.core.errors import MedDiffFMError, OutputError
+from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.report import NOTICE
 from MedDiffFMLib.tasks.findings import COLUMNS, list_findings

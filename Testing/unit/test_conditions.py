@@ -8,7 +8,7 @@ from MedDiffFMLib.conditioning.anatomy import encode_anatomy
 from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS, NULL_REGION, Condition
 from MedDiffFMLib.conditioning.position import POSITION_CHANNELS, encode_position
 from MedDiffFMLib.conditioning.region import body_box, body_mask, guess_region
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.grid import working_grid
 from MedDiffFMLib.tasks.survey import choose_region, survey
 from MedDiffFMLib.volume import Volume

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.networks.controlnet import with_control
 from MedDiffFMLib.slices import average_blocks

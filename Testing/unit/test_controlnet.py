@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import Condition, stack
-from MedDiffFMLib.errors import ModelError
+from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.inference.blended import BlendedDenoiser
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
 from MedDiffFMLib.models.control import load_control, save_control

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.training.dataset_check import Needs, check_dataset, read_entries
 from MedDiffFMLib.training.dataset_report import CheckReport

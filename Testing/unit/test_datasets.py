@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from MedDiffFMLib.atomic import owned_name
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import InputError, OutputError
+from MedDiffFMLib.core.atomic_files import owned_name
+from MedDiffFMLib.core.errors import InputError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.segmentation.labels import labels_of
 from MedDiffFMLib.training.dataset_sources import add_datalist, add_files, find_pairs

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.training.curves import read_table
 from MedDiffFMLib.training.prepare import prepare

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli.main import main
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.evaluation import benchmark, bm3d, curves, degradations
 from MedDiffFMLib.evaluation.cases import read_cases
 from MedDiffFMLib.evaluation.curves import Curve, curve_record, parse_curve

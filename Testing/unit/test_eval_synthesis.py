@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.evaluation import benchmark, features, synthesis
 from MedDiffFMLib.evaluation.cases import Case
 from MedDiffFMLib.evaluation.curves import Curve

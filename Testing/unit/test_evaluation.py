@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli.evaluate import parse_settings
-from MedDiffFMLib.errors import Cancelled, InputError
+from MedDiffFMLib.core.errors import Cancelled, InputError
+from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.evaluation import benchmark, bm3d
 from MedDiffFMLib.evaluation.cases import load_case, read_cases
 from MedDiffFMLib.evaluation.degradations import Plan
@@ -19,7 +20,6 @@ from MedDiffFMLib.evaluation.differences import difference
 from MedDiffFMLib.evaluation.earlier import compare, read_report, rows_of
 from MedDiffFMLib.evaluation.protocols import PROTOCOLS, Row
 from MedDiffFMLib.evaluation.tables import HIGHER_IS_BETTER
-from MedDiffFMLib.inference.control import CancelToken
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.tasks.parameters import parameter
 from MedDiffFMLib.tasks.registry import TaskResult

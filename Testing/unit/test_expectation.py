@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedDiffFMLib.bending import bend_through
-from MedDiffFMLib.errors import ModelError
+from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.tasks.expectation import Expectation, expect
 from MedDiffFMLib.tasks.lattice import bend_lattice, lattice_lines

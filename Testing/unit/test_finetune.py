@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import InputError, ModelError, OutputError
+from MedDiffFMLib.core.errors import InputError, ModelError, OutputError
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import InputError, ModelError
+from MedDiffFMLib.core.errors import InputError, ModelError
 from MedDiffFMLib.io import read_volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.control import save_control

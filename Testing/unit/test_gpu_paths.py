@@ -16,9 +16,9 @@ from MedDiffFMLib.benchmark.cases import Case
 from MedDiffFMLib.benchmark.subjects import Engine as EngineSubject
 from MedDiffFMLib.benchmark.subjects import Settings as SubjectSettings
 from MedDiffFMLib.conditioning.condition import Condition
-from MedDiffFMLib.errors import tells_of_memory
+from MedDiffFMLib.core.errors import tells_of_memory
+from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.inference.blended import BlendedDenoiser
-from MedDiffFMLib.inference.control import CancelToken
 from MedDiffFMLib.inference.engine import WINDOW, Engine, choose_device, choose_precision, is_out_of_memory
 from MedDiffFMLib.inference.memory import plan_memory
 from MedDiffFMLib.job import LoadedCase, compute

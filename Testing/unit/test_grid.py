@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.grid import Grid, from_grid, to_grid, working_grid
 from MedDiffFMLib.volume import Volume
 

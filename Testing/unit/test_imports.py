@@ -22,7 +22,7 @@ MODULE = ROOT / "MedDiffFM"
 WITH_TORCH = ("networks", "diffusion", "conditioning", "training", "inference", "evaluation", "tasks",
               "segmentation", "benchmark")  # fmt: skip
 LIGHT_AFTER_ALL = (
-    "inference", "inference.control", "tasks", "tasks.parameters", "tasks.registry", "training", "training.datalist",
+    "inference", "tasks", "tasks.parameters", "tasks.registry", "training", "training.datalist",
     "training.background", "training.datasets", "training.dataset_sources", "training.dataset_report",
     "training.dataset_check",
     "training.finetune_config", "training.finetune_progress", "training.finetune_tasks", "segmentation",
@@ -43,6 +43,7 @@ def module_names() -> list[str]:
 
 def light_modules() -> list[str]:
     light = [name for name in module_names() if name.split(".")[1:2] not in [[heavy] for heavy in WITH_TORCH]]
+    light.remove("MedDiffFMLib.core.async_copy")
     light += [f"MedDiffFMLib.{name}" for name in LIGHT_AFTER_ALL]
     return light + [task.module for task in TASKS.values() if find_spec(task.module)]
 
@@ -77,8 +78,8 @@ def test_import_takes_less_than_a_tenth_of_a_second() -> None:
     code = """
 import time, numpy
 begin = time.process_time()
-import MedDiffFMLib, MedDiffFMLib.errors, MedDiffFMLib.volume, MedDiffFMLib.tasks.registry
-import MedDiffFMLib.inference.control, MedDiffFMLib.resources
+import MedDiffFMLib, MedDiffFMLib.core.errors, MedDiffFMLib.volume, MedDiffFMLib.tasks.registry
+import MedDiffFMLib.core.progress, MedDiffFMLib.core.resources
 print(time.process_time() - begin)
 """
     assert min(float(in_child(code)) for _ in range(3)) < 0.1

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from MedDiffFMLib.errors import InputError, OutputError
+from MedDiffFMLib.core.errors import InputError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.volume import Volume
 
@@ -273,7 +273,7 @@ def test_file_system_that_stops_midway_leaves_nothing(tmp_path: Path, suffix: st
     program = (
         "import resource, sys, numpy as np\n"
         "from MedDiffFMLib.io import write_volume; from MedDiffFMLib.volume import Volume\n"
-        "from MedDiffFMLib.errors import OutputError\n"
+        "from MedDiffFMLib.core.errors import OutputError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "values = np.random.default_rng(0).integers(-1000, 1000, (40, 40, 40))\n"
         "try:\n    write_volume(Volume(values, np.eye(4)), sys.argv[1])\n"

@@ -12,11 +12,11 @@ import torch
 
 from MedDiffFMLib.conditioning.body_part import MODEL, BodyField
 from MedDiffFMLib.conditioning.condition import Condition
+from MedDiffFMLib.core.errors import InputError
+from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.diffusion.denoiser import EDMDenoiser
 from MedDiffFMLib.diffusion.mask_denoiser import LogitMaskDenoiser, NoiseMaskDenoiser, condition_loss
 from MedDiffFMLib.diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
-from MedDiffFMLib.errors import InputError
-from MedDiffFMLib.inference.control import CancelToken, ProgressMeter
 from MedDiffFMLib.inference.patches import plan_windows
 from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.models.checkpoint import load_model
@@ -278,7 +278,7 @@ def test_prediction_fits_the_image_and_tells_progress() -> None:
 
 
 def test_prediction_can_be_cancelled() -> None:
-    from MedDiffFMLib.errors import Cancelled
+    from MedDiffFMLib.core.errors import Cancelled
 
     token = CancelToken()
     token.cancel()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from MedDiffFMLib.errors import MedDiffFMError
-from MedDiffFMLib.resources import resource_folder
+from MedDiffFMLib.core.errors import MedDiffFMError
+from MedDiffFMLib.core.resources import resource_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_FOLDERS = ("Resources/Models", "Resources/SampleData")
@@ -162,14 +162,14 @@ def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
 def unpacked_copy(folder: Path) -> Path:
     """The part of the library that finds its resources, at another place."""
     package = folder / "MedDiffFMLib"
-    package.mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "resources.py"):
-        shutil.copy(ROOT / "MedDiffFMLib" / name, package)
+    (package / "core").mkdir(parents=True)
+    for name in ("__init__.py", "core/__init__.py", "core/errors.py", "core/resources.py"):
+        shutil.copy(ROOT / "MedDiffFMLib" / name, package / name)
     return package
 
 
 def found_by(folder: Path) -> str:
-    code = "from MedDiffFMLib.resources import resource_folder; print(resource_folder())"
+    code = "from MedDiffFMLib.core.resources import resource_folder; print(resource_folder())"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.atomic import owned_name
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.region import body_mask
-from MedDiffFMLib.errors import InputError, OutputError
+from MedDiffFMLib.core.atomic_files import owned_name
+from MedDiffFMLib.core.errors import InputError, OutputError
 from MedDiffFMLib.grid import to_grid, working_grid
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.training.cache import open_cases

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS, EncodedCondition
 from MedDiffFMLib.conditioning.region import body_mask
-from MedDiffFMLib.errors import InputError, ModelError
+from MedDiffFMLib.core.errors import InputError, ModelError
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, read_header
 from MedDiffFMLib.networks.unet import NetworkConfig

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from MedDiffFMLib import __version__
-from MedDiffFMLib.errors import InputError, MedDiffFMError, MemoryShortage, OutputError
-from MedDiffFMLib.inference.control import ProgressEvent
+from MedDiffFMLib.core.errors import InputError, MedDiffFMError, MemoryShortage, OutputError
+from MedDiffFMLib.core.progress import ProgressEvent
 from MedDiffFMLib.worker.client import (
     Callbacks,
     RunRequest,

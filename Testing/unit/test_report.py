@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import InputError, OutputError, expected
+from MedDiffFMLib.core.errors import InputError, OutputError, expected
 from MedDiffFMLib.outputs import OutputPlan, plan_outputs, stem_of
 from MedDiffFMLib.report import FORMAT, Stopwatch, input_sha256, read_report, software_versions, write_json
 from MedDiffFMLib.tasks.denoise import DenoiseParameters

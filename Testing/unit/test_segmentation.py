@@ -13,7 +13,7 @@ import torch
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.body_part import UNKNOWN
 from MedDiffFMLib.conditioning.condition import Condition
-from MedDiffFMLib.errors import InputError, ModelError
+from MedDiffFMLib.core.errors import InputError, ModelError
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import DependencyError
+from MedDiffFMLib.core.errors import DependencyError
 from MedDiffFMLib.segmentation.staple import staple
 
 TRUTH = np.zeros((20, 22, 24), bool)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import NULL_REGION, REGIONS
-from MedDiffFMLib.errors import Cancelled, InputError, ModelError
+from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
+from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.grid import Grid
-from MedDiffFMLib.inference.control import CancelToken
 from MedDiffFMLib.inference.engine import Engine, Rung
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig

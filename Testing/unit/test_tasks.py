@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from skimage.restoration import denoise_nl_means
 
-from MedDiffFMLib.errors import Cancelled, InputError, ModelError
-from MedDiffFMLib.inference.control import CancelToken, ProgressMeter
+from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
+from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.tasks.anomaly import AnomalyParameters, anomaly
 from MedDiffFMLib.tasks.denoise import DenoiseParameters, denoise

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from MedDiffFMLib.conditioning.condition import NULL_REGION, REGIONS
-from MedDiffFMLib.errors import ModelError
+from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.inference.patches import reflected_range
 from MedDiffFMLib.training.batches import TrainingWindows, collate
 from MedDiffFMLib.training.cache import Case, Level

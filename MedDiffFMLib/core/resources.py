@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .errors import MedDiffFMError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def resource_folder() -> Path:

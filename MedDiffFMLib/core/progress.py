@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import Cancelled
+from .errors import Cancelled
 
 ProgressCallback = Callable[["ProgressEvent"], None]
 
