@@ -11,12 +11,15 @@ from typing import Any
 
 from .core.atomic_files import atomic_path
 from .core.errors import Cancelled, InputError, MedDiffFMError, expected, log_defect
+from .core.file_hash import file_sha256
+from .core.json_files import write_json
 from .core.progress import CancelToken, ProgressCallback, ProgressEvent
+from .imaging.image_files import input_sha256
 from .io import NIFTI_SUFFIXES, NRRD_SUFFIXES
 from .job import Case, check_mask_given, check_volume_given, run_case
-from .models.checkpoint import FoundationModel, file_sha256
+from .models.checkpoint import FoundationModel
 from .outputs import OutputPlan, make_folder, plan_outputs
-from .report import NOTICE, Settings, input_sha256, read_report, write_json
+from .report import NOTICE, Settings, read_report
 
 _SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
 

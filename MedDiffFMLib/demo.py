@@ -41,13 +41,14 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
     Returns:
         What the demo found: the nodule's rank among the findings, HU in the nodule before and after, noise.
     """
+    from .core.json_files import write_json
     from .core.resources import resource_folder
     from .figure import draw_demo
     from .io import read_volume, write_volume
     from .job import Case, run_case
     from .models.checkpoint import load_model
     from .outputs import OutputPlan
-    from .report import NOTICE, Settings, write_json
+    from .report import NOTICE, Settings
     from .tasks.registry import TASKS
 
     samples = resource_folder() / "SampleData"

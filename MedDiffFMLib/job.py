@@ -13,13 +13,14 @@ import numpy as np
 
 from .core.errors import Cancelled, InputError
 from .core.progress import CancelToken, ProgressCallback
+from .imaging.image_files import stem_of
 from .io import read_volume
 from .models.checkpoint import FoundationModel
-from .outputs import OutputPlan, check_outputs, publish, stem_of
+from .outputs import OutputPlan, check_outputs, publish
 from .report import Settings, Stopwatch, input_record, run_report
 from .tasks.parameters import check
 from .tasks.registry import TASKS, TaskResult
-from .volume import Volume, check_ct, check_grid, check_mask
+from .volume import Volume, check_ct, check_mask
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def checked_case(task: str, volume: Volume | None, mask: Volume | None, anatomy:
     Raises:
         InputError: not a CT, something missing or useless, or a mask or organ map that does not fit.
     """
+    from .conditioning.anatomy import check_anatomy
     from .conditioning.body_part import turned_around
 
     check_volume_given(task, volume is not None)
@@ -111,21 +113,6 @@ def check_mask_given(task: str, given: bool) -> None:
         raise InputError(f"{task} needs a mask of what to change.", "Give one with --mask.")
     if given and not (TASKS[task].needs_mask or TASKS[task].takes_mask):
         raise InputError(f"{task} uses no mask.", "Leave --mask out.")
-
-
-def check_anatomy(labels: Volume, volume: Volume | None) -> np.ndarray:
-    """The organ labels as an array (k, j, i) on the CT's grid; any grid will do where there is no CT.
-
-    Raises:
-        InputError: other geometry, or values that are no label numbers.
-    """
-    from .conditioning.anatomy import check_labels
-
-    if volume is None:
-        check_grid(labels)
-    elif not labels.same_geometry(volume):
-        raise InputError("The organ map has another grid than the CT.", "Resample it onto the CT (nearest neighbor).")
-    return check_labels(np.asarray(labels.voxels))
 
 
 def compute(

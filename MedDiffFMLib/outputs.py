@@ -16,14 +16,14 @@ import numpy as np
 
 from .core.atomic_files import atomic_path, owned_name, sweep
 from .core.errors import InputError, OutputError, reason_of
+from .core.file_hash import file_sha256
+from .core.json_files import write_json
+from .imaging.image_files import stem_of
 from .io import NIFTI_SUFFIXES, write_volume
-from .models.checkpoint import file_sha256
-from .report import write_json
 from .tasks.findings import COLUMNS
 from .tasks.registry import TASKS, TaskResult
 from .volume import Volume
 
-_READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".dcm")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd")
 
 
@@ -52,14 +52,6 @@ class OutputPlan:
         main, *others = TASKS[task].outputs
         paths = [self.volume(main, True), *(self.volume(name, False) for name in others), self.report]
         return [*paths, self.table()] if TASKS[task].findings else paths
-
-
-def stem_of(path: Path) -> str:
-    """File name without the suffix of a known format."""
-    for suffix in _READABLE:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
 
 
 def plan_outputs(task: str, source: Path | None, output: Path | None, seed: int = 0) -> OutputPlan:

@@ -11,10 +11,11 @@ from .core.atomic_files import owned_name, sweep
 from .core.errors import InputError, ModelError
 from .core.progress import CancelToken, ProgressCallback
 from .core.safe_load import is_there, plain_path
+from .imaging.image_files import input_sha256
 from .job import Case, run_case
 from .models.checkpoint import FoundationModel, load_model
 from .outputs import OutputPlan
-from .report import Settings, input_sha256, read_report, software_versions
+from .report import Settings, read_report, software_versions
 from .tasks.parameters import from_dict
 from .tasks.registry import TASKS
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Iterable
@@ -17,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .core.atomic_files import atomic_path
 from .core.errors import InputError
+from .core.json_files import json_ready
 from .core.safe_load import read_json
-from .models.checkpoint import FoundationModel, file_sha256
+from .imaging.image_files import input_sha256
+from .models.checkpoint import FoundationModel
 from .tasks.registry import TaskResult
-from .volume import Volume
-from .worker.protocol import json_ready
+from .volume import Volume, geometry
 
 FORMAT = "meddifffm-report-1"
 NOTICE = "Research use only. Not a medical device; do not use for diagnosis or treatment."
@@ -101,45 +98,9 @@ def machine(device: str) -> dict[str, Any]:
     return found
 
 
-def input_sha256(path: Path) -> str:
-    """SHA-256 of an input.
-
-    A single file gives what ``sha256sum`` prints. Several files (DICOM folder or series, detached NRRD) give the
-    SHA-256 of the lines ``<sha256>  <name>`` in order of the names.
-    """
-    files = _files_of(path)
-    if files == [path]:
-        return file_sha256(path)
-    lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _files_of(path: Path) -> list[Path]:
-    """The files that reading ``path`` may touch."""
-    lower = path.name.lower()
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.is_file())
-    if lower.endswith(".nhdr"):
-        named = re.search(rb"^data ?file: *(.+?)\r?$", path.read_bytes()[:65536], re.MULTILINE)
-        data = path.parent / os.fsdecode(named[1]) if named else path
-        return [path, data] if data.is_file() and data != path else [path]
-    if lower.endswith((".nrrd", ".nii", ".nii.gz")):
-        return [path]
-    return sorted(file for file in path.parent.iterdir() if file.is_file())  # one file of a DICOM series
-
-
 def input_record(path: Path, volume: Volume) -> dict[str, Any]:
     """Path, hash and geometry of one input."""
     return {"path": str(path.resolve()), "sha256": input_sha256(path), **geometry(volume)}
-
-
-def geometry(volume: Volume) -> dict[str, Any]:
-    """Shape (i, j, k), spacing in mm and matrix of a volume, JSON-ready."""
-    return {
-        "shape_ijk": list(volume.voxels.shape[::-1]),
-        "spacing_mm": [round(s, 6) for s in volume.spacing],
-        "ijk_to_ras": json_ready(volume.ijk_to_ras),
-    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,16 +158,6 @@ def run_report(
             "findings": len(result.table),
         }
     )
-
-
-def write_json(value: Any, path: Path, *, overwrite: bool = False) -> None:
-    """Write JSON, complete or not at all.
-
-    Raises:
-        OutputError: exists, no permission, no space.
-    """
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        temporary.write_text(json.dumps(json_ready(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_report(path: Path) -> dict[str, Any]:

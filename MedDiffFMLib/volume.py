@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from .core.errors import InputError
+from .core.json_files import json_ready
 
 MIN_SLICES = 4
 SPACING_RANGE_MM = (0.05, 20.0)
@@ -268,3 +270,12 @@ def _times(shape: tuple[int, ...]) -> str:
 
 def _size(lengths: tuple[float, ...]) -> str:
     return " x ".join(f"{x:.4g}" for x in lengths)
+
+
+def geometry(volume: Volume) -> dict[str, Any]:
+    """Shape (i, j, k), spacing in mm and matrix of a volume, JSON-ready."""
+    return {
+        "shape_ijk": list(volume.voxels.shape[::-1]),
+        "spacing_mm": [round(s, 6) for s in volume.spacing],
+        "ijk_to_ras": json_ready(volume.ijk_to_ras),
+    }

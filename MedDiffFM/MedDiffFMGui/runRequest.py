@@ -85,6 +85,6 @@ def _neededPiece(task, volume, mask, parameters):
 
 
 def _cut(volume, piece):
-    from MedDiffFMLib.tasks.piece import cut
+    from MedDiffFMLib.preprocessing.mask_crop import cut
 
     return cut(volume, piece)

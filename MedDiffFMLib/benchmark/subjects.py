@@ -192,7 +192,7 @@ def _task_inputs(case: Case) -> tuple[Any, dict[str, Any], Volume | None]:
 
 def _neighbourhood(mask: np.ndarray, volume: Volume) -> tuple[slice, ...]:
     """The box around a lesion that the task itself looks at."""
-    from ..tasks.inpaint import WINDOW, neighbourhood
+    from ..preprocessing.mask_crop import WINDOW, neighbourhood
 
     low, high = neighbourhood(mask, volume, None, WINDOW)
     return tuple(slice(int(np.floor(a)), int(np.ceil(b)) + 1) for a, b in zip(low[::-1], high[::-1], strict=True))

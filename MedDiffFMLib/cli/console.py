@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from ..core.errors import MedDiffFMError
+from ..core.json_files import json_ready
 from ..core.progress import CancelToken, ProgressEvent
-from ..worker.protocol import json_ready
 
 _REDRAW_SECONDS = 0.1
 _BAR = 24
@@ -137,11 +137,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def columns(rows: list[list[str]]) -> str:
-    """Text in aligned columns; the first row is the heading."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
-from ..report import write_json
+from ..core.json_files import write_json
+from ..core.text_table import columns
 from ..training.finetune_tasks import FINETUNE_TASKS
-from .console import Console, columns
+from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -83,8 +84,8 @@ def _create(args: argparse.Namespace, console: Console) -> int:
 
 
 def _add(args: argparse.Namespace, console: Console) -> int:
+    from ..imaging.image_files import stem_of
     from ..io import read_volume
-    from ..outputs import stem_of
     from ..training.datasets import Dataset
 
     dataset = Dataset(args.folder)

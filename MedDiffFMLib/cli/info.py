@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..imaging.image_files import input_sha256
 from ..io import read_volume
-from ..report import geometry, input_sha256
-from ..volume import Volume, check_ct
+from ..volume import Volume, check_ct, geometry
 from .console import Console
 
 

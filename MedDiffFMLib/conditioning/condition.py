@@ -16,9 +16,8 @@ from ..core.async_copy import upload
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
 from .context import CONTEXT_CHANNELS, encode_context, first_guess
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
+from .regions import NULL_REGION
 
-REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body")
-NULL_REGION = len(REGIONS)
 CONDITION_CHANNELS = POSITION_CHANNELS + 3 + ANATOMY_CHANNELS + CONTEXT_CHANNELS
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.atomic_files import atomic_path
 from ..core.errors import ModelError, OutputError, expected
+from ..core.file_hash import file_sha256
 from ..core.safe_load import parse_json
 
 if TYPE_CHECKING:
@@ -46,19 +47,6 @@ class FoundationModel:
     def device(self) -> str:
         """Where the network runs, "cpu" or "cuda:0"."""
         return str(self.engine.device)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in lower-case hex."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
-
-
-def _digest(stream: Any) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: stream.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def check_sha256(path: Path, expected: str | None) -> str:

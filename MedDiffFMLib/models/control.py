@@ -15,7 +15,8 @@ from .checkpoint import FoundationModel, check_sha256, check_shapes, read_metada
 if TYPE_CHECKING:
     import torch
 
-    from ..networks.controlnet import ControlBranch, ControlledDenoiser
+    from ..diffusion.controlled_denoiser import ControlledDenoiser
+    from ..networks.controlnet import ControlBranch
 
 FORMAT = "meddifffm-control-1"
 
@@ -120,7 +121,8 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
     """
     import torch
 
-    from ..networks.controlnet import ControlBranch, ControlConfig, with_control
+    from ..diffusion.controlled_denoiser import with_control
+    from ..networks.controlnet import ControlBranch, ControlConfig
 
     name, path, expected = resolve(str(spec))
     description = read_description(path)

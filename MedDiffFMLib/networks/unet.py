@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
+from ..conditioning.condition import CONDITION_CHANNELS, EncodedCondition
+from ..conditioning.regions import REGIONS
 from .haar import haar_forward, haar_inverse
 
 

@@ -13,9 +13,9 @@ import torch
 from ..conditioning.body_part import UNKNOWN, BodyField, fit_position, shipped_regressor, shipped_sha256
 from ..conditioning.condition import Condition
 from ..core.atomic_files import atomic_path
+from ..resampling import resample_box
 from ..training.body_coordinates import scan_of
 from ..training.cache import Case, StoredLevel
-from ..training.windows import resample_box
 from .labels import SegmentLabel
 from .sight import Example, Sight
 

@@ -69,19 +69,6 @@ def label_table(values: Iterable[int], given: Mapping[int, Any]) -> tuple[Segmen
     return tuple(SegmentLabel.from_dict(value, given.get(value)) for value in sorted(values))
 
 
-def labels_of(data: Path) -> dict[int, Any]:
-    """What a datalist (key ``labels``, as MONAI's) or a dataset folder says about its labels, by number.
-
-    Raises:
-        InputError: a number that is none.
-    """
-    from ..training.datasets import Dataset, is_dataset
-
-    if is_dataset(data):
-        return {value: label.as_dict() for value, label in Dataset(data).labels().items()}
-    return labels_in(data / "dataset.json" if data.is_dir() else data)
-
-
 def labels_in(path: Path) -> dict[int, Any]:
     """What stands under ``labels`` in a JSON file, by number; nothing where there is no file or no such key.
 

@@ -31,6 +31,8 @@ OVERLAP = 8
 SETS = ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
 """Shifts of the lattice in cube edges. In each set every voxel is hidden once; what lies at a face of a cube in one
 lies in the middle of a cube in the other."""
+EDGE_WIDTH_MM = 3.0
+"""Standard deviation of the Gaussian before an expectation's edges are measured, see ``z_score``."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,6 @@ def _add_hidden(
 def _surroundings(wanted: np.ndarray, smoothing: float, spacing: tuple[float, float, float]) -> np.ndarray:
     """All voxels that the residual and the kind of tissue of the wanted ones are computed from."""
     from scipy.ndimage import maximum_filter
-
-    from .residual import EDGE_WIDTH_MM
 
     reach = 4 * max(smoothing, EDGE_WIDTH_MM)  # SciPy's Gaussians end there
     return maximum_filter(wanted, [2 * int(np.ceil(reach / s) + 1) + 1 for s in spacing])

@@ -117,7 +117,7 @@ def generate_lesion(
         ModelError: there is no lesion ControlNet for this model.
     """
     from ..core.progress import ProgressMeter
-    from .inpaint import neighbourhood
+    from ..preprocessing.mask_crop import neighbourhood
     from .working import like_input, working_image
 
     parameters = parameters or GenerateLesionParameters()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import InputError
+from ..preprocessing.mask_crop import around_mask, neighbourhood
 from .parameters import check, parameter
 from .registry import TaskResult
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from ..models.checkpoint import FoundationModel
     from ..volume import Volume
     from .working import WorkingImage
-
-
-WINDOW = 64
-"""Voxels along each edge of the neighbourhood of a small mask: as many as training windows had."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +112,6 @@ def inpaint(
     return TaskResult({"inpainted": result}, facts=facts)
 
 
-def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The box of a mask (k, j, i) and a voxel around it, as far as there is one."""
-    edges = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    k, j, i = (slice(max(int(e[0]) - 1, 0), int(e[-1]) + 2) for e in edges)
-    return k, j, i
-
-
 def inward_share(inside: np.ndarray, volume: Volume, feather: float) -> np.ndarray:
     """Share of the filling in each masked voxel, rising from the mask's rim over ``feather`` mm.
 
@@ -136,25 +126,6 @@ def inward_share(inside: np.ndarray, volume: Volume, feather: float) -> np.ndarr
     if inside.all():
         return np.ones(inside.size)
     return np.clip(distance_transform_edt(inside, sampling=(k, j, i))[inside] / feather, 0, 1)
-
-
-def neighbourhood(
-    mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int = 16
-) -> tuple[np.ndarray, np.ndarray]:
-    """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""
-    box = around_mask(mask)
-    index = np.argwhere(mask[box])[:, ::-1] + [edge.start for edge in reversed(box)]
-    first, last = index.min(0), index.max(0)
-    size = np.array(volume.spacing)
-    extent = (last - first + 1) * size
-    voxel = size if spacing is None else np.full(3, spacing)
-    wanted = np.maximum(extent + 2 * context * voxel, (min(window, WINDOW) - 1) * voxel)
-    grow = (wanted - extent) / 2 / size
-    limit = np.array(volume.voxels.shape[::-1]) - 1
-    # A box that the volume's edge cuts short is moved inwards, so that the model sees as much tissue as it can.
-    low, high = first - grow, last + grow
-    shift = np.maximum(-low, 0) - np.maximum(high - limit, 0)
-    return np.clip(low + shift, 0, limit), np.clip(high + shift, 0, limit)
 
 
 def fill_hole(

@@ -43,7 +43,8 @@ class Layout:
         """What the network is told on a grid over the same box."""
         import torch
 
-        from ..conditioning.condition import NULL_REGION, REGIONS, Condition
+        from ..conditioning.condition import Condition
+        from ..conditioning.regions import NULL_REGION, REGIONS
 
         k, j, i = (torch.from_numpy(line) for line in self.body.coordinates(grid))
         region = NULL_REGION if self.body.guessed is None else REGIONS.index(self.body.guessed)

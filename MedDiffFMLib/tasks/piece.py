@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..preprocessing.mask_crop import WINDOW, IndexBox, neighbourhood
+
 if TYPE_CHECKING:
     from ..volume import Volume
 
-IndexBox = tuple[slice, slice, slice]
-
-WINDOW = 64
 CONTEXT = 16
 """Voxels that ``inpaint`` wants around the mask on each side."""
 
@@ -46,23 +45,7 @@ def _lesion_context(volume: Volume, mask: np.ndarray, parameters: Any) -> int | 
 
 
 def _box(volume: Volume, mask: np.ndarray, context: int) -> IndexBox:
-    from .inpaint import neighbourhood
-
     low, high = neighbourhood(mask, volume, None, WINDOW, context)
     first, last = np.floor(low).astype(int), np.ceil(high).astype(int)
     i, j, k = (slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
     return k, j, i
-
-
-def cut(volume: Volume, box: IndexBox) -> Volume:
-    """The piece of a volume in an index box (k, j, i), with a coarse copy of the whole."""
-    from ..volume import Volume as Piece
-    from ..volume import thinned
-
-    shift = np.eye(4)
-    shift[:3, 3] = [part.start for part in reversed(box)]
-    whole = thinned(volume)
-    return Piece(
-        np.ascontiguousarray(volume.voxels[box]), volume.ijk_to_ras @ shift, volume.modality, volume.notes,
-        volume.synthetic, Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
-    )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import ModelError
+from .expectation import EDGE_WIDTH_MM
 
 if TYPE_CHECKING:
     from .expectation import Expectation
@@ -21,7 +22,6 @@ TISSUE_EDGES_HU = (-850.0, -600.0, -200.0, -20.0, 120.0, 300.0)
 """Limits between air, lung, partial volume, fat, soft tissue, contrast or soft bone, bone; of the expectation."""
 EDGE_LIMITS_HU_PER_MM = (8.0, 25.0)
 """Limits between flat, sloping and steep places of the expectation: an edge is hard to guess to the millimetre."""
-EDGE_WIDTH_MM = 3.0
 SLAB = 8
 """Planes that are looked at together."""
 CLASSES = (len(TISSUE_EDGES_HU) + 1) * (len(EDGE_LIMITS_HU_PER_MM) + 1)

@@ -64,7 +64,7 @@ def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarr
 
 def choose_region(wish: str | None, found: Survey) -> str | None:
     """The region class to use: a wish wins, "none" means no condition, None takes the guess."""
-    from ..conditioning.condition import REGIONS
+    from ..conditioning.regions import REGIONS
 
     if wish is None:
         return found.guessed

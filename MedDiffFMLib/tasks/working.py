@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ..conditioning.anatomy import check_labels
-from ..conditioning.condition import NULL_REGION, REGIONS, Condition
+from ..conditioning.condition import Condition
+from ..conditioning.regions import NULL_REGION, REGIONS
 from ..grid import Grid, from_grid, to_grid, working_grid
 from ..intensity import to_network
 from ..volume import Volume

@@ -90,7 +90,7 @@ class ControlAdapter:
         """Nothing: every window is drawn anew."""
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
-        from ..networks.controlnet import with_control
+        from ..diffusion.controlled_denoiser import with_control
 
         return with_control(cast(Any, denoiser.requires_grad_(False)), task.network())
 

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,13 +20,13 @@ from typing import Any
 
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError, OutputError, expected
+from ..core.file_lock import LOCK_SECONDS, locked
 from ..core.progress import CancelToken
 from .finetune_progress import FILE as PROGRESS_FILE
 from .finetune_progress import read_progress
 
 REQUEST_FILE, LOCK_FILE, LOG_FILE, STOP_FILE = "request.json", "running.lock", "training.log", "stop"
 POLL_SECONDS = 0.5
-LOCK_SECONDS = 2.0
 ENDED = ("done", "early")
 
 
@@ -207,51 +206,12 @@ def is_running(folder: str | Path) -> bool:
     if not path.exists():
         return False
     try:
-        with locked(folder):
+        with locked(folder, LOCK_FILE):
             return False
     except BlockingIOError:
         return True
     except OSError:  # a folder that cannot be written has no run of ours
         return False
-
-
-@contextlib.contextmanager
-def locked(folder: str | Path, seconds: float = 0.0, name: str = LOCK_FILE) -> Iterator[None]:
-    """Hold the folder's lock.
-
-    Args:
-        name: file of the lock.
-        seconds: how long to wait for it; whoever asks :func:`is_running` holds it for a moment.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    end = time.monotonic() + seconds
-    with open(Path(folder) / name, "a+b") as stream:
-        while True:
-            try:
-                _lock(stream)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise
-                time.sleep(0.02)
-        yield
-
-
-def _lock(stream: Any) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            stream.seek(0)
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError from error
-    else:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # -------------------------------------------------------------------------------------------------------------- process
@@ -265,7 +225,7 @@ def main(arguments: list[str]) -> int:
         print(f"There is no request in {folder}.", file=sys.stderr)
         return 2
     try:
-        with locked(folder, LOCK_SECONDS), _stop_file_cancels(folder) as cancel:
+        with locked(folder, LOCK_FILE, LOCK_SECONDS), _stop_file_cancels(folder) as cancel:
             return _train(folder, request, cancel)
     except BlockingIOError:
         print(f"A training is going on in {folder}.", file=sys.stderr)

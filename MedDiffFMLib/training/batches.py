@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..conditioning.condition import NULL_REGION, Condition, EncodedCondition, stack
+from ..conditioning.condition import Condition, EncodedCondition, stack
+from ..conditioning.regions import NULL_REGION
 from ..intensity import to_network
 from .cache import Case
 from .windows import WindowConfig, draw_window

@@ -26,8 +26,8 @@ from ..conditioning.region import body_box
 from ..core.errors import InputError
 from ..core.progress import CancelToken
 from ..networks.body_regressor import BodyRegressor
+from ..resampling import resample_box
 from .cache import Case, open_cases
-from .windows import resample_box
 
 ORGAN_HEIGHT_M = {1: 0.30, 2: 0.25, 3: 0.24, 5: 0.31, 21: 0.03, 51: 0.44, 77: 0.08, 78: 0.08, 90: 0.75, 91: 0.80}
 """TotalSegmentator label -> height of its centre: spleen, kidneys, liver, bladder, heart, hips, brain, skull."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..conditioning.condition import NULL_REGION, REGIONS
+from ..conditioning.regions import NULL_REGION, REGIONS
 from ..core.errors import InputError
 from ..core.safe_load import load_array, plain_name, read_json
 

@@ -10,19 +10,21 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..conditioning.condition import NULL_REGION, Condition, stack
+from ..conditioning.condition import Condition, stack
 from ..conditioning.context import first_guess
 from ..conditioning.lesion import MASKS, lesion_control, lesion_guess
+from ..conditioning.regions import NULL_REGION
 from ..core.errors import InputError
 from ..intensity import to_network
+from ..resampling import resample_box
 from ..tasks.generate_lesion import FITTING_VOXELS, sample_lesion, surroundings
 from .cache import Case
 from .control_task import ControlBatch, ControlCase
 from .preview import Preview, Slice
-from .windows import resample_box
 
 if TYPE_CHECKING:
-    from ..networks.controlnet import ControlConfig, ControlledDenoiser
+    from ..diffusion.controlled_denoiser import ControlledDenoiser
+    from ..networks.controlnet import ControlConfig
 
 SMALLEST_MM3 = 10.0
 BORDER = 8
@@ -53,7 +55,7 @@ class Lesion(NamedTuple):
         return np.asarray(self.mask) == self.label
 
     def share(self, start: np.ndarray, step: np.ndarray, count: tuple[int, int, int]) -> np.ndarray:
-        """Share of lesion in each voxel of a grid, as :func:`.windows.resample_box`; reads no more than the lesion."""
+        """Share of lesion in each voxel of a grid, as :func:`resampling.resample_box`; reads the lesion only."""
         box = tuple(slice(low, high + 1) for low, high in zip(self.low, self.high, strict=True))
         border = int(np.ceil(step.max())) + 1  # as far as a voxel of the grid reaches
         inside = np.pad(np.asarray(self.mask[box]) == self.label, border)

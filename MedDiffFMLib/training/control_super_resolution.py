@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as functional
 from torch.utils.data import Dataset
 
-from ..conditioning.condition import NULL_REGION, Condition, stack
+from ..conditioning.condition import Condition, stack
 from ..conditioning.interpolated import IMAGES, interpolated_control
+from ..conditioning.regions import NULL_REGION
 from ..core.errors import InputError
 from ..diffusion.consistency import BlockAverages
 from ..inference.patches import reflected_range
@@ -24,7 +25,8 @@ from .control_task import ControlBatch, ControlCase
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
-    from ..networks.controlnet import ControlConfig, ControlledDenoiser
+    from ..diffusion.controlled_denoiser import ControlledDenoiser
+    from ..networks.controlnet import ControlConfig
 
 FINE_MM = 3.0
 CUBE_RATIO = 2.6

@@ -17,11 +17,11 @@ import torch
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition
-from ..core.errors import InputError
 from .cache import Case
 
 if TYPE_CHECKING:
-    from ..networks.controlnet import ControlConfig, ControlledDenoiser
+    from ..diffusion.controlled_denoiser import ControlledDenoiser
+    from ..networks.controlnet import ControlConfig
     from .preview import Preview
 
 
@@ -104,25 +104,3 @@ class ControlTask(Protocol):
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         """What inference must know of the training cases, JSON-ready; goes into the file of the ControlNet."""
-
-
-def control_task(name: str, **options: Any) -> ControlTask:
-    """A task by name.
-
-    Args:
-        options: fields of :class:`.control_super_resolution.SuperResolutionTask` or
-            :class:`.control_lesion.LesionTask`; ``window`` is known to both.
-
-    Raises:
-        InputError: there is no such task, or it has no such option.
-    """
-    from .control_lesion import LesionTask
-    from .control_super_resolution import SuperResolutionTask
-
-    kinds: dict[str, Any] = {"super-resolution": SuperResolutionTask, "lesion": LesionTask}
-    if name not in kinds:
-        raise InputError(f"There is no fine-tuning task called {name!r}.", f"Choose {' or '.join(kinds)}.")
-    try:
-        return kinds[name](**options)
-    except TypeError as error:
-        raise InputError(f"The task {name} does not know these options ({error}).", "Leave them out.") from error

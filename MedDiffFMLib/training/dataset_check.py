@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError, MedDiffFMError, expected
+from ..core.file_hash import file_sha256
 from ..core.progress import CancelToken
 from ..grid import to_grid, working_grid
 from ..io import read_volume
-from ..models.checkpoint import file_sha256
 from ..volume import Volume, check_ct
 from .datalist import SPLITS, Entry, read_datalist
 from .dataset_report import CaseFacts, CheckReport

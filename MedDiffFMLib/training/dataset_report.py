@@ -81,7 +81,7 @@ class CheckReport:
 
     def text(self) -> str:
         """The whole report, errors first."""
-        from ..cli.console import columns
+        from ..core.text_table import columns
 
         lines = [f"Dataset check of {self.data} for {self.task}: {self.summary()}."]
         for finding in (*self.errors, *self.warnings):

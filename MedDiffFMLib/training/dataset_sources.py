@@ -15,9 +15,8 @@ from typing import Any
 
 from ..core.errors import InputError, OutputError, expected
 from ..core.progress import CancelToken
+from ..imaging.image_files import input_sha256, stem_of
 from ..io import NIFTI_SUFFIXES, read_volume
-from ..outputs import stem_of
-from ..report import input_sha256
 from ..segmentation.labels import labels_in
 from .datalist import SPLITS, Entry, folder_name, read_datalist, refuse_shared_patients
 from .datasets import ANATOMY, LABEL, Dataset
@@ -197,3 +196,16 @@ def _source(entry: Entry) -> str:
                 raise InputError(f"There is no file or folder '{path}'.", "Check the path.")
             lines.append(f"{kind} {input_sha256(path)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def labels_of(data: Path) -> dict[int, Any]:
+    """What a datalist (key ``labels``, as MONAI's) or a dataset folder says about its labels, by number.
+
+    Raises:
+        InputError: a number that is none.
+    """
+    from .datasets import Dataset, is_dataset
+
+    if is_dataset(data):
+        return {value: label.as_dict() for value, label in Dataset(data).labels().items()}
+    return labels_in(data / "dataset.json" if data.is_dir() else data)

@@ -28,12 +28,12 @@ import numpy as np
 
 from ..core.atomic_files import owned_name, sweep
 from ..core.errors import InputError, OutputError, reason_of
+from ..core.file_hash import file_sha256
+from ..core.json_files import write_json
 from ..core.safe_load import check_fields, plain_path, read_json
 from ..io import write_volume
-from ..models.checkpoint import file_sha256
-from ..report import geometry, write_json
 from ..segmentation.labels import SegmentLabel, labels_in, shared_numbers
-from ..volume import Volume, check_ct
+from ..volume import Volume, check_ct, geometry
 from .datalist import SPLITS, Entry, folder_name
 
 FORMAT = "meddifffm-dataset-1"
@@ -207,10 +207,10 @@ class Dataset:
     @contextlib.contextmanager
     def _numbering(self) -> Iterator[None]:
         """Two processes that add cases at the same time must not give one number to two names."""
-        from .background import locked
+        from ..core.file_lock import locked
 
         try:
-            with locked(self.folder, NUMBERING_SECONDS, ".numbering.lock"):
+            with locked(self.folder, ".numbering.lock", NUMBERING_SECONDS):
                 yield
         except BlockingIOError as error:
             raise OutputError(f"Another process is adding cases to {self.folder}.", "Try again.") from error

@@ -26,11 +26,12 @@ from torch import nn
 
 from ..core.atomic_files import atomic_path
 from ..core.errors import MedDiffFMError
+from ..core.file_hash import file_sha256
+from ..core.json_files import json_ready, write_json
 from ..core.progress import CancelToken, ProgressCallback
 from ..models.catalogue import CatalogueEntry, list_models, register_model
-from ..models.checkpoint import file_sha256, load_denoiser, read_header
-from ..report import software_versions, write_json
-from ..worker.protocol import json_ready
+from ..models.checkpoint import load_denoiser, read_header
+from ..report import software_versions
 from .adapters import AdaptedModule
 from .card import CardFacts, card
 from .control_task import ControlCase, ControlTask

@@ -13,11 +13,12 @@ import numpy as np
 
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError
+from ..core.json_files import write_json
 from ..core.progress import CancelToken
 from ..core.safe_load import load_array
 from ..grid import to_grid, working_grid
+from ..imaging.image_files import input_sha256
 from ..io import read_volume
-from ..report import input_sha256, write_json
 from .cache import open_cases
 from .control_task import ControlCase
 from .datalist import SPLITS, Entry

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import OutputError, expected
+from ..core.json_files import json_ready
 from ..core.progress import ProgressCallback, ProgressEvent
-from ..worker.protocol import json_ready
 
 FILE = "progress.jsonl"
 LINE_SECONDS = 0.5

@@ -14,14 +14,14 @@ from typing import Any
 
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError
+from ..core.file_lock import LOCK_SECONDS, locked
+from ..core.json_files import write_json
 from ..core.progress import CancelToken, ProgressCallback
 from ..core.safe_load import read_json
 from ..models.catalogue import check_name, resolve
 from ..models.checkpoint import check_sha256, read_header
 from ..outputs import make_folder
-from ..report import write_json
 from .adapters import Adapter
-from .background import LOCK_SECONDS, locked
 from .control_task import ControlTask
 from .datalist import Entry
 from .dataset_check import Needs, check_dataset, read_entries
@@ -116,7 +116,7 @@ def claimed(run: Run, register: bool) -> Iterator[Run]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(run.folder, LOCK_SECONDS, WRITER_LOCK_FILE))
+            stack.enter_context(locked(run.folder, WRITER_LOCK_FILE, LOCK_SECONDS))
         except BlockingIOError:
             raise InputError(
                 f"Another fine-tuning run is writing to {run.folder}.", "Wait for its end or name another folder."

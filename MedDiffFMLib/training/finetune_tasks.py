@@ -26,7 +26,7 @@ class FinetuneTask:
         sentence: one sentence for the user.
         needs_mask: whether every case must come with a mask.
         used_by: task of ``tasks.registry`` that uses the result.
-        module, function: give the :class:`.control_task.ControlTask`; called with the name and the task's options.
+        module, function: give the :class:`.control_task.ControlTask`; called with the task's options.
         adapter_module, adapter_class: join what is trained to the frozen prior and write it.
         option: of that task, which takes the result's name.
         keeps_labels: whether the numbers in the masks are classes; else each connected part becomes one lesion.
@@ -38,8 +38,8 @@ class FinetuneTask:
     sentence: str
     needs_mask: bool
     used_by: str
-    module: str = "control_task"
-    function: str = "control_task"
+    module: str
+    function: str
     adapter_module: str = "adapters"
     adapter_class: str = "ControlAdapter"
     option: str = "control"
@@ -47,9 +47,18 @@ class FinetuneTask:
     few: bool = False
 
     def task(self, **options: Any) -> ControlTask:
-        """What is learnt, from which samples, and how it is judged."""
+        """What is learnt, from which samples, and how it is judged.
+
+        Raises:
+            InputError: the task has no such option.
+        """
         module = importlib.import_module(f"{__package__}.{self.module}")
-        return getattr(module, self.function)(self.name, **options)
+        try:
+            return getattr(module, self.function)(**options)
+        except TypeError as error:
+            raise InputError(
+                f"The task {self.name} does not know these options ({error}).", "Leave them out."
+            ) from error
 
     def adapter(self) -> Adapter:
         """What is trained beside the prior."""
@@ -62,11 +71,12 @@ FINETUNE_TASKS: dict[str, FinetuneTask] = {
     for task in (
         FinetuneTask(
             "super-resolution", "Super-resolution", "Thick slices become thin ones, as your scanner makes them.",
-            needs_mask=False, used_by="super_resolve",
+            needs_mask=False, used_by="super_resolve", module="control_super_resolution",
+            function="SuperResolutionTask",
         ),
         FinetuneTask(
             "lesion", "Lesions", "Lesions like those that your masks mark are generated in other scans.",
-            needs_mask=True, used_by="generate_lesion",
+            needs_mask=True, used_by="generate_lesion", module="control_lesion", function="LesionTask",
         ),
         FinetuneTask(
             "segmentation", "Segmentation", "Structures that your masks outline in a few scans are found in others.",

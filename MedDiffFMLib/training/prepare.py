@@ -21,16 +21,17 @@ from ..conditioning.anatomy import BODY_LABEL
 from ..conditioning.region import body_box, body_mask
 from ..core.atomic_files import owned_name, sweep
 from ..core.errors import InputError, MedDiffFMError, OutputError, expected, log_defect, reason_of
+from ..core.json_files import write_json
 from ..core.progress import CancelToken
 from ..grid import to_grid, working_grid
+from ..imaging.image_files import input_sha256
 from ..io import read_volume
-from ..report import input_sha256, write_json
+from ..resampling import resample_box
 from ..tasks.survey import choose_region, survey
 from ..volume import Volume, check_ct
 from .body_parts import body_parts
 from .cache import COARSE_SPACING_MM
 from .datalist import SPLITS, Entry, read_datalist, refuse_shared_patients
-from .windows import resample_box
 
 FORMAT = "meddifffm-cache-2"
 FINE_ENOUGH_MM = 2.9
@@ -246,7 +247,7 @@ def _labels(path: Path, volume: Volume) -> np.ndarray:
     Raises:
         InputError: other geometry than the CT, or values that are no label numbers.
     """
-    from ..job import check_anatomy
+    from ..conditioning.anatomy import check_anatomy
 
     given = check_anatomy(read_volume(path, modality="mask"), volume)
     on_ct = Volume(given, volume.ijk_to_ras, "mask")

@@ -16,10 +16,11 @@ from ..core.errors import InputError
 from ..core.progress import CancelToken
 from ..segmentation.example import make_example
 from ..segmentation.head_file import save_head
-from ..segmentation.labels import SegmentLabel, label_table, labels_of
+from ..segmentation.labels import SegmentLabel, label_table
 from ..segmentation.method import Method, Pace, Segmenter, make_method, options_of
 from ..segmentation.sight import Example, dice
 from .control_task import ControlCase, ControlTask
+from .dataset_sources import labels_of
 from .preview import Preview, Slice
 
 VALIDATION_SAMPLES = 2
@@ -198,7 +199,7 @@ class SegmentationAdapter:
 
 
 def segmentation_task(
-    name: str, *, method: str = "features", spacing: float = 2.0, window: int = 64,
+    *, method: str = "features", spacing: float = 2.0, window: int = 64,
     label_names: Sequence[Sequence[Any]] = (), **options: Any,
 ) -> SegmentationTask:  # fmt: skip
     """The task from the options of a run.

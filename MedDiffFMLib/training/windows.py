@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..inference.patches import reflected_range
+from ..resampling import resample_box
 from .cache import Case
 from .holes import random_hole
 
@@ -52,35 +53,6 @@ class WindowConfig:
     fill_share: float = 0.35
     denoise_share: float = 0.35
     levels: tuple[str, ...] = LEVELS
-
-
-def linear_weights(start: float, step: float, count: int, available: int) -> np.ndarray:
-    """Antialiased linear interpolation along one axis as a (count, available) matrix with rows that sum to one.
-
-    Args:
-        start, step: position of output voxel 0 and distance between output voxels, in input voxels.
-        available: number of input voxels; positions outside take the edge value.
-    """
-    positions = np.clip(start + step * np.arange(count), 0, available - 1)
-    width = max(step, 1.0)
-    weights = np.clip(1.0 - np.abs(np.arange(available)[None] - positions[:, None]) / width, 0.0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-
-def resample_box(array: np.ndarray, start: np.ndarray, step: np.ndarray, count: tuple[int, int, int]) -> np.ndarray:
-    """Sample ``count`` voxels per axis from ``array`` (k, j, i); only the part that is needed is read."""
-    matrices, box = [], []
-    for axis in range(3):
-        margin = max(step[axis], 1.0) + 1
-        low = int(np.clip(np.floor(start[axis] - margin), 0, array.shape[axis] - 1))
-        end = start[axis] + step[axis] * (count[axis] - 1)
-        high = int(np.clip(np.ceil(end + margin) + 1, low + 1, array.shape[axis]))
-        box.append(slice(low, high))
-        matrices.append(linear_weights(start[axis] - low, step[axis], count[axis], high - low))
-    part = np.asarray(array[tuple(box)], dtype=np.float32)
-    part = np.tensordot(matrices[0], part, axes=(1, 0))
-    part = np.moveaxis(np.tensordot(matrices[1], part, axes=(1, 1)), 0, 1)
-    return np.ascontiguousarray(np.moveaxis(np.tensordot(matrices[2], part, axes=(1, 2)), 0, 2))
 
 
 def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import os
 import re
 import shutil
@@ -41,6 +40,7 @@ from typing import Any
 from ..core import errors
 from ..core.atomic_files import owned_name, sweep
 from ..core.errors import MedDiffFMError, reason_of
+from ..core.json_files import json_ready
 from ..core.safe_load import load_array
 
 PROTOCOL_VERSION = 3
@@ -68,21 +68,6 @@ class WorkerError(MedDiffFMError):
     def __init__(self, cause: str, remedy: str = "", kind: str = "crash") -> None:
         super().__init__(cause, remedy)
         self.kind = kind
-
-
-def json_ready(value: Any) -> Any:
-    """``value`` with numpy scalars, arrays, tuples and paths as plain JSON values; NaN and infinity become None."""
-    if isinstance(value, dict):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [json_ready(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy, without importing it
-        return json_ready(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value
 
 
 def encode(kind: str, /, **fields: Any) -> bytes:

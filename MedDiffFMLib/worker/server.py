@@ -249,7 +249,7 @@ def _settings(message: dict[str, Any]) -> Any:
 
 def _check_settings(given: dict[str, Any]) -> None:
     """Values that the command line would refuse."""
-    from ..conditioning.condition import REGIONS
+    from ..conditioning.regions import REGIONS
 
     seed, region, threads = given.get("seed", 0), given.get("region"), given.get("threads")
     if not 0 <= seed < 2**63:
@@ -263,7 +263,7 @@ def _check_settings(given: dict[str, Any]) -> None:
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
     """The run's arrays, checked as if they came from files."""
     from ..job import checked_case
-    from ..report import geometry
+    from ..volume import geometry
 
     names = ("volume", "mask", "anatomy")
     given = {name: _volume(message[name], folder) for name in names if message.get(name) is not None}

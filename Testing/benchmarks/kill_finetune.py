@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedDiffFMLib.cli.console import columns
+from MedDiffFMLib.core.text_table import columns
 from MedDiffFMLib.training.datasets import Dataset
 from MedDiffFMLib.volume import Volume
 

@@ -27,12 +27,12 @@ import torch
 
 from MedDiffFMLib.conditioning.condition import stack
 from MedDiffFMLib.conditioning.context import first_guess
+from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.evaluation.metrics import bootstrap
 from MedDiffFMLib.intensity import to_network
 from MedDiffFMLib.models.catalogue import resolve
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_denoiser, load_model, read_header
 from MedDiffFMLib.models.control import find_control, load_control
-from MedDiffFMLib.networks.controlnet import with_control
 from MedDiffFMLib.tasks.generate_lesion import sample_lesion
 from MedDiffFMLib.training.control_lesion import Drawn, Lesion, LesionTask, draw_lesion, lesions_of
 from MedDiffFMLib.training.control_task import ControlCase

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from MedDiffFMLib.core.json_files import write_json
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.models.checkpoint import load_model
-from MedDiffFMLib.report import write_json
 from MedDiffFMLib.segmentation.example import make_example
 from MedDiffFMLib.segmentation.features import FeatureMethod
 from MedDiffFMLib.segmentation.labels import label_table

@@ -16,9 +16,10 @@ import numpy as np
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import MedDiffFMError
+from MedDiffFMLib.core.file_hash import file_sha256
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.models.catalogue import CatalogueEntry, list_models, register_model
-from MedDiffFMLib.models.checkpoint import build_denoiser, file_sha256, read_metadata, read_weights, save_model
+from MedDiffFMLib.models.checkpoint import build_denoiser, read_metadata, read_weights, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.volume import Volume
 from MedDiffFMLib.worker.client import RunRequest

@@ -110,7 +110,7 @@ class Catalogue(Target):
 
     def read(self, folder: Path) -> None:
         from MedDiffFMLib.cli.models import _record
-        from MedDiffFMLib.worker.protocol import json_ready
+        from MedDiffFMLib.core.json_files import json_ready
 
         os.environ[catalogue.FOLDER_VARIABLE] = str(folder / "models")
         try:

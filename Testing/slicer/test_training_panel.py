@@ -248,7 +248,8 @@ def test_a_failed_training_says_why(panel: Any, tmp_path: Path) -> None:
 def test_closing_slicer_asks(
     app: Any, panel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decision: str, closes: bool, paused: bool
 ) -> None:
-    from MedDiffFMLib.training.background import locked
+    from MedDiffFMLib.core.file_lock import locked
+    from MedDiffFMLib.training.background import LOCK_FILE
 
     asked: list[str] = []
     panel.ui.runPathLineEdit.currentPath = str(tmp_path)
@@ -257,7 +258,7 @@ def test_closing_slicer_asks(
     window.show()
     assert window.close() and not asked  # nothing goes on: no question
     window.show()
-    with locked(tmp_path):
+    with locked(tmp_path, LOCK_FILE):
         assert window.close() is closes
     assert asked == [decision]
     assert (tmp_path / "stop").exists() is paused

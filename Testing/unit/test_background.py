@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.core.errors import InputError
+from MedDiffFMLib.core.file_lock import locked
 from MedDiffFMLib.training import background
-from MedDiffFMLib.training.background import ProgressTail, Request, is_running, locked, state_of
+from MedDiffFMLib.training.background import LOCK_FILE, ProgressTail, Request, is_running, state_of
 from MedDiffFMLib.training.datasets import Dataset
 from MedDiffFMLib.volume import Volume
 from MedDiffFMLib.worker.client import worker_environment
@@ -143,9 +144,9 @@ def test_states_without_a_process(tmp_path: Path) -> None:
 
 def test_lock_is_free_after_its_holder(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
-    with locked(tmp_path):
+    with locked(tmp_path, LOCK_FILE):
         assert is_running(tmp_path)
-        with pytest.raises(BlockingIOError), locked(tmp_path, seconds=0.1):
+        with pytest.raises(BlockingIOError), locked(tmp_path, LOCK_FILE, seconds=0.1):
             pass
     assert not is_running(tmp_path)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.conditioning.condition import REGIONS
 from MedDiffFMLib.conditioning.region import body_mask
+from MedDiffFMLib.conditioning.regions import REGIONS
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.training.batches import TrainingWindows
 from MedDiffFMLib.training.body_parts import body_parts

@@ -12,6 +12,7 @@ import pytest
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError, ModelError, OutputError
+from MedDiffFMLib.core.file_hash import file_sha256
 from MedDiffFMLib.core.resources import resource_folder
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.catalogue import (
@@ -22,7 +23,7 @@ from MedDiffFMLib.models.catalogue import (
     resolve,
     user_folder,
 )
-from MedDiffFMLib.models.checkpoint import file_sha256, read_metadata, write_weights
+from MedDiffFMLib.models.checkpoint import read_metadata, write_weights
 
 PRIOR = "0" * 64
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.cli.console import Console, columns, duration
+from MedDiffFMLib.cli.console import Console, duration
 from MedDiffFMLib.cli.main import _interrupts, build_parser
 from MedDiffFMLib.cli.task import REGIONS
 from MedDiffFMLib.core.errors import MedDiffFMError, OutputError
 from MedDiffFMLib.core.progress import CancelToken
+from MedDiffFMLib.core.text_table import columns
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.report import NOTICE
 from MedDiffFMLib.tasks.findings import COLUMNS, list_findings
@@ -52,7 +53,7 @@ def test_every_task_and_parameter_has_its_option(capsys: pytest.CaptureFixture[s
 
 
 def test_regions_are_those_of_the_model() -> None:
-    from MedDiffFMLib.conditioning.condition import REGIONS as KNOWN
+    from MedDiffFMLib.conditioning.regions import REGIONS as KNOWN
 
     assert (*KNOWN, "none") == REGIONS
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.anatomy import encode_anatomy
-from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS, NULL_REGION, Condition
+from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS, Condition
 from MedDiffFMLib.conditioning.position import POSITION_CHANNELS, encode_position
 from MedDiffFMLib.conditioning.region import body_box, body_mask, guess_region
+from MedDiffFMLib.conditioning.regions import NULL_REGION
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.grid import working_grid
 from MedDiffFMLib.tasks.survey import choose_region, survey

@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from MedDiffFMLib.core.errors import InputError
+from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.models.checkpoint import load_model
-from MedDiffFMLib.networks.controlnet import with_control
+from MedDiffFMLib.resampling import resample_box
 from MedDiffFMLib.slices import average_blocks
 from MedDiffFMLib.training.cache import Case, Level
 from MedDiffFMLib.training.control_lesion import density, draw_lesion, lesions_of
 from MedDiffFMLib.training.control_super_resolution import draw_pair
-from MedDiffFMLib.training.control_task import ControlCase, control_task
-from MedDiffFMLib.training.windows import resample_box
+from MedDiffFMLib.training.control_task import ControlCase
+from MedDiffFMLib.training.finetune_tasks import finetune_task
 
 SIZE = 16
 
@@ -47,7 +48,7 @@ def model(tiny_model_file):
 
 @pytest.fixture(params=["super-resolution", "lesion"])
 def task(request):
-    return control_task(request.param, window=SIZE)
+    return finetune_task(request.param).task(window=SIZE)
 
 
 def equal(one, other):
@@ -87,8 +88,8 @@ def test_validation_has_its_metric_and_repeats_itself(task, cases, model):
 
 
 def test_settings_are_what_inference_reads(cases):
-    assert control_task("super-resolution").settings(cases) == {"factors": [2, 6]}
-    lesions = control_task("lesion").settings(cases)["lesions"]
+    assert finetune_task("super-resolution").task().settings(cases) == {"factors": [2, 6]}
+    lesions = finetune_task("lesion").task().settings(cases)["lesions"]
     assert len(lesions) == 4 and all(pair[1] == pytest.approx(250, abs=1) for pair in lesions)
 
 
@@ -146,7 +147,7 @@ def test_a_large_lesion_is_seen_whole_on_larger_voxels(cases):
 
 def test_useless_cases_are_named_and_none_at_all_refused():
     thick, empty = case("thick", (5.0, 1.0, 1.0)), ControlCase(case("empty").case, np.zeros((48, 40, 44), np.uint8))
-    resolution, lesion = control_task("super-resolution"), control_task("lesion")
+    resolution, lesion = finetune_task("super-resolution").task(), finetune_task("lesion").task()
     assert "thick is left out" in resolution.check([thick, case()])[0]
     assert "empty is left out" in lesion.check([empty, case()])[0]
     with pytest.raises(InputError, match="thin enough"):
@@ -157,6 +158,6 @@ def test_useless_cases_are_named_and_none_at_all_refused():
 
 def test_unknown_tasks_and_options_are_refused():
     with pytest.raises(InputError, match="no fine-tuning task"):
-        control_task("denoise")
+        finetune_task("denoise").task()
     with pytest.raises(InputError, match="does not know"):
-        control_task("lesion", factors=(2, 3))
+        finetune_task("lesion").task(factors=(2, 3))

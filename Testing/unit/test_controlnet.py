@@ -7,10 +7,11 @@ import torch
 
 from MedDiffFMLib.conditioning.condition import Condition, stack
 from MedDiffFMLib.core.errors import ModelError
+from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.inference.blended import BlendedDenoiser
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
 from MedDiffFMLib.models.control import load_control, save_control
-from MedDiffFMLib.networks.controlnet import ControlConfig, with_control
+from MedDiffFMLib.networks.controlnet import ControlConfig
 from MedDiffFMLib.networks.unet import NetworkConfig
 
 SIZE = (16, 16, 16)

@@ -20,8 +20,7 @@ from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.atomic_files import owned_name
 from MedDiffFMLib.core.errors import InputError, OutputError
 from MedDiffFMLib.io import read_volume, write_volume
-from MedDiffFMLib.segmentation.labels import labels_of
-from MedDiffFMLib.training.dataset_sources import add_datalist, add_files, find_pairs
+from MedDiffFMLib.training.dataset_sources import add_datalist, add_files, find_pairs, labels_of
 from MedDiffFMLib.training.datasets import Dataset, choose_patients
 from MedDiffFMLib.training.prepare import read_datalist
 from MedDiffFMLib.volume import Volume

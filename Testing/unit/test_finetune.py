@@ -24,12 +24,12 @@ from safetensors.torch import load_file
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError, ModelError, OutputError
+from MedDiffFMLib.core.file_lock import locked
 from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
 from MedDiffFMLib.models.control import load_control
 from MedDiffFMLib.networks.unet import NetworkConfig
-from MedDiffFMLib.training.background import locked
 from MedDiffFMLib.training.control_lesion import LesionTask
 from MedDiffFMLib.training.datasets import Dataset
 from MedDiffFMLib.training.finetune import FinetuneResult, finetune

@@ -6,10 +6,10 @@ import torch
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError, ModelError
+from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.io import read_volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.control import save_control
-from MedDiffFMLib.networks.controlnet import with_control
 from MedDiffFMLib.tasks.generate_lesion import (
     GenerateLesionParameters,
     generate_lesion,
@@ -18,7 +18,7 @@ from MedDiffFMLib.tasks.generate_lesion import (
     working_spacing,
 )
 from MedDiffFMLib.tasks.lesion_mask import make_lesion_mask
-from MedDiffFMLib.training.control_task import control_task
+from MedDiffFMLib.training.finetune_tasks import finetune_task
 from MedDiffFMLib.volume import Volume
 
 SETTINGS = {"lesions": [[-850.0, -20.0], [-800.0, -30.0], [40.0, 70.0], [45.0, 75.0], [50.0, 80.0]]}
@@ -32,7 +32,7 @@ def model(tiny_model_file):
 @pytest.fixture(scope="module")
 def control(model, tmp_path_factory):
     """File of a ControlNet that has learnt a little nonsense."""
-    controlled = with_control(model.engine.denoiser, control_task("lesion").network())
+    controlled = with_control(model.engine.denoiser, finetune_task("lesion").task().network())
     generator = torch.Generator().manual_seed(1)
     for parameter in controlled.control.parameters():
         parameter.data = 0.03 * torch.randn(parameter.shape, generator=generator)

@@ -18,13 +18,13 @@ from MedDiffFMLib.benchmark.subjects import Settings as SubjectSettings
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.core.errors import tells_of_memory
 from MedDiffFMLib.core.progress import CancelToken
+from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.inference.blended import BlendedDenoiser
 from MedDiffFMLib.inference.engine import WINDOW, Engine, choose_device, choose_precision, is_out_of_memory
 from MedDiffFMLib.inference.memory import plan_memory
 from MedDiffFMLib.job import LoadedCase, compute
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
 from MedDiffFMLib.models.control import save_control
-from MedDiffFMLib.networks.controlnet import with_control
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.report import Settings
 from MedDiffFMLib.segmentation.head_file import save_head
@@ -32,7 +32,7 @@ from MedDiffFMLib.segmentation.labels import SegmentLabel
 from MedDiffFMLib.segmentation.method import make_method, options_of
 from MedDiffFMLib.tasks.registry import TASKS
 from MedDiffFMLib.tasks.residual import CLASSES
-from MedDiffFMLib.training.control_task import control_task
+from MedDiffFMLib.training.finetune_tasks import finetune_task
 from MedDiffFMLib.volume import Volume
 from MedDiffFMLib.worker.server import _free_memory, describe_process
 from Testing.harness.pretend_gpu import NAME, can_pretend, pretend_gpu
@@ -69,7 +69,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     digest = save_model(Path(found["prior"]), prior.state_dict(), CONFIG, calibration)
     named = {"name": "prior", "sha256": digest}
     for task in ("lesion", "super-resolution"):
-        controlled = with_control(prior, control_task(task).network())  # type: ignore[arg-type]
+        controlled = with_control(prior, finetune_task(task).task().network())  # type: ignore[arg-type]
         shake(controlled.control)
         save_control(Path(found[task]), controlled.control, task=task, prior=named, settings={"factors": [2, 4]})
     for name, options in HEADS.items():

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.preprocessing.mask_crop import cut
 from MedDiffFMLib.tasks.generate_lesion import GenerateLesionParameters, generate_lesion
 from MedDiffFMLib.tasks.inpaint import InpaintParameters, inpaint
-from MedDiffFMLib.tasks.piece import cut, needed_piece
+from MedDiffFMLib.tasks.piece import needed_piece
 from MedDiffFMLib.tasks.survey import survey
 from MedDiffFMLib.volume import Volume, check_ct, thinned
 from Testing.unit.test_generate_lesion import control  # noqa: F401  # a fixture

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.core.errors import InputError, OutputError, expected
-from MedDiffFMLib.outputs import OutputPlan, plan_outputs, stem_of
-from MedDiffFMLib.report import FORMAT, Stopwatch, input_sha256, read_report, software_versions, write_json
+from MedDiffFMLib.core.json_files import write_json
+from MedDiffFMLib.imaging.image_files import input_sha256, stem_of
+from MedDiffFMLib.outputs import OutputPlan, plan_outputs
+from MedDiffFMLib.report import FORMAT, Stopwatch, read_report, software_versions
 from MedDiffFMLib.tasks.denoise import DenoiseParameters
 from MedDiffFMLib.tasks.parameters import from_dict
 from MedDiffFMLib.tasks.registry import TASKS

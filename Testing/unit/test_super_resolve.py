@@ -9,13 +9,13 @@ import torch
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError, ModelError
+from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.io import read_volume, write_volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.control import save_control
-from MedDiffFMLib.networks.controlnet import with_control
 from MedDiffFMLib.slices import average_blocks
 from MedDiffFMLib.tasks.super_resolve import SuperResolveParameters, fit_range, super_resolve
-from MedDiffFMLib.training.control_task import control_task
+from MedDiffFMLib.training.finetune_tasks import finetune_task
 from MedDiffFMLib.volume import Volume
 
 
@@ -27,7 +27,7 @@ def model(tiny_model_file):
 @pytest.fixture(scope="module")
 def control(model, tmp_path_factory):
     """File of a ControlNet that changes the image by some tens of HU."""
-    controlled = with_control(model.engine.denoiser, control_task("super-resolution").network())
+    controlled = with_control(model.engine.denoiser, finetune_task("super-resolution").task().network())
     generator = torch.Generator().manual_seed(1)
     for parameter in controlled.control.parameters():
         parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedDiffFMLib.conditioning.condition import NULL_REGION, REGIONS
+from MedDiffFMLib.conditioning.regions import NULL_REGION, REGIONS
 from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.grid import Grid

@@ -11,22 +11,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from MedDiffFMLib.conditioning.condition import NULL_REGION, REGIONS
+from MedDiffFMLib.conditioning.regions import NULL_REGION, REGIONS
 from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.inference.patches import reflected_range
+from MedDiffFMLib.resampling import linear_weights, resample_box
 from MedDiffFMLib.training.batches import TrainingWindows, collate
 from MedDiffFMLib.training.cache import Case, Level
 from MedDiffFMLib.training.holes import random_blobs, random_lattice
 from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
 from MedDiffFMLib.training.noise import NoiseConfig, balance, cosine_chain, ct_texture, draw_noise
-from MedDiffFMLib.training.windows import (
-    LEVELS,
-    PURPOSES,
-    WindowConfig,
-    draw_window,
-    linear_weights,
-    resample_box,
-)
+from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig, draw_window
 
 SIZE = 16
 KEEP = {"drop_region": 0.0, "drop_position": 0.0, "drop_anatomy": 0.0}
