@@ -12,7 +12,7 @@ from ..core.errors import InputError
 from .console import Console
 
 if TYPE_CHECKING:
-    from ..training.datalist import Entry
+    from ..datasets.datalist import Entry
 
 SPLITS = ("training", "validation", "testing")
 
@@ -35,10 +35,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Calibrate and write the same weights with the figures."""
+    from ..datasets.datalist import read_datalist
     from ..models.catalogue import resolve
     from ..models.checkpoint import load_denoiser, load_model, read_header, save_model
-    from ..training.calibrate import calibrate
-    from ..training.datalist import read_datalist
+    from ..training.pretrain.calibrate import calibrate
 
     check_output(args.output, overwrite=args.overwrite)
     if args.output.suffix != ".safetensors":
@@ -70,8 +70,8 @@ class Cases(Sequence):
         return len(self._entries)
 
     def __getitem__(self, index: Any) -> Any:
-        from ..io import read_volume
-        from ..volume import check_ct, check_mask
+        from ..imaging.io import read_volume
+        from ..imaging.volume import check_ct, check_mask
 
         entry = self._entries[index]
         self._console.cancel.check()

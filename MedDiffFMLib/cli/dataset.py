@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..core.json_files import write_json
 from ..core.text_table import columns
-from ..training.finetune_tasks import FINETUNE_TASKS
+from ..training.finetune.registry import FINETUNE_TASKS
 from .console import Console
 
 
@@ -64,8 +64,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def _create(args: argparse.Namespace, console: Console) -> int:
     """Make the folder and fill it; the exit code is the worst of the cases."""
-    from ..training.dataset_sources import add_datalist, add_files, find_pairs
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
+    from ..datasets.importers import add_datalist, add_files, find_pairs
 
     if args.patient_pattern is not None and args.pairs is None:
         raise InputError("--patient-pattern is of use with --pairs only.", "Leave it out.")
@@ -84,9 +84,9 @@ def _create(args: argparse.Namespace, console: Console) -> int:
 
 
 def _add(args: argparse.Namespace, console: Console) -> int:
+    from ..datasets.dataset_folder import Dataset
     from ..imaging.image_files import stem_of
-    from ..io import read_volume
-    from ..training.datasets import Dataset
+    from ..imaging.io import read_volume
 
     dataset = Dataset(args.folder)
     mask, anatomy = (None if p is None else read_volume(p, modality="mask") for p in (args.mask, args.anatomy))
@@ -100,7 +100,7 @@ def _add(args: argparse.Namespace, console: Console) -> int:
 
 def _given_labels(args: argparse.Namespace) -> dict[int, Any] | None:
     """What the command line says about the numbers in the mask."""
-    from ..segmentation.labels import labels_in
+    from ..datasets.labels import labels_in
 
     if (args.labels or args.label_names) and args.mask is None:
         raise InputError("Labels name the numbers of a mask, and there is none.", "Give --mask, or leave them out.")
@@ -116,7 +116,7 @@ def _given_labels(args: argparse.Namespace) -> dict[int, Any] | None:
 
 
 def _list(args: argparse.Namespace, console: Console) -> int:
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
 
     cases, damaged = Dataset(args.folder).scan()
     rows = [["case", "split", "patient", "voxels", "spacing (mm)", "labels"]]
@@ -134,7 +134,7 @@ def _list(args: argparse.Namespace, console: Console) -> int:
 
 
 def _remove(args: argparse.Namespace, console: Console) -> int:
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
 
     dataset = Dataset(args.folder)
     for name in args.names:
@@ -145,7 +145,7 @@ def _remove(args: argparse.Namespace, console: Console) -> int:
 
 
 def _split(args: argparse.Namespace, console: Console) -> int:
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
 
     splits = Dataset(args.folder).split(args.validation, args.seed)
     lines = [f"{split} ({len(names)}): {', '.join(names)}" for split, names in splits.items()]
@@ -154,7 +154,7 @@ def _split(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
-    from ..training.dataset_check import Needs, check_dataset
+    from ..datasets.check import Needs, check_dataset
 
     needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels),
                   few=FINETUNE_TASKS[args.task].few)  # fmt: skip

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Cancelled, InputError
-from ..segmentation.method_names import METHODS
-from ..training.finetune_config import PRESETS
-from ..training.finetune_tasks import FINETUNE_TASKS
+from ..segmentation.registry import METHODS
+from ..training.finetune.config import PRESETS
+from ..training.finetune.registry import FINETUNE_TASKS
 from .console import Console, duration
 from .pretrain import positive
 
@@ -75,8 +75,8 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
-    from ..training.finetune import FinetuneResult, finetune
-    from ..training.finetune_run import first_process
+    from ..training.finetune.run import FinetuneResult, finetune
+    from ..training.finetune.setup import first_process
 
     changes = {name: getattr(args, name) for name in CHANGES}
     if changes["labels"] is not None:

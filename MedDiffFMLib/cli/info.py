@@ -8,8 +8,8 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..imaging.image_files import input_sha256
-from ..io import read_volume
-from ..volume import Volume, check_ct, geometry
+from ..imaging.io import read_volume
+from ..imaging.volume import Volume, check_ct, geometry
 from .console import Console
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _region(volume: Volume) -> str | None:
-    from ..tasks.survey import survey
+    from ..preprocessing.body_localization import survey
 
     return survey(volume).guessed
 

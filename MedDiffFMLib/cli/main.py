@@ -22,7 +22,7 @@ from typing import Any
 from .. import __version__
 from ..core.errors import MedDiffFMError, expected, log_defect
 from ..core.progress import CancelToken
-from ..report import NOTICE
+from ..runner.report import NOTICE
 from . import (
     benchmark,
     calibrate,

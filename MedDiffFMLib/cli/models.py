@@ -10,7 +10,7 @@ from ..core.file_hash import file_sha256
 from ..core.text_table import columns
 from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model, user_folder
 from ..models.checkpoint import read_header, read_metadata
-from ..models.control import read_description
+from ..models.controlnet_file import read_description
 from ..segmentation.head_file import read_head
 from .console import Console
 

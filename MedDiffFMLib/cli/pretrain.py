@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Cancelled, InputError
-from ..training.presets import PRESETS, preset
+from ..training.pretrain.presets import PRESETS, preset
 from .console import Console, duration
 
 if TYPE_CHECKING:
     from ..networks.unet import NetworkConfig
-    from ..training.pretrain import PretrainConfig
+    from ..training.pretrain.run import PretrainConfig
     from ..training.throughput import Pace
 
 DENOISERS = ("edm", "cosine-epsilon")
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..core.file_hash import file_sha256
     from ..models.catalogue import resolve
     from ..models.checkpoint import read_header
-    from ..training.pretrain import pretrain
+    from ..training.pretrain.run import pretrain
 
     initial = resolve(args.initial)[1] if args.initial else None
     header = read_header(initial) if initial else None

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..repeat import repeat
+from ..runner.reproduce import repeat
 from .console import Console
 
 DIFFERENT = 3

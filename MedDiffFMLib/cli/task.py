@@ -7,13 +7,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from ..batch import CaseStatus, find_cases, run_batch
 from ..core.errors import InputError
 from ..core.text_table import columns
-from ..job import Case, check_mask_given, check_volume_given, run_case
 from ..models.checkpoint import load_model
-from ..outputs import plan_outputs
-from ..report import NOTICE, Settings
+from ..runner.batch import CaseStatus, find_cases, run_batch
+from ..runner.case import Case, check_mask_given, check_volume_given, run_case
+from ..runner.outputs import plan_outputs
+from ..runner.report import NOTICE, Settings
 from ..tasks.registry import TASKS, Task
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration

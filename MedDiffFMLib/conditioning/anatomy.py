@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..core.errors import InputError
-from ..volume import Volume, check_grid
+from ..imaging.volume import Volume, check_grid
 
 BITS = 7
 BODY_LABEL = 118

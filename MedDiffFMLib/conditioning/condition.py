@@ -14,7 +14,7 @@ import torch
 
 from ..core.async_copy import upload
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
-from .context import CONTEXT_CHANNELS, encode_context, first_guess
+from .known_voxels import CONTEXT_CHANNELS, encode_context, first_guess
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
 from .regions import NULL_REGION
 

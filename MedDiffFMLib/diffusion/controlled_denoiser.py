@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
+from ..imaging.haar import haar_forward, haar_inverse
 from ..networks.controlnet import ControlBranch, ControlConfig, ControlledUNet, local_detail
-from ..networks.haar import haar_forward, haar_inverse
 from ..networks.unet import PriorUNet
 from .denoiser import CosineEpsilonDenoiser, EDMDenoiser
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from ..conditioning.condition import EncodedCondition
 from ..core.errors import DeviceError, InputError, tells_of_memory
-from .memory import BATCH_ON_CPU, batch_for, plan_memory
-from .rewrite import fold_upsampling
+from .memory_plan import BATCH_ON_CPU, batch_for, plan_memory
+from .upsample_fusion import fold_upsampling
 
 WINDOW = 80
 """Largest window edge: a quarter more than in training, where fewer voxels are computed twice at the same quality."""

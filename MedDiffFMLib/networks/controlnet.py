@@ -17,7 +17,7 @@ from torch import nn
 
 from ..conditioning.condition import EncodedCondition
 from ..conditioning.regions import REGIONS
-from .haar import haar_forward
+from ..imaging.haar import haar_forward
 from .unet import STEM_CHANNELS, NetworkConfig, PriorUNet, box_mean
 
 BANDS = 8

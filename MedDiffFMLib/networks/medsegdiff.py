@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ..imaging.haar import haar_forward, haar_inverse
 from .conditional_encoding import AnchorAttention, enhance
 from .ff_parser import FFParser
-from .haar import haar_forward, haar_inverse
 
 BANDS = 8
 HU_WINDOWS = ((0.0, 1.0), (0.04, 0.15))

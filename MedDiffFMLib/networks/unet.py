@@ -12,7 +12,7 @@ from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS, EncodedCondition
 from ..conditioning.regions import REGIONS
-from .haar import haar_forward, haar_inverse
+from ..imaging.haar import haar_forward, haar_inverse
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..volume import Volume
+    from ..imaging.volume import Volume
 
 IndexBox = tuple[slice, slice, slice]
 
@@ -43,8 +43,8 @@ def neighbourhood(
 
 def cut(volume: Volume, box: IndexBox) -> Volume:
     """The piece of a volume in an index box (k, j, i), with a coarse copy of the whole."""
-    from ..volume import Volume as Piece
-    from ..volume import thinned
+    from ..imaging.volume import Volume as Piece
+    from ..imaging.volume import thinned
 
     shift = np.eye(4)
     shift[:3, 3] = [part.start for part in reversed(box)]

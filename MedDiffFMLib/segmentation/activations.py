@@ -19,9 +19,9 @@ from torch import nn
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.progress import ProgressMeter
-from ..inference.patches import Box, extend, ramp
+from ..inference.window_plan import Box, extend, ramp
+from .inputs import Sight
 from .method import Pace
-from .sight import Sight
 
 OVERLAP = 16
 

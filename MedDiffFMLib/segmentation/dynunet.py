@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..core.progress import ProgressMeter
+from .inputs import Example, Sight
 from .loss import mask_loss
 from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
 from .unet import blended_prediction
-from .windows import Window, WindowBatch, WindowSamples, collate_windows
+from .window_dataset import Window, WindowBatch, WindowSamples, collate_windows
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from torch.utils.data import Dataset
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressMeter
-from ..inference.patches import extend
-from ..networks.haar import haar_forward
+from ..imaging.haar import haar_forward
+from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
-from .heads import PointHead, to_points, to_voxels
+from .inputs import Example, Sight
 from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
+from .point_head import PointHead, to_points, to_voxels
 
 OWN_FEATURES = 8 + 6
 """Of each point: eight Haar bands of the image, three body coordinates and their squares."""

@@ -15,14 +15,14 @@ from ..conditioning.condition import EncodedCondition
 from ..core.errors import InputError
 from ..core.progress import ProgressMeter
 from ..diffusion.mask_denoiser import MASK_DENOISERS
-from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
-from ..inference.patches import Box, extend, plan_windows
+from ..diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
+from ..inference.window_plan import Box, extend, plan_windows
 from ..networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
 from .activations import decoder_activations, decoder_channels
+from .inputs import Example, Sight
 from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
 from .staple import simple_itk, staple
-from .windows import OVERLAP, Window, WindowBatch, WindowSamples, blend, collate_windows
+from .window_dataset import OVERLAP, Window, WindowBatch, WindowSamples, blend, collate_windows
 
 LOG_SIGMA = (1.5, 1.2)
 """Mean and deviation of log sigma in training. A structure of many voxels shows through noise of several times its
@@ -42,7 +42,7 @@ class MedSegDiffMethod:
 
     Attributes:
         window: edge of the training windows in voxels.
-        dynamic, parser, anchor, channels: see :class:`..networks.medsegdiff.MedSegDiffConfig`.
+        dynamic, parser, anchor, channels: see :class:`networks.medsegdiff.MedSegDiffConfig`.
         features: whether the image encoder is given the frozen prior's activations.
         estimate: what the network gives, row of MASK_DENOISERS: "logit", or the paper's "noise".
         steps: of DPM-Solver++ for each draw.

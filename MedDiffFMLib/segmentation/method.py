@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressMeter
-from .method_names import METHODS
-from .sight import Example, Sight
+from .inputs import Example, Sight
+from .registry import METHODS
 
 
 class Prediction(NamedTuple):

@@ -13,14 +13,14 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..core.progress import CancelToken, ProgressMeter
-from ..inference.patches import Box
-from ..networks.haar import haar_forward
+from ..imaging.haar import haar_forward
+from ..inference.window_plan import Box
 from .activations import decoder_activations, decoder_channels
-from .heads import PointHead
+from .inputs import Example, Sight
 from .loss import mask_loss
 from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
-from .windows import Window, WindowBatch, WindowSamples, blend, collate_windows
+from .point_head import PointHead
+from .window_dataset import Window, WindowBatch, WindowSamples, blend, collate_windows
 
 STANDARD_WINDOWS = 8
 """Training windows from which mean and deviation of the activations are taken."""

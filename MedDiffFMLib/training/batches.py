@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..conditioning.regions import NULL_REGION
-from ..intensity import to_network
-from .cache import Case
+from ..datasets.prepared_cases import Case
+from ..imaging.intensity import to_network
 from .windows import WindowConfig, draw_window
 
 

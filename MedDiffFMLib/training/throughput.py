@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
-from ..report import peak_main_memory
-from .curves import draw_curves
+from ..runner.report import peak_main_memory
 from .loop import LoopConfig, Observer
+from .loss_plot import draw_curves
 
 STARVED = 0.2
 """Share of the time spent waiting for windows above which the user is warned."""

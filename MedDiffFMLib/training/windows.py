@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.patches import reflected_range
-from ..resampling import resample_box
-from .cache import Case
+from ..datasets.prepared_cases import Case
+from ..imaging.resampling import resample_box
+from ..inference.window_plan import reflected_range
 from .holes import random_hole
 
 LEVELS = ("whole", "double", "native")

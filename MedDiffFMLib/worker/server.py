@@ -175,7 +175,7 @@ class Server:
 
     def _compute(self, message: dict[str, Any], cancel: CancelToken, progress: _Progress) -> dict[str, Any]:
         """The fields of the result message."""
-        from ..job import LoadedCase, compute
+        from ..runner.case import LoadedCase, compute
 
         assert self._folder is not None
         folder, settings = self._folder, _settings(message)
@@ -227,7 +227,7 @@ def _raised(problem: ProtocolError) -> dict[str, Any]:
 
 def _settings(message: dict[str, Any]) -> Any:
     """The run's settings, checked as if a user had typed them."""
-    from ..report import Settings
+    from ..runner.report import Settings
     from ..tasks.parameters import from_dict
     from ..tasks.registry import TASKS
 
@@ -262,8 +262,8 @@ def _check_settings(given: dict[str, Any]) -> None:
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
     """The run's arrays, checked as if they came from files."""
-    from ..job import checked_case
-    from ..volume import geometry
+    from ..imaging.volume import geometry
+    from ..runner.case import checked_case
 
     names = ("volume", "mask", "anatomy")
     given = {name: _volume(message[name], folder) for name in names if message.get(name) is not None}
@@ -278,7 +278,7 @@ def _volume(record: Any, folder: PrivateFolder) -> Any:
     """An array with its geometry from a message."""
     import numpy as np
 
-    from ..volume import Volume
+    from ..imaging.volume import Volume
 
     if not isinstance(record, dict):
         raise ProtocolError("An array needs a record with file and ijk_to_ras.")

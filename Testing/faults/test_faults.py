@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib import outputs
 from MedDiffFMLib.cli.console import Console
 from MedDiffFMLib.core.atomic_files import atomic_path, owned_name, sweep
 from MedDiffFMLib.core.errors import ModelError, OutputError, expected
 from MedDiffFMLib.core.progress import CancelToken
+from MedDiffFMLib.datasets.dataset_folder import Dataset
+from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
-from MedDiffFMLib.outputs import OutputPlan, publish
+from MedDiffFMLib.runner import outputs
+from MedDiffFMLib.runner.outputs import OutputPlan, publish
 from MedDiffFMLib.tasks.registry import TaskResult
-from MedDiffFMLib.training.datasets import Dataset
-from MedDiffFMLib.volume import Volume
 
 from .scenarios import damaged_files, small_case
 

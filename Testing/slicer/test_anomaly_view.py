@@ -24,8 +24,8 @@ RADIUS = 3.0
 @pytest.fixture
 def case(app: Any, module: Any, request: pytest.FixtureRequest) -> SimpleNamespace:
     """A CT with three bright blobs where the map is high, and the nodes of a finished run."""
-    from MedDiffFMGui.finishedRun import FinishedRun
-    from MedDiffFMGui.volumeNodes import addResultNode
+    from MedDiffFMGui.nodes.finishedRun import FinishedRun
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode
 
     rows = orthogonal(GEOMETRIES[getattr(request, "param", "oblique")])
     k, j, i = np.mgrid[:28, :32, :30]
@@ -158,9 +158,9 @@ def test_side_by_side_shows_the_layer_on_one_side_only(app: Any, opened: Any, ca
 
 
 def test_findings_are_those_of_the_library(app: Any, opened: Any, case: SimpleNamespace) -> None:
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
-    from MedDiffFMLib.tasks.findings import list_findings
+    from MedDiffFMLib.tasks.anomaly.findings import list_findings
 
     expected = list_findings(case.score, volumeFromNode(case.ct), 3.0, 0.0)
     assert [row["peak_z"] for row in expected] == [9.0, 6.0, 4.0]
@@ -223,7 +223,7 @@ def test_a_transform_of_the_ct_moves_the_jump(app: Any, opened: Any, case: Simpl
 
 def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, case: SimpleNamespace) -> None:
     """Also after the threshold moved; Discard leaves the user's segmentation alone."""
-    from MedDiffFMGui.runRequest import RunSettings
+    from MedDiffFMGui.runs.runRequest import RunSettings
 
     segmentation = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(case.ct)
@@ -406,10 +406,10 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
     app: Any, module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the click on Run to a finding in the outlined nodule: real worker, real weights, a crop of the CT."""
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
-    from MedDiffFMLib.io import read_volume
-    from MedDiffFMLib.volume import Volume
+    from MedDiffFMLib.imaging.io import read_volume
+    from MedDiffFMLib.imaging.volume import Volume
 
     samples = ROOT / "Resources" / "SampleData"
     ct = read_volume(samples / "thorax_lidc0001.nrrd")
@@ -452,8 +452,8 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
 def test_a_difference_is_coloured_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
     """Rendered: grey where nothing is different, orange where the CT is denser, blue where it is less dense."""
     from matplotlib.image import imread
-    from MedDiffFMGui.anomalyLayers import showLayer, styleLayer
-    from MedDiffFMGui.volumeNodes import addResultNode
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode
+    from MedDiffFMGui.views.anomalyLayers import showLayer, styleLayer
 
     view = pictures.SliceView("Red", 200)
     voxels = np.full((8, 100, 100), 40, np.int16)

@@ -13,7 +13,7 @@ import pytest
 @pytest.fixture
 def logic(app: Any, module: Any, fake_python: Path) -> Iterator[Any]:
     """A logic without a panel, with the fake worker."""
-    from MedDiffFMGui.workerPython import WorkerPython
+    from MedDiffFMGui.worker.workerPython import WorkerPython
 
     choice = WorkerPython()
     choice.useOther, choice.otherPath = True, str(fake_python)

@@ -119,7 +119,7 @@ def test_icons_are_square() -> None:
 def test_every_task_has_a_square_icon() -> None:
     import struct
 
-    names = re.findall(r'"(\w+\.png)"', (ROOT / "MedDiffFM/MedDiffFMGui/taskRows.py").read_text())
+    names = re.findall(r'"(\w+\.png)"', (ROOT / "MedDiffFM/MedDiffFMGui/panels/taskButtons.py").read_text())
     assert len(set(names)) >= 8
     for name in names:
         header = (ROOT / "MedDiffFM" / "Resources" / "Icons" / name).read_bytes()[:24]
@@ -128,7 +128,9 @@ def test_every_task_has_a_square_icon() -> None:
 
 
 def test_sample_data_are_registered_with_their_own_hash() -> None:
-    listed = dict(re.findall(r'"(\w+\.nrrd)": "(\w{64})"', (ROOT / "MedDiffFM/MedDiffFMGui/sampleData.py").read_text()))
+    listed = dict(
+        re.findall(r'"(\w+\.nrrd)": "(\w{64})"', (ROOT / "MedDiffFM/MedDiffFMGui/nodes/sampleData.py").read_text())
+    )
     present = {path.name: path for path in (ROOT / "Resources/SampleData").glob("*.nrrd")}
     assert set(listed) == set(present)
     for name, path in present.items():

@@ -1,0 +1,8 @@
+"""``python -m MedDiffFMLib.demo``: the demo."""
+
+import sys
+
+from .run import main
+
+if __name__ == "__main__":
+    sys.exit(main())

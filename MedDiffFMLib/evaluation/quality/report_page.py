@@ -1,0 +1,262 @@
+"""The report as a Markdown page: verdict first, then task by task, curves, and what changed since an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .paired_tests import QUESTIONS
+from .tables import FIGURES, Figure, is_part
+
+SENSITIVITY = Figure("sensitivity", "share of lesions found", 2, True)
+TITLES = {
+    "denoise": "Denoising of simulated low dose",
+    "inpaint": "Filling of healthy spheres",
+    "anomaly": "Anomaly maps on inserted and real lesions",
+    "synthesize": "Synthetic CTs beside real ones",
+}
+MEANS_ONLY = ("synthesize",)
+"""Tasks whose rows are no cases that methods have in common."""
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The page: case by case where a group stands for the whole question, means only for its parts."""
+    lines = ["# Evaluation", "", *_heading(report), *_verdict_lines(report.get("verdict", []))]
+    for task, groups in report["tables"].items():
+        lines += _task_lines(task, groups)
+    lines += _synthesis_lines(report.get("synthesis"))
+    for name, curve in report.get("curves", {}).items():
+        lines += _curve_lines(name, curve)
+    if report.get("compared"):
+        lines += _compared_lines(report["compared"], report["model"])
+    return "\n".join(lines)
+
+
+def _heading(report: dict[str, Any]) -> list[str]:
+    model, plan = report["model"], report["plan"]
+    about = "Baselines alone." if model is None else (
+        f"Model `{model['name']}` (SHA-256 `{model['sha256'][:12]}`) on {model['device']}, seed {report['seed']}."
+    )  # fmt: skip
+    extent = "whole volumes" if plan["slab_mm"] is None else f"slabs of {plan['slab_mm']:g} mm along the patient"
+    lines = [
+        f"{about} Evaluated on {extent}; dose fraction {plan['dose']:g}. Means over cases with "
+        "95 % intervals from drawing patients with replacement. Research use only.", "",
+    ]  # fmt: skip
+    changed = {task: fields for task, fields in report["parameters"].items() if fields}
+    if changed:
+        lines += [f"Parameters other than the defaults: {changed}.", ""]
+    if report["quick"]:
+        lines += ["**Quick run: too few cases to report.**", ""]
+    return lines
+
+
+def _verdict_lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
+    """One row a claim."""
+    if not verdicts:
+        return []
+    lines = [
+        "## Verdict", "",
+        "Differences are paired, positive where the model is better; *open* means that the interval holds 0.", "",
+        "| question | figure | against | cases won | mean difference | verdict |", "|---|---|---|---:|---:|---|",
+    ]  # fmt: skip
+    for one in verdicts:
+        figure = _figure(one["task"], one["figure"])
+        name = f"{one['task']} {one['group']}".strip()
+        cells = (name, one["figure"], one["against"], f"{one['better']} of {one['cases']}",
+                 _signed(one, figure), f"**{one['verdict']}**")  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _task_lines(task: str, groups: dict[str, Any]) -> list[str]:
+    lines = [f"## {TITLES[task]}", ""]
+    whole = {name: group for name, group in groups.items() if not is_part(task, name)}
+    if task in MEANS_ONLY:
+        for name, group in whole.items():
+            lines += _methods_lines(task, name, group)
+    else:
+        if task not in QUESTIONS and len(whole) > 1:
+            lines += _parts_lines(task, whole)
+        for name, group in whole.items():
+            lines += _group_lines(task, name, group)
+    lines += _parts_lines(task, {name: group for name, group in groups.items() if name not in whole})
+    for name, group in whole.items():
+        lines += _seam_lines(name, group.get("seams"))
+    first = next(iter(groups.values()))
+    times = ", ".join(f"{method} {seconds:.1f}" for method, seconds in first["seconds"].items())
+    return [*lines, f"Seconds a run: {times}.", ""]
+
+
+def _figure(task: str, name: str) -> Figure:
+    return next(figure for figure in FIGURES[task] if figure.name == name)
+
+
+def _known(task: str, group: dict[str, Any]) -> list[Figure]:
+    """The task's figures that a group has; earlier reports and other feature spaces have fewer."""
+    return [figure for figure in FIGURES[task] if figure.name in group]
+
+
+def _group_lines(task: str, name: str, group: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for figure in _known(task, group):
+        if figure.higher_is_better is not None:
+            heading = f"{name}: {figure.title}" if name else figure.title
+            lines += [f"### {heading[0].upper()}{heading[1:]}", "", *_figure_lines(group[figure.name], figure), ""]
+        else:
+            means = ", ".join(f"{m} {_number(i['mean'], figure)}" for m, i in group[figure.name]["mean"].items())
+            lines += [f"{figure.title[0].upper()}{figure.title[1:]}: {means}.", ""]
+    return lines + _detection_lines(group.get("detection"))
+
+
+def _figure_lines(table: dict[str, Any], figure: Figure) -> list[str]:
+    """Cases x methods."""
+    methods = list(table["values"])
+    lines = ["| case | " + " | ".join(methods) + " |", "|---|" + "---:|" * len(methods)]
+    for n, case in enumerate(table["cases"]):
+        lines.append(f"| {case} | " + " | ".join(_number(table["values"][m][n], figure) for m in methods) + " |")
+    counted = max(table["mean"][m]["count"] for m in methods)
+    means = " | ".join(_interval(table["mean"][m], figure) for m in methods)
+    lines.append(f"| **mean of {counted}** | {means} |")
+    if table.get("wins"):
+        scores = ", ".join(f"{m} in {won} of {of}" for m, (won, of) in table["wins"].items())
+        lines += ["", f"{table['wins_of']} is better than {scores} cases."]
+    return lines
+
+
+def _methods_lines(task: str, name: str, group: dict[str, Any]) -> list[str]:
+    """Methods x figures, means over a method's own bodies."""
+    figures = _known(task, group)
+    methods = list(group[figures[0].name]["values"])
+    titles = " | ".join(f.title for f in figures)
+    lines = [f"### {name[0].upper()}{name[1:]}", "", f"| | bodies | {titles} |", "|---|---:|" + "---:|" * len(figures)]
+    for method in methods:
+        cells = [_interval(group[f.name]["mean"][method], f) for f in figures]
+        count = group[figures[0].name]["mean"][method]["count"]
+        lines.append(f"| {method} | {count} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _parts_lines(task: str, groups: dict[str, Any]) -> list[str]:
+    """One row a part, sizes first, then contrasts: means of the figures that are merits."""
+    if not groups:
+        return []
+    figures = [f for f in FIGURES[task] if f.higher_is_better is not None]
+    methods = list(next(iter(groups.values()))[figures[0].name]["values"])
+    titles = [f"{method}, {figure.name}" for figure in figures for method in methods]
+    lines = ["| part | cases | " + " | ".join(titles) + " |", "|---|---:|" + "---:|" * len(titles)]
+    for name in sorted(groups, key=_part_order):
+        cells = [_interval(groups[name][f.name]["mean"][m], f) for f in figures for m in methods]
+        lines.append(f"| {name} | {len(groups[name][figures[0].name]['cases'])} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _part_order(name: str) -> tuple[int, float]:
+    value, _, unit = name.partition(" ")
+    if unit in ("mm", "HU"):
+        return ("mm", "HU").index(unit), float(value)
+    return 2, 0.0
+
+
+def _detection_lines(detection: dict[str, Any] | None) -> list[str]:
+    if detection is None:
+        return []
+    rates = list(next(iter(detection["sensitivity"].values())))
+    lines = [
+        f"Share of {detection['lesions']} lesions found, by false findings allowed a case:", "",
+        "| method | " + " | ".join(f"{float(rate):g}" for rate in rates) + " |", "|---|" + "---:|" * len(rates),
+    ]  # fmt: skip
+    for method, found in detection["sensitivity"].items():
+        lines.append(f"| {method} | " + " | ".join(_number(found[rate], SENSITIVITY) for rate in rates) + " |")
+    return [*lines, ""]
+
+
+def _seam_lines(name: str, seams: dict[str, Any] | None) -> list[str]:
+    if seams is None:
+        return []
+    of = f", {name}" if name else ""
+    return [
+        f"Seam ratio of {seams['method']}{of} (mean gradient across window borders over that beside them, 1 is right): "
+        f"{seams['mean']['mean']:.4f}, furthest from 1 {seams['furthest']:.4f}, chance deviates by "
+        f"{seams['chance']:.4f}.", "",
+    ]  # fmt: skip
+
+
+def _synthesis_lines(facts: dict[str, Any] | None) -> list[str]:
+    if facts is None:
+        return []
+    left_out = ", ".join(f"{region} ({count})" for region, count in facts["left_out"].items())
+    return [
+        f"Feature space: {facts['space']}, windows of {facts['window_mm']:g} mm at {facts['spacing']:g} mm. Each body "
+        "is compared with the real patients of its region, one of them left out; a synthetic one with each in turn.",
+        *([f"Regions with too few patients to judge: {left_out}."] if left_out else []), "",
+    ]  # fmt: skip
+
+
+def _curve_lines(name: str, curve: dict[str, Any]) -> list[str]:
+    """One row a value; one column a group and figure."""
+    task = curve["task"]
+    columns = [(g, f) for g, figures in curve["groups"].items() for f in FIGURES[task] if f.name in figures]
+    titles = [f"{group} {figure.name}".strip() for group, figure in columns]
+    lines = [
+        f"## Steps against quality: {name}", "", f"![{name}]({curve['picture']})", "",
+        f"| {'+'.join(curve['fields'])} | network evaluations | seconds a run | " + " | ".join(titles) + " |",
+        "|---:|---:|---:|" + "---:|" * len(titles),
+    ]  # fmt: skip
+    for n, value in enumerate(curve["values"]):
+        found = [curve["groups"][g][f.name]["curve"][n] for g, f in columns]
+        cells = ["-" if i is None else _interval(i, f) for i, (_, f) in zip(found, columns, strict=True)]
+        evaluations, seconds = (_plain(curve[key][n]) for key in ("evaluations", "seconds"))
+        lines.append(f"| {value:g} | {evaluations} | {seconds} | " + " | ".join(cells) + " |")
+    baselines = dict.fromkeys(b for g, f in columns for b in curve["groups"][g][f.name]["baselines"])
+    for baseline in baselines:
+        cells = [_number(curve["groups"][g][f.name]["baselines"].get(baseline), f) for g, f in columns]
+        lines.append(f"| {baseline} | | | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _compared_lines(compared: dict[str, Any], model: dict[str, Any]) -> list[str]:
+    before = compared["before"]
+    lines = [
+        "## Compared with an earlier evaluation", "",
+        f"`{model['name']}` (`{model['sha256'][:12]}`) against `{before['name']}` (`{before['sha256'][:12]}`) on the "
+        "cases of both; positive where the new one is better.", "", *(f"**{w}**\n" for w in compared["warnings"]),
+        "| question | figure | cases won | mean difference | verdict |", "|---|---|---:|---:|---|",
+    ]  # fmt: skip
+    for one in compared["differences"]:
+        figure = _figure(one["task"], one["figure"])
+        lines.append(f"| {one['task']} {one['group']} | {one['figure']} | {one['better']} of {one['cases']} | "
+                     f"{_signed(one, figure)} | **{one['verdict']}** |")  # fmt: skip
+    for one in compared["differences"]:
+        if not is_part(one["task"], one["group"]):
+            lines += _before_after_lines(one)
+    return [*lines, ""]
+
+
+def _before_after_lines(one: dict[str, Any]) -> list[str]:
+    """One question case by case."""
+    figure = _figure(one["task"], one["figure"])
+    name = f"{one['task']} {one['group']}".strip()
+    lines = ["", f"### {name[0].upper()}{name[1:]}, {figure.title}", "", "| case | before | now | change |",
+             "|---|---:|---:|---:|"]  # fmt: skip
+    for case, (before, now) in one["values"].items():
+        change = float("nan") if before is None or now is None else now - before
+        sign = "-" if change != change else f"{change:+.{figure.digits}f}"
+        lines.append(f"| {case} | {_number(before, figure)} | {_number(now, figure)} | {sign} |")
+    return lines
+
+
+def _interval(mean: dict[str, Any], figure: Figure) -> str:
+    return f"**{_number(mean['mean'], figure)}** [{_number(mean['low'], figure)}, {_number(mean['high'], figure)}]"
+
+
+def _signed(one: dict[str, Any], figure: Figure) -> str:
+    mean, low, high = (f"{one[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
+    return f"**{mean}** [{low}, {high}]"
+
+
+def _number(value: float | None, figure: Figure) -> str:
+    return "-" if value is None or value != value else f"{value:.{figure.digits}f}"
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
