@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
@@ -24,10 +25,8 @@ from ..core.errors import MedDiffFMError, expected, log_defect
 from ..core.progress import CancelToken
 from ..runner.report import NOTICE
 from . import (
-    benchmark,
     calibrate,
     dataset,
-    evaluate,
     finetune,
     info,
     models,
@@ -38,14 +37,21 @@ from . import (
     task,
 )
 from .console import Console
+from .left_out import LeftOut
+
+if find_spec("MedDiffFMLib.evaluation") is None:  # Slicer's package
+    MEASURING: tuple[Any, ...] = (LeftOut("evaluate"), LeftOut("benchmark"))
+else:
+    from . import benchmark, evaluate
+
+    MEASURING = (evaluate, benchmark)
 
 COMMANDS = (
     task,
     info,
     models,
     repeat,
-    evaluate,
-    benchmark,
+    *MEASURING,
     dataset,
     finetune,
     prepare,
@@ -72,8 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    parser = build_parser()
     try:
-        args = build_parser().parse_args(argv)
+        args, unknown = parser.parse_known_args(argv)
+        if unknown and not hasattr(args, "any_arguments"):
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
     cancel = CancelToken()
