@@ -18,7 +18,7 @@ MODULE = ROOT / "MedDiffFM"
 # are read by the command line, the worker's client and Slicer before any model is needed.
 HEAVY = (
     "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
-    "core.async_copy", "imaging.haar", "datasets.prepare",
+    "core.async_copy", "imaging.haar", "datasets.prepare", "api.training",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
     "conditioning.regions", "conditioning.totalsegmentator_labels", "preprocessing.mask_crop",
