@@ -43,8 +43,8 @@ PYTHON = os.path.join(VENV, "Scripts", "python.exe") if os.name == "nt" else os.
 GIGABYTE = 1e9
 EXTRAS = {"demo": "", "test": "[test]", "docs": "[docs]"}
 """Command -> what of pyproject.toml it needs besides the library."""
-QUICK = ["-m", "not slow"]
-"""For pytest: tests that take a second or more are marked slow."""
+QUICK = ["-m", "not slow", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+"""For pytest: without the tests that are marked slow, a file of tests to each core in turn."""
 
 # What PySide6 and VTK load at run time to draw without a screen, with the Debian package that brings it.
 DRAWING_LIBRARIES = {

@@ -30,6 +30,16 @@ class Dataset(dataset_folder.Dataset):
         InputError: ``folder`` is no dataset.
     """
 
+    @classmethod
+    def create(cls, folder: str | Path, title: str = "") -> Dataset:
+        """Make a dataset, or open the one that is there.
+
+        Raises:
+            OutputError: the folder holds something else, or cannot be written.
+        """
+        super().create(folder, title)
+        return cls(folder)
+
     def __fspath__(self) -> str:
         return str(self.folder)
 

@@ -253,6 +253,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_wheel_holds_library_weights_and_sample(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -265,6 +266,7 @@ def test_wheel_holds_library_weights_and_sample(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("Testing", "MedDiffFM/", "docs", "Resources"))]
 
 
+@pytest.mark.slow
 def test_installed_wheel_finds_its_resources(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)

@@ -77,6 +77,7 @@ def test_the_stub_is_that_of_the_table() -> None:
     assert stub.PATH.read_text(encoding="utf-8") == stub.stub(), "run python -m MedDiffFMLib.api.stub"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, options", [("denoise", {"noise": 20}), ("inpaint", {"samples": 1}), ("anomaly", {})])
 def test_results_are_those_of_the_command_line(
     name: str, options: dict[str, Any], model: mdf.FoundationModel, small_ct_file: Path, small_mask_file: Path,
