@@ -1,4 +1,4 @@
-"""What the command line shows: progress and notes on stderr, answers on stdout."""
+"""Terminal output: progress and notes on stderr, answers on stdout."""
 
 from __future__ import annotations
 

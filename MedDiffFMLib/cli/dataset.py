@@ -1,4 +1,4 @@
-"""``meddifffm dataset create|add|list|remove|split|check FOLDER``: the cases that one fine-tunes on."""
+"""``meddifffm dataset create|add|list|remove|split|check FOLDER``: cases for fine-tuning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the network is told besides the noisy image: region, anatomy, position, scale, known voxels, control.
+"""Conditions of the network: region, anatomy, position, scale, known voxels, control.
 
 Each but the scale may be absent. Known voxels are those around a hole that is to be filled: the noisy image hides
 them at high noise, just when the network decides what belongs into the hole. The control is what a ControlNet is
@@ -14,7 +14,7 @@ import torch
 
 from ..core.async_copy import upload
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
-from .known_voxels import CONTEXT_CHANNELS, encode_context, first_guess
+from .known_voxels import CONTEXT_CHANNELS, biharmonic_init, encode_context
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
 from .regions import NULL_REGION
 
@@ -98,7 +98,7 @@ class Condition:
 
     def filling(self, known: torch.Tensor, hole: torch.Tensor) -> Condition:
         """The same box with a hole to fill; both (D, H, W). What ``known`` holds inside the hole is not looked at."""
-        return replace(self, known=first_guess(known, hole, self.spacing), hole=hole)
+        return replace(self, known=biharmonic_init(known, hole, self.spacing), hole=hole)
 
     def without(self, region: bool = True, anatomy: bool = True, position: bool = False) -> Condition:
         """The same box with some conditions dropped; the defaults are those that guidance contrasts."""

@@ -1,4 +1,4 @@
-"""The control of super-resolution: the interpolated image, and where its voxels lie within the measured ones."""
+"""Control input of super-resolution: the interpolated image, and the position of its voxels in the measured ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control of lesion generation: where the lesion is and how dense it is on average."""
+"""Control input of lesion generation: the mask and the lesion's mean intensity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies between main memory and a GPU during which both go on working.
+"""Asynchronous host/device copies through pinned memory.
 
 An ordinary copy waits until the GPU has done all that it was given, and then the GPU waits for its next order. From
 and to page-locked memory a copy only takes its turn among the GPU's orders. On the CPU nothing of this matters.
@@ -17,7 +17,7 @@ def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
-class Arrival:
+class PendingTensor:
     """A tensor that a GPU may still be computing, on its way to where it is wanted.
 
     Args:

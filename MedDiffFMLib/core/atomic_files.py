@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: written under a temporary name, then renamed.
+"""Atomic files: written under a temporary name, then renamed.
 
 Temporary names say which process made them, so that what a killed one left behind is known as such and swept away by
 the next run, while the temporary files of a process that is at work are left alone.

@@ -1,4 +1,4 @@
-"""Errors that a user sees: each names the cause and the remedy, and knows its exit code."""
+"""Typed errors for the user: cause, remedy, exit code."""
 
 from __future__ import annotations
 

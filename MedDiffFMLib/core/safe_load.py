@@ -1,4 +1,4 @@
-"""JSON and arrays from files that anybody may have written: read whole and typed, or refused with a ValueError."""
+"""Untrusted JSON and arrays: read whole and typed, or refused with a ValueError."""
 
 from __future__ import annotations
 

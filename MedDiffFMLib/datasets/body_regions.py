@@ -1,4 +1,4 @@
-"""A whole body cut into the regions that the prior knows, as MedDiff-FM does (arXiv 2410.15432, 1.4).
+"""Division of a whole body into the prior's regions, as in MedDiff-FM (arXiv 2410.15432, 1.4).
 
 The cuts lie at two landmarks along the patient: the lungs and the hip bones, from TotalSegmentator's labels where they
 are given, else from what the slices hold. What lies below the pelvis belongs to no region.

@@ -1,4 +1,4 @@
-"""Datalists: MONAI decathlon JSON that names the CTs of a training run and what is known about each."""
+"""Datalists: MONAI decathlon JSON with the CTs of a training run and their metadata."""
 
 from __future__ import annotations
 

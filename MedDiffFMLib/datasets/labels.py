@@ -1,4 +1,4 @@
-"""What a segmentation's label numbers mean: name, colour and terminology, as Slicer's segments carry them."""
+"""Label table of a segmentation: name, color and terminology, as in Slicer's segments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a datalist to the cache that training opens: read, checked, turned to LPS, cut to two resolutions.
+"""Preparation: from a datalist to the cache of training; read, checked, turned to LPS, at two resolutions.
 
 One case is in memory at a time. A finished case is kept for the next call as long as its files have the same SHA-256,
 so a call that was stopped goes on where it was. A case that cannot be used is listed with the reason and left out.
@@ -28,7 +28,7 @@ from ..imaging.image_files import input_sha256
 from ..imaging.io import read_volume
 from ..imaging.resampling import resample_box
 from ..imaging.volume import Volume, check_ct
-from ..preprocessing.body_localization import choose_region, survey
+from ..preprocessing.body_localization import choose_region, localize_body
 from .body_regions import body_parts
 from .datalist import SPLITS, Entry, read_datalist, refuse_shared_patients
 from .prepared_cases import COARSE_SPACING_MM
@@ -158,7 +158,7 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
     """Read, check and write one case; its folder appears complete or not at all."""
     volume = read_volume(entry.image)
     warnings = check_ct(volume)
-    region = choose_region(entry.region, survey(volume)) or ""
+    region = choose_region(entry.region, localize_body(volume)) or ""
     grid = working_grid(volume, None)
     spacing = np.array(grid.spacing[::-1])
     limits = np.iinfo(np.int16)

@@ -1,4 +1,4 @@
-"""Separate segments, as Slicer keeps them, to the one label map that training reads."""
+"""Merging of separate segments, as in Slicer, into one label map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's one-page figure, readable by a radiologist: radiological orientation, HU windows named, scale bars."""
+"""One-page figure of the demo: radiological orientation, named HU windows, scale bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks wrapped into one interface: ``denoiser(x, sigma, condition) -> x0``.
+"""Denoisers: networks behind one interface, ``denoiser(x, sigma, condition) -> x0``.
 
 x is the clean image plus white noise of standard deviation sigma (variance-exploding form, network range), x0 the
 expected clean image. Samplers, consistency hooks and tasks know only this.

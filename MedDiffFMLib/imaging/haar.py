@@ -1,4 +1,4 @@
-"""The Haar stem: a lossless orthonormal 2x2x2 transform that turns one channel into eight at half the resolution.
+"""Haar stem: a lossless orthonormal 2x2x2 transform, one channel to eight at half the resolution.
 
 The network then works on an eighth of the voxels. Orthonormal means that white noise stays white with the same
 standard deviation, so diffusion in Haar space is diffusion in voxel space.

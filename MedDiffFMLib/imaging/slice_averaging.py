@@ -1,4 +1,4 @@
-"""Thick slices out of thin ones and back: box averages, and the smooth curve that has given averages.
+"""Slice averaging and its inverse: box averages, and the smooth curve with given averages.
 
 A thick slice is taken as the mean of the thin ones that it covers, without gap or overlap. Arrays are (k, j, i).
 """

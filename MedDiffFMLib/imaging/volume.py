@@ -1,4 +1,4 @@
-"""One CT with its geometry, and the checks that every input passes."""
+"""Volume: voxels with geometry, and the checks of every input."""
 
 from __future__ import annotations
 

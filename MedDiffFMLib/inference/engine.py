@@ -1,4 +1,4 @@
-"""The network on a device: precision, batching, and the memory ladder."""
+"""Inference engine: device, precision, batching, out-of-memory fallback."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WINDOW = 80
 
 
 @dataclass(frozen=True)
-class Rung:
-    """How much memory is used at a time.
+class MemoryLevel:
+    """Memory use of the engine, lowered when memory runs out.
 
     Attributes:
         device: where the network runs.
@@ -35,8 +35,8 @@ class Rung:
     window: int
     host: bool = False
 
-    def lower(self) -> tuple[Rung, str] | None:
-        """The next rung down and a sentence for the user; None at the bottom."""
+    def lower(self) -> tuple[MemoryLevel, str] | None:
+        """The next lower level and a sentence for the user; None at the lowest."""
         if self.batch > 1:
             return replace(self, batch=self.batch // 2), f"Memory ran out: {self.batch // 2} windows at a time now."
         if self.window > 32:
@@ -48,9 +48,9 @@ class Rung:
             return self.on_cpu(), "GPU memory ran out even for one small window: going on, slower, on the CPU."
         return None
 
-    def on_cpu(self) -> Rung:
+    def on_cpu(self) -> MemoryLevel:
         """The same without the GPU."""
-        return Rung(torch.device("cpu"), 1, self.window, True)
+        return MemoryLevel(torch.device("cpu"), 1, self.window, True)
 
 
 def choose_device(wish: str) -> torch.device:
@@ -121,8 +121,8 @@ class Engine:
         memory: bytes of the device that may be used; None for what is free on a GPU.
 
     Attributes:
-        rung: the present rung of the memory ladder; stays low for the rest of the session once it was lowered.
-        on_warning: called with a sentence when the ladder is used; a log warning until somebody takes its place.
+        memory_level: the present level; stays low for the rest of the session once it was lowered.
+        on_warning: called with a sentence when memory ran out; a log warning by default.
     """
 
     def __init__(
@@ -136,19 +136,19 @@ class Engine:
         chosen = choose_device(device)
         self.dtype = choose_precision(precision, chosen)
         self.divisor: int = denoiser.network.config.divisor  # type: ignore[union-attr, assignment]
-        self.rung = Rung(chosen, BATCH_ON_CPU, window)
+        self.memory_level = MemoryLevel(chosen, BATCH_ON_CPU, window)
         self.on_warning: Callable[[str], None] = logging.getLogger(__name__).warning
         self.calls = 0
         self._memory = memory
         self._denoiser = denoiser.eval().requires_grad_(False)
         self._place()
-        if self.rung.device.type == "cuda":
-            self.rung = replace(self.rung, batch=batch_for(self.free_memory(), window))
+        if self.memory_level.device.type == "cuda":
+            self.memory_level = replace(self.memory_level, batch=batch_for(self.free_memory(), window))
 
     @property
     def device(self) -> torch.device:
         """Where the network runs now."""
-        return self.rung.device
+        return self.memory_level.device
 
     @property
     def precision(self) -> str:
@@ -164,7 +164,7 @@ class Engine:
     def running(self, denoiser: nn.Module) -> Iterator[Engine]:
         """Another denoiser of the same windows in place of the engine's own inside a ``with`` block.
 
-        Device, rung of the memory ladder, warnings and count of calls stay shared, as do the weights of a prior that
+        Device, memory level, warnings and count of calls stay shared, as do the weights of a prior that
         both contain.
         """
         before, self._denoiser = self._denoiser, denoiser.eval().requires_grad_(False)
@@ -177,7 +177,7 @@ class Engine:
 
     def free_memory(self) -> int | None:
         """Bytes that a run may use on a GPU, what earlier ones left included; on the CPU the wish, or None."""
-        device = self.rung.device
+        device = self.memory_level.device
         if device.type != "cuda":
             return self._memory
         free, _ = torch.cuda.mem_get_info(device)
@@ -186,34 +186,34 @@ class Engine:
 
     def home(self, voxels: int) -> torch.device:
         """Where an image of so many voxels and its estimate are held during a step: on the device if there is room."""
-        plan = plan_memory(voxels, self.free_memory(), self.rung.window)
-        return torch.device("cpu") if self.rung.host or plan.host else self.rung.device
+        plan = plan_memory(voxels, self.free_memory(), self.memory_level.window)
+        return torch.device("cpu") if self.memory_level.host or plan.host else self.memory_level.device
 
     def _place(self) -> None:
         fold_upsampling(self._denoiser)
         try:
-            self._denoiser.to(device=self.rung.device)
+            self._denoiser.to(device=self.memory_level.device)
             self._denoiser.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         except RuntimeError as error:
-            if self.rung.device.type == "cpu" or not is_out_of_memory(error):
+            if self.memory_level.device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            # Not the next rung: smaller batches would leave half of the weights behind.
-            self.rung = self.rung.on_cpu()
+            # Not the next level: smaller batches would leave half of the weights behind.
+            self.memory_level = self.memory_level.on_cpu()
             self.on_warning("GPU memory does not hold even the network: going on, slower, on the CPU.")
             self._place()
 
-    def step_down(self, error: BaseException) -> None:
+    def reduce_memory(self, error: BaseException) -> None:
         """Use less memory from now on; raises DeviceError when nothing is left to give up."""
-        lower = self.rung.lower()
+        lower = self.memory_level.lower()
         if lower is None:
             raise DeviceError(
                 "There is too little memory even for one window of 32 voxels.", "Close other programs and run again."
             ) from error
-        before, (self.rung, sentence) = self.rung, lower
+        before, (self.memory_level, sentence) = self.memory_level, lower
         if before.device.type == "cuda":
             torch.cuda.empty_cache()
         self.on_warning(sentence)
-        if self.rung.device != before.device:
+        if self.memory_level.device != before.device:
             self._place()
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""How much memory a run takes, before it takes it; plain arithmetic, no network.
+"""Memory plan of a run; plain arithmetic, no network.
 
 One set of windows and, of the volume's size, the image and its estimate are all that a step holds. The first does not
 grow with the volume. The second moves to host memory where the device has too little room for it.

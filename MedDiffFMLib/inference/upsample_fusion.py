@@ -1,4 +1,4 @@
-"""Exact rewrites of a trained network that cost less to compute."""
+"""Operator fusion: exact rewrites of a trained network that cost less."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights on disk and models in memory. Files are safetensors with a JSON description inside; pickles are refused."""
+"""Weight files and loaded models. Files are safetensors with a JSON description inside; pickles are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FoundationModel:
         sha256: of the weight file.
         config: what the file says of itself: network, denoiser, training.
         calibration: residual statistics on normal tissue for the anomaly map; empty if the file has none.
-        engine: denoiser on its device, with precision, batching and memory ladder.
+        engine: denoiser on its device, with precision, batching and out-of-memory fallback.
     """
 
     name: str

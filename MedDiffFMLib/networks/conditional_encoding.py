@@ -1,4 +1,4 @@
-"""How what is known of the mask and of the image meet: dynamic conditional encoding, and V2's anchor condition."""
+"""Fusion of mask and image features: dynamic conditional encoding, and V2's anchor condition."""
 
 from __future__ import annotations
 

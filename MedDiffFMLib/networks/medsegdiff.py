@@ -1,4 +1,4 @@
-"""MedSegDiff in 3-D (arXiv 2211.00611): a network that denoises a mask while it looks at the image.
+"""MedSegDiff in 3-D (arXiv 2211.00611): a mask-denoising network conditioned on the image.
 
 Two encoders, one for the noisy mask and one for the image, meet by addition; one more encoder stage and the decoder
 are shared: eps(x_t, I, t) = D((E_I + E_x, t), t). Both images pass the Haar stem as the prior's do, and the image

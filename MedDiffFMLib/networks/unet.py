@@ -1,4 +1,4 @@
-"""The prior's network: MONAI's diffusion U-Net behind the Haar stem."""
+"""Network of the prior: MONAI's diffusion U-Net behind the Haar stem."""
 
 from __future__ import annotations
 

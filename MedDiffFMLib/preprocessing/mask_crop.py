@@ -1,4 +1,4 @@
-"""Cropping a CT to what a task with a mask looks at."""
+"""Cropping of a CT to the neighborhood of a mask."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def neighbourhood(
     return np.clip(low + shift, 0, limit), np.clip(high + shift, 0, limit)
 
 
-def cut(volume: Volume, box: IndexBox) -> Volume:
+def crop(volume: Volume, box: IndexBox) -> Volume:
     """The piece of a volume in an index box (k, j, i), with a coarse copy of the whole."""
     from ..imaging.volume import Volume as Piece
     from ..imaging.volume import thinned

@@ -1,4 +1,4 @@
-"""The piece of a CT that a task with a mask needs, so that only the neighbourhood of the mask travels to a worker.
+"""Crop of a CT that a task with a mask needs, so that only the mask's neighborhood travels to a worker.
 
 A piece remembers a coarse copy of the whole CT, from which the body's box and region are found, so a run on the piece
 gives the same voxels as one on the whole.

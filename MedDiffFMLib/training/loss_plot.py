@@ -1,4 +1,4 @@
-"""Loss curves as a picture: training loss over the steps, validation figures beside it."""
+"""Loss curves as a picture."""
 
 from __future__ import annotations
 

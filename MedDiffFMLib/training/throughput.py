@@ -1,4 +1,4 @@
-"""How well a run uses its machine: windows a second, time spent waiting for data, memory, share of the matrix rate."""
+"""Throughput of a run: windows a second, time spent waiting for data, memory, share of the matrix rate."""
 
 from __future__ import annotations
 

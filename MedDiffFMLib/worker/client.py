@@ -1,4 +1,4 @@
-"""The side of the program that has work done: a state machine without process or thread, and what starts processes.
+"""Client side of the worker protocol: a state machine without process or thread, and the start of processes.
 
 :class:`WorkerSession` is fed with what the process writes and does, and says what to write to it; any owner of a
 process can drive it: a ``QProcess`` inside Slicer, :class:`MedDiffFMLib.worker.transport.WorkerClient` elsewhere.

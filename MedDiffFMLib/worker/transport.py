@@ -1,4 +1,4 @@
-"""The worker for plain Python programs: starts the process, and drives the session with it."""
+"""Worker client for plain Python programs: process and session."""
 
 from __future__ import annotations
 

@@ -405,7 +405,7 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
     app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured once; a computer of half the speed takes twice as long; of a GPU nothing is said before a run."""
-    from MedDiffFMGui.runs import runtimeEstimate as runSpeed
+    from MedDiffFMGui.runs import runtimeEstimate
 
     measured: list[float] = []
 
@@ -414,11 +414,11 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
         return speed
 
     def estimate(speed: float) -> float:
-        monkeypatch.setattr(runSpeed, "measuredSpeed", lambda: measure(speed))
+        monkeypatch.setattr(runtimeEstimate, "measuredSpeed", lambda: measure(speed))
         return widget.taskPanel._speed._expected("anomaly", ct, widget.taskPanel.settings())
 
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
-    monkeypatch.setattr(runSpeed, "workUnits", lambda *_: 1.0)
+    monkeypatch.setattr(runtimeEstimate, "workUnits", lambda *_: 1.0)
     import qt
 
     qt.QSettings().clear()

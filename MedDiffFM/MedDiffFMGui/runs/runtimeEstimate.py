@@ -26,7 +26,7 @@ START_SECONDS = 6.0
 """Until a new worker has loaded PyTorch and the model, on the same computer."""
 
 
-class RunSpeed:
+class RuntimeEstimate:
     """Seconds that a unit of work took in the last run of the same kind, kept in the application settings.
 
     A unit is one network evaluation of a million voxels, or of the neighbourhood of a mask, so that parameters and size

@@ -9,7 +9,7 @@ import vtk
 
 from ..nodes.resultNodes import addResult, pasting
 from ..nodes.volumeNodes import copying
-from ..worker.eventLoopTasks import Turns
+from ..worker.eventLoopTasks import EventLoopTask
 from ..worker.workerProcess import WorkerProcess, deviceText
 from .runRequest import RunSettings, makeRequest
 
@@ -36,7 +36,7 @@ class TaskRun:
         self._piece = None
         self._geometry: Any = None  # of the CT when it was sent
         self._abandoned = False
-        self._turns = Turns()  # before and after the worker's own part
+        self._loopTask = EventLoopTask()  # before and after the worker's own part
         self._isReading = False  # the worker has done its part
         self._settings = RunSettings()
         self._startTime = 0.0
@@ -79,7 +79,7 @@ class TaskRun:
             self._setState(running=False)
             raise
         if self.running:  # else the failure was reported while the process was being started
-            self._turns.start(makeRequest(task, inputNode, settings), self._send, self._onError)
+            self._loopTask.start(makeRequest(task, inputNode, settings), self._send, self._onError)
 
     def _send(self, made):
         request, self._piece = made
@@ -91,8 +91,8 @@ class TaskRun:
 
     def cancel(self):
         """Ask the run to stop; asked again, end its process."""
-        if self._turns.busy:
-            self._turns.stop()
+        if self._loopTask.busy:
+            self._loopTask.stop()
             self._isReading = False
             self._onCancelled()
         elif self.running and self._worker:
@@ -115,7 +115,7 @@ class TaskRun:
         """End everything, for the end of Slicer and for reload; leaves no process and no folder behind."""
         worker, self._worker = self._worker, None
         self._listeners.clear()
-        self._turns.stop()
+        self._loopTask.stop()
         if worker:
             worker.end()
 
@@ -194,7 +194,7 @@ class TaskRun:
             return result
 
         self._isReading = True
-        self._turns.start(reading(), self._add, self._onError)
+        self._loopTask.start(reading(), self._add, self._onError)
 
     def _add(self, result):
         from MedDiffFMLib.core.errors import MedDiffFMError
@@ -223,7 +223,7 @@ class TaskRun:
             logging.warning("MedDiff-FM: %s", error)
             self._tell("onLog", str(error))
             return
-        self._turns.stop()  # nobody is there for a request that is being made
+        self._loopTask.stop()  # nobody is there for a request that is being made
         self._onError(error)
 
     def _onError(self, error):

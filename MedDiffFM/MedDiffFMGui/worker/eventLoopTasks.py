@@ -31,7 +31,7 @@ def drained(steps):
             return finished.value
 
 
-class Turns:
+class EventLoopTask:
     """Does one piece of work at a time, given as a generator that yields wherever it may be interrupted.
 
     Work that fits into one slot is done when :meth:`start` returns.

@@ -1,4 +1,4 @@
-"""A case made harder in a known way: lower dose, spheres cut out, lesions put in. Kept in a folder, they are slow.
+"""Degradations of a case: lower dose, holes, lesions. Kept in a folder, for they are slow.
 
 Everything random about a case is seeded by its name, so that two machines evaluate on the same voxels.
 """

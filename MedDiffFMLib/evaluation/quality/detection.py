@@ -1,4 +1,4 @@
-"""Lesion-wise detection: does a map's peak lie in the lesion, and how many peaks lie elsewhere?"""
+"""Lesion-wise detection: hits and false positives of a map's peaks."""
 
 from __future__ import annotations
 

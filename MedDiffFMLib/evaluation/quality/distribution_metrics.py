@@ -1,4 +1,4 @@
-"""How alike two sets of feature vectors are. All sets are (samples, features) arrays."""
+"""Distances between sets of feature vectors. All sets are (samples, features) arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluation anyone can repeat: one call, the same cases and questions for the model and the baselines."""
+"""Evaluation: the same cases and questions for the model and the baselines, in one call."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def _borders(model: Any, shape: tuple[int, ...], overlap: int) -> Borders | None
     engine = getattr(model, "engine", None)
     if engine is None:
         return None
-    return window_borders(shape, engine.rung.window, overlap, engine.divisor)  # type: ignore[arg-type]
+    return window_borders(shape, engine.memory_level.window, overlap, engine.divisor)  # type: ignore[arg-type]
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

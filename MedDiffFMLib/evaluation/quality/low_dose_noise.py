@@ -1,4 +1,4 @@
-"""Low-dose CT noise, made where it arises: in the projections.
+"""Low-dose CT noise, simulated in the projections.
 
 Filtered back-projection is linear, so the noise of a lower dose is the reconstruction of the noise of its sinogram
 alone; the image itself is never reconstructed and loses nothing. Each axial slice is projected with a parallel beam,

@@ -1,4 +1,4 @@
-"""Figures of merit, in Hounsfield units and over masks, and what can be said of their means."""
+"""Figures of merit in Hounsfield units and over masks, and confidence intervals of their means."""
 
 from __future__ import annotations
 

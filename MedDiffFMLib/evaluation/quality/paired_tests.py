@@ -1,4 +1,4 @@
-"""Paired differences: two methods on the same cases, how often one is better and by how much."""
+"""Paired tests: two methods on the same cases, wins and differences."""
 
 from __future__ import annotations
 

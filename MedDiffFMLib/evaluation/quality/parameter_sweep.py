@@ -1,4 +1,4 @@
-"""Steps against quality: one task at several values of a parameter, as a table and a picture."""
+"""Parameter sweep: one task at several values of a parameter, as a table and a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One protocol a task: what is asked of a method on one case, and how its answer is scored.
+"""Evaluation protocols: one a task, question and score of a method on one case.
 
 A method is a function of voxels; the model and every baseline get the same ones. Each protocol returns rows, one a
 method and group, whose values are plain numbers.

@@ -1,4 +1,4 @@
-"""The report as a Markdown page: verdict first, then task by task, curves, and what changed since an earlier one."""
+"""Report as a Markdown page: verdict, tasks, sweeps, changes since an earlier report."""
 
 from __future__ import annotations
 

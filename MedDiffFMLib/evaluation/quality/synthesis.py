@@ -1,4 +1,4 @@
-"""Are synthetic CTs like real ones? Their windows are compared with those of real patients in a feature space.
+"""Realism of synthetic CTs: windows compared with those of real patients in a feature space.
 
 Everything is asked of one body at a time, be it a patient or a synthetic volume, and always against the same number of
 *other* real patients, so that a patient is never compared with itself and rows are like for like:
@@ -189,9 +189,9 @@ def _windows_by_region(cases: Sequence[Case], patient: str, spacing: float) -> d
 
 
 def _guessed(volume: Volume) -> str | None:
-    from ...preprocessing.body_localization import survey
+    from ...preprocessing.body_localization import localize_body
 
-    return survey(volume).guessed
+    return localize_body(volume).guessed
 
 
 def _thinned(windows: np.ndarray, name: str) -> np.ndarray:

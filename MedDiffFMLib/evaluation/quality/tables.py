@@ -1,4 +1,4 @@
-"""Rows of figures as tables: means with their intervals, paired wins."""
+"""Tables of figures: means with intervals, paired wins."""
 
 from __future__ import annotations
 

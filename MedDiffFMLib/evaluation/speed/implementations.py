@@ -1,4 +1,4 @@
-"""Who is measured, behind one interface: ``measure(case)`` -> figures, JSON-ready."""
+"""Implementations under test, behind one interface: ``measure(case)`` -> figures, JSON-ready."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Engine:
     def about(self) -> Figures:
         """What it runs on."""
         engine = self.model.engine
-        return {"precision": engine.precision, "batch": engine.rung.batch, "window": engine.rung.window}
+        return {"precision": engine.precision, "batch": engine.memory_level.batch, "window": engine.memory_level.window}
 
     def measure(self, case: Case) -> Figures:
         """One run."""
@@ -80,7 +80,7 @@ class Engine:
 
     def _network(self) -> Figures:
         engine = self.model.engine
-        edge, batch = engine.rung.window, engine.rung.batch
+        edge, batch = engine.memory_level.window, engine.memory_level.batch
         condition = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
         windows, stacked = torch.zeros((batch, 1, edge, edge, edge), device=self.device), stack([condition] * batch)
         return _network_figures(lambda: engine.denoise(windows, 0.03, stacked), self.device, batch, edge, engine.dtype)

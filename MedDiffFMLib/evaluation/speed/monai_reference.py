@@ -1,4 +1,4 @@
-"""The tasks as one would write them with MONAI's stock parts.
+"""Reference implementation: the tasks written with MONAI's stock parts.
 
 ``SlidingWindowInferer`` with its defaults, around each step of DDIM, in float32, on the volume's own voxels: this is
 how the paper works (arXiv 2410.15432, 1.5 and 1.6). Two networks:

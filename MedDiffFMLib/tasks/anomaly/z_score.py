@@ -1,4 +1,4 @@
-"""From what the model expected to a z-score: how unusual is the difference for healthy tissue of that kind?
+"""Z-score: residual normalized by its spread on normal tissue.
 
 Even on normal tissue an expectation is never met exactly: edges and vessels are hard to guess. So differences are
 divided by what the same model leaves on normal tissue of the same kind, with hidden cubes of the same size and in the
@@ -16,7 +16,7 @@ from ...core.errors import ModelError
 from .masked_prediction import EDGE_WIDTH_MM
 
 if TYPE_CHECKING:
-    from .masked_prediction import Expectation
+    from .masked_prediction import MaskedPrediction
 
 TISSUE_EDGES_HU = (-850.0, -600.0, -200.0, -20.0, 120.0, 300.0)
 """Limits between air, lung, partial volume, fat, soft tissue, contrast or soft bone, bone; of the expectation."""
@@ -56,7 +56,7 @@ def _slabs(count: int) -> Iterator[slice]:
 
 
 def z_score(
-    found: Expectation, calibration: Mapping[str, Any], region: str | None, spacing_kji: tuple[float, float, float]
+    found: MaskedPrediction, calibration: Mapping[str, Any], region: str | None, spacing_kji: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Difference over its spread on normal tissue of the same kind, signed, and that spread in HU; (D, H, W) each.
 

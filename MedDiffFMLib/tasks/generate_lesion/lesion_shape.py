@@ -1,4 +1,4 @@
-"""Outlines of lesions: lumpy ellipsoids of a wished size inside an organ or any other mask."""
+"""Random lesion masks: lumpy ellipsoids of a given size inside an organ or another mask."""
 
 from __future__ import annotations
 

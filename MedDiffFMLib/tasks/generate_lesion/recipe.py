@@ -1,4 +1,4 @@
-"""A lesion inside a mask of an existing CT: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
+"""Lesion generation in a mask: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
 
 Only the neighbourhood of the mask is computed. The noise starts from a flat lesion of the wished density in the smooth
 continuation of what lies around it; the mean over the lesion is put right at every step, so a wished density is met
@@ -77,7 +77,7 @@ def generate_lesion(
     around = surroundings(volume.voxels, lesion, volume.spacing)
     mean = wished_mean(parameters, around, control.settings.get("lesions", []), rng)
     spacing = parameters.spacing or working_spacing(lesion, volume.spacing)
-    box = neighbourhood(lesion, volume, spacing, model.engine.rung.window)
+    box = neighbourhood(lesion, volume, spacing, model.engine.memory_level.window)
     image = working_image(volume, spacing, region=region, anatomy=anatomy, around=box)
     meter = ProgressMeter(parameters.steps, progress, cancel)
     meter.stage = "generating"
@@ -245,18 +245,18 @@ def _generate(
 
     import torch
 
-    from ...conditioning.known_voxels import first_guess
+    from ...conditioning.known_voxels import biharmonic_init
     from ...conditioning.lesion import lesion_control, lesion_guess
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
     from ..inpaint.recipe import hole_on_grid
 
     hole = torch.from_numpy(hole_on_grid(image, lesion, parameters.rim)).float()
     share = torch.from_numpy(image.mask_on_grid(lesion)).float() * hole
     known = image.network_input()
-    guess = lesion_guess(first_guess(known[0, 0], hole, image.condition.spacing), share, mean / 1000)
+    guess = lesion_guess(biharmonic_init(known[0, 0], hole, image.condition.spacing), share, mean / 1000)
     condition = replace(image.condition, known=guess, hole=hole, control=lesion_control(share, mean / 1000))
     with model.engine.running(control.denoiser):
-        denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
+        denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
         generator = torch.Generator().manual_seed(seed)
         made = sample_lesion(
             denoiser, known, hole[None, None], guess[None, None], share[None, None], mean / 1000,

@@ -1,4 +1,4 @@
-"""Thick slices to thin ones, or every voxel halved, so that averages of the result are what was measured.
+"""Super-resolution: thin slices from thick ones, or halved voxels, with averages equal to the measured voxels.
 
 A smooth curve with the measured averages is the first guess; a ControlNet (arXiv 2410.15432, 1.6 d) or the prior alone
 adds detail, and after every step the averages are put right (DiffPIR with the slice profile as operator). One network
@@ -185,7 +185,7 @@ def _change(
 
     from ...conditioning.interpolated import interpolated_control
     from ...diffusion.data_consistency import BlockAverages
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
 
     on_grid = factors_on_grid(image, factors)
     guess = image.network_input()
@@ -194,14 +194,14 @@ def _change(
     sigma = TRUST * _detail(guess, consistent.repeated())
     generator = torch.Generator().manual_seed(seed)
     if control is None:
-        denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
+        denoiser = SlidingWindowDenoiser(model.engine, image.condition, image.shape, meter)
         fine = _refine(denoiser, guess, sigma, sigma, parameters.steps, consistent, generator)
     else:
         condition = replace(image.condition, control=interpolated_control(guess[0, 0], on_grid))
         control.denoiser.weight = parameters.control_weight
         error = control.denoiser.control.config.guess or sigma
         with model.engine.running(control.denoiser):
-            denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
+            denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
             fine = _refine(denoiser, guess, NOISE_HIDES_ALL, error, parameters.steps, consistent, generator)
     return (fine - guess)[0, 0].numpy() * 1000
 

@@ -1,4 +1,4 @@
-"""A small picture of what the part in training makes of validation cases, for a panel to show while it trains."""
+"""Preview picture of validation cases during training."""
 
 from __future__ import annotations
 

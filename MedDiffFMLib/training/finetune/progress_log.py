@@ -1,4 +1,4 @@
-"""Live progress of a fine-tuning run as JSON lines, which a panel can draw while the run goes on or after it died.
+"""Progress log of a fine-tuning run as JSON lines.
 
 Each line of ``progress.jsonl`` is one object: ``time`` (seconds since 1970), ``state`` ("checking", "preparing",
 "training", "validated", "done", "early", "stopped" or "failed"), and what is known then of ``step``, ``steps``,

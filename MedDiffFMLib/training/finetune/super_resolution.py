@@ -1,4 +1,4 @@
-"""Super-resolution as a fine-tuning task: thin slices are averaged to thick ones, and the way back is learnt."""
+"""Super-resolution task of fine-tuning: averaged slices are mapped back to thin ones."""
 
 from __future__ import annotations
 

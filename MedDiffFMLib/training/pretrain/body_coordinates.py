@@ -1,4 +1,4 @@
-"""Trains the network of body coordinates, without labels, on prepared cases.
+"""Training of the body-coordinate network, without labels, on prepared cases.
 
 Along the body two losses need no label: of two slices the one nearer to the head has the larger coordinate, and their
 coordinates differ by their distance. What they leave open is one offset for each case. It is a parameter that is

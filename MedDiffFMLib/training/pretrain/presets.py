@@ -1,4 +1,4 @@
-"""Named recipes: what ``meddifffm pretrain --config NAME`` trains where no other option says otherwise."""
+"""Presets of pre-training: ``meddifffm pretrain --config NAME``."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import Condition, stack
-from MedDiffFMLib.conditioning.known_voxels import CONTEXT_CHANNELS, encode_context, first_guess, smooth_guess
+from MedDiffFMLib.conditioning.known_voxels import CONTEXT_CHANNELS, biharmonic_init, encode_context, push_pull_fill
 from MedDiffFMLib.training.holes import random_hole
 
 
@@ -16,7 +16,7 @@ def test_guess_keeps_the_known_and_continues_a_constant(shape):
     known = torch.where(hole > 0, 9.0, 0.25)
     if hole.all():
         pytest.skip("nothing is known")
-    assert torch.allclose(smooth_guess(known, hole), torch.full(shape, 0.25), atol=1e-5)
+    assert torch.allclose(push_pull_fill(known, hole), torch.full(shape, 0.25), atol=1e-5)
 
 
 def test_guess_follows_a_ramp_far_better_than_the_mean():
@@ -24,7 +24,7 @@ def test_guess_follows_a_ramp_far_better_than_the_mean():
     hole = torch.zeros(48, 48, 48)
     hole[16:30, 16:30, 16:30] = 1
     inside = hole > 0
-    error = (smooth_guess(ramp, hole) - ramp)[inside].abs().mean()
+    error = (push_pull_fill(ramp, hole) - ramp)[inside].abs().mean()
     assert error < 0.2 * (ramp[inside] - ramp[~inside].mean()).abs().mean()
 
 
@@ -34,7 +34,7 @@ def test_the_bent_guess_continues_a_plane_in_anisotropic_voxels():
     plane = k[:, None, None] + 0.5 * j[None, :, None] - i[None, None]
     hole = torch.zeros(8, 16, 16)
     hole[3:6, 5:11, 5:11] = 1
-    guess = first_guess(torch.where(hole > 0, 9.0, plane), hole, (5.0, 1.0, 1.0))
+    guess = biharmonic_init(torch.where(hole > 0, 9.0, plane), hole, (5.0, 1.0, 1.0))
     assert torch.equal(guess[hole == 0], plane[hole == 0])
     assert torch.allclose(guess, plane, atol=5e-3)
 

@@ -9,9 +9,8 @@ import pytest
 
 from MedDiffFMLib.cli.main import main
 from MedDiffFMLib.core.errors import InputError
-from MedDiffFMLib.evaluation.quality import degradations
+from MedDiffFMLib.evaluation.quality import degradations, parameter_sweep
 from MedDiffFMLib.evaluation.quality import evaluate as benchmark
-from MedDiffFMLib.evaluation.quality import parameter_sweep as curves
 from MedDiffFMLib.evaluation.quality.baselines import bm3d
 from MedDiffFMLib.evaluation.quality.cases import read_cases
 from MedDiffFMLib.evaluation.quality.parameter_sweep import Curve, curve_record, parse_curve
@@ -50,9 +49,9 @@ def test_points_of_a_curve_are_means_over_cases():
 
 
 def test_a_picture_leaves_out_baselines_that_would_flatten_the_curve():
-    assert curves._in_sight({"near": 12.0, "far": 90.0}, [8.0, 10.0]) == ["near"]
-    assert curves._in_sight({"all": 90.0, "far": 95.0}, [8.0, 10.0]) == ["all", "far"]
-    assert curves._in_sight({"within": 9.0, "edge": 16.0, "beyond": 16.1}, [8.0, 10.0]) == ["within", "edge"]
+    assert parameter_sweep._in_sight({"near": 12.0, "far": 90.0}, [8.0, 10.0]) == ["near"]
+    assert parameter_sweep._in_sight({"all": 90.0, "far": 95.0}, [8.0, 10.0]) == ["all", "far"]
+    assert parameter_sweep._in_sight({"within": 9.0, "edge": 16.0, "beyond": 16.1}, [8.0, 10.0]) == ["within", "edge"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the model is held against: classical methods, given every advantage.
+"""Baselines: classical methods with tuned constants.
 
 The denoisers are told the true noise level, one of them the true spectrum too. Constants were chosen on training cases
 only (``Testing/experiments/tune_baselines.py``). Arrays are (k, j, i) in HU, spacing is (i, j, k) in mm.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ....imaging.biharmonic import bending_system
+from ....imaging.biharmonic import biharmonic_system
 from ..regions import distance_to, voxels_of
 from .bm3d import bm3d
 
@@ -72,7 +72,7 @@ def _least_bending(around: np.ndarray, part: np.ndarray, spacing: tuple[float, f
     """Values in ``part`` that minimize the squared Laplacian, everything else fixed."""
     from scipy.sparse.linalg import splu
 
-    matrix, right = bending_system(around, part, spacing)
+    matrix, right = biharmonic_system(around, part, spacing)
     return splu(matrix, permc_spec="MMD_AT_PLUS_A").solve(right)
 
 
