@@ -245,8 +245,8 @@ def _generate(
 
     import torch
 
+    from ...conditioning.control_inputs import lesion_control, lesion_guess
     from ...conditioning.known_voxels import biharmonic_init
-    from ...conditioning.lesion import lesion_control, lesion_guess
     from ...inference.sliding_window import SlidingWindowDenoiser
     from ..inpaint.recipe import hole_on_grid
 

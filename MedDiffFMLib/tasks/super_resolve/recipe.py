@@ -183,7 +183,7 @@ def _change(
     import torch
     import torch.nn.functional as functional
 
-    from ...conditioning.interpolated import interpolated_control
+    from ...conditioning.control_inputs import interpolated_control
     from ...diffusion.data_consistency import BlockAverages
     from ...inference.sliding_window import SlidingWindowDenoiser
 

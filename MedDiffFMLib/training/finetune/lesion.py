@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from ...conditioning.condition import Condition, stack
+from ...conditioning.control_inputs import MASKS, lesion_control, lesion_guess
 from ...conditioning.known_voxels import biharmonic_init
-from ...conditioning.lesion import MASKS, lesion_control, lesion_guess
 from ...conditioning.regions import NULL_REGION
 from ...core.errors import InputError
 from ...datasets.prepared_cases import Case

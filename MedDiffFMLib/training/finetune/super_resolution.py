@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from torch.utils.data import Dataset
 
 from ...conditioning.condition import Condition, stack
-from ...conditioning.interpolated import IMAGES, interpolated_control
+from ...conditioning.control_inputs import IMAGES, interpolated_control
 from ...conditioning.regions import NULL_REGION
 from ...core.errors import InputError
 from ...datasets.prepared_cases import Case
