@@ -111,7 +111,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     names = _pairs(args.label_names or ())
     if names:
         if not all(number.isdigit() for number in names):
-            raise InputError("A label is named by its number.", "Give --label-names 1=tumour 2=liver.")
+            raise InputError("A label is named by its number.", "Give --label-names 1=tumor 2=liver.")
         options["label_names"] = [[int(number), words] for number, words in names.items()]
     if options and args.task != "segmentation":
         raise InputError(f"{', '.join(options)}: {args.task} has no such option.", "Leave it out.")

@@ -114,8 +114,8 @@ class Condition:
         half = tuple(n // 2 for n in shape)
         channels = torch.zeros(CONDITION_CHANNELS, *half, device=device)
         if self.coordinates is not None:
-            centres = [upload(c, device).reshape(-1, 2).mean(1) for c in self.coordinates]
-            channels[:POSITION_CHANNELS] = encode_position(*centres)
+            centers = [upload(c, device).reshape(-1, 2).mean(1) for c in self.coordinates]
+            channels[:POSITION_CHANNELS] = encode_position(*centers)
         for axis, scale in enumerate(encode_spacing(torch.tensor(self.spacing)).tolist()):
             channels[POSITION_CHANNELS + axis] = scale
         if self.anatomy is not None:

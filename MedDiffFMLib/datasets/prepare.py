@@ -189,7 +189,7 @@ def build_case(
         whole_body: cut it into regions.
 
     Returns:
-        Arrays by file name, and the geometry part of ``case.json``: positions in mm from the centre of the first
+        Arrays by file name, and the geometry part of ``case.json``: positions in mm from the center of the first
         acquisition voxel, the body box out to the outer edges of its voxels.
     """
     body = body_mask(voxels)
@@ -220,13 +220,13 @@ def _box_of(first: np.ndarray, last: np.ndarray, spacing: np.ndarray, origin: np
     return [(origin + (first - 0.5) * spacing).tolist(), (origin + (last + 0.5) * spacing).tolist()]
 
 
-def _parts(arrays: dict[str, np.ndarray], level: dict[str, Any], labelled: bool) -> list[dict[str, Any]]:
+def _parts(arrays: dict[str, np.ndarray], level: dict[str, Any], labeled: bool) -> list[dict[str, Any]]:
     """Region and body box of each part of a whole body, seen at its coarsest level."""
     spacing, origin = np.array(level["spacing"]), np.array(level["origin"])
     voxels, anatomy = arrays[level["name"]], arrays[f"{level['name']}_anatomy"]
     body = body_mask(voxels)
     parts = []
-    for region, bottom, top in body_parts(voxels, spacing, body, anatomy if labelled else None):
+    for region, bottom, top in body_parts(voxels, spacing, body, anatomy if labeled else None):
         first, last = body_box(body[bottom : top + 1])
         lift = np.array([bottom, 0, 0])
         parts.append({"region": region, "body_box": _box_of(first + lift, last + lift, spacing, origin)})

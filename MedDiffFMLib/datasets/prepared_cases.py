@@ -27,7 +27,7 @@ class Level:
     Attributes:
         voxels: int16 HU.
         anatomy: uint8 labels or None.
-        spacing, origin: (3,) mm; centre of voxel 0 along each axis.
+        spacing, origin: (3,) mm; center of voxel 0 along each axis.
     """
 
     voxels: np.ndarray
@@ -89,14 +89,14 @@ class Case:
                 return level
         return self.levels[0]
 
-    def normalised(self, position: np.ndarray, axis: int) -> np.ndarray:
+    def normalized(self, position: np.ndarray, axis: int) -> np.ndarray:
         """Position in mm along an axis -> [-1, 1] in the body box, clipped a little outside of it."""
         low, high = self.body_box[0][axis], self.body_box[1][axis]
         return np.clip(2 * (position - low) / max(high - low, 1.0) - 1, -1.5, 1.5).astype(np.float32)
 
     def coordinates(self, start: np.ndarray, spacing: np.ndarray, count: tuple[int, int, int]) -> np.ndarray:
-        """(3, n) normalised coordinates of the voxels of a box."""
-        return np.stack([self.normalised(start[a] + spacing[a] * np.arange(count[a]), a) for a in range(3)])
+        """(3, n) normalized coordinates of the voxels of a box."""
+        return np.stack([self.normalized(start[a] + spacing[a] * np.arange(count[a]), a) for a in range(3)])
 
     def region_of(self, coordinates: np.ndarray) -> int:
         """Class index of the case's region."""

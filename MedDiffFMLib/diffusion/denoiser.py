@@ -113,7 +113,7 @@ class CosineEpsilonDenoiser(nn.Module):
     log_sigma: torch.Tensor
 
     def step_of(self, sigma: torch.Tensor) -> torch.Tensor:
-        """Noise level (B,) -> fractional step of the chain (B,), linear between neighbours in log sigma."""
+        """Noise level (B,) -> fractional step of the chain (B,), linear between neighbors in log sigma."""
         level = sigma.log().clamp(self.log_sigma[0], self.log_sigma[-1])
         above = torch.searchsorted(self.log_sigma, level).clamp(1, self.steps - 1)
         low, high = self.log_sigma[above - 1], self.log_sigma[above]

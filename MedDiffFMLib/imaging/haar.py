@@ -3,7 +3,7 @@
 The network then works on an eighth of the voxels. Orthonormal means that white noise stays white with the same
 standard deviation, so diffusion in Haar space is diffusion in voxel space.
 
-Both directions leave autocast: a difference of two neighbours rounded to bfloat16 beforehand would be off by several
+Both directions leave autocast: a difference of two neighbors rounded to bfloat16 beforehand would be off by several
 HU.
 """
 

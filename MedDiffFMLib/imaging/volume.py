@@ -64,7 +64,7 @@ class Volume:
         return replace(self, voxels=voxels)
 
     def same_geometry(self, other: Volume, tolerance: float = 1e-3) -> bool:
-        """True when shapes agree and no voxel centre is further apart than ``tolerance`` times the smallest spacing."""
+        """True when shapes agree and no voxel center is further apart than ``tolerance`` times the smallest spacing."""
         return self.voxels.shape == other.voxels.shape and self._apart(other) <= tolerance * min(self.spacing)
 
     def _apart(self, other: Volume) -> float:

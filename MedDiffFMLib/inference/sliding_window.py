@@ -44,7 +44,7 @@ class SlidingWindowDenoiser:
         shape: (D, H, W).
         meter: told after each batch of windows; also where a cancel is noticed.
         guidance: classifier-free guidance scale; 1 uses the conditional estimate alone, 0 ignores the conditions.
-        overlap: voxels that neighbouring windows share.
+        overlap: voxels that neighboring windows share.
         turn: number of the first step; the windows of odd steps are shifted by a voxel.
         wanted: (D, H, W) bool, voxels whose estimate matters. Windows without any are not computed and taken as air;
             wanted voxels have the same estimate as without this. None for all.

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class TransposedUpsample(nn.ConvTranspose3d):
-    """Nearest-neighbour doubling followed by a 3x3x3 convolution, as one transposed convolution.
+    """Nearest-neighbor doubling followed by a 3x3x3 convolution, as one transposed convolution.
 
     Of the 27 products a voxel, doubling makes all but 8 superfluous: they multiply equal values. The kernel of the
     transposed convolution, 4x4x4 at stride 2, holds the sums of the weights that meet the same value.

@@ -10,7 +10,7 @@ from torch import nn
 def enhance(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Dynamic conditional encoding, A(m_I, m_x) = (LN(m_I) * LN(m_x)) * m_I (arXiv 2211.00611, equation 3).
 
-    LN normalises each sample over channels and voxels and has no weights, so it fits any size.
+    LN normalizes each sample over channels and voxels and has no weights, so it fits any size.
 
     Args:
         image, mask: (B, C, D, H, W) features of one stage of the two encoders.

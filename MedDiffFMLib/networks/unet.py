@@ -23,7 +23,7 @@ class NetworkConfig:
         channels: per level, first level at half the input's resolution.
         blocks: residual blocks a level.
         attention: self-attention per level, in addition to the one in the middle.
-        groups: groups of the group normalisation. Few channels with many groups would be an instance normalisation,
+        groups: groups of the group normalization. Few channels with many groups would be an instance normalization,
             which forgets the absolute HU of a window.
     """
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 IndexBox = tuple[slice, slice, slice]
 
 WINDOW = 64
-"""Voxels along each edge of the neighbourhood of a small mask: as many as training windows had."""
+"""Voxels along each edge of the neighborhood of a small mask: as many as training windows had."""
 
 
 def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
@@ -22,7 +22,7 @@ def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
     return k, j, i
 
 
-def neighbourhood(
+def neighborhood(
     mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""

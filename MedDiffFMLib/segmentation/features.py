@@ -33,7 +33,7 @@ from .point_head import PointHead, to_points, to_voxels
 OWN_FEATURES = 8 + 6
 """Of each point: eight Haar bands of the image, three body coordinates and their squares."""
 SHARES = (0.3, 0.3, 0.4)
-"""Of the points: in a structure, within some millimetres around one, anywhere."""
+"""Of the points: in a structure, within some millimeters around one, anywhere."""
 AROUND = 4
 """Cells of half resolution around a structure."""
 LARGEST_BANK, ALL_BANKS = 20_000, 400_000

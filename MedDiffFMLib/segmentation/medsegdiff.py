@@ -134,7 +134,7 @@ class MedSegDiffSegmenter(Segmenter):
     def draw(
         self, inputs: SegmentationInput, budget: InferenceBudget, draws: int, meter: ProgressMeter | None = None
     ) -> torch.Tensor:
-        """Independent masks of a whole CT; all windows take each step together, so that neighbours agree.
+        """Independent masks of a whole CT; all windows take each step together, so that neighbors agree.
 
         Returns:
             (draws, classes, D, H, W) float32 on the CPU, 0 to 1.

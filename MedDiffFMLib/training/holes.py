@@ -28,9 +28,9 @@ def random_blobs(shape: tuple[int, int, int], rng: np.random.Generator) -> np.nd
     axes = np.meshgrid(*(np.linspace(0, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
     hole = np.zeros(shape, dtype=bool)
     for _ in range(int(rng.integers(1, 4))):
-        centre = rng.uniform(0.1, 0.9, 3)
+        center = rng.uniform(0.1, 0.9, 3)
         radius = 0.5 * np.exp(rng.uniform(np.log(0.06), np.log(0.6))) * rng.uniform(0.7, 1.3, 3)
-        offset = [(axis - c) / r for axis, c, r in zip(axes, centre, radius, strict=True)]
+        offset = [(axis - c) / r for axis, c, r in zip(axes, center, radius, strict=True)]
         if rng.random() < 0.7:
             hole |= offset[0] ** 2 + offset[1] ** 2 + offset[2] ** 2 < 1
         else:

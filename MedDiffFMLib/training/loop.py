@@ -31,7 +31,7 @@ class LoopConfig:
     """Length and pace of a run.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimizer steps in all.
         learning_rate: peak, reached after ``warmup`` steps; falls linearly to 0 over the last ``decay_share``.
         ema: decay of the weight average, reached gradually.
         clip: largest gradient norm.

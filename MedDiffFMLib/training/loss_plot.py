@@ -67,9 +67,9 @@ def _draw_validation(axes: Any, validation: dict[str, np.ndarray]) -> None:
         label = "in holes" if name == "rmse_hu_in_hole" else name.replace("_", " ")
         axes.plot(validation["step"], validation[name], ".--", color=f"C{n + 1}", label=label)
     for n, name in reversed(list(enumerate(by_noise))):  # from top to bottom, as the lines lie
-        colour = colormaps["viridis_r"]((n + 1) / (len(by_noise) + 1))
+        color = colormaps["viridis_r"]((n + 1) / (len(by_noise) + 1))
         label = f"noise of {name.removeprefix('rmse_hu_at_')} HU"
-        axes.plot(validation["step"], validation[name], ".-", color=colour, label=label)
+        axes.plot(validation["step"], validation[name], ".-", color=color, label=label)
     if by_noise:
         axes.set_ylabel("root mean square error in HU")
     if validation:

@@ -156,7 +156,7 @@ def _acquisition_window(case: Case, config: WindowConfig, step: np.ndarray, rng:
     low, high = ((edge - source.origin) / spacing for edge in case.body_box)
     first = np.clip(low + (high - low - config.size) * rng.uniform(0, 1, 3), 0, np.maximum(shape - config.size, 0))
     index = [reflected_range(int(first[a]), config.size, int(shape[a])) for a in range(3)]
-    coordinates = np.stack([case.normalised(source.origin[a] + index[a] * spacing[a], a) for a in range(3)])
+    coordinates = np.stack([case.normalized(source.origin[a] + index[a] * spacing[a], a) for a in range(3)])
     nearest = [np.minimum(np.rint(index[a] * step[a]).astype(int), stored.shape[a] - 1) for a in range(3)]
     if (step == 1).all():
         voxels = np.asarray(stored[np.ix_(*index)], dtype=np.float32)

@@ -172,7 +172,7 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert not editor._target.shortcuts_installed
 
 
-def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> None:
+def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> None:
     """Of a large CT a piece of one window is sent, and pasted back where it was."""
     from MedDiffFMGui.nodes.resultNodes import addResult, pasting
     from MedDiffFMGui.runs.runRequest import makeRequest

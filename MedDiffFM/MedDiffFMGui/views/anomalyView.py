@@ -12,7 +12,7 @@ from ..nodes.anomalyNodes import HIDDEN_COLUMNS, SHOWN_COLUMNS, AnomalyNodes
 from ..worker.eventLoopTasks import EventLoopTask
 from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, styleLayer
 from .bodyRendering import BodyRendering
-from .cameras import centreCameras
+from .cameras import centerCameras
 from .sideBySide import VIEW_NAMES, SideBySide
 from .viewState import ViewState
 
@@ -300,7 +300,7 @@ class AnomalyView:
             self.nodes.choose(row)
             jump(location)
             if self.ui.renderingCheckBox.checked:
-                centreCameras(location)
+                centerCameras(location)
 
     def _go(self, step):
         count = self.nodes.table.GetTable().GetNumberOfRows() if self.nodes else 0

@@ -76,7 +76,7 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
         out_folder: both files are written after every case, so that an interrupted run leaves what it has.
         quick: two cases, thinner slabs, two synthetic volumes: to see that it works, not to report.
         plan: how cases are degraded.
-        synthesis: what is synthesised.
+        synthesis: what is synthesized.
         space: features in which synthetic CTs are compared; the shipped ones by default.
         parameters: task -> fields of its parameter dataclass that differ from the defaults.
         curves: parameters to vary, each besides ``tasks``, as a table and a picture.

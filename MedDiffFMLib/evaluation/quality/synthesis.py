@@ -45,7 +45,7 @@ Views = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SynthesisPlan:
-    """What is synthesised.
+    """What is synthesized.
 
     Attributes:
         volumes: synthetic volumes of each region.
@@ -136,7 +136,7 @@ class SynthesisQuestion:
         found: dict[str, list[float]] = {}
         for left_out in [p for p in real if body.patient in ("", p.patient)]:
             others = [p for p in real if p is not left_out]
-            alike = _neighbours(bodies, body, turn, left_out, len(others))
+            alike = _neighbors(bodies, body, turn, left_out, len(others))
             for view in body.views:
                 mine, theirs = self._scaled([body], view), self._scaled(others, view)
                 found.setdefault("MMD", []).append(mmd(mine, theirs))
@@ -152,7 +152,7 @@ class SynthesisQuestion:
         return np.clip((_pooled(bodies, view) - middle) / width, -WORST, WORST)
 
 
-def _neighbours(bodies: list[Body], body: Body, turn: int, left_out: Body, count: int) -> list[Body]:
+def _neighbors(bodies: list[Body], body: Body, turn: int, left_out: Body, count: int) -> list[Body]:
     """Bodies of a kind that together are to cover the patient left out: never made from it, ``count`` if there are."""
     if body.patient:
         return [b for b in bodies if b.patient != left_out.patient]

@@ -160,7 +160,7 @@ class ReferenceSubject:
             return self.reference.denoise(image), clean
         if case.task in ("anomaly", "whole-body"):
             return self.reference.anomaly(image, generator), None
-        box = _neighbourhood(options["mask"], volume)
+        box = _neighborhood(options["mask"], volume)
         return self.reference.inpaint(image[box], torch.from_numpy(options["mask"][box]), generator), None
 
 
@@ -190,11 +190,11 @@ def _task_inputs(case: Case) -> tuple[Any, dict[str, Any], Volume | None]:
     return clean, {"seed": case.seed}, None
 
 
-def _neighbourhood(mask: np.ndarray, volume: Volume) -> tuple[slice, ...]:
+def _neighborhood(mask: np.ndarray, volume: Volume) -> tuple[slice, ...]:
     """The box around a lesion that the task itself looks at."""
-    from ...preprocessing.mask_crop import WINDOW, neighbourhood
+    from ...preprocessing.mask_crop import WINDOW, neighborhood
 
-    low, high = neighbourhood(mask, volume, None, WINDOW)
+    low, high = neighborhood(mask, volume, None, WINDOW)
     return tuple(slice(int(np.floor(a)), int(np.ceil(b)) + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
 
 

@@ -1,6 +1,6 @@
 """Coarse-to-fine denoising.
 
-The noise of a scan is blotchy: neighbouring pixels are correlated, the more the finer they are. On pixels averaged two
+The noise of a scan is blotchy: neighboring pixels are correlated, the more the finer they are. On pixels averaged two
 by two the blotches are as small as the noise that the network knows best, so they are removed there first, and what is
 left on the scanner's own voxels afterwards.
 """

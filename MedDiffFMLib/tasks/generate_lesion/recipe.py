@@ -1,8 +1,8 @@
 """Lesion generation in a mask: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
 
-Only the neighbourhood of the mask is computed. The noise starts from a flat lesion of the wished density in the smooth
+Only the neighborhood of the mask is computed. The noise starts from a flat lesion of the wished density in the smooth
 continuation of what lies around it; the mean over the lesion is put right at every step, so a wished density is met
-however little the ControlNet has learnt.
+however little the ControlNet has learned.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def generate_lesion(
         ModelError: there is no lesion ControlNet for this model.
     """
     from ...core.progress import ProgressMeter
-    from ...preprocessing.mask_crop import neighbourhood
+    from ...preprocessing.mask_crop import neighborhood
     from ...preprocessing.working_image import like_input, working_image
 
     parameters = parameters or GenerateLesionParameters()
@@ -77,7 +77,7 @@ def generate_lesion(
     around = surroundings(volume.voxels, lesion, volume.spacing)
     mean = wished_mean(parameters, around, control.settings.get("lesions", []), rng)
     spacing = parameters.spacing or working_spacing(lesion, volume.spacing)
-    box = neighbourhood(lesion, volume, spacing, model.engine.memory_level.window)
+    box = neighborhood(lesion, volume, spacing, model.engine.memory_level.window)
     image = working_image(volume, spacing, region=region, anatomy=anatomy, around=box)
     meter = ProgressMeter(parameters.steps, progress, cancel)
     meter.stage = "generating"
@@ -240,7 +240,7 @@ def _generate(
     seed: int,
     meter: Any,
 ) -> np.ndarray:
-    """The neighbourhood with the lesion in HU on the working grid; the input outside lesion and rim."""
+    """The neighborhood with the lesion in HU on the working grid; the input outside lesion and rim."""
     from dataclasses import replace
 
     import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import InputError
-from ...preprocessing.mask_crop import around_mask, neighbourhood
+from ...preprocessing.mask_crop import around_mask, neighborhood
 from ..parameters import check
 from ..registry import TaskResult
 from .spec import InpaintParameters
@@ -54,7 +54,7 @@ def inpaint(
     check(parameters)
     if mask is None or not mask.any():
         raise InputError("There is nothing to fill: the mask is missing or empty.", "Paint the region to fill.")
-    box = neighbourhood(mask, volume, parameters.spacing, model.engine.memory_level.window)
+    box = neighborhood(mask, volume, parameters.spacing, model.engine.memory_level.window)
     image = working_image(volume, parameters.spacing, region=region, anatomy=anatomy, around=box)
     meter = ProgressMeter(parameters.steps * parameters.samples, progress, cancel)
     meter.stage = "filling"
@@ -101,7 +101,7 @@ def fill_hole(
     seed: int,
     meter: ProgressMeter | None = None,
 ) -> np.ndarray:
-    """The filled neighbourhood in HU on the working grid, mean of the samples; the input outside the hole."""
+    """The filled neighborhood in HU on the working grid, mean of the samples; the input outside the hole."""
     import torch
 
     from ...inference.sliding_window import SlidingWindowDenoiser

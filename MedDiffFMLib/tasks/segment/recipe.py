@@ -48,7 +48,7 @@ def segment(
     Returns:
         ``segmentation`` (label numbers of the training masks, uint8 or uint16), ``uncertainty`` (standard deviation of
         the most uncertain label, 0 to 0.5) and, with several structures, ``uncertainty_<name>`` of each, on the
-        input's grid. ``facts["labels"]`` has value, name, colour, terminology, volume and mean uncertainty of each.
+        input's grid. ``facts["labels"]`` has value, name, color, terminology, volume and mean uncertainty of each.
 
     Raises:
         ModelError: there is no head, it is damaged, or it was made for another prior.

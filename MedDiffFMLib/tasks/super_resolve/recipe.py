@@ -128,7 +128,7 @@ def choose_factors(volume: Volume, parameters: SuperResolveParameters) -> Factor
 def smooth_volume(volume: Volume, factors: Factors) -> Volume:
     """The first guess: smooth, float32, with the measured averages, on the fine grid.
 
-    A voxel of the input and the block that it becomes cover the same space, so the first fine voxel's centre lies
+    A voxel of the input and the block that it becomes cover the same space, so the first fine voxel's center lies
     towards the input's edge.
     """
     from ...imaging.slice_averaging import smooth_blocks

@@ -47,7 +47,7 @@ class FinetuneTask:
     few: bool = False
 
     def task(self, **options: Any) -> ControlTask:
-        """What is learnt, from which samples, and how it is judged.
+        """What is learned, from which samples, and how it is judged.
 
         Raises:
             InputError: the task has no such option.

@@ -33,7 +33,7 @@ class SegmentationTask:
     """See :class:`.interface.ControlTask`.
 
     Attributes:
-        method: how it is learnt.
+        method: how it is learned.
         spacing: edge of the working voxels in mm.
         label_names: names for label numbers, instead of those that the data give.
         labels: the classes; empty until the cases are known.
@@ -90,7 +90,7 @@ class SegmentationTask:
         if not everything:
             raise InputError("No case has anything outlined.", "Give masks that mark the structures to learn.")
         return [
-            f"Label {value} is missing in {name}: there it counts as not outlined, and nothing is learnt about it."
+            f"Label {value} is missing in {name}: there it counts as not outlined, and nothing is learned about it."
             for name, values in present.items()
             for value in sorted(everything - values)
         ]

@@ -44,7 +44,7 @@ def make_example(case: Case, mask: np.ndarray, labels: Sequence[SegmentLabel], s
         _save(folder / "target.npy", resample_labels(numbers, values, start, step, size))
     voxels, target = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("voxels", "target"))
     first = level.origin + start * level.spacing
-    k, j, i = (torch.from_numpy(case.normalised(first[a] + spacing * np.arange(size[a]), a)) for a in range(3))
+    k, j, i = (torch.from_numpy(case.normalized(first[a] + spacing * np.arange(size[a]), a)) for a in range(3))
     condition = Condition((spacing, spacing, spacing), (k, j, i), case.region_of(np.zeros(3)))
     known = tuple(bool((numbers == value).any()) for value in values)
     return LabeledInput(

@@ -87,17 +87,17 @@ def calibrate(
 
 
 def _summary(collected: list[list[np.ndarray]]) -> dict[str, list[float]]:
-    centre, spread, voxels = [], [], []
+    center, spread, voxels = [], [], []
     for parts in collected:
         values = np.concatenate(parts)
         voxels.append(int(values.size))
         if values.size < 200:
             # A class that normal cases do not show at this level: take the widest spread, never a wild z.
-            centre.append(0.0)
+            center.append(0.0)
             spread.append(-1.0)
             continue
         low2, low, middle, high, high2 = np.percentile(values, [2.5, 16, 50, 84, 97.5])
-        centre.append(round(float(middle), 2))
+        center.append(round(float(middle), 2))
         spread.append(round(max(float(high - low) / 2, float(high2 - low2) / 4, 1.0), 2))
     widest = max([s for s in spread if s > 0], default=1000.0)
-    return {"centre": centre, "spread": [widest if s < 0 else s for s in spread], "voxels": voxels}  # type: ignore[dict-item]
+    return {"centre": center, "spread": [widest if s < 0 else s for s in spread], "voxels": voxels}  # type: ignore[dict-item]

@@ -244,7 +244,7 @@ class Batches:
         self._loop: TrainingLoop | None = None
 
     def start(self, step: int, loop: TrainingLoop | None) -> None:
-        """Begin at an optimiser step of a loop, which is told how long it waits for data."""
+        """Begin at an optimizer step of a loop, which is told how long it waits for data."""
         left = self.config.loop.steps - step
         windows = TrainingWindows(
             self.cases, self.config.windows, self.config.seed, step * self.config.batch, left * self.config.batch

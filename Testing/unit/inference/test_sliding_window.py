@@ -50,7 +50,7 @@ def test_windows_cover_everything_with_positive_weight(shape):
 
 
 def test_blend_moves_smoothly_between_disagreeing_windows():
-    """Windows that answer with different constants: the largest jump between neighbours is that of the ramp."""
+    """Windows that answer with different constants: the largest jump between neighbors is that of the ramp."""
 
     class Disagreeing(PointwiseDenoiser):
         def forward(self, x, sigma, condition):

@@ -121,7 +121,7 @@ def test_dynamic_encoding_is_equation_3() -> None:
     np.testing.assert_allclose(enhance(image, mask).numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_anchor_blur_is_a_normalised_gaussian() -> None:
+def test_anchor_blur_is_a_normalized_gaussian() -> None:
     attention = AnchorAttention(1, 1, width=1.2).double()
     point = torch.zeros(1, 1, 17, 17, 17, dtype=torch.float64)
     point[..., 8, 8, 8] = 1

@@ -226,20 +226,20 @@ def test_fine_tuning_begins_from_activations_of_even_size(tiny_model_file: Path)
 
 
 def test_segments_become_a_label_map() -> None:
-    liver, tumour = np.zeros((6, 6, 6)), np.zeros((6, 6, 6))
-    liver[1:5, 1:5, 1:5], tumour[2:4, 2:4, 2:4] = 1, 1
-    merged, warnings = merge_segments({"tumour": tumour, "liver": liver}, {"tumour": 2, "liver": 1})
+    liver, tumor = np.zeros((6, 6, 6)), np.zeros((6, 6, 6))
+    liver[1:5, 1:5, 1:5], tumor[2:4, 2:4, 2:4] = 1, 1
+    merged, warnings = merge_segments({"tumor": tumor, "liver": liver}, {"tumor": 2, "liver": 1})
     assert (merged == 2).sum() == 8 and (merged == 1).sum() == 56
-    assert warnings == ["8 voxels are in 'liver' and in 'tumour'; they count as 'tumour', the smaller one."]
-    for wrong in ({}, {"liver": liver, "tumour": 0 * tumour}, {"liver": liver, "tumour": liver},
-                  {"liver": liver, "tumour": tumour[:3]}):  # fmt: skip
+    assert warnings == ["8 voxels are in 'liver' and in 'tumor'; they count as 'tumor', the smaller one."]
+    for wrong in ({}, {"liver": liver, "tumor": 0 * tumor}, {"liver": liver, "tumor": liver},
+                  {"liver": liver, "tumor": tumor[:3]}):  # fmt: skip
         with pytest.raises(InputError):
-            merge_segments(wrong, {"tumour": 2, "liver": 1})
+            merge_segments(wrong, {"tumor": 2, "liver": 1})
     with pytest.raises(InputError):
-        merge_segments({"liver": liver, "tumour": tumour}, {"tumour": 1, "liver": 1})
+        merge_segments({"liver": liver, "tumor": tumor}, {"tumor": 1, "liver": 1})
 
 
-def test_labels_have_names_and_colours() -> None:
+def test_labels_have_names_and_colors() -> None:
     first, second = label_table({3, 1}, {1: "liver"})
     assert (first.value, first.name, second.value, second.name) == (1, "liver", 3, "label 3")
     for wrong in ({"color": "red"}, {"color": [300, 0, 0]}):

@@ -1,4 +1,4 @@
-"""A run on the neighbourhood of the mask gives the same voxels as one on the whole CT."""
+"""A run on the neighborhood of the mask gives the same voxels as one on the whole CT."""
 
 import numpy as np
 import pytest

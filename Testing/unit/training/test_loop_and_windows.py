@@ -81,7 +81,7 @@ def test_a_window_shows_what_lies_at_the_position_it_claims(
               for line, r, end in zip(at, reach, last, strict=True)]  # fmt: skip
     assert all(len(line) >= 2 for line in inside)
     found, wanted = sample["voxels"][np.ix_(*inside)], expected_ramp(at)[np.ix_(*inside)]
-    # Copied voxels are exact but for float32; the centre of sampled antialiasing weights is a tenth of a voxel off.
+    # Copied voxels are exact but for float32; the center of sampled antialiasing weights is a tenth of a voxel off.
     tolerance = 0.02 if native_voxels else 0.1 * np.abs(SLOPE * case.levels[0].spacing).sum()
     np.testing.assert_allclose(found, wanted, atol=tolerance)
     slices = np.clip(np.rint(at[0] / case.levels[0].spacing[0]), 0, 39)

@@ -302,9 +302,9 @@ def test_calibrated_weights_give_an_anomaly_map(
     counted = json.loads(capsys.readouterr().out)["calibration"]["levels"]
     alone = {key: sum(level["all"]["voxels"]) for key, level in answer["calibration"]["levels"].items()}
     both = {key: sum(level["all"]["voxels"]) for key, level in counted.items()}
-    labelled = int((abnormal.astype(bool) & body_mask(small_ct.voxels)).sum())
+    labeled = int((abnormal.astype(bool) & body_mask(small_ct.voxels)).sum())
     left_out = {both[key] - 2 * alone[key] for key in alone}
-    assert labelled > 500 and left_out == {labelled}, "the label's voxels and no others"
+    assert labeled > 500 and left_out == {labeled}, "the label's voxels and no others"
 
     result = anomaly(small_ct, load_model(str(target), device="cpu"), AnomalyParameters())
     score = result.volumes["anomaly"]
