@@ -10,7 +10,7 @@ import torch
 
 
 def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """The tensor on a device; nobody waits for what a GPU is computing. Not for whole volumes, of which it makes a
+    """The tensor on a device, without waiting for a GPU's computations. Not for whole volumes, of which it makes a
     page-locked copy."""
     if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)

@@ -107,7 +107,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _entry(folder: Path, split: str, row: dict[str, Any], ambiguous: bool) -> Entry:
-    """One row; files that share a name in different folders are told apart by their whole path."""
+    """One row; files that share a name in different folders are distinguished by their whole path."""
     name = folder_name(str(row.get("name") or (row["image"] if ambiguous else _stem(row))))
     region = None if row.get("region") is None else str(row["region"])
     patient = str(row.get("patient") or name)
@@ -116,7 +116,7 @@ def _entry(folder: Path, split: str, row: dict[str, Any], ambiguous: bool) -> En
 
 
 def folder_name(name: str) -> str:
-    """A case's name with only what every file system takes; a very long one is cut, and told apart by a hash."""
+    """A case's name with only what every file system takes; a very long one is cut and gets a hash."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "case"
     encoded = plain.encode()
     if len(encoded) <= _LONGEST_NAME:

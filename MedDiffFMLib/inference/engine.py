@@ -53,18 +53,20 @@ class MemoryLevel:
         return MemoryLevel(torch.device("cpu"), 1, self.window, True)
 
 
-def choose_device(wish: str) -> torch.device:
+def choose_device(requested: str) -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:N" -> device; raises DeviceError if it is not there."""
-    if wish == "auto":
+    if requested == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() and _computes("cuda:0") else "cpu")
     try:
-        device = torch.device(wish)
+        device = torch.device(requested)
     except RuntimeError as error:
-        raise InputError(f"There is no kind of device called {wish!r}.", "Use auto, cpu, cuda or cuda:1.") from error
+        raise InputError(
+            f"There is no kind of device called {requested!r}.", "Use auto, cpu, cuda or cuda:1."
+        ) from error
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise DeviceError(
-            f"{wish} was asked for, but PyTorch {torch.__version__} sees {count} CUDA devices.",
+            f"{requested} was asked for, but PyTorch {torch.__version__} sees {count} CUDA devices.",
             "Use --device cpu, or install a CUDA build of PyTorch and a current driver.",
         )
     if device.type not in ("cpu", "cuda"):
@@ -82,15 +84,15 @@ def _computes(device: str) -> bool:
         return False
 
 
-def choose_precision(wish: str, device: torch.device) -> torch.dtype:
+def choose_precision(requested: str, device: torch.device) -> torch.dtype:
     """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic."""
-    if wish == "auto":
+    if requested == "auto":
         # Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too.
         capable = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if capable else torch.float32
-    if wish not in ("float32", "bfloat16"):
-        raise InputError(f"There is no precision called {wish!r}.", "Use auto, float32 or bfloat16.")
-    return torch.float32 if wish == "float32" else torch.bfloat16
+    if requested not in ("float32", "bfloat16"):
+        raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
+    return torch.float32 if requested == "float32" else torch.bfloat16
 
 
 def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -116,7 +118,7 @@ class Engine:
 
     Args:
         denoiser: module (x, sigma, condition) -> x0.
-        device, precision: wishes, see :func:`choose_device` and :func:`choose_precision`.
+        device, precision: see :func:`choose_device` and :func:`choose_precision`.
         window: largest window edge in voxels.
         memory: bytes of the device that may be used; None for what is free on a GPU.
 
@@ -176,7 +178,7 @@ class Engine:
             self._place()
 
     def free_memory(self) -> int | None:
-        """Bytes that a run may use on a GPU, what earlier ones left included; on the CPU the wish, or None."""
+        """Bytes that a run may use on a GPU, what earlier ones left included; on the CPU the given limit, or None."""
         device = self.memory_level.device
         if device.type != "cuda":
             return self._memory

@@ -37,7 +37,7 @@ def plan_memory(voxels: int, free: int | None, window: int) -> MemoryPlan:
     """Plan for an image of so many voxels.
 
     Args:
-        free: bytes that the device has left; None where nobody knows, as on a CPU.
+        free: bytes that the device has left; None where unknown, as on a CPU.
         window: longest edge of the windows.
     """
     batch = batch_for(free, window)

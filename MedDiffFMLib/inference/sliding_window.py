@@ -42,7 +42,7 @@ class SlidingWindowDenoiser:
         engine: the network.
         condition: condition of the whole box.
         shape: (D, H, W).
-        meter: told after each batch of windows; also where a cancel is noticed.
+        meter: advanced after each batch of windows; also where a cancel is noticed.
         guidance: classifier-free guidance scale; 1 uses the conditional estimate alone, 0 ignores the conditions.
         overlap: voxels that neighboring windows share.
         turn: number of the first step; the windows of odd steps are shifted by a voxel.

@@ -62,14 +62,14 @@ def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarr
     return positions.min(1)[::-1], positions.max(1)[::-1]
 
 
-def choose_region(wish: str | None, found: BodyLocalization) -> str | None:
-    """The region class to use: a wish wins, "none" means no condition, None takes the guess."""
+def choose_region(requested: str | None, found: BodyLocalization) -> str | None:
+    """Region class: as given, without condition for "none", estimated for None."""
     from ..conditioning.regions import REGIONS
 
-    if wish is None:
+    if requested is None:
         return found.guessed
-    if wish == "none":
+    if requested == "none":
         return None
-    if wish not in REGIONS:
-        raise InputError(f"There is no region called {wish!r}.", f"Use one of: {', '.join(REGIONS)}, none.")
-    return wish
+    if requested not in REGIONS:
+        raise InputError(f"There is no region called {requested!r}.", f"Use one of: {', '.join(REGIONS)}, none.")
+    return requested

@@ -1,6 +1,6 @@
 """Decoder activations of the prior for whole CTs.
 
-A window is shown as it is, and the network is told that it holds noise of a chosen level: at a low level it looks at
+A window is shown as it is, and the network is given a chosen noise level: at a low level it looks at
 texture, at a high one at shapes. No noise is added, so the same CT always has the same features. Overlapping
 windows are averaged (arXiv 2501.19265), and a second pass over the CT at half its resolution sees wider surroundings.
 """
@@ -34,7 +34,7 @@ def decoder_activations(
     Args:
         denoiser: any denoiser of a PriorUNet.
         image: (B, 1, S, S, S) in the network's range.
-        sigma: noise level that the network is told, in units of 1000 HU.
+        sigma: noise level given to the network, in units of 1000 HU.
     """
     found: list[torch.Tensor] = []
     blocks = denoiser.network.unet.up_blocks  # type: ignore[union-attr]

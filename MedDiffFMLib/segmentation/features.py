@@ -50,12 +50,12 @@ class FeatureMethod:
     Attributes:
         window: edge of the windows that the prior is shown.
         head: "linear" or "nonlinear".
-        sigmas: noise levels that the prior is told, in units of 1000 HU.
+        sigmas: noise levels given to the prior, in units of 1000 HU.
         scales: resolutions at which it is shown the CT.
         body: whether the head is given body coordinates.
         points: of one sample.
         hidden, dropout: of the non-linear head.
-        prior: SHA-256 of the prior's weights; filled in by whoever trains, since cached features belong to it.
+        prior: SHA-256 of the prior's weights; filled in by the training, since cached features belong to it.
     """
 
     window: int = 64

@@ -31,7 +31,7 @@ SIGMA_RANGE = (0.3, 20.0)
 """Noise at the end and at the start of sampling."""
 FEWEST_RATERS = 3
 PRIOR_SIGMA = 0.1
-"""Noise level that the prior is told when it looks at a window, in units of 1000 HU."""
+"""Noise level given to the prior for a window, in units of 1000 HU."""
 QUIET = 0.01
 """Windows in which the first step finds no voxel inside with this probability are not looked at again."""
 
@@ -107,7 +107,7 @@ class MedSegDiffSegmenter(Segmenter):
 
     def loss(self, batch: WindowBatch) -> torch.Tensor:
         known = batch.known[:, :, None, None, None]
-        mask = (2 * batch.target - 1) * known  # 0, neither in nor out, where nobody has looked
+        mask = (2 * batch.target - 1) * known  # 0, neither in nor out, where nothing was outlined
         drawn = [_noise_level_and_noise(int(seed), mask.shape[1:]) for seed in batch.seeds]
         sigma, noise = (torch.stack(part).to(mask) for part in zip(*drawn, strict=True))
         guide = self.guide(batch.image, batch.body, batch.condition)

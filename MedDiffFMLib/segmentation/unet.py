@@ -35,7 +35,7 @@ class UNetMethod:
     Attributes:
         scratch: start from random weights instead of the prior's.
         head_first: samples for which the body stays as it is while the head learns.
-        sigma: noise level that the network is told, in units of 1000 HU.
+        sigma: noise level given to the network, in units of 1000 HU.
     """
 
     window: int = 64

@@ -150,7 +150,7 @@ class WorkerSession:
     Attributes:
         state: see :class:`State`. After FAILED or STOPPED, :meth:`starting` begins anew.
         hello: what the worker said of itself (python, torch, devices ...), empty before.
-        generation: counts starts, so that a timer of an earlier start can be told apart.
+        generation: counts starts, so that a timer of an earlier start is recognized.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The Task section: choose a task, set what it needs, run it, and be told why it cannot run."""
+"""The Task section: choose a task, set what it needs, run it, or see why it cannot run."""
 
 import json
 import logging

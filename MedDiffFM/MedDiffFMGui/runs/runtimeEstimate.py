@@ -111,7 +111,7 @@ def _key(task, settings):
 
 
 def workUnits(task, inputNode, settings):
-    """Network evaluations times millions of voxels; 0 where it cannot be told."""
+    """Network evaluations times millions of voxels; 0 where it is unknown."""
     from MedDiffFMLib.tasks.parameters import describe
     from MedDiffFMLib.tasks.registry import TASKS
 

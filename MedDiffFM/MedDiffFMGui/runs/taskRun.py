@@ -19,7 +19,7 @@ class TaskRun:
 
     Listeners are objects with the methods ``onStateChanged()``, ``onReady(description)``,
     ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(run)`` with a FinishedRun, ``onFailed(error)``,
-    ``onCancelled()`` and ``onLog(text)``; what a listener does not have is not told.
+    ``onCancelled()`` and ``onLog(text)``; a listener may lack any of them.
 
     :param workerPython: which Python runs the model.
     """
@@ -50,11 +50,11 @@ class TaskRun:
         self._listeners.remove(listener)
 
     def hasListener(self, listener):
-        """Whether it is told; ``stop`` tells nobody any more."""
+        """Whether listeners are called; not after ``stop``."""
         return listener in self._listeners
 
     def start(self, task, inputNode=None, settings=None):
-        """Begin a run and return at once; an input that does not fit is told to the listeners.
+        """Begin a run and return at once; an input that does not fit is reported to the listeners.
 
         :param task: name of a task of the library.
         :param inputNode: CT volume node; it is copied, not changed. A task that makes a CT uses it only as the grid of
@@ -86,7 +86,7 @@ class TaskRun:
         try:
             if self._worker:  # else its end was reported
                 self._worker.session.run(request)
-        except Exception as error:  # a callback of Qt: nobody else would hear of it
+        except Exception as error:  # a callback of Qt, which swallows exceptions
             self._onError(error)
 
     def cancel(self):
@@ -208,7 +208,7 @@ class TaskRun:
             return
         try:
             run = addResult(self._task, node, result)
-        except Exception as error:  # a callback of Qt: nobody else would hear of it
+        except Exception as error:  # a callback of Qt, which swallows exceptions
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)
             return
@@ -223,7 +223,7 @@ class TaskRun:
             logging.warning("MedDiff-FM: %s", error)
             self._tell("onLog", str(error))
             return
-        self._loopTask.stop()  # nobody is there for a request that is being made
+        self._loopTask.stop()  # a request in preparation is dropped
         self._onError(error)
 
     def _onError(self, error):
@@ -251,7 +251,7 @@ def _geometryOf(node):
 
 
 def _usesInput(task, settings):
-    """Whether the run has to do with the chosen CT: one of nobody is not its result, unless it lies on its anatomy."""
+    """Whether the run belongs to the chosen CT; a synthetic one does only where it lies on the CT's anatomy."""
     from MedDiffFMLib.tasks.registry import TASKS
 
     return TASKS[task].needs_volume or settings.anatomy is not None

@@ -68,7 +68,7 @@ class CompareView:
         """Nothing is shown any more; views as they were before the result."""
         self._leaveSideBySide()
         if self._before and self.run:
-            self._before.restore(places=self.run.inputNode is None)  # the views were fitted to a CT of nobody
+            self._before.restore(places=self.run.inputNode is None)  # the views were fitted to a synthetic CT
         self._forgetDifference()
         self.run = self._before = None
 

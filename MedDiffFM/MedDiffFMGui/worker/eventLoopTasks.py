@@ -54,7 +54,7 @@ class EventLoopTask:
 
         :param steps: generator.
         :param onDone: called with what the generator returns.
-        :param onError: called with the exception that ended it; logged where nobody is to be told.
+        :param onError: called with the exception that ended it; logged by default.
         :param atOnce: else the present slot, which has worked already, is not made longer.
         """
         self.stop()

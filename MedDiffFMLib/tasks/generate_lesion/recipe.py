@@ -1,7 +1,7 @@
 """Lesion generation in a mask: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
 
-Only the neighborhood of the mask is computed. The noise starts from a flat lesion of the wished density in the smooth
-continuation of what lies around it; the mean over the lesion is put right at every step, so a wished density is met
+Only the neighborhood of the mask is computed. The noise starts from a flat lesion of the chosen density in the smooth
+continuation of what lies around it; the mean over the lesion is put right at every step, so the chosen density is met
 however little the ControlNet has learned.
 """
 
@@ -53,14 +53,14 @@ def generate_lesion(
         mask: bool (k, j, i) on the input's grid: the lesion, or with a ``diameter`` the room for it. Without mask the
             room is an organ of ``anatomy``, or the body.
         anatomy, region: conditions, see ``denoise``.
-        seed: decides place, shape, density where nothing is wished, and texture.
+        seed: decides place, shape, density where none is given, and texture.
 
     Returns:
         ``with_lesion`` in the input's number type, bit for bit the input farther than ``rim`` mm from the lesion, and
         ``lesion``, its mask.
 
     Raises:
-        InputError: neither mask nor diameter, wishes that contradict each other, or no room.
+        InputError: neither mask nor diameter, contradicting parameters, or no room.
         ModelError: there is no lesion ControlNet for this model.
     """
     from ...core.progress import ProgressMeter

@@ -248,8 +248,10 @@ def _repeated(anatomy: np.ndarray, factors: Factors) -> np.ndarray:
 
 def _warnings(control: Control | None, parameters: SuperResolveParameters, factors: Factors) -> list[str]:
     if control is None:
-        wished = parameters.control == "none"
-        return [] if wished else ["There is no super-resolution ControlNet for this model; the prior worked alone."]
+        prior_alone = parameters.control == "none"
+        return (
+            [] if prior_alone else ["There is no super-resolution ControlNet for this model; the prior worked alone."]
+        )
     low, high = control.settings.get("factors", (2, LARGEST_FACTOR))
     if not low <= max(factors) <= high:
         return [f"The ControlNet was trained for factors {low} to {high}, not for {max(factors)}."]

@@ -40,7 +40,7 @@ class Layout:
     warnings: list[str] = field(default_factory=list)
 
     def condition(self, grid: Grid) -> Condition:
-        """What the network is told on a grid over the same box."""
+        """Condition of the network on a grid over the same box."""
         import torch
 
         from ...conditioning.condition import Condition

@@ -224,7 +224,7 @@ class Drawn:
     region: int
 
     def condition(self, drop_region: float, drop_position: float, rng: np.random.Generator) -> Condition:
-        """What the network is told, some of it left out at random."""
+        """Condition of the network, parts of it dropped at random."""
         hole, share = torch.from_numpy(self.hole).float(), torch.from_numpy(self.share)
         around = biharmonic_init(torch.from_numpy(to_network(self.voxels)), hole, self.spacing)
         keep_region, keep_position = rng.random() >= drop_region, rng.random() >= drop_position

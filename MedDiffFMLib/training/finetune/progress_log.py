@@ -69,7 +69,7 @@ class Progress:
             self.callback(ProgressEvent(fraction, fields.get("message") or state, fields.get("seconds_left")))
 
     def emit_now_and_then(self, state: str, fraction: float, **fields: Any) -> None:
-        """One line, unless the last one was a moment ago and told of the same stage."""
+        """One line, unless the last one was a moment ago and of the same stage."""
         if state != self._state or time.monotonic() - self._last >= LINE_SECONDS:
             self.emit(state, fraction, **fields)
 

@@ -255,7 +255,7 @@ def _publish(run: Run, found: CheckReport, result: FinetuneResult, register: boo
 
 
 def _entry(run: Run, found: CheckReport, title: str, digest: str, result: FinetuneResult) -> CatalogueEntry:
-    """The catalogue's entry; memory is that of the prior, or where nobody measured that, what the training took."""
+    """The catalogue's entry; memory is that of the prior or, unmeasured, that of the training."""
     memory = next((entry.memory_mb for entry in list_models() if entry.sha256 == run.prior["sha256"]), None)
     peak = max([*result.peak_memory.values(), 1_000_000])
     return CatalogueEntry(

@@ -170,7 +170,7 @@ class Pair:
     region: int
 
     def condition(self, drop_region: float, drop_position: float, rng: np.random.Generator) -> Condition:
-        """What the network is told, some of it left out at random."""
+        """Condition of the network, parts of it dropped at random."""
         position = tuple(torch.from_numpy(line.astype(np.float32)) for line in self.coordinates)
         keep_region, keep_position = rng.random() >= drop_region, rng.random() >= drop_position
         first = tuple(m % f for m, f in zip(self.margin, self.factors, strict=True))
