@@ -25,6 +25,7 @@ from ..core.errors import MedDiffFMError, expected, log_defect
 from ..core.progress import CancelToken
 from ..runner.report import NOTICE
 from . import (
+    average,
     calibrate,
     dataset,
     finetune,
@@ -35,6 +36,7 @@ from . import (
     pretrain_body,
     repeat,
     task,
+    validate,
 )
 from .console import Console
 from .left_out import LeftOut
@@ -56,6 +58,8 @@ COMMANDS = (
     finetune,
     prepare,
     pretrain,
+    average,
+    validate,
     pretrain_body,
     calibrate,
 )

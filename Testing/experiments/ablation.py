@@ -34,7 +34,8 @@ from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
 from MedDiffFMLib.training.loop import LoopConfig
 from MedDiffFMLib.training.noise import NoiseConfig
-from MedDiffFMLib.training.pretrain.run import PretrainConfig, pretrain
+from MedDiffFMLib.training.pretrain.config import PretrainConfig
+from MedDiffFMLib.training.pretrain.run import pretrain
 from MedDiffFMLib.training.windows import LEVELS, WindowConfig
 
 BLIND = {"drop_region": 1.0, "drop_position": 1.0, "drop_anatomy": 1.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run import PretrainConfig
+    from .config import PretrainConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The defaults of all settings.
@@ -37,7 +37,7 @@ def preset(name: str) -> PretrainConfig:
     """The settings of a recipe."""
     from dataclasses import fields, is_dataclass, replace
 
-    from .run import PretrainConfig
+    from .config import PretrainConfig
 
     config = PretrainConfig()
     changes: dict[str, Any] = {}

@@ -16,9 +16,10 @@ from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
 from MedDiffFMLib.imaging.resampling import linear_weights, resample_box
 from MedDiffFMLib.inference.window_plan import reflected_range
+from MedDiffFMLib.training.averages import ExponentialAverage
 from MedDiffFMLib.training.batches import TrainingWindows, collate
 from MedDiffFMLib.training.holes import random_blobs, random_lattice
-from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
+from MedDiffFMLib.training.loop import LoopConfig, TrainingLoop, rate_at, save_atomically
 from MedDiffFMLib.training.noise import NoiseConfig, balance, cosine_chain, ct_texture, draw_noise
 from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig, draw_window
 
@@ -289,7 +290,7 @@ def test_ema_forgets_its_start_and_then_averages() -> None:
     source = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         source.weight.fill_(0.0)
-        ema = Ema(source, decay=0.5)
+        ema = ExponentialAverage(source, decay=0.5)
         source.weight.fill_(1.0)
     ema.update(source, step=0)
     assert ema.module.weight.item() == pytest.approx(0.9), "young: decay 1/10"
