@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +25,7 @@ class TrainingWindows(Dataset):
 
     def __init__(self, cases: list[Case], config: WindowConfig, seed: int, first: int, count: int) -> None:
         self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
-        # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
-        weights = np.array([case.levels[0].voxels.size for case in cases], dtype=float) ** 0.5
-        self.weights = weights / weights.sum()
+        self.weights = case_weights(cases)
 
     def __len__(self) -> int:
         return self.count
@@ -36,6 +34,13 @@ class TrainingWindows(Dataset):
         rng = np.random.default_rng([self.seed, self.first + index])
         case = self.cases[rng.choice(len(self.cases), p=self.weights)]
         return draw_window(case, self.config, rng)
+
+
+def case_weights(cases: Sequence[Case]) -> np.ndarray:
+    """Probability of each case to be looked at."""
+    # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
+    weights = np.array([np.prod(case.levels[0].shape) for case in cases], dtype=float) ** 0.5
+    return weights / weights.sum()
 
 
 class ProcessShare:

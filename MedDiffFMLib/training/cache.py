@@ -41,6 +41,11 @@ class Level:
         """Of the voxels."""
         return self.voxels.shape
 
+    @property
+    def has_anatomy(self) -> bool:
+        """Whether there are labels."""
+        return self.anatomy is not None
+
 
 @dataclass(frozen=True)
 class StoredLevel:
@@ -62,6 +67,11 @@ class StoredLevel:
     def shape(self) -> tuple[int, ...]:
         """Of the voxels; the file is looked at once."""
         return self.voxels.shape
+
+    @property
+    def has_anatomy(self) -> bool:
+        """Whether there are labels."""
+        return self.anatomy_file is not None
 
     @property
     def voxels(self) -> np.ndarray:
