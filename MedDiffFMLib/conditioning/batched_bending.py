@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as functional
 
 ITERATIONS = 4
-"""Steps on the finest grid. Each halves the error: after four it is 0.8 HU in the median hole of training windows, below
-5 HU in nine of ten (the guess itself errs by 130 HU)."""
+"""Steps on the finest grid. Each halves the error: after four it is 0.8 HU in the median hole of training windows, and
+below 5 HU in nine of ten; the guess itself errs by 130 HU."""
 DEGREE, RANGE = 3, 30.0
 """Of the Chebyshev polynomials: they damp what lies between the largest eigenvalue and a thirtieth of it."""
 COARSEST = 8
