@@ -57,6 +57,32 @@ def _laplacian_near(hole: np.ndarray, spacing: tuple[float, float, float]) -> An
     return laplacian
 
 
+def conjugate_gradients(matrix: Any, right: np.ndarray, x: np.ndarray, rtol: float, iterations: int) -> np.ndarray:
+    """Solution of ``matrix @ x = right``, symmetric and positive, from a first guess, in bounded time.
+
+    SciPy's ``cg`` takes its inner products from the BLAS, whose threads wait for each other at every one: on two busy
+    cores that costs sixteen times the processor time of the rest.
+    """
+    residual = right - matrix @ x
+    direction, energy = residual.copy(), _inner(residual, residual)
+    enough = rtol**2 * _inner(right, right)
+    for _ in range(iterations):
+        if energy <= enough:
+            break
+        image = matrix @ direction
+        step = energy / _inner(direction, image)
+        x = x + step * direction
+        residual -= step * image
+        energy, before = _inner(residual, residual), energy
+        direction = residual + (energy / before) * direction
+    return x
+
+
+def _inner(a: np.ndarray, b: np.ndarray) -> float:
+    """Inner product without the BLAS."""
+    return float(np.einsum("i,i->", a, b))
+
+
 def bend_through(
     image: np.ndarray, hole: np.ndarray, start: np.ndarray, spacing: tuple[float, float, float], iterations: int = 400
 ) -> np.ndarray:
@@ -69,7 +95,6 @@ def bend_through(
         start: first guess, same shape.
     """
     from scipy.ndimage import binary_dilation
-    from scipy.sparse.linalg import cg
 
     filled = np.where(hole, start, image).astype(np.float64)
     if not hole.any() or hole.all():
@@ -80,7 +105,7 @@ def bend_through(
     )
     part = hole[box]
     matrix, right = bending_system(filled[box], part, spacing)
-    solved, _ = cg(matrix, right, x0=filled[box][part], rtol=1e-5, maxiter=iterations)
+    solved = conjugate_gradients(matrix, right, filled[box][part], 1e-5, iterations)
     ring = binary_dilation(part, iterations=2) & ~part
     low, high = np.percentile(filled[box][ring], [1, 99]) if ring.any() else (solved.min(), solved.max())
     filled[box][part] = np.clip(solved, low, high)

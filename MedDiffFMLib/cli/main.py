@@ -24,6 +24,7 @@ from ..errors import MedDiffFMError, expected, log_defect
 from ..inference.control import CancelToken
 from ..report import NOTICE
 from . import (
+    average,
     benchmark,
     calibrate,
     dataset,
@@ -36,6 +37,7 @@ from . import (
     pretrain_body,
     repeat,
     task,
+    validate,
 )
 from .console import Console
 
@@ -50,6 +52,8 @@ COMMANDS = (
     finetune,
     prepare,
     pretrain,
+    average,
+    validate,
     pretrain_body,
     calibrate,
 )

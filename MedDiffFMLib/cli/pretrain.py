@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..training.throughput import Pace
 
 DENOISERS = ("edm", "cosine-epsilon")
+WEIGHTINGS = ("set", "learned")
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -40,7 +41,14 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--denoiser", choices=DENOISERS, help="what the network predicts (starter-ct: edm)")
     add("--channels", type=positive, nargs="+", metavar="N",
         help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
-    add("--blocks", type=positive, metavar="N", help="residual blocks a level (starter-ct: 1)")
+    add("--blocks", type=positive, nargs="+", metavar="N",
+        help="residual blocks of all levels, or of each (starter-ct: 1)")  # fmt: skip
+    add("--weighting", choices=WEIGHTINGS, help="of noise levels in the loss (starter-ct: set)")
+    add("--averages", type=float, nargs="*", metavar="WIDTH",
+        help="relative widths of the weight averages that are kept for `meddifffm average`; without any, one "
+        "exponential average (starter-ct: 0.05 0.1)")  # fmt: skip
+    add("--snapshot-every", type=positive, metavar="N", help="steps between snapshots of the averages (default: 1000)")
+    add("--validation-windows", type=positive, metavar="N", help="of each kind (default: 128)")
     add("--window", type=positive, metavar="N", help="edge of a window in voxels (starter-ct: 64)")
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
     add("--devices", type=positive, default=1, metavar="N", help="devices a node (default: %(default)s)")
@@ -119,16 +127,20 @@ def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> Pretrai
         recipe.loop, steps=steps, learning_rate=args.learning_rate or recipe.loop.learning_rate,
         warmup=min(recipe.loop.warmup, max(steps // 10, 1)), checkpoint_every=args.checkpoint_every,
         validate_every=args.validate_every, log_every=args.log_every,
+        widths=recipe.loop.widths if args.averages is None else tuple(args.averages),
+        snapshot_every=args.snapshot_every or recipe.loop.snapshot_every,
     )  # fmt: skip
+    _check_widths(loop.widths)
     if header is None:
         network, denoiser = _network(args, recipe.network), args.denoiser or recipe.denoiser
     else:
-        network, denoiser = _of_weights(args, header["config"])
+        network, denoiser = _of_weights(args, recipe.network, header["config"])
     windows = replace(recipe.windows, size=args.window or recipe.windows.size)
     _check_network(network, windows.size)
     return replace(
         recipe, batch=args.batch or recipe.batch, seed=args.seed, denoiser=denoiser, network=network, windows=windows,
-        loop=loop,
+        loop=loop, weighting=args.weighting or recipe.weighting,
+        validation_windows=args.validation_windows or recipe.validation_windows,
     )  # fmt: skip
 
 
@@ -139,26 +151,56 @@ def _network(args: argparse.Namespace, recipe: NetworkConfig) -> NetworkConfig:
     channels = tuple(args.channels or recipe.channels)
     same = len(channels) == len(recipe.channels)
     attention = recipe.attention if same else (False,) * len(channels)
-    return replace(recipe, channels=channels, blocks=args.blocks or recipe.blocks, attention=attention)
+    blocks = recipe.blocks if same or isinstance(recipe.blocks, int) else 1
+    if args.blocks:
+        blocks = args.blocks[0] if len(args.blocks) == 1 else tuple(args.blocks)
+    return replace(recipe, channels=channels, blocks=blocks, attention=attention)
 
 
-def _of_weights(args: argparse.Namespace, config: dict[str, Any]) -> tuple[NetworkConfig, str]:
-    """Network and denoiser of existing weights."""
+def _of_weights(args: argparse.Namespace, recipe: NetworkConfig, config: dict[str, Any]) -> tuple[NetworkConfig, str]:
+    """Network and denoiser of existing weights; the network learns to take tissue classes where the recipe does."""
+    from dataclasses import replace
+
     from ..networks.unet import NetworkConfig
 
-    known = {"channels": list(config["network"]["channels"]), "blocks": config["network"]["blocks"],
-             "denoiser": config["denoiser"]}  # fmt: skip
-    for name, value in known.items():
-        if getattr(args, name) not in (None, value):
-            raise InputError(f"--{name} contradicts the weights of --initial ({value}).", "Leave it out.")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-    return NetworkConfig(**fields), config["denoiser"]
+    network = NetworkConfig(**fields)
+    given = {"channels": args.channels, "blocks": args.blocks, "denoiser": args.denoiser}
+    known = {
+        "channels": list(network.channels),
+        "denoiser": config["denoiser"],
+        "blocks": list(network.blocks_of_levels),
+    }
+    for name, value in known.items():
+        wish = (
+            given[name] * len(network.channels)
+            if name == "blocks" and given[name] and len(given[name]) == 1
+            else given[name]
+        )
+        if wish not in (None, value):
+            raise InputError(f"--{name} contradicts the weights of --initial ({value}).", "Leave it out.")
+    return replace(network, tissue=network.tissue or recipe.tissue), config["denoiser"]
+
+
+def _check_widths(widths: tuple[float, ...]) -> None:
+    """Refuse widths that no power function has."""
+    from ..training.averages import gamma_of
+
+    for width in widths:
+        try:
+            gamma_of(width)
+        except ValueError as error:
+            raise InputError(f"--averages: {error}.", "Give two widths such as 0.05 0.1.") from error
 
 
 def _check_network(network: NetworkConfig, window: int) -> None:
     """Refuse sizes that the network cannot be built or run with."""
     heads = 4 * network.groups
     attended = [c for c, attention in zip(network.channels, network.attention, strict=True) if attention]
+    if len(network.blocks_of_levels) != len(network.channels):
+        levels, numbers = len(network.channels), len(network.blocks_of_levels)
+        raise InputError(f"{levels} levels cannot have {numbers} numbers of blocks.",
+                         "Give --blocks once, or for each level.")  # fmt: skip
     if any(c % network.groups for c in network.channels) or any(c % heads for c in (*attended, network.channels[-1])):
         raise InputError(
             f"Channels {' '.join(map(str, network.channels))} cannot be built.",

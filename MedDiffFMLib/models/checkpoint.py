@@ -204,10 +204,11 @@ def check_network(network: Any) -> None:
     Raises:
         ValueError: not one of the sizes that networks have.
     """
-    whole = [*network.channels, network.blocks, network.groups]
+    blocks = network.blocks_of_levels
+    whole = [*network.channels, *blocks, network.groups]
     if any(type(n) is not int or not 0 < n <= _LARGEST for n in whole) or len(network.channels) > _MOST_LEVELS:
         raise ValueError("its sizes are impossible")
-    if network.blocks > _MOST_LEVELS or len(network.attention) != len(network.channels):
+    if max(blocks) > _MOST_LEVELS or any(len(n) != len(network.channels) for n in (network.attention, blocks)):
         raise ValueError("its levels do not fit together")
 
 

@@ -16,9 +16,10 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import REGIONS, EncodedCondition
+from ..conditioning.noise_signature import box_mean
 from ..diffusion.denoiser import CosineEpsilonDenoiser, EDMDenoiser
 from .haar import haar_forward, haar_inverse
-from .unet import STEM_CHANNELS, NetworkConfig, PriorUNet, box_mean
+from .unet import NetworkConfig, PriorUNet
 
 BANDS = 8
 """Haar bands of an image; the prior has an output of so many channels for whole images and one for holes."""
@@ -83,10 +84,10 @@ class ControlBranch(nn.Module):
         self.network, self.config = network, config
         self.encoder = ControlNet(
             spatial_dims=3,
-            in_channels=STEM_CHANNELS,
+            in_channels=network.stem_channels,
             channels=tuple(network.channels),
             attention_levels=tuple(network.attention),
-            num_res_blocks=network.blocks,
+            num_res_blocks=network.blocks_of_levels,
             norm_num_groups=network.groups,
             num_head_channels=network.groups * 4,
             num_class_embeds=len(REGIONS) + 1,

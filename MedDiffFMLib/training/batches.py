@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import NULL_REGION, Condition, EncodedCondition, stack
+from ..conditioning.noise_signature import signature_of, unknown_signature
 from ..intensity import to_network
 from .cache import Case
+from .noise import NoiseConfig, draw_noise
 from .windows import WindowConfig, draw_window
 
 
@@ -21,10 +24,15 @@ class TrainingWindows(Dataset):
 
     Args:
         first, count: the samples [first, first + count) of the run.
+        noise: draw a noise level and noise for each window, too; those of sample n depend on ``noise_seed`` + n.
     """
 
-    def __init__(self, cases: list[Case], config: WindowConfig, seed: int, first: int, count: int) -> None:
+    def __init__(
+        self, cases: list[Case], config: WindowConfig, seed: int, first: int, count: int,
+        noise: NoiseConfig | None = None, noise_seed: int = 0,
+    ) -> None:  # fmt: skip
         self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
+        self.noise, self.noise_seed = noise, noise_seed
         self.weights = case_weights(cases)
 
     def __len__(self) -> int:
@@ -33,7 +41,14 @@ class TrainingWindows(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, self.first + index])
         case = self.cases[rng.choice(len(self.cases), p=self.weights)]
-        return draw_window(case, self.config, rng)
+        sample = draw_window(case, self.config, rng)
+        if self.noise is not None:
+            generator = torch.Generator().manual_seed(self.noise_seed + self.first + index)
+            shape = (1, *sample["voxels"].shape)
+            sample["sigma"], sample["noise"] = draw_noise(shape, sample["purpose"], self.noise, generator)
+            known = sample["purpose"] == "denoise" and torch.rand((), generator=generator) < self.noise.signature_share
+            sample["signature"] = signature_of(sample["noise"][None])[0] if known else unknown_signature(1)[0]
+        return sample
 
 
 def case_weights(cases: Sequence[Case]) -> np.ndarray:
@@ -76,18 +91,26 @@ class Batch(NamedTuple):
         x0: (B, 1, S, S, S) in the network's range.
         condition: encoded, with ``expected`` and ``hole``.
         purposes: what each sample is for.
+        sigma: (B,) noise levels; None where no noise was drawn.
+        noise: (B, 1, S, S, S) of unit variance, or None.
     """
 
     x0: torch.Tensor
     condition: EncodedCondition
     purposes: tuple[str, ...]
+    sigma: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
 
 
 def collate(samples: list[dict[str, Any]]) -> Batch:
     """Samples -> a batch."""
     voxels = torch.from_numpy(np.stack([to_network(s["voxels"]) for s in samples]))[:, None]
     condition = stack([sample_condition(s).encode(s["voxels"].shape) for s in samples], holes=True)
-    return Batch(voxels, condition, tuple(s["purpose"] for s in samples))
+    purposes = tuple(s["purpose"] for s in samples)
+    if "noise" not in samples[0]:
+        return Batch(voxels, condition, purposes)
+    sigma, noise, signature = (torch.stack([s[name] for s in samples]) for name in ("sigma", "noise", "signature"))
+    return Batch(voxels, replace(condition, signature=signature), purposes, sigma, noise)
 
 
 def sample_condition(sample: dict[str, Any]) -> Condition:

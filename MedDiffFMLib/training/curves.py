@@ -62,7 +62,8 @@ def _draw_validation(axes: Any, validation: dict[str, np.ndarray]) -> None:
 
     axes.set(xlabel="step", title="Validation")
     by_noise = [name for name in validation if name.startswith("rmse_hu_at_")]
-    others = [name for name in validation if name != "step" and name not in by_noise]
+    finer = ("even_", "detail_", "clean_", "score")  # of the same errors; too many lines for one picture
+    others = [n for n in validation if n != "step" and n not in by_noise and not n.startswith(finer)]
     for n, name in enumerate(others):
         label = "in holes" if name == "rmse_hu_in_hole" else name.replace("_", " ")
         axes.plot(validation["step"], validation[name], ".--", color=f"C{n + 1}", label=label)

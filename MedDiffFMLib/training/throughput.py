@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
+from ..conditioning.noise_signature import DETAIL_BANDS
 from ..report import peak_main_memory
 from .curves import draw_curves
 from .loop import LoopConfig, Observer
@@ -67,7 +68,8 @@ def step_flops(build: Callable[[], nn.Module], batch: int, size: int) -> int:
         image, level = torch.empty(shape), torch.ones(batch)
         region = torch.zeros(batch, dtype=torch.long)
         channels = torch.empty(batch, CONDITION_CHANNELS, half, half, half)
-        build()(image, level, image, region, channels, image, image, level).backward()
+        signature = torch.ones(batch, DETAIL_BANDS)
+        build()(image, level, image, region, channels, image, image, signature, level).backward()
     return int(counter.get_total_flops())
 
 

@@ -40,7 +40,8 @@ from Testing.unit.phantoms import body
 ROOT = Path(__file__).parents[2]
 STEPS = 40
 TINY = ["--channels", "8", "32", "--window", "16", "--batch", "2", "--accelerator", "cpu", "--steps", str(STEPS),
-        "--learning-rate", "0.003", "--checkpoint-every", "7", "--validate-every", "20"]  # fmt: skip
+        "--learning-rate", "0.003", "--checkpoint-every", "7", "--validate-every", "20",
+        "--validation-windows", "4"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,8 @@ def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp
     losses = [row["loss"] for row in rows(tmp_path / "losses.csv")]
     assert len(losses) == 2 and all(0.3 < loss < 2 for loss in losses), "L1 of unit noise is 0.8 untrained"
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["network"] == {"channels": [8, 16, 32], "blocks": 1, "attention": [False, False, True], "groups": 8}
+    assert config["network"] == {"channels": [8, 16, 32], "blocks": 1, "attention": [False, False, True], "groups": 8,
+                                 "tissue": False, "signature": False}  # fmt: skip
     assert (config["batch"], config["windows"]["size"], config["loop"]["steps"]) == (1, 32, 2)
     assert config["loop"]["learning_rate"] == 1e-4 and config["noise"]["levels"] == "cosine-steps"
     assert load_model(str(tmp_path / "model.safetensors"), device="cpu").config["denoiser"] == "cosine-epsilon"

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from MedDiffFMLib.conditioning.condition import NULL_REGION, REGIONS
 from MedDiffFMLib.errors import ModelError
 from MedDiffFMLib.inference.patches import reflected_range
+from MedDiffFMLib.training.averages import ExponentialAverage
 from MedDiffFMLib.training.batches import TrainingWindows, collate
 from MedDiffFMLib.training.cache import Case, Level
 from MedDiffFMLib.training.holes import draw_blobs, draw_lattice
-from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
+from MedDiffFMLib.training.loop import LoopConfig, TrainingLoop, rate_at, save_atomically
 from MedDiffFMLib.training.noise import NoiseConfig, balance, cosine_chain, ct_texture, draw_noise
 from MedDiffFMLib.training.windows import (
     LEVELS,
@@ -296,7 +297,7 @@ def test_ema_forgets_its_start_and_then_averages() -> None:
     source = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         source.weight.fill_(0.0)
-        ema = Ema(source, decay=0.5)
+        ema = ExponentialAverage(source, decay=0.5)
         source.weight.fill_(1.0)
     ema.update(source, step=0)
     assert ema.module.weight.item() == pytest.approx(0.9), "young: decay 1/10"
