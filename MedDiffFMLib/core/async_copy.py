@@ -6,6 +6,7 @@ and to page-locked memory a copy only takes its turn among the GPU's orders. On 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
@@ -15,6 +16,20 @@ def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+
+
+def upload_together(arrays: dict[str, np.ndarray], device: torch.device | str) -> dict[str, torch.Tensor]:
+    """Small arrays on a device by a single copy."""
+    places, end = {}, 0
+    for name, array in arrays.items():
+        places[name] = slice(end, end + array.nbytes)
+        end += -(-array.nbytes // 16) * 16  # where any type may begin
+    together = np.zeros(max(end, 16), dtype=np.uint8)
+    for name, array in arrays.items():
+        together[places[name]] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    arrived = upload(torch.from_numpy(together), device)
+    kinds = {name: torch.from_numpy(np.empty(0, array.dtype)).dtype for name, array in arrays.items()}
+    return {name: arrived[places[name]].view(kinds[name]).reshape(array.shape) for name, array in arrays.items()}
 
 
 class PendingTensor:

@@ -7,6 +7,7 @@ stays open.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ class Level:
     spacing: np.ndarray
     origin: np.ndarray
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the voxels."""
+        return self.voxels.shape
+
+    @property
+    def has_anatomy(self) -> bool:
+        """Whether there are labels."""
+        return self.anatomy is not None
+
 
 @dataclass(frozen=True)
 class StoredLevel:
@@ -51,6 +62,16 @@ class StoredLevel:
     anatomy_file: Path | None
     spacing: np.ndarray
     origin: np.ndarray
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the voxels; the file is looked at once."""
+        return self.voxels.shape
+
+    @property
+    def has_anatomy(self) -> bool:
+        """Whether there are labels."""
+        return self.anatomy_file is not None
 
     @property
     def voxels(self) -> np.ndarray:
@@ -82,12 +103,12 @@ class Case:
     body_box: tuple[np.ndarray, np.ndarray]
     parts: tuple[Case, ...] = ()
 
-    def level_for(self, spacing: np.ndarray) -> Level | StoredLevel:
-        """The coarsest level that is no coarser than ``spacing`` along any axis, else the finest."""
-        for level in reversed(self.levels):
+    def level_for(self, spacing: np.ndarray) -> int:
+        """Number of the coarsest level that is no coarser than ``spacing`` along any axis, else of the finest."""
+        for number, level in reversed(list(enumerate(self.levels))):
             if np.all(level.spacing <= spacing * 1.01):
-                return level
-        return self.levels[0]
+                return number
+        return 0
 
     def normalized(self, position: np.ndarray, axis: int) -> np.ndarray:
         """Position in mm along an axis -> [-1, 1] in the body box, clipped a little outside of it."""

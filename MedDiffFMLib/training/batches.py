@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -34,9 +34,7 @@ class TrainingWindows(Dataset):
     ) -> None:  # fmt: skip
         self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
         self.noise, self.noise_seed = noise, noise_seed
-        # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
-        weights = np.array([case.levels[0].voxels.size for case in cases], dtype=float) ** 0.5
-        self.weights = weights / weights.sum()
+        self.weights = case_weights(cases)
 
     def __len__(self) -> int:
         return self.count
@@ -52,6 +50,13 @@ class TrainingWindows(Dataset):
             known = sample["purpose"] == "denoise" and torch.rand((), generator=generator) < self.noise.signature_share
             sample["signature"] = signature_of(sample["noise"][None])[0] if known else unknown_signature(1)[0]
         return sample
+
+
+def case_weights(cases: Sequence[Case]) -> np.ndarray:
+    """Probability of each case to be looked at."""
+    # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
+    weights = np.array([np.prod(case.levels[0].shape) for case in cases], dtype=float) ** 0.5
+    return weights / weights.sum()
 
 
 class ProcessShare:
