@@ -44,7 +44,8 @@ class PlanBatch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture."""
+    """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture, and
+    whether the network is told the noise's signature."""
 
     level: int
     shape: tuple[int, ...]
@@ -52,6 +53,7 @@ class Sample(NamedTuple):
     seed: int
     sigma: float
     texture: Texture | None
+    signature: bool
 
 
 class PlannedWindows(Dataset):
@@ -83,9 +85,10 @@ class PlannedWindows(Dataset):
         generator = torch.Generator().manual_seed(self.noise_seed + number)
         sigma = draw_level(plan.purpose, self.noise, generator).item()
         texture = draw_texture(plan.purpose, self.noise, generator)
+        told = plan.purpose == "denoise" and bool(torch.rand((), generator=generator) < self.noise.signature_share)
         level = plan.view.level
-        shape = case.levels[level].shape
-        return Sample(int(self.numbers[chosen]) + level, shape, plan, self.noise_seed + number, sigma, texture)
+        shape, seed = case.levels[level].shape, self.noise_seed + number
+        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture, told)
 
 
 class BodyMap:
@@ -133,6 +136,7 @@ def collate_plans(samples: list[Sample]) -> PlanBatch:
         "region": np.array(regions, dtype=np.int64),
         "holed": np.flatnonzero([plan.hole is not None for plan in plans]),
         "sigma": np.array([sample.sigma for sample in samples], dtype=np.float32),
+        "signature_known": np.array([sample.signature for sample in samples]),
         "textured": np.flatnonzero([sample.texture is not None for sample in samples]),
         **pack_holes([plan.hole for plan in plans if plan.hole is not None]),
         **_textures([sample.texture for sample in samples if sample.texture is not None]),
