@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from MedDiffFMLib.conditioning.context import smooth_guess
 from MedDiffFMLib.conditioning.noise_signature import signature_of
 from MedDiffFMLib.errors import DeviceError
 from MedDiffFMLib.intensity import to_network
+from MedDiffFMLib.io import write_volume
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
 from MedDiffFMLib.training.cache import Case, Level
 from MedDiffFMLib.training.device_batches import WindowMaker
 from MedDiffFMLib.training.device_cache import DeviceCache
 from MedDiffFMLib.training.holes import draw_blobs, draw_hole
 from MedDiffFMLib.training.noise import NoiseConfig, Texture, draw_level, draw_noise, draw_texture
-from MedDiffFMLib.training.prepare import build_case
+from MedDiffFMLib.training.prepare import build_case, prepare
 from MedDiffFMLib.training.window_plans import PlannedWindows, collate_plans
 from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig
 from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
@@ -202,3 +204,42 @@ def test_a_gpu_is_given_its_windows_without_being_waited_for(cases: list[Case]) 
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     with pretend_gpu(memory=10**6), pytest.raises(DeviceError, match="0.0 GB"):
         DeviceCache(cases, torch.device("cuda:0"))
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cases to train on."""
+    folder = tmp_path_factory.mktemp("cts")
+    write_volume(body(spacing=2.0), folder / "ball.nrrd")
+    write_volume(body((30, 40, 40)), folder / "other.nrrd")
+    (folder / "datalist.json").write_text(json.dumps({"training": ["ball.nrrd", "other.nrrd"], "validation": []}))
+    prepare(folder / "datalist.json", folder / "cache")
+    return folder / "cache"
+
+
+def train(cache: Path, folder: Path, *more: str) -> list[float]:
+    """Losses of a run."""
+    command = ["pretrain", str(cache), "-o", str(folder), "--channels", "8", "32", "--window", "16", "--batch", "4",
+               "--accelerator", "cpu", "--steps", "24", "--learning-rate", "0.001", "--checkpoint-every", "1",
+               "--averages", *more]  # fmt: skip
+    torch.set_num_threads(1)
+    main(command)
+    with open(folder / "losses.csv") as stream:
+        return [float(row["loss"]) for row in csv.DictReader(stream)]
+
+
+def test_a_run_learns_what_one_with_the_cpus_windows_learns(cache: Path, tmp_path: Path) -> None:
+    """Step by step the same windows, noise levels and holes: nearly the same losses."""
+    ours, theirs = train(cache, tmp_path / "device", "--windows-on-device"), train(cache, tmp_path / "cpu")
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.95 and np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.05)
+
+
+def test_a_stopped_run_continues_on_the_same_curve(cache: Path, tmp_path: Path) -> None:
+    whole = train(cache, tmp_path / "whole", "--windows-on-device")
+    folder = tmp_path / "stopped"
+    with mock.patch("MedDiffFMLib.training.loop.TrainingLoop._any_process_stops", lambda loop: loop.step == 19):
+        assert len(train(cache, folder, "--windows-on-device")) == 19
+    assert train(cache, folder, "--windows-on-device", "--workers", "1") == whole
