@@ -12,6 +12,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.accelerators import CPUAccelerator
+from lightning.fabric.strategies import SingleDeviceStrategy
 from scipy.sparse.linalg import spsolve
 
 from MedDiffFMLib.bending import bend_through, bending_system
@@ -243,3 +246,21 @@ def test_a_stopped_run_continues_on_the_same_curve(cache: Path, tmp_path: Path) 
     with mock.patch("MedDiffFMLib.training.loop.TrainingLoop._any_process_stops", lambda loop: loop.step == 19):
         assert len(train(cache, folder, "--windows-on-device")) == 19
     assert train(cache, folder, "--windows-on-device", "--workers", "1") == whole
+
+
+@pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
+def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(cache: Path, tmp_path: Path) -> None:
+    class Accelerator(CPUAccelerator):
+        """One that takes a GPU that no driver knows."""
+
+        def setup_device(self, device: torch.device) -> None:
+            pass
+
+    options = ("--windows-on-device", "--steps", "4", "--float32")
+    expected = train(cache, tmp_path / "cpu", *options)
+    with pretend_gpu(autograd=True) as gpu:
+        strategy = SingleDeviceStrategy(torch.device("cuda:0"), Accelerator())
+        with mock.patch("MedDiffFMLib.training.pretrain.launch", lambda *choice: Fabric(strategy=strategy)):
+            found = train(cache, tmp_path / "gpu", *options)
+        assert gpu.peak > 2**20
+    assert found == pytest.approx(expected, rel=1e-3)
