@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
+from ..conditioning.tissue import TISSUE_CHANNELS
 from .haar import haar_forward, haar_inverse
 
 
@@ -43,7 +44,9 @@ class NetworkConfig:
 
 BLUR_WIDTHS = ((1, 3, 3), (1, 5, 5), (1, 9, 9), (3, 3, 3), (5, 5, 5))
 """Boxes (k, j, i) at half resolution; what the mean band holds beyond each is shown to the network by itself."""
-STEM_CHANNELS = 8 + 7 + len(BLUR_WIDTHS) + CONDITION_CHANNELS
+OLD_CONDITION_CHANNELS = CONDITION_CHANNELS - TISSUE_CHANNELS
+"""Networks so far do not look at the tissue, whose channels are the last ones."""
+STEM_CHANNELS = 8 + 7 + len(BLUR_WIDTHS) + OLD_CONDITION_CHANNELS
 
 
 class PriorUNet(nn.Module):
@@ -91,7 +94,7 @@ class PriorUNet(nn.Module):
         blotches = [mean - box_mean(mean, width) for width in BLUR_WIDTHS]
         details = torch.cat([bands[:, 1:], *blotches], dim=1)
         squashed = torch.tanh(details / (2 * noise.reshape(-1, 1, 1, 1, 1)))
-        channels = torch.cat([bands, squashed, condition.channels.to(x.dtype)], dim=1)
+        channels = torch.cat([bands, squashed, condition.channels[:, :OLD_CONDITION_CHANNELS].to(x.dtype)], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
         return channels.contiguous(memory_format=torch.channels_last_3d)
 

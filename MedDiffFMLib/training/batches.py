@@ -13,11 +13,13 @@ from torch.utils.data import Dataset
 from ..conditioning.condition import NULL_REGION, Condition, EncodedCondition, stack
 from ..intensity import to_network
 from .cache import Case
-from .windows import WindowConfig, draw_window
+from .windows import WindowConfig, draw_purpose, draw_window
 
 
 class TrainingWindows(Dataset):
-    """Sample n: case, window and dropped conditions from a generator seeded with (seed, n).
+    """Sample n: purpose, case, window and dropped conditions from a generator seeded with (seed, n).
+
+    Windows for learning to remove noise come from cases with a scanner's own voxels, if there are any.
 
     Args:
         first, count: the samples [first, first + count) of the run.
@@ -27,15 +29,18 @@ class TrainingWindows(Dataset):
         self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
         # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
         weights = np.array([case.levels[0].voxels.size for case in cases], dtype=float) ** 0.5
+        native = weights * [case.native for case in cases]
         self.weights = weights / weights.sum()
+        self.native_weights = native / native.sum() if native.any() else self.weights
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, self.first + index])
-        case = self.cases[rng.choice(len(self.cases), p=self.weights)]
-        return draw_window(case, self.config, rng)
+        purpose = draw_purpose(self.config, rng)
+        weights = self.native_weights if purpose == "denoise" else self.weights
+        return draw_window(self.cases[rng.choice(len(self.cases), p=weights)], self.config, rng, purpose)
 
 
 class ProcessShare:
@@ -94,6 +99,7 @@ def sample_condition(sample: dict[str, Any]) -> Condition:
         coordinates=None if coordinates is None else tuple(torch.from_numpy(c) for c in coordinates),  # type: ignore[arg-type]
         region=NULL_REGION if sample["region"] is None else sample["region"],
         anatomy=None if sample["anatomy"] is None else torch.from_numpy(sample["anatomy"].copy()),
+        tissue=None if sample["tissue"] is None else torch.from_numpy(sample["tissue"].copy()),
     )
     if sample["hole"] is None:
         return condition

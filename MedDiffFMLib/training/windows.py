@@ -6,6 +6,9 @@ voxels and unsmoothed texture. Voxel size and position are part of the condition
 
 Each window serves one purpose, which decides about levels and noise: "generate" learns whole images at any noise,
 "fill" the content of holes with known surroundings, "denoise" to remove scanner noise on voxels like a scanner's.
+
+Cases whose voxels were resampled or smoothed (``Case.native`` is false) are no teachers of noise and texture: nothing
+is cut from their grid, and their boxes are never finer in the plane than their own pixels.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ LEVELS = ("whole", "double", "native")
 PURPOSES = ("generate", "fill", "denoise")
 FILL_LEVELS = {"whole": 1, "double": 3, "native": 6}
 """How often each level shows a hole: small holes in fine voxels are what tasks fill most."""
+TISSUE_SHOWN = {"generate": 1.0, "fill": 0.6, "denoise": 0.0}
+"""Factor on how often tissue classes are shown. They are made from the image: to a network that removes noise they
+would give away the answer, and inside a hole a task seldom knows them."""
 WHOLE_BODY_SHARE = 1 / 3
 """How often a whole body is shown as one, with windows of all levels; else one of its regions is, as if cut out."""
 
@@ -37,6 +43,7 @@ class WindowConfig:
         zoom: largest factor by which the spacing is varied, both ways.
         acquisition_share: share of native boxes that keep the scanner's own voxels.
         drop_region, drop_position, drop_anatomy: probability of hiding that condition.
+        drop_tissue: probability of hiding the tissue classes where whole images are learned; see TISSUE_SHOWN.
         fill_share: share of windows with a hole, around which the network is given the known voxels.
         denoise_share: share of windows for learning to remove scanner noise; always near the scanner's own voxels.
         levels: which of "whole", "double", "native" are drawn, equally often where there is no hole.
@@ -49,6 +56,7 @@ class WindowConfig:
     drop_region: float = 0.15
     drop_position: float = 0.15
     drop_anatomy: float = 0.5
+    drop_tissue: float = 0.5
     fill_share: float = 0.35
     denoise_share: float = 0.35
     levels: tuple[str, ...] = LEVELS
@@ -83,20 +91,28 @@ def resample_box(array: np.ndarray, start: np.ndarray, step: np.ndarray, count: 
     return np.ascontiguousarray(np.moveaxis(np.tensordot(matrices[2], part, axes=(1, 2)), 0, 2))
 
 
-def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> dict[str, Any]:
-    """One random window of a case.
+def draw_purpose(config: WindowConfig, rng: np.random.Generator) -> str:
+    """What a window is for."""
+    shares = (1 - config.fill_share - config.denoise_share, config.fill_share, config.denoise_share)
+    return str(rng.choice(PURPOSES, p=shares))
+
+
+def draw_window(
+    case: Case, config: WindowConfig, rng: np.random.Generator, purpose: str | None = None
+) -> dict[str, Any]:
+    """One random window of a case, for a purpose or for one that is drawn.
 
     Returns:
         dict with ``voxels`` (size, size, size) float32 HU, ``spacing`` (3,) mm, ``coordinates`` (3, size) in the body
-        box, ``region`` class index, ``anatomy`` (size, size, size) uint8 or None, ``hole`` bool of that shape or None,
-        ``level``, ``purpose``. Order (k, j, i).
+        box, ``region`` class index, ``anatomy`` and ``tissue`` (size, size, size) uint8 or None, ``hole`` bool of that
+        shape or None, ``level``, ``purpose``. Order (k, j, i).
     """
-    shares = (1 - config.fill_share - config.denoise_share, config.fill_share, config.denoise_share)
-    purpose = str(rng.choice(PURPOSES, p=shares))
+    purpose = purpose or draw_purpose(config, rng)
     case = _shown_part(case, rng)
     for _ in range(20):
         level = "native" if purpose == "denoise" else str(rng.choice(config.levels, p=_level_shares(config, purpose)))
-        own = level == "native" and (purpose == "denoise" or rng.random() < config.acquisition_share)
+        share = 1.0 if purpose == "denoise" else config.acquisition_share if case.native else 0.0
+        own = level == "native" and rng.random() < share
         if own:
             step = _scanner_step(case, rng) if purpose == "denoise" else np.ones(3)
             sample = _acquisition_window(case, config, step, rng)
@@ -111,6 +127,8 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
         sample["coordinates"] = None
     if rng.random() < config.drop_anatomy:
         sample["anatomy"] = None
+    if rng.random() >= (1 - config.drop_tissue) * TISSUE_SHOWN[purpose]:
+        sample["tissue"] = None
     sample["hole"] = random_hole(sample["voxels"].shape, rng) if purpose == "fill" else None
     return sample
 
@@ -150,25 +168,27 @@ def _box_window(case: Case, config: WindowConfig, level: str, rng: np.random.Gen
     else:
         zoom = config.zoom ** rng.uniform(-1, 1)
         factor = 2.0 if level == "double" else 1.0
-        size = np.minimum(config.size * config.spacing * factor * zoom, np.maximum(extent, 16.0))
+        edge = np.full(3, config.spacing * factor * zoom)
+        if not case.native:
+            edge[1:] = np.maximum(edge[1:], case.levels[0].spacing[1:])
+        size = np.minimum(config.size * edge, np.maximum(extent, 16.0))
         start = low + (extent - size) * rng.uniform(-0.05, 1.05, 3)
     spacing = size / config.size
     start = start + spacing / 2
     source = case.level_for(spacing)
     count = (config.size,) * 3
-    voxels, anatomy = source.voxels, source.anatomy
+    voxels = source.voxels
     box = ((start - source.origin) / source.spacing, spacing / source.spacing)
-    if anatomy is not None:
-        index = [
-            np.clip(np.rint(box[0][a] + box[1][a] * np.arange(config.size)), 0, voxels.shape[a] - 1).astype(int)
-            for a in range(3)
-        ]
-        anatomy = np.asarray(anatomy[np.ix_(*index)])
+    nearest = [
+        np.clip(np.rint(box[0][a] + box[1][a] * np.arange(config.size)), 0, voxels.shape[a] - 1).astype(int)
+        for a in range(3)
+    ]
     return {
         "voxels": resample_box(voxels, *box, count),
         "spacing": spacing,
         "coordinates": case.coordinates(start, spacing, count),
-        "anatomy": anatomy,
+        "anatomy": _labels_at(source.anatomy, nearest),
+        "tissue": _labels_at(source.tissue, nearest),
     }
 
 
@@ -178,7 +198,7 @@ def _acquisition_window(case: Case, config: WindowConfig, step: np.ndarray, rng:
     Axes shorter than the window are continued by reflection.
     """
     source = case.levels[0]
-    stored, anatomy = source.voxels, source.anatomy
+    stored = source.voxels
     shape = np.maximum(np.floor((np.array(stored.shape) - 1) / step + 1e-6).astype(int) + 1, 1)
     spacing = source.spacing * step
     low, high = ((edge - source.origin) / spacing for edge in case.body_box)
@@ -196,5 +216,11 @@ def _acquisition_window(case: Case, config: WindowConfig, step: np.ndarray, rng:
         "voxels": voxels,
         "spacing": spacing,
         "coordinates": coordinates,
-        "anatomy": None if anatomy is None else np.asarray(anatomy[np.ix_(*nearest)]),
+        "anatomy": _labels_at(source.anatomy, nearest),
+        "tissue": _labels_at(source.tissue, nearest),
     }
+
+
+def _labels_at(labels: np.ndarray | None, index: list[np.ndarray]) -> np.ndarray | None:
+    """Labels at the nearest voxels, which three lines of indices give."""
+    return None if labels is None else np.asarray(labels[np.ix_(*index)])
