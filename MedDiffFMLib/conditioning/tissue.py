@@ -56,6 +56,8 @@ RING_HU = (170, 200, 240, 300)
 """Spongy bone has less than one of these and is ringed by compact bone that has more."""
 AMONG_MM, CORE_SHARE, SURE_SHARE = 25.0, 0.3, 0.03
 """A dense voxel is bone where such shares of the dense voxels in a box of this width around it are core, and surely."""
+COARSE_ENOUGH_MM = 1.2
+"""Of finer voxels every other one along the axis decides what is bone."""
 IN_LUNG_MM, IN_LUNG_SHARE = 13.0, 0.4
 """What has so much lung around it is a vessel and no core."""
 
@@ -206,17 +208,31 @@ def _classify_dense(tissue: np.ndarray, smooth: np.ndarray, spacing: Spacing) ->
     if not dense.any():
         return
     box = ndimage.find_objects(dense.view(np.uint8))[0]
-    smooth, dense, tissue = smooth[box], dense[box], tissue[box]
+    dense, tissue = dense[box], tissue[box]
+    # Of fine voxels every other one decides; the image is smooth and the boxes are large.
+    every = [2 if step < COARSE_ENOUGH_MM else 1 for step in spacing]
+    some = tuple(slice(None, None, n) for n in every)
+    k, j, i = (step * n for step, n in zip(spacing, every, strict=True))
+    bony = _bony(smooth[box][some], dense[some], tissue[some] == LUNG, (k, j, i))
+    for axis, n in enumerate(every):
+        bony = np.repeat(bony, n, axis)
+    bone = dense & bony[tuple(slice(n) for n in dense.shape)]
+    tissue[dense] = CONTRAST
+    tissue[bone] = BONE
+
+
+def _bony(smooth: np.ndarray, dense: np.ndarray, lung: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Where dense voxels are bone."""
+    from scipy import ndimage
+
     wide = ndimage.grey_opening(smooth, _box(THIN_MM, spacing, least=3))
     core = dense & (smooth - ndimage.maximum_filter(wide, _box(NEAR_MM, spacing)) > THIN_HU)
     del wide
     core = (core & (smooth > CORE_HU)) | (dense & (smooth > HARD_HU))
-    core &= _share(tissue == LUNG, IN_LUNG_MM, spacing) < IN_LUNG_SHARE
+    core &= _share(lung, IN_LUNG_MM, spacing) < IN_LUNG_SHARE
     among = _share(dense, AMONG_MM, spacing)
-    bone = dense & (_share(core & (smooth > SURE_HU), AMONG_MM, spacing) > SURE_SHARE * among)
-    bone &= _share(core | _ringed(smooth, dense), AMONG_MM, spacing) > CORE_SHARE * among
-    tissue[dense] = CONTRAST
-    tissue[bone] = BONE
+    bony = _share(core & (smooth > SURE_HU), AMONG_MM, spacing) > SURE_SHARE * among
+    return bony & (_share(core | _ringed(smooth, dense), AMONG_MM, spacing) > CORE_SHARE * among)
 
 
 def _share(mask: np.ndarray, millimeters: float, spacing: Spacing) -> np.ndarray:
