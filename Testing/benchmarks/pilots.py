@@ -5,7 +5,8 @@
 CACHE is a folder made by ``meddifffm prepare``, with validation patients. Every variant is trained, from random weights
 or from ``starter-ct``, on one thread for the same processor time, drawing of the windows included: the steps are set by
 a measurement of the first ones. The learning rate falls to zero at the end of each. The averages of the weights are
-swept afterwards, and the row of the best width counts. A stopped run continues where it was; FOLDER/pilots.md holds the table.
+swept afterwards, and the row of the best width counts. A stopped run continues where it was; FOLDER/pilots.md holds the
+table.
 """
 
 from __future__ import annotations
