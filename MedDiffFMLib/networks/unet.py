@@ -11,6 +11,7 @@ from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
 from ..conditioning.noise_signature import DETAIL_BANDS, detail_bands
+from ..conditioning.tissue import TISSUE_CHANNELS
 from .folded_upsampling import fold_for_training
 from .haar import haar_forward, haar_inverse
 
@@ -53,7 +54,7 @@ class NetworkConfig:
     @property
     def condition_channels(self) -> int:
         """Leading channels of an encoded condition that the network takes."""
-        return CONDITION_CHANNELS if self.tissue else CONDITION_CHANNELS
+        return CONDITION_CHANNELS if self.tissue else CONDITION_CHANNELS - TISSUE_CHANNELS
 
     @property
     def stem_channels(self) -> int:

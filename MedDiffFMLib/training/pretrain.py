@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from ..networks.unet import NetworkConfig
 from .batches import Batch, ProcessShare, TrainingWindows, collate, leave_signals_to_the_loop
 from .cache import Case, open_cases
 from .curves import draw_curves, read_table
+from .grow import grow
 from .level_weighting import LevelWeighting
 from .loop import LoopConfig, TrainingLoop
 from .noise import NoiseConfig, balance
@@ -243,26 +244,14 @@ def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
         return build_denoiser(config.model_config())
     header = read_header(initial)
     described = header["config"]
-    network = NetworkConfig(**_tuples(described["network"]))
-    grown = replace(network, tissue=config.network.tissue or network.tissue)
-    if described.get("denoiser") != config.denoiser or not _agree(grown.as_dict(), config.network.as_dict()):
-        raise InputError(
-            f"{initial.name} holds another network or denoiser than the settings ask for.",
-            "Leave those settings out, or start from random weights.",
-        )
-    denoiser = load_denoiser(initial, header)
-    return denoiser if grown == network else with_tissue(denoiser, config)
-
-
-def with_tissue(denoiser: nn.Module, config: PretrainConfig) -> nn.Module:
-    """The same function in a network that also takes tissue classes: their weights are zero at first."""
-    state = denoiser.state_dict()
-    wider = build_denoiser(config.model_config())
-    name = "network.unet.conv_in.conv.weight"
-    missing = cast(torch.Tensor, wider.state_dict()[name]).shape[1] - state[name].shape[1]
-    state[name] = torch.nn.functional.pad(state[name], (0, 0) * 3 + (0, missing))
-    wider.load_state_dict(state)
-    return wider
+    if described.get("denoiser") != config.denoiser:
+        raise InputError(f"{initial.name} was trained as {described.get('denoiser')}.", "Leave --denoiser out.")
+    small, denoiser = NetworkConfig(**_tuples(described["network"])), load_denoiser(initial, header)
+    if small == config.network:
+        return denoiser
+    larger = build_denoiser(config.model_config())
+    grow(denoiser.state_dict(), small, config.network, larger)
+    return larger
 
 
 def denoiser_state(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import NULL_REGION
-from .batches import case_weights
+from .batches import CaseChoice
 from .cache import Case
 from .device_holes import pack_holes
 from .noise import NoiseConfig, Texture, draw_level, draw_texture
@@ -69,7 +69,7 @@ class PlannedWindows(Dataset):
     ) -> None:  # fmt: skip
         self.cases, self.config, self.noise = cases, config, noise
         self.seed, self.noise_seed, self.first, self.count = seed, noise_seed, first, count
-        self.weights = case_weights(cases)
+        self.choice = CaseChoice(cases)
         self.bodies = [BodyMap(case) for case in cases]
         self.numbers = np.cumsum([0, *(len(case.levels) for case in cases)])
 
@@ -79,9 +79,9 @@ class PlannedWindows(Dataset):
     def __getitem__(self, index: int) -> Sample:
         number = self.first + index
         rng = np.random.default_rng([self.seed, number])
-        chosen = int(rng.choice(len(self.cases), p=self.weights))
+        purpose, chosen = self.choice.draw(self.config, rng)
         case, body = self.cases[chosen], self.bodies[chosen]
-        plan = plan_window(case, self.config, rng, body.shows_enough)
+        plan = plan_window(case, self.config, rng, body.shows_enough, purpose)
         generator = torch.Generator().manual_seed(self.noise_seed + number)
         sigma = draw_level(plan.purpose, self.noise, generator).item()
         texture = draw_texture(plan.purpose, self.noise, generator)

@@ -147,7 +147,7 @@ def test_the_paper_recipe_has_attention_at_16_only() -> None:
         condition = EncodedCondition(one.long(), torch.empty(1, CONDITION_CHANNELS, 64, 64, 64))
         assert denoiser(x, one, condition).shape == x.shape
     assert len(blocks) >= 3 and edges == [(16, 16, 16)] * len(blocks)
-    assert preset("starter-ct") == PretrainConfig()
+    assert preset("starter-ct-0.1") == PretrainConfig()
 
 
 def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Validation of a prior: figures in closed form for a denoiser that returns what it is given, and the commands on it."""
+"""Validation of a prior: closed forms for a denoiser that returns what it is given, and the commands on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from Testing.unit.phantoms import body
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.io import write_volume
@@ -17,6 +16,7 @@ from MedDiffFMLib.training.prepare import prepare
 from MedDiffFMLib.training.pretrain import PretrainConfig
 from MedDiffFMLib.training.validation import Validation
 from MedDiffFMLib.training.windows import WindowConfig
+from Testing.unit.phantoms import body
 
 RUN = ["--channels", "8", "32", "--window", "16", "--batch", "2", "--accelerator", "cpu", "--steps", "24",
        "--learning-rate", "0.003", "--validate-every", "100", "--validation-windows", "2", "--averages", "0.05", "0.1",
