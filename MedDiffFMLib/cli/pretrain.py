@@ -33,17 +33,21 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
     add("--config", choices=PRESETS, default="starter-ct",
         help="recipe whose values the other options replace: ours, or the paper's (default: %(default)s)")  # fmt: skip
-    add("--steps", type=positive, metavar="N", help="optimizer steps in all (starter-ct: 4000)")
+    add("--steps", type=positive, metavar="N", help="optimizer steps in all (starter-ct: 100000)")
     add("--batch", type=positive, metavar="N", help="windows a step, all devices (starter-ct: 4)")
     add("--learning-rate", type=float, metavar="X", help="at its peak (starter-ct: 0.0004)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
-    add("--initial", metavar="WEIGHTS", help="start from a model (name or .safetensors), whose network is kept")
+    add(
+        "--initial",
+        metavar="WEIGHTS",
+        help="start from a model (name or .safetensors); its network is kept, or grown by more --blocks",
+    )
     add("--denoiser", choices=DENOISERS, help="what the network predicts (starter-ct: edm)")
     add("--channels", type=positive, nargs="+", metavar="N",
         help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
     add("--blocks", type=positive, nargs="+", metavar="N",
-        help="residual blocks of all levels, or of each (starter-ct: 1)")  # fmt: skip
-    add("--weighting", choices=WEIGHTINGS, help="of noise levels in the loss (starter-ct: set)")
+        help="residual blocks of all levels, or of each (starter-ct: 1 2 3)")  # fmt: skip
+    add("--weighting", choices=WEIGHTINGS, help="of noise levels in the loss (starter-ct: learned)")
     add("--averages", type=float, nargs="*", metavar="WIDTH",
         help="relative widths of the weight averages that are kept for `meddifffm average`; without any, one "
         "exponential average (starter-ct: 0.05 0.1)")  # fmt: skip
@@ -55,6 +59,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=int, default=0, metavar="N",
         help="processes that draw windows, each device (default: %(default)s)")  # fmt: skip
+    add("--windows-on-device", action="store_true",
+        help="keep the cases in the GPU's memory and draw windows and noise there: for a GPU that the processors "
+        "cannot feed")  # fmt: skip
     add("--float32", action="store_true", help="compute the network in float32 instead of bfloat16")
     add("--compile", action="store_true", help="compile the network; pays from some thousand steps on")
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
@@ -86,6 +93,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     path = pretrain(
         args.cache, args.output, config, initial=initial, accelerator=args.accelerator, devices=args.devices,
         nodes=args.nodes, bfloat16=not args.float32, workers=args.workers, compile_network=args.compile,
+        windows_on_device=args.windows_on_device,
         report=lambda pace: console.note(pace_text(pace)), warn=console.warning,
     )  # fmt: skip
     if getattr(rank_zero_only, "rank", 0):  # one process speaks for all
@@ -152,35 +160,37 @@ def _network(args: argparse.Namespace, recipe: NetworkConfig) -> NetworkConfig:
     channels = tuple(args.channels or recipe.channels)
     same = len(channels) == len(recipe.channels)
     attention = recipe.attention if same else (False,) * len(channels)
-    blocks = recipe.blocks if same or isinstance(recipe.blocks, int) else 1
-    if args.blocks:
-        blocks = args.blocks[0] if len(args.blocks) == 1 else tuple(args.blocks)
-    return replace(recipe, channels=channels, blocks=blocks, attention=attention)
+    usual = recipe.blocks if same or isinstance(recipe.blocks, int) else 1
+    return replace(recipe, channels=channels, blocks=_blocks(args) or usual, attention=attention)
 
 
 def _of_weights(args: argparse.Namespace, recipe: NetworkConfig, config: dict[str, Any]) -> tuple[NetworkConfig, str]:
-    """Network and denoiser of existing weights; the network learns to take tissue classes where the recipe does."""
+    """Network and denoiser that go on from existing weights.
+
+    The network grows by the blocks that are asked for, and learns to take what the recipe gives it.
+    """
     from dataclasses import replace
 
     from ..networks.unet import NetworkConfig
+    from ..training.pretrain.grow import check_growth
 
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-    network = NetworkConfig(**fields)
-    given = {"channels": args.channels, "blocks": args.blocks, "denoiser": args.denoiser}
-    known = {
-        "channels": list(network.channels),
-        "denoiser": config["denoiser"],
-        "blocks": list(network.blocks_of_levels),
-    }
-    for name, value in known.items():
-        wish = (
-            given[name] * len(network.channels)
-            if name == "blocks" and given[name] and len(given[name]) == 1
-            else given[name]
-        )
-        if wish not in (None, value):
+    small = NetworkConfig(**fields)
+    for name, value in {"channels": list(small.channels), "denoiser": config["denoiser"]}.items():
+        if getattr(args, name) not in (None, value):
             raise InputError(f"--{name} contradicts the weights of --initial ({value}).", "Leave it out.")
-    return replace(network, tissue=network.tissue or recipe.tissue), config["denoiser"]
+    blocks = _blocks(args) or small.blocks
+    inputs = {name: getattr(small, name) or getattr(recipe, name) for name in ("tissue", "signature")}
+    large = replace(small, blocks=blocks, **inputs)
+    check_growth(small, large)
+    return large, config["denoiser"]
+
+
+def _blocks(args: argparse.Namespace) -> int | tuple[int, ...] | None:
+    """Residual blocks as they were asked for."""
+    if not args.blocks:
+        return None
+    return args.blocks[0] if len(args.blocks) == 1 else tuple(args.blocks)
 
 
 def _check_widths(widths: tuple[float, ...]) -> None:

@@ -31,6 +31,7 @@ class Entry:
         patient: cases of one patient must stay in one split; the name where the datalist does not say.
         region: region class, "none" for no single one, None for an automatic guess.
         files: paths of the datalist's other keys by key, such as "label" and "anatomy".
+        native: whether the voxels are a scanner's own, neither resampled nor smoothed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Entry:
     patient: str
     region: str | None
     files: dict[str, Path]
+    native: bool = True
 
     def file(self, key: str) -> Path | None:
         """Path under a key, None where there is none."""
@@ -65,6 +67,11 @@ def read_datalist(path: str | Path, splits: tuple[str, ...] = SPLITS) -> list[En
             odd = [key for key in _FILE_KEYS if row.get(key) and not plain_path(row[key])]
             if odd:
                 raise InputError(f"Row {len(rows) + 1} of {path.name} ('{split}') has no file as '{odd[0]}'.", _EXAMPLE)
+            if not isinstance(row.get("native", True), bool):
+                raise InputError(
+                    f"Row {len(rows) + 1} of {path.name} ('{split}') says neither true nor false for 'native'.",
+                    _EXAMPLE,
+                )
             rows.append((split, row))
     if not rows:
         raise InputError(f"{path.name} names no CT under {' or '.join(splits)}.", _EXAMPLE)
@@ -112,7 +119,7 @@ def _entry(folder: Path, split: str, row: dict[str, Any], ambiguous: bool) -> En
     region = None if row.get("region") is None else str(row["region"])
     patient = str(row.get("patient") or name)
     files = {key: folder / value for key, value in row.items() if key in _FILE_KEYS and value}
-    return Entry(name, split, folder / row["image"], patient, region, files)
+    return Entry(name, split, folder / row["image"], patient, region, files, row.get("native", True))
 
 
 def folder_name(name: str) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from ..conditioning.condition import CONDITION_CHANNELS, EncodedCondition
 from ..conditioning.noise_signature import DETAIL_BANDS, detail_bands
 from ..conditioning.regions import REGIONS
+from ..conditioning.tissue import TISSUE_CHANNELS
 from ..imaging.haar import haar_forward, haar_inverse
 from .folded_upsampling import fold_for_training
 
@@ -54,7 +55,7 @@ class NetworkConfig:
     @property
     def condition_channels(self) -> int:
         """Leading channels of an encoded condition that the network takes."""
-        return CONDITION_CHANNELS if self.tissue else CONDITION_CHANNELS
+        return CONDITION_CHANNELS if self.tissue else CONDITION_CHANNELS - TISSUE_CHANNELS
 
     @property
     def stem_channels(self) -> int:

@@ -17,11 +17,13 @@ from ..conditioning.regions import NULL_REGION
 from ..datasets.prepared_cases import Case
 from ..imaging.intensity import to_network
 from .noise import NoiseConfig, draw_noise
-from .windows import WindowConfig, draw_window
+from .windows import WindowConfig, draw_purpose, draw_window
 
 
 class TrainingWindows(Dataset):
-    """Sample n: case, window and dropped conditions from a generator seeded with (seed, n).
+    """Sample n: purpose, case, window and dropped conditions from a generator seeded with (seed, n).
+
+    Windows for learning to remove noise come from cases with a scanner's own voxels, if there are any.
 
     Args:
         first, count: the samples [first, first + count) of the run.
@@ -34,29 +36,42 @@ class TrainingWindows(Dataset):
     ) -> None:  # fmt: skip
         self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
         self.noise, self.noise_seed = noise, noise_seed
-        self.weights = case_weights(cases)
+        self.choice = CaseChoice(cases)
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, self.first + index])
-        case = self.cases[rng.choice(len(self.cases), p=self.weights)]
-        sample = draw_window(case, self.config, rng)
+        purpose, chosen = self.choice.draw(self.config, rng)
+        sample = draw_window(self.cases[chosen], self.config, rng, purpose)
         if self.noise is not None:
             generator = torch.Generator().manual_seed(self.noise_seed + self.first + index)
             shape = (1, *sample["voxels"].shape)
-            sample["sigma"], sample["noise"] = draw_noise(shape, sample["purpose"], self.noise, generator)
-            known = sample["purpose"] == "denoise" and torch.rand((), generator=generator) < self.noise.signature_share
+            sample["sigma"], sample["noise"] = draw_noise(shape, purpose, self.noise, generator)
+            known = purpose == "denoise" and torch.rand((), generator=generator) < self.noise.signature_share
             sample["signature"] = signature_of(sample["noise"][None])[0] if known else unknown_signature(1)[0]
         return sample
 
 
-def case_weights(cases: Sequence[Case]) -> np.ndarray:
-    """Probability of each case to be looked at."""
-    # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
-    weights = np.array([np.prod(case.levels[0].shape) for case in cases], dtype=float) ** 0.5
-    return weights / weights.sum()
+class CaseChoice:
+    """Draws what a window is for and the case that it shows.
+
+    Windows for learning to remove noise come from cases with a scanner's own voxels, if there are any.
+    """
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
+        weights = np.array([np.prod(case.levels[0].shape) for case in cases], dtype=float) ** 0.5
+        native = weights * [case.native for case in cases]
+        self.weights = weights / weights.sum()
+        self.native_weights = native / native.sum() if native.any() else self.weights
+
+    def draw(self, config: WindowConfig, rng: np.random.Generator) -> tuple[str, int]:
+        """Purpose and number of the case."""
+        purpose = draw_purpose(config, rng)
+        weights = self.native_weights if purpose == "denoise" else self.weights
+        return purpose, int(rng.choice(len(weights), p=weights))
 
 
 class ProcessShare:
@@ -123,6 +138,7 @@ def sample_condition(sample: dict[str, Any]) -> Condition:
         coordinates=None if coordinates is None else tuple(torch.from_numpy(c) for c in coordinates),  # type: ignore[arg-type]
         region=NULL_REGION if sample["region"] is None else sample["region"],
         anatomy=None if sample["anatomy"] is None else torch.from_numpy(sample["anatomy"].copy()),
+        tissue=None if sample["tissue"] is None else torch.from_numpy(sample["tissue"].copy()),
     )
     if sample["hole"] is None:
         return condition

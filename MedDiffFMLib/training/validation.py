@@ -54,7 +54,8 @@ class Validation:
     def __init__(
         self, cases: list[Case], config: PretrainConfig, windows: int = WINDOWS, *, bfloat16: bool = True
     ) -> None:
-        plain = replace(config.windows, fill_share=0.0, denoise_share=0.0)
+        # Tissue classes are made from the clean image, which at high noise would be judged by what it was told.
+        plain = replace(config.windows, fill_share=0.0, denoise_share=0.0, drop_tissue=1.0)
         self.plain = _draw(cases, plain, windows)
         self.scans = _draw(cases, replace(plain, denoise_share=1.0), windows // 2)
         self.holed = _draw(cases, replace(plain, fill_share=1.0), windows)
@@ -102,6 +103,8 @@ class Validation:
 def _draw(cases: list[Case], config: WindowConfig, count: int) -> list[dict[str, Any]]:
     """Fixed windows, evenly of all cases."""
     samples = []
+    if config.denoise_share > 0:
+        cases = [case for case in cases if case.native] or cases
     for n in range(count):
         case = cases[n % len(cases)]
         sample = draw_window(case, config, np.random.default_rng([SEED, n]))

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ..conditioning.regions import NULL_REGION
 from ..datasets.prepared_cases import Case
-from .batches import case_weights
+from .batches import CaseChoice
 from .device_holes import pack_holes
 from .noise import NoiseConfig, Texture, draw_level, draw_texture
 from .windows import BODY_HU, BODY_SHARE, View, WindowConfig, WindowPlan, plan_window
@@ -44,7 +44,8 @@ class PlanBatch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture."""
+    """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture, and
+    whether the network is told the noise's signature."""
 
     level: int
     shape: tuple[int, ...]
@@ -52,6 +53,7 @@ class Sample(NamedTuple):
     seed: int
     sigma: float
     texture: Texture | None
+    signature: bool
 
 
 class PlannedWindows(Dataset):
@@ -67,7 +69,7 @@ class PlannedWindows(Dataset):
     ) -> None:  # fmt: skip
         self.cases, self.config, self.noise = cases, config, noise
         self.seed, self.noise_seed, self.first, self.count = seed, noise_seed, first, count
-        self.weights = case_weights(cases)
+        self.choice = CaseChoice(cases)
         self.bodies = [BodyMap(case) for case in cases]
         self.numbers = np.cumsum([0, *(len(case.levels) for case in cases)])
 
@@ -77,15 +79,16 @@ class PlannedWindows(Dataset):
     def __getitem__(self, index: int) -> Sample:
         number = self.first + index
         rng = np.random.default_rng([self.seed, number])
-        chosen = int(rng.choice(len(self.cases), p=self.weights))
+        purpose, chosen = self.choice.draw(self.config, rng)
         case, body = self.cases[chosen], self.bodies[chosen]
-        plan = plan_window(case, self.config, rng, body.shows_enough)
+        plan = plan_window(case, self.config, rng, body.shows_enough, purpose)
         generator = torch.Generator().manual_seed(self.noise_seed + number)
         sigma = draw_level(plan.purpose, self.noise, generator).item()
         texture = draw_texture(plan.purpose, self.noise, generator)
+        told = plan.purpose == "denoise" and bool(torch.rand((), generator=generator) < self.noise.signature_share)
         level = plan.view.level
-        shape = case.levels[level].shape
-        return Sample(int(self.numbers[chosen]) + level, shape, plan, self.noise_seed + number, sigma, texture)
+        shape, seed = case.levels[level].shape, self.noise_seed + number
+        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture, told)
 
 
 class BodyMap:
@@ -133,6 +136,7 @@ def collate_plans(samples: list[Sample]) -> PlanBatch:
         "region": np.array(regions, dtype=np.int64),
         "holed": np.flatnonzero([plan.hole is not None for plan in plans]),
         "sigma": np.array([sample.sigma for sample in samples], dtype=np.float32),
+        "signature_known": np.array([sample.signature for sample in samples]),
         "textured": np.flatnonzero([sample.texture is not None for sample in samples]),
         **pack_holes([plan.hole for plan in plans if plan.hole is not None]),
         **_textures([sample.texture for sample in samples if sample.texture is not None]),

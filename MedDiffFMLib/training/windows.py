@@ -6,6 +6,9 @@ voxels and unsmoothed texture. Voxel size and position are part of the condition
 
 Each window serves one purpose, which decides about levels and noise: "generate" learns whole images at any noise,
 "fill" the content of holes with known surroundings, "denoise" to remove scanner noise on voxels like a scanner's.
+
+Cases whose voxels were resampled or smoothed (``Case.native`` is false) are no teachers of noise and texture: nothing
+is cut from their grid, and their boxes are never finer in the plane than their own pixels.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ LEVELS = ("whole", "double", "native")
 PURPOSES = ("generate", "fill", "denoise")
 FILL_LEVELS = {"whole": 1, "double": 3, "native": 6}
 """How often each level shows a hole: small holes in fine voxels are what tasks fill most."""
+TISSUE_SHOWN = {"generate": 1.0, "fill": 0.6, "denoise": 0.0}
+"""Factor on how often tissue classes are shown. They are made from the image: to a network that removes noise they
+would give away the answer, and inside a hole a task seldom knows them."""
 WHOLE_BODY_SHARE = 1 / 3
 """How often a whole body is shown as one, with windows of all levels; else one of its regions is, as if cut out."""
 BODY_HU, BODY_SHARE = -500.0, 0.1
@@ -41,6 +47,7 @@ class WindowConfig:
         zoom: largest factor by which the spacing is varied, both ways.
         acquisition_share: share of native boxes that keep the scanner's own voxels.
         drop_region, drop_position, drop_anatomy: probability of hiding that condition.
+        drop_tissue: probability of hiding the tissue classes where whole images are learned; see TISSUE_SHOWN.
         fill_share: share of windows with a hole, around which the network is given the known voxels.
         denoise_share: share of windows for learning to remove scanner noise; always near the scanner's own voxels.
         levels: which of "whole", "double", "native" are drawn, equally often where there is no hole.
@@ -53,6 +60,7 @@ class WindowConfig:
     drop_region: float = 0.15
     drop_position: float = 0.15
     drop_anatomy: float = 0.5
+    drop_tissue: float = 0.5
     fill_share: float = 0.35
     denoise_share: float = 0.35
     levels: tuple[str, ...] = LEVELS
@@ -113,7 +121,7 @@ class WindowPlan:
         view: where its voxels lie.
         level, purpose: see :data:`LEVELS`, :data:`PURPOSES`.
         region: class index, None where it is hidden.
-        position, anatomy: whether the network is told.
+        position, anatomy, tissue: whether the network is told.
         hole: what is hidden, None for nothing.
     """
 
@@ -124,16 +132,25 @@ class WindowPlan:
     region: int | None
     position: bool
     anatomy: bool
+    tissue: bool
     hole: Hole | None
 
 
-def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> dict[str, Any]:
-    """One random window of a case.
+def draw_purpose(config: WindowConfig, rng: np.random.Generator) -> str:
+    """What a window is for."""
+    shares = (1 - config.fill_share - config.denoise_share, config.fill_share, config.denoise_share)
+    return str(rng.choice(PURPOSES, p=shares))
+
+
+def draw_window(
+    case: Case, config: WindowConfig, rng: np.random.Generator, purpose: str | None = None
+) -> dict[str, Any]:
+    """One random window of a case, for a purpose or for one that is drawn.
 
     Returns:
         dict with ``voxels`` (size, size, size) float32 HU, ``spacing`` (3,) mm, ``coordinates`` (3, size) in the body
-        box, ``region`` class index, ``anatomy`` (size, size, size) uint8 or None, ``hole`` bool of that shape or None,
-        ``level``, ``purpose``. Order (k, j, i).
+        box, ``region`` class index, ``anatomy`` and ``tissue`` (size, size, size) uint8 or None, ``hole`` bool of that
+        shape or None, ``level``, ``purpose``. Order (k, j, i).
     """
     seen: list[np.ndarray] = []
 
@@ -141,13 +158,14 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
         seen[:] = [view.voxels(shown.levels[view.level].voxels)]
         return bool((seen[0] > BODY_HU).mean() > BODY_SHARE)
 
-    plan = plan_window(case, config, rng, holds_body)
+    plan = plan_window(case, config, rng, holds_body, purpose)
     view = plan.view
     return {
         "voxels": seen[0],
         "spacing": view.spacing,
         "coordinates": view.coordinates if plan.position else None,
         "anatomy": view.labels(plan.case.levels[view.level].anatomy) if plan.anatomy else None,
+        "tissue": view.labels(plan.case.levels[view.level].tissue) if plan.tissue else None,
         "level": plan.level,
         "purpose": plan.purpose,
         "region": plan.region,
@@ -156,19 +174,24 @@ def draw_window(case: Case, config: WindowConfig, rng: np.random.Generator) -> d
 
 
 def plan_window(
-    case: Case, config: WindowConfig, rng: np.random.Generator, holds_body: Callable[[Case, View], bool]
+    case: Case,
+    config: WindowConfig,
+    rng: np.random.Generator,
+    holds_body: Callable[[Case, View], bool],
+    purpose: str | None = None,
 ) -> WindowPlan:
     """Everything about a random window but its voxels.
 
     Args:
         holds_body: whether a view shows enough of the body; asked for each one that is drawn.
+        purpose: one of :data:`PURPOSES`; drawn where it is not given.
     """
-    shares = (1 - config.fill_share - config.denoise_share, config.fill_share, config.denoise_share)
-    purpose = str(rng.choice(PURPOSES, p=shares))
+    purpose = purpose or draw_purpose(config, rng)
     case = _shown_part(case, rng)
     for _ in range(20):
         level = "native" if purpose == "denoise" else str(rng.choice(config.levels, p=_level_shares(config, purpose)))
-        own = level == "native" and (purpose == "denoise" or rng.random() < config.acquisition_share)
+        share = 1.0 if purpose == "denoise" else config.acquisition_share if case.native else 0.0
+        own = level == "native" and rng.random() < share
         if own:
             step = _scanner_step(case, rng) if purpose == "denoise" else np.ones(3)
             view = _acquisition_view(case, config, step, rng)
@@ -180,8 +203,9 @@ def plan_window(
     region = case.region_of(view.coordinates) if rng.random() >= config.drop_region else None
     position = rng.random() >= config.drop_position
     anatomy = rng.random() >= config.drop_anatomy
+    tissue = rng.random() < (1 - config.drop_tissue) * TISSUE_SHOWN[purpose]
     hole = draw_hole((config.size,) * 3, rng) if purpose == "fill" else None
-    return WindowPlan(case, view, level, purpose, region, position, anatomy, hole)
+    return WindowPlan(case, view, level, purpose, region, position, anatomy, tissue, hole)
 
 
 def _shown_part(case: Case, rng: np.random.Generator) -> Case:
@@ -219,7 +243,10 @@ def _box_view(case: Case, config: WindowConfig, level: str, rng: np.random.Gener
     else:
         zoom = config.zoom ** rng.uniform(-1, 1)
         factor = 2.0 if level == "double" else 1.0
-        size = np.minimum(config.size * config.spacing * factor * zoom, np.maximum(extent, 16.0))
+        edge = np.full(3, config.spacing * factor * zoom)
+        if not case.native:
+            edge[1:] = np.maximum(edge[1:], case.levels[0].spacing[1:])
+        size = np.minimum(config.size * edge, np.maximum(extent, 16.0))
         start = low + (extent - size) * rng.uniform(-0.05, 1.05, 3)
     spacing = size / config.size
     start = start + spacing / 2

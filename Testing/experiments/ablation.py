@@ -53,7 +53,7 @@ BATCH = 4
 
 def windows_of(name: str, size: int) -> WindowConfig:
     """What a variant is trained on; no windows for removing scanner noise, which the variants do not touch."""
-    return replace(WindowConfig(size=size, denoise_share=0.0), **VARIANTS[name])
+    return replace(WindowConfig(size=size, denoise_share=0.0, drop_tissue=1.0), **VARIANTS[name])
 
 
 def validation_batches(cases: list[Case], config: WindowConfig, level: str, holes: bool, count: int) -> list[Batch]:

@@ -2,10 +2,11 @@
 
     python Testing/experiments/pilots.py CACHE -o FOLDER [--minutes 20] [--only NAME ...] [--jobs 2] [--windows 64]
 
-CACHE is a folder made by ``meddifffm prepare``, with validation patients. Every variant is trained from random weights
-on one thread for the same processor time, drawing of the windows included: the steps are set by a measurement of the
-first ones. The learning rate falls to zero at the end of each. The averages of the weights are swept afterwards, and
-the row of the best width counts. A stopped run continues where it was; FOLDER/pilots.md holds the table.
+CACHE is a folder made by ``meddifffm prepare``, with validation patients. Every variant is trained, from random weights
+or from ``starter-ct``, on one thread for the same processor time, drawing of the windows included: the steps are set by
+a measurement of the first ones. The learning rate falls to zero at the end of each. The averages of the weights are
+swept afterwards, and the row of the best width counts. A stopped run continues where it was; FOLDER/pilots.md holds the
+table.
 """
 
 from __future__ import annotations
@@ -19,20 +20,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-BASE: dict[str, Any] = {
-    "loop": {"learning_rate": 8e-4, "widths": (0.05, 0.1)},
-    "weighting": "set",
-}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "present network, set weights": {},
-    "learned level weighting": {"weighting": "learned"},
-    "windows of 32^3, 32 a step": {"windows": {"size": 32}, "batch": 32},
+GROWN: dict[str, Any] = {"network": {"blocks": (1, 2, 3), "tissue": True, "signature": True}}
+BASE: dict[str, Any] = {"loop": {"widths": (0.05, 0.1)}}
+FROM_RANDOM: dict[str, dict[str, Any]] = {
+    "present network": {},
     "thin fine level, deeper below: (16, 64, 128), blocks 1, 2, 3": {
         "network": {"channels": (16, 64, 128), "blocks": (1, 2, 3)}
     },
     "thin fine level, wider below: (16, 96, 160)": {"network": {"channels": (16, 96, 160)}},
-    "more whole images: fill 0.25, denoise 0.25": {"windows": {"fill_share": 0.25, "denoise_share": 0.25}},
 }
+FROM_PRIOR: dict[str, dict[str, Any]] = {
+    "present network, set weights": {},
+    "blocks 1, 2, 3, set weights": GROWN,
+    "blocks 1, 2, 3, learned weights": {**GROWN, "weighting": "learned"},
+    "the same, windows of 32^3, 32 a step": {**GROWN, "weighting": "learned", "windows": {"size": 32}, "batch": 32},
+    "the same, fill 0.25, denoise 0.25": {
+        **GROWN, "weighting": "learned", "windows": {"fill_share": 0.25, "denoise_share": 0.25}
+    },
+}  # fmt: skip
+VARIANTS = {**FROM_RANDOM, **FROM_PRIOR}
 WIDTHS = (0.05, 0.1, 0.2)
 
 
@@ -41,6 +47,7 @@ def settings(name: str) -> Any:
     from MedDiffFMLib.training.pretrain.config import PretrainConfig
 
     config = PretrainConfig(batch=4)
+    config = replace(config, loop=replace(config.loop, learning_rate=8e-4 if name in FROM_RANDOM else 4e-4))
     for changes in (BASE, VARIANTS[name]):
         for part, value in changes.items():
             config = replace(
@@ -64,8 +71,15 @@ def train(cache: Path, folder: Path, name: str, minutes: float) -> None:
     loop = replace(config.loop, steps=steps, warmup=min(100, steps // 10 + 1), validate_every=steps + 1,
                    snapshot_every=max(steps // 20, 1), checkpoint_every=100)  # fmt: skip
     before = time.process_time()
-    pretrain(cache, folder, replace(config, loop=loop, validation_windows=1), accelerator="cpu")
+    pretrain(cache, folder, replace(config, loop=loop, validation_windows=1), initial=initial(name), accelerator="cpu")
     (folder / "cpu.json").write_text(json.dumps({"minutes": (time.process_time() - before) / 60}))
+
+
+def initial(name: str) -> Path | None:
+    """Weights that a variant starts from."""
+    from MedDiffFMLib.models.catalogue import resolve
+
+    return None if name in FROM_RANDOM else resolve("starter-ct")[1]
 
 
 def step_seconds(cache: Path, folder: Path, config: Any, steps: int = 24) -> float:

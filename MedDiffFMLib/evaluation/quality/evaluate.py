@@ -16,8 +16,8 @@ import numpy as np
 from ...core.atomic_files import atomic_path
 from ...core.errors import InputError
 from ...core.progress import CancelToken
-from . import baselines
 from .added_noise import KINDS
+from .baselines import classical as baselines
 from .candidates import OUTPUTS, Candidate, candidates_of, settings_of
 from .cases import Case, LoadedCase, load_case
 from .compare_reports import compare

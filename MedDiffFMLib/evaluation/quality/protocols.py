@@ -17,8 +17,8 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...imaging.volume import Volume
-from . import baselines
 from .added_noise import NoisyPart, noisy_part, noisy_voxels
+from .baselines import classical as baselines
 from .baselines.bm3d import spectrum
 from .cases import LoadedCase
 from .degradations import Plan, near_lesions, spheres, stored, synthetic_lesions

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,15 +18,16 @@ from ...core.safe_load import read_json
 from ...datasets.prepared_cases import Case, open_cases
 from ...models.checkpoint import build_denoiser, load_denoiser, read_header, save_model
 from ...networks.unet import NetworkConfig
-from ..batches import Batch, ProcessShare, TrainingWindows, collate, leave_signals_to_the_loop
 from ..level_weighting import LevelWeighting
 from ..loop import LoopConfig, TrainingLoop
 from ..loss_plot import draw_curves, read_table
-from ..noise import NoiseConfig, balance
+from ..noise import NoiseConfig
 from ..throughput import Pace, Throughput, matrix_rate, step_flops
 from ..validation import Validation
 from ..windows import WindowConfig
+from .batches import Batches
 from .config import PretrainConfig
+from .grow import grow
 
 
 def pretrain(
@@ -42,6 +42,7 @@ def pretrain(
     bfloat16: bool = True,
     workers: int = 0,
     compile_network: bool = False,
+    windows_on_device: bool = False,
     report: Callable[[Pace], None] = lambda pace: None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
@@ -53,6 +54,7 @@ def pretrain(
         bfloat16: compute the network in bfloat16, weights and loss in float32.
         workers: processes that draw windows; 0 draws them in the training process.
         compile_network: torch.compile; pays from some thousand steps on.
+        windows_on_device: keep the cases in the device's memory and draw windows, holes and noise there.
         report, warn: called by the first process, see :class:`training.throughput.Throughput`.
 
     Returns:
@@ -62,7 +64,7 @@ def pretrain(
     Raises:
         InputError: no training cases, or ``folder`` holds a run with other settings.
         ModelError: weights or checkpoint do not fit, or the loss is no longer finite.
-        DeviceError: no such accelerator.
+        DeviceError: no such accelerator, or it does not hold the cases.
     """
     folder = Path(folder)
     check_same_run(folder, config)
@@ -75,7 +77,7 @@ def pretrain(
     module.requires_grad_(True).train()
     # Else the gradient of every kernel is brought from one layout to the other: 9 % of a step on a CPU.
     module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    batches = Batches(cases, config, fabric, workers)
+    batches = _batches(cases, config, fabric, workers, windows_on_device, compile_network)
     step_module: nn.Module = LossModule(module, bfloat16, config.weighting)
     if compile_network:
         module.network = cast(nn.Module, torch.compile(cast(nn.Module, module.network)))
@@ -100,6 +102,17 @@ def pretrain(
         draw_curves(folder)
     fabric.barrier()
     return path
+
+
+def _batches(
+    cases: list[Case], config: PretrainConfig, fabric: Any, workers: int, on_device: bool, compiled: bool
+) -> Batches:
+    """Who draws the windows."""
+    if not on_device:
+        return Batches(cases, config, fabric, workers)
+    from .device_batches import DeviceBatches
+
+    return DeviceBatches(cases, config, fabric, workers, compiled and fabric.device.type == "cuda")
 
 
 def run_config(folder: Path) -> PretrainConfig:
@@ -205,26 +218,14 @@ def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
         return build_denoiser(config.model_config())
     header = read_header(initial)
     described = header["config"]
-    network = NetworkConfig(**_tuples(described["network"]))
-    grown = replace(network, tissue=config.network.tissue or network.tissue)
-    if described.get("denoiser") != config.denoiser or not _agree(grown.as_dict(), config.network.as_dict()):
-        raise InputError(
-            f"{initial.name} holds another network or denoiser than the settings ask for.",
-            "Leave those settings out, or start from random weights.",
-        )
-    denoiser = load_denoiser(initial, header)
-    return denoiser if grown == network else with_tissue(denoiser, config)
-
-
-def with_tissue(denoiser: nn.Module, config: PretrainConfig) -> nn.Module:
-    """The same function in a network that also takes tissue classes: their weights are zero at first."""
-    state = denoiser.state_dict()
-    wider = build_denoiser(config.model_config())
-    name = "network.unet.conv_in.conv.weight"
-    missing = cast(torch.Tensor, wider.state_dict()[name]).shape[1] - state[name].shape[1]
-    state[name] = torch.nn.functional.pad(state[name], (0, 0) * 3 + (0, missing))
-    wider.load_state_dict(state)
-    return wider
+    if described.get("denoiser") != config.denoiser:
+        raise InputError(f"{initial.name} was trained as {described.get('denoiser')}.", "Leave --denoiser out.")
+    small, denoiser = NetworkConfig(**_tuples(described["network"])), load_denoiser(initial, header)
+    if small == config.network:
+        return denoiser
+    larger = build_denoiser(config.model_config())
+    grow(denoiser.state_dict(), small, config.network, larger)
+    return larger
 
 
 def denoiser_state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -266,46 +267,3 @@ class LossModule(nn.Module):
         if self.weighting is not None:
             losses = self.weighting(losses, sigma, condition.has_hole())
         return losses.mean()
-
-
-class Batches:
-    """This process' share of each global batch, in order, drawn ahead by worker processes if there are any."""
-
-    def __init__(self, cases: list[Case], config: PretrainConfig, fabric: Any, workers: int) -> None:
-        if config.batch % fabric.world_size:
-            raise InputError(f"A batch of {config.batch} cannot be divided among {fabric.world_size} processes.")
-        self.cases, self.config, self.fabric, self.workers = cases, config, fabric, workers
-        self._iterator: Iterator[Batch] = iter(())
-        self._loop: TrainingLoop | None = None
-
-    def start(self, step: int, loop: TrainingLoop | None) -> None:
-        """Begin at an optimizer step of a loop, which is told how long it waits for data."""
-        left = self.config.loop.steps - step
-        windows = TrainingWindows(
-            self.cases, self.config.windows, self.config.seed, step * self.config.batch, left * self.config.batch,
-            self.config.noise, self.config.seed * 1_000_003 * self.config.batch,
-        )  # fmt: skip
-        mine = ProcessShare(self.config.batch, self.fabric.world_size, self.fabric.global_rank, left)
-        loader = torch.utils.data.DataLoader(
-            windows, batch_sampler=mine, collate_fn=collate, num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None, worker_init_fn=leave_signals_to_the_loop,
-        )  # fmt: skip
-        self._iterator = iter(loader)
-        self._loop = loop
-
-    def close(self) -> None:
-        """End the worker processes, which do not listen to signals."""
-        self._iterator = iter(())
-
-    def loss(self, module: nn.Module, step: int) -> torch.Tensor:
-        """Mean loss of this process' share of global step ``step``."""
-        waited = time.perf_counter()
-        x0, condition, _, sigma, noise = next(self._iterator)
-        assert sigma is not None and noise is not None
-        if self._loop is not None:
-            self._loop.data_wait += time.perf_counter() - waited
-        edm = self.config.denoiser == "edm"  # the other loss is not weighted in the paper
-        weights = balance(sigma, condition.has_hole()) if edm else torch.ones_like(sigma)
-        parts = (condition.region, condition.channels, condition.expected, condition.hole, condition.signature)
-        inputs = (x0, sigma, noise, *parts, weights)
-        return module(*(cast(torch.Tensor, part).to(self.fabric.device) for part in inputs))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from MedDiffFMLib.conditioning.condition import Condition, stack
-from MedDiffFMLib.conditioning.known_voxels import CONTEXT_CHANNELS, biharmonic_init, encode_context, push_pull_fill
+from MedDiffFMLib.conditioning.condition import CONTEXT_AT, Condition, stack
+from MedDiffFMLib.conditioning.known_voxels import biharmonic_init, encode_context, push_pull_fill
 from MedDiffFMLib.training.holes import random_hole
 
 
@@ -47,7 +47,7 @@ def test_a_sample_without_a_hole_keeps_its_place_in_a_batch():
     assert batch.has_hole().tolist() == [False, True]
     assert batch.hole[0].all() and torch.equal(batch.hole[1, 0], hole)
     assert torch.equal(batch.expected[1, 0][hole == 0], image[hole == 0])
-    assert not batch.expected[0].any() and not batch.channels[0, -CONTEXT_CHANNELS:].any()
+    assert not batch.expected[0].any() and not batch.channels[0, CONTEXT_AT].any()
     alone = stack([plain.encode((8, 8, 8))])
     assert alone.hole is None and not alone.has_hole().any()
     assert stack([plain.encode((8, 8, 8))], holes=True).hole.all()
@@ -59,7 +59,7 @@ def test_what_lies_in_the_hole_does_not_reach_the_network():
     other = torch.where(hole > 0, 100.0, image)
     encoded = [Condition((1.0, 1.0, 1.0)).filling(part, hole).encode((16, 16, 16)).channels for part in (image, other)]
     assert torch.equal(*encoded)
-    assert encoded[0][:, -CONTEXT_CHANNELS:].any()
+    assert encoded[0][:, CONTEXT_AT].any()
 
 
 def test_share_of_known_voxels_tells_where_the_hole_is():

@@ -33,9 +33,10 @@ from MedDiffFMLib.tasks.anomaly.recipe import anomaly
 from MedDiffFMLib.tasks.anomaly.spec import AnomalyParameters
 from MedDiffFMLib.training.loop import LoopConfig, rate_at
 from MedDiffFMLib.training.noise import NoiseConfig
+from MedDiffFMLib.training.pretrain.batches import Batches
 from MedDiffFMLib.training.pretrain.config import PretrainConfig
 from MedDiffFMLib.training.pretrain.presets import preset
-from MedDiffFMLib.training.pretrain.run import Batches, pretrain
+from MedDiffFMLib.training.pretrain.run import pretrain
 from MedDiffFMLib.training.windows import WindowConfig
 from Testing.unit.phantoms import body
 
@@ -149,7 +150,7 @@ def test_the_paper_recipe_has_attention_at_16_only() -> None:
         condition = EncodedCondition(one.long(), torch.empty(1, CONDITION_CHANNELS, 64, 64, 64))
         assert denoiser(x, one, condition).shape == x.shape
     assert len(blocks) >= 3 and edges == [(16, 16, 16)] * len(blocks)
-    assert preset("starter-ct") == PretrainConfig()
+    assert preset("starter-ct-0.1") == PretrainConfig()
 
 
 def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Validation of a prior: closed forms for a denoiser that returns its input, and the commands on it."""
+"""Validation of a prior: closed forms for a denoiser that returns what it is given, and the commands on it."""
 
 from __future__ import annotations
 
