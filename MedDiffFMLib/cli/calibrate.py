@@ -1,4 +1,4 @@
-"""``meddifffm calibrate WEIGHTS DATALIST``: give weights what the anomaly map needs, the residual on normal tissue."""
+"""``meddifffm calibrate WEIGHTS DATALIST``: store the residual on normal tissue, which the anomaly map needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line shows: progress and notes on stderr, answers on stdout."""
+"""Terminal output: progress and notes on stderr, answers on stdout."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Console:
         self._print(text if problem.kind == "cancelled" else f"meddifffm: error: {text}")
         if self.as_json:
             fields = {"kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy}
-            with contextlib.suppress(OSError, ValueError):  # where nobody hears it, the exit code must do
+            with contextlib.suppress(OSError, ValueError):  # without a reader the exit code must do
                 self._answer({"status": "error", **fields, "exit_code": problem.exit_code})
 
     def answer(self, value: dict[str, Any], text: str) -> None:
@@ -100,7 +100,7 @@ class Console:
 
 
 class _Lasting(io.TextIOBase, TextIO):  # type: ignore[misc]
-    """A stream that may be closed, or lose its reader, without an end to the work: then nobody wants to know."""
+    """A stream that may be closed, or lose its reader, without an end to the work."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""``meddifffm dataset create|add|list|remove|split|check FOLDER``: the cases that one fine-tunes on."""
+"""``meddifffm dataset create|add|list|remove|split|check FOLDER``: cases for fine-tuning."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     )
     named = add.add_mutually_exclusive_group()
     named.add_argument("--labels", type=Path, metavar="JSON",
-                       help="what the numbers in the mask stand for: a file with names, colours and terminology under "
+                       help="what the numbers in the mask stand for: a file with names, colors and terminology under "
                        "'labels', as in a datalist; the same name has the same number in all cases")  # fmt: skip
     named.add_argument("--label-names", nargs="+", metavar="N=NAME", help="the same, names alone")
     add.add_argument("--name", help="of the case (default: the file's)")
@@ -107,11 +107,11 @@ def _given_labels(args: argparse.Namespace) -> dict[int, Any] | None:
     if args.labels is not None:
         labels = labels_in(args.labels)
         if not labels:
-            raise InputError(f"'{args.labels}' names no labels.", 'Expected {"labels": {"1": "tumour", "2": "liver"}}.')
+            raise InputError(f"'{args.labels}' names no labels.", 'Expected {"labels": {"1": "tumor", "2": "liver"}}.')
         return labels
     pairs = [text.partition("=") for text in args.label_names or ()]
     if not all(number.isdecimal() and name for number, _, name in pairs):
-        raise InputError("A label is named by its number.", "Give --label-names 1=tumour 2=liver.")
+        raise InputError("A label is named by its number.", "Give --label-names 1=tumor 2=liver.")
     return {int(number): name for number, _, name in pairs} or None
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..evaluation.quality.added_noise import KINDS
 from ..evaluation.quality.cases import read_cases
 from ..evaluation.quality.compare_reports import read_report
 from ..evaluation.quality.degradations import Plan
 from ..evaluation.quality.evaluate import EVALUATED_TASKS, evaluate
 from ..evaluation.quality.parameter_sweep import parse_curve
 from ..evaluation.quality.synthesis import SynthesisPlan
+from ..evaluation.quality.variants import parse_variant
 from .console import Console
+from .task import REGIONS
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -32,11 +35,22 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="evaluated extent, 0 for whole volumes (default: %(default)g)")  # fmt: skip
     add("--set", nargs="+", default=[], metavar="TASK.FIELD=VALUE",
         help="task parameters other than the defaults, for example denoise.steps=20")  # fmt: skip
+    add("--variant", action="append", default=[], metavar="TASK:FIELD=VALUE,...",
+        help="the model with other parameters, beside itself: inpaint:steps=10,samples=1; may be repeated")  # fmt: skip
     add("--curve", action="append", default=[], metavar="TASK=FIELD:VALUES",
         help="steps against quality, as a table and a picture: denoise=steps:5,10,20,50; may be repeated")  # fmt: skip
     add("--compare", type=Path, metavar="OLD.json", help="an earlier evaluation.json, put beside this one case by case")
+    add("--noise", nargs="+", choices=KINDS, default=Plan().noise_kinds, metavar="KIND",
+        help=f"what denoising is asked: {', '.join(KINDS)} (default: all)")  # fmt: skip
+    add("--levels", nargs="+", type=float, default=Plan().noise_levels_hu, metavar="HU",
+        help="levels of added noise, but of the quarter dose (default: 30)")  # fmt: skip
+    add("--resume", action="store_true", help="keep every result in the output folder, and go on where a run stopped")
     add("--volumes", type=int, default=SynthesisPlan().volumes, metavar="N",
         help="synthetic CTs of each region (default: %(default)s)")  # fmt: skip
+    add("--regions", nargs="+", choices=REGIONS[:-1], default=(), metavar="REGION",
+        help="regions of synthetic CTs (default: all that two patients show)")  # fmt: skip
+    add("--references", metavar="CASES",
+        help="training data, folder or datalist: is a synthetic CT a copy of one of them?")  # fmt: skip
     add("--features", type=Path, metavar="FILE",
         help="TorchScript network in whose features synthetic CTs are compared, and FID is computed")  # fmt: skip
     add("--feature-slices", action="store_true", help="the network takes (B, 3, H, W) slices, not (B, 1, D, H, W)")
@@ -52,6 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InputError(f"--volumes {args.volumes} leaves nothing to judge.", "Give at least 1.")
     cases = read_cases(args.cases)
     parameters = parse_settings(args.set)
+    variants = [parse_variant(text, EVALUATED_TASKS) for text in args.variant]
     curves = [parse_curve(text, EVALUATED_TASKS) for text in args.curve]
     earlier = None if args.compare is None else read_report(args.compare)
     space = None
@@ -64,10 +79,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         from ..models.checkpoint import load_model
 
         model = load_model(args.model, device=args.device)
+    plan = Plan(slab_mm=args.slab or None, noise_kinds=tuple(args.noise), noise_levels_hu=tuple(args.levels))
     report = evaluate(
-        model, cases, args.tasks, args.output, args.quick, plan=Plan(slab_mm=args.slab or None),
-        synthesis=SynthesisPlan(args.volumes, args.seed), space=space, parameters=parameters, curves=curves,
-        earlier=earlier, cache=args.cache, seed=args.seed, progress=console.note, cancel=console.cancel,
+        model, cases, args.tasks, args.output, args.quick, plan=plan,
+        synthesis=SynthesisPlan(args.volumes, args.seed, tuple(args.regions)), space=space, parameters=parameters,
+        curves=curves, variants=variants, references=read_cases(args.references) if args.references else (),
+        resume=args.resume, earlier=earlier, cache=args.cache, seed=args.seed, progress=console.note,
+        cancel=console.cancel,
     )  # fmt: skip
     page = args.output / "evaluation.md"
     answer = {"status": "done", "output": str(args.output), "model": report["model"], "verdict": report["verdict"],

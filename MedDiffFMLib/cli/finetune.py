@@ -50,7 +50,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     _add_changes(parser)
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
     add("--devices", type=positive, default=int(os.environ.get("LOCAL_WORLD_SIZE", "1")), metavar="N",
-        help="devices a node (default: 1, or what torchrun was told)")  # fmt: skip
+        help="devices a node (default: 1, or torchrun's setting)")  # fmt: skip
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=int, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
     parser.set_defaults(run=run)
@@ -111,7 +111,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     names = _pairs(args.label_names or ())
     if names:
         if not all(number.isdigit() for number in names):
-            raise InputError("A label is named by its number.", "Give --label-names 1=tumour 2=liver.")
+            raise InputError("A label is named by its number.", "Give --label-names 1=tumor 2=liver.")
         options["label_names"] = [[int(number), words] for number, words in names.items()]
     if options and args.task != "segmentation":
         raise InputError(f"{', '.join(options)}: {args.task} has no such option.", "Leave it out.")

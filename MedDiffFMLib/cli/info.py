@@ -1,4 +1,4 @@
-"""``meddifffm info FILE``: what a volume is, and whether the tasks can use it."""
+"""``meddifffm info FILE``: geometry of a volume, and whether the tasks accept it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _region(volume: Volume) -> str | None:
-    from ..preprocessing.body_localization import survey
+    from ..preprocessing.body_localization import localize_body
 
-    return survey(volume).guessed
+    return localize_body(volume).guessed
 
 
 def _size(facts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""From arguments to an exit code.
+"""Command line: from arguments to an exit code.
 
 Exit codes: 0 done, 1 defect of the program, 2 bad usage or input, 3 model or device, 130 cancelled.
 
@@ -25,6 +25,7 @@ from ..core.errors import MedDiffFMError, expected, log_defect
 from ..core.progress import CancelToken
 from ..runner.report import NOTICE
 from . import (
+    average,
     calibrate,
     dataset,
     finetune,
@@ -35,6 +36,7 @@ from . import (
     pretrain_body,
     repeat,
     task,
+    validate,
 )
 from .console import Console
 from .left_out import LeftOut
@@ -56,6 +58,8 @@ COMMANDS = (
     finetune,
     prepare,
     pretrain,
+    average,
+    validate,
     pretrain_body,
     calibrate,
 )
@@ -134,7 +138,7 @@ def _interrupts(cancel: CancelToken, console: Console) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _library_messages(console: Console) -> Iterator[None]:
-    """Show this library's log warnings (memory ladder), and keep those of foreign packages off the screen."""
+    """Show this library's log warnings (memory that ran out), and keep those of foreign packages off the screen."""
     handler = _Handler(console)
     library, foreign = logging.getLogger(__name__.partition(".")[0]), logging.getLogger("py.warnings")
     silent = logging.NullHandler()

@@ -1,4 +1,4 @@
-"""``meddifffm models [list|check]``: what weights there are, and whether they are undamaged; own ones are removed."""
+"""``meddifffm models [list|check|remove]``: the installed weights and their integrity."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for case in cases:
         size = " x ".join(map(str, case.shape))
         spacing = " x ".join(f"{s:g}" for s in case.spacing)
-        remarks = case.reason or " ".join(case.warnings)
+        resampled = [] if case.native else ["Not a scanner's own voxels."]
+        remarks = case.reason or " ".join([*case.warnings, *resampled])
         region = f"{case.region}: {', '.join(case.parts)}" if case.parts else case.region
         rows.append([case.name, case.split, case.state, size, spacing, region, remarks])
     used = [case.split for case in cases if case.state != "skipped"]

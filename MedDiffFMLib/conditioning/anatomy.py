@@ -1,7 +1,7 @@
 """Anatomy masks: TotalSegmentator label numbers in, binary channels out.
 
 117 structures plus "body" (118) fit in 7 bits. Averaging the bits over a 2x2x2 block keeps part of the boundary that
-a nearest-neighbour label at half resolution would lose.
+a nearest-neighbor label at half resolution would lose.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Known voxels around a hole, and a first guess inside it, as channels for the network."""
+"""Known voxels around an inpainting mask, and the biharmonic initialization inside it, as input channels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from ..imaging.biharmonic import bend_through
+from ..imaging.biharmonic import biharmonic_interpolation
 from ..imaging.haar import haar_forward
 
 CONTEXT_CHANNELS = 9
 
 
-def smooth_guess(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+def push_pull_fill(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     """Fill a hole with the average of ever wider surroundings (the push-pull pyramid of Gortler et al. 1996).
 
     Args:
@@ -38,16 +38,16 @@ def smooth_guess(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     return guess[0, 0]
 
 
-def first_guess(image: torch.Tensor, hole: torch.Tensor, spacing: tuple[float, float, float]) -> torch.Tensor:
+def biharmonic_init(image: torch.Tensor, hole: torch.Tensor, spacing: tuple[float, float, float]) -> torch.Tensor:
     """``image`` (D, H, W) with the surface of least bending in its hole; the network corrects it.
 
     Args:
         hole: (D, H, W), above 0 where the image is not known.
         spacing: voxel size (k, j, i) in mm.
     """
-    start = smooth_guess(image, hole)
+    start = push_pull_fill(image, hole)
     k, j, i = spacing
-    bent = bend_through(image.numpy(), hole.numpy() > 0, start.numpy(), (i, j, k))
+    bent = biharmonic_interpolation(image.numpy(), hole.numpy() > 0, start.numpy(), (i, j, k))
     return torch.from_numpy(bent.astype(np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: written under a temporary name, then renamed.
+"""Atomic files: written under a temporary name, then renamed.
 
 Temporary names say which process made them, so that what a killed one left behind is known as such and swept away by
 the next run, while the temporary files of a process that is at work are left alone.
@@ -43,7 +43,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         check_output(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        check_output(path, overwrite=overwrite)  # somebody else may have written it in the meantime
+        check_output(path, overwrite=overwrite)  # another process may have written it in the meantime
         os.replace(temporary, path)
     except OSError as error:
         raise _explain(path, error) from error
@@ -75,7 +75,7 @@ def sweep(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _is_left_behind(computer: str, process: int, state: os.stat_result) -> bool:
-    """Whether nobody works at it any more; by the process where that can be known, else by age."""
+    """Whether the owning process is gone; where that cannot be known, whether it is old."""
     if os.name != "posix" or computer != _computer():
         return time.time() - state.st_mtime > _FOREIGN_SECONDS
     if state.st_uid != os.getuid():

@@ -1,4 +1,4 @@
-"""Errors that a user sees: each names the cause and the remedy, and knows its exit code."""
+"""Typed errors for the user: cause, remedy, exit code."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def reason_of(error: OSError) -> str:
 
 
 def _system_failure(error: OSError) -> MedDiffFMError | None:
-    """The typed error behind a failure of the file system that nobody expected where it happened."""
+    """The typed error behind an unexpected failure of the file system."""
     if is_disk_full(error):
         return OutputError("The disk is full.", "Free some space; nothing incomplete was left behind.")
     where = f" '{error.filename}'" if error.filename else ""

@@ -1,4 +1,4 @@
-"""Where the files that belong to the library lie: starter weights, model catalogue, sample CT."""
+"""Location of the bundled files: starter weights, model catalogue, sample CT."""
 
 from __future__ import annotations
 

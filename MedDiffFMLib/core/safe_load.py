@@ -1,4 +1,4 @@
-"""JSON and arrays from files that anybody may have written: read whole and typed, or refused with a ValueError."""
+"""Untrusted JSON and arrays: read whole and typed, or refused with a ValueError."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def plain_path(text: object) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path that somebody else wrote leads to something; one that the system refuses does not."""
+    """Whether an untrusted path exists; one that the system refuses does not."""
     try:
         return path.exists()
     except (OSError, ValueError):  # too long, or with characters that a path cannot have

@@ -1,4 +1,4 @@
-"""A whole body cut into the regions that the prior knows, as MedDiff-FM does (arXiv 2410.15432, 1.4).
+"""Division of a whole body into the prior's regions, as in MedDiff-FM (arXiv 2410.15432, 1.4).
 
 The cuts lie at two landmarks along the patient: the lungs and the hip bones, from TotalSegmentator's labels where they
 are given, else from what the slices hold. What lies below the pelvis belongs to no region.
@@ -105,6 +105,6 @@ def _runs(flags: np.ndarray, k: float, shortest: float) -> list[tuple[int, int]]
         return []
     size = max(1, round(GAP_MM / k))
     padded = np.pad(flags, size)
-    labelled, _ = ndimage.label(ndimage.binary_closing(padded, np.ones(size + 1))[size:-size])
-    runs = [(int(part[0].start), int(part[0].stop) - 1) for part in ndimage.find_objects(labelled)]
+    labeled, _ = ndimage.label(ndimage.binary_closing(padded, np.ones(size + 1))[size:-size])
+    runs = [(int(part[0].start), int(part[0].stop) - 1) for part in ndimage.find_objects(labeled)]
     return [run for run in runs if (run[1] - run[0] + 1) * k >= shortest]

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a dataset, found in minutes instead of after hours of training.
+"""Dataset check: everything that can be wrong, found in minutes instead of after hours of training.
 
 Every case is read once. All findings come in one report, so that all can be mended at once.
 """

@@ -1,4 +1,4 @@
-"""What a dataset check found, as text for people and as JSON for panels."""
+"""Result of a dataset check, as text for people and as JSON for panels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datalists: MONAI decathlon JSON that names the CTs of a training run and what is known about each."""
+"""Datalists: MONAI decathlon JSON with the CTs of a training run and their metadata."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Entry:
         patient: cases of one patient must stay in one split; the name where the datalist does not say.
         region: region class, "none" for no single one, None for an automatic guess.
         files: paths of the datalist's other keys by key, such as "label" and "anatomy".
+        native: whether the voxels are a scanner's own, neither resampled nor smoothed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Entry:
     patient: str
     region: str | None
     files: dict[str, Path]
+    native: bool = True
 
     def file(self, key: str) -> Path | None:
         """Path under a key, None where there is none."""
@@ -65,6 +67,11 @@ def read_datalist(path: str | Path, splits: tuple[str, ...] = SPLITS) -> list[En
             odd = [key for key in _FILE_KEYS if row.get(key) and not plain_path(row[key])]
             if odd:
                 raise InputError(f"Row {len(rows) + 1} of {path.name} ('{split}') has no file as '{odd[0]}'.", _EXAMPLE)
+            if not isinstance(row.get("native", True), bool):
+                raise InputError(
+                    f"Row {len(rows) + 1} of {path.name} ('{split}') says neither true nor false for 'native'.",
+                    _EXAMPLE,
+                )
             rows.append((split, row))
     if not rows:
         raise InputError(f"{path.name} names no CT under {' or '.join(splits)}.", _EXAMPLE)
@@ -107,16 +114,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _entry(folder: Path, split: str, row: dict[str, Any], ambiguous: bool) -> Entry:
-    """One row; files that share a name in different folders are told apart by their whole path."""
+    """One row; files that share a name in different folders are distinguished by their whole path."""
     name = folder_name(str(row.get("name") or (row["image"] if ambiguous else _stem(row))))
     region = None if row.get("region") is None else str(row["region"])
     patient = str(row.get("patient") or name)
     files = {key: folder / value for key, value in row.items() if key in _FILE_KEYS and value}
-    return Entry(name, split, folder / row["image"], patient, region, files)
+    return Entry(name, split, folder / row["image"], patient, region, files, row.get("native", True))
 
 
 def folder_name(name: str) -> str:
-    """A case's name with only what every file system takes; a very long one is cut, and told apart by a hash."""
+    """A case's name with only what every file system takes; a very long one is cut and gets a hash."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "case"
     encoded = plain.encode()
     if len(encoded) <= _LONGEST_NAME:

@@ -1,4 +1,4 @@
-"""Dataset folders: the cases that a user has gathered to fine-tune on.
+"""Dataset folders: cases gathered for fine-tuning.
 
 ::
 

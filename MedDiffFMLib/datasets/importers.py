@@ -1,4 +1,4 @@
-"""From files to a dataset folder: pairs of images and masks, or a decathlon datalist.
+"""Import into a dataset folder: pairs of images and masks, or a decathlon datalist.
 
 What was added from the same files before is kept, so a call that was stopped goes on where it was. A case that cannot
 be used is listed with the reason and left out.

@@ -1,4 +1,4 @@
-"""What a segmentation's label numbers mean: name, colour and terminology, as Slicer's segments carry them."""
+"""Label table of a segmentation: name, color and terminology, as in Slicer's segments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLORS = (
     (128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101),
     (144, 238, 144), (192, 104, 88), (220, 245, 20), (78, 63, 0),
 )  # fmt: skip
-"""The first colours of Slicer's generic anatomy table."""
+"""The first colors of Slicer's generic anatomy table."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SegmentLabel:
         value: number in label maps, at least 1.
         name: for the user.
         color: red, green, blue, 0 to 255.
-        terminology: Slicer's serialised terminology entry, "" where none was chosen.
+        terminology: Slicer's serialized terminology entry, "" where none was chosen.
     """
 
     value: int
@@ -56,16 +56,16 @@ class SegmentLabel:
             red, green, blue = (int(part) for part in color)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
-                f"The colour of label {value} is {color!r}.", "Give red, green and blue from 0 to 255."
+                f"The color of label {value} is {color!r}.", "Give red, green and blue from 0 to 255."
             ) from error
         if value < 1 or not all(0 <= part <= 255 for part in (red, green, blue)):
-            raise InputError(f"Label {value} has the colour {color!r}.", "Labels count from 1, colours from 0 to 255.")
+            raise InputError(f"Label {value} has the color {color!r}.", "Labels count from 1, colors from 0 to 255.")
         name = str(row.get("name") or f"label {value}")
         return cls(value, name, (red, green, blue), str(row.get("terminology") or ""))
 
 
 def label_table(values: Iterable[int], given: Mapping[int, Any]) -> tuple[SegmentLabel, ...]:
-    """The labels of some numbers, in order; what is not given gets a plain name and a colour."""
+    """The labels of some numbers, in order; what is not given gets a plain name and a color."""
     return tuple(SegmentLabel.from_dict(value, given.get(value)) for value in sorted(values))
 
 
@@ -82,7 +82,7 @@ def labels_in(path: Path) -> dict[int, Any]:
         return {}
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"'labels' in {path.name} cannot be read ({error}).", 'Expected {"1": "tumour", "2": "liver"}.'
+            f"'labels' in {path.name} cannot be read ({error}).", 'Expected {"1": "tumor", "2": "liver"}.'
         ) from error
 
 
@@ -91,7 +91,7 @@ def shared_numbers(
 ) -> dict[int, SegmentLabel]:
     """The labels of one more case, by their number in it, with the numbers that they have in all cases.
 
-    A name that is known, in whatever case of letters, has the number, the colour and the terminology that it has
+    A name that is known, in whatever case of letters, has the number, the color and the terminology that it has
     there; a new one keeps its number where that is free.
 
     Args:

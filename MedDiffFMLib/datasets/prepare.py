@@ -1,4 +1,4 @@
-"""From a datalist to the cache that training opens: read, checked, turned to LPS, cut to two resolutions.
+"""Preparation: from a datalist to the cache of training; read, checked, turned to LPS, at two resolutions.
 
 One case is in memory at a time. A finished case is kept for the next call as long as its files have the same SHA-256,
 so a call that was stopped goes on where it was. A case that cannot be used is listed with the reason and left out.
@@ -19,6 +19,7 @@ import numpy as np
 
 from ..conditioning.anatomy import BODY_LABEL
 from ..conditioning.region import body_box, body_mask
+from ..conditioning.tissue import classify_tissue
 from ..core.atomic_files import owned_name, sweep
 from ..core.errors import InputError, MedDiffFMError, OutputError, expected, log_defect, reason_of
 from ..core.json_files import write_json
@@ -28,12 +29,12 @@ from ..imaging.image_files import input_sha256
 from ..imaging.io import read_volume
 from ..imaging.resampling import resample_box
 from ..imaging.volume import Volume, check_ct
-from ..preprocessing.body_localization import choose_region, survey
+from ..preprocessing.body_localization import choose_region, localize_body
 from .body_regions import body_parts
 from .datalist import SPLITS, Entry, read_datalist, refuse_shared_patients
 from .prepared_cases import COARSE_SPACING_MM
 
-FORMAT = "meddifffm-cache-2"
+FORMAT = "meddifffm-cache-3"
 FINE_ENOUGH_MM = 2.9
 """A coarse level is made where every voxel edge is shorter; else it would hardly differ from the acquisition."""
 
@@ -48,6 +49,7 @@ class CaseSummary:
         shape: (i, j, k).
         spacing: (i, j, k) in mm.
         levels: number of resolutions.
+        native: whether the voxels are a scanner's own, as the datalist says.
         parts: regions that a whole body was cut into.
         exit_code: what the case alone would have given on the command line.
     """
@@ -60,6 +62,7 @@ class CaseSummary:
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     levels: int = 0
+    native: bool = True
     parts: tuple[str, ...] = ()
     exit_code: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -77,7 +80,8 @@ def prepare(
 
     Args:
         datalist: MONAI decathlon JSON, ``{"training": [{"image": "a.nii.gz", "anatomy": "a_organs.nii.gz",
-            "region": "chest", "patient": "p1", "name": "a"}, ...], "validation": [...]}``; only ``image`` is needed.
+            "region": "chest", "patient": "p1", "name": "a", "native": true}, ...], "validation": [...]}``; only
+            ``image`` is needed.
         anatomy_key: key of the organ label maps (TotalSegmentator numbers, on the CT's grid). "label" is the other
             usual name, but may as well hold lesions.
         report: receives a line for each case.
@@ -137,6 +141,7 @@ def _source(entry: Entry, anatomy_key: str) -> dict[str, Any]:
         "anatomy": None if anatomy is None else input_sha256(anatomy),
         "region": entry.region,
         "patient": entry.patient,
+        "native": entry.native,
     }
 
 
@@ -158,7 +163,7 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
     """Read, check and write one case; its folder appears complete or not at all."""
     volume = read_volume(entry.image)
     warnings = check_ct(volume)
-    region = choose_region(entry.region, survey(volume)) or ""
+    region = choose_region(entry.region, localize_body(volume)) or ""
     grid = working_grid(volume, None)
     spacing = np.array(grid.spacing[::-1])
     limits = np.iinfo(np.int16)
@@ -167,12 +172,12 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
     labels = None if path is None else _labels(path, volume)
     summary = CaseSummary(
         entry.name, entry.split, "prepared", region=region, shape=voxels.shape[::-1],
-        spacing=tuple(round(s, 4) for s in grid.spacing), warnings=warnings,
+        spacing=tuple(round(s, 4) for s in grid.spacing), native=entry.native, warnings=warnings,
     )  # fmt: skip
     del volume
     arrays, record = build_case(voxels, spacing, labels, whole_body=region == "whole-body")
     summary.levels, summary.parts = len(record["levels"]), tuple(part["region"] for part in record["parts"])
-    record = {"name": entry.name, "patient": entry.patient, "region": region, **record}
+    record = {"name": entry.name, "patient": entry.patient, "region": region, "native": entry.native, **record}
     _write_case(folder / entry.name, arrays, {**record, "source": source, "summary": asdict(summary)})
     return summary
 
@@ -189,12 +194,13 @@ def build_case(
         whole_body: cut it into regions.
 
     Returns:
-        Arrays by file name, and the geometry part of ``case.json``: positions in mm from the centre of the first
+        Arrays by file name, and the geometry part of ``case.json``: positions in mm from the center of the first
         acquisition voxel, the body box out to the outer edges of its voxels.
     """
     body = body_mask(voxels)
     first, last = body_box(body)
-    arrays = {"acquisition": voxels, "acquisition_anatomy": _or_body(labels, body)}
+    tissue = classify_tissue(voxels, _kji(spacing), body)
+    arrays = {"acquisition": voxels, "acquisition_anatomy": _or_body(labels, body), "acquisition_tissue": tissue}
     levels: list[dict[str, Any]] = [{"name": "acquisition", "spacing": spacing.tolist(), "origin": [0.0, 0.0, 0.0]}]
     if (spacing < FINE_ENOUGH_MM).all():
         step = np.full(3, COARSE_SPACING_MM)
@@ -202,12 +208,15 @@ def build_case(
         origin = (step - spacing) / 2
         size = (int(count[0]), int(count[1]), int(count[2]))
         coarse = np.rint(resample_box(voxels, origin / spacing, step / spacing, size)).astype(np.int16)
+        body = body_mask(coarse)
         nearest = None
         if labels is not None:
             index = [np.rint((origin[a] + step[a] * np.arange(size[a])) / spacing[a]).astype(int) for a in range(3)]
             nearest = labels[np.ix_(*(np.minimum(line, labels.shape[a] - 1) for a, line in enumerate(index)))]
         arrays["coarse"] = coarse
-        arrays["coarse_anatomy"] = _or_body(nearest, None if labels is not None else body_mask(coarse))
+        arrays["coarse_anatomy"] = _or_body(nearest, body)
+        # Classified anew: the nearest voxel of the fine level would keep its speckle.
+        arrays["coarse_tissue"] = classify_tissue(coarse, _kji(step), body)
         levels.append({"name": "coarse", "spacing": step.tolist(), "origin": origin.tolist()})
     record: dict[str, Any] = {"levels": levels, "body_box": _box_of(first, last, spacing, 0.0), "parts": []}
     if whole_body:
@@ -220,24 +229,28 @@ def _box_of(first: np.ndarray, last: np.ndarray, spacing: np.ndarray, origin: np
     return [(origin + (first - 0.5) * spacing).tolist(), (origin + (last + 0.5) * spacing).tolist()]
 
 
-def _parts(arrays: dict[str, np.ndarray], level: dict[str, Any], labelled: bool) -> list[dict[str, Any]]:
+def _parts(arrays: dict[str, np.ndarray], level: dict[str, Any], labeled: bool) -> list[dict[str, Any]]:
     """Region and body box of each part of a whole body, seen at its coarsest level."""
     spacing, origin = np.array(level["spacing"]), np.array(level["origin"])
     voxels, anatomy = arrays[level["name"]], arrays[f"{level['name']}_anatomy"]
     body = body_mask(voxels)
     parts = []
-    for region, bottom, top in body_parts(voxels, spacing, body, anatomy if labelled else None):
+    for region, bottom, top in body_parts(voxels, spacing, body, anatomy if labeled else None):
         first, last = body_box(body[bottom : top + 1])
         lift = np.array([bottom, 0, 0])
         parts.append({"region": region, "body_box": _box_of(first + lift, last + lift, spacing, origin)})
     return parts
 
 
-def _or_body(labels: np.ndarray | None, body: np.ndarray | None) -> np.ndarray:
+def _kji(spacing: np.ndarray) -> tuple[float, float, float]:
+    k, j, i = (float(edge) for edge in spacing)
+    return k, j, i
+
+
+def _or_body(labels: np.ndarray | None, body: np.ndarray) -> np.ndarray:
     """Given labels, else the body."""
     if labels is not None:
         return labels
-    assert body is not None
     return body.astype(np.uint8) * np.uint8(BODY_LABEL)
 
 

@@ -1,12 +1,13 @@
 """Prepared cases on disk: memory-mapped int16 levels of each CT with body box and region.
 
 One folder a case: ``case.json``, ``acquisition.npy`` (the scanner's grid, axes turned to LPS), ``coarse.npy`` (3 mm),
-and ``*_anatomy.npy``. An open case is a path and a few numbers: thousands of them take some megabytes, and no file
-stays open.
+``*_anatomy.npy`` and ``*_tissue.npy``. An open case is a path and a few numbers: thousands of them take some
+megabytes, and no file stays open.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,25 @@ class Level:
     Attributes:
         voxels: int16 HU.
         anatomy: uint8 labels or None.
-        spacing, origin: (3,) mm; centre of voxel 0 along each axis.
+        spacing, origin: (3,) mm; center of voxel 0 along each axis.
+        tissue: uint8 classes of :mod:`conditioning.tissue`, or None.
     """
 
     voxels: np.ndarray
     anatomy: np.ndarray | None
     spacing: np.ndarray
     origin: np.ndarray
+    tissue: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the voxels."""
+        return self.voxels.shape
+
+    @property
+    def has_anatomy(self) -> bool:
+        """Whether there are labels."""
+        return self.anatomy is not None
 
 
 @dataclass(frozen=True)
@@ -44,13 +57,24 @@ class StoredLevel:
     a worker process as a copy of the whole array.
 
     Attributes:
-        voxels_file, anatomy_file: .npy files.
+        voxels_file, anatomy_file, tissue_file: .npy files.
     """
 
     voxels_file: Path
     anatomy_file: Path | None
     spacing: np.ndarray
     origin: np.ndarray
+    tissue_file: Path | None = None
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the voxels; the file is looked at once."""
+        return self.voxels.shape
+
+    @property
+    def has_anatomy(self) -> bool:
+        """Whether there are labels."""
+        return self.anatomy_file is not None
 
     @property
     def voxels(self) -> np.ndarray:
@@ -61,6 +85,11 @@ class StoredLevel:
     def anatomy(self) -> np.ndarray | None:
         """Memory map of the uint8 labels, or None."""
         return None if self.anatomy_file is None else load_array(self.anatomy_file, "r")
+
+    @property
+    def tissue(self) -> np.ndarray | None:
+        """Memory map of the uint8 tissue classes, or None."""
+        return None if self.tissue_file is None else load_array(self.tissue_file, "r")
 
 
 @dataclass(frozen=True)
@@ -73,6 +102,7 @@ class Case:
         levels: finest first.
         body_box: two (3,) corners in mm, order (k, j, i).
         parts: regions of a whole body as cases of their own, with the same levels and a box each.
+        native: whether the finest level has a scanner's own voxels, neither resampled nor smoothed.
     """
 
     name: str
@@ -81,22 +111,23 @@ class Case:
     levels: tuple[Level | StoredLevel, ...]
     body_box: tuple[np.ndarray, np.ndarray]
     parts: tuple[Case, ...] = ()
+    native: bool = True
 
-    def level_for(self, spacing: np.ndarray) -> Level | StoredLevel:
-        """The coarsest level that is no coarser than ``spacing`` along any axis, else the finest."""
-        for level in reversed(self.levels):
+    def level_for(self, spacing: np.ndarray) -> int:
+        """Number of the coarsest level that is no coarser than ``spacing`` along any axis, else of the finest."""
+        for number, level in reversed(list(enumerate(self.levels))):
             if np.all(level.spacing <= spacing * 1.01):
-                return level
-        return self.levels[0]
+                return number
+        return 0
 
-    def normalised(self, position: np.ndarray, axis: int) -> np.ndarray:
+    def normalized(self, position: np.ndarray, axis: int) -> np.ndarray:
         """Position in mm along an axis -> [-1, 1] in the body box, clipped a little outside of it."""
         low, high = self.body_box[0][axis], self.body_box[1][axis]
         return np.clip(2 * (position - low) / max(high - low, 1.0) - 1, -1.5, 1.5).astype(np.float32)
 
     def coordinates(self, start: np.ndarray, spacing: np.ndarray, count: tuple[int, int, int]) -> np.ndarray:
-        """(3, n) normalised coordinates of the voxels of a box."""
-        return np.stack([self.normalised(start[a] + spacing[a] * np.arange(count[a]), a) for a in range(3)])
+        """(3, n) normalized coordinates of the voxels of a box."""
+        return np.stack([self.normalized(start[a] + spacing[a] * np.arange(count[a]), a) for a in range(3)])
 
     def region_of(self, coordinates: np.ndarray) -> int:
         """Class index of the case's region."""
@@ -110,17 +141,19 @@ def open_case(folder: Path) -> Case:
     for entry in record["levels"]:
         if not plain_name(entry["name"]):
             raise ValueError("a level has no name")
-        voxels, anatomy = (folder / f"{entry['name']}{kind}.npy" for kind in ("", "_anatomy"))
+        voxels, *labels = (folder / f"{entry['name']}{kind}.npy" for kind in ("", "_anatomy", "_tissue"))
+        anatomy, tissue = (path if path.exists() else None for path in labels)
         spacing, origin = (np.array(entry[key], dtype=float).reshape(3) for key in ("spacing", "origin"))
-        level = StoredLevel(voxels, anatomy if anatomy.exists() else None, spacing, origin)
+        level = StoredLevel(voxels, anatomy, spacing, origin, tissue)
         if level.voxels.ndim != 3:
             raise ValueError(f"{voxels.name} is no volume")
-        if len({array.shape for array in (level.voxels, level.anatomy) if array is not None}) > 1:
-            raise ValueError(f"{anatomy} and {voxels.name} differ in size")
+        if len({array.shape for array in (level.voxels, level.anatomy, level.tissue) if array is not None}) > 1:
+            raise ValueError(f"{voxels.name} and its labels differ in size")
         levels.append(level)
     if not levels:
         raise ValueError(f"{folder.name} has no level")
-    case = Case(record["name"], record["patient"], record["region"], tuple(levels), _box(record))
+    native = bool(record.get("native", True))
+    case = Case(record["name"], record["patient"], record["region"], tuple(levels), _box(record), native=native)
     parts = record.get("parts", [])  # caches of the first version have none
     return replace(case, parts=tuple(replace(case, region=part["region"], body_box=_box(part)) for part in parts))
 

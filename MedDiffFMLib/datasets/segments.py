@@ -1,4 +1,4 @@
-"""Separate segments, as Slicer keeps them, to the one label map that training reads."""
+"""Merging of separate segments, as in Slicer, into one label map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAME_SHARE = 0.9
 def merge_segments(segments: Mapping[str, np.ndarray], names: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:
     """Masks (k, j, i) by name -> label map, uint16, and what the user should know.
 
-    Where segments overlap the smaller one wins, so that a tumour inside a liver stays a tumour.
+    Where segments overlap the smaller one wins, so that a tumor inside a liver stays a tumor.
 
     Args:
         segments: each is asked for twice and not kept, so a mapping may make them when asked: a hundred organs of a

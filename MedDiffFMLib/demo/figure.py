@@ -1,4 +1,4 @@
-"""The demo's one-page figure, readable by a radiologist: radiological orientation, HU windows named, scale bars."""
+"""One-page figure of the demo: radiological orientation, named HU windows, scale bars."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def draw_demo(
                 axes.set_title(_TITLES[column], color="white", fontsize=11, pad=6)
             view.annotate(axes, plane, first=column == 0, wide=column < 4)
     for column, label in _BARS.items():
-        _colour_bar(figure, grid, column, images[column], label)
+        _color_bar(figure, grid, column, images[column], label)
     _heading(figure, summary)
     with atomic_path(path, overwrite=True) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black", format="png")
@@ -98,7 +98,7 @@ class _View:
         self.volume = volume
         self.grid = working_grid(volume, None)
         self.mask = self._turn(nodule.astype(np.float32)) > 0.5
-        self.centre = [int(round(axis.mean())) for axis in np.nonzero(self.mask)]
+        self.center = [int(round(axis.mean())) for axis in np.nonzero(self.mask)]
         self.spacing = self.grid.spacing[::-1]
 
     def _turn(self, array: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ class _View:
 
     def slice(self, array: np.ndarray, plane: str) -> tuple[np.ndarray, float, float]:
         """2-D slice with rows downwards, and the size of its pixels (row, column) in mm."""
-        k, j, i = self.centre
+        k, j, i = self.center
         sk, sj, si = self.spacing
         if plane == "axial":
             return array[k], sj, si
@@ -120,7 +120,7 @@ class _View:
         return [j / i, k / i, k / max(j, i) * 0.9]
 
     def show(
-        self, axes: Any, plane: str, array: np.ndarray, window: tuple[float, float], colours: str = "gray",
+        self, axes: Any, plane: str, array: np.ndarray, window: tuple[float, float], colors: str = "gray",
         below: float | None = None, zoom: bool = False,
     ) -> Any:  # fmt: skip
         """Draw one slice; values under ``below`` are transparent; ``zoom`` shows 90 mm around the nodule, outlined."""
@@ -129,7 +129,7 @@ class _View:
         shown = picture if below is None else np.ma.masked_less(picture, below)
         extent = (0, picture.shape[1] * columns, picture.shape[0] * rows, 0)
         image = axes.imshow(
-            shown, cmap=colours, vmin=window[0], vmax=window[1], extent=extent,
+            shown, cmap=colors, vmin=window[0], vmax=window[1], extent=extent,
             interpolation="bilinear" if below is None else "nearest", alpha=None if below is None else 0.8,
         )  # fmt: skip
         axes.set_xticks([])
@@ -184,7 +184,7 @@ class _View:
         axes.set_ylim(y0, y1)
 
 
-def _colour_bar(figure: Any, grid: Any, column: int, image: Any, label: str) -> None:
+def _color_bar(figure: Any, grid: Any, column: int, image: Any, label: str) -> None:
     box = grid[2, column].get_position(figure)
     axes = figure.add_axes([box.x0 + 0.012, 0.052, box.width - 0.024, 0.014])
     bar = figure.colorbar(image, cax=axes, orientation="horizontal")

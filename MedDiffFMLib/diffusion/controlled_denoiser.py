@@ -1,4 +1,4 @@
-"""Denoiser with a ControlNet; takes the place of the prior's denoiser."""
+"""Denoiser with a ControlNet, in place of the prior's denoiser."""
 
 from __future__ import annotations
 

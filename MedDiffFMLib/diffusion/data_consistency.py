@@ -81,11 +81,11 @@ class BlockAverages:
 
 @dataclass(frozen=True)
 class WeightedMean:
-    """The mean over a region is brought to a wished value, by the least change: in proportion to the weights.
+    """The mean over a region is brought to a target value, by the least change: in proportion to the weights.
 
     Attributes:
         weight: x0's shape, how much each voxel belongs to the region.
-        target: wished weighted mean in the network's range.
+        target: weighted mean in the network's range.
     """
 
     weight: torch.Tensor

@@ -1,4 +1,4 @@
-"""The surface of least bending through the voxels around a hole (biharmonic interpolation)."""
+"""Biharmonic interpolation: the surface of least bending through the voxels around a hole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 
-def bending_system(around: np.ndarray, hole: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Any, np.ndarray]:
+def biharmonic_system(
+    around: np.ndarray, hole: np.ndarray, spacing: tuple[float, float, float]
+) -> tuple[Any, np.ndarray]:
     """Matrix and right side whose solution minimizes the squared Laplacian in ``hole``, everything else fixed.
 
     Args:
@@ -15,11 +17,11 @@ def bending_system(around: np.ndarray, hole: np.ndarray, spacing: tuple[float, f
         hole: bool of that shape.
         spacing: (i, j, k) in mm.
     """
-    matrix, response = bending_response(hole, spacing)
+    matrix, response = biharmonic_response(hole, spacing)
     return matrix, response @ around.ravel()[~hole.ravel()]
 
 
-def bending_response(hole: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Any, Any]:
+def biharmonic_response(hole: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Any, Any]:
     """Sparse matrices M and R with M x = R y for the values x in ``hole`` of least bending, y those around it.
 
     Voxel edges enter the Laplacian, which scikit-image's ``inpaint_biharmonic`` takes as equal.
@@ -83,7 +85,7 @@ def _inner(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.einsum("i,i->", a, b))
 
 
-def bend_through(
+def biharmonic_interpolation(
     image: np.ndarray, hole: np.ndarray, start: np.ndarray, spacing: tuple[float, float, float], iterations: int = 400
 ) -> np.ndarray:
     """``image`` with its hole bent through, in bounded time: conjugate gradients from a first guess.
@@ -104,7 +106,7 @@ def bend_through(
         slice(max(edge.min() - margin, 0), edge.max() + margin + 1) for edge in (axis for axis in np.nonzero(hole))
     )
     part = hole[box]
-    matrix, right = bending_system(filled[box], part, spacing)
+    matrix, right = biharmonic_system(filled[box], part, spacing)
     solved = conjugate_gradients(matrix, right, filled[box][part], 1e-5, iterations)
     ring = binary_dilation(part, iterations=2) & ~part
     low, high = np.percentile(filled[box][ring], [1, 99]) if ring.any() else (solved.min(), solved.max())

@@ -1,4 +1,4 @@
-"""The working grid of a task: there and back between any input geometry and voxel axes that lie along the patient's.
+"""Working grids with axes along the patient's, and resampling to and from any input geometry.
 
 Two kinds: the acquisition grid (the input's own voxels, axes only permuted and flipped: exact both ways) and an
 isotropic grid (interpolated). SciPy does the interpolation, in double precision coordinates.

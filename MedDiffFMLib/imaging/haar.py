@@ -1,9 +1,9 @@
-"""The Haar stem: a lossless orthonormal 2x2x2 transform that turns one channel into eight at half the resolution.
+"""Haar stem: a lossless orthonormal 2x2x2 transform, one channel to eight at half the resolution.
 
 The network then works on an eighth of the voxels. Orthonormal means that white noise stays white with the same
 standard deviation, so diffusion in Haar space is diffusion in voxel space.
 
-Both directions leave autocast: a difference of two neighbours rounded to bfloat16 beforehand would be off by several
+Both directions leave autocast: a difference of two neighbors rounded to bfloat16 beforehand would be off by several
 HU.
 """
 

@@ -1,7 +1,7 @@
-"""Hounsfield units to the network's range and back.
+"""Hounsfield units to network range and back.
 
 HU in [-1000, 1000] become [-1, 1], so a noise level sigma is HU / 1000 and keeps its physical meaning.
-Voxels outside that window are clipped on the way in; whoever returns to HU adds the *change* that the model made to
+Voxels outside that window are clipped on the way in; the way back to HU adds the *change* that the model made to
 the original voxel, so metal and other clipped voxels get their own HU back.
 """
 

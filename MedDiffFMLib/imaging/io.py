@@ -1,4 +1,4 @@
-"""Volumes from and to files: the facade over the readers and writers of each format.
+"""Reading and writing volumes in all formats.
 
 Reads NRRD (``.nrrd``, ``.nhdr``), NIfTI (``.nii``, ``.nii.gz``) and DICOM (a folder, or one file of a series).
 Writes NRRD (``.nrrd``) and NIfTI. Everything in memory is (k, j, i) with ``ijk_to_ras``, see :class:`Volume`.

@@ -1,4 +1,4 @@
-"""Linear resampling one axis after the other, where the axes of both grids run alike.
+"""Separable linear resampling between grids with parallel axes.
 
 Matrices are 4x4 and lead from an index (i, j, k, 1) of the output to one of the array; arrays are (k, j, i).
 """

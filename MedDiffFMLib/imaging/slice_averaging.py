@@ -1,4 +1,4 @@
-"""Thick slices out of thin ones and back: box averages, and the smooth curve that has given averages.
+"""Slice averaging and its inverse: box averages, and the smooth curve with given averages.
 
 A thick slice is taken as the mean of the thin ones that it covers, without gap or overlap. Arrays are (k, j, i).
 """
@@ -30,7 +30,7 @@ def smooth_blocks(thick: np.ndarray, factors: Factors) -> np.ndarray:
 
     Along each line a natural cubic spline goes through the running sums at the slices' borders; its differences are
     the thin slices (a histospline, Boneva, Kendall and Stefanov 1971). Unlike an interpolation through the slices'
-    centres it keeps what was measured; on a chest CT of the training data it was 0.3 dB better.
+    centers it keeps what was measured; on a chest CT of the training data it was 0.3 dB better.
     """
     for axis, factor in enumerate(factors):
         if factor > 1:
@@ -56,7 +56,7 @@ def _smooth_along(thick: np.ndarray, factor: int, axis: int) -> np.ndarray:
 
 
 def interpolate_blocks(thick: np.ndarray, factors: Factors, order: int) -> np.ndarray:
-    """Spline interpolation of ``order`` through the centres of the voxels, float32: the usual way, for comparison."""
+    """Spline interpolation of ``order`` through the centers of the voxels, float32: the usual way, for comparison."""
     from scipy.ndimage import affine_transform
 
     shape = tuple(n * f for n, f in zip(thick.shape, factors, strict=True))

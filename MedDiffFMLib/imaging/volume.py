@@ -1,4 +1,4 @@
-"""One CT with its geometry, and the checks that every input passes."""
+"""Volume: voxels with geometry, and the checks of every input."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Volume:
         return replace(self, voxels=voxels)
 
     def same_geometry(self, other: Volume, tolerance: float = 1e-3) -> bool:
-        """True when shapes agree and no voxel centre is further apart than ``tolerance`` times the smallest spacing."""
+        """True when shapes agree and no voxel center is further apart than ``tolerance`` times the smallest spacing."""
         return self.voxels.shape == other.voxels.shape and self._apart(other) <= tolerance * min(self.spacing)
 
     def _apart(self, other: Volume) -> float:

@@ -1,4 +1,4 @@
-"""How much memory a run takes, before it takes it; plain arithmetic, no network.
+"""Memory plan of a run; plain arithmetic, no network.
 
 One set of windows and, of the volume's size, the image and its estimate are all that a step holds. The first does not
 grow with the volume. The second moves to host memory where the device has too little room for it.
@@ -37,7 +37,7 @@ def plan_memory(voxels: int, free: int | None, window: int) -> MemoryPlan:
     """Plan for an image of so many voxels.
 
     Args:
-        free: bytes that the device has left; None where nobody knows, as on a CPU.
+        free: bytes that the device has left; None where unknown, as on a CPU.
         window: longest edge of the windows.
     """
     batch = batch_for(free, window)

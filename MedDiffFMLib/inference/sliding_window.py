@@ -1,4 +1,4 @@
-"""BlendedDenoiser: a patch denoiser made into a denoiser of any size.
+"""Sliding-window denoiser: a patch denoiser made into a denoiser of any size.
 
 At every step overlapping windows are denoised in batches and their x0 estimates blended by a smooth weight, so that
 samplers and tasks never see patches (the paper's per-step blending, arXiv 2410.15432, 1.5, as one object).
@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
-from ..core.async_copy import Arrival, upload
+from ..core.async_copy import PendingTensor, upload
 from ..core.progress import ProgressMeter
 from .engine import Engine, is_out_of_memory
 from .window_plan import Box, WindowPlan, cut, extend, inside, plan_windows, reflected_range
@@ -34,7 +34,7 @@ KEPT_SHARE = 1 / 16
 Job = tuple[int, Box]
 
 
-class BlendedDenoiser:
+class SlidingWindowDenoiser:
     """``denoise(x, sigma) -> x0`` for x of shape (S, 1, D, H, W), any D, H, W;
     S independent samples share the condition.
 
@@ -42,9 +42,9 @@ class BlendedDenoiser:
         engine: the network.
         condition: condition of the whole box.
         shape: (D, H, W).
-        meter: told after each batch of windows; also where a cancel is noticed.
+        meter: advanced after each batch of windows; also where a cancel is noticed.
         guidance: classifier-free guidance scale; 1 uses the conditional estimate alone, 0 ignores the conditions.
-        overlap: voxels that neighbouring windows share.
+        overlap: voxels that neighboring windows share.
         turn: number of the first step; the windows of odd steps are shifted by a voxel.
         wanted: (D, H, W) bool, voxels whose estimate matters. Windows without any are not computed and taken as air;
             wanted voxels have the same estimate as without this. None for all.
@@ -69,8 +69,8 @@ class BlendedDenoiser:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Lay the windows for the present turn and rung."""
-        wanted = (self.engine.rung.window, self.engine.device, self.turn % 2 == 1)
+        """Lay the windows for the present turn and memory level."""
+        wanted = (self.engine.memory_level.window, self.engine.device, self.turn % 2 == 1)
         if wanted == self._prepared:
             return
         self.plan: WindowPlan = plan_windows(self.shape, wanted[0], self.overlap, self.engine.divisor, wanted[2])
@@ -92,7 +92,7 @@ class BlendedDenoiser:
         return len(self._computed)
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        """One step; falls down the memory ladder instead of failing, x is never lost."""
+        """One step; lowers the memory level instead of failing, x is never lost."""
         while True:
             try:
                 self._prepare()
@@ -102,7 +102,7 @@ class BlendedDenoiser:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self.engine.step_down(error)
+                self.engine.reduce_memory(error)
 
     def _blend(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         home = self.engine.home(x.numel())
@@ -125,15 +125,15 @@ class BlendedDenoiser:
     ) -> Iterator[tuple[list[Job], torch.Tensor]]:
         """Estimates of batches of windows at the source's place, one batch late: a GPU computes the next while its last
         one is brought home and blended."""
-        late: tuple[list[Job], Arrival] | None = None
-        device, size = self.engine.device, self.engine.rung.batch
+        late: tuple[list[Job], PendingTensor] | None = None
+        device, size = self.engine.device, self.engine.memory_level.batch
         for first in range(0, len(jobs), size):
             batch = jobs[first : first + size]
             if self.meter is not None:
                 self.meter.check()
             windows = torch.stack([cut(source[sample, 0], box, self.plan.offset)[None] for sample, box in batch])
             estimate = self._guided(upload(windows, device), sigma, [box for _, box in batch])
-            arrival = Arrival(estimate, source.device)
+            arrival = PendingTensor(estimate, source.device)
             if self.meter is not None:
                 self.meter.advance(len(batch) / len(self._computed))
             if late is not None:
@@ -145,7 +145,7 @@ class BlendedDenoiser:
     def _add(self, total: torch.Tensor, plan: WindowPlan, box: Box, x0: torch.Tensor) -> None:
         """Add a window's share, as far as it lies in the volume; all at one place."""
         place, part = inside(box, plan.offset, self.shape)
-        total[place].addcmul_(x0[part], plan.share(box)[part])
+        total[place].addcmul_(x0[part], plan.importance_map(box)[part])
 
     def _guided(self, windows: torch.Tensor, sigma: float, boxes: list[Box]) -> torch.Tensor:
         conditional = self._encode(boxes)

@@ -1,4 +1,4 @@
-"""Where windows lie and how they are blended; plain geometry, no network."""
+"""Window plan: positions and importance maps of sliding windows; plain geometry, no network."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class WindowPlan:
     weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     total: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-    def share(self, box: Box) -> torch.Tensor:
+    def importance_map(self, box: Box) -> torch.Tensor:
         """(d, h, w): what a window contributes to each of its voxels; the shares of all windows sum to one."""
         k, j, i = (weight / total[edge] for weight, total, edge in zip(self.weights, self.total, box, strict=True))
         return k[:, None, None] * j[:, None] * i

@@ -1,4 +1,4 @@
-"""The catalogue of models: what there is, where it lies, what it weighs and under which licence.
+"""Model catalogue: names, files, sizes, licenses.
 
 Two places: the models that are shipped, listed in ``models.json``, and those of this user, one ``<name>.json`` each
 in a folder of their own. A user's model appears and disappears with its ``.json``, which is renamed into place last

@@ -1,4 +1,4 @@
-"""Weights on disk and models in memory. Files are safetensors with a JSON description inside; pickles are refused."""
+"""Weight files and loaded models. Files are safetensors with a JSON description inside; pickles are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FoundationModel:
         sha256: of the weight file.
         config: what the file says of itself: network, denoiser, training.
         calibration: residual statistics on normal tissue for the anomaly map; empty if the file has none.
-        engine: denoiser on its device, with precision, batching and memory ladder.
+        engine: denoiser on its device, with precision, batching and out-of-memory fallback.
     """
 
     name: str
@@ -84,7 +84,8 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
     from safetensors.torch import save_file
 
     halves = {
-        name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().clone() for name, t in state.items()
+        name: (t.to(torch.float16) if t.is_floating_point() else t).cpu().contiguous().clone()
+        for name, t in state.items()
     }
     sealed = {**metadata, _SEAL: _seal(halves, metadata)}
     try:
@@ -192,10 +193,11 @@ def check_network(network: Any) -> None:
     Raises:
         ValueError: not one of the sizes that networks have.
     """
-    whole = [*network.channels, network.blocks, network.groups]
+    blocks = network.blocks_of_levels
+    whole = [*network.channels, *blocks, network.groups]
     if any(type(n) is not int or not 0 < n <= _LARGEST for n in whole) or len(network.channels) > _MOST_LEVELS:
         raise ValueError("its sizes are impossible")
-    if network.blocks > _MOST_LEVELS or len(network.attention) != len(network.channels):
+    if max(blocks) > _MOST_LEVELS or any(len(n) != len(network.channels) for n in (network.attention, blocks)):
         raise ValueError("its levels do not fit together")
 
 

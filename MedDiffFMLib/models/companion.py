@@ -1,4 +1,4 @@
-"""A prior's companion: a network of the same kind that knows whole bodies only, for the coarse image of ``synthesize``.
+"""Base model of the cascade: a network of the same kind for whole bodies, for the coarse image of ``synthesize``.
 
 A prior is good at what its many windows show, and few of them show a whole body. The companion starts from the prior's
 weights and is trained on whole bodies alone (``meddifffm pretrain --config whole-body --initial PRIOR``).

@@ -1,4 +1,4 @@
-"""ControlNets on disk. A file holds the ControlNet alone and names the prior that it was trained with by SHA-256."""
+"""ControlNet files: the ControlNet alone, with the SHA-256 of the prior that it was trained with."""
 
 from __future__ import annotations
 

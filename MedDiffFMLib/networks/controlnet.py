@@ -16,9 +16,10 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
+from ..conditioning.noise_signature import box_mean
 from ..conditioning.regions import REGIONS
 from ..imaging.haar import haar_forward
-from .unet import STEM_CHANNELS, NetworkConfig, PriorUNet, box_mean
+from .unet import NetworkConfig, PriorUNet
 
 BANDS = 8
 """Haar bands of an image; the prior has an output of so many channels for whole images and one for holes."""
@@ -38,7 +39,7 @@ class ControlConfig:
         squash: detail bands of images enter a second time divided by twice this and squashed, network range; those of
             a guess divided by twice its detail in the surroundings.
         guess: where the first image is an estimate of the result, its typical error in the network's range;
-            see ``ControlledDenoiser``. None where it is not.
+            see :class:`ControlledDenoiser`. None where it is not.
     """
 
     images: int = 0
@@ -81,10 +82,10 @@ class ControlBranch(nn.Module):
         self.network, self.config = network, config
         self.encoder = ControlNet(
             spatial_dims=3,
-            in_channels=STEM_CHANNELS,
+            in_channels=network.stem_channels,
             channels=tuple(network.channels),
             attention_levels=tuple(network.attention),
-            num_res_blocks=network.blocks,
+            num_res_blocks=network.blocks_of_levels,
             norm_num_groups=network.groups,
             num_head_channels=network.groups * 4,
             num_class_embeds=len(REGIONS) + 1,

@@ -1,4 +1,4 @@
-"""Universal body coordinates (arXiv 2501.19265): where in a body each voxel lies, whatever part of it was scanned.
+"""Universal body coordinates (arXiv 2501.19265): position in the body of each voxel of a partial scan.
 
 A small network looks at the tissues that the whole scan shows and gives every place in it its coordinates: metres
 above an adult's pelvic floor along the body, and -1 to 1 across it. A scan is rigid, so what the network says of its

@@ -1,4 +1,4 @@
-"""A quick look at the whole volume on a coarse subset of its voxels: where the body is and which region it shows."""
+"""Body box and region of a volume, from a coarse subset of its voxels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LPS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Survey:
+class BodyLocalization:
     """What the conditions need to know about a volume.
 
     Attributes:
@@ -43,7 +43,7 @@ class Survey:
         return lines[0], lines[1], lines[2]
 
 
-def survey(volume: Volume) -> Survey:
+def localize_body(volume: Volume) -> BodyLocalization:
     """Body box and region of a CT; a fraction of a second also for a large one."""
     coarse = thinned(volume.whole or volume)
     grid = working_grid(coarse, None)
@@ -51,25 +51,25 @@ def survey(volume: Volume) -> Survey:
     body = body_mask(hounsfield)
     i, j, k = grid.spacing
     low, high = box_in_mm(grid, *body_box(body))
-    return Survey(low, high, guess_region(hounsfield, (k, j, i), body))
+    return BodyLocalization(low, high, guess_region(hounsfield, (k, j, i), body))
 
 
 def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the box of the voxels from index ``first`` to ``last`` (k, j, i), outer edges, as in Survey."""
+    """Corners of the box of the voxels from index ``first`` to ``last`` (k, j, i), outer edges."""
     corners = np.array([[a, b, c, 1.0] for a in (first[2] - 0.5, last[2] + 0.5) for b in (first[1] - 0.5, last[1] + 0.5)
                         for c in (first[0] - 0.5, last[0] + 0.5)])  # fmt: skip
     positions = (grid.ijk_to_ras @ corners.T)[:3] * _LPS[:, None]
     return positions.min(1)[::-1], positions.max(1)[::-1]
 
 
-def choose_region(wish: str | None, found: Survey) -> str | None:
-    """The region class to use: a wish wins, "none" means no condition, None takes the guess."""
+def choose_region(requested: str | None, found: BodyLocalization) -> str | None:
+    """Region class: as given, without condition for "none", estimated for None."""
     from ..conditioning.regions import REGIONS
 
-    if wish is None:
+    if requested is None:
         return found.guessed
-    if wish == "none":
+    if requested == "none":
         return None
-    if wish not in REGIONS:
-        raise InputError(f"There is no region called {wish!r}.", f"Use one of: {', '.join(REGIONS)}, none.")
-    return wish
+    if requested not in REGIONS:
+        raise InputError(f"There is no region called {requested!r}.", f"Use one of: {', '.join(REGIONS)}, none.")
+    return requested

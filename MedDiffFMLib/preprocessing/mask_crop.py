@@ -1,4 +1,4 @@
-"""Cropping a CT to what a task with a mask looks at."""
+"""Cropping of a CT to the neighborhood of a mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 IndexBox = tuple[slice, slice, slice]
 
 WINDOW = 64
-"""Voxels along each edge of the neighbourhood of a small mask: as many as training windows had."""
+"""Voxels along each edge of the neighborhood of a small mask: as many as training windows had."""
 
 
 def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
@@ -22,7 +22,7 @@ def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
     return k, j, i
 
 
-def neighbourhood(
+def neighborhood(
     mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""
@@ -41,7 +41,7 @@ def neighbourhood(
     return np.clip(low + shift, 0, limit), np.clip(high + shift, 0, limit)
 
 
-def cut(volume: Volume, box: IndexBox) -> Volume:
+def crop(volume: Volume, box: IndexBox) -> Volume:
     """The piece of a volume in an index box (k, j, i), with a coarse copy of the whole."""
     from ..imaging.volume import Volume as Piece
     from ..imaging.volume import thinned

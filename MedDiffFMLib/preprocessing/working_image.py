@@ -1,4 +1,4 @@
-"""The way of the data that every task walks: input -> working grid and network range -> ... -> HU -> input's grid."""
+"""Shared pre- and post-processing: resample to the working grid, map results back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..conditioning.regions import NULL_REGION, REGIONS
 from ..imaging.grid import Grid, from_grid, to_grid, working_grid
 from ..imaging.intensity import to_network
 from ..imaging.volume import Volume
-from .body_localization import choose_region, survey
+from .body_localization import choose_region, localize_body
 
 IndexBox = tuple[slice, slice, slice]
 SLAB_VOXELS = 4_000_000
@@ -109,7 +109,7 @@ def working_image(
         anatomy: TotalSegmentator labels on the input's grid.
         around: first and last input index (i, j, k) of a box; only the part of the grid that covers it is made.
     """
-    found = survey(volume)
+    found = localize_body(volume)
     grid = working_grid(volume, spacing)
     source = volume
     if around is not None:

@@ -1,4 +1,4 @@
-"""Many cases with one warm model: resumes, goes on after a bad case, ends with a table."""
+"""Batch: many cases with one warm model; resumes, goes on after a bad case, ends with a table."""
 
 from __future__ import annotations
 

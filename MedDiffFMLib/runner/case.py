@@ -1,4 +1,4 @@
-"""One case from files to files: check everything first, then compute, then publish."""
+"""Case: files to files; checks, computation, publication."""
 
 from __future__ import annotations
 

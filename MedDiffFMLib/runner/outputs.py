@@ -1,4 +1,4 @@
-"""The files of one result: named and checked before computing, published together or not at all."""
+"""Output files: named and checked before computing, published together or not at all."""
 
 from __future__ import annotations
 

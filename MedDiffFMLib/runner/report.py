@@ -1,4 +1,4 @@
-"""The JSON report beside every result: what was done, with what, and enough to do it again to the same bits."""
+"""JSON report beside every result: enough to reproduce it bit for bit."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def run_report(
             "model": {"name": model.name, "sha256": model.sha256},
             "device": model.device,
             "precision": model.engine.precision,
-            "memory_rung": {"batch": model.engine.rung.batch, "window": model.engine.rung.window},
+            "memory_rung": {"batch": model.engine.memory_level.batch, "window": model.engine.memory_level.window},
             "threads": torch.get_num_threads(),
             **watch.fields(),
             "versions": software_versions(),

@@ -1,4 +1,4 @@
-"""Do a reported run again and compare the bits."""
+"""Reproduce a reported run and compare the bits."""
 
 from __future__ import annotations
 
@@ -89,6 +89,8 @@ def _same_model(report: dict[str, Any], settings: Settings) -> FoundationModel:
     model = load_model(settings.model, device=settings.device, precision=settings.precision)
     if model.sha256 != report["model"].get("sha256"):
         raise ModelError(f"The weights of {settings.model} are not those of the report.", "Put the original file back.")
-    if rung := report.get("memory_rung"):  # smaller windows, after memory ran out, give other bits
-        model.engine.rung = replace(model.engine.rung, batch=rung["batch"], window=rung["window"])
+    if memory_level := report.get("memory_rung"):  # smaller windows, after memory ran out, give other bits
+        model.engine.memory_level = replace(
+            model.engine.memory_level, batch=memory_level["batch"], window=memory_level["window"]
+        )
     return model

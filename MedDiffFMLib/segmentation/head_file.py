@@ -1,4 +1,4 @@
-"""Trained segmentation heads on disk.
+"""Files of trained segmentation heads.
 
 A file is safetensors in half precision with the metadata ``format`` ("meddifffm-segmentation-1") and ``description``
 (JSON): ``task`` "segmentation", ``method`` and its ``options``, ``labels`` (value, name, color, terminology of each

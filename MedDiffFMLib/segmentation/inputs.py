@@ -1,4 +1,4 @@
-"""A CT on its working grid as a segmentation method sees it, and one with its labels to learn from."""
+"""Inputs of segmentation methods: a CT on its working grid, and one with labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..preprocessing.body_coordinates import BodyField
 
 
 @dataclass(frozen=True)
-class Sight:
+class SegmentationInput:
     """One CT, or a part of it, to segment.
 
     Attributes:
@@ -49,7 +49,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Example:
+class LabeledInput:
     """A prepared case with its labels.
 
     Attributes:
@@ -59,7 +59,7 @@ class Example:
     """
 
     name: str
-    sight: Sight
+    inputs: SegmentationInput
     target: np.ndarray
     known: tuple[bool, ...]
 
@@ -76,6 +76,6 @@ def dice(ours: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, 2 * (inside & real).sum(1) / total, torch.nan)
 
 
-def known_classes(examples: Sequence[Example]) -> list[int]:
+def known_classes(examples: Sequence[LabeledInput]) -> list[int]:
     """Index of each class that some example has."""
     return [number for number in range(len(examples[0].known)) if any(e.known[number] for e in examples)]

@@ -1,4 +1,4 @@
-"""Heads on features of single places: 1x1x1, with no receptive field of their own."""
+"""Point heads: 1x1x1 layers on features of single places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The segmentation methods by name. Imports no torch; a row names the module that does the work."""
+"""Segmentation methods by name. Imports no torch; a row names the module of a method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MethodRow:
     sentence: str
     module: str
     options: str
-    pace: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schedule: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 METHODS = {

@@ -1,4 +1,4 @@
-"""Windows for methods that learn from boxes of voxels, and blending of what such a method says about windows."""
+"""Training windows of segmentation methods, and blending of their predictions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from ..conditioning.condition import EncodedCondition, stack
 from ..core.progress import ProgressMeter
 from ..inference.window_plan import Box, extend, plan_windows, reflected_range
-from .inputs import Example, Sight
-from .method import Pace
+from .inputs import LabeledInput, SegmentationInput
+from .method import InferenceBudget
 
 FOREGROUND_SHARE = 0.67
 """Share of windows around a voxel of a class; nnU-Net's third is for cases that show more than one structure."""
@@ -51,7 +51,7 @@ class WindowSamples(Dataset):
     """
 
     def __init__(
-        self, examples: Sequence[Example], size: int, seed: int, first: int, count: int, flip: bool = False
+        self, examples: Sequence[LabeledInput], size: int, seed: int, first: int, count: int, flip: bool = False
     ) -> None:
         self.examples, self.size, self.seed = list(examples), size, seed
         self.first, self.count, self.flip = first, count, flip
@@ -76,7 +76,7 @@ def mirrored(image: torch.Tensor) -> torch.Tensor:
     return image.flip(-1)
 
 
-def draw_box(example: Example, size: int, rng: np.random.Generator) -> Box:
+def draw_box(example: LabeledInput, size: int, rng: np.random.Generator) -> Box:
     """Where a window lies, inside the image as far as that is large enough."""
     shape = np.array(example.target.shape)
     marked = [number + 1 for number, known in enumerate(example.known) if known]
@@ -89,19 +89,19 @@ def draw_box(example: Example, size: int, rng: np.random.Generator) -> Box:
     return k, j, i
 
 
-def cut(example: Example, box: Box, size: int) -> dict[str, Any]:
+def cut(example: LabeledInput, box: Box, size: int) -> dict[str, Any]:
     """The tensors of a window, each (channels, size, size, size)."""
     edges = (size, size, size)
     indices = [torch.from_numpy(reflected_range(0, size, part.stop - part.start)) for part in box]
-    coordinates = example.sight.condition.window(box).coordinates
-    condition = example.sight.condition.window(box)
+    coordinates = example.inputs.condition.window(box).coordinates
+    condition = example.inputs.condition.window(box)
     if coordinates is not None:
         k, j, i = (line[index] for line, index in zip(coordinates, indices, strict=True))
         condition = type(condition)(condition.spacing, (k, j, i), condition.region)
     return {
-        "image": extend(example.sight.image(box)[0], edges),
+        "image": extend(example.inputs.image(box)[0], edges),
         "target": extend(example.truth(box), edges),
-        "body": extend(example.sight.body.window(box), edges),
+        "body": extend(example.inputs.body.window(box), edges),
         "known": torch.tensor(example.known, dtype=torch.float32),
         "condition": condition,
     }
@@ -125,8 +125,8 @@ class Window(NamedTuple):
 
 
 def blend(
-    sight: Sight,
-    pace: Pace,
+    inputs: SegmentationInput,
+    budget: InferenceBudget,
     divisor: int,
     channels: int,
     see: Callable[[Window, Sequence[Box]], torch.Tensor],
@@ -140,32 +140,34 @@ def blend(
         see: windows and where each lies in the (continued) CT -> (B, channels, d, h, w).
         share: of the meter's unit that this call advances.
     """
-    plan = plan_windows(sight.shape, pace.window, OVERLAP, divisor)
+    plan = plan_windows(inputs.shape, budget.window, OVERLAP, divisor)
     total = torch.zeros((channels, *plan.shape))
-    for first in range(0, len(plan.boxes), pace.batch):
-        boxes = plan.boxes[first : first + pace.batch]
+    for first in range(0, len(plan.boxes), budget.batch):
+        boxes = plan.boxes[first : first + budget.batch]
         if meter is not None:
             meter.check()
-        window = _windows(sight, boxes, plan.window, pace.device)
-        with torch.autocast(pace.device.type, pace.dtype, enabled=pace.dtype != torch.float32):
+        window = _windows(inputs, boxes, plan.window, budget.device)
+        with torch.autocast(budget.device.type, budget.dtype, enabled=budget.dtype != torch.float32):
             said = see(window, boxes)
         for box, part in zip(boxes, said.float().cpu(), strict=True):
             k, j, i = box
-            total[:, k, j, i] += plan.share(box) * part
+            total[:, k, j, i] += plan.importance_map(box) * part
         if meter is not None:
             meter.advance(share * len(boxes) / len(plan.boxes))
-    d, h, w = sight.shape
+    d, h, w = inputs.shape
     return total[:, :d, :h, :w]
 
 
-def _windows(sight: Sight, boxes: Sequence[Box], size: tuple[int, int, int], device: torch.device) -> Window:
+def _windows(
+    inputs: SegmentationInput, boxes: Sequence[Box], size: tuple[int, int, int], device: torch.device
+) -> Window:
     images, bodies, conditions = [], [], []
     for box in boxes:
-        k, j, i = (slice(part.start, min(part.stop, n)) for part, n in zip(box, sight.shape, strict=True))
+        k, j, i = (slice(part.start, min(part.stop, n)) for part, n in zip(box, inputs.shape, strict=True))
         inside = (k, j, i)
-        images.append(extend(sight.image(inside)[0], size))
-        bodies.append(extend(sight.body.window(inside), size))
-        condition = sight.condition.window(inside)
+        images.append(extend(inputs.image(inside)[0], size))
+        bodies.append(extend(inputs.body.window(inside), size))
+        condition = inputs.condition.window(inside)
         if condition.coordinates is not None:
             lines = [line[torch.from_numpy(reflected_range(0, n, len(line)))]
                      for line, n in zip(condition.coordinates, size, strict=True)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The piece of a CT that a task with a mask needs, so that only the neighbourhood of the mask travels to a worker.
+"""Crop of a CT that a task with a mask needs, so that only the mask's neighborhood travels to a worker.
 
 A piece remembers a coarse copy of the whole CT, from which the body's box and region are found, so a run on the piece
 gives the same voxels as one on the whole.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..preprocessing.mask_crop import WINDOW, IndexBox, neighbourhood
+from ..preprocessing.mask_crop import WINDOW, IndexBox, neighborhood
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -35,7 +35,7 @@ def needed_piece(task: str, volume: Volume, mask: np.ndarray | None, parameters:
 
 
 def _lesion_context(volume: Volume, mask: np.ndarray, parameters: Any) -> int | None:
-    """Voxels around the mask that hold the neighbourhood of any lesion in it; None where coarser voxels are used."""
+    """Voxels around the mask that hold the neighborhood of any lesion in it; None where coarser voxels are used."""
     from .generate_lesion.recipe import SHELL_MM, working_spacing
 
     if working_spacing(mask, volume.spacing) is not None:
@@ -45,7 +45,7 @@ def _lesion_context(volume: Volume, mask: np.ndarray, parameters: Any) -> int | 
 
 
 def _box(volume: Volume, mask: np.ndarray, context: int) -> IndexBox:
-    low, high = neighbourhood(mask, volume, None, WINDOW, context)
+    low, high = neighborhood(mask, volume, None, WINDOW, context)
     first, last = np.floor(low).astype(int), np.ceil(high).astype(int)
     i, j, k = (slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
     return k, j, i

@@ -1,4 +1,4 @@
-"""Task parameters, defined once: Python API, command line and panel all read these fields."""
+"""Task parameters, declared once for Python, command line and panel."""
 
 from __future__ import annotations
 

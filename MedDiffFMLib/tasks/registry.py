@@ -1,4 +1,4 @@
-"""The tasks by name. Command line, worker and panel are built from this table and know no task by itself."""
+"""Tasks by name; command line, worker and panel are built from this table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loss curves as a picture: training loss over the steps, validation figures beside it."""
+"""Loss curves as a picture."""
 
 from __future__ import annotations
 
@@ -62,14 +62,15 @@ def _draw_validation(axes: Any, validation: dict[str, np.ndarray]) -> None:
 
     axes.set(xlabel="step", title="Validation")
     by_noise = [name for name in validation if name.startswith("rmse_hu_at_")]
-    others = [name for name in validation if name != "step" and name not in by_noise]
+    finer = ("even_", "detail_", "clean_", "score")  # of the same errors; too many lines for one picture
+    others = [n for n in validation if n != "step" and n not in by_noise and not n.startswith(finer)]
     for n, name in enumerate(others):
         label = "in holes" if name == "rmse_hu_in_hole" else name.replace("_", " ")
         axes.plot(validation["step"], validation[name], ".--", color=f"C{n + 1}", label=label)
     for n, name in reversed(list(enumerate(by_noise))):  # from top to bottom, as the lines lie
-        colour = colormaps["viridis_r"]((n + 1) / (len(by_noise) + 1))
+        color = colormaps["viridis_r"]((n + 1) / (len(by_noise) + 1))
         label = f"noise of {name.removeprefix('rmse_hu_at_')} HU"
-        axes.plot(validation["step"], validation[name], ".-", color=colour, label=label)
+        axes.plot(validation["step"], validation[name], ".-", color=color, label=label)
     if by_noise:
         axes.set_ylabel("root mean square error in HU")
     if validation:

@@ -1,4 +1,4 @@
-"""The language between a program and its warm worker process: one JSON object a line, arrays in files.
+"""Worker protocol: one JSON object a line, arrays in files.
 
 ========  ==========================================================================  =======================
 from      message                                                                     answered by
@@ -11,7 +11,7 @@ client    ``ping``                                                              
 client    ``shutdown``, or the end of its input                                       (the worker exits)
 worker    ``hello`` protocol, package, python, torch, devices, process
 worker    ``progress`` id, fraction, stage, seconds_left
-worker    ``warning`` id, text: a step of the memory ladder and the like
+worker    ``warning`` id, text: memory that ran out and the like
 worker    ``result`` id, volumes, ijk_to_ras, table, facts, warnings, report
 worker    ``error`` id or null, kind, cause, remedy, exit_code
 worker    ``cancelled`` id;  ``pong``

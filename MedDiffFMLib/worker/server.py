@@ -1,4 +1,4 @@
-"""The warm worker process: ``python -m MedDiffFMLib.worker.server``.
+"""Server side of the worker protocol, ``python -m MedDiffFMLib.worker.server``.
 
 Standard input and output belong to the protocol; whatever else prints goes to standard error. One thread reads
 messages, so a cancel or a ping is heard while the network runs; the main thread computes. The process ends when its
@@ -327,7 +327,7 @@ def _free_memory() -> dict[str, int]:
 
 @contextlib.contextmanager
 def _warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Pass this library's log warnings (steps of the memory ladder) on while a run lasts."""
+    """Pass this library's log warnings (memory that ran out) on while a run lasts."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -34,7 +34,8 @@ from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
 from MedDiffFMLib.training.loop import LoopConfig
 from MedDiffFMLib.training.noise import NoiseConfig
-from MedDiffFMLib.training.pretrain.run import PretrainConfig, pretrain
+from MedDiffFMLib.training.pretrain.config import PretrainConfig
+from MedDiffFMLib.training.pretrain.run import pretrain
 from MedDiffFMLib.training.windows import LEVELS, WindowConfig
 
 BLIND = {"drop_region": 1.0, "drop_position": 1.0, "drop_anatomy": 1.0}
@@ -52,7 +53,7 @@ BATCH = 4
 
 def windows_of(name: str, size: int) -> WindowConfig:
     """What a variant is trained on; no windows for removing scanner noise, which the variants do not touch."""
-    return replace(WindowConfig(size=size, denoise_share=0.0), **VARIANTS[name])
+    return replace(WindowConfig(size=size, denoise_share=0.0, drop_tissue=1.0), **VARIANTS[name])
 
 
 def validation_batches(cases: list[Case], config: WindowConfig, level: str, holes: bool, count: int) -> list[Batch]:

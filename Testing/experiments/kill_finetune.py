@@ -37,8 +37,8 @@ def make_dataset(folder: Path) -> Dataset:
         voxels = np.where(((axes[1] - 32) / 28) ** 2 + ((axes[2] - 32) / 28) ** 2 < 1, 40, -1000)
         mask = np.zeros(shape, np.uint8)
         for _ in range(2):
-            centre = rng.uniform(10, 30, 3)
-            mask[sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True)) < 16] = 1
+            center = rng.uniform(10, 30, 3)
+            mask[sum((a - c) ** 2 for a, c in zip(axes, center, strict=True)) < 16] = 1
         voxels = voxels + 120 * mask + rng.normal(0, 15, shape)
         dataset.add(f"case{number}", Volume(voxels.astype(np.int16), np.diag([-1.5, -1.5, 1.5, 1.0])), mask)
     dataset.split(0.34)

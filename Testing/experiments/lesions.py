@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from MedDiffFMLib.conditioning.condition import stack
-from MedDiffFMLib.conditioning.known_voxels import first_guess
+from MedDiffFMLib.conditioning.known_voxels import biharmonic_init
 from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.evaluation.quality.metrics import bootstrap
 from MedDiffFMLib.imaging.intensity import to_network
@@ -152,7 +152,7 @@ def flat(drawn: Drawn, seed: int) -> np.ndarray:
 def healthy(drawn: Drawn, seed: int) -> np.ndarray:
     """No lesion: its surroundings continued."""
     hole = torch.from_numpy(drawn.hole).float()
-    return first_guess(torch.from_numpy(to_network(drawn.voxels)), hole, drawn.spacing).numpy() * 1000
+    return biharmonic_init(torch.from_numpy(to_network(drawn.voxels)), hole, drawn.spacing).numpy() * 1000
 
 
 def judge(makers: dict[str, Maker], lesions: list[Lesion], segmenter: torch.nn.Module, window: int,

@@ -29,8 +29,8 @@ from MedDiffFMLib.datasets.datalist import read_datalist
 from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.segmentation.features import FeatureMethod
-from MedDiffFMLib.segmentation.inputs import Example, dice
-from MedDiffFMLib.segmentation.method import Method, Pace, Segmenter, make_method
+from MedDiffFMLib.segmentation.inputs import LabeledInput, dice
+from MedDiffFMLib.segmentation.method import InferenceBudget, Method, Segmenter, make_method
 from MedDiffFMLib.training.finetune.cases import open_control_cases, prepare_cases
 from MedDiffFMLib.training.finetune.segmentation_case import make_example
 
@@ -66,7 +66,7 @@ class Trial:
     seed: int = 0
 
 
-def examples_of(datalist: Path, folder: Path, spacing: float) -> tuple[list[Example], list[Example]]:
+def examples_of(datalist: Path, folder: Path, spacing: float) -> tuple[list[LabeledInput], list[LabeledInput]]:
     """Training and test cases on the working grid; "test" rows stand where validation cases usually do."""
     entries = read_datalist(datalist, ("training", "test"))
     split = [replace(entry, split="validation" if entry.split == "test" else entry.split) for entry in entries]
@@ -78,23 +78,23 @@ def examples_of(datalist: Path, folder: Path, spacing: float) -> tuple[list[Exam
     return training, test
 
 
-def precomputed(method: Method, segmenter: Segmenter, examples: list[Example]) -> float:
+def precomputed(method: Method, segmenter: Segmenter, examples: list[LabeledInput]) -> float:
     """Have everything computed that training looks at again and again; the processor time that it ever took."""
     total = 0.0
     for example in examples:
-        folder = example.sight.folder
+        folder = example.inputs.folder
         assert folder is not None
         note = folder / f"seconds-{getattr(method, 'key', method.name)}.json"
         begin = time.process_time()
-        segmenter.precompute([example], Pace(torch.device("cpu")), print, CancelToken())
+        segmenter.precompute([example], InferenceBudget(torch.device("cpu")), print, CancelToken())
         if not note.exists():
             write_json({"seconds": time.process_time() - begin}, note)
         total += json.loads(note.read_text())["seconds"]
-    segmenter.precompute(examples, Pace(torch.device("cpu")), print, CancelToken())
+    segmenter.precompute(examples, InferenceBudget(torch.device("cpu")), print, CancelToken())
     return total
 
 
-def train(method: Method, segmenter: Segmenter, examples: list[Example], trial: Trial) -> int:
+def train(method: Method, segmenter: Segmenter, examples: list[LabeledInput], trial: Trial) -> int:
     """Train for the given processor time; gives the number of steps."""
     spent = precomputed(method, segmenter, examples)
     begin = time.process_time() - spent
@@ -117,12 +117,12 @@ def train(method: Method, segmenter: Segmenter, examples: list[Example], trial: 
     return step
 
 
-def judge(segmenter: Segmenter, test: list[Example], samples: int) -> list[dict[str, Any]]:
+def judge(segmenter: Segmenter, test: list[LabeledInput], samples: int) -> list[dict[str, Any]]:
     """Dice and calibration of each test case."""
     rows = []
     for example in test:
         begin = time.process_time()
-        found = segmenter.predict(example.sight, Pace(torch.device("cpu"), samples=samples))
+        found = segmenter.predict(example.inputs, InferenceBudget(torch.device("cpu"), samples=samples))
         truth = example.truth()
         score = dice(found.probabilities, truth)
         for number, known in enumerate(example.known):

@@ -26,9 +26,9 @@ from MedDiffFMLib.evaluation.quality.metrics import bootstrap
 from MedDiffFMLib.evaluation.quality.uncertainty import SHARES, draw_calibration, errors_found, reliability
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.segmentation.head_file import load_head
-from MedDiffFMLib.segmentation.inputs import Example
+from MedDiffFMLib.segmentation.inputs import LabeledInput
 from MedDiffFMLib.segmentation.medsegdiff import MedSegDiffSegmenter, fuse
-from MedDiffFMLib.segmentation.method import Pace
+from MedDiffFMLib.segmentation.method import InferenceBudget
 from MedDiffFMLib.training.finetune.cases import open_control_cases
 from MedDiffFMLib.training.finetune.segmentation_case import make_example
 
@@ -51,31 +51,33 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     cases = [case for split in ("training", "validation") for case in open_control_cases(given.cache, split)]
     examples = [make_example(case.case, case.mask, head.labels, head.spacing) for case in cases]
-    pace = Pace(model.engine.device, batch=4)
+    budget = InferenceBudget(model.engine.device, batch=4)
     found = []
     for example in examples:
-        found.append(segment(segmenter, example, pace, given.draws))
+        found.append(segment(segmenter, example, budget, given.draws))
         draw_slices(given.output / f"{example.name}.png", example, found[-1])
         print(json.dumps({"case": example.name, **found[-1]["figures"]}), flush=True)
     report(given.output, found)
 
 
-def segment(segmenter: MedSegDiffSegmenter, example: Example, pace: Pace, draws: int) -> dict[str, Any]:
+def segment(
+    segmenter: MedSegDiffSegmenter, example: LabeledInput, budget: InferenceBudget, draws: int
+) -> dict[str, Any]:
     """Probabilities, doubts and figures of one case; arrays (D, H, W) of the first class."""
     method = segmenter.method
     with torch.no_grad():
         segmenter.method = dataclasses.replace(method, steps=1)
-        one = segmenter.draw(example.sight, pace, 1)[0, 0].numpy()
+        one = segmenter.draw(example.inputs, budget, 1)[0, 0].numpy()
         segmenter.method = method
         begin = time.perf_counter()
-        drawn = segmenter.draw(example.sight, pace, draws)
+        drawn = segmenter.draw(example.inputs, budget, draws)
         seconds = time.perf_counter() - begin
     fused, mean = fuse(drawn, "staple"), fuse(drawn, "mean")
     chance = {
         "one step": one, "one draw": drawn[0, 0].numpy(), "mean of draws": mean.probabilities[0].numpy(),
         "STAPLE": fused.probabilities[0].numpy(),
     }  # fmt: skip
-    truth, counts = np.asarray(example.target) == 1, np.asarray(example.sight.voxels) > AIR
+    truth, counts = np.asarray(example.target) == 1, np.asarray(example.inputs.voxels) > AIR
     doubt = {"one step": one * (1 - one), "STAPLE": fused.uncertainty[0].numpy()}
     figures: dict[str, float] = {"seconds": seconds}
     for name, p in chance.items():
@@ -114,7 +116,7 @@ def report(folder: Path, found: list[dict[str, Any]]) -> None:
     print(json.dumps(record, indent=1))
 
 
-def draw_slices(path: Path, example: Example, found: dict[str, Any]) -> None:
+def draw_slices(path: Path, example: LabeledInput, found: dict[str, Any]) -> None:
     """The slice with most of the structure: the CT with outlines, the mean of the draws, their spread."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -125,7 +127,7 @@ def draw_slices(path: Path, example: Example, found: dict[str, Any]) -> None:
     score = found["figures"]["dice STAPLE"]
     canvas.suptitle(f"{example.name}: Dice {score:.2f}; real outline yellow, STAPLE's red")
     panels = canvas.subplots(1, 3)
-    image = np.asarray(example.sight.voxels[k], dtype=np.float32)
+    image = np.asarray(example.inputs.voxels[k], dtype=np.float32)
     for axes, (title, overlay, top) in zip(
         panels,
         [("CT", None, 1.0), ("mean of the draws", found["chance"]["mean of draws"][k], 1.0),

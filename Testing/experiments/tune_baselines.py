@@ -48,7 +48,7 @@ def candidates(task: str, loaded: LoadedCase, plan: Plan, cache: Path | None) ->
     return {f"residual {o}": partial(_residual, body, spacing, o) for o in options}
 
 
-def _on_voxels(function, sigma, strength, volume):
+def _on_voxels(function, sigma, strength, volume, part):
     return function(volume.voxels, sigma, strength)
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--slab", type=float, default=48.0, help="extent along the patient in mm")
     parser.add_argument("--tasks", nargs="+", choices=tuple(PROTOCOLS), default=tuple(PROTOCOLS))
     options = parser.parse_args()
-    plan = Plan(slab_mm=options.slab)
+    plan = Plan(slab_mm=options.slab, noise_kinds=("dose",))
     rows: list[Row] = []
     for case in read_cases(options.source)[: options.cases]:
         loaded = load_case(case, plan.slab_mm)

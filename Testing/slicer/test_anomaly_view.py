@@ -359,9 +359,9 @@ def test_map_and_regions_lie_exactly_on_the_ct(app: Any, opened: Any, case: Simp
     together = np.zeros(case.score.shape, bool)
     for number, row in enumerate(opened.nodes.rows(), start=1):
         together |= app.slicer.util.arrayFromSegmentBinaryLabelmap(regions_of(opened), str(number), case.ct) > 0
-        centre = surface_centre(app, opened, str(number))
+        center = surface_center(app, opened, str(number))
         half_a_voxel = 0.5 * np.linalg.norm(case.rows[:3, :3], axis=0).max()
-        assert np.linalg.norm(centre - [row["r_mm"], row["a_mm"], row["s_mm"]]) < half_a_voxel
+        assert np.linalg.norm(center - [row["r_mm"], row["a_mm"], row["s_mm"]]) < half_a_voxel
     assert np.array_equal(together, case.score > 3.0)
 
     bright, colored = rendered(app, opened, case, tmp_path)
@@ -373,7 +373,7 @@ def regions_of(view: Any) -> Any:
     return view.nodes.node("regions")
 
 
-def surface_centre(app: Any, view: Any, segment: str) -> np.ndarray:
+def surface_center(app: Any, view: Any, segment: str) -> np.ndarray:
     kind = app.slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     surface = regions_of(view).GetSegmentation().GetSegment(segment).GetRepresentation(kind)
     return np.array(surface.GetBounds()).reshape(3, 2).mean(axis=1)
@@ -414,8 +414,8 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
     samples = ROOT / "Resources" / "SampleData"
     ct = read_volume(samples / "thorax_lidc0001.nrrd")
     nodule = read_volume(samples / "thorax_lidc0001_mask.nrrd", modality="mask").voxels > 0
-    centre = np.argwhere(nodule).mean(axis=0).astype(int)
-    low = np.maximum(centre - (20, 30, 30), 0)
+    center = np.argwhere(nodule).mean(axis=0).astype(int)
+    low = np.maximum(center - (20, 30, 30), 0)
     box = tuple(slice(int(a), int(a) + n) for a, n in zip(low, (40, 60, 60), strict=True))
     matrix = ct.ijk_to_ras.copy()
     matrix[:3, 3] = (ct.ijk_to_ras @ [*low[::-1], 1])[:3]
@@ -450,7 +450,7 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
 
 
 def test_a_difference_is_coloured_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
-    """Rendered: grey where nothing is different, orange where the CT is denser, blue where it is less dense."""
+    """Rendered: gray where nothing is different, orange where the CT is denser, blue where it is less dense."""
     from matplotlib.image import imread
     from MedDiffFMGui.nodes.volumeNodes import addResultNode
     from MedDiffFMGui.views.anomalyLayers import showLayer, styleLayer

@@ -125,7 +125,7 @@ def test_findings_follow_the_threshold(app: Any, widget: Any, ct: Any) -> None:
 
 
 def test_filling_and_its_difference(app: Any, widget: Any, ct: Any) -> None:
-    """Of a painted mask only the neighbourhood travels, and its result is a whole CT again."""
+    """Of a painted mask only the neighborhood travels, and its result is a whole CT again."""
     import qt
 
     slicer, ui = app.slicer, widget.ui

@@ -172,7 +172,7 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert not editor._target.shortcuts_installed
 
 
-def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> None:
+def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> None:
     """Of a large CT a piece of one window is sent, and pasted back where it was."""
     from MedDiffFMGui.nodes.resultNodes import addResult, pasting
     from MedDiffFMGui.runs.runRequest import makeRequest
@@ -405,7 +405,7 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
     app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured once; a computer of half the speed takes twice as long; of a GPU nothing is said before a run."""
-    from MedDiffFMGui.runs import runtimeEstimate as runSpeed
+    from MedDiffFMGui.runs import runtimeEstimate
 
     measured: list[float] = []
 
@@ -414,11 +414,11 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
         return speed
 
     def estimate(speed: float) -> float:
-        monkeypatch.setattr(runSpeed, "measuredSpeed", lambda: measure(speed))
+        monkeypatch.setattr(runtimeEstimate, "measuredSpeed", lambda: measure(speed))
         return widget.taskPanel._speed._expected("anomaly", ct, widget.taskPanel.settings())
 
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
-    monkeypatch.setattr(runSpeed, "workUnits", lambda *_: 1.0)
+    monkeypatch.setattr(runtimeEstimate, "workUnits", lambda *_: 1.0)
     import qt
 
     qt.QSettings().clear()

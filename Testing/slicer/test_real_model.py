@@ -71,12 +71,12 @@ def test_the_input_line_names_the_region_that_a_run_takes(app: Any, widget: Any)
     import MedDiffFMGui  # noqa: F401
 
     from MedDiffFMLib.imaging.io import read_volume
-    from MedDiffFMLib.preprocessing.body_localization import survey
+    from MedDiffFMLib.preprocessing.body_localization import localize_body
 
     sample = read_volume(SAMPLE)
     node = app.slicer.util.addVolumeFromArray(sample.voxels, sample.ijk_to_ras, "thorax")
     widget.ui.inputVolumeSelector.setCurrentNode(node)
-    app.wait(lambda: widget.ui.inputFactsLabel.text.endswith(f"mm, probably {survey(sample).guessed}"))
+    app.wait(lambda: widget.ui.inputFactsLabel.text.endswith(f"mm, probably {localize_body(sample).guessed}"))
     widget.ui.inputVolumeSelector.setCurrentNode(None)
     assert widget.ui.inputFactsLabel.text == ""
 

@@ -513,7 +513,7 @@ def _other_prior(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 def _head(path: Path) -> Path:
     """The head of a segmentation head's file."""
-    description = {"method": "features", "options": {}, "spacing": 2.0, "labels": [{"value": 1, "name": "tumour"}],
+    description = {"method": "features", "options": {}, "spacing": 2.0, "labels": [{"value": 1, "name": "tumor"}],
                    "prior": {"name": "starter-ct", "sha256": "ab" * 32}}  # fmt: skip
     return _weights(path, HEAD_FORMAT, {"description": json.dumps(description)})
 
@@ -546,11 +546,11 @@ def _segments(**voxels: int) -> None:
 
 @case(
     "empty segment among the examples",
-    "The segment 'tumour' is empty. Outline it in this scan, or leave it out here.",
+    "The segment 'tumor' is empty. Outline it in this scan, or leave it out here.",
     InputError,
 )
 def _empty_segment(_: Path, __: pytest.MonkeyPatch) -> None:
-    _segments(liver=30, tumour=0)
+    _segments(liver=30, tumor=0)
 
 
 @case(

@@ -201,7 +201,7 @@ class MaskPanel(VTKObservationMixin):
 
 
 def _hide(mask):
-    """Take a mask out of the views, so that it can be told from one that the user has hidden."""
+    """Take a mask out of the views, and keep it distinct from one that the user has hidden."""
     if mask and slicer.mrmlScene.IsNodePresent(mask) and mask.GetDisplayNode().GetVisibility():
         mask.SetAttribute(HIDDEN_ATTRIBUTE, "1")
         mask.GetDisplayNode().SetVisibility(False)

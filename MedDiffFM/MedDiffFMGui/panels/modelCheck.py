@@ -21,7 +21,7 @@ def fittingModels(kind, prior):
 
 
 def missingControl(task, model):
-    """Why there is no ControlNet for ``task`` and the prior ``model``; empty where there is one, or it cannot be told.
+    """Why there is no ControlNet for ``task`` and the prior ``model``; empty where there is one, or it is unknown.
 
     :param task: what the ControlNet must be trained for.
     :param model: name in the catalogue, or path of a weight file.
@@ -40,7 +40,7 @@ def missingControl(task, model):
 
 
 def missingHead(chosen, model):
-    """Why ``segment`` has no head for the prior ``model``; empty where it has one, or it cannot be told.
+    """Why ``segment`` has no head for the prior ``model``; empty where it has one, or it is unknown.
 
     :param chosen: name or file that the user chose, None for the latest one.
     """

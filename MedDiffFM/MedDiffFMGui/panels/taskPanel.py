@@ -1,4 +1,4 @@
-"""The Task section: choose a task, set what it needs, run it, and be told why it cannot run."""
+"""The Task section: choose a task, set what it needs, run it, or see why it cannot run."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from ..runs.inputCheck import InputLine
 from ..runs.manyRuns import ManyRuns
 from ..runs.runRequest import RunSettings
-from ..runs.runtimeEstimate import RunSpeed, duration
+from ..runs.runtimeEstimate import RuntimeEstimate, duration
 from .parameterWidgets import ParameterWidgets
 from .taskButtons import taskRows
 
@@ -31,7 +31,7 @@ class TaskPanel:
         self.logic = logic
         self.maskPanel = maskPanel
         self.parameterNode: Any = None
-        self._speed = RunSpeed()
+        self._speed = RuntimeEstimate()
         self._rows = {row.name: row for row in taskRows()}
         self._forms = {}
         self._inputReason = ""

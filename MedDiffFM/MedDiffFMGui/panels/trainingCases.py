@@ -144,7 +144,7 @@ class TrainingCases:
         try:
             with slicer.util.WaitCursor():
                 self.add(image, mask, self.ui.casePatientLineEdit.text.strip(), self._segments.checkedIDs())
-        except Exception as error:  # a slot of Qt: nobody else would hear of it
+        except Exception as error:  # a slot of Qt, which swallows exceptions
             if not isinstance(error, MedDiffFMError):
                 logging.exception("MedDiff-FM: the case could not be added")
             self._dropFolder()

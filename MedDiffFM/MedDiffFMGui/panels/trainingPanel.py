@@ -25,7 +25,7 @@ def modelNames():
 
     try:
         return {entry.name for entry in list_models()}
-    except MedDiffFMError:  # a damaged catalogue is told where models are chosen
+    except MedDiffFMError:  # a damaged catalogue is reported where models are chosen
         return set()
 
 
@@ -251,7 +251,7 @@ class TrainingPanel:
         """Look at the folder; called every second while a training goes on."""
         try:
             self._look()
-        except Exception:  # a slot of Qt: nobody else would hear of it
+        except Exception:  # a slot of Qt, which swallows exceptions
             logging.exception("MedDiff-FM: the training cannot be followed")
 
     def _look(self):

@@ -4,7 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.volumeNodes import volumeFromNode
-from ..worker.eventLoopTasks import Turns, importing
+from ..worker.eventLoopTasks import EventLoopTask, importing
 
 COARSE_MM, GUESS_VOXELS = 3.0, 800_000
 GUESS_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
@@ -19,7 +19,7 @@ class InputLine:
 
     def __init__(self, label):
         self._label = label
-        self._turns = Turns()
+        self._loopTask = EventLoopTask()
 
     def show(self, node):
         """Say what the volume is, at once, and which region it probably shows, a few turns of the event loop later.
@@ -29,9 +29,9 @@ class InputLine:
         facts, reason = describeInput(node)
         self._label.text = facts
         self._label.visible = bool(facts)
-        self._turns.stop()
+        self._loopTask.stop()
         if not reason:
-            self._turns.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)
+            self._loopTask.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)
         return reason
 
     def _add(self, facts, region):
@@ -50,7 +50,7 @@ def guessingRegion(node):
     import numpy as np
 
     from MedDiffFMLib.imaging.volume import Volume
-    from MedDiffFMLib.preprocessing.body_localization import survey
+    from MedDiffFMLib.preprocessing.body_localization import localize_body
 
     if not slicer.mrmlScene.IsNodePresent(node) or node.GetImageData() is None:
         return None
@@ -59,7 +59,7 @@ def guessingRegion(node):
     k *= -(-volume.voxels.size // (i * j * k * GUESS_VOXELS))  # the guess goes by slices: some of them will do
     coarse = np.ascontiguousarray(volume.voxels[::k, ::j, ::i])
     yield
-    return survey(Volume(coarse, volume.ijk_to_ras @ np.diag([i, j, k, 1.0]))).guessed
+    return localize_body(Volume(coarse, volume.ijk_to_ras @ np.diag([i, j, k, 1.0]))).guessed
 
 
 def describeInput(node):

@@ -85,6 +85,6 @@ def _neededPiece(task, volume, mask, parameters):
 
 
 def _cut(volume, piece):
-    from MedDiffFMLib.preprocessing.mask_crop import cut
+    from MedDiffFMLib.preprocessing.mask_crop import crop
 
-    return cut(volume, piece)
+    return crop(volume, piece)

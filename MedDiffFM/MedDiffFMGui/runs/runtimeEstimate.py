@@ -26,10 +26,10 @@ START_SECONDS = 6.0
 """Until a new worker has loaded PyTorch and the model, on the same computer."""
 
 
-class RunSpeed:
+class RuntimeEstimate:
     """Seconds that a unit of work took in the last run of the same kind, kept in the application settings.
 
-    A unit is one network evaluation of a million voxels, or of the neighbourhood of a mask, so that parameters and size
+    A unit is one network evaluation of a million voxels, or of the neighborhood of a mask, so that parameters and size
     of the input count.
     """
 
@@ -111,7 +111,7 @@ def _key(task, settings):
 
 
 def workUnits(task, inputNode, settings):
-    """Network evaluations times millions of voxels; 0 where it cannot be told."""
+    """Network evaluations times millions of voxels; 0 where it is unknown."""
     from MedDiffFMLib.tasks.parameters import describe
     from MedDiffFMLib.tasks.registry import TASKS
 
@@ -124,7 +124,7 @@ def workUnits(task, inputNode, settings):
     volume = volumeFromNode(inputNode)
     if task == "anomaly":  # its working voxels have a fixed size
         return volume.voxels.size * volume.voxel_volume / 27e6
-    if TASKS[task].needs_mask or TASKS[task].synthetic:  # the neighbourhood of the mask alone
+    if TASKS[task].needs_mask or TASKS[task].synthetic:  # the neighborhood of the mask alone
         return max(values["steps"], 1) * values.get("samples", 1)
     return max(values.get("steps", 1), 1) * volume.voxels.size / 1e6
 

@@ -9,7 +9,7 @@ import vtk
 
 from ..nodes.resultNodes import addResult, pasting
 from ..nodes.volumeNodes import copying
-from ..worker.eventLoopTasks import Turns
+from ..worker.eventLoopTasks import EventLoopTask
 from ..worker.workerProcess import WorkerProcess, deviceText
 from .runRequest import RunSettings, makeRequest
 
@@ -19,7 +19,7 @@ class TaskRun:
 
     Listeners are objects with the methods ``onStateChanged()``, ``onReady(description)``,
     ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(run)`` with a FinishedRun, ``onFailed(error)``,
-    ``onCancelled()`` and ``onLog(text)``; what a listener does not have is not told.
+    ``onCancelled()`` and ``onLog(text)``; a listener may lack any of them.
 
     :param workerPython: which Python runs the model.
     """
@@ -36,7 +36,7 @@ class TaskRun:
         self._piece = None
         self._geometry: Any = None  # of the CT when it was sent
         self._abandoned = False
-        self._turns = Turns()  # before and after the worker's own part
+        self._loopTask = EventLoopTask()  # before and after the worker's own part
         self._isReading = False  # the worker has done its part
         self._settings = RunSettings()
         self._startTime = 0.0
@@ -50,11 +50,11 @@ class TaskRun:
         self._listeners.remove(listener)
 
     def hasListener(self, listener):
-        """Whether it is told; ``stop`` tells nobody any more."""
+        """Whether listeners are called; not after ``stop``."""
         return listener in self._listeners
 
     def start(self, task, inputNode=None, settings=None):
-        """Begin a run and return at once; an input that does not fit is told to the listeners.
+        """Begin a run and return at once; an input that does not fit is reported to the listeners.
 
         :param task: name of a task of the library.
         :param inputNode: CT volume node; it is copied, not changed. A task that makes a CT uses it only as the grid of
@@ -79,20 +79,20 @@ class TaskRun:
             self._setState(running=False)
             raise
         if self.running:  # else the failure was reported while the process was being started
-            self._turns.start(makeRequest(task, inputNode, settings), self._send, self._onError)
+            self._loopTask.start(makeRequest(task, inputNode, settings), self._send, self._onError)
 
     def _send(self, made):
         request, self._piece = made
         try:
             if self._worker:  # else its end was reported
                 self._worker.session.run(request)
-        except Exception as error:  # a callback of Qt: nobody else would hear of it
+        except Exception as error:  # a callback of Qt, which swallows exceptions
             self._onError(error)
 
     def cancel(self):
         """Ask the run to stop; asked again, end its process."""
-        if self._turns.busy:
-            self._turns.stop()
+        if self._loopTask.busy:
+            self._loopTask.stop()
             self._isReading = False
             self._onCancelled()
         elif self.running and self._worker:
@@ -115,7 +115,7 @@ class TaskRun:
         """End everything, for the end of Slicer and for reload; leaves no process and no folder behind."""
         worker, self._worker = self._worker, None
         self._listeners.clear()
-        self._turns.stop()
+        self._loopTask.stop()
         if worker:
             worker.end()
 
@@ -194,7 +194,7 @@ class TaskRun:
             return result
 
         self._isReading = True
-        self._turns.start(reading(), self._add, self._onError)
+        self._loopTask.start(reading(), self._add, self._onError)
 
     def _add(self, result):
         from MedDiffFMLib.core.errors import MedDiffFMError
@@ -208,7 +208,7 @@ class TaskRun:
             return
         try:
             run = addResult(self._task, node, result)
-        except Exception as error:  # a callback of Qt: nobody else would hear of it
+        except Exception as error:  # a callback of Qt, which swallows exceptions
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)
             return
@@ -223,7 +223,7 @@ class TaskRun:
             logging.warning("MedDiff-FM: %s", error)
             self._tell("onLog", str(error))
             return
-        self._turns.stop()  # nobody is there for a request that is being made
+        self._loopTask.stop()  # a request in preparation is dropped
         self._onError(error)
 
     def _onError(self, error):
@@ -251,7 +251,7 @@ def _geometryOf(node):
 
 
 def _usesInput(task, settings):
-    """Whether the run has to do with the chosen CT: one of nobody is not its result, unless it lies on its anatomy."""
+    """Whether the run belongs to the chosen CT; a synthetic one does only where it lies on the CT's anatomy."""
     from MedDiffFMLib.tasks.registry import TASKS
 
     return TASKS[task].needs_volume or settings.anatomy is not None

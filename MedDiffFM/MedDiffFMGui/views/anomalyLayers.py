@@ -90,7 +90,7 @@ def showLegend(node, title, visible, labelFormat="%.0f"):
 
 
 def jump(location):
-    """All slice views go to a place; a view in whose picture it would not be is centred on it.
+    """All slice views go to a place; a view in whose picture it would not be is centered on it.
 
     :param location: world (R, A, S), mm.
     """

@@ -9,10 +9,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.anomalyNodes import HIDDEN_COLUMNS, SHOWN_COLUMNS, AnomalyNodes
-from ..worker.eventLoopTasks import Turns
+from ..worker.eventLoopTasks import EventLoopTask
 from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, styleLayer
 from .bodyRendering import BodyRendering
-from .cameras import centreCameras
+from .cameras import centerCameras
 from .sideBySide import VIEW_NAMES, SideBySide
 from .viewState import ViewState
 
@@ -44,7 +44,7 @@ class AnomalyView:
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
-        self._turns, self._layerTurns = Turns(), Turns()
+        self._loopTask, self._layerTask = EventLoopTask(), EventLoopTask()
         self._restTimer = qt.QTimer()
         self._restTimer.setSingleShot(True)
         self._restTimer.setInterval(REST_MS)
@@ -181,7 +181,7 @@ class AnomalyView:
         self._stopMaking()
         if node is None:
             if name == "difference":
-                self._layerTurns.start(
+                self._layerTask.start(
                     self.nodes.makingDifference(), lambda _node: self.chooseLayer(name), self._onNotMade
                 )
             return
@@ -195,7 +195,7 @@ class AnomalyView:
 
     def _stopMaking(self):
         """A layer that was chosen and is not there yet is not wanted any more."""
-        self._layerTurns.stop()
+        self._layerTask.stop()
         self._buttons[self.layer].checked = True
 
     def _onNotMade(self, error):
@@ -250,20 +250,20 @@ class AnomalyView:
             return
         self.nodes.threshold = value
         setThreshold(self.nodes.node("anomaly"), value)
-        self._turns.stop()
+        self._loopTask.stop()
         self._restTimer.start()
 
     def findAgain(self):
         """List the findings above the present threshold, in the course of the next turns of the event loop."""
         if self.nodes is None or not self.nodes.complete:
             return
-        self._turns.start(self.nodes.finding(), self._afterFinding)
-        if self._turns.busy:
+        self._loopTask.start(self.nodes.finding(), self._afterFinding)
+        if self._loopTask.busy:
             self.ui.findingsLabel.text = _("Looking for findings...")
 
     def _stopFinding(self):
         self._restTimer.stop()
-        self._turns.stop()
+        self._loopTask.stop()
         self._stopMaking()
 
     def _afterFinding(self, count):
@@ -300,7 +300,7 @@ class AnomalyView:
             self.nodes.choose(row)
             jump(location)
             if self.ui.renderingCheckBox.checked:
-                centreCameras(location)
+                centerCameras(location)
 
     def _go(self, step):
         count = self.nodes.table.GetTable().GetNumberOfRows() if self.nodes else 0

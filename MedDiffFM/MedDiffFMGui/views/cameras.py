@@ -34,7 +34,7 @@ class Cameras:
         self._poses = {}
 
 
-def centreCameras(location):
+def centerCameras(location):
     """Let the 3D views turn about a place without changing their direction or distance.
 
     :param location: world (R, A, S), mm.

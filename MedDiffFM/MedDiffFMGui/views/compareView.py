@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from ..nodes.colors import differenceColors
 from ..nodes.resultNodes import OUTPUT_TITLES, addingDifference, removeNodes
 from ..nodes.volumeNodes import thinnedOut
-from ..worker.eventLoopTasks import Turns
+from ..worker.eventLoopTasks import EventLoopTask
 from .sideBySide import SideBySide
 from .viewState import ViewState, sliceNodes
 
@@ -37,7 +37,7 @@ class CompareView:
         self._before: Any = None
         self._sideBySide = SideBySide()
         self._difference: Any = None
-        self._turns = Turns()
+        self._loopTask = EventLoopTask()
         self._shownNode: Any = None
         self._choices: dict[str, Any] = {}
         ui.blendSlider.connect("valueChanged(double)", self._onBlend)
@@ -68,7 +68,7 @@ class CompareView:
         """Nothing is shown any more; views as they were before the result."""
         self._leaveSideBySide()
         if self._before and self.run:
-            self._before.restore(places=self.run.inputNode is None)  # the views were fitted to a CT of nobody
+            self._before.restore(places=self.run.inputNode is None)  # the views were fitted to a synthetic CT
         self._forgetDifference()
         self.run = self._before = None
 
@@ -130,7 +130,7 @@ class CompareView:
 
     def _choose(self, name):
         self._choices[name].checked = True
-        self._turns.stop()
+        self._loopTask.stop()
         node = self._difference if name == "difference" else self.run.volumes[name]
         if node is None or not slicer.mrmlScene.IsNodePresent(node):
             if name == "difference" and self._original() is not None:
@@ -160,7 +160,7 @@ class CompareView:
         """Result minus original, which is shown when it is there."""
         name = _("{name} difference").format(name=self.run.main.GetName())
         steps = addingDifference(self.run.inputNode, self.run.main, name)
-        self._turns.start(steps, self._onDifference, self._onNoDifference)
+        self._loopTask.start(steps, self._onDifference, self._onNoDifference)
 
     def _onDifference(self, node):
         self._difference = node
@@ -171,7 +171,7 @@ class CompareView:
         self._choose(next(iter(self._choices)))
 
     def _forgetDifference(self):
-        self._turns.stop()
+        self._loopTask.stop()
         if self._difference and slicer.mrmlScene.IsNodePresent(self._difference):
             slicer.mrmlScene.RemoveNode(self._difference)
         self._difference = None

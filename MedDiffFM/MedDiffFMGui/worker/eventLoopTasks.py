@@ -31,7 +31,7 @@ def drained(steps):
             return finished.value
 
 
-class Turns:
+class EventLoopTask:
     """Does one piece of work at a time, given as a generator that yields wherever it may be interrupted.
 
     Work that fits into one slot is done when :meth:`start` returns.
@@ -54,7 +54,7 @@ class Turns:
 
         :param steps: generator.
         :param onDone: called with what the generator returns.
-        :param onError: called with the exception that ended it; logged where nobody is to be told.
+        :param onError: called with the exception that ended it; logged by default.
         :param atOnce: else the present slot, which has worked already, is not made longer.
         """
         self.stop()

@@ -36,7 +36,7 @@ class ProcessLines:
         self._process.start(program, arguments)
 
     def stop(self):
-        """End it now; nobody is called any more."""
+        """End it now; no callback follows."""
         self._onLine = self._onEnd = lambda *arguments: None
         if self in _running:
             self._process.kill()

@@ -3,7 +3,7 @@
 import qt
 from slicer.i18n import tr as _
 
-from .eventLoopTasks import Turns
+from .eventLoopTasks import EventLoopTask
 
 # Python would end a QProcess that it collects, and wait for it; each stays here until it has ended by itself.
 _processes: set["WorkerProcess"] = set()
@@ -33,12 +33,12 @@ class WorkerProcess:
     def __init__(self, executable, environment, callbacks):
         from MedDiffFMLib.worker.client import START_SECONDS, WorkerSession, worker_command
 
-        self._turns = Turns()
+        self._loopTask = EventLoopTask()
         self.session = WorkerSession(
             self._write,
             self._kill,
             callbacks,
-            work=lambda steps: self._turns.start(steps, onError=callbacks.on_error),
+            work=lambda steps: self._loopTask.start(steps, onError=callbacks.on_error),
             mapped=True,
         )
         self._process = qt.QProcess()

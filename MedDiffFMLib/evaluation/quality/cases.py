@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...imaging.volume import Volume
+from .ldct_benchmark import WINDOWS
 
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz")
 
@@ -25,6 +26,7 @@ class Case:
         lesion: label file on the image's grid, None where no real lesion is outlined.
         lesion_labels: values of ``lesion`` that are lesions, empty for all above 0.
         region: region class; None for a guess from the image.
+        window: display window of :mod:`.ldct_benchmark`; that of the region when not given.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Case:
     lesion: Path | None = None
     lesion_labels: tuple[int, ...] = ()
     region: str | None = None
+    window: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,10 @@ def _datalist_cases(file: Path) -> list[Case]:
         name = str(row.get("name") or _stem(image))
         lesion = file.parent / row["lesion"] if row.get("lesion") else None
         labels = tuple(int(v) for v in row.get("lesion_labels", ()))
-        cases.append(Case(name, image, str(row.get("patient") or name), lesion, labels, row.get("region")))
+        window = row.get("window")
+        if window not in (None, *WINDOWS):
+            raise InputError(f"{name} in {file} has a window called {window!r}.", f"Choose from: {', '.join(WINDOWS)}.")
+        cases.append(Case(name, image, str(row.get("patient") or name), lesion, labels, row.get("region"), window))
     return cases
 
 

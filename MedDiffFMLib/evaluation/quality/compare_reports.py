@@ -1,4 +1,4 @@
-"""An earlier evaluation beside a new one: what changed on the same cases, and whether the yardstick stayed the same."""
+"""Compare with an earlier report and check that the baselines are unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A case made harder in a known way: lower dose, spheres cut out, lesions put in. Kept in a folder, they are slow.
+"""Degradations of a case: lower dose, holes, lesions. Kept in a folder, for they are slow.
 
 Everything random about a case is seeded by its name, so that two machines evaluate on the same voxels.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,9 @@ class Plan:
         sphere_diameters_mm, spheres_per_size: healthy spheres to fill.
         lesion_diameters_mm, lesion_contrasts_hu, lesions_per_size: synthetic soft-tissue lesions; each size also comes
             once as a solid nodule where there is lung.
+        noise_kinds: of :data:`evaluation.quality.added_noise.KINDS`, each a question of the denoising task.
+        noise_levels_hu: of every kind but the quarter dose.
+        told_levels_hu: levels at which the model is asked a second time, told the level.
         seed: added to every case's own.
     """
 
@@ -49,6 +52,9 @@ class Plan:
     lesion_diameters_mm: tuple[float, ...] = (25.0, 15.0, 8.0)
     lesion_contrasts_hu: tuple[float, ...] = (-80.0, -40.0, 40.0, 80.0)
     lesions_per_size: int = 2
+    noise_kinds: tuple[str, ...] = ("dose", "projections", "ramp", "white")
+    noise_levels_hu: tuple[float, ...] = (30.0,)
+    told_levels_hu: tuple[float, ...] = (30.0,)
     seed: int = 0
 
     def case_seed(self, name: str) -> int:
@@ -57,7 +63,24 @@ class Plan:
 
     def quick(self) -> Plan:
         """The same questions on a thinner slab, with one lesion and sphere of each size."""
-        return Plan(slab_mm=48.0, dose=self.dose, spheres_per_size=1, lesions_per_size=1, seed=self.seed)
+        return replace(self, slab_mm=48.0, spheres_per_size=1, lesions_per_size=1)
+
+    def questions(self, task: str) -> list[Plan]:
+        """The plan taken apart: one for each kind and level of noise, one for any other task.
+
+        What a part does not need has its default, so that stored results do not depend on it.
+        """
+        if task != "denoise":
+            default = Plan()
+            return [replace(self, noise_kinds=default.noise_kinds, noise_levels_hu=default.noise_levels_hu,
+                            told_levels_hu=default.told_levels_hu)]  # fmt: skip
+        plain = Plan(slab_mm=self.slab_mm, dose=self.dose, full_dose_noise_hu=self.full_dose_noise_hu, seed=self.seed)
+        return [
+            replace(plain, noise_kinds=(kind,), noise_levels_hu=() if kind == "dose" else (level,),
+                    told_levels_hu=tuple(hu for hu in self.told_levels_hu if kind != "dose" and hu == level))
+            for kind in self.noise_kinds
+            for level in (self.noise_levels_hu if kind != "dose" else (0.0,))
+        ]  # fmt: skip
 
 
 def quarter_dose(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:

@@ -1,10 +1,10 @@
-"""How alike two sets of feature vectors are. All sets are (samples, features) arrays."""
+"""Distances between sets of feature vectors. All sets are (samples, features) arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 
-NEIGHBOURS = 3
+NEIGHBORS = 3
 
 
 def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -33,16 +33,16 @@ def _within(x: np.ndarray) -> float:
     return float(kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1))
 
 
-def coverage(samples: np.ndarray, manifold: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
+def coverage(samples: np.ndarray, manifold: np.ndarray, neighbors: int = NEIGHBORS) -> float:
     """Share of ``samples`` that lie on the manifold that a set of other samples spans.
 
-    The manifold is the union of balls around its samples that reach to their third nearest neighbour. Precision is the
+    The manifold is the union of balls around its samples that reach to their third nearest neighbor. Precision is the
     coverage of synthetic samples by the real manifold, recall that of real ones by the synthetic manifold
     (Kynkaanniemi et al. 2019, arXiv 1904.06991).
     """
     from scipy.spatial.distance import cdist
 
-    nearest = min(neighbours, len(manifold) - 1)
+    nearest = min(neighbors, len(manifold) - 1)
     radii = np.partition(cdist(manifold, manifold), nearest, axis=1)[:, nearest]
     return float((cdist(samples, manifold) <= radii).any(axis=1).mean())
 

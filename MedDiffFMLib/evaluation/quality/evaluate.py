@@ -1,14 +1,13 @@
-"""The evaluation anyone can repeat: one call, the same cases and questions for the model and the baselines."""
+"""Evaluation: the same cases and questions for the model and the baselines, in one call."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +16,38 @@ import numpy as np
 from ...core.atomic_files import atomic_path
 from ...core.errors import InputError
 from ...core.progress import CancelToken
-from ...imaging.volume import Volume
-from ...tasks.parameters import check
-from ...tasks.registry import TASKS
+from .added_noise import KINDS
 from .baselines import classical as baselines
+from .candidates import OUTPUTS, Candidate, candidates_of, settings_of
 from .cases import Case, LoadedCase, load_case
 from .compare_reports import compare
 from .degradations import Plan, fingerprint
+from .memorization import read_references
 from .paired_tests import verdicts
 from .parameter_sweep import Curve, curve_record, draw_curve
-from .protocols import PROTOCOLS, Answer, Method, Row, baseline_methods
+from .protocols import PROTOCOLS, Row, baseline_methods
+from .random_features import NAME as RANDOM
 from .report_page import markdown
+from .resumption import file_name, stored_rows
 from .synthesis import TASK as SYNTHESIZE
-from .synthesis import Generator, SynthesisPlan, SynthesisQuestion
-from .tables import HIGHER_IS_BETTER, summary
+from .synthesis import SynthesisPlan, SynthesisQuestion
+from .tables import HIGHER_IS_BETTER, add_told_apart, summary
+from .variants import Variant
 from .window_features import WINDOW_MM, FeatureSpace, HaarStatistics
-from .window_seams import Borders, window_borders
 
-OUTPUTS = {"denoise": "denoised", "inpaint": "inpainted", "anomaly": "anomaly", SYNTHESIZE: "synthetic"}
-"""Which volume of a task's result is scored."""
 EVALUATED_TASKS = tuple(OUTPUTS)
 QUICK_CASES = 2
-EVALUATED = {"inpaint": {"feather": 0.0, "margin": 0.0}}
-"""Defaults that differ in an evaluation: a healthy sphere has no rim to keep away from, nothing to blend with."""
-VERSION = 2
-"""Of the baselines' figures; raise it when a protocol or a baseline changes, so that stored ones are made anew."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to run the model.
-
-    Attributes:
-        name: method name of its rows.
-        run: a :data:`.protocols.Method`, or a :data:`.synthesis.Generator`.
-        curve: name of the curve that it is a point of; empty for the model as it is evaluated.
-    """
-
-    task: str
-    name: str
-    run: Callable[..., Any]
-    curve: str = ""
+VERSION = 3
+"""Of stored figures; raise it when a protocol or a baseline changes, so that they are made anew."""
+UNREPORTED = ("patches", "scores")
+"""Details of rows that figures are computed from and nobody reads."""
 
 
 def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED_TASKS,
              out_folder: str | Path = "evaluation", quick: bool = False, *, plan: Plan | None = None,
              synthesis: SynthesisPlan | None = None, space: FeatureSpace | None = None,
              parameters: dict[str, dict[str, Any]] | None = None, curves: Sequence[Curve] = (),
+             variants: Sequence[Variant] = (), references: Sequence[Case] = (), resume: bool = False,
              earlier: dict[str, Any] | None = None, cache: str | Path | None = None, seed: int = 0,
              progress: Callable[[str], None] | None = None,
              cancel: CancelToken | None = None) -> dict[str, Any]:  # fmt: skip
@@ -76,10 +60,13 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
         out_folder: both files are written after every case, so that an interrupted run leaves what it has.
         quick: two cases, thinner slabs, two synthetic volumes: to see that it works, not to report.
         plan: how cases are degraded.
-        synthesis: what is synthesised.
+        synthesis: what is synthesized.
         space: features in which synthetic CTs are compared; the shipped ones by default.
         parameters: task -> fields of its parameter dataclass that differ from the defaults.
         curves: parameters to vary, each besides ``tasks``, as a table and a picture.
+        variants: the model with other parameters, beside itself.
+        references: volumes that synthetic CTs must not repeat: the training data.
+        resume: keep every row in ``out_folder/rows``, and take those that are there from a run that was stopped.
         earlier: an earlier report, see :func:`.compare_reports.read_report`, to compare the model with case by case.
         cache: folder for degraded cases and the baselines' figures, used again by the next model; None to keep nothing.
         seed: of the model's sampling.
@@ -89,25 +76,27 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
         what is in ``evaluation.json``.
 
     Raises:
-        InputError: unknown task, parameter out of range, unreadable case, curves or comparison without a model.
+        InputError: unknown task or kind of noise, parameter out of range, unreadable case, curves, variants or
+            comparison without a model.
     """
     plan, synthesis = plan or Plan(), synthesis or SynthesisPlan(seed=seed)
     if quick:
         plan, synthesis = plan.quick(), dataclasses.replace(synthesis, volumes=2)
         cases = list(cases)[:QUICK_CASES]
-    if model is None and (curves or earlier):
-        raise InputError("Curves and comparisons need a model.", "Name one with --model.")
+    if model is None and (curves or variants or earlier):
+        raise InputError("Curves, variants and comparisons need a model.", "Name one with --model.")
     if not (tasks or curves):
         raise InputError("There is nothing to evaluate.", "Name tasks, or a curve.")
-    chosen = {task: _settings(task, (parameters or {}).get(task, {})) for task in tasks if task in OUTPUTS}
-    candidates = _candidates(model, tasks, curves, parameters or {}, seed, cancel)
+    _check_noise(plan)
+    chosen = {task: settings_of(task, (parameters or {}).get(task, {})) for task in tasks if task in OUTPUTS}
+    candidates = candidates_of(model, tasks, curves, variants, parameters or {}, seed, cancel)
     head: dict[str, Any] = {
         "model": _model_record(model), "seed": seed, "parameters": chosen, "quick": quick,
         "plan": dataclasses.asdict(plan),
     }  # fmt: skip
-    folder, question = Path(out_folder), (cases, space or HaarStatistics(), synthesis)
+    folder, question = Path(out_folder), (cases, space or HaarStatistics(), synthesis, references)
     with _degraded(cache) as kept:
-        work = _Work(tasks, curves, candidates, kept, _teller(progress, cancel))
+        work = _Work(tasks, curves, candidates, kept, folder / "rows" if resume else None, _teller(progress, cancel))
         report = {**head, **_findings(work, head, curves, earlier, folder)}
         for done in work.steps(cases, plan, question):
             head |= done
@@ -138,46 +127,65 @@ def _degraded(cache: str | Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
+Question = tuple[Sequence[Case], FeatureSpace, SynthesisPlan, Sequence[Case]]
+"""Real patients, how they are described, what is made, what must not be repeated."""
+
+
 class _Work:
     """What is to be done, and the rows of what is done: "" for the evaluation itself, else the name of a curve."""
 
     def __init__(self, tasks: Sequence[str], curves: Sequence[Curve], candidates: Sequence[Candidate], cache: Path,
-                 tell: Callable[[str], None]) -> None:  # fmt: skip
+                 kept: Path | None, tell: Callable[[str], None]) -> None:  # fmt: skip
+        self.kept, self.every_case = kept, False
         self.asked = {"": tuple(tasks), **{curve.name: (curve.task,) for curve in curves}}
         self.candidates, self.cache, self.tell = candidates, cache, tell
         self.rows: dict[str, list[Row]] = {key: [] for key in self.asked}
 
-    def steps(self, cases: Sequence[Case], plan: Plan,
-              question: tuple[Sequence[Case], FeatureSpace, SynthesisPlan]) -> Iterator[dict[str, Any]]:  # fmt: skip
+    def steps(self, cases: Sequence[Case], plan: Plan, question: Question) -> Iterator[dict[str, Any]]:
         """Do everything; yields after each step, with facts for the report."""
         wanted = {task for tasks in self.asked.values() for task in tasks}
         for number, case in enumerate(cases if wanted & set(PROTOCOLS) else (), start=1):
             loaded = load_case(case, plan.slab_mm)
             for task in [task for task in PROTOCOLS if task in wanted]:
                 self.tell(f"case {number} of {len(cases)}, {case.name}: {task}")
-                self._case(task, loaded, plan)
+                for turn, part in enumerate(plan.questions(task)):
+                    self._case(task, loaded, part, turn == 0)
+            self.every_case = number == len(cases)
             yield {}
         if SYNTHESIZE in wanted:
             yield from self._synthesis(*question)
 
-    def _case(self, task: str, loaded: LoadedCase, plan: Plan) -> None:
-        """Baselines and model on one case."""
+    def _case(self, task: str, loaded: LoadedCase, plan: Plan, first: bool) -> None:
+        """Baselines and model on one case; points of curves on its first question alone."""
         self._share(task, baseline_rows(task, loaded, plan, self.cache))
-        for one in self._of(task):
-            self.rows[one.curve] += PROTOCOLS[task](loaded, plan, self.cache, {one.name: one.run})
+        for one in [one for one in self._of(task) if first or not one.curve]:
+            make = functools.partial(PROTOCOLS[task], loaded, plan, self.cache, {one.name: one.run})
+            self.rows[one.curve] += self._stored(one, loaded.case.name, fingerprint(loaded, plan), make)
 
-    def _synthesis(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan) -> Iterator[dict[str, Any]]:
+    def _synthesis(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan,
+                   references: Sequence[Case]) -> Iterator[dict[str, Any]]:  # fmt: skip
         """Real patients, then the model region by region."""
+        known = read_references(references, self.cache, self.tell) if references else None
         self.tell("windows of the real patients, to compare synthetic ones with")
-        question = SynthesisQuestion(cases, space, plan)
+        question = SynthesisQuestion(cases, space, plan, known)
         self._share(SYNTHESIZE, question.baseline_rows())
-        yield {"synthesis": {"space": space.name, "spacing": space.spacing, "window_mm": WINDOW_MM,
-                             "left_out": question.left_out, **dataclasses.asdict(plan)}}  # fmt: skip
+        yield {"synthesis": {"space": space.name, "spacing": space.spacing, "window_mm": WINDOW_MM, "random": RANDOM,
+                             "references": len(references), "left_out": question.left_out,
+                             **dataclasses.asdict(plan)}}  # fmt: skip
+        key = (space.name, plan, [case.name for case in (*cases, *references)])
         for region in question.regions:
             for one in self._of(SYNTHESIZE):
                 self.tell(f"{plan.volumes} volumes of the region {region}: {one.name}")
-                self.rows[one.curve] += question.rows_of(one.name, one.run, region)
+                make = functools.partial(question.rows_of, one.name, one.run, region)
+                self.rows[one.curve] += self._stored(one, region, key, make)
                 yield {}
+
+    def _stored(self, one: Candidate, name: str, about: Any, make: Callable[[], list[Row]]) -> list[Row]:
+        """Rows of a candidate, from a run that was stopped where they are kept."""
+        if self.kept is None:
+            return make()
+        file = file_name(name, one.task, one.name, key=(VERSION, one.key, one.curve, about))
+        return stored_rows(self.kept / file, make)
 
     def _of(self, task: str) -> list[Candidate]:
         return [one for one in self.candidates if one.task == task]
@@ -193,9 +201,11 @@ def _findings(work: _Work, head: dict[str, Any], curves: Sequence[Curve], earlie
               folder: Path) -> dict[str, Any]:  # fmt: skip
     """Everything that is computed from rows; pictures of the curves are drawn."""
     rows, name = work.rows[""], head["model"]["name"] if head["model"] else None
+    if work.every_case:
+        add_told_apart(rows)
     found: dict[str, Any] = {
         "verdict": verdicts(rows, name, HIGHER_IS_BETTER), "tables": summary(rows, name),
-        "rows": [dataclasses.asdict(row) for row in rows], "curves": {},
+        "rows": [_reported(row) for row in rows], "curves": {},
     }  # fmt: skip
     for curve in curves:
         if work.rows[curve.name]:
@@ -208,105 +218,34 @@ def _findings(work: _Work, head: dict[str, Any], curves: Sequence[Curve], earlie
     return found
 
 
+def _reported(row: Row) -> dict[str, Any]:
+    """A row for the report."""
+    details = {name: value for name, value in row.details.items() if name not in UNREPORTED}
+    return dataclasses.asdict(dataclasses.replace(row, details=details))
+
+
 def baseline_rows(task: str, loaded: LoadedCase, plan: Plan, cache: Path) -> list[Row]:
     """The baselines' rows of one case; each method's from the cache when nothing it depends on has changed."""
-    constants = {k: v for k, v in vars(baselines).items() if k.isupper()}
-    key = hashlib.sha256(repr((VERSION, fingerprint(loaded, plan), sorted(constants.items()))).encode()).hexdigest()
+    constants = sorted((k, v) for k, v in vars(baselines).items() if k.isupper())
+    key = (VERSION, fingerprint(loaded, plan), constants)
     rows: list[Row] = []
-    for name, method in baseline_methods(task, loaded, plan, cache).items():
-        slug = "".join(c if c.isalnum() else "-" for c in name)
-        file = cache / f"{loaded.case.name}-{task}-{slug}-{key[:12]}.json"
-        if not file.is_file():
-            found = PROTOCOLS[task](loaded, plan, cache, {name: method})
-            _write(file, json.dumps([dataclasses.asdict(row) for row in found]))
-        rows += [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    for name, method in baseline_methods(task, loaded).items():
+        make = functools.partial(PROTOCOLS[task], loaded, plan, cache, {name: method})
+        rows += stored_rows(cache / file_name(loaded.case.name, task, name, key=key), make)
     return rows
 
 
-def _candidates(model: Any, tasks: Sequence[str], curves: Sequence[Curve], parameters: dict[str, dict[str, Any]],
-                seed: int, cancel: CancelToken | None) -> list[Candidate]:  # fmt: skip
-    """Every way in which the model is to be run; none without a model. All parameters are checked.
+def _check_noise(plan: Plan) -> None:
+    """Refuse kinds of noise that do not exist, and levels that are none.
 
     Raises:
-        InputError: a task that is not evaluated, or parameters that it does not have.
+        InputError: one of them.
     """
-    for task in tasks:
-        if task not in OUTPUTS:
-            raise InputError(f"There is no evaluation of {task!r}.", f"Choose from: {', '.join(OUTPUTS)}.")
-    if model is None:
-        return []
-
-    def candidate(task: str, name: str, changed: dict[str, Any], curve: str = "") -> Candidate:
-        fields = _settings(task, parameters.get(task, {})) | changed
-        checked = _checked(task, fields)
-        if task == SYNTHESIZE:
-            return Candidate(task, name, _generator(model, checked, cancel), curve)
-        return Candidate(task, name, _method(model, task, checked, seed, cancel), curve)
-
-    plain = [candidate(task, model.name, {}) for task in tasks]
-    points = [candidate(c.task, c.label(v), c.settings(v), c.name) for c in curves for v in c.values]
-    return plain + points
-
-
-def _settings(task: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation's own defaults, where the task has such fields, and over them what the user gave."""
-    known = {field.name for field in dataclasses.fields(TASKS[task].parameter_class())}
-    return {name: value for name, value in EVALUATED.get(task, {}).items() if name in known} | given
-
-
-def _checked(task: str, fields: dict[str, Any]) -> Any:
-    """The task's parameters.
-
-    Raises:
-        InputError: a field that the task does not have, or a value out of range.
-    """
-    try:
-        chosen = TASKS[task].parameter_class()(**fields)
-    except TypeError as error:
-        raise InputError(f"{task} does not take these parameters: {fields}.", str(error)) from error
-    check(chosen)
-    return chosen
-
-
-def _method(model: Any, task: str, parameters: Any, seed: int, cancel: CancelToken | None) -> Method:
-    """A task as a method of its protocol."""
-    run = TASKS[task].run()
-
-    from ...tasks.denoise.coarse_to_fine import OVERLAP as DENOISE_OVERLAP
-
-    def method(volume: Volume, mask: np.ndarray | None = None) -> Answer:
-        result = run(volume, model, parameters, mask=mask, seed=seed, cancel=cancel)
-        voxels = result.volumes[OUTPUTS[task]]
-        # On a grid of its own a task's windows end elsewhere, and interpolation hides where.
-        own_voxels = task == "denoise" and getattr(parameters, "spacing", None) is None
-        borders = _borders(model, voxels.shape, DENOISE_OVERLAP) if own_voxels else None
-        return Answer(voxels, result.facts.get("network_evaluations"), borders)
-
-    return method
-
-
-def _generator(model: Any, parameters: Any, cancel: CancelToken | None) -> Generator:
-    """The task that makes CTs."""
-    run = TASKS[SYNTHESIZE].run()
-
-    from ...inference.sliding_window import OVERLAP
-
-    def generate(region: str, seed: int) -> tuple[Volume, Answer]:
-        result = run(None, model, parameters, region=region, seed=seed, cancel=cancel)
-        voxels = result.volumes[OUTPUTS[SYNTHESIZE]]
-        answer = Answer(voxels, result.facts.get("network_evaluations"), _borders(model, voxels.shape, OVERLAP))
-        assert result.ijk_to_ras is not None  # a task without a CT says where its result lies
-        return Volume(voxels, result.ijk_to_ras), answer
-
-    return generate
-
-
-def _borders(model: Any, shape: tuple[int, ...], overlap: int) -> Borders | None:
-    """Where the windows of the last network calls, those on the result's own voxels, end."""
-    engine = getattr(model, "engine", None)
-    if engine is None:
-        return None
-    return window_borders(shape, engine.rung.window, overlap, engine.divisor)  # type: ignore[arg-type]
+    strange = [kind for kind in plan.noise_kinds if kind not in KINDS]
+    if strange:
+        raise InputError(f"There is no noise called {strange[0]!r}.", f"Choose from: {', '.join(KINDS)}.")
+    if not all(0 < level <= 500 for level in plan.noise_levels_hu):
+        raise InputError("A noise level is out of range.", "Give levels above 0 and up to 500 HU.")
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

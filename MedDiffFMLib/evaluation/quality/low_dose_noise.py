@@ -1,4 +1,4 @@
-"""Low-dose CT noise, made where it arises: in the projections.
+"""Low-dose CT noise, simulated in the projections.
 
 Filtered back-projection is linear, so the noise of a lower dose is the reconstruction of the noise of its sinogram
 alone; the image itself is never reconstructed and loses nothing. Each axial slice is projected with a parallel beam,
@@ -131,8 +131,8 @@ def incident_photons(volume_hu: np.ndarray, spacing: tuple[float, float, float],
         weights[view] = interpolation.T @ inside
     kernel = beam.kernel()
     # Linear interpolation between two detectors, averaged over where the pixel falls between them.
-    neighbours = np.dot(kernel[1:], kernel[:-1]) / np.dot(kernel, kernel)
-    squared = (kernel**2 * (2 + neighbours) / 3)[None, :, None]
+    neighbors = np.dot(kernel[1:], kernel[:-1]) / np.dot(kernel, kernel)
+    squared = (kernel**2 * (2 + neighbors) / 3)[None, :, None]
     spread = fftconvolve(weights, squared, mode="same", axes=1) / weights.sum()
     scale = np.pi**2 / _views_needed(beam) * (1000 / WATER_PER_MM) ** 2
 

@@ -1,4 +1,4 @@
-"""Figures of merit, in Hounsfield units and over masks, and what can be said of their means."""
+"""Figures of merit in Hounsfield units and over masks, and confidence intervals of their means."""
 
 from __future__ import annotations
 
@@ -87,6 +87,42 @@ def rank_against(negatives: np.ndarray, positives: np.ndarray) -> Ranking:
     hits = np.cumsum(counts[::-1])[::-1]
     precision = hits / (hits + rest - below)
     return Ranking(area, float(np.sum(counts * precision)) / total, total / (total + rest))
+
+
+EARLY = 0.3
+"""False positive rate up to which maps of anomalies are compared (MVTec AD, Bergmann et al. 2021, and Screener)."""
+
+
+def false_positive_rates(negatives: np.ndarray, positives: np.ndarray,
+                         weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Share of the negatives that score above each positive, and share of those that score at least as high.
+
+    Between the two the ROC curve is a straight line.
+
+    Args:
+        negatives: sorted.
+        weights: of the negatives, in their order; equal ones when not given.
+    """
+    below, upto = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
+    if weights is None:
+        return 1 - upto / negatives.size, 1 - below / negatives.size
+    sums = np.concatenate([[0.0], np.cumsum(weights, dtype=np.float64)])
+    return 1 - sums[upto] / sums[-1], 1 - sums[below] / sums[-1]
+
+
+def areas(above: np.ndarray, at_least: np.ndarray, limit: float = 1.0) -> np.ndarray:
+    """What each positive adds to the ROC curve: its area up to a false positive rate of ``limit``, over the limit.
+
+    The mean over all positives is the (partial) AUROC; the mean over lesions of the means over their voxels is the area
+    under the per-region overlap (AUPRO), since a region's overlap rises where one of its voxels passes the threshold.
+    Chance gives half the limit.
+
+    Args:
+        above, at_least: from :func:`false_positive_rates`.
+    """
+    width = np.maximum(at_least - above, 1e-12)
+    cut = np.clip(limit - above, 0, None) ** 2 / (2 * width)
+    return np.where(at_least <= limit, limit - (above + at_least) / 2, cut) / limit
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Steps against quality: one task at several values of a parameter, as a table and a picture."""
+"""Parameter sweep: one task at several values of a parameter, as a table and a picture."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 from ...core.atomic_files import atomic_path
 from ...core.errors import InputError
-from .metrics import bootstrap
 from .protocols import Row
-from .tables import FIGURES, Figure, is_part
+from .tables import FIGURES, Figure, is_part, mean_of
 
 AXES = {"evaluations": "network evaluations", "seconds": "seconds a run"}
 EXAMPLE = "Write TASK=FIELD:VALUE,VALUE,..., as in denoise=steps:5,10,20,50."
@@ -70,7 +69,8 @@ def curve_record(curve: Curve, rows: Sequence[Row]) -> dict[str, Any]:
         rows: of the task: the model at each value, under :meth:`Curve.label`, and the baselines.
     """
     labels = [curve.label(value) for value in curve.values]
-    groups = [g for g in dict.fromkeys(row.group for row in rows) if not is_part(curve.task, g)]
+    known = list(dict.fromkeys(row.group for row in rows))
+    groups = [g for g in known if not is_part(curve.task, g)] or known
     return {
         "task": curve.task, "fields": list(curve.fields), "values": list(curve.values),
         "evaluations": [_mean([r.evaluations for r in rows if r.method == label]) for label in labels],
@@ -84,16 +84,17 @@ def _group(rows: list[Row], task: str, labels: list[str]) -> dict[str, Any]:
     methods = list(dict.fromkeys(row.method for row in rows))
     found: dict[str, Any] = {}
     for figure in FIGURES[task]:
-        if not any(figure.name in row.values for row in rows):
+        if not (figure.by_case and any(figure.name in row.values for row in rows)):
             continue
         means = {m: _interval([r for r in rows if r.method == m], figure) for m in methods}
-        baselines = {m: means[m]["mean"] for m in methods if m not in labels}
+        baselines = {m: means[m]["mean"] for m in methods if m not in labels and means[m]["count"]}
         found[figure.name] = {"curve": [means.get(label) for label in labels], "baselines": baselines}
     return found
 
 
 def _interval(rows: list[Row], figure: Figure) -> dict[str, Any]:
-    return asdict(bootstrap([r.values.get(figure.name, float("nan")) for r in rows], [r.patient for r in rows]))
+    values = [r.values.get(figure.name, float("nan")) for r in rows]
+    return asdict(mean_of(values, [r.patient for r in rows], figure.ratio))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

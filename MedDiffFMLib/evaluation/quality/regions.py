@@ -1,4 +1,4 @@
-"""Where in a CT something may be measured or placed: the body, its soft tissue, its lungs.
+"""Regions for measurements and synthetic lesions: body, soft tissue, lungs.
 
 Deliberately independent of the model's own conditioning, so that a mistake there cannot hide itself here.
 All masks are (k, j, i) with k along the patient's axis; spacing is (i, j, k) in mm.

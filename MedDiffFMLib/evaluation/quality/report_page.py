@@ -1,16 +1,16 @@
-"""The report as a Markdown page: verdict first, then task by task, curves, and what changed since an earlier one."""
+"""Report as a Markdown page: verdict, tasks, sweeps, changes since an earlier report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from .page_tables import detection_lines, further_lines, interval, number, parts_lines, pooled_lines, refused_lines
 from .paired_tests import QUESTIONS
 from .tables import FIGURES, Figure, is_part
 
-SENSITIVITY = Figure("sensitivity", "share of lesions found", 2, True)
 TITLES = {
-    "denoise": "Denoising of simulated low dose",
+    "denoise": "Denoising of simulated low dose and of added noise",
     "inpaint": "Filling of healthy spheres",
     "anomaly": "Anomaly maps on inserted and real lesions",
     "synthesize": "Synthetic CTs beside real ones",
@@ -42,12 +42,23 @@ def _heading(report: dict[str, Any]) -> list[str]:
         f"{about} Evaluated on {extent}; dose fraction {plan['dose']:g}. Means over cases with "
         "95 % intervals from drawing patients with replacement. Research use only.", "",
     ]  # fmt: skip
+    lines += _noise_lines(plan) if "denoise" in report["tables"] else []
     changed = {task: fields for task, fields in report["parameters"].items() if fields}
     if changed:
         lines += [f"Parameters other than the defaults: {changed}.", ""]
     if report["quick"]:
         lines += ["**Quick run: too few cases to report.**", ""]
     return lines
+
+
+def _noise_lines(plan: dict[str, Any]) -> list[str]:
+    """What was added, where reports know more kinds than the quarter dose."""
+    kinds = [kind for kind in plan.get("noise_kinds", ()) if kind != "dose"]
+    if not kinds:
+        return []
+    levels = ", ".join(f"{level:g}" for level in plan["noise_levels_hu"])
+    return [f"Added noise: {', '.join(kinds)}, of {levels} HU over the body; scored on the middle slices of a part of "
+            "the case. The level is estimated where a name does not say that it is told.", ""]  # fmt: skip
 
 
 def _verdict_lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
@@ -76,10 +87,11 @@ def _task_lines(task: str, groups: dict[str, Any]) -> list[str]:
             lines += _methods_lines(task, name, group)
     else:
         if task not in QUESTIONS and len(whole) > 1:
-            lines += _parts_lines(task, whole)
+            lines += parts_lines(task, whole)
         for name, group in whole.items():
             lines += _group_lines(task, name, group)
-    lines += _parts_lines(task, {name: group for name, group in groups.items() if name not in whole})
+    lines += parts_lines(task, {name: group for name, group in groups.items() if name not in whole})
+    lines += refused_lines(groups)
     for name, group in whole.items():
         lines += _seam_lines(name, group.get("seams"))
     first = next(iter(groups.values()))
@@ -98,14 +110,15 @@ def _known(task: str, group: dict[str, Any]) -> list[Figure]:
 
 def _group_lines(task: str, name: str, group: dict[str, Any]) -> list[str]:
     lines: list[str] = []
-    for figure in _known(task, group):
+    for figure in [f for f in _known(task, group) if f.by_case]:
         if figure.higher_is_better is not None:
             heading = f"{name}: {figure.title}" if name else figure.title
             lines += [f"### {heading[0].upper()}{heading[1:]}", "", *_figure_lines(group[figure.name], figure), ""]
         else:
-            means = ", ".join(f"{m} {_number(i['mean'], figure)}" for m, i in group[figure.name]["mean"].items())
+            means = ", ".join(f"{m} {number(i['mean'], figure)}" for m, i in group[figure.name]["mean"].items())
             lines += [f"{figure.title[0].upper()}{figure.title[1:]}: {means}.", ""]
-    return lines + _detection_lines(group.get("detection"))
+    lines += [*further_lines(task, group), *pooled_lines(group.get("pooled"))]
+    return lines + detection_lines(group.get("detection"))
 
 
 def _figure_lines(table: dict[str, Any], figure: Figure) -> list[str]:
@@ -113,9 +126,9 @@ def _figure_lines(table: dict[str, Any], figure: Figure) -> list[str]:
     methods = list(table["values"])
     lines = ["| case | " + " | ".join(methods) + " |", "|---|" + "---:|" * len(methods)]
     for n, case in enumerate(table["cases"]):
-        lines.append(f"| {case} | " + " | ".join(_number(table["values"][m][n], figure) for m in methods) + " |")
+        lines.append(f"| {case} | " + " | ".join(number(table["values"][m][n], figure) for m in methods) + " |")
     counted = max(table["mean"][m]["count"] for m in methods)
-    means = " | ".join(_interval(table["mean"][m], figure) for m in methods)
+    means = " | ".join(interval(table["mean"][m], figure) for m in methods)
     lines.append(f"| **mean of {counted}** | {means} |")
     if table.get("wins"):
         scores = ", ".join(f"{m} in {won} of {of}" for m, (won, of) in table["wins"].items())
@@ -126,47 +139,13 @@ def _figure_lines(table: dict[str, Any], figure: Figure) -> list[str]:
 def _methods_lines(task: str, name: str, group: dict[str, Any]) -> list[str]:
     """Methods x figures, means over a method's own bodies."""
     figures = _known(task, group)
-    methods = list(group[figures[0].name]["values"])
+    methods = list(dict.fromkeys(method for f in figures for method in group[f.name]["values"]))
     titles = " | ".join(f.title for f in figures)
     lines = [f"### {name[0].upper()}{name[1:]}", "", f"| | bodies | {titles} |", "|---|---:|" + "---:|" * len(figures)]
     for method in methods:
-        cells = [_interval(group[f.name]["mean"][method], f) for f in figures]
-        count = group[figures[0].name]["mean"][method]["count"]
+        cells = [interval(group[f.name]["mean"].get(method), f) for f in figures]
+        count = max(group[f.name]["mean"].get(method, {"count": 0})["count"] for f in figures)
         lines.append(f"| {method} | {count} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
-
-
-def _parts_lines(task: str, groups: dict[str, Any]) -> list[str]:
-    """One row a part, sizes first, then contrasts: means of the figures that are merits."""
-    if not groups:
-        return []
-    figures = [f for f in FIGURES[task] if f.higher_is_better is not None]
-    methods = list(next(iter(groups.values()))[figures[0].name]["values"])
-    titles = [f"{method}, {figure.name}" for figure in figures for method in methods]
-    lines = ["| part | cases | " + " | ".join(titles) + " |", "|---|---:|" + "---:|" * len(titles)]
-    for name in sorted(groups, key=_part_order):
-        cells = [_interval(groups[name][f.name]["mean"][m], f) for f in figures for m in methods]
-        lines.append(f"| {name} | {len(groups[name][figures[0].name]['cases'])} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
-
-
-def _part_order(name: str) -> tuple[int, float]:
-    value, _, unit = name.partition(" ")
-    if unit in ("mm", "HU"):
-        return ("mm", "HU").index(unit), float(value)
-    return 2, 0.0
-
-
-def _detection_lines(detection: dict[str, Any] | None) -> list[str]:
-    if detection is None:
-        return []
-    rates = list(next(iter(detection["sensitivity"].values())))
-    lines = [
-        f"Share of {detection['lesions']} lesions found, by false findings allowed a case:", "",
-        "| method | " + " | ".join(f"{float(rate):g}" for rate in rates) + " |", "|---|" + "---:|" * len(rates),
-    ]  # fmt: skip
-    for method, found in detection["sensitivity"].items():
-        lines.append(f"| {method} | " + " | ".join(_number(found[rate], SENSITIVITY) for rate in rates) + " |")
     return [*lines, ""]
 
 
@@ -187,7 +166,11 @@ def _synthesis_lines(facts: dict[str, Any] | None) -> list[str]:
     left_out = ", ".join(f"{region} ({count})" for region, count in facts["left_out"].items())
     return [
         f"Feature space: {facts['space']}, windows of {facts['window_mm']:g} mm at {facts['spacing']:g} mm. Each body "
-        "is compared with the real patients of its region, one of them left out; a synthetic one with each in turn.",
+        "is compared with the real patients of its region, one of them left out; a synthetic one with each in turn. "
+        f"Random features: {facts.get('random', 'none')}.",
+        *([f"Nearest reference: highest normalized correlation of a window, at 6 mm, with any place in "
+           f"{facts['references']} reference volumes. The real patients are none of them."]
+          if facts.get("references") else []),
         *([f"Regions with too few patients to judge: {left_out}."] if left_out else []), "",
     ]  # fmt: skip
 
@@ -204,12 +187,12 @@ def _curve_lines(name: str, curve: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
     for n, value in enumerate(curve["values"]):
         found = [curve["groups"][g][f.name]["curve"][n] for g, f in columns]
-        cells = ["-" if i is None else _interval(i, f) for i, (_, f) in zip(found, columns, strict=True)]
+        cells = ["-" if i is None else interval(i, f) for i, (_, f) in zip(found, columns, strict=True)]
         evaluations, seconds = (_plain(curve[key][n]) for key in ("evaluations", "seconds"))
         lines.append(f"| {value:g} | {evaluations} | {seconds} | " + " | ".join(cells) + " |")
     baselines = dict.fromkeys(b for g, f in columns for b in curve["groups"][g][f.name]["baselines"])
     for baseline in baselines:
-        cells = [_number(curve["groups"][g][f.name]["baselines"].get(baseline), f) for g, f in columns]
+        cells = [number(curve["groups"][g][f.name]["baselines"].get(baseline), f) for g, f in columns]
         lines.append(f"| {baseline} | | | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
@@ -241,21 +224,13 @@ def _before_after_lines(one: dict[str, Any]) -> list[str]:
     for case, (before, now) in one["values"].items():
         change = float("nan") if before is None or now is None else now - before
         sign = "-" if change != change else f"{change:+.{figure.digits}f}"
-        lines.append(f"| {case} | {_number(before, figure)} | {_number(now, figure)} | {sign} |")
+        lines.append(f"| {case} | {number(before, figure)} | {number(now, figure)} | {sign} |")
     return lines
-
-
-def _interval(mean: dict[str, Any], figure: Figure) -> str:
-    return f"**{_number(mean['mean'], figure)}** [{_number(mean['low'], figure)}, {_number(mean['high'], figure)}]"
 
 
 def _signed(one: dict[str, Any], figure: Figure) -> str:
     mean, low, high = (f"{one[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
     return f"**{mean}** [{low}, {high}]"
-
-
-def _number(value: float | None, figure: Figure) -> str:
-    return "-" if value is None or value != value else f"{value:.{figure.digits}f}"
 
 
 def _plain(value: float | None) -> str:

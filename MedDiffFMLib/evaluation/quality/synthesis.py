@@ -1,4 +1,4 @@
-"""Are synthetic CTs like real ones? Their windows are compared with those of real patients in a feature space.
+"""Realism of synthetic CTs: windows compared with those of real patients in a feature space.
 
 Everything is asked of one body at a time, be it a patient or a synthetic volume, and always against the same number of
 *other* real patients, so that a patient is never compared with itself and rows are like for like:
@@ -9,6 +9,8 @@ Everything is asked of one body at a time, be it a patient or a synthetic volume
   patients.
 
 Real patients give the best that can be expected; blurred, noisy and shuffled ones tell what a bad figure looks like.
+MMD and the Frechet distance are computed in random features too, and with reference volumes it is looked up how like a
+window is to the nearest one of them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,11 +27,17 @@ from ...core.errors import InputError
 from ...imaging.volume import Volume
 from .cases import Case
 from .distribution_metrics import coverage, frechet, mmd
+from .memorization import MOST_WINDOWS as MOST_LOOKED_UP
+from .memorization import SPACING as COARSE
+from .memorization import References, coarse
 from .protocols import Answer, Row, seam_details
+from .random_features import NAME as RANDOM
+from .random_features import random_features
 from .window_features import WINDOW_MM, FeatureSpace, windows_of
 
 TASK = "synthesize"
 REAL = "real, other patients"
+COPIES = "references again, noise of 100 HU"
 FEWEST_PATIENTS = 2
 MOST_WINDOWS = 60
 """Windows of one body that count, drawn at random; else large patients would outweigh small ones."""
@@ -45,15 +53,17 @@ Views = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SynthesisPlan:
-    """What is synthesised.
+    """What is synthesized.
 
     Attributes:
         volumes: synthetic volumes of each region.
         seed: of the first volume; the next ones follow.
+        regions: that are asked about; every one that can be judged when empty.
     """
 
     volumes: int = 4
     seed: int = 0
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,14 @@ class Body:
     Attributes:
         patient: the patient it is or was made from; empty for a synthetic one.
         views: view -> (windows, features).
+        values: figures that no other body is needed for.
         seconds, details, evaluations: see :class:`.protocols.Row`.
     """
 
     name: str
     patient: str
     views: Views
+    values: dict[str, float]
     seconds: float = 0.0
     details: dict[str, Any] | None = None
     evaluations: int | None = None
@@ -80,20 +92,25 @@ class SynthesisQuestion:
     Args:
         cases: real CTs. A region with fewer than two patients cannot be judged.
         space: see :mod:`.window_features`.
+        references: volumes that synthetic ones must not repeat; None to leave that out.
     """
 
-    def __init__(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan) -> None:
-        self.space, self.plan = space, plan
+    def __init__(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan,
+                 references: References | None = None) -> None:  # fmt: skip
+        self.space, self.plan, self.references = space, plan, references
         gathered: dict[str, dict[str, list[Body]]] = {}
         for patient in dict.fromkeys(case.patient or case.name for case in cases):
             own = [case for case in cases if (case.patient or case.name) == patient]
             for region, windows in _windows_by_region(own, patient, space.spacing).items():
                 kinds = gathered.setdefault(region, {kind: [] for kind in CHANGES})
-                for kind, change in CHANGES.items():
-                    kinds[kind].append(Body(patient, patient, space(change(windows, patient, space.spacing))))
+                wanted = not plan.regions or region in plan.regions
+                for kind, change in CHANGES.items() if wanted else ():
+                    kinds[kind].append(self._described(patient, patient, change(windows, patient, space.spacing),
+                                                       kind == REAL))  # fmt: skip
         enough = {region: len(kinds[REAL]) >= FEWEST_PATIENTS for region, kinds in sorted(gathered.items())}
         self.kinds = {region: gathered[region] for region in enough if enough[region]}
-        self.left_out = {region: len(gathered[region][REAL]) for region in enough if not enough[region]}
+        self.left_out = {region: len(gathered[region][REAL]) for region in enough if not enough[region]
+                         and (not plan.regions or region in plan.regions)}  # fmt: skip
         self.scale = _scale([body.views for kinds in self.kinds.values() for body in kinds[REAL]])
 
     @property
@@ -102,8 +119,27 @@ class SynthesisQuestion:
         return list(self.kinds)
 
     def baseline_rows(self) -> list[Row]:
-        """Real patients, and real patients made worse."""
-        return [row for region in self.regions for kind in CHANGES for row in self._rows(region, kind)]
+        """Real patients, and real patients made worse; windows of the references, to show what a copy looks like."""
+        rows = [row for region in self.regions for kind in CHANGES for row in self._rows(region, kind)]
+        if self.references is None:
+            return rows
+        copies = self.references.controls(round(WINDOW_MM / COARSE))
+        values = self._nearest(copies)
+        return rows + [Row(TASK, COPIES, COPIES, region, COPIES, values, 0.0) for region in self.regions if len(copies)]
+
+    def _described(self, name: str, patient: str, windows: np.ndarray, looked_up: bool = True) -> Body:
+        """A body from its windows in HU."""
+        views = self.space(windows) | {RANDOM: random_features(windows)}
+        few = _thinned(windows, name, MOST_LOOKED_UP)
+        values = self._nearest(coarse(few, self.space.spacing)) if looked_up else {}
+        return Body(name, patient, views, values)
+
+    def _nearest(self, windows: np.ndarray) -> dict[str, float]:
+        """Correlation of windows at 6 mm with the nearest ones of the references."""
+        if self.references is None or not len(windows):
+            return {}
+        found = self.references.nearest(windows)
+        return {"nearest": float(found.mean()), "nearest, highest": float(found.max())}
 
     def rows_of(self, method: str, generate: Generator, region: str) -> list[Row]:
         """Rows of a method: its volumes of one region."""
@@ -117,8 +153,8 @@ class SynthesisQuestion:
             if len(windows) < 2:
                 raise InputError(f"The synthetic volumes are too small for several windows of {WINDOW_MM:g} mm.",
                                  "Leave out --set synthesize.size, or raise it.")  # fmt: skip
-            views = self.space(_thinned(windows, name))
-            bodies.append(Body(name, "", views, seconds, seam_details(answer), answer.evaluations))
+            body = self._described(name, "", _thinned(windows, name))
+            bodies.append(replace(body, seconds=seconds, details=seam_details(answer), evaluations=answer.evaluations))
         self.kinds[region][method] = bodies
         return self._rows(region, method)
 
@@ -126,7 +162,7 @@ class SynthesisQuestion:
         real, bodies = self.kinds[region][REAL], self.kinds[region][kind]
         rows = []
         for turn, body in enumerate(bodies):
-            values = self._figures(real, bodies, body, turn)
+            values = self._figures(real, bodies, body, turn) | body.values
             rows.append(Row(TASK, body.name, body.patient or body.name, region, kind, values, body.seconds,
                             body.details or {}, body.evaluations))  # fmt: skip
         return rows
@@ -136,8 +172,8 @@ class SynthesisQuestion:
         found: dict[str, list[float]] = {}
         for left_out in [p for p in real if body.patient in ("", p.patient)]:
             others = [p for p in real if p is not left_out]
-            alike = _neighbours(bodies, body, turn, left_out, len(others))
-            for view in body.views:
+            alike = _neighbors(bodies, body, turn, left_out, len(others))
+            for view in [v for v in body.views if v != RANDOM]:
                 mine, theirs = self._scaled([body], view), self._scaled(others, view)
                 found.setdefault("MMD", []).append(mmd(mine, theirs))
                 found.setdefault("precision", []).append(coverage(mine, theirs))
@@ -145,6 +181,9 @@ class SynthesisQuestion:
                                                                self._scaled(alike, view)))  # fmt: skip
                 if self.space.frechet:
                     found.setdefault("FID", []).append(frechet(_pooled([body], view), _pooled(others, view)))
+            mine, theirs = self._scaled([body], RANDOM), self._scaled(others, RANDOM)
+            found.setdefault("random FID", []).append(frechet(mine, theirs))
+            found.setdefault("random MMD", []).append(mmd(mine, theirs))
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _scaled(self, bodies: list[Body], view: str) -> np.ndarray:
@@ -152,7 +191,7 @@ class SynthesisQuestion:
         return np.clip((_pooled(bodies, view) - middle) / width, -WORST, WORST)
 
 
-def _neighbours(bodies: list[Body], body: Body, turn: int, left_out: Body, count: int) -> list[Body]:
+def _neighbors(bodies: list[Body], body: Body, turn: int, left_out: Body, count: int) -> list[Body]:
     """Bodies of a kind that together are to cover the patient left out: never made from it, ``count`` if there are."""
     if body.patient:
         return [b for b in bodies if b.patient != left_out.patient]
@@ -189,16 +228,16 @@ def _windows_by_region(cases: Sequence[Case], patient: str, spacing: float) -> d
 
 
 def _guessed(volume: Volume) -> str | None:
-    from ...preprocessing.body_localization import survey
+    from ...preprocessing.body_localization import localize_body
 
-    return survey(volume).guessed
+    return localize_body(volume).guessed
 
 
-def _thinned(windows: np.ndarray, name: str) -> np.ndarray:
-    """At most :data:`MOST_WINDOWS` of them."""
-    if len(windows) <= MOST_WINDOWS:
+def _thinned(windows: np.ndarray, name: str, most: int = MOST_WINDOWS) -> np.ndarray:
+    """At most ``most`` of them."""
+    if len(windows) <= most:
         return windows
-    chosen = np.random.default_rng(zlib.crc32(name.encode())).choice(len(windows), MOST_WINDOWS, replace=False)
+    chosen = np.random.default_rng(zlib.crc32(name.encode())).choice(len(windows), most, replace=False)
     return windows[np.sort(chosen)]
 
 

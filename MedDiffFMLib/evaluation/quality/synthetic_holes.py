@@ -1,4 +1,4 @@
-"""Spheres in healthy tissue: what inpainting has to restore, with the truth known."""
+"""Synthetic holes: spheres in healthy tissue, with the truth known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic lesions: what an anomaly map has to find, with size, contrast and outline known."""
+"""Synthetic lesions with known size, contrast and outline."""
 
 from __future__ import annotations
 

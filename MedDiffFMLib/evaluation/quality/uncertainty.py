@@ -1,4 +1,4 @@
-"""Whether a segmentation knows where it is wrong: reliable probabilities, errors among its most doubtful voxels."""
+"""Calibration of a segmentation's uncertainty: reliability, errors among its most doubtful voxels."""
 
 from __future__ import annotations
 

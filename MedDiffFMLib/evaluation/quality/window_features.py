@@ -1,4 +1,4 @@
-"""Windows of a CT as feature vectors, for comparing sets of CTs.
+"""Feature vectors of CT windows, for comparing sets of CTs.
 
 The shipped space, "Haar and HU statistics", needs no trained network. A window of 96 mm at 3 mm becomes
 

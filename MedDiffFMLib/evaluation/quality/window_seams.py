@@ -1,4 +1,4 @@
-"""Seams: is the image rougher where windows of the network end than right beside?
+"""Window seams: roughness where windows end, beside that of their neighborhood.
 
 The mean gradient across window borders over the mean gradient elsewhere; 1 means that nothing is to be seen. Anatomy
 alone makes planes differ by more than a seam that matters, so borders are compared with the planes around them, and

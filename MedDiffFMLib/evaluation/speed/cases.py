@@ -1,4 +1,4 @@
-"""What is timed: a task and a volume, the same for all who are measured."""
+"""Timed cases: a task and a volume, the same for all implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is measured, behind one interface: ``measure(case)`` -> figures, JSON-ready."""
+"""Implementations under test, behind one interface: ``measure(case)`` -> figures, JSON-ready."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Engine:
     def about(self) -> Figures:
         """What it runs on."""
         engine = self.model.engine
-        return {"precision": engine.precision, "batch": engine.rung.batch, "window": engine.rung.window}
+        return {"precision": engine.precision, "batch": engine.memory_level.batch, "window": engine.memory_level.window}
 
     def measure(self, case: Case) -> Figures:
         """One run."""
@@ -80,7 +80,7 @@ class Engine:
 
     def _network(self) -> Figures:
         engine = self.model.engine
-        edge, batch = engine.rung.window, engine.rung.batch
+        edge, batch = engine.memory_level.window, engine.memory_level.batch
         condition = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
         windows, stacked = torch.zeros((batch, 1, edge, edge, edge), device=self.device), stack([condition] * batch)
         return _network_figures(lambda: engine.denoise(windows, 0.03, stacked), self.device, batch, edge, engine.dtype)
@@ -160,7 +160,7 @@ class ReferenceSubject:
             return self.reference.denoise(image), clean
         if case.task in ("anomaly", "whole-body"):
             return self.reference.anomaly(image, generator), None
-        box = _neighbourhood(options["mask"], volume)
+        box = _neighborhood(options["mask"], volume)
         return self.reference.inpaint(image[box], torch.from_numpy(options["mask"][box]), generator), None
 
 
@@ -190,11 +190,11 @@ def _task_inputs(case: Case) -> tuple[Any, dict[str, Any], Volume | None]:
     return clean, {"seed": case.seed}, None
 
 
-def _neighbourhood(mask: np.ndarray, volume: Volume) -> tuple[slice, ...]:
+def _neighborhood(mask: np.ndarray, volume: Volume) -> tuple[slice, ...]:
     """The box around a lesion that the task itself looks at."""
-    from ...preprocessing.mask_crop import WINDOW, neighbourhood
+    from ...preprocessing.mask_crop import WINDOW, neighborhood
 
-    low, high = neighbourhood(mask, volume, None, WINDOW)
+    low, high = neighborhood(mask, volume, None, WINDOW)
     return tuple(slice(int(np.floor(a)), int(np.ceil(b)) + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The tasks as one would write them with MONAI's stock parts.
+"""Reference implementation: the tasks written with MONAI's stock parts.
 
 ``SlidingWindowInferer`` with its defaults, around each step of DDIM, in float32, on the volume's own voxels: this is
 how the paper works (arXiv 2410.15432, 1.5 and 1.6). Two networks:
@@ -7,7 +7,7 @@ how the paper works (arXiv 2410.15432, 1.5 and 1.6). Two networks:
 * ``stock network``: ``DiffusionModelUNet`` of the paper's size at full resolution. There are no weights for it, so its
   time is all that counts.
 
-The reference is favoured: it is told the noise level, fills only the neighbourhood of a lesion, and of conditions it
+The reference is favored: it is told the noise level, fills only the neighborhood of a lesion, and of conditions it
 gets the voxel size alone.
 """
 

@@ -1,4 +1,4 @@
-"""The benchmark's report as a page and a picture."""
+"""Report of the speed comparison as a page and a picture."""
 
 from __future__ import annotations
 

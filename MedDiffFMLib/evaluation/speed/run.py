@@ -1,4 +1,4 @@
-"""The subjects take turns; medians, ratios and the report."""
+"""Speed comparison: implementations in alternation; medians, ratios and the report."""
 
 from __future__ import annotations
 

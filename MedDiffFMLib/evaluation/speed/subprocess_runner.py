@@ -1,4 +1,4 @@
-"""A subject in a process of its own, so that its peak memory is its own: JSON lines in, JSON lines out.
+"""Implementation in a process of its own, so that its peak memory is its own: JSON lines in, JSON lines out.
 
 python -m MedDiffFMLib.evaluation.speed.subprocess_runner SUBJECT SETTINGS_AS_JSON
 """

@@ -1,4 +1,4 @@
-"""DICOM series: which files belong together, in which order, and what their numbers mean in Hounsfield units."""
+"""DICOM series: grouping, order, rescaling to Hounsfield units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lattices of hidden cubes, and the surface of least bending in all cubes of one."""
+"""Lattices of hidden cubes, and biharmonic interpolation in all cubes of one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lattice_lines(shape: Sequence[int], edge: Triple, first: Sequence[int]) -> l
     return lines
 
 
-def bend_lattice(image: np.ndarray, edge: Triple, first: Sequence[int], spacing: Spacing) -> np.ndarray:
+def biharmonic_lattice(image: np.ndarray, edge: Triple, first: Sequence[int], spacing: Spacing) -> np.ndarray:
     """``image`` (k, j, i) with the surface of least bending in every cube of a lattice.
 
     All cubes are alike, so what leads from a cube's surroundings to its content serves them all. Beyond its borders
@@ -101,13 +101,13 @@ def _bending_response(edge: Triple, spacing: Spacing) -> tuple[torch.Tensor, np.
     the surroundings are."""
     import torch
 
-    from ...imaging.biharmonic import bending_response
+    from ...imaging.biharmonic import biharmonic_response
 
     block = tuple(e + 2 * MARGIN for e in edge)
     inside = np.zeros(block, dtype=bool)
     inside[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN] = True
     k, j, i = spacing
-    matrix, right = bending_response(inside, (i, j, k))
+    matrix, right = biharmonic_response(inside, (i, j, k))
     octant = tuple(slice(n // 2) for n in block)
     content, around = _mirrored(inside, octant), _mirrored(~inside, octant)
     left, right = _parts(matrix, content[0], content), _parts(right, content[0], around)

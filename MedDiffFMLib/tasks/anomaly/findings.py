@@ -209,7 +209,7 @@ def _range(hits: Any) -> slice:
 
 
 def _touching(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Pairs (n, 2) of pieces in neighbouring planes that touch by face, edge or corner."""
+    """Pairs (n, 2) of pieces in neighboring planes that touch by face, edge or corner."""
     hits = upper >= 0
     if not hits.any():
         return np.zeros((0, 2), dtype=int)

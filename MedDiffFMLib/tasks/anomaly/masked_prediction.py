@@ -1,4 +1,4 @@
-"""What the model expects of each voxel when it sees only what is around it.
+"""Masked prediction: each voxel predicted from its surroundings alone.
 
 The volume is covered with a lattice of cubes that are hidden, as many apart as they are wide, and the network says
 what belongs into them; shifted lattices hide every voxel in turn. A lesion that fits into a cube is never seen while
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cube_lattice import Triple, bend_lattice, lattice_lines
+from .cube_lattice import Triple, biharmonic_lattice, lattice_lines
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ EDGE_WIDTH_MM = 3.0
 
 
 @dataclass(frozen=True)
-class Expectation:
+class MaskedPrediction:
     """What was expected with one size of hidden cubes.
 
     Attributes:
@@ -55,7 +55,7 @@ def lattices(sets: int = len(SETS)) -> int:
     return 8 * sets
 
 
-def expect(
+def predict_masked(
     image: WorkingImage,
     engine: Engine,
     edge_mm: float,
@@ -65,7 +65,7 @@ def expect(
     seed: int = 0,
     meter: ProgressMeter | None = None,
     wanted: np.ndarray | None = None,
-) -> Expectation:
+) -> MaskedPrediction:
     """Hide every voxel in turn and ask the network for it.
 
     Args:
@@ -94,7 +94,7 @@ def expect(
     residual = ((known - expected) * 1000).numpy()
     gaussian_filter(residual, [smoothing / s for s in image.spacing_kji], output=residual)
     expected *= 1000
-    return Expectation(edge_mm, expected.numpy(), residual)
+    return MaskedPrediction(edge_mm, expected.numpy(), residual)
 
 
 def _expect_hidden(
@@ -111,12 +111,12 @@ def _expect_hidden(
     import torch
 
     from ...diffusion.samplers import noise_like
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
 
     k, j, i = ((torch.from_numpy(line) > 0).float() for line in lattice_lines(image.shape, edge, first))
-    guess = torch.from_numpy(bend_lattice(known.numpy(), edge, first, image.spacing_kji))
+    guess = torch.from_numpy(biharmonic_lattice(known.numpy(), edge, first, image.spacing_kji))
     condition = replace(image.condition, known=guess, hole=k[:, None, None] * j[:, None] * i)
-    denoiser = BlendedDenoiser(engine, condition, image.shape, meter, overlap=OVERLAP, wanted=near)
+    denoiser = SlidingWindowDenoiser(engine, condition, image.shape, meter, overlap=OVERLAP, wanted=near)
     noisy = noise_like(guess, generator).mul_(SIGMA).add_(guess)
     return denoiser(noisy[None, None], SIGMA)[0, 0]
 

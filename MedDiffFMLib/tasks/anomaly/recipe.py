@@ -1,4 +1,4 @@
-"""Anomaly map: where a CT differs from what the prior expects of normal tissue, as a z-score."""
+"""Anomaly map: difference between a CT and the prior's prediction of normal tissue, as a z-score."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def _score(
     meter: ProgressMeter,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Root mean square of the z-scores over the sizes of cubes, and mean of the usual spreads in HU; 0 elsewhere."""
-    from .masked_prediction import expect
+    from .masked_prediction import predict_masked
     from .z_score import z_score
 
     squares, usual = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
     edges = [float(key) for key in settings["levels"]]
     for n, edge in enumerate(edges):
         meter.stage = f"looking at hidden cubes, size {n + 1} of {len(edges)}"
-        found = expect(
+        found = predict_masked(
             image, engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter,
             wanted=search,
         )  # fmt: skip
@@ -120,7 +120,7 @@ def expected_change(
     import torch
 
     from ...conditioning.region import grown
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
     from ..inpaint.recipe import sample_filling
     from ..inpaint.spec import InpaintParameters
 
@@ -130,7 +130,7 @@ def expected_change(
     hole = torch.from_numpy(grown(found, HEALTHY_MARGIN_MM, image.spacing_kji))[None, None].float()
     known = image.network_input()
     condition = image.condition.filling(known[0, 0], hole[0, 0])
-    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter, wanted=hole[0, 0] > 0)
+    denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter, wanted=hole[0, 0] > 0)
     settings = InpaintParameters(steps=HEALTHY_STEPS)
     generator = torch.Generator().manual_seed(seed)
     filled = sample_filling(denoiser, known, hole, condition, settings, generator)

@@ -1,4 +1,4 @@
-"""Anomaly map: what the user chooses. Imports no torch."""
+"""Parameters of the anomaly map. Imports no torch."""
 
 from __future__ import annotations
 

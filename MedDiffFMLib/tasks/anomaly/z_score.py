@@ -1,4 +1,4 @@
-"""From what the model expected to a z-score: how unusual is the difference for healthy tissue of that kind?
+"""Z-score: residual normalized by its spread on normal tissue.
 
 Even on normal tissue an expectation is never met exactly: edges and vessels are hard to guess. So differences are
 divided by what the same model leaves on normal tissue of the same kind, with hidden cubes of the same size and in the
@@ -16,12 +16,12 @@ from ...core.errors import ModelError
 from .masked_prediction import EDGE_WIDTH_MM
 
 if TYPE_CHECKING:
-    from .masked_prediction import Expectation
+    from .masked_prediction import MaskedPrediction
 
 TISSUE_EDGES_HU = (-850.0, -600.0, -200.0, -20.0, 120.0, 300.0)
 """Limits between air, lung, partial volume, fat, soft tissue, contrast or soft bone, bone; of the expectation."""
 EDGE_LIMITS_HU_PER_MM = (8.0, 25.0)
-"""Limits between flat, sloping and steep places of the expectation: an edge is hard to guess to the millimetre."""
+"""Limits between flat, sloping and steep places of the expectation: an edge is hard to guess to the millimeter."""
 SLAB = 8
 """Planes that are looked at together."""
 CLASSES = (len(TISSUE_EDGES_HU) + 1) * (len(EDGE_LIMITS_HU_PER_MM) + 1)
@@ -44,7 +44,7 @@ def tissue_of(expected: np.ndarray, spacing_kji: tuple[float, float, float]) -> 
 
 def _steepness(smooth: np.ndarray, planes: slice, spacing_kji: tuple[float, float, float]) -> np.ndarray:
     """HU per mm, in some planes."""
-    first = max(planes.start - 1, 0)  # a slope takes its neighbours
+    first = max(planes.start - 1, 0)  # a slope takes its neighbors
     slopes = np.gradient(smooth[first : planes.stop + 1], *spacing_kji)
     inside = slice(planes.start - first, planes.stop - first)
     return np.sqrt(sum(slope[inside] ** 2 for slope in slopes))
@@ -56,7 +56,7 @@ def _slabs(count: int) -> Iterator[slice]:
 
 
 def z_score(
-    found: Expectation, calibration: Mapping[str, Any], region: str | None, spacing_kji: tuple[float, float, float]
+    found: MaskedPrediction, calibration: Mapping[str, Any], region: str | None, spacing_kji: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Difference over its spread on normal tissue of the same kind, signed, and that spread in HU; (D, H, W) each.
 
@@ -70,16 +70,16 @@ def z_score(
     try:
         by_region = calibration["levels"][key]
         figures = by_region.get(region) or by_region[ALL_REGIONS]
-        centre, spread = np.array(figures["centre"]), np.array(figures["spread"])
+        center, spread = np.array(figures["centre"]), np.array(figures["spread"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"The model is not calibrated for anomaly maps with cubes of {key} mm.",
             "Run `meddifffm calibrate` on it, or choose a calibrated model.",
         ) from error
-    if centre.shape != (CLASSES,) or spread.shape != (CLASSES,):
+    if center.shape != (CLASSES,) or spread.shape != (CLASSES,):
         raise ModelError("The model's calibration was made by another version.", "Run `meddifffm calibrate` on it.")
     tissue = tissue_of(found.expected, spacing_kji)
     usual, score = spread.astype(np.float32)[tissue], np.empty_like(found.residual)
     for planes in _slabs(len(score)):
-        score[planes] = (found.residual[planes] - centre[tissue[planes]]) / usual[planes]
+        score[planes] = (found.residual[planes] - center[tissue[planes]]) / usual[planes]
     return score, usual

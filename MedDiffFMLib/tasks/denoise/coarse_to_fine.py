@@ -1,6 +1,6 @@
-"""Denoising in passes from coarse to fine.
+"""Coarse-to-fine denoising.
 
-The noise of a scan is blotchy: neighbouring pixels are correlated, the more the finer they are. On pixels averaged two
+The noise of a scan is blotchy: neighboring pixels are correlated, the more the finer they are. On pixels averaged two
 by two the blotches are as small as the noise that the network knows best, so they are removed there first, and what is
 left on the scanner's own voxels afterwards.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 8
 """Voxels that windows share. At the noise of scans the network looks no farther: wider overlaps gain nothing."""
-PASSES = ((2, 0.6), (1, 1.0), (1, 0.5))
+SCALES = ((2, 0.6), (1, 1.0), (1, 0.5))
 """Pixels averaged in-plane, and noise level over that of the scan. Chosen on seven training and validation cases."""
 
 
@@ -43,7 +43,7 @@ def not_air(image: torch.Tensor) -> torch.Tensor:
     return wide.logical_or_(image[0, 0] > AIR_MAXIMUM)
 
 
-def denoise_in_passes(
+def denoise_coarse_to_fine(
     engine: Engine, noisy: torch.Tensor, sigma: float, condition: Condition, meter: ProgressMeter | None = None
 ) -> torch.Tensor:
     """``noisy`` (1, 1, D, H, W) in the network's range with white or blotchy noise of level ``sigma`` -> clean.
@@ -51,7 +51,7 @@ def denoise_in_passes(
     Two images and the estimate of the pass are held, however many passes there are.
     """
     clean = noisy.clone()
-    for turn, (factor, share) in enumerate(PASSES):
+    for turn, (factor, share) in enumerate(SCALES):
         _remove_noise(engine, clean, sigma * share, condition, factor, meter, turn)
     return clean
 
@@ -69,12 +69,12 @@ def _remove_noise(
     import torch
     import torch.nn.functional as functional
 
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
 
     window = (1, factor, factor)
     coarse = image if factor == 1 else functional.avg_pool3d(image, window, ceil_mode=True)
     k, j, i = coarse.shape[2:]
-    denoiser = BlendedDenoiser(
+    denoiser = SlidingWindowDenoiser(
         engine, coarser(condition, factor), (k, j, i), meter, overlap=OVERLAP, turn=turn, wanted=not_air(coarse)
     )
     noise = denoiser(coarse, sigma)

@@ -1,4 +1,4 @@
-"""Noise level of a CT in HU from the image itself."""
+"""Noise level of a CT in HU, estimated from the image."""
 
 from __future__ import annotations
 

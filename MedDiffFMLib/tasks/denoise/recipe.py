@@ -53,7 +53,7 @@ def denoise(
     """
     from ...core.progress import ProgressMeter
     from ...preprocessing.working_image import changed, slabs_of, working_image
-    from .coarse_to_fine import PASSES, denoise_in_passes
+    from .coarse_to_fine import SCALES, denoise_coarse_to_fine
     from .noise_estimate import estimate_noise
 
     parameters = parameters or DenoiseParameters()
@@ -65,13 +65,13 @@ def denoise(
             "The noise level cannot be estimated: there is too little soft tissue.", "Give it with --noise."
         )
     sigma = max(noise * parameters.strength, 0.5) / 1000
-    evaluations = parameters.steps or len(PASSES)
+    evaluations = parameters.steps or len(SCALES)
     share = parameters.non_local if parameters.steps == 0 else 0.0
     meter = ProgressMeter(evaluations + (share > 0), progress, cancel)
     meter.stage = "denoising"
     noisy, image = image.network_input(), image.without_voxels()
     if parameters.steps == 0:
-        clean = denoise_in_passes(model.engine, noisy, sigma, image.condition, meter)
+        clean = denoise_coarse_to_fine(model.engine, noisy, sigma, image.condition, meter)
         if share > 0:
             meter.stage = "non-local means"
     else:
@@ -102,9 +102,9 @@ def _sample(
     """One plausible noise-free image by DiffPIR, (1, 1, D, H, W) in the network's range."""
     from ...diffusion.data_consistency import DiffPIR
     from ...diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
 
-    denoiser = BlendedDenoiser(engine, image.condition, image.shape, meter)
+    denoiser = SlidingWindowDenoiser(engine, image.condition, image.shape, meter)
     sigmas = karras_sigmas(parameters.steps, sigma, 0.2 * sigma)
     return dpm_solver_pp_2m(denoiser, noisy, sigmas, DiffPIR(noisy, sigma, parameters.consistency))
 

@@ -1,4 +1,4 @@
-"""Denoising: what the user chooses. Imports no torch."""
+"""Parameters of denoising. Imports no torch."""
 
 from __future__ import annotations
 

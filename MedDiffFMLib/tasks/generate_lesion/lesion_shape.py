@@ -1,4 +1,4 @@
-"""Outlines of lesions: lumpy ellipsoids of a wished size inside an organ or any other mask."""
+"""Random lesion masks: lumpy ellipsoids of a given size inside an organ or another mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...core.errors import InputError
 EDGE_MM = 0.8
 """Scale of the sigmoid at the rim; 10 % to 90 % takes 4.4 times this, about what a CT's blur leaves of a sharp rim."""
 ROOM = 0.6
-"""A lesion's centre is this many diameters inside the room, so that its lumps stay inside too ..."""
+"""A lesion's center is this many diameters inside the room, so that its lumps stay inside too ..."""
 LEAST_ROOM = 0.3
 """... or in the deepest place, if that is at least so deep; the room's edge then cuts the lesion."""
 

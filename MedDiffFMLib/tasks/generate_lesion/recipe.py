@@ -1,8 +1,8 @@
-"""A lesion inside a mask of an existing CT: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
+"""Lesion generation in a mask: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
 
-Only the neighbourhood of the mask is computed. The noise starts from a flat lesion of the wished density in the smooth
-continuation of what lies around it; the mean over the lesion is put right at every step, so a wished density is met
-however little the ControlNet has learnt.
+Only the neighborhood of the mask is computed. The noise starts from a flat lesion of the chosen density in the smooth
+continuation of what lies around it; the mean over the lesion is put right at every step, so the chosen density is met
+however little the ControlNet has learned.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ def generate_lesion(
         mask: bool (k, j, i) on the input's grid: the lesion, or with a ``diameter`` the room for it. Without mask the
             room is an organ of ``anatomy``, or the body.
         anatomy, region: conditions, see ``denoise``.
-        seed: decides place, shape, density where nothing is wished, and texture.
+        seed: decides place, shape, density where none is given, and texture.
 
     Returns:
         ``with_lesion`` in the input's number type, bit for bit the input farther than ``rim`` mm from the lesion, and
         ``lesion``, its mask.
 
     Raises:
-        InputError: neither mask nor diameter, wishes that contradict each other, or no room.
+        InputError: neither mask nor diameter, contradicting parameters, or no room.
         ModelError: there is no lesion ControlNet for this model.
     """
     from ...core.progress import ProgressMeter
-    from ...preprocessing.mask_crop import neighbourhood
+    from ...preprocessing.mask_crop import neighborhood
     from ...preprocessing.working_image import like_input, working_image
 
     parameters = parameters or GenerateLesionParameters()
@@ -77,7 +77,7 @@ def generate_lesion(
     around = surroundings(volume.voxels, lesion, volume.spacing)
     mean = wished_mean(parameters, around, control.settings.get("lesions", []), rng)
     spacing = parameters.spacing or working_spacing(lesion, volume.spacing)
-    box = neighbourhood(lesion, volume, spacing, model.engine.rung.window)
+    box = neighborhood(lesion, volume, spacing, model.engine.memory_level.window)
     image = working_image(volume, spacing, region=region, anatomy=anatomy, around=box)
     meter = ProgressMeter(parameters.steps, progress, cancel)
     meter.stage = "generating"
@@ -240,23 +240,23 @@ def _generate(
     seed: int,
     meter: Any,
 ) -> np.ndarray:
-    """The neighbourhood with the lesion in HU on the working grid; the input outside lesion and rim."""
+    """The neighborhood with the lesion in HU on the working grid; the input outside lesion and rim."""
     from dataclasses import replace
 
     import torch
 
-    from ...conditioning.known_voxels import first_guess
-    from ...conditioning.lesion import lesion_control, lesion_guess
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...conditioning.control_inputs import lesion_control, lesion_guess
+    from ...conditioning.known_voxels import biharmonic_init
+    from ...inference.sliding_window import SlidingWindowDenoiser
     from ..inpaint.recipe import hole_on_grid
 
     hole = torch.from_numpy(hole_on_grid(image, lesion, parameters.rim)).float()
     share = torch.from_numpy(image.mask_on_grid(lesion)).float() * hole
     known = image.network_input()
-    guess = lesion_guess(first_guess(known[0, 0], hole, image.condition.spacing), share, mean / 1000)
+    guess = lesion_guess(biharmonic_init(known[0, 0], hole, image.condition.spacing), share, mean / 1000)
     condition = replace(image.condition, known=guess, hole=hole, control=lesion_control(share, mean / 1000))
     with model.engine.running(control.denoiser):
-        denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
+        denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
         generator = torch.Generator().manual_seed(seed)
         made = sample_lesion(
             denoiser, known, hole[None, None], guess[None, None], share[None, None], mean / 1000,

@@ -1,4 +1,4 @@
-"""Lesion generation: what the user chooses. Imports no torch."""
+"""Parameters of lesion generation. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fill a mask with healthy tissue: RePaint consistency around the hole, only the neighbourhood of the mask computed."""
+"""Inpainting of a mask with healthy tissue: RePaint, computed in the neighborhood of the mask only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import InputError
-from ...preprocessing.mask_crop import around_mask, neighbourhood
+from ...preprocessing.mask_crop import around_mask, neighborhood
 from ..parameters import check
 from ..registry import TaskResult
 from .spec import InpaintParameters
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...conditioning.condition import Condition
     from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
     from ...imaging.volume import Volume
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
     from ...models.checkpoint import FoundationModel
     from ...preprocessing.working_image import WorkingImage
 
@@ -54,7 +54,7 @@ def inpaint(
     check(parameters)
     if mask is None or not mask.any():
         raise InputError("There is nothing to fill: the mask is missing or empty.", "Paint the region to fill.")
-    box = neighbourhood(mask, volume, parameters.spacing, model.engine.rung.window)
+    box = neighborhood(mask, volume, parameters.spacing, model.engine.memory_level.window)
     image = working_image(volume, parameters.spacing, region=region, anatomy=anatomy, around=box)
     meter = ProgressMeter(parameters.steps * parameters.samples, progress, cancel)
     meter.stage = "filling"
@@ -101,15 +101,15 @@ def fill_hole(
     seed: int,
     meter: ProgressMeter | None = None,
 ) -> np.ndarray:
-    """The filled neighbourhood in HU on the working grid, mean of the samples; the input outside the hole."""
+    """The filled neighborhood in HU on the working grid, mean of the samples; the input outside the hole."""
     import torch
 
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
 
     hole = torch.from_numpy(hole_on_grid(image, mask, parameters.margin))[None, None].float()
     known = image.network_input()
     condition = image.condition.filling(known[0, 0], hole[0, 0])
-    denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
+    denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(known)
     for _ in range(parameters.samples):
@@ -118,7 +118,7 @@ def fill_hole(
 
 
 def sample_filling(
-    denoiser: BlendedDenoiser,
+    denoiser: SlidingWindowDenoiser,
     known: torch.Tensor,
     hole: torch.Tensor,
     condition: Condition,

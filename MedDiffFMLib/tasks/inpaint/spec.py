@@ -1,4 +1,4 @@
-"""Inpainting: what the user chooses. Imports no torch."""
+"""Parameters of inpainting. Imports no torch."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...models.checkpoint import FoundationModel
     from ...preprocessing.working_image import WorkingImage
     from ...segmentation.head_file import Head
-    from ...segmentation.inputs import Sight
+    from ...segmentation.inputs import SegmentationInput
     from ...segmentation.method import Prediction
 
 
@@ -48,7 +48,7 @@ def segment(
     Returns:
         ``segmentation`` (label numbers of the training masks, uint8 or uint16), ``uncertainty`` (standard deviation of
         the most uncertain label, 0 to 0.5) and, with several structures, ``uncertainty_<name>`` of each, on the
-        input's grid. ``facts["labels"]`` has value, name, colour, terminology, volume and mean uncertainty of each.
+        input's grid. ``facts["labels"]`` has value, name, color, terminology, volume and mean uncertainty of each.
 
     Raises:
         ModelError: there is no head, it is damaged, or it was made for another prior.
@@ -57,7 +57,7 @@ def segment(
     from ...preprocessing.body_coordinates import locate
     from ...preprocessing.working_image import working_image
     from ...segmentation.head_file import find_head, load_head
-    from ...segmentation.inputs import Sight
+    from ...segmentation.inputs import SegmentationInput
 
     parameters = parameters or SegmentParameters()
     check(parameters)
@@ -72,8 +72,8 @@ def segment(
     place = locate(volume)
     meter = ProgressMeter(1.0, progress, cancel)
     meter.stage = f"looking for {', '.join(label.name for label in head.labels[:4])}"
-    sight = Sight(image.hounsfield, image.condition, place.field(image.grid))
-    found = _predict(head, sight, model, parameters, seed, meter)
+    inputs = SegmentationInput(image.hounsfield, image.condition, place.field(image.grid))
+    found = _predict(head, inputs, model, parameters, seed, meter)
     result = _on_input(found, image, head, parameters, mask)
     facts: dict[str, Any] = {
         "head": head.facts(),
@@ -90,24 +90,31 @@ def segment(
 
 
 def _predict(
-    head: Head, sight: Sight, model: FoundationModel, parameters: SegmentParameters, seed: int, meter: ProgressMeter
+    head: Head,
+    inputs: SegmentationInput,
+    model: FoundationModel,
+    parameters: SegmentParameters,
+    seed: int,
+    meter: ProgressMeter,
 ) -> Prediction:
-    """The method's prediction on the working grid; goes down the memory ladder instead of failing."""
+    """The method's prediction on the working grid; lowers the memory level instead of failing."""
     from ...inference.engine import is_out_of_memory, repeatable
-    from ...segmentation.method import Pace
+    from ...segmentation.method import InferenceBudget
 
     engine = model.engine
     while True:
-        rung = engine.rung
+        memory_level = engine.memory_level
         try:
-            head.segmenter.to(rung.device)
-            pace = Pace(rung.device, engine.dtype, rung.batch, rung.window, parameters.samples, seed)
-            with repeatable(rung.device):
-                return head.segmenter.predict(sight, pace, meter)
+            head.segmenter.to(memory_level.device)
+            budget = InferenceBudget(
+                memory_level.device, engine.dtype, memory_level.batch, memory_level.window, parameters.samples, seed
+            )
+            with repeatable(memory_level.device):
+                return head.segmenter.predict(inputs, budget, meter)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            engine.step_down(error)
+            engine.reduce_memory(error)
             meter.done = 0.0
 
 

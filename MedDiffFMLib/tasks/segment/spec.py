@@ -1,4 +1,4 @@
-"""Segmentation: what the user chooses. Imports no torch."""
+"""Parameters of segmentation. Imports no torch."""
 
 from __future__ import annotations
 

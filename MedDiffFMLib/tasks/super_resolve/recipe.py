@@ -1,4 +1,4 @@
-"""Thick slices to thin ones, or every voxel halved, so that averages of the result are what was measured.
+"""Super-resolution: thin slices from thick ones, or halved voxels, with averages equal to the measured voxels.
 
 A smooth curve with the measured averages is the first guess; a ControlNet (arXiv 2410.15432, 1.6 d) or the prior alone
 adds detail, and after every step the averages are put right (DiffPIR with the slice profile as operator). One network
@@ -128,7 +128,7 @@ def choose_factors(volume: Volume, parameters: SuperResolveParameters) -> Factor
 def smooth_volume(volume: Volume, factors: Factors) -> Volume:
     """The first guess: smooth, float32, with the measured averages, on the fine grid.
 
-    A voxel of the input and the block that it becomes cover the same space, so the first fine voxel's centre lies
+    A voxel of the input and the block that it becomes cover the same space, so the first fine voxel's center lies
     towards the input's edge.
     """
     from ...imaging.slice_averaging import smooth_blocks
@@ -183,9 +183,9 @@ def _change(
     import torch
     import torch.nn.functional as functional
 
-    from ...conditioning.interpolated import interpolated_control
+    from ...conditioning.control_inputs import interpolated_control
     from ...diffusion.data_consistency import BlockAverages
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
 
     on_grid = factors_on_grid(image, factors)
     guess = image.network_input()
@@ -194,14 +194,14 @@ def _change(
     sigma = TRUST * _detail(guess, consistent.repeated())
     generator = torch.Generator().manual_seed(seed)
     if control is None:
-        denoiser = BlendedDenoiser(model.engine, image.condition, image.shape, meter)
+        denoiser = SlidingWindowDenoiser(model.engine, image.condition, image.shape, meter)
         fine = _refine(denoiser, guess, sigma, sigma, parameters.steps, consistent, generator)
     else:
         condition = replace(image.condition, control=interpolated_control(guess[0, 0], on_grid))
         control.denoiser.weight = parameters.control_weight
         error = control.denoiser.control.config.guess or sigma
         with model.engine.running(control.denoiser):
-            denoiser = BlendedDenoiser(model.engine, condition, image.shape, meter)
+            denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
             fine = _refine(denoiser, guess, NOISE_HIDES_ALL, error, parameters.steps, consistent, generator)
     return (fine - guess)[0, 0].numpy() * 1000
 
@@ -248,8 +248,10 @@ def _repeated(anatomy: np.ndarray, factors: Factors) -> np.ndarray:
 
 def _warnings(control: Control | None, parameters: SuperResolveParameters, factors: Factors) -> list[str]:
     if control is None:
-        wished = parameters.control == "none"
-        return [] if wished else ["There is no super-resolution ControlNet for this model; the prior worked alone."]
+        prior_alone = parameters.control == "none"
+        return (
+            [] if prior_alone else ["There is no super-resolution ControlNet for this model; the prior worked alone."]
+        )
     low, high = control.settings.get("factors", (2, LARGEST_FACTOR))
     if not low <= max(factors) <= high:
         return [f"The ControlNet was trained for factors {low} to {high}, not for {max(factors)}."]

@@ -1,4 +1,4 @@
-"""Super-resolution: what the user chooses. Imports no torch."""
+"""Parameters of super-resolution. Imports no torch."""
 
 from __future__ import annotations
 

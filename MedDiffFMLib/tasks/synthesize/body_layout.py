@@ -1,4 +1,4 @@
-"""Where a body that is to be synthesised lies: grid, body box and organ labels, before there is an image."""
+"""Body layout of a synthesis: grid, body box and organ labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...imaging.volume import Volume
 
 if TYPE_CHECKING:
     from ...conditioning.condition import Condition
-    from ...preprocessing.body_localization import Survey
+    from ...preprocessing.body_localization import BodyLocalization
 
 FEWEST_VOXELS = 8  # along each edge
 MOST_VOXELS = 400_000_000  # about 12 GB of whole-volume arrays
@@ -35,12 +35,12 @@ class Layout:
     """
 
     grid: Grid
-    body: Survey
+    body: BodyLocalization
     target: Volume | None = None
     warnings: list[str] = field(default_factory=list)
 
     def condition(self, grid: Grid) -> Condition:
-        """What the network is told on a grid over the same box."""
+        """Condition of the network on a grid over the same box."""
         import torch
 
         from ...conditioning.condition import Condition
@@ -91,7 +91,7 @@ def anatomy_layout(volume: Volume, labels: np.ndarray, region: str | None) -> La
     """
     from ...conditioning.anatomy import BODY_LABEL, check_labels
     from ...conditioning.region import body_box
-    from ...preprocessing.body_localization import Survey, box_in_mm
+    from ...preprocessing.body_localization import BodyLocalization, box_in_mm
 
     labels = check_labels(labels)
     if not labels.any():
@@ -107,19 +107,19 @@ def anatomy_layout(volume: Volume, labels: np.ndarray, region: str | None) -> La
     grid = working_grid(target, None)
     body = _filling(grid, region)
     if (labels == BODY_LABEL).any():  # without it the outline of the body is not known
-        body = Survey(*box_in_mm(grid, *body_box(to_grid(target, grid, order=0, fill=0) > 0)), body.guessed)
+        body = BodyLocalization(*box_in_mm(grid, *body_box(to_grid(target, grid, order=0, fill=0) > 0)), body.guessed)
     return Layout(grid, body, target, warnings)
 
 
-def _filling(grid: Grid, region: str | None) -> Survey:
+def _filling(grid: Grid, region: str | None) -> BodyLocalization:
     """The box of a body that fills a grid."""
-    from ...preprocessing.body_localization import Survey, box_in_mm, choose_region
+    from ...preprocessing.body_localization import BodyLocalization, box_in_mm, choose_region
 
     low, high = box_in_mm(grid, np.zeros(3), np.array(grid.shape) - 1.0)
     half = (high - low) / 2 / np.array([1.0, FIELD_OVER_BODY, FIELD_OVER_BODY])
     middle = (low + high) / 2
-    name = choose_region(region, Survey(low, high, None))
-    return Survey(middle - half, middle + half, name)
+    name = choose_region(region, BodyLocalization(low, high, None))
+    return BodyLocalization(middle - half, middle + half, name)
 
 
 def _check_room(voxels: int) -> None:

@@ -1,4 +1,4 @@
-"""The grids of a whole-volume synthesis, coarsest first, and the noise with which one hands over to the next."""
+"""Cascade of a synthesis: its grids, coarsest first, and the noise at each handover."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ hence the factor ``detail``."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class CascadeStage:
     """One sampling run.
 
     Attributes:
@@ -64,7 +64,9 @@ class Stage:
         }
 
 
-def plan_stages(finest: Grid, whole: int, parameters: SynthesizeParameters, coarse: int | None = None) -> list[Stage]:
+def plan_stages(
+    finest: Grid, whole: int, parameters: SynthesizeParameters, coarse: int | None = None
+) -> list[CascadeStage]:
     """Stages from the coarsest grid to ``finest``.
 
     Args:
@@ -74,12 +76,12 @@ def plan_stages(finest: Grid, whole: int, parameters: SynthesizeParameters, coar
     grids = plan_grids(finest, whole)
     if coarse is not None and coarse < max(grids[0].shape):
         grids.insert(0, same_box(finest, _shape(np.minimum(grids[0].shape, coarse))))
-    stages = [Stage(grids[0], parameters.sigma_max, parameters.whole_steps, last=len(grids) == 1)]
+    stages = [CascadeStage(grids[0], parameters.sigma_max, parameters.whole_steps, last=len(grids) == 1)]
     for before, fine in zip(grids[:-1], grids[1:], strict=True):
         last = fine is finest
         steps = parameters.native_steps if last else parameters.middle_steps
         sigma = min(parameters.detail * handover_sigma(before, fine), parameters.sigma_max)
-        stages.append(Stage(fine, sigma, steps, last))
+        stages.append(CascadeStage(fine, sigma, steps, last))
     return stages
 
 

@@ -1,4 +1,4 @@
-"""A whole CT out of noise, from coarse to fine.
+"""Synthesis of a whole CT from noise, coarse to fine.
 
 The coarsest stage shows the network the whole box in one window, so that there is one body; where the model has a
 companion that was trained on whole bodies alone, that network invents it. Each finer stage upsamples what there is,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...imaging.volume import Volume
     from ...models.checkpoint import FoundationModel
     from .body_layout import Layout
-    from .cascade import Stage
+    from .cascade import CascadeStage
 
 DEFAULT_REGION = "chest"
 
@@ -121,17 +121,17 @@ def _inventor(
     return model.engine.running(denoiser), window, facts
 
 
-def _windows(stage: Stage, model: FoundationModel) -> int:
+def _windows(stage: CascadeStage, model: FoundationModel) -> int:
     """Windows that the network is shown at each step, for the progress."""
     from ...inference.sliding_window import OVERLAP
     from ...inference.window_plan import plan_windows
 
-    return len(plan_windows(stage.grid.shape, model.engine.rung.window, OVERLAP, model.engine.divisor).boxes)
+    return len(plan_windows(stage.grid.shape, model.engine.memory_level.window, OVERLAP, model.engine.divisor).boxes)
 
 
 def run_stage(
     image: torch.Tensor | None,
-    stage: Stage,
+    stage: CascadeStage,
     layout: Layout,
     model: FoundationModel,
     parameters: SynthesizeParameters,
@@ -149,13 +149,13 @@ def run_stage(
     import torch
 
     from ...diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
-    from ...inference.sliding_window import BlendedDenoiser
+    from ...inference.sliding_window import SlidingWindowDenoiser
     from .cascade import upsample
 
     start = stage.sigma * torch.randn((1, 1, *stage.grid.shape), generator=generator)
     if image is not None:
         start += upsample(image, stage.grid.shape)
-    denoiser = BlendedDenoiser(
+    denoiser = SlidingWindowDenoiser(
         model.engine, layout.condition(stage.grid), stage.grid.shape, meter, guidance=parameters.guidance
     )
     sigmas = karras_sigmas(stage.steps, stage.sigma, min(parameters.sigma_min, stage.sigma))

@@ -1,4 +1,4 @@
-"""Synthesis of a CT: what the user chooses. Imports no torch."""
+"""Parameters of synthesis. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained beside the frozen prior, how it is joined to it and how it is written.
+"""Adapters: the trained part, its attachment to the frozen prior, its file.
 
 Fine-tuning knows only :class:`Adapter`; a ControlNet is one. :class:`AdaptedModule` is what the training loop sees: a
 module whose weights are those of the trained part alone, so that checkpoint, average and optimizer leave the prior out.

@@ -1,6 +1,6 @@
-"""Fine-tuning in a process of its own, which outlives the program that started it.
+"""Background fine-tuning: a process that outlives the program that started it.
 
-Whoever wants to follow a run needs its folder only: the request, the progress as JSON lines, what the process said,
+Following a run takes its folder only: the request, the progress as JSON lines, what the process said,
 and a lock that the system frees with the process, whatever ended it. A number of the process would not do: after a
 restart of the computer another program may have it.
 """

@@ -1,4 +1,4 @@
-"""The batches of a fine-tuning run: this process' share of each global batch, in order, from any step on."""
+"""Batches of a fine-tuning run: this process' share of each global batch, in order, from any step on."""
 
 from __future__ import annotations
 

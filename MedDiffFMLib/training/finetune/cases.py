@@ -1,4 +1,4 @@
-"""From checked cases to what the samples are cut from: the cache of ``prepare``, and the lesions of each mask."""
+"""Cases of a fine-tuning run: the cache of ``prepare``, and the lesions of each mask."""
 
 from __future__ import annotations
 

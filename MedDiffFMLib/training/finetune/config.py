@@ -45,8 +45,8 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Length and pace of a run.
+class TrainingSchedule:
+    """Length and learning rate of a run.
 
     Attributes:
         steps: optimizer steps in all, if nothing ends it earlier.
@@ -72,7 +72,7 @@ class FinetuneConfig:
         options: of the task, ``window`` among them.
         labels: numbers in the masks that count; empty for all.
         validation: share of patients for validation where none are named.
-        loop: length and pace, which may change when a run is continued.
+        loop: schedule, which may change when a run is continued.
     """
 
     task: str
@@ -81,14 +81,14 @@ class FinetuneConfig:
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[int, ...] = ()
     validation: float = 0.2
-    loop: Pace = field(default_factory=Pace)
+    loop: TrainingSchedule = field(default_factory=TrainingSchedule)
 
 
 def settings(task: str, preset: str = "standard", **changes: Any) -> FinetuneConfig:
     """A preset with changes.
 
     Args:
-        changes: fields of :class:`FinetuneConfig` and :class:`Pace`, and ``window``; None leaves the preset's.
+        changes: fields of :class:`FinetuneConfig` and :class:`TrainingSchedule`, ``window``; None leaves the preset's.
 
     Raises:
         InputError: no such preset or setting, or a number out of range.
@@ -97,34 +97,42 @@ def settings(task: str, preset: str = "standard", **changes: Any) -> FinetuneCon
         raise InputError(f"There is no preset called {preset!r}.", f"Choose {', '.join(PRESETS)}.")
     chosen = _preset(task, preset, changes)
     values = {name: value for name, value in changes.items() if value is not None}
-    pace = {name: values.pop(name, getattr(chosen, name)) for name in Pace.__dataclass_fields__}
+    schedule = {name: values.pop(name, getattr(chosen, name)) for name in TrainingSchedule.__dataclass_fields__}
     options = {"window": values.pop("window", chosen.window), **values.pop("options", {})}
     unknown = set(values) - set(FinetuneConfig.__dataclass_fields__)
     if unknown:
         raise InputError(f"There is no setting called {sorted(unknown)[0]!r}.", "See docs/how-to/fine-tune.md.")
-    config = FinetuneConfig(task, **{"batch": chosen.batch, **values}, options=options, loop=Pace(**pace))
+    config = FinetuneConfig(
+        task, **{"batch": chosen.batch, **values}, options=options, loop=TrainingSchedule(**schedule)
+    )
     _check(config)
     return config
 
 
 def _preset(task: str, preset: str, changes: dict[str, Any]) -> Preset:
-    """A preset, with the pace of the segmentation method that is asked for."""
+    """A preset, with the schedule of the segmentation method that is asked for."""
     if task != "segmentation":
         return PRESETS[preset]
     method = (changes.get("options") or {}).get("method", "features")
     if method not in METHODS:
         raise InputError(f"There is no segmentation method called {method!r}.", f"Choose {', '.join(METHODS)}.")
-    return replace(PRESETS[preset], **METHODS[method].pace.get(preset, {}))
+    return replace(PRESETS[preset], **METHODS[method].schedule.get(preset, {}))
 
 
 def _check(config: FinetuneConfig) -> None:
     """Refuse numbers out of range."""
-    pace = config.loop
-    whole = {"steps": pace.steps, "batch": config.batch, "patience": pace.patience, "window": config.options["window"],
-             "validate_every": pace.validate_every, "checkpoint_every": pace.checkpoint_every}  # fmt: skip
+    schedule = config.loop
+    whole = {
+        "steps": schedule.steps,
+        "batch": config.batch,
+        "patience": schedule.patience,
+        "window": config.options["window"],
+        "validate_every": schedule.validate_every,
+        "checkpoint_every": schedule.checkpoint_every,
+    }
     for name, value in whole.items():
         if value < 1:
             raise InputError(f"{name} = {value} is not possible.", "Give a number above 0.")
-    if not pace.learning_rate > 0 or config.seed < 0 or any(label < 1 for label in config.labels):
+    if not schedule.learning_rate > 0 or config.seed < 0 or any(label < 1 for label in config.labels):
         raise InputError("Learning rate, seed or labels are out of range.",
                          "Give a rate above 0, a seed of at least 0, and labels of at least 1.")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What fine-tuning needs to know about a task: how its samples are drawn, learnt from and judged.
+"""Interface of a fine-tuning task: samples, loss, validation.
 
 The loop that trains a ControlNet knows none of the tasks. It draws samples by number, collates them, asks for the loss
 and, now and then, for the task's own figures; everything else about super-resolution or lesions is behind this.

@@ -1,4 +1,4 @@
-"""Keeps the best checkpoint by the task's own metric, ends the training when it no longer improves, tells progress."""
+"""Best checkpoint by the task's metric, early stopping, progress."""
 
 from __future__ import annotations
 

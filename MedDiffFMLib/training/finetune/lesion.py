@@ -1,4 +1,4 @@
-"""Lesions as a fine-tuning task: real ones are hidden, and what belongs into their masks is learnt."""
+"""Lesion task of fine-tuning: real lesions are hidden and predicted from their masks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from ...conditioning.condition import Condition, stack
-from ...conditioning.known_voxels import first_guess
-from ...conditioning.lesion import MASKS, lesion_control, lesion_guess
+from ...conditioning.control_inputs import MASKS, lesion_control, lesion_guess
+from ...conditioning.known_voxels import biharmonic_init
 from ...conditioning.regions import NULL_REGION
 from ...core.errors import InputError
 from ...datasets.prepared_cases import Case
@@ -224,9 +224,9 @@ class Drawn:
     region: int
 
     def condition(self, drop_region: float, drop_position: float, rng: np.random.Generator) -> Condition:
-        """What the network is told, some of it left out at random."""
+        """Condition of the network, parts of it dropped at random."""
         hole, share = torch.from_numpy(self.hole).float(), torch.from_numpy(self.share)
-        around = first_guess(torch.from_numpy(to_network(self.voxels)), hole, self.spacing)
+        around = biharmonic_init(torch.from_numpy(to_network(self.voxels)), hole, self.spacing)
         keep_region, keep_position = rng.random() >= drop_region, rng.random() >= drop_position
         position = tuple(torch.from_numpy(line.astype(np.float32)) for line in self.coordinates)
         return Condition(

@@ -1,4 +1,4 @@
-"""The card of a fine-tuned model: what it was made from and how well it did, in Markdown."""
+"""Model card of a fine-tuned model in Markdown."""
 
 from __future__ import annotations
 

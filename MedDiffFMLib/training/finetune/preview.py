@@ -1,4 +1,4 @@
-"""A small picture of what the part in training makes of validation cases, for a panel to show while it trains."""
+"""Preview picture of validation cases during training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Slice:
     Attributes:
         title: what it shows.
         image: (rows, columns) HU, first row at the top, first column at the viewer's left.
-        outlines: masks of the same shape with the colour of their edge.
+        outlines: masks of the same shape with the color of their edge.
         aspect: height of a pixel over its width.
     """
 
@@ -39,7 +39,7 @@ class Preview:
     """Collects slices while a validation runs; the first rows are drawn.
 
     Attributes:
-        rows: slices of one case or window each, all with the same grey scale.
+        rows: slices of one case or window each, all with the same gray scale.
     """
 
     rows: list[Sequence[Slice]] = field(default_factory=list)

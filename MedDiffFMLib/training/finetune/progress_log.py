@@ -1,4 +1,4 @@
-"""Live progress of a fine-tuning run as JSON lines, which a panel can draw while the run goes on or after it died.
+"""Progress log of a fine-tuning run as JSON lines.
 
 Each line of ``progress.jsonl`` is one object: ``time`` (seconds since 1970), ``state`` ("checking", "preparing",
 "training", "validated", "done", "early", "stopped" or "failed"), and what is known then of ``step``, ``steps``,
@@ -69,7 +69,7 @@ class Progress:
             self.callback(ProgressEvent(fraction, fields.get("message") or state, fields.get("seconds_left")))
 
     def emit_now_and_then(self, state: str, fraction: float, **fields: Any) -> None:
-        """One line, unless the last one was a moment ago and told of the same stage."""
+        """One line, unless the last one was a moment ago and of the same stage."""
         if state != self._state or time.monotonic() - self._last >= LINE_SECONDS:
             self.emit(state, fraction, **fields)
 

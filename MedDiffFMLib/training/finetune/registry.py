@@ -1,4 +1,4 @@
-"""The tasks that the prior can be fine-tuned for, by name. Command line and panel are built from this table.
+"""Fine-tuning tasks by name; command line and panel are built from this table.
 
 Nothing here imports torch; a row names the modules that do the work.
 """
@@ -47,7 +47,7 @@ class FinetuneTask:
     few: bool = False
 
     def task(self, **options: Any) -> ControlTask:
-        """What is learnt, from which samples, and how it is judged.
+        """What is learned, from which samples, and how it is judged.
 
         Raises:
             InputError: the task has no such option.

@@ -1,4 +1,4 @@
-"""Fine-tuning the frozen prior for a task on local cases: check, prepare, train, keep the best, register.
+"""Fine-tuning of the frozen prior on local cases: check, prepare, train, keep the best, register.
 
 A run is a folder; the same call on the same folder goes on where it was, whatever ended it. In it lie::
 
@@ -150,7 +150,7 @@ def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResul
     task, validation = run.task, validation or training
     module = _module(run, fabric.device, bfloat16)
     stream = SampleStream(task, training, config.batch, config.seed, fabric, workers)
-    pace, preview = _loop_config(config), Preview()
+    schedule, preview = _loop_config(config), Preview()
 
     def save_best(module: nn.Module, facts: dict[str, Any]) -> None:
         if run.first:
@@ -160,17 +160,23 @@ def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResul
             run.adapter.save(run.best, denoiser, task, run.prior, task.settings(training), described)
             preview.draw(run.folder, f"{task.metric} {facts['value']:.3g} after step {facts['steps']}")
 
-    observer = KeepBest(task, stream, run.progress, run.folder, pace, config.loop.patience, save_best, run.cancel)
+    observer = KeepBest(task, stream, run.progress, run.folder, schedule, config.loop.patience, save_best, run.cancel)
     run.adapter.precompute(module.denoiser, task, training, validation,
                            lambda line: run.progress.emit("preparing", message=line), run.cancel)  # fmt: skip
     loop = TrainingLoop(
-        module, stream.loss, observer.timed(_validation(task, validation, preview)), pace, run.folder, fabric, observer
+        module,
+        stream.loss,
+        observer.timed(_validation(task, validation, preview)),
+        schedule,
+        run.folder,
+        fabric,
+        observer,
     )
     observer.module = module
     run.progress.resume(loop.step if loop.resume() else -1)
     if run.first:
         write_config(run)
-    if not observer.finished and loop.step < pace.steps:
+    if not observer.finished and loop.step < schedule.steps:
         if loop.step == 0:
             run.progress.emit("validating", message="validation before training")
             loop.judge()
@@ -188,10 +194,10 @@ def _module(run: Run, device: torch.device, bfloat16: bool) -> AdaptedModule:
 
 
 def _loop_config(config: FinetuneConfig) -> LoopConfig:
-    pace = config.loop
+    schedule = config.loop
     return LoopConfig(
-        steps=pace.steps, learning_rate=pace.learning_rate, warmup=min(100, max(pace.steps // 10, 1)),
-        checkpoint_every=pace.checkpoint_every, validate_every=pace.validate_every,
+        steps=schedule.steps, learning_rate=schedule.learning_rate, warmup=min(100, max(schedule.steps // 10, 1)),
+        checkpoint_every=schedule.checkpoint_every, validate_every=schedule.validate_every,
     )  # fmt: skip
 
 
@@ -249,7 +255,7 @@ def _publish(run: Run, found: CheckReport, result: FinetuneResult, register: boo
 
 
 def _entry(run: Run, found: CheckReport, title: str, digest: str, result: FinetuneResult) -> CatalogueEntry:
-    """The catalogue's entry; memory is that of the prior, or where nobody measured that, what the training took."""
+    """The catalogue's entry; memory is that of the prior or, unmeasured, that of the training."""
     memory = next((entry.memory_mb for entry in list_models() if entry.sha256 == run.prior["sha256"]), None)
     peak = max([*result.peak_memory.values(), 1_000_000])
     return CatalogueEntry(

@@ -1,4 +1,4 @@
-"""Segmentation as a fine-tuning task: any method of ``segmentation``, judged by its Dice on whole unseen CTs."""
+"""Segmentation task of fine-tuning: any method of ``segmentation``, judged by its Dice on whole unseen CTs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ...core.progress import CancelToken
 from ...datasets.importers import labels_of
 from ...datasets.labels import SegmentLabel, label_table
 from ...segmentation.head_file import save_head
-from ...segmentation.inputs import Example, dice
-from ...segmentation.method import Method, Pace, Segmenter, make_method, options_of
+from ...segmentation.inputs import LabeledInput, dice
+from ...segmentation.method import InferenceBudget, Method, Segmenter, make_method, options_of
 from .interface import ControlCase, ControlTask
 from .preview import Preview, Slice
 from .segmentation_case import make_example
@@ -33,7 +33,7 @@ class SegmentationTask:
     """See :class:`.interface.ControlTask`.
 
     Attributes:
-        method: how it is learnt.
+        method: how it is learned.
         spacing: edge of the working voxels in mm.
         label_names: names for label numbers, instead of those that the data give.
         labels: the classes; empty until the cases are known.
@@ -90,12 +90,12 @@ class SegmentationTask:
         if not everything:
             raise InputError("No case has anything outlined.", "Give masks that mark the structures to learn.")
         return [
-            f"Label {value} is missing in {name}: there it counts as not outlined, and nothing is learnt about it."
+            f"Label {value} is missing in {name}: there it counts as not outlined, and nothing is learned about it."
             for name, values in present.items()
             for value in sorted(everything - values)
         ]
 
-    def examples(self, cases: Sequence[ControlCase]) -> list[Example]:
+    def examples(self, cases: Sequence[ControlCase]) -> list[LabeledInput]:
         """The cases on the working grid."""
         return [make_example(one.case, one.mask, self.labels, self.spacing) for one in cases]
 
@@ -118,8 +118,8 @@ class SegmentationTask:
         training = segmenter.part.training
         segmenter.part.eval()
         for example in self.examples(cases):
-            pace = Pace(device, window=self.window, samples=VALIDATION_SAMPLES)
-            probabilities = segmenter.predict(example.sight, pace).probabilities
+            budget = InferenceBudget(device, window=self.window, samples=VALIDATION_SAMPLES)
+            probabilities = segmenter.predict(example.inputs, budget).probabilities
             found = dice(probabilities, example.truth())
             if preview is not None:
                 preview.add(*_outlined(example, (probabilities > 0.5).any(0).cpu().numpy()))
@@ -145,11 +145,11 @@ class SegmentationTask:
         return {"cases": {label.name: sum(e.known[n] for e in examples) for n, label in enumerate(self.labels)}}
 
 
-def _outlined(example: Example, found: np.ndarray) -> list[Slice]:
+def _outlined(example: LabeledInput, found: np.ndarray) -> list[Slice]:
     """The axial slice with most of what is outlined: what the head marks beside what was outlined by hand."""
     truth = example.target > 0
     k = int(truth.sum((1, 2)).argmax())
-    image = np.asarray(example.sight.voxels[k], dtype=np.float32)
+    image = np.asarray(example.inputs.voxels[k], dtype=np.float32)
     return [Slice("now", image, ((found[k], "orange"),)), Slice("outlined", image, ((truth[k], "cyan"),))]
 
 
@@ -182,10 +182,10 @@ class SegmentationAdapter:
     ) -> None:  # fmt: skip
         ours, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
-        pace = Pace(device, window=ours.window)
+        budget = InferenceBudget(device, window=ours.window)
         # The training cases last: what a method takes over from its examples is theirs.
         for cases in (validation, training):
-            segmenter.precompute(ours.examples(cases), pace, report, cancel)
+            segmenter.precompute(ours.examples(cases), budget, report, cancel)
 
     def save(
         self, path: Path, denoiser: nn.Module, task: ControlTask, prior: dict[str, str], settings: dict[str, Any],

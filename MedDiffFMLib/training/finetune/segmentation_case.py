@@ -1,4 +1,4 @@
-"""From a prepared case and its mask to an example on the working grid, stored beside the case."""
+"""Labeled input on the working grid, made from a prepared case and its mask and stored beside the case."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ...datasets.labels import SegmentLabel
 from ...datasets.prepared_cases import Case, StoredLevel
 from ...imaging.resampling import resample_box
 from ...preprocessing.body_coordinates import UNKNOWN, BodyField, fit_position, shipped_regressor, shipped_sha256
-from ...segmentation.inputs import Example, Sight
+from ...segmentation.inputs import LabeledInput, SegmentationInput
 from ..pretrain.body_coordinates import scan_of
 
 
-def make_example(case: Case, mask: np.ndarray, labels: Sequence[SegmentLabel], spacing: float) -> Example:
+def make_example(case: Case, mask: np.ndarray, labels: Sequence[SegmentLabel], spacing: float) -> LabeledInput:
     """An example; what was stored for the same mask and labels before is used again.
 
     Args:
@@ -44,10 +44,12 @@ def make_example(case: Case, mask: np.ndarray, labels: Sequence[SegmentLabel], s
         _save(folder / "target.npy", resample_labels(numbers, values, start, step, size))
     voxels, target = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("voxels", "target"))
     first = level.origin + start * level.spacing
-    k, j, i = (torch.from_numpy(case.normalised(first[a] + spacing * np.arange(size[a]), a)) for a in range(3))
+    k, j, i = (torch.from_numpy(case.normalized(first[a] + spacing * np.arange(size[a]), a)) for a in range(3))
     condition = Condition((spacing, spacing, spacing), (k, j, i), case.region_of(np.zeros(3)))
     known = tuple(bool((numbers == value).any()) for value in values)
-    return Example(case.name, Sight(voxels, condition, _body(case, folder, start, spacing), folder), target, known)
+    return LabeledInput(
+        case.name, SegmentationInput(voxels, condition, _body(case, folder, start, spacing), folder), target, known
+    )
 
 
 def resample_labels(

@@ -1,4 +1,4 @@
-"""What comes before the first step of a fine-tuning run: settings and folder, dataset check, prepared cases."""
+"""Setup of a fine-tuning run: settings and folder, dataset check, prepared cases."""
 
 from __future__ import annotations
 

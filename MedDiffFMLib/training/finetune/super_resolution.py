@@ -1,4 +1,4 @@
-"""Super-resolution as a fine-tuning task: thin slices are averaged to thick ones, and the way back is learnt."""
+"""Super-resolution task of fine-tuning: averaged slices are mapped back to thin ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from torch.utils.data import Dataset
 
 from ...conditioning.condition import Condition, stack
-from ...conditioning.interpolated import IMAGES, interpolated_control
+from ...conditioning.control_inputs import IMAGES, interpolated_control
 from ...conditioning.regions import NULL_REGION
 from ...core.errors import InputError
 from ...datasets.prepared_cases import Case
@@ -170,7 +170,7 @@ class Pair:
     region: int
 
     def condition(self, drop_region: float, drop_position: float, rng: np.random.Generator) -> Condition:
-        """What the network is told, some of it left out at random."""
+        """Condition of the network, parts of it dropped at random."""
         position = tuple(torch.from_numpy(line.astype(np.float32)) for line in self.coordinates)
         keep_region, keep_position = rng.random() >= drop_region, rng.random() >= drop_position
         first = tuple(m % f for m, f in zip(self.margin, self.factors, strict=True))
@@ -183,7 +183,7 @@ class Pair:
         )
 
     def interpolated(self, order: int) -> np.ndarray:
-        """The window by a spline through the centres of the thick voxels."""
+        """The window by a spline through the centers of the thick voxels."""
         return interpolate_blocks(self.thick, self.factors, order)[self._window()]
 
     def _window(self) -> tuple[slice, ...]:
@@ -219,7 +219,7 @@ def draw_pair(case: Case, size: int, factors: Factors, rng: np.random.Generator)
     thick = average_blocks(wide, factors)
     smooth = fit_range(smooth_blocks(thick, factors), factors, LOWEST_HU)
     lines = [
-        case.normalised(source.origin[a] + line[part] * source.spacing[a], a)
+        case.normalized(source.origin[a] + line[part] * source.spacing[a], a)
         for a, (line, part) in enumerate(zip(index, inner, strict=True))
     ]
     k, j, i = (float(s) for s in source.spacing)
@@ -241,7 +241,7 @@ class _Windows(Dataset):
 
     def __init__(self, cases: list[Case], task: SuperResolutionTask, seed: int, first: int, count: int) -> None:
         self.cases, self.task, self.seed, self.first, self.count = cases, task, seed, first, count
-        # Large volumes hold more distinct windows, thin slices more of the detail that is to be learnt.
+        # Large volumes hold more distinct windows, thin slices more of the detail that is to be learned.
         weights = np.array([case.levels[0].voxels.size ** 0.5 / case.levels[0].spacing.max() for case in cases])
         self.weights = weights / weights.sum()
 

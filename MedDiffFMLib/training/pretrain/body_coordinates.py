@@ -1,4 +1,4 @@
-"""Trains the network of body coordinates, without labels, on prepared cases.
+"""Training of the body-coordinate network, without labels, on prepared cases.
 
 Along the body two losses need no label: of two slices the one nearer to the head has the larger coordinate, and their
 coordinates differ by their distance. What they leave open is one offset for each case. It is a parameter that is
@@ -30,7 +30,7 @@ from ...networks.body_regressor import BodyRegressor
 from ...preprocessing.body_coordinates import FINE_MM, SPACING_MM, tissue_shares
 
 ORGAN_HEIGHT_M = {1: 0.30, 2: 0.25, 3: 0.24, 5: 0.31, 21: 0.03, 51: 0.44, 77: 0.08, 78: 0.08, 90: 0.75, 91: 0.80}
-"""TotalSegmentator label -> height of its centre: spleen, kidneys, liver, bladder, heart, hips, brain, skull."""
+"""TotalSegmentator label -> height of its center: spleen, kidneys, liver, bladder, heart, hips, brain, skull."""
 REGION_HEIGHT_M = {"pelvis": 0.08, "abdomen": 0.26, "chest": 0.46, "head-neck": 0.78, "whole-body": 0.35}
 OFFSET_FREEDOM_M = 0.06
 """How far a case's offset may move from where its region's name puts it; free from the start, all would meet."""

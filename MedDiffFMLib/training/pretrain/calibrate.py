@@ -1,4 +1,4 @@
-"""What the model leaves unexplained on normal tissue, by region, tissue and cube size, for the anomaly's z-score."""
+"""Calibration: residual of the model on normal tissue by region, tissue and cube size, for the z-score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ...conditioning.region import body_mask
 from ...imaging.volume import Volume
 from ...preprocessing.working_image import working_image
-from ...tasks.anomaly.masked_prediction import expect
+from ...tasks.anomaly.masked_prediction import predict_masked
 from ...tasks.anomaly.z_score import ALL_REGIONS, CLASSES, EDGE_LIMITS_HU_PER_MM, TISSUE_EDGES_HU, tissue_of
 
 FEWEST_CASES = 3
@@ -27,7 +27,7 @@ class CalibrationConfig:
     Attributes:
         spacing: working voxel in mm.
         edges: of the hidden cubes, mm.
-        sets: see :func:`tasks.anomaly.masked_prediction.expect`.
+        sets: see :func:`tasks.anomaly.masked_prediction.predict_masked`.
         smoothing: standard deviation in mm of the Gaussian over the difference.
     """
 
@@ -66,7 +66,7 @@ def calibrate(
         for group in groups:
             counted[group] += 1
         for edge in config.edges:
-            found = expect(image, engine, edge, smoothing=config.smoothing, sets=config.sets, seed=number)
+            found = predict_masked(image, engine, edge, smoothing=config.smoothing, sets=config.sets, seed=number)
             tissue = tissue_of(found.expected, image.spacing_kji)
             for index in range(CLASSES):
                 values = found.residual[normal & (tissue == index)]
@@ -87,17 +87,17 @@ def calibrate(
 
 
 def _summary(collected: list[list[np.ndarray]]) -> dict[str, list[float]]:
-    centre, spread, voxels = [], [], []
+    center, spread, voxels = [], [], []
     for parts in collected:
         values = np.concatenate(parts)
         voxels.append(int(values.size))
         if values.size < 200:
             # A class that normal cases do not show at this level: take the widest spread, never a wild z.
-            centre.append(0.0)
+            center.append(0.0)
             spread.append(-1.0)
             continue
         low2, low, middle, high, high2 = np.percentile(values, [2.5, 16, 50, 84, 97.5])
-        centre.append(round(float(middle), 2))
+        center.append(round(float(middle), 2))
         spread.append(round(max(float(high - low) / 2, float(high2 - low2) / 4, 1.0), 2))
     widest = max([s for s in spread if s > 0], default=1000.0)
-    return {"centre": centre, "spread": [widest if s < 0 else s for s in spread], "voxels": voxels}  # type: ignore[dict-item]
+    return {"centre": center, "spread": [widest if s < 0 else s for s in spread], "voxels": voxels}  # type: ignore[dict-item]

@@ -12,7 +12,7 @@ from MedDiffFMLib.conditioning.regions import NULL_REGION
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.grid import working_grid
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.preprocessing.body_localization import choose_region, survey
+from MedDiffFMLib.preprocessing.body_localization import choose_region, localize_body
 
 
 def phantom(shape, spacing, lungs=False, bone=0.03, width=0.9):
@@ -44,7 +44,7 @@ def test_region_is_guessed_from_what_the_slices_hold(expected, shape, options):
 
 
 def test_a_wish_beats_the_guess_and_a_wrong_one_is_named():
-    found = survey(Volume(phantom((80, 90, 120), 3.0), np.diag([-3.0, -3.0, 3.0, 1.0])))
+    found = localize_body(Volume(phantom((80, 90, 120), 3.0), np.diag([-3.0, -3.0, 3.0, 1.0])))
     assert found.guessed == "abdomen"
     assert choose_region(None, found) == "abdomen"
     assert choose_region("chest", found) == "chest"
@@ -79,8 +79,8 @@ def test_coordinates_follow_the_patient_not_the_array(flip):
         matrix[:3, 2] *= -1
         voxels = voxels[::-1]
     other = Volume(np.ascontiguousarray(voxels), matrix)
-    expected = survey(plain).coordinates(working_grid(plain, None))
-    found = survey(other).coordinates(working_grid(other, None))
+    expected = localize_body(plain).coordinates(working_grid(plain, None))
+    found = localize_body(other).coordinates(working_grid(other, None))
     for a, b in zip(expected, found, strict=True):
         assert np.allclose(a, b, atol=1e-5)
     assert expected[1][0] < -1 < expected[1][45] < 1 < expected[1][-1]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from MedDiffFMLib.conditioning.condition import Condition, stack
-from MedDiffFMLib.conditioning.known_voxels import CONTEXT_CHANNELS, encode_context, first_guess, smooth_guess
+from MedDiffFMLib.conditioning.condition import CONTEXT_AT, Condition, stack
+from MedDiffFMLib.conditioning.known_voxels import biharmonic_init, encode_context, push_pull_fill
 from MedDiffFMLib.training.holes import random_hole
 
 
@@ -16,7 +16,7 @@ def test_guess_keeps_the_known_and_continues_a_constant(shape):
     known = torch.where(hole > 0, 9.0, 0.25)
     if hole.all():
         pytest.skip("nothing is known")
-    assert torch.allclose(smooth_guess(known, hole), torch.full(shape, 0.25), atol=1e-5)
+    assert torch.allclose(push_pull_fill(known, hole), torch.full(shape, 0.25), atol=1e-5)
 
 
 def test_guess_follows_a_ramp_far_better_than_the_mean():
@@ -24,7 +24,7 @@ def test_guess_follows_a_ramp_far_better_than_the_mean():
     hole = torch.zeros(48, 48, 48)
     hole[16:30, 16:30, 16:30] = 1
     inside = hole > 0
-    error = (smooth_guess(ramp, hole) - ramp)[inside].abs().mean()
+    error = (push_pull_fill(ramp, hole) - ramp)[inside].abs().mean()
     assert error < 0.2 * (ramp[inside] - ramp[~inside].mean()).abs().mean()
 
 
@@ -34,7 +34,7 @@ def test_the_bent_guess_continues_a_plane_in_anisotropic_voxels():
     plane = k[:, None, None] + 0.5 * j[None, :, None] - i[None, None]
     hole = torch.zeros(8, 16, 16)
     hole[3:6, 5:11, 5:11] = 1
-    guess = first_guess(torch.where(hole > 0, 9.0, plane), hole, (5.0, 1.0, 1.0))
+    guess = biharmonic_init(torch.where(hole > 0, 9.0, plane), hole, (5.0, 1.0, 1.0))
     assert torch.equal(guess[hole == 0], plane[hole == 0])
     assert torch.allclose(guess, plane, atol=5e-3)
 
@@ -47,7 +47,7 @@ def test_a_sample_without_a_hole_keeps_its_place_in_a_batch():
     assert batch.has_hole().tolist() == [False, True]
     assert batch.hole[0].all() and torch.equal(batch.hole[1, 0], hole)
     assert torch.equal(batch.expected[1, 0][hole == 0], image[hole == 0])
-    assert not batch.expected[0].any() and not batch.channels[0, -CONTEXT_CHANNELS:].any()
+    assert not batch.expected[0].any() and not batch.channels[0, CONTEXT_AT].any()
     alone = stack([plain.encode((8, 8, 8))])
     assert alone.hole is None and not alone.has_hole().any()
     assert stack([plain.encode((8, 8, 8))], holes=True).hole.all()
@@ -59,7 +59,7 @@ def test_what_lies_in_the_hole_does_not_reach_the_network():
     other = torch.where(hole > 0, 100.0, image)
     encoded = [Condition((1.0, 1.0, 1.0)).filling(part, hole).encode((16, 16, 16)).channels for part in (image, other)]
     assert torch.equal(*encoded)
-    assert encoded[0][:, -CONTEXT_CHANNELS:].any()
+    assert encoded[0][:, CONTEXT_AT].any()
 
 
 def test_share_of_known_voxels_tells_where_the_hole_is():

@@ -302,16 +302,16 @@ def test_a_name_has_one_number_in_all_cases(dataset: Dataset) -> None:
     """In whatever order the cases name their structures, and beside masks whose numbers nobody named."""
     red = {"name": "liver", "color": [200, 10, 10], "terminology": "Anatomy~liver"}
     dataset.add("old", ct(), two_labels(1, 1))
-    dataset.add("a", ct(), two_labels(1, 2), labels={1: red, 2: "tumour"})
-    dataset.add("b", ct(), two_labels(1, 2), labels={1: "Tumour", 2: "liver"})
+    dataset.add("a", ct(), two_labels(1, 2), labels={1: red, 2: "tumor"})
+    dataset.add("b", ct(), two_labels(1, 2), labels={1: "Tumor", 2: "liver"})
     first, second, old = dataset.cases()
-    assert [label.name for label in first.named] == ["tumour", "liver"] and old.named == ()
+    assert [label.name for label in first.named] == ["tumor", "liver"] and old.named == ()
     for case, wanted in ((first, two_labels(3, 2)), (second, two_labels(2, 3)), (old, two_labels(1, 1))):
         assert np.array_equal(read_volume(case.files["label"]).voxels, wanted)
     shutil.move(dataset.folder, dataset.folder.with_name("moved"))
     moved = dataset.folder.with_name("moved")
     moved_labels = Dataset(moved).labels()
-    assert {value: label.name for value, label in moved_labels.items()} == {2: "tumour", 3: "liver"}
+    assert {value: label.name for value, label in moved_labels.items()} == {2: "tumor", 3: "liver"}
     assert moved_labels[3].as_dict() == {**red, "value": 3}
     assert {int(key) for key in json.loads((moved / "datalist.json").read_text())["labels"]} == {2, 3}
     assert labels_of(moved)[3]["terminology"] == labels_of(moved / "datalist.json")[3]["terminology"] == "Anatomy~liver"
@@ -326,7 +326,7 @@ def test_two_processes_do_not_give_one_number_to_two_names(tmp_path: Path) -> No
     Dataset.create(folder)
     command = [sys.executable, "-m", "MedDiffFMLib", "dataset", "add", str(folder), str(image), "--mask"]
     command += [str(tmp_path / "mask.nrrd"), "--label-names"]
-    started = [subprocess.Popen([*command, f"1={name}", "--name", name]) for name in ("liver", "tumour", "spleen")]
+    started = [subprocess.Popen([*command, f"1={name}", "--name", name]) for name in ("liver", "tumor", "spleen")]
     assert [process.wait(120) for process in started] == [0, 0, 0]
     assert sorted(Dataset(folder).labels()) == [1, 2, 3]
 

@@ -12,6 +12,7 @@ import pytest
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.region import body_mask
+from MedDiffFMLib.conditioning.tissue import classify_tissue
 from MedDiffFMLib.core.atomic_files import owned_name
 from MedDiffFMLib.core.errors import InputError, OutputError
 from MedDiffFMLib.datasets.datalist import read_datalist
@@ -81,6 +82,9 @@ def test_cases_are_the_cts_turned_to_lps(folder: Path) -> None:
     np.testing.assert_allclose(coarse.origin, 0.75)
     np.testing.assert_array_equal(acquisition.anatomy, 118 * body_mask(acquisition.voxels))
     np.testing.assert_array_equal(coarse.anatomy, 118 * body_mask(coarse.voxels))
+    for level in (*first.levels, *fine.levels, *small.levels):
+        assert level.tissue.dtype == np.uint8 and level.tissue.shape == level.voxels.shape
+        np.testing.assert_array_equal(level.tissue, classify_tissue(level.voxels, tuple(level.spacing)))
 
 
 def test_the_coarse_level_lies_where_it_says() -> None:
@@ -219,6 +223,32 @@ def test_thousands_of_cases_hold_no_files_and_hardly_memory(folder: Path) -> Non
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert all(type(sample["voxels"]) is np.ndarray for sample in samples), "no map is kept by a sample"
     assert len(cases) == 2000 and len(pickle.dumps(cases)) / 2000 < 4_000 < cases[0].levels[0].voxels.nbytes
+
+
+def test_a_case_says_whether_its_voxels_are_a_scanners_own(folder: Path) -> None:
+    rows = [{"image": "small.nrrd", "native": False}, "turned.nrrd"]
+    cache = folder / "cache"
+    assert [s.native for s in prepare(listed(folder, rows), cache)] == [False, True]
+    assert [case.native for case in open_cases(cache, "training")] == [False, True]
+    rows[0] = {"image": "small.nrrd", "native": True}
+    assert [s.state for s in prepare(listed(folder, rows), cache)] == ["prepared", "kept"], "made anew if that changes"
+    with pytest.raises(InputError, match="neither true nor false for 'native'"):
+        read_datalist(listed(folder, [{"image": "small.nrrd", "native": "no"}]))
+
+
+def test_a_cache_of_an_earlier_version_is_read_without_tissue_and_made_anew(folder: Path) -> None:
+    datalist, cache = listed(folder, ["small.nrrd"]), folder / "cache"
+    prepare(datalist, cache)
+    record = json.loads((cache / "small" / "case.json").read_text())
+    del record["native"], record["source"]["native"], record["summary"]["native"]
+    record["source"]["format"] = "meddifffm-cache-2"
+    (cache / "small" / "case.json").write_text(json.dumps(record))
+    (cache / "small" / "acquisition_tissue.npy").unlink()
+    (case,) = open_cases(cache, "training")
+    assert case.levels[0].tissue is None and case.native
+    assert draw_window(case, WindowConfig(size=8), np.random.default_rng(0))["tissue"] is None
+    assert [s.state for s in prepare(datalist, cache)] == ["prepared"]
+    assert open_cases(cache, "training")[0].levels[0].tissue is not None
 
 
 def test_a_truncated_level_is_found_when_the_cache_is_opened(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from MedDiffFMLib.evaluation.quality import low_dose_noise as ct_noise
+from MedDiffFMLib.evaluation.quality import low_dose_noise
 from MedDiffFMLib.evaluation.quality.baselines import classical as baselines
 from MedDiffFMLib.evaluation.quality.regions import distance_mm
 
@@ -24,7 +24,7 @@ def test_denoisers_reduce_ct_noise(method):
     truth = np.where(np.hypot(x, y) < 42, 40.0, -1000.0).astype(np.float32)
     truth[np.hypot(x - 12, y) < 10] = 140
     truth = np.repeat(truth[None], 3, axis=0)
-    noise = ct_noise.low_dose_noise(truth, (2.0, 2.0, 3.0), 1e5, 0.25, seed=0)
+    noise = low_dose_noise.low_dose_noise(truth, (2.0, 2.0, 3.0), 1e5, 0.25, seed=0)
     inside = np.hypot(x, y) < 40
     noise *= 30 / noise[:, inside].std()
     result = method(truth + noise, 30.0)

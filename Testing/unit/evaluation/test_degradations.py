@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.evaluation.quality import degradations, regions
-from MedDiffFMLib.evaluation.quality import low_dose_noise as ct_noise
+from MedDiffFMLib.evaluation.quality import degradations, low_dose_noise, regions
 from MedDiffFMLib.evaluation.quality.cases import Case, LoadedCase
 from MedDiffFMLib.evaluation.quality.synthetic_holes import healthy_spheres
 from MedDiffFMLib.evaluation.quality.synthetic_lesions import insert_lesions, lesion_shape
@@ -49,11 +48,11 @@ def loaded() -> LoadedCase:
 
 @pytest.mark.parametrize("view", [0, 22, 45, 60, 89])
 def test_projection_of_a_water_cylinder_is_its_chord(view):
-    beam = ct_noise.ParallelBeam((128, 128), SPACING[:2], 180)
-    attenuation = ct_noise._columns(ct_noise._attenuation(cylinder(slices=1)))
+    beam = low_dose_noise.ParallelBeam((128, 128), SPACING[:2], 180)
+    attenuation = low_dose_noise._columns(low_dose_noise._attenuation(cylinder(slices=1)))
     measured = beam.project(beam.interpolation(view), attenuation)[:, 0]
     position = (np.arange(beam.detectors) - (beam.detectors - 1) / 2) * beam.pitch
-    chord = 2 * np.sqrt(np.maximum(100.0**2 - position**2, 0)) * ct_noise.WATER_PER_MM
+    chord = 2 * np.sqrt(np.maximum(100.0**2 - position**2, 0)) * low_dose_noise.WATER_PER_MM
     assert np.abs(measured - chord)[np.abs(position) < 90].max() < 0.025
 
 
@@ -65,8 +64,8 @@ def test_projection_agrees_with_scikit_image_on_an_asymmetric_object():
     image[20:40, 30:75] = 300
     image[55:62, 40:48] = 1500
     image = gaussian_filter(image, 1.5)
-    beam = ct_noise.ParallelBeam(image.shape, (1.0, 1.0), 4)
-    attenuation = ct_noise._columns(ct_noise._attenuation(image[None]))
+    beam = low_dose_noise.ParallelBeam(image.shape, (1.0, 1.0), 4)
+    attenuation = low_dose_noise._columns(low_dose_noise._attenuation(image[None]))
     for view in range(4):
         degrees = 180 * (view + 0.5) / 4
         ours = beam.project(beam.interpolation(view), attenuation)[:, 0]
@@ -85,14 +84,14 @@ def test_noise_in_the_center_of_a_cylinder_is_what_theory_says():
 
     water = cylinder(slices=60)
     incident, dose = 2e5, 0.25
-    noise = ct_noise.low_dose_noise(water, SPACING, incident, dose, seed=3)
-    beam = ct_noise.ParallelBeam((128, 128), SPACING[:2], 1)
-    views = ct_noise._views_needed(beam)
-    behind = incident * np.exp(-200 * ct_noise.WATER_PER_MM)
-    ray = (1 / dose - 1) / behind + (1 / dose**2 - 1) * (ct_noise.ELECTRONIC_QUANTA / behind) ** 2
+    noise = low_dose_noise.low_dose_noise(water, SPACING, incident, dose, seed=3)
+    beam = low_dose_noise.ParallelBeam((128, 128), SPACING[:2], 1)
+    views = low_dose_noise._views_needed(beam)
+    behind = incident * np.exp(-200 * low_dose_noise.WATER_PER_MM)
+    ray = (1 / dose - 1) / behind + (1 / dose**2 - 1) * (low_dose_noise.ELECTRONIC_QUANTA / behind) ** 2
     # Ramp times Hann window, squared, and linear interpolation; frequency in cycles a detector.
     power, _ = quad(lambda f: 2 * f**2 * np.cos(np.pi * f) ** 4 * (2 + np.cos(2 * np.pi * f)) / 3, 0, 0.5)
-    expected = 1000 / ct_noise.WATER_PER_MM * np.pi / beam.pitch * np.sqrt(power * ray / views)
+    expected = 1000 / low_dose_noise.WATER_PER_MM * np.pi / beam.pitch * np.sqrt(power * ray / views)
     measured = noise[:, 59:69, 59:69].std()
     assert measured == pytest.approx(expected, rel=0.05)
     assert abs(noise.mean()) < 0.02 * expected
@@ -101,24 +100,24 @@ def test_noise_in_the_center_of_a_cylinder_is_what_theory_says():
 def test_added_variance_follows_the_dose():
     thick = np.array([0.0, 3.0, 6.0])
     # With photons in plenty the electronics drop out and halving the dose adds as much as there was.
-    assert ct_noise.added_variance(thick, 1e12, 0.5) == pytest.approx(np.exp(thick) / 1e12, rel=1e-3)
-    assert ct_noise.added_variance(thick, 1e12, 0.25) == pytest.approx(3 * np.exp(thick) / 1e12, rel=1e-3)
+    assert low_dose_noise.added_variance(thick, 1e12, 0.5) == pytest.approx(np.exp(thick) / 1e12, rel=1e-3)
+    assert low_dose_noise.added_variance(thick, 1e12, 0.25) == pytest.approx(3 * np.exp(thick) / 1e12, rel=1e-3)
     # Two steps of dose reduction add what one step of both adds.
-    first = ct_noise.added_variance(thick, 1e5, 0.5)
-    second = ct_noise.added_variance(thick, 0.5e5, 0.5)
-    assert first + second == pytest.approx(ct_noise.added_variance(thick, 1e5, 0.25), rel=1e-6)
+    first = low_dose_noise.added_variance(thick, 1e5, 0.5)
+    second = low_dose_noise.added_variance(thick, 0.5e5, 0.5)
+    assert first + second == pytest.approx(low_dose_noise.added_variance(thick, 1e5, 0.25), rel=1e-6)
 
 
 def test_tube_current_control_reaches_its_noise():
     body = torso(slices=12)
     mask = regions.body_mask(body, SPACING)
-    incident = ct_noise.incident_photons(body, SPACING, mask, noise_hu=20.0)
-    noise = ct_noise.low_dose_noise(body, SPACING, incident, dose=0.5, seed=0)
+    incident = low_dose_noise.incident_photons(body, SPACING, mask, noise_hu=20.0)
+    noise = low_dose_noise.low_dose_noise(body, SPACING, incident, dose=0.5, seed=0)
     assert noise[mask].std() == pytest.approx(20.0, rel=0.05)
 
 
 def test_noise_power_spectrum_is_that_of_reconstructed_ct():
-    noise = ct_noise.low_dose_noise(cylinder(slices=24), SPACING, 1e5, 0.25, seed=1)[:, 32:96, 32:96]
+    noise = low_dose_noise.low_dose_noise(cylinder(slices=24), SPACING, 1e5, 0.25, seed=1)[:, 32:96, 32:96]
     power = (np.abs(np.fft.fft2(noise)) ** 2).mean(axis=0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64)))
     rings = (frequency / 0.025).astype(int).ravel()
@@ -130,7 +129,7 @@ def test_noise_power_spectrum_is_that_of_reconstructed_ct():
 
 
 def test_noise_grows_inward_and_streaks_along_the_thick_direction():
-    noise = ct_noise.low_dose_noise(cylinder(60, slices=30, stretch=2.0), SPACING, 3e4, 0.25, seed=2)
+    noise = low_dose_noise.low_dose_noise(cylinder(60, slices=30, stretch=2.0), SPACING, 3e4, 0.25, seed=2)
     center = noise[:, 54:74, 54:74]
     assert center.std() > 1.2 * noise[:, 34:40, 54:74].std()
     along, across = ((center[:, 3:, :] * center[:, :-3, :]).mean(), (center[:, :, 3:] * center[:, :, :-3]).mean())
@@ -139,7 +138,7 @@ def test_noise_grows_inward_and_streaks_along_the_thick_direction():
 
 def test_noise_is_the_seeds_own():
     water = cylinder(slices=2)
-    first, again, other = (ct_noise.low_dose_noise(water, SPACING, 1e5, 0.25, seed) for seed in (1, 1, 2))
+    first, again, other = (low_dose_noise.low_dose_noise(water, SPACING, 1e5, 0.25, seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.1
 
@@ -212,7 +211,7 @@ def test_stored_degradations_are_read_again_until_something_changes(loaded, tmp_
 @pytest.mark.slow
 def test_a_scan_noisier_than_planned_gets_noisier(loaded):
     plan = degradations.Plan()
-    rough = ct_noise.low_dose_noise(loaded.volume.voxels, SPACING, 1e4, 0.25, seed=9)
+    rough = low_dose_noise.low_dose_noise(loaded.volume.voxels, SPACING, 1e4, 0.25, seed=9)
     rough *= 45.0 / rough[loaded.body].std()
     noisy_volume = loaded.volume.with_voxels((loaded.volume.voxels + rough).astype(np.float32))
     noisy = LoadedCase(loaded.case, noisy_volume, loaded.lesions, loaded.body)

@@ -59,7 +59,7 @@ def test_coverage_tells_lost_modes_from_bad_samples():
     assert coverage(real, one_mode) == pytest.approx(0.5, abs=0.05)
 
 
-def test_balls_reach_to_the_third_neighbour():
+def test_balls_reach_to_the_third_neighbor():
     line = np.array([[0.0], [1.0], [3.0], [6.0]])
     near, far = np.array([[-6.0]]), np.array([[-6.01]])
     assert coverage(near, line) == 1  # the ball around 0 reaches to 6

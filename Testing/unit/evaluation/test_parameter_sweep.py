@@ -65,7 +65,7 @@ def folder(tmp_path, small_ct, monkeypatch):
 
     monkeypatch.setattr(bm3d, "REACH", 3)
     monkeypatch.setattr(bm3d, "STEP", 6)
-    monkeypatch.setattr("MedDiffFMLib.evaluation.quality.protocols.quarter_dose", white)
+    monkeypatch.setattr("MedDiffFMLib.evaluation.quality.added_noise.quarter_dose", white)
     for name, part in (("a", small_ct.voxels[14:18]), ("b", small_ct.voxels[20:24])):
         write_volume(Volume(part, small_ct.ijk_to_ras), tmp_path / "cases" / f"{name}.nrrd")
     return tmp_path / "cases"
@@ -74,7 +74,7 @@ def folder(tmp_path, small_ct, monkeypatch):
 @pytest.mark.slow
 def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp_path, capsys):
     common = ["evaluate", str(folder), "--model", str(tiny_model_file), "--device", "cpu", "--slab", "0", "--quiet",
-              "--json", "--cache", str(tmp_path / "cache"), "--set", "denoise.noise=30"]  # fmt: skip
+              "--json", "--cache", str(tmp_path / "cache"), "--set", "denoise.noise=30", "--noise", "dose"]  # fmt: skip
     first, second = tmp_path / "first", tmp_path / "second"
     assert main([*common, "--tasks", "denoise", "-o", str(first)]) == 0
     old = str(first / "evaluation.json")
@@ -87,7 +87,8 @@ def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp
     assert points["evaluations"] == [1, 3] and all(seconds > 0 for seconds in points["seconds"])
     assert len(points["groups"][""]["PSNR"]["curve"]) == 2
     assert points["groups"][""]["PSNR"]["baselines"].keys() == {
-        "noisy input", "non-local means", "total variation", "BM3D", "BM3D, spectrum told"
+        "noisy input", "non-local means", "non-local means, level estimated", "total variation", "BM3D",
+        "BM3D, spectrum told",
     }  # fmt: skip
     assert (second / points["picture"]).read_bytes().startswith(b"\x89PNG")
 
@@ -109,7 +110,7 @@ def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp
 def test_a_curve_alone_reports_no_tables(folder, tiny_model_file, tmp_path):
     model = load_model(str(tiny_model_file), device="cpu")
     curve = Curve("denoise", ("strength",), (0.5, 1.0))
-    plan = degradations.Plan(slab_mm=None)
+    plan = degradations.Plan(slab_mm=None, noise_kinds=("dose",))
     noise = {"denoise": {"noise": 30}}
     report = benchmark.evaluate(model, read_cases(folder), [], tmp_path, plan=plan, parameters=noise, curves=[curve])
     assert report["tables"] == {} and report["rows"] == [] and report["verdict"] == []

@@ -8,8 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.evaluation.quality import evaluate as benchmark
-from MedDiffFMLib.evaluation.quality import synthesis
-from MedDiffFMLib.evaluation.quality import window_features as features
+from MedDiffFMLib.evaluation.quality import synthesis, window_features
 from MedDiffFMLib.evaluation.quality.cases import Case
 from MedDiffFMLib.evaluation.quality.parameter_sweep import Curve
 from MedDiffFMLib.evaluation.quality.protocols import Answer
@@ -44,7 +43,7 @@ def cases(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def question(cases):
-    return SynthesisQuestion(cases, features.HaarStatistics(), SynthesisPlan(volumes=3))
+    return SynthesisQuestion(cases, window_features.HaarStatistics(), SynthesisPlan(volumes=3))
 
 
 def means(rows):
@@ -119,7 +118,7 @@ def test_shuffling_moves_cubes_and_loses_none():
 
 def test_haar_bands_are_orthonormal_and_the_first_the_mean():
     windows = np.random.default_rng(0).normal(size=(2, 8, 8, 8))
-    bands = features.haar_bands(windows)
+    bands = window_features.haar_bands(windows)
     assert bands.shape == (8, 2, 4, 4, 4)
     np.testing.assert_allclose(np.square(bands).sum(), np.square(windows).sum())
     blocks = windows.reshape(2, 4, 2, 4, 2, 4, 2)
@@ -127,7 +126,7 @@ def test_haar_bands_are_orthonormal_and_the_first_the_mean():
 
 
 def test_features_of_a_flat_window_are_known():
-    found = features.HaarStatistics()(np.full((1, 32, 32, 32), 40.0, np.float32))[""][0]
+    found = window_features.HaarStatistics()(np.full((1, 32, 32, 32), 40.0, np.float32))[""][0]
     shares, bands, layout = found[:16], found[16:72].reshape(4, 7, 2), found[72:]
     assert shares.tolist() == [float(n == 10) for n in range(16)]  # between 30 and 60 HU
     np.testing.assert_allclose(bands[..., 0], 2 * np.log10(0.002))
@@ -140,10 +139,10 @@ def test_windows_hold_tissue_and_cover_thin_volumes_by_reflection():
     voxels = np.full((40, 96, 32), -1000, np.int16)
     voxels[:, :48] = 40
     thin = Volume(voxels[:20], MATRIX)
-    windows = features.windows_of(Volume(voxels, MATRIX), 3.0)
+    windows = window_features.windows_of(Volume(voxels, MATRIX), 3.0)
     assert windows.shape == (3, 32, 32, 32)  # starts 0, 16, 32 of five along the patient's front and back
-    assert features.windows_of(thin, 3.0).shape == (3, 32, 32, 32)
-    assert len(features.windows_of(Volume(voxels[:10], MATRIX), 3.0)) == 0
+    assert window_features.windows_of(thin, 3.0).shape == (3, 32, 32, 32)
+    assert len(window_features.windows_of(Volume(voxels[:10], MATRIX), 3.0)) == 0
 
 
 @pytest.fixture
@@ -172,8 +171,8 @@ def network_file(tmp_path):
 
 @pytest.mark.parametrize("slices", [False, True])
 def test_a_network_given_as_a_file_gives_features_and_a_frechet_distance(cases, network_file, slices):
-    space = features.load_network(network_file(slices), slices)
-    windows = features.windows_of(patient(0), space.spacing)
+    space = window_features.load_network(network_file(slices), slices)
+    windows = window_features.windows_of(patient(0), space.spacing)
     assert windows.shape[1:] == (64, 64, 64)
     views = space(windows[:4])
     assert list(views) == (["axial", "coronal", "sagittal"] if slices else [""])
@@ -186,7 +185,9 @@ def test_a_network_given_as_a_file_gives_features_and_a_frechet_distance(cases, 
 
 
 def test_the_frechet_distance_is_reported_in_a_networks_space(cases, network_file):
-    space = features.NetworkFeatures(features.load_network(network_file(False)).module, "moments", spacing=3.0)
+    space = window_features.NetworkFeatures(
+        window_features.load_network(network_file(False)).module, "moments", spacing=3.0
+    )
     question = SynthesisQuestion(cases, space, SynthesisPlan(volumes=2))
     good = means(question.rows_of("good", as_method(lambda seed: patient(100 + seed)), "chest"))
     bad = means(question.rows_of("bad", as_method(lambda seed: Volume(patient(0).voxels + 200, MATRIX)), "chest"))
@@ -197,7 +198,7 @@ def test_the_frechet_distance_is_reported_in_a_networks_space(cases, network_fil
 def test_a_file_that_is_no_network_is_refused(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="TorchScript"):
-        features.load_network(tmp_path / "weights.pt")
+        window_features.load_network(tmp_path / "weights.pt")
 
 
 @pytest.mark.slow

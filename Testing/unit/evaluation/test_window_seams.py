@@ -12,7 +12,7 @@ from torch import nn
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.evaluation.quality.window_seams import REACH, seam_ratio, window_borders
 from MedDiffFMLib.inference.engine import Engine
-from MedDiffFMLib.inference.sliding_window import BlendedDenoiser
+from MedDiffFMLib.inference.sliding_window import SlidingWindowDenoiser
 
 SHAPE = (80, 96, 112)
 BORDERS = window_borders(SHAPE, 32, 8)
@@ -82,7 +82,7 @@ class Disagreeing(nn.Module):
 @pytest.mark.parametrize(("overlap", "seams"), [(0, True), (16, False)])
 def test_blending_hides_windows_that_disagree(overlap: int, seams: bool) -> None:
     engine = Engine(Disagreeing(), device="cpu", precision="float32", window=32)
-    denoise = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0)), (64, 64, 64), overlap=overlap)
+    denoise = SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), (64, 64, 64), overlap=overlap)
     noise = torch.randn(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0))
     ratio = seam_ratio(denoise(noise, 1.0)[0, 0].numpy(), window_borders((64, 64, 64), 32, overlap))
     assert (ratio.overall > 1.2) is seams

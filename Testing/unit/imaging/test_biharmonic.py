@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import Condition
-from MedDiffFMLib.imaging.biharmonic import bend_through
+from MedDiffFMLib.imaging.biharmonic import biharmonic_interpolation
 from MedDiffFMLib.models.checkpoint import load_model
-from MedDiffFMLib.tasks.denoise.coarse_to_fine import PASSES, coarser, denoise_in_passes
+from MedDiffFMLib.tasks.denoise.coarse_to_fine import SCALES, coarser, denoise_coarse_to_fine
 
 SPACING = (0.8, 0.8, 2.5)
 
@@ -22,14 +22,14 @@ def hole():
 def test_a_plane_is_continued_whatever_lies_in_the_hole(hole):
     k, j, i = np.indices(hole.shape)
     plane = 2.0 * k - j + 0.5 * i
-    filled = bend_through(np.where(hole, 999.0, plane), hole, np.zeros(hole.shape), SPACING)
+    filled = biharmonic_interpolation(np.where(hole, 999.0, plane), hole, np.zeros(hole.shape), SPACING)
     assert np.abs(filled - plane).max() < 0.05
 
 
 def test_known_voxels_stay_and_the_filling_keeps_their_range(hole):
     image = np.random.default_rng(0).normal(0, 30, hole.shape)
     image[:, :, :9] = -850
-    filled = bend_through(image, hole, image, SPACING)
+    filled = biharmonic_interpolation(image, hole, image, SPACING)
     assert np.array_equal(filled[~hole], image[~hole])
     assert filled[hole].min() >= image.min() and filled[hole].max() <= image.max()
 
@@ -38,7 +38,7 @@ def test_a_large_hole_takes_bounded_time(hole):
     large = np.zeros((48, 60, 60), bool)
     large[4:44, 5:55, 5:55] = True
     start = np.zeros(large.shape)
-    filled = bend_through(np.full(large.shape, 40.0), large, start, SPACING, iterations=20)
+    filled = biharmonic_interpolation(np.full(large.shape, 40.0), large, start, SPACING, iterations=20)
     assert np.isfinite(filled).all()
 
 
@@ -55,7 +55,7 @@ def test_coarser_condition_is_that_of_the_same_place():
 def test_passes_keep_size_and_are_deterministic(tiny_model_file):
     engine = load_model(str(tiny_model_file), device="cpu", precision="float32").engine
     noisy = 0.1 * torch.randn(1, 1, 11, 21, 17)
-    results = [denoise_in_passes(engine, noisy, 0.05, Condition((2.0, 1.0, 1.0))) for _ in range(2)]
+    results = [denoise_coarse_to_fine(engine, noisy, 0.05, Condition((2.0, 1.0, 1.0))) for _ in range(2)]
     assert results[0].shape == noisy.shape
     assert torch.equal(*results) and not torch.equal(results[0], noisy)
-    assert engine.calls >= 2 * len(PASSES)
+    assert engine.calls >= 2 * len(SCALES)

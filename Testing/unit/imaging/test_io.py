@@ -85,7 +85,7 @@ def test_same_volume_gives_same_bytes(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_synthetic_images_are_recognised_by_us_and_by_others(tmp_path: Path, suffix: str) -> None:
+def test_synthetic_images_are_recognized_by_us_and_by_others(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     for synthetic in (True, False):
         write_volume(Volume(voxels(), oblique(), synthetic=synthetic), path, overwrite=True)

@@ -22,16 +22,16 @@ def test_smooth_and_repeated_slices_have_the_measured_averages(thick, factors):
         assert np.abs(average_blocks(thin, factors) - thick).max() < 1e-3
 
 
-def test_smooth_slices_follow_a_curve_better_than_a_cubic_through_the_centres():
+def test_smooth_slices_follow_a_curve_better_than_a_cubic_through_the_centers():
     """A sine of 16 thin slices' period in thick slices of 5, ends left out."""
     from scipy.interpolate import CubicSpline
 
     curve = np.sin(np.arange(60) * 2 * np.pi / 16)
     measured = curve.reshape(12, 5).mean(1)
     ours = smooth_blocks(measured[:, None, None], (5, 1, 1))[:, 0, 0]
-    through_centres = CubicSpline(np.arange(12) * 5 + 2, measured)(np.arange(60))
+    through_centers = CubicSpline(np.arange(12) * 5 + 2, measured)(np.arange(60))
     inner = slice(10, 50)
-    errors = [np.abs(guess[inner] - curve[inner]).mean() for guess in (ours, through_centres)]
+    errors = [np.abs(guess[inner] - curve[inner]).mean() for guess in (ours, through_centers)]
     assert errors[0] < 0.7 * errors[1]
 
 

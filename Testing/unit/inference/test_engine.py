@@ -14,14 +14,14 @@ from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.inference import sliding_window as blending
 from MedDiffFMLib.inference.engine import WINDOW, Engine
 from MedDiffFMLib.inference.memory_plan import LARGEST_BATCH, SHARE, batch_for, plan_memory, whole_volume_bytes
-from MedDiffFMLib.inference.sliding_window import AIR, BlendedDenoiser
+from MedDiffFMLib.inference.sliding_window import AIR, SlidingWindowDenoiser
 from MedDiffFMLib.inference.upsample_fusion import TransposedUpsample, fold_upsampling
 from MedDiffFMLib.inference.window_plan import cut, extend, fewest_voxels, inside, plan_windows
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.networks.unet import NetworkConfig, PriorUNet
 from MedDiffFMLib.preprocessing.working_image import working_image
-from MedDiffFMLib.tasks.anomaly.masked_prediction import expect
-from MedDiffFMLib.tasks.denoise.coarse_to_fine import denoise_in_passes, not_air
+from MedDiffFMLib.tasks.anomaly.masked_prediction import predict_masked
+from MedDiffFMLib.tasks.denoise.coarse_to_fine import denoise_coarse_to_fine, not_air
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_shares_of_all_windows_sum_to_one_and_cuts_are_the_extended_image(shifte
     for box in plan.boxes:
         assert torch.equal(cut(x, box, plan.offset), whole[box])
         place, part = inside(box, plan.offset, shape)
-        total[place] += plan.share(box)[part]
+        total[place] += plan.importance_map(box)[part]
     assert torch.allclose(total, torch.ones(shape), atol=1e-5)
 
 
@@ -108,9 +108,9 @@ def test_skipping_windows_changes_no_wanted_voxel(turn: int) -> None:
     wanted = torch.zeros(shape, dtype=torch.bool)
     wanted[3:20, 60:, 5:20] = True
     engine, counted = counting_engine()
-    everything = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape, overlap=8, turn=turn)(x, 0.5)
+    everything = SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape, overlap=8, turn=turn)(x, 0.5)
     all_windows, counted.windows = counted.windows, 0
-    part = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape, overlap=8, turn=turn, wanted=wanted)(x, 0.5)
+    part = SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape, overlap=8, turn=turn, wanted=wanted)(x, 0.5)
     assert 0 < counted.windows < all_windows
     assert torch.equal(part[..., wanted], everything[..., wanted])
     assert (part == AIR).any()
@@ -132,8 +132,8 @@ def test_denoising_is_the_same_on_all_that_is_not_air(tiny_model) -> None:
     image = np.full((24, 64, 96), -1.0)
     image[2:22, 20:44, 10:30] = 0.04
     noisy = torch.from_numpy(np.clip(image + rng.normal(0, 0.02, image.shape), -1, 1).astype(np.float32))[None, None]
-    engine, before = tiny_model.engine, tiny_model.engine.rung
-    engine.rung = replace(before, window=24)
+    engine, before = tiny_model.engine, tiny_model.engine.memory_level
+    engine.memory_level = replace(before, window=24)
     results, calls = [], []
     for whole in (False, True):
         with pytest.MonkeyPatch.context() as patch:
@@ -143,9 +143,9 @@ def test_denoising_is_the_same_on_all_that_is_not_air(tiny_model) -> None:
                     lambda x: torch.ones(x.shape[2:], dtype=torch.bool),
                 )
             start = engine.calls
-            results.append(denoise_in_passes(engine, noisy, 0.02, Condition((1.0, 1.0, 1.0))))
+            results.append(denoise_coarse_to_fine(engine, noisy, 0.02, Condition((1.0, 1.0, 1.0))))
             calls.append(engine.calls - start)
-    engine.rung = before
+    engine.memory_level = before
     # The passes see each other's air only within the windows that hold tissue, and those are computed.
     body = torch.zeros(noisy.shape[2:], dtype=torch.bool)
     body[2:22, 20:44, 10:30] = True
@@ -155,14 +155,14 @@ def test_denoising_is_the_same_on_all_that_is_not_air(tiny_model) -> None:
 
 
 def test_the_search_area_has_the_same_expectation_as_without_one(tiny_model, small_ct) -> None:
-    image, engine, before = working_image(small_ct, 6.0), tiny_model.engine, tiny_model.engine.rung
+    image, engine, before = working_image(small_ct, 6.0), tiny_model.engine, tiny_model.engine.memory_level
     wanted = np.zeros(image.shape, dtype=bool)
     wanted[:3, :4, :4] = True
-    engine.rung = replace(before, window=16)
+    engine.memory_level = replace(before, window=16)
     everything, near = (
-        expect(image, engine, 24.0, smoothing=1.0, sets=1, wanted=area) for area in (None, wanted)
+        predict_masked(image, engine, 24.0, smoothing=1.0, sets=1, wanted=area) for area in (None, wanted)
     )  # fmt: skip
-    engine.rung = before
+    engine.memory_level = before
     assert np.array_equal(everything.expected[wanted], near.expected[wanted])
     assert np.allclose(everything.residual[wanted], near.residual[wanted], atol=1e-3)
     assert not np.allclose(everything.expected, near.expected)
@@ -176,7 +176,7 @@ def test_conditions_are_encoded_once_where_there_is_room(monkeypatch: pytest.Mon
     monkeypatch.setattr(Condition, "encode", lambda *given: encoded.append(1) or encode(*given))
     for room, times in ((blending.KEPT_CONDITIONS, 2), (0, 4)):
         monkeypatch.setattr(blending, "KEPT_CONDITIONS", room)
-        denoise = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0)), (8, 8, 100))
+        denoise = SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), (8, 8, 100))
         for _ in range(4):
             denoise(torch.zeros(1, 1, 8, 8, 100), 1.0)
         assert len(encoded) == times * denoise.windows > 4
@@ -204,7 +204,7 @@ def test_no_plan_exceeds_the_device_and_windows_do_not_grow_with_the_volume(giga
 def test_a_volume_that_fills_the_device_is_held_in_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, _ = counting_engine()
     voxels = 512 * 512 * 1000
-    monkeypatch.setattr(engine, "rung", replace(engine.rung, device=torch.device("meta")))
+    monkeypatch.setattr(engine, "memory_level", replace(engine.memory_level, device=torch.device("meta")))
     for free, device in ((whole_volume_bytes(voxels) / SHARE + 1, "meta"), (2e9, "cpu"), (None, "meta")):
         monkeypatch.setattr(engine, "free_memory", lambda free=free: free)
         assert engine.home(voxels).type == device

@@ -23,7 +23,7 @@ from MedDiffFMLib.evaluation.speed.implementations import Settings as SubjectSet
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.inference.engine import WINDOW, Engine, choose_device, choose_precision, is_out_of_memory
 from MedDiffFMLib.inference.memory_plan import plan_memory
-from MedDiffFMLib.inference.sliding_window import BlendedDenoiser
+from MedDiffFMLib.inference.sliding_window import SlidingWindowDenoiser
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
 from MedDiffFMLib.models.controlnet_file import save_control
 from MedDiffFMLib.networks.unet import NetworkConfig
@@ -90,7 +90,7 @@ def ct(small_ct: Volume) -> Volume:
 def model_on(device: str, files: dict[str, str], precision: str = "float32") -> FoundationModel:
     """With windows so small that a volume has several."""
     model = load_model(files["prior"], device=device, precision=precision)
-    model.engine.rung = replace(model.engine.rung, window=SMALL)
+    model.engine.memory_level = replace(model.engine.memory_level, window=SMALL)
     return model
 
 
@@ -243,11 +243,11 @@ def engine_on_gpu(files: dict[str, str], told: list[str], **options: Any) -> Eng
 def step(engine: Engine, shape: tuple[int, int, int]) -> torch.Tensor:
     """One step of a volume, in windows that overlap little."""
     x = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(1))
-    return BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape, overlap=4)(x, 0.5)
+    return SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape, overlap=4)(x, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "batch", "rung", "sentences"),
+    ("megabytes", "batch", "memory_level", "sentences"),
     [
         (80, None, ("cuda", 4), 0),
         (12, 8, ("cuda", 4), 1),  # more windows at a time than fit
@@ -257,21 +257,21 @@ def step(engine: Engine, shape: tuple[int, int, int]) -> torch.Tensor:
     ],
 )
 def test_a_step_ends_with_the_same_result_however_little_memory_there_is(
-    megabytes: int, batch: int | None, rung: tuple[str, int], sentences: int, files: dict[str, str],
+    megabytes: int, batch: int | None, memory_level: tuple[str, int], sentences: int, files: dict[str, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     shape = (24, 60, 60)
     engine = load_model(files["prior"], device="cpu", precision="float32").engine
-    engine.rung = replace(engine.rung, window=SMALL)
+    engine.memory_level = replace(engine.memory_level, window=SMALL)
     expected = step(engine, shape)
     told: list[str] = []
     with pretend_gpu(memory=megabytes * 10**6) as gpu:
         engine = engine_on_gpu(files, told)
-        engine.rung = replace(engine.rung, batch=batch or engine.rung.batch)
+        engine.memory_level = replace(engine.memory_level, batch=batch or engine.memory_level.batch)
         found = step(engine, shape)
         assert gpu.peak <= gpu.memory
     assert torch.allclose(found, expected, atol=1e-4)
-    assert (engine.rung.device.type, engine.rung.batch) == rung and len(told) == sentences
+    assert (engine.memory_level.device.type, engine.memory_level.batch) == memory_level and len(told) == sentences
     assert ("does not hold even the network" in caplog.text) == (megabytes == 1)
 
 
@@ -282,7 +282,7 @@ def test_a_gpu_that_another_program_fills_between_two_steps(files: dict[str, str
     x = torch.zeros(1, 1, *shape)
     with pretend_gpu() as gpu:
         engine = engine_on_gpu(files, told)
-        denoise = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape)
+        denoise = SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape)
         first = denoise(x, 0.5)
         assert len(denoise._encoded) == 1
         gpu.memory = gpu.live + 10**6
@@ -320,7 +320,7 @@ def test_beyond_one_set_of_windows_a_volume_takes_what_was_planned(
             told: list[str] = []
             with pretend_gpu(memory=int(megabytes * 1e6)) as gpu:
                 engine = engine_on_gpu(files, told)
-                engine.rung = replace(engine.rung, batch=1)
+                engine.memory_level = replace(engine.memory_level, batch=1)
                 plans.append(plan_memory(count, engine.free_memory(), SMALL))
                 weights = gpu.live
                 step(engine, shape)
@@ -364,8 +364,8 @@ def test_no_window_makes_the_cpu_wait_for_all_that_the_gpu_was_given(files: dict
         wanted[..., :40] = True
         with pretend_gpu() as gpu:
             engine = engine_on_gpu(files, [])
-            engine.rung = replace(engine.rung, batch=1, host=on_host)
-            denoise = BlendedDenoiser(engine, condition, shape, overlap=8, turn=1, wanted=wanted)
+            engine.memory_level = replace(engine.memory_level, batch=1, host=on_host)
+            denoise = SlidingWindowDenoiser(engine, condition, shape, overlap=8, turn=1, wanted=wanted)
             gpu.waits = 0
             denoise(torch.zeros(1, 1, *shape), 0.5)
             waits.append((gpu.waits, gpu.events, denoise.windows))
@@ -410,7 +410,7 @@ def test_the_benchmark_measures_a_gpu(files: dict[str, str], monkeypatch: pytest
     settings = SubjectSettings(files["prior"], "cuda:0", None, 2, 16, 1.0)
     with pretend_gpu():
         subject = EngineSubject(settings)
-        subject.model.engine.rung = replace(subject.model.engine.rung, batch=2, window=16)
+        subject.model.engine.memory_level = replace(subject.model.engine.memory_level, batch=2, window=16)
         figures = subject.measure(Case("network"))
         assert figures["windows"] == 2 and figures["flops"] > 1e6 and subject.about()["precision"] == "bfloat16"
     with pretend_gpu(autograd=True):

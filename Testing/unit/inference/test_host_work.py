@@ -17,15 +17,15 @@ from scipy.sparse.linalg import spsolve
 
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.conditioning.region import body_mask, grown, shrunk
-from MedDiffFMLib.imaging.biharmonic import bending_response
+from MedDiffFMLib.imaging.biharmonic import biharmonic_response
 from MedDiffFMLib.imaging.grid import from_grid, to_grid, working_grid
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.preprocessing.working_image import changed, working_image
 from MedDiffFMLib.tasks.anomaly import z_score as residual
-from MedDiffFMLib.tasks.anomaly.cube_lattice import MARGIN, bend_lattice
-from MedDiffFMLib.tasks.denoise import noise_estimate as noise_level
-from MedDiffFMLib.tasks.denoise.coarse_to_fine import denoise_in_passes
+from MedDiffFMLib.tasks.anomaly.cube_lattice import MARGIN, biharmonic_lattice
+from MedDiffFMLib.tasks.denoise import noise_estimate
+from MedDiffFMLib.tasks.denoise.coarse_to_fine import denoise_coarse_to_fine
 
 SPACING = (2.0, 3.0, 2.5)
 
@@ -64,7 +64,7 @@ def full_laplacian(shape: tuple[int, ...], edges: tuple[float, ...]) -> sparse.c
 def test_the_bending_system_is_that_of_the_whole_box() -> None:
     hole = np.random.default_rng(0).random((6, 7, 8)) < 0.1
     hole[0, 0, :3] = True
-    matrix, right = bending_response(hole, (2.5, 3.0, 2.0))
+    matrix, right = biharmonic_response(hole, (2.5, 3.0, 2.0))
     laplacian = full_laplacian(hole.shape, (2.0, 3.0, 2.5))
     inside, outside = laplacian[:, hole.ravel()], laplacian[:, ~hole.ravel()]
     assert np.array_equal(matrix.toarray(), (inside.T @ inside).toarray())
@@ -78,9 +78,9 @@ def test_the_parts_of_a_cube_bend_as_the_cube() -> None:
     block = tuple(slice(f - MARGIN, f + e + MARGIN) for f, e in zip(first, edge, strict=True))
     inside = np.zeros([e + 2 * MARGIN for e in edge], bool)
     inside[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN] = True
-    matrix, right = bending_response(inside, SPACING[::-1])
+    matrix, right = biharmonic_response(inside, SPACING[::-1])
     expected = spsolve(matrix, right @ image[block][~inside].astype(float))
-    assert np.abs(bend_lattice(image, edge, first, SPACING)[block][inside] - expected).max() < 2e-6
+    assert np.abs(biharmonic_lattice(image, edge, first, SPACING)[block][inside] - expected).max() < 2e-6
 
 
 @pytest.mark.parametrize("turn", [np.eye(4), np.diag([1.0, -1.0, -1.0, 1.0])])
@@ -119,19 +119,19 @@ def test_tissue_does_not_depend_on_the_planes_looked_at_together(monkeypatch: py
 def test_noise_is_estimated_from_all_soft_tissue(small_ct: Volume) -> None:
     """Only the box around soft tissue is filtered; slices without any give nothing."""
     values = np.concatenate([np.full((3, 48, 44), -1000, np.int16), small_ct.voxels]).astype(np.float32)
-    size = (1, noise_level.WINDOW, noise_level.WINDOW)
+    size = (1, noise_estimate.WINDOW, noise_estimate.WINDOW)
     mean = ndimage.uniform_filter(values, size)
     soft = ndimage.minimum_filter((values > -300) & (values < 300), size) & (np.abs(mean) < 150)
     variance = ndimage.uniform_filter(values * values, size) - mean * mean
-    assert np.array_equal(noise_level._deviations(values), np.sqrt(np.maximum(variance, 0)[soft]))
-    assert noise_level._deviations(values[:3]).size == 0
+    assert np.array_equal(noise_estimate._deviations(values), np.sqrt(np.maximum(variance, 0)[soft]))
+    assert noise_estimate._deviations(values[:3]).size == 0
 
 
 def test_passes_leave_their_input_alone(tiny_model_file: Path) -> None:
     engine = load_model(str(tiny_model_file), device="cpu", precision="float32").engine
     noisy = 0.1 * torch.randn(1, 1, 11, 21, 17)
     before = noisy.clone()
-    denoise_in_passes(engine, noisy, 0.05, Condition((2.0, 1.0, 1.0)))
+    denoise_coarse_to_fine(engine, noisy, 0.05, Condition((2.0, 1.0, 1.0)))
     assert torch.equal(noisy, before)
 
 
@@ -139,9 +139,10 @@ CHILD = """
 import json, sys, time
 import numpy as np, torch
 from types import SimpleNamespace
-from MedDiffFMLib.inference import blended
+from MedDiffFMLib.inference import sliding_window
 from MedDiffFMLib.inference.engine import Engine
-from MedDiffFMLib.tasks import noise_level, working
+from MedDiffFMLib.preprocessing import working_image
+from MedDiffFMLib.tasks.denoise import noise_estimate
 from MedDiffFMLib.tasks.anomaly.recipe import anomaly
 from MedDiffFMLib.tasks.denoise.recipe import denoise
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
@@ -164,7 +165,7 @@ def ct(slices, edge):
 
 torch.set_num_threads(1)
 # What is bounded whatever the volume is small here, so that a small volume tells what grows with it.
-blended.KEPT_CONDITIONS, noise_level.AT_ONCE, working.SLAB_VOXELS = 0, 200_000, 200_000
+sliding_window.KEPT_CONDITIONS, noise_estimate.AT_ONCE, working_image.SLAB_VOXELS = 0, 200_000, 200_000
 figures = {"all": {"centre": [0.0] * CLASSES, "spread": [30.0] * CLASSES}}
 calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": {"36": figures, "24": figures}}
 model = SimpleNamespace(engine=Engine(Free(), "cpu", "float32", window=32), calibration=calibration, name="free")

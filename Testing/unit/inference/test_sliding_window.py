@@ -10,7 +10,7 @@ from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.core.errors import Cancelled, DeviceError
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.inference.engine import Engine, is_out_of_memory
-from MedDiffFMLib.inference.sliding_window import BlendedDenoiser
+from MedDiffFMLib.inference.sliding_window import SlidingWindowDenoiser
 from MedDiffFMLib.inference.window_plan import extend, plan_windows, reflected_range
 
 
@@ -30,7 +30,7 @@ class PointwiseDenoiser(nn.Module):
 
 def blended(shape, denoiser=None, **options):
     engine = Engine(denoiser or PointwiseDenoiser(), device="cpu", precision="float32", window=32)
-    return BlendedDenoiser(engine, Condition((1.5, 1.5, 1.5)), shape, **options)
+    return SlidingWindowDenoiser(engine, Condition((1.5, 1.5, 1.5)), shape, **options)
 
 
 @settings(max_examples=25, deadline=None)
@@ -50,7 +50,7 @@ def test_windows_cover_everything_with_positive_weight(shape):
 
 
 def test_blend_moves_smoothly_between_disagreeing_windows():
-    """Windows that answer with different constants: the largest jump between neighbours is that of the ramp."""
+    """Windows that answer with different constants: the largest jump between neighbors is that of the ramp."""
 
     class Disagreeing(PointwiseDenoiser):
         def forward(self, x, sigma, condition):
@@ -88,9 +88,9 @@ def test_memory_shortage_steps_down_and_loses_nothing(error):
     told = []
     engine.on_warning = told.append
     x = torch.randn(1, 1, 70, 70, 70)
-    result = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0)), (70, 70, 70))(x, 0.5)
+    result = SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), (70, 70, 70))(x, 0.5)
     assert torch.allclose(result, x / 1.25, atol=1e-5)
-    assert engine.rung.window == 32
+    assert engine.memory_level.window == 32
     assert len(told) == 3
 
 
@@ -179,7 +179,7 @@ def test_condition_is_shifted_with_the_windows():
     line = torch.linspace(-1, 1, 80)
     flat = torch.zeros(8)
     engine = Engine(Teller(), device="cpu", precision="float32", window=32)
-    denoise = BlendedDenoiser(engine, Condition((1.0, 1.0, 1.0), (flat, flat, line)), (8, 8, 80))
+    denoise = SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0), (flat, flat, line)), (8, 8, 80))
     for _ in range(2):
         told = denoise(torch.zeros(1, 1, 8, 8, 80), 1.0)[0, 0, 4, 4]
         assert (told - line)[2:-2].abs().max() < 0.03

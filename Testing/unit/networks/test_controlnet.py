@@ -8,7 +8,7 @@ import torch
 from MedDiffFMLib.conditioning.condition import Condition, stack
 from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.diffusion.controlled_denoiser import with_control
-from MedDiffFMLib.inference.sliding_window import BlendedDenoiser
+from MedDiffFMLib.inference.sliding_window import SlidingWindowDenoiser
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
 from MedDiffFMLib.models.controlnet_file import load_control, save_control
 from MedDiffFMLib.networks.controlnet import ControlConfig
@@ -187,21 +187,21 @@ def test_windows_guidance_and_memory_ladder_work_with_a_control(model, tmp_path)
     """Several windows a volume, the control cut as the image is; an untrained one leaves the prior's bits."""
     engine, own = model.engine, model.engine.denoiser
     condition = Condition((2.0, 2.0, 2.0), region=1, control=torch.randn(1, 20, 24, 16))
-    x, roomy = torch.randn(1, 1, 20, 24, 16), engine.rung
+    x, roomy = torch.randn(1, 1, 20, 24, 16), engine.memory_level
 
     def blended(with_what, **options):
         with engine.running(with_what):
-            return BlendedDenoiser(engine, condition, (20, 24, 16), overlap=4, **options)(x, 0.3)
+            return SlidingWindowDenoiser(engine, condition, (20, 24, 16), overlap=4, **options)(x, 0.3)
 
     try:
-        engine.rung = replace(roomy, window=16)
+        engine.memory_level = replace(roomy, window=16)
         untrained = with_control(own, ControlConfig(images=1))
         for options in ({}, {"guidance": 2.0}):
             assert torch.equal(blended(untrained, **options), blended(own, **options))
         steered = trained(with_control(own, ControlConfig(images=1)))
         assert engine.denoiser is own
         whole = blended(steered)
-        engine.step_down(MemoryError())  # one window at a time
+        engine.reduce_memory(MemoryError())  # one window at a time
         assert torch.allclose(blended(steered), whole, atol=1e-5)
     finally:
-        engine.rung = roomy
+        engine.memory_level = roomy

@@ -26,16 +26,16 @@ from MedDiffFMLib.networks.ff_parser import FFParser
 from MedDiffFMLib.networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
 from MedDiffFMLib.networks.unet import NetworkConfig, PriorUNet
 from MedDiffFMLib.preprocessing.body_coordinates import MODEL, BodyField
-from MedDiffFMLib.segmentation.inputs import Example, Sight
+from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput
 from MedDiffFMLib.segmentation.medsegdiff import MedSegDiffMethod, MedSegDiffSegmenter, fuse
-from MedDiffFMLib.segmentation.method import Pace, make_method, options_of
+from MedDiffFMLib.segmentation.method import InferenceBudget, make_method, options_of
 from MedDiffFMLib.segmentation.window_dataset import OVERLAP
 from MedDiffFMLib.tasks.segment.recipe import segment
 from MedDiffFMLib.tasks.segment.spec import SegmentParameters
 from MedDiffFMLib.training.finetune.run import finetune
 from Testing.unit.phantoms import body
 
-PACE = Pace(torch.device("cpu"), torch.float32, window=16)
+BUDGET = InferenceBudget(torch.device("cpu"), torch.float32, window=16)
 SMALL: dict[str, Any] = {"channels": (8, 8, 8), "window": 16, "steps": 2, "draws": 2, "features": False}
 
 
@@ -52,18 +52,20 @@ def shaken(module: torch.nn.Module, size: float = 0.1) -> Any:
     return module.eval()
 
 
-def sight(shape: tuple[int, int, int] = (14, 18, 20), level: float = 40.0) -> Sight:
+def inputs(shape: tuple[int, int, int] = (14, 18, 20), level: float = 40.0) -> SegmentationInput:
     """A bright ball in soft tissue."""
     axes = np.meshgrid(*(np.arange(n) - n / 2 for n in shape), indexing="ij")
     ball = sum(axis**2 for axis in axes) < 16
     voxels = (-50 + (level + 50) * ball + np.random.default_rng(0).normal(0, 10, shape)).astype(np.float32)
     body = BodyField((0.3, -0.1, -0.1), (0.003, 0.01, 0.01))
-    return Sight(voxels, Condition((3.0, 3.0, 3.0)), body)
+    return SegmentationInput(voxels, Condition((3.0, 3.0, 3.0)), body)
 
 
-def example(classes: int = 1) -> Example:
-    seen = sight()
-    return Example("ball", seen, (np.asarray(seen.voxels) > 0).astype(np.uint8), (True,) + (False,) * (classes - 1))
+def example(classes: int = 1) -> LabeledInput:
+    seen = inputs()
+    return LabeledInput(
+        "ball", seen, (np.asarray(seen.voxels) > 0).astype(np.uint8), (True,) + (False,) * (classes - 1)
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- FF-Parser
@@ -119,7 +121,7 @@ def test_dynamic_encoding_is_equation_3() -> None:
     np.testing.assert_allclose(enhance(image, mask).numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_anchor_blur_is_a_normalised_gaussian() -> None:
+def test_anchor_blur_is_a_normalized_gaussian() -> None:
     attention = AnchorAttention(1, 1, width=1.2).double()
     point = torch.zeros(1, 1, 17, 17, 17, dtype=torch.float64)
     point[..., 8, 8, 8] = 1
@@ -257,22 +259,22 @@ def segmenter(**change: Any) -> MedSegDiffSegmenter:
 
 def test_draws_depend_on_the_seed_alone() -> None:
     built = segmenter()
-    first, again = (built.draw(sight(), PACE, 2) for _ in range(2))
+    first, again = (built.draw(inputs(), BUDGET, 2) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, built.draw(sight(), replace(PACE, seed=1), 2))
+    assert not torch.equal(first, built.draw(inputs(), replace(BUDGET, seed=1), 2))
     assert not torch.equal(first[0], first[1])
-    torch.testing.assert_close(built.draw(sight(), replace(PACE, batch=1), 3)[:2], first, rtol=0, atol=1e-3)
+    torch.testing.assert_close(built.draw(inputs(), replace(BUDGET, batch=1), 3)[:2], first, rtol=0, atol=1e-3)
 
 
 def test_windows_are_no_larger_than_in_training() -> None:
     built = segmenter()
-    assert torch.equal(built.draw(sight(), PACE, 1), built.draw(sight(), replace(PACE, window=64), 1))
+    assert torch.equal(built.draw(inputs(), BUDGET, 1), built.draw(inputs(), replace(BUDGET, window=64), 1))
 
 
 def test_prediction_fits_the_image_and_tells_progress() -> None:
     told: list[float] = []
     meter = ProgressMeter(1, lambda event: told.append(event.fraction))
-    found = segmenter().predict(sight(), PACE, meter)
+    found = segmenter().predict(inputs(), BUDGET, meter)
     assert found.probabilities.shape == found.uncertainty.shape == (1, 14, 18, 20)
     assert found.probabilities.min() >= 0 and found.probabilities.max() <= 1
     assert found.uncertainty.min() >= 0 and found.uncertainty.max() <= 0.5
@@ -285,7 +287,7 @@ def test_prediction_can_be_cancelled() -> None:
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        segmenter().predict(sight(), PACE, ProgressMeter(1, None, token))
+        segmenter().predict(inputs(), BUDGET, ProgressMeter(1, None, token))
 
 
 def test_network_without_doubt_has_no_variance() -> None:
@@ -296,7 +298,7 @@ def test_network_without_doubt_has_no_variance() -> None:
     with torch.no_grad():
         last.bias[:] = 0
         last.bias[0] = 2e3  # the mean band: inside everywhere
-    found = built.predict(sight(), PACE)
+    found = built.predict(inputs(), BUDGET)
     assert found.uncertainty.max() < 1e-6 and found.probabilities.min() > 1 - 1e-5
 
 
@@ -309,7 +311,7 @@ def test_windows_without_structure_are_looked_at_once() -> None:
         last.bias[0] = -2e3
     calls: list[int] = []
     built.part.register_forward_hook(lambda *_: calls.append(1))
-    found = built.predict(sight((10, 10, 30)), PACE)
+    found = built.predict(inputs((10, 10, 30)), BUDGET)
     assert found.probabilities.max() < 1e-6
     assert len(calls) == len(plan_windows((10, 10, 30), 16, OVERLAP, built.network.config.divisor).boxes)
 
@@ -336,7 +338,7 @@ def test_training_finds_the_ball() -> None:
         torch.nn.utils.clip_grad_norm_(built.part.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    found = built.eval().predict(sight(), PACE).probabilities[0] > 0.5
+    found = built.eval().predict(inputs(), BUDGET).probabilities[0] > 0.5
     truth = examples[0].truth()[0] > 0.5
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.7
 

@@ -23,9 +23,9 @@ from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN
 from MedDiffFMLib.segmentation.activations import tiles, volume_activations
 from MedDiffFMLib.segmentation.features import FeatureMethod, StoredFeatures, draw_points, strata
 from MedDiffFMLib.segmentation.head_file import load_head
-from MedDiffFMLib.segmentation.inputs import Example, Sight, dice
+from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice
 from MedDiffFMLib.segmentation.loss import mask_loss
-from MedDiffFMLib.segmentation.method import Pace, make_method
+from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
 from MedDiffFMLib.segmentation.point_head import to_points, to_voxels
 from MedDiffFMLib.segmentation.window_dataset import Window, WindowSamples, collate_windows
 from MedDiffFMLib.tasks.segment.recipe import segment
@@ -128,17 +128,17 @@ def test_same_command_finishes_at_once_and_other_methods_are_refused(
             finetune(datalist, trained.folder, "segmentation", **again, options=options)
 
 
-def sight(voxels: np.ndarray, folder: Path | None = None) -> Sight:
-    return Sight(voxels, Condition((2.0, 2.0, 2.0)), UNKNOWN, folder)
+def inputs(voxels: np.ndarray, folder: Path | None = None) -> SegmentationInput:
+    return SegmentationInput(voxels, Condition((2.0, 2.0, 2.0)), UNKNOWN, folder)
 
 
 def test_features_are_those_of_each_place(tiny_model_file: Path) -> None:
     """In one window the stored features are the decoder's own; the points' features are their interpolation."""
     model = load_model(str(tiny_model_file), device="cpu")
     method = FeatureMethod(window=16, sigmas=(0.1,), scales=(1, 2))
-    seen = sight(np.random.default_rng(0).integers(-200, 200, (16, 14, 12)).astype(np.int16))
-    pace = Pace(torch.device("cpu"), torch.float32, window=16)
-    arrays = volume_activations(model.engine.denoiser, seen, method.sigmas, method.scales, pace)
+    seen = inputs(np.random.default_rng(0).integers(-200, 200, (16, 14, 12)).astype(np.int16))
+    budget = InferenceBudget(torch.device("cpu"), torch.float32, window=16)
+    arrays = volume_activations(model.engine.denoiser, seen, method.sigmas, method.scales, budget)
     assert [a.shape[:3] for a in arrays] == [(8, 8, 6), (4, 4, 3), (4, 4, 4), (2, 2, 2)]
     stored = StoredFeatures(method, seen, arrays)
     assert stored.shape == (8, 7, 6)
@@ -159,9 +159,9 @@ def test_points_and_voxels_are_two_orders_of_the_same() -> None:
     assert covered.min() >= 1
 
 
-def example(target: np.ndarray, known: tuple[bool, ...]) -> Example:
+def example(target: np.ndarray, known: tuple[bool, ...]) -> LabeledInput:
     voxels = np.random.default_rng(0).integers(-100, 100, target.shape).astype(np.int16)
-    return Example("a", sight(voxels), target.astype(np.uint8), known)
+    return LabeledInput("a", inputs(voxels), target.astype(np.uint8), known)
 
 
 def test_weighted_points_count_as_the_whole_scan() -> None:
@@ -191,11 +191,11 @@ def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], ti
     target = np.zeros((17, 20, 15))
     target[5:12, 6:13, 4:10] = 1
     one = example(target, (True,))
-    one.sight.voxels[target > 0] += 400
+    one.inputs.voxels[target > 0] += 400
     method = make_method(name, {"window": 16, **options})
     torch.manual_seed(0)
     segmenter = method.build(1, prior)
-    segmenter.precompute([one], Pace(torch.device("cpu"), window=16), print, None)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
     batch = collate_windows([WindowSamples([one], 16, 0, n, 1)[0] for n in range(2)])
     optimizer = torch.optim.Adam(segmenter.part.parameters(), 3e-3)
     losses = []
@@ -206,7 +206,7 @@ def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], ti
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
-    found = segmenter.eval().predict(one.sight, Pace(torch.device("cpu"), window=16))
+    found = segmenter.eval().predict(one.inputs, InferenceBudget(torch.device("cpu"), window=16))
     assert found.probabilities.shape == found.uncertainty.shape == (1, 17, 20, 15)
     assert torch.isfinite(found.probabilities).all() and float(found.uncertainty.max()) <= 0.5
     assert all(torch.equal(a, b) for a, b in zip(before, prior.parameters(), strict=True))
@@ -218,7 +218,7 @@ def test_fine_tuning_begins_from_activations_of_even_size(tiny_model_file: Path)
     one = example(np.pad(np.ones((4, 4, 4)), 8), (True,))
     method = make_method("unet", {"window": 16})
     segmenter = method.build(1, model.engine.denoiser)
-    segmenter.precompute([one], Pace(torch.device("cpu"), window=16), print, None)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
     head = segmenter.part["head"]  # type: ignore[index]
     batch = method.collate([method.samples([one], 0, 0, 8)[n] for n in range(8)])
     features = segmenter._features(Window(batch.image, batch.body, batch.condition)).movedim(1, -1).flatten(0, -2)  # type: ignore[operator]
@@ -227,20 +227,20 @@ def test_fine_tuning_begins_from_activations_of_even_size(tiny_model_file: Path)
 
 
 def test_segments_become_a_label_map() -> None:
-    liver, tumour = np.zeros((6, 6, 6)), np.zeros((6, 6, 6))
-    liver[1:5, 1:5, 1:5], tumour[2:4, 2:4, 2:4] = 1, 1
-    merged, warnings = merge_segments({"tumour": tumour, "liver": liver}, {"tumour": 2, "liver": 1})
+    liver, tumor = np.zeros((6, 6, 6)), np.zeros((6, 6, 6))
+    liver[1:5, 1:5, 1:5], tumor[2:4, 2:4, 2:4] = 1, 1
+    merged, warnings = merge_segments({"tumor": tumor, "liver": liver}, {"tumor": 2, "liver": 1})
     assert (merged == 2).sum() == 8 and (merged == 1).sum() == 56
-    assert warnings == ["8 voxels are in 'liver' and in 'tumour'; they count as 'tumour', the smaller one."]
-    for wrong in ({}, {"liver": liver, "tumour": 0 * tumour}, {"liver": liver, "tumour": liver},
-                  {"liver": liver, "tumour": tumour[:3]}):  # fmt: skip
+    assert warnings == ["8 voxels are in 'liver' and in 'tumor'; they count as 'tumor', the smaller one."]
+    for wrong in ({}, {"liver": liver, "tumor": 0 * tumor}, {"liver": liver, "tumor": liver},
+                  {"liver": liver, "tumor": tumor[:3]}):  # fmt: skip
         with pytest.raises(InputError):
-            merge_segments(wrong, {"tumour": 2, "liver": 1})
+            merge_segments(wrong, {"tumor": 2, "liver": 1})
     with pytest.raises(InputError):
-        merge_segments({"liver": liver, "tumour": tumour}, {"tumour": 1, "liver": 1})
+        merge_segments({"liver": liver, "tumor": tumor}, {"tumor": 1, "liver": 1})
 
 
-def test_labels_have_names_and_colours() -> None:
+def test_labels_have_names_and_colors() -> None:
     first, second = label_table({3, 1}, {1: "liver"})
     assert (first.value, first.name, second.value, second.name) == (1, "liver", 3, "label 3")
     for wrong in ({"color": "red"}, {"color": [300, 0, 0]}):

@@ -26,7 +26,7 @@ def model(tiny_model_file):
 
 @pytest.fixture(scope="module")
 def control(model, tmp_path_factory):
-    """File of a ControlNet that has learnt a little nonsense."""
+    """File of a ControlNet that has learned a little nonsense."""
     controlled = with_control(model.engine.denoiser, finetune_task("lesion").task().network())
     generator = torch.Generator().manual_seed(1)
     for parameter in controlled.control.parameters():

@@ -1,12 +1,12 @@
-"""A run on the neighbourhood of the mask gives the same voxels as one on the whole CT."""
+"""A run on the neighborhood of the mask gives the same voxels as one on the whole CT."""
 
 import numpy as np
 import pytest
 
 from MedDiffFMLib.imaging.volume import Volume, check_ct, thinned
 from MedDiffFMLib.models.checkpoint import load_model
-from MedDiffFMLib.preprocessing.body_localization import survey
-from MedDiffFMLib.preprocessing.mask_crop import cut
+from MedDiffFMLib.preprocessing.body_localization import localize_body
+from MedDiffFMLib.preprocessing.mask_crop import crop
 from MedDiffFMLib.tasks.generate_lesion.recipe import generate_lesion
 from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesionParameters
 from MedDiffFMLib.tasks.inpaint.recipe import inpaint
@@ -48,7 +48,7 @@ def test_filling_a_piece_is_filling_the_whole(model, chest, center):
     mask = ball(chest.voxels.shape, center, 4)
     parameters = InpaintParameters(samples=1)
     box = needed_piece("inpaint", chest, mask, parameters)
-    piece = cut(chest, box)
+    piece = crop(chest, box)
     whole = inpaint(chest, model, parameters, mask=mask, seed=5).volumes["inpainted"]
     part = inpaint(piece, model, parameters, mask=mask[box], seed=5).volumes["inpainted"]
     assert np.array_equal(part, whole[box])
@@ -61,7 +61,7 @@ def test_a_lesion_in_a_piece_is_the_lesion_in_the_whole(model, control, chest): 
     mask = ball(chest.voxels.shape, (35, 60, 50), 6)
     parameters = GenerateLesionParameters(control=control, steps=1, kind="solid", diameter=6.0, rim=2)
     box = needed_piece("generate_lesion", chest, mask, parameters)
-    piece = cut(chest, box)
+    piece = crop(chest, box)
     whole = generate_lesion(chest, model, parameters, mask=mask, seed=5).volumes
     part = generate_lesion(piece, model, parameters, mask=mask[box], seed=5).volumes
     assert whole["lesion"].any()
@@ -76,8 +76,8 @@ def test_a_lesion_in_a_piece_is_the_lesion_in_the_whole(model, control, chest): 
 def test_a_piece_is_judged_by_the_whole(chest):
     """Body box and region are those of the whole; a piece of solid tissue alone passes as CT."""
     box = needed_piece("inpaint", chest, ball(chest.voxels.shape, (35, 60, 85), 3), InpaintParameters())
-    piece, found = cut(chest, box), survey(chest)
-    again = survey(piece)
+    piece, found = crop(chest, box), localize_body(chest)
+    again = localize_body(piece)
     assert np.array_equal(again.low, found.low) and np.array_equal(again.high, found.high)
     assert again.guessed == found.guessed
     assert np.array_equal(thinned(piece.whole).voxels, piece.whole.voxels)

@@ -15,7 +15,7 @@ from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.imaging.grid import Grid
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.inference.engine import Engine, Rung
+from MedDiffFMLib.inference.engine import Engine, MemoryLevel
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.tasks.parameters import check, from_dict
@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FoundationModel:
     path = tmp_path_factory.mktemp("models") / "awake.safetensors"
     save_model(path, state, config)
     model = load_model(str(path), device="cpu", precision="float32")
-    model.engine.rung = Rung(model.engine.device, 2, WINDOW)
+    model.engine.memory_level = MemoryLevel(model.engine.device, 2, WINDOW)
     return model
 
 
@@ -244,13 +244,13 @@ def test_memory_shortage_is_survived(model: FoundationModel, monkeypatch: pytest
         return real(self, x, *rest)  # type: ignore[arg-type]
 
     expected = synthesize(None, model, LONG).volumes["synthetic"]
-    before = model.engine.rung
+    before = model.engine.memory_level
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "denoise", hungry)
         patch.setattr(model.engine, "on_warning", told.append)
         found = synthesize(None, model, LONG).volumes["synthetic"]
-    assert len(told) == 1 and model.engine.rung.batch == 1
-    model.engine.rung = before
+    assert len(told) == 1 and model.engine.memory_level.batch == 1
+    model.engine.memory_level = before
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 

@@ -207,7 +207,7 @@ def test_findings_say_where_they_are():
 
 
 def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch):
-    """Slab by slab gives what one pass gives, diagonal neighbours included."""
+    """Slab by slab gives what one pass gives, diagonal neighbors included."""
     from scipy import ndimage
 
     from MedDiffFMLib.tasks.anomaly import findings

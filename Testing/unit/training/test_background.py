@@ -90,7 +90,7 @@ def test_the_process_outlives_the_program_that_started_it(dataset: Path, tiny_mo
     folder = tmp_path / "run"
     asked = vars(request(dataset, tiny_model_file, "tiny-orphan", steps=900))
     code = (
-        "import os, sys, time; from MedDiffFMLib.training import background\n"
+        "import os, sys, time; from MedDiffFMLib.training.finetune import background\n"
         f"background.start({str(folder)!r}, background.Request(**{asked!r}),"
         " sys.executable, os.environ); print('started', flush=True); time.sleep(60)"
     )

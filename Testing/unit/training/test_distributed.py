@@ -21,7 +21,9 @@ from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.datasets.prepare import prepare
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.training.loss_plot import read_table
-from MedDiffFMLib.training.pretrain.run import Batches, PretrainConfig, launch
+from MedDiffFMLib.training.pretrain.batches import Batches
+from MedDiffFMLib.training.pretrain.config import PretrainConfig
+from MedDiffFMLib.training.pretrain.run import launch
 from Testing.unit.phantoms import body
 
 ROOT = Path(__file__).parents[3]

@@ -16,26 +16,32 @@ from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
 from MedDiffFMLib.imaging.resampling import linear_weights, resample_box
 from MedDiffFMLib.inference.window_plan import reflected_range
+from MedDiffFMLib.training.averages import ExponentialAverage
 from MedDiffFMLib.training.batches import TrainingWindows, collate
-from MedDiffFMLib.training.holes import random_blobs, random_lattice
-from MedDiffFMLib.training.loop import Ema, LoopConfig, TrainingLoop, rate_at, save_atomically
+from MedDiffFMLib.training.holes import draw_blobs, draw_lattice
+from MedDiffFMLib.training.loop import LoopConfig, TrainingLoop, rate_at, save_atomically
 from MedDiffFMLib.training.noise import NoiseConfig, balance, cosine_chain, ct_texture, draw_noise
 from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig, draw_window
 
 SIZE = 16
-KEEP = {"drop_region": 0.0, "drop_position": 0.0, "drop_anatomy": 0.0}
+KEEP = {"drop_region": 0.0, "drop_position": 0.0, "drop_anatomy": 0.0, "drop_tissue": 0.0}
 PLAIN = {"fill_share": 0.0, "denoise_share": 0.0}  # windows of whole images only
 SLOPE = np.array([3.0, -2.0, 1.5])  # HU a mm along (k, j, i)
 
 
-def ramp_case(spacing: tuple[float, ...] = (2.0, 1.0, 1.5), shape: tuple[int, ...] = (40, 60, 50)) -> Case:
-    """A CT that is linear in the position, so that every voxel tells where it comes from; anatomy is the slice."""
+def ramp_case(
+    spacing: tuple[float, ...] = (2.0, 1.0, 1.5), shape: tuple[int, ...] = (40, 60, 50), native: bool = True
+) -> Case:
+    """A CT that is linear in the position, so that every voxel tells where it comes from; anatomy is the slice and
+    tissue is the row, modulo 7, plus 1."""
     steps = np.array(spacing)
     position = np.meshgrid(*(np.arange(n) * s for n, s in zip(shape, steps, strict=True)), indexing="ij")
     voxels = sum(slope * axis for slope, axis in zip(SLOPE, position, strict=True)).astype(np.float32)
     anatomy = np.broadcast_to(np.arange(shape[0], dtype=np.uint8)[:, None, None], shape)
+    tissue = np.broadcast_to(np.arange(shape[1], dtype=np.uint8)[:, None] % 7 + 1, shape)
     low, high = -0.5 * steps, (np.array(shape) - 0.5) * steps
-    return Case("ramp", "p", "chest", (Level(voxels, anatomy, steps, np.zeros(3)),), (low, high))
+    level = Level(voxels, anatomy, steps, np.zeros(3), tissue)
+    return Case("ramp", "p", "chest", (level,), (low, high), native=native)
 
 
 def positions(case: Case, coordinates: np.ndarray) -> np.ndarray:
@@ -81,12 +87,14 @@ def test_a_window_shows_what_lies_at_the_position_it_claims(
               for line, r, end in zip(at, reach, last, strict=True)]  # fmt: skip
     assert all(len(line) >= 2 for line in inside)
     found, wanted = sample["voxels"][np.ix_(*inside)], expected_ramp(at)[np.ix_(*inside)]
-    # Copied voxels are exact but for float32; the centre of sampled antialiasing weights is a tenth of a voxel off.
+    # Copied voxels are exact but for float32; the center of sampled antialiasing weights is a tenth of a voxel off.
     tolerance = 0.02 if native_voxels else 0.1 * np.abs(SLOPE * case.levels[0].spacing).sum()
     np.testing.assert_allclose(found, wanted, atol=tolerance)
     slices = np.clip(np.rint(at[0] / case.levels[0].spacing[0]), 0, 39)
     assert np.abs(sample["anatomy"][:, 0, 0] - slices).max() <= 1
     assert (np.abs(sample["anatomy"][:, 0, 0] - slices) > 0).mean() <= 0.1, "nearest slice but for ties"
+    rows = np.clip(np.rint(at[1] / case.levels[0].spacing[1]), 0, 59)
+    assert (sample["tissue"][0, :, 0] == rows % 7 + 1).mean() >= 0.9
 
 
 def test_levels_have_the_extent_of_their_kind() -> None:
@@ -128,8 +136,8 @@ def test_coarser_windows_are_antialiased() -> None:
 def test_the_level_in_use_is_the_coarsest_that_is_fine_enough() -> None:
     fine, coarse = (Level(np.zeros((4, 4, 4)), None, np.full(3, s), np.zeros(3)) for s in (1.0, 3.0))
     case = Case("c", "p", "", (fine, coarse), (np.zeros(3), np.ones(3)))
-    chosen = [case.level_for(np.array(s)).spacing[0] for s in ((0.5,) * 3, (2.9,) * 3, (3.0, 3.0, 2.0), (3.0,) * 3)]
-    assert chosen == [1, 1, 1, 3]
+    chosen = [case.level_for(np.array(s)) for s in ((0.5,) * 3, (2.9,) * 3, (3.0, 3.0, 2.0), (3.0,) * 3)]
+    assert chosen == [0, 0, 0, 1]
 
 
 def test_a_sample_is_a_function_of_seed_and_number() -> None:
@@ -145,10 +153,10 @@ def test_a_sample_is_a_function_of_seed_and_number() -> None:
 
 
 def test_conditions_are_dropped_as_often_as_asked() -> None:
-    config = WindowConfig(size=8, drop_region=0.3, drop_position=0.15, drop_anatomy=0.6, **PLAIN)
+    config = WindowConfig(size=8, drop_region=0.3, drop_position=0.15, drop_anatomy=0.6, drop_tissue=0.45, **PLAIN)
     windows = TrainingWindows([ramp_case()], config, seed=0, first=0, count=600)
     samples = [windows[n] for n in range(len(windows))]
-    for key, share in (("region", 0.3), ("coordinates", 0.15), ("anatomy", 0.6)):
+    for key, share in (("region", 0.3), ("coordinates", 0.15), ("anatomy", 0.6), ("tissue", 0.45)):
         found = np.mean([sample[key] is None for sample in samples])
         assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / len(samples)), key
     levels = Counter(sample["level"] for sample in samples)
@@ -156,7 +164,7 @@ def test_conditions_are_dropped_as_often_as_asked() -> None:
 
 
 def test_a_dropped_condition_reaches_the_network_as_unknown() -> None:
-    hidden = WindowConfig(size=8, drop_region=1.0, drop_position=1.0, drop_anatomy=1.0, **PLAIN)
+    hidden = WindowConfig(size=8, drop_region=1.0, drop_position=1.0, drop_anatomy=1.0, drop_tissue=1.0, **PLAIN)
     x0, condition = collate([TrainingWindows([ramp_case()], hidden, 0, 0, 1)[0]])[:2]
     assert x0.shape == (1, 1, 8, 8, 8) and x0.abs().max() <= 1
     assert condition.region.tolist() == [NULL_REGION]
@@ -178,8 +186,27 @@ def test_purposes_come_in_the_asked_shares_with_their_levels_and_holes() -> None
         assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / len(samples)), purpose
     assert all((sample["hole"] is not None) == (sample["purpose"] == "fill") for sample in samples)
     assert {sample["level"] for sample in samples if sample["purpose"] == "denoise"} == {"native"}
+    shown = {p: np.mean([s["tissue"] is not None for s in samples if s["purpose"] == p]) for p in PURPOSES}
+    assert shown["denoise"] == 0, "classes that are made from the clean image would give it away"
+    assert shown["generate"] == 1 and abs(shown["fill"] - 0.6) < 0.15
     filled = Counter(sample["level"] for sample in samples if sample["purpose"] == "fill")
     assert filled["native"] > filled["double"] > filled["whole"], "small holes in fine voxels are the usual ones"
+
+
+def test_noise_is_learned_on_voxels_of_scanners_and_nothing_is_made_finer_than_it_was() -> None:
+    """Smoothed voxels say nothing about noise; seen at a spacing that they do not resolve they would teach blur."""
+    smoothed, native = ramp_case((3.0, 4.5, 4.5), native=False), ramp_case((2.0, 1.0, 1.0), (20, 20, 20))
+    windows = TrainingWindows([smoothed, native], WindowConfig(size=8), seed=4, first=0, count=300)
+    samples = [windows[n] for n in range(len(windows))]
+    denoised = [s for s in samples if s["purpose"] == "denoise"]
+    assert denoised and all(s["spacing"][1] <= 1.6 for s in denoised), "all of the native case"
+    assert any(s["purpose"] == "fill" and s["spacing"][1] >= 4.5 for s in samples), "holes may be in any case"
+    config = WindowConfig(size=8, levels=("double", "native"), acquisition_share=1.0, **KEEP, **PLAIN)
+    for n in range(60):
+        sample = draw_window(smoothed, config, np.random.default_rng(n))
+        assert (sample["spacing"][1:] >= 4.5 - 1e-9).all() and not np.allclose(sample["spacing"], (3, 4.5, 4.5))
+    only = TrainingWindows([smoothed], WindowConfig(size=8, fill_share=0.0, denoise_share=1.0), 0, 0, 1)
+    assert only[0]["purpose"] == "denoise", "without any native case all count"
 
 
 @given(spacing=st.tuples(st.floats(0.5, 6.0), *[st.floats(0.4, 2.0)] * 2), seed=st.integers(0, 2**32))
@@ -206,8 +233,9 @@ def test_denoise_windows_have_the_voxels_of_a_scanner(spacing: tuple[float, ...]
 @given(shape=st.tuples(*[st.integers(1, 24)] * 3), seed=st.integers(0, 2**32))
 @settings(max_examples=80, deadline=None)
 def test_holes_are_never_empty(shape: tuple[int, int, int], seed: int) -> None:
-    for draw in (random_lattice, random_blobs):
-        hole = draw(shape, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    for drawn in (draw_lattice(shape, rng), draw_blobs(rng)):
+        hole = drawn.mask(shape)
         assert hole.shape == shape and hole.dtype == bool and hole.any()
         assert max(shape) < 8 or not hole.all(), "a window without a known voxel is not a hole"
 
@@ -215,7 +243,7 @@ def test_holes_are_never_empty(shape: tuple[int, int, int], seed: int) -> None:
 def test_a_lattice_hides_and_shows_every_part_of_a_window() -> None:
     """As the anomaly map uses it: no cubic eighth of the window is all hidden or all shown."""
     for seed in range(40):
-        hole = random_lattice((32, 32, 32), np.random.default_rng(seed))
+        hole = draw_lattice((32, 32, 32), np.random.default_rng(seed)).mask((32, 32, 32))
         eighths = hole.reshape(2, 16, 2, 16, 2, 16).mean((1, 3, 5))
         assert (eighths > 0).all() and (eighths < 1).all()
         assert 0.02 < hole.mean() < 0.5
@@ -289,7 +317,7 @@ def test_ema_forgets_its_start_and_then_averages() -> None:
     source = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         source.weight.fill_(0.0)
-        ema = Ema(source, decay=0.5)
+        ema = ExponentialAverage(source, decay=0.5)
         source.weight.fill_(1.0)
     ema.update(source, step=0)
     assert ema.module.weight.item() == pytest.approx(0.9), "young: decay 1/10"

@@ -33,15 +33,18 @@ from MedDiffFMLib.tasks.anomaly.recipe import anomaly
 from MedDiffFMLib.tasks.anomaly.spec import AnomalyParameters
 from MedDiffFMLib.training.loop import LoopConfig, rate_at
 from MedDiffFMLib.training.noise import NoiseConfig
+from MedDiffFMLib.training.pretrain.batches import Batches
+from MedDiffFMLib.training.pretrain.config import PretrainConfig
 from MedDiffFMLib.training.pretrain.presets import preset
-from MedDiffFMLib.training.pretrain.run import Batches, PretrainConfig, pretrain
+from MedDiffFMLib.training.pretrain.run import pretrain
 from MedDiffFMLib.training.windows import WindowConfig
 from Testing.unit.phantoms import body
 
 ROOT = Path(__file__).parents[3]
 STEPS = 40
 TINY = ["--channels", "8", "32", "--window", "16", "--batch", "2", "--accelerator", "cpu", "--steps", str(STEPS),
-        "--learning-rate", "0.003", "--checkpoint-every", "7", "--validate-every", "20"]  # fmt: skip
+        "--learning-rate", "0.003", "--checkpoint-every", "7", "--validate-every", "20",
+        "--validation-windows", "4"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +151,7 @@ def test_the_paper_recipe_has_attention_at_16_only() -> None:
         condition = EncodedCondition(one.long(), torch.empty(1, CONDITION_CHANNELS, 64, 64, 64))
         assert denoiser(x, one, condition).shape == x.shape
     assert len(blocks) >= 3 and edges == [(16, 16, 16)] * len(blocks)
-    assert preset("starter-ct") == PretrainConfig()
+    assert preset("starter-ct-0.1") == PretrainConfig()
 
 
 @pytest.mark.slow
@@ -160,7 +163,8 @@ def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp
     losses = [row["loss"] for row in rows(tmp_path / "losses.csv")]
     assert len(losses) == 2 and all(0.3 < loss < 2 for loss in losses), "L1 of unit noise is 0.8 untrained"
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["network"] == {"channels": [8, 16, 32], "blocks": 1, "attention": [False, False, True], "groups": 8}
+    assert config["network"] == {"channels": [8, 16, 32], "blocks": 1, "attention": [False, False, True], "groups": 8,
+                                 "tissue": False, "signature": False}  # fmt: skip
     assert (config["batch"], config["windows"]["size"], config["loop"]["steps"]) == (1, 32, 2)
     assert config["loop"]["learning_rate"] == 1e-4 and config["noise"]["levels"] == "cosine-steps"
     assert load_model(str(tmp_path / "model.safetensors"), device="cpu").config["denoiser"] == "cosine-epsilon"
@@ -309,9 +313,9 @@ def test_calibrated_weights_give_an_anomaly_map(
     counted = json.loads(capsys.readouterr().out)["calibration"]["levels"]
     alone = {key: sum(level["all"]["voxels"]) for key, level in answer["calibration"]["levels"].items()}
     both = {key: sum(level["all"]["voxels"]) for key, level in counted.items()}
-    labelled = int((abnormal.astype(bool) & body_mask(small_ct.voxels)).sum())
+    labeled = int((abnormal.astype(bool) & body_mask(small_ct.voxels)).sum())
     left_out = {both[key] - 2 * alone[key] for key in alone}
-    assert labelled > 500 and left_out == {labelled}, "the label's voxels and no others"
+    assert labeled > 500 and left_out == {labeled}, "the label's voxels and no others"
 
     result = anomaly(small_ct, load_model(str(target), device="cpu"), AnomalyParameters())
     score = result.volumes["anomaly"]

@@ -1,4 +1,4 @@
-"""BM3D: similar blocks of an image are stacked and filtered together in a transform that makes them sparse.
+"""BM3D: block matching and collaborative filtering.
 
 Two stages, as in Dabov et al. 2007, IEEE Transactions on Image Processing 16:2080. Blocks are matched and their stacks
 hard-thresholded, which gives a pilot; blocks are matched again on the pilot, and the stacks of the noisy image are

@@ -1,4 +1,4 @@
-"""What the model is held against: classical methods, given every advantage.
+"""Baselines: classical methods with tuned constants.
 
 The denoisers are told the true noise level, one of them the true spectrum too. Constants were chosen on training cases
 only (``Testing/experiments/tune_baselines.py``). Arrays are (k, j, i) in HU, spacing is (i, j, k) in mm.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ....imaging.biharmonic import bending_system
+from ....imaging.biharmonic import biharmonic_system
 from ..regions import distance_to, voxels_of
 from .bm3d import bm3d
 
@@ -47,6 +47,18 @@ def block_matching(volume_hu: np.ndarray, sigma: float | np.ndarray, strength: f
     return np.stack([bm3d(image, strength * sigma) for image in np.asarray(volume_hu, dtype=np.float32)])
 
 
+def wavelet_level(volume_hu: np.ndarray, body: np.ndarray) -> float:
+    """Noise level from the image itself: median absolute diagonal Haar coefficient over 0.6745 (Donoho 1995).
+
+    Right for white noise. The diagonal band holds the finest scale alone, so that correlated noise is underestimated.
+    """
+    planes = np.asarray(volume_hu, dtype=np.float32)[:, : body.shape[1] // 2 * 2, : body.shape[2] // 2 * 2]
+    corners = [planes[:, j::2, i::2] for j in (0, 1) for i in (0, 1)]
+    inside = body[:, : planes.shape[1] : 2, : planes.shape[2] : 2]
+    diagonal = (corners[0] - corners[1] - corners[2] + corners[3]) / 2
+    return float(np.median(np.abs(diagonal[inside])) / 0.6745)
+
+
 def mean_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float],
               shell_mm: float = SHELL_MM) -> np.ndarray:  # fmt: skip
     """Each connected part of the mask becomes the mean of the shell around it."""
@@ -72,7 +84,7 @@ def _least_bending(around: np.ndarray, part: np.ndarray, spacing: tuple[float, f
     """Values in ``part`` that minimize the squared Laplacian, everything else fixed."""
     from scipy.sparse.linalg import splu
 
-    matrix, right = bending_system(around, part, spacing)
+    matrix, right = biharmonic_system(around, part, spacing)
     return splu(matrix, permc_spec="MMD_AT_PLUS_A").solve(right)
 
 

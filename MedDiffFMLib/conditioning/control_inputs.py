@@ -1,10 +1,11 @@
-"""The control of super-resolution: the interpolated image, and where its voxels lie within the measured ones."""
+"""Control inputs of the ControlNets: what super-resolution and lesion generation are steered by."""
 
 from __future__ import annotations
 
 import torch
 
 IMAGES = 2
+"""Channels of super-resolution."""
 
 
 def interpolated_control(
@@ -28,3 +29,22 @@ def interpolated_control(
             line = (2 * index + 1) / factor - 1
             position += line.reshape([-1 if n == axis else 1 for n in range(3)])
     return torch.stack([guess, position])
+
+
+MASKS = 2
+"""Channels of lesion generation."""
+
+
+def lesion_control(share: torch.Tensor, mean: float) -> torch.Tensor:
+    """Control channels (2, D, H, W): share of lesion in each voxel, and the lesion's mean there.
+
+    Args:
+        share: (D, H, W) in [0, 1].
+        mean: mean of the lesion in the network's range.
+    """
+    return torch.stack([share, share * mean])
+
+
+def lesion_guess(around: torch.Tensor, share: torch.Tensor, mean: float) -> torch.Tensor:
+    """First guess (D, H, W): a flat lesion of that mean in the smooth continuation of what lies around it."""
+    return around + share * (mean - around)
