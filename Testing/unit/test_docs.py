@@ -68,6 +68,15 @@ def test_named_files_exist(page: Path, tracked: list[str]) -> None:
         assert known, f"there is no {path}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_a_page_says_is_in_a_file_is_in_it(page: Path, tracked: list[str]) -> None:
+    """Every "`name`, `other` in `file.py`"."""
+    for names, path in re.findall(r"((?:`[\w.]+`(?:,\s+|\s+and\s+)?)+)\s+in\s+`([\w./]+\.py)`", prose(page)):
+        text = "".join((ROOT / file).read_text(encoding="utf-8") for file in tracked if f"/{file}".endswith(f"/{path}"))
+        for said in re.findall(r"`([\w.]+)`", names):
+            assert re.search(rf"\b{re.escape(said.split('.')[-1])}\b", text), f"{path} has no {said}"
+
+
 @pytest.fixture(scope="module")
 def tracked() -> list[str]:
     """Files of the repository, as far as git knows or would add them."""
