@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Cancelled, InputError
+from ..diffusion.kinds import DENOISER_KINDS
 from ..training.pretrain.presets import PRESETS, preset
 from .console import Console, duration
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ..training.pretrain.config import PretrainConfig
     from ..training.throughput import Pace
 
-DENOISERS = ("edm", "cosine-epsilon")
 WEIGHTINGS = ("set", "learned")
 
 
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         metavar="WEIGHTS",
         help="start from a model (name or .safetensors); its network is kept, or grown by more --blocks",
     )
-    add("--denoiser", choices=DENOISERS, help="what the network predicts (starter-ct: edm)")
+    add("--denoiser", choices=DENOISER_KINDS, help="what the network predicts (starter-ct: edm)")
     add("--channels", type=positive, nargs="+", metavar="N",
         help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
     add("--blocks", type=positive, nargs="+", metavar="N",

@@ -19,7 +19,8 @@ from torch import nn
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.progress import ProgressMeter
-from ..inference.window_plan import Box, extend, ramp
+from ..imaging.volume import Box
+from ..inference.window_plan import extend, ramp
 from .inputs import SegmentationInput
 from .method import InferenceBudget
 

@@ -41,6 +41,12 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------- tasks
 
 
+def test_regions_are_those_of_the_library(module: Any) -> None:
+    from MedDiffFMLib.conditioning.regions import REGION_CHOICES
+
+    assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
+
+
 @pytest.mark.parametrize("task", TASK_NAMES)
 def test_each_task_shows_its_own_parameters_and_fits_the_panel(app: Any, widget: Any, ct: Any, task: str) -> None:
     from MedDiffFMLib.tasks.parameters import describe
