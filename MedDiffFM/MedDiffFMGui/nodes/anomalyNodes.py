@@ -56,7 +56,7 @@ class AnomalyNodes:
         nodes.table.SetUseColumnTitleAsColumnHeader(True)
         nodes.table.SetLocked(True)
         moveToStudyOf(run.inputNode, nodes.table)
-        others = {"input": run.inputNode, "report": run.reportNode, "organs": run.settings and run.settings.anatomy}
+        others = {"input": run.inputNode, "report": run.reportNode, "organs": run.choices and run.choices.anatomy}
         for role, node in {**others, **run.volumes}.items():
             nodes._refer(role, node)
         parameters = _defaults() | run.report.get("settings", {}).get("parameters", {})
