@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ..conditioning.regions import REGION_CHOICES
+from ..conditioning.regions import check_region
 from ..core.errors import InputError
 from ..core.json_files import json_ready
 from ..tasks.parameters import check, from_dict
@@ -35,7 +35,7 @@ class RunSettings:
         task: name in TASKS.
         parameters: the task's parameter dataclass, or values by name; what is left out has the task's default.
         seed: start of the random numbers: same seed, same result.
-        region: one of REGION_CHOICES, None for an automatic guess.
+        region: one of ``REGION_CHOICES``, None for an automatic guess.
         model: catalogue name or path of a weight file.
         device, precision: as for ``load_model``.
         threads: CPU threads, None for torch's choice.
@@ -68,8 +68,7 @@ class RunSettings:
                 raise InputError(f"{name} is {value!r:.80}.", f"Give a value of type {kind.__name__}.")
         if not 0 <= self.seed < SEED_LIMIT:
             raise InputError(f"seed is {self.seed}.", "Give 0 or more, below 2^63.")
-        if self.region is not None and (not isinstance(self.region, str) or self.region not in REGION_CHOICES):
-            raise InputError(f"There is no region {self.region!r:.80}.", f"Known are: {', '.join(REGION_CHOICES)}.")
+        check_region(self.region)
         threads = self.threads
         if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_LIMIT):
             raise InputError(f"threads is {threads!r:.80}.", "Give 1 or more.")
