@@ -81,9 +81,9 @@ def _group_lines(task: str, group: str, reports: Sequence[dict[str, Any]], label
     figures = {f.name: f for f in FIGURES[task]}
     found = [report["tables"].get(task, {}).get(group, {}) for report in reports]
     columns = {n: title for n, title in COLUMNS[task].items() if any(n in tables for tables in found)}
-    count = max((len(t[n]["cases"]) for t in found for n in columns if n in t), default=0)
-    heading = group or "a quarter of the dose"
-    lines = [f"### {heading[0].upper()}{heading[1:]}, {count} {'bodies' if task == 'synthesize' else 'cases'}", "",
+    count = max((mean["count"] for t in found for n in columns if n in t for mean in t[n]["mean"].values()), default=0)
+    heading, unit = group or "a quarter of the dose", "bodies a row" if task == "synthesize" else "cases"
+    lines = [f"### {heading[0].upper()}{heading[1:]}, {count} {unit}", "",
              f"| method | {' | '.join(columns.values())} |", "|---|" + "---:|" * len(columns)]  # fmt: skip
     for turn, (tables, report, label) in enumerate(zip(found, reports, labels, strict=True)):
         methods = dict.fromkeys(m for n in columns if n in tables for m in tables[n]["values"])
