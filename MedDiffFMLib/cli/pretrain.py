@@ -59,6 +59,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=int, default=0, metavar="N",
         help="processes that draw windows, each device (default: %(default)s)")  # fmt: skip
+    add("--windows-on-device", action="store_true",
+        help="keep the cases in the GPU's memory and draw windows and noise there: for a GPU that the processors "
+        "cannot feed")  # fmt: skip
     add("--float32", action="store_true", help="compute the network in float32 instead of bfloat16")
     add("--compile", action="store_true", help="compile the network; pays from some thousand steps on")
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
@@ -89,6 +92,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     path = pretrain(
         args.cache, args.output, config, initial=initial, accelerator=args.accelerator, devices=args.devices,
         nodes=args.nodes, bfloat16=not args.float32, workers=args.workers, compile_network=args.compile,
+        windows_on_device=args.windows_on_device,
         report=lambda pace: console.note(pace_text(pace)), warn=console.warning,
     )  # fmt: skip
     if getattr(rank_zero_only, "rank", 0):  # one process speaks for all

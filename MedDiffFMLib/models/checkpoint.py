@@ -96,7 +96,8 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
     from safetensors.torch import save_file
 
     halves = {
-        name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().clone() for name, t in state.items()
+        name: (t.to(torch.float16) if t.is_floating_point() else t).cpu().contiguous().clone()
+        for name, t in state.items()
     }
     sealed = {**metadata, _SEAL: _seal(halves, metadata)}
     try:

@@ -139,6 +139,7 @@ def _case(folder: Path, rounded: int) -> tuple[dict[str, bytes], int]:
                 voxels += array.size
                 array = _differences(array, rounded)
             members[path.name] = _compressed(array)
+    record.pop("source", None)  # no `prepare` may take it for its own
     members["case.json"] = json.dumps(record).encode()
     return members, voxels
 

@@ -1,4 +1,4 @@
-"""Training batches that the device draws itself: windows, holes, conditions and noise.
+"""Training batches that the device makes itself: windows, holes, conditions and noise.
 
 The CPU draws plans of a few kilobytes (:mod:`.window_plans`), in worker processes if there are any. A batch is made
 while the device computes the step before, so that neither waits for the other. Sample n of a run shows what sample n
@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..conditioning.batched import WindowConditions, encode_batch
 from ..conditioning.batched_bending import Operator, bending
+from ..conditioning.noise_signature import signature_of
 from ..inference.transfer import upload_together
 from ..intensity import HU_LIMIT
-from .batches import Batch, Batches, ProcessShare, leave_signals_to_the_loop
+from .batches import Batch, ProcessShare, leave_signals_to_the_loop
 from .cache import Case
 from .device_cache import DeviceCache, Places
 from .device_holes import hole_masks
+from .pretrain import Batches, PretrainConfig
 from .window_plans import PlanBatch, PlannedWindows, collate_plans, texture_of
 
 if TYPE_CHECKING:
     from .loop import TrainingLoop
-    from .pretrain import PretrainConfig
 
 
 class WindowMaker:
@@ -49,11 +51,14 @@ class WindowMaker:
         x0 = (self.cache.hounsfield(places) / HU_LIMIT).clamp(-1, 1)[:, None]
         conditions = WindowConditions(
             given["spacing"], given["coordinates"], given["position_known"], given["region"],
-            self.cache.labels("anatomy", places), given["anatomy_known"], given["holed"],
-            hole_masks(given["lattice"], given["blobs"], self.size).float(),
+            self.cache.labels("anatomy", places), given["anatomy_known"], self.cache.labels("tissue", places),
+            given["tissue_known"], given["holed"], hole_masks(given["lattice"], given["blobs"], self.size).float(),
         )  # fmt: skip
-        condition = encode_batch(x0, conditions, self.operator)
-        return Batch(x0, condition, plan.purposes, given["sigma"], self._noise(plan, given))
+        noise = self._noise(plan, given)
+        signature = signature_of(noise)
+        signature = torch.where(given["signature_known"][:, None], signature, torch.ones_like(signature))
+        condition = replace(encode_batch(x0, conditions, self.operator), signature=signature)
+        return Batch(x0, condition, plan.purposes, given["sigma"], noise)
 
     def _noise(self, plan: PlanBatch, given: dict[str, torch.Tensor]) -> torch.Tensor:
         """(n, 1, S, S, S): white noise from each sample's own seed, however a batch is divided, and textures."""

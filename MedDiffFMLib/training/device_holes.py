@@ -32,7 +32,8 @@ def hole_masks(lattice: torch.Tensor, blobs: torch.Tensor, size: int) -> torch.T
     edge, period = (lattice[:, n, None, None] for n in (0, 1))
     lines = (torch.arange(size, device=lattice.device) + lattice[:, 2:, None]) % period.clamp(min=1) < edge
     mask = _product(lines & (period > 0))
-    line = torch.from_numpy(np.linspace(0, 1, size, dtype=np.float32)).to(blobs.device, torch.float64)
+    line = torch.arange(size, dtype=torch.float64, device=blobs.device) * (1 / max(size - 1, 1))
+    line = line.float().double()  # as numpy.linspace in float32
     for center, radius, kind in ((blobs[:, n, :3], blobs[:, n, 3:6], blobs[:, n, 6]) for n in range(blobs.shape[1])):
         offset = (line - center[:, :, None]) / radius[:, :, None]
         k, j, i = offset.square().unbind(1)

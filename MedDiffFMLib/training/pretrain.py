@@ -68,6 +68,7 @@ def pretrain(
     bfloat16: bool = True,
     workers: int = 0,
     compile_network: bool = False,
+    windows_on_device: bool = False,
     report: Callable[[Pace], None] = lambda pace: None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
@@ -79,6 +80,7 @@ def pretrain(
         bfloat16: compute the network in bfloat16, weights and loss in float32.
         workers: processes that draw windows; 0 draws them in the training process.
         compile_network: torch.compile; pays from some thousand steps on.
+        windows_on_device: keep the cases in the device's memory and draw windows, holes and noise there.
         report, warn: called by the first process, see :class:`.throughput.Throughput`.
 
     Returns:
@@ -88,7 +90,7 @@ def pretrain(
     Raises:
         InputError: no training cases, or ``folder`` holds a run with other settings.
         ModelError: weights or checkpoint do not fit, or the loss is no longer finite.
-        DeviceError: no such accelerator.
+        DeviceError: no such accelerator, or it does not hold the cases.
     """
     folder = Path(folder)
     check_same_run(folder, config)
@@ -101,7 +103,7 @@ def pretrain(
     module.requires_grad_(True).train()
     # Else the gradient of every kernel is brought from one layout to the other: 9 % of a step on a CPU.
     module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    batches = Batches(cases, config, fabric, workers)
+    batches = _batches(cases, config, fabric, workers, windows_on_device, compile_network)
     step_module: nn.Module = LossModule(module, bfloat16, config.weighting)
     if compile_network:
         module.network = cast(nn.Module, torch.compile(cast(nn.Module, module.network)))
@@ -126,6 +128,17 @@ def pretrain(
         draw_curves(folder)
     fabric.barrier()
     return path
+
+
+def _batches(
+    cases: list[Case], config: PretrainConfig, fabric: Any, workers: int, on_device: bool, compiled: bool
+) -> Batches:
+    """Who draws the windows."""
+    if not on_device:
+        return Batches(cases, config, fabric, workers)
+    from .device_batches import DeviceBatches
+
+    return DeviceBatches(cases, config, fabric, workers, compiled and fabric.device.type == "cuda")
 
 
 def run_config(folder: Path) -> PretrainConfig:
@@ -292,12 +305,17 @@ class Batches:
         self._iterator: Iterator[Batch] = iter(())
         self._loop: TrainingLoop | None = None
 
+    @property
+    def noise_seed(self) -> int:
+        """The noise of sample n depends on this + n."""
+        return self.config.seed * 1_000_003 * self.config.batch
+
     def start(self, step: int, loop: TrainingLoop | None) -> None:
         """Begin at an optimiser step of a loop, which is told how long it waits for data."""
         left = self.config.loop.steps - step
         windows = TrainingWindows(
             self.cases, self.config.windows, self.config.seed, step * self.config.batch, left * self.config.batch,
-            self.config.noise, self.config.seed * 1_000_003 * self.config.batch,
+            self.config.noise, self.noise_seed,
         )  # fmt: skip
         mine = ProcessShare(self.config.batch, self.fabric.world_size, self.fabric.global_rank, left)
         loader = torch.utils.data.DataLoader(

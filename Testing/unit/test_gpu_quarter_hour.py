@@ -1,0 +1,125 @@
+"""A rehearsal on the CPU of what is to be done on a GPU that is rented by the minute, and what it is carried by."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedDiffFMLib.errors import InputError
+from MedDiffFMLib.io import write_volume
+from MedDiffFMLib.models.checkpoint import read_header
+from MedDiffFMLib.pieces import join_file, split_file
+from MedDiffFMLib.training.cache import open_cases
+from MedDiffFMLib.training.cache_pack import pack_cache, unpack_cache
+from MedDiffFMLib.training.prepare import prepare
+from MedDiffFMLib.volume import Volume
+from Testing.unit.phantoms import body
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_quarter_hour.py"
+TINY = ["--channels", "8", "32", "--window", "16", "--learning-rate", "0.001"]
+
+
+@pytest.fixture(scope="module")
+def cache(small_ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three cases to train on, one to validate on."""
+    folder = tmp_path_factory.mktemp("cts")
+    write_volume(small_ct, folder / "chest.nrrd")
+    write_volume(body(spacing=2.0), folder / "ball.nrrd")
+    write_volume(body((30, 60, 90), 1.5), folder / "wide.nrrd")
+    write_volume(body((30, 40, 40)), folder / "other.nrrd")
+    names = {"training": ["chest.nrrd", "ball.nrrd", "wide.nrrd"], "validation": ["other.nrrd"]}
+    (folder / "list.json").write_text(json.dumps(names))
+    prepare(folder / "list.json", folder / "cache")
+    return folder / "cache"
+
+
+def call(*words: str) -> dict[str, Any]:
+    """What the script prints last."""
+    done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_pieces_are_joined_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(np.random.default_rng(0).bytes(10_000))
+    listed = split_file(path, tmp_path / "sent", 4096)
+    sizes = [piece.stat().st_size for piece in sorted((tmp_path / "sent").glob("weights.bin.0*"))]
+    assert sizes == [4096, 4096, 1808]
+    assert join_file(listed, tmp_path / "again").read_bytes() == path.read_bytes()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "sent" / "weights.bin.002").rename(elsewhere / "weights.bin.002")
+    assert join_file(listed, tmp_path / "third", [elsewhere]).read_bytes() == path.read_bytes()
+    (tmp_path / "sent" / "weights.bin.003").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"damaged: weights.bin.002, weights.bin.003"):
+        join_file(listed, tmp_path / "fourth")
+    assert not (tmp_path / "fourth").exists()
+
+
+def test_a_packed_cache_is_the_cache_around_the_bodies(cache: Path, tmp_path: Path) -> None:
+    packed = pack_cache(cache, tmp_path / "cache.zip")
+    names = unpack_cache(tmp_path / "cache.zip", tmp_path / "cache")
+    assert packed.left_out == [] and sorted(names) == ["ball", "chest", "other", "wide"]
+    files = [path for path in cache.glob("*/*.npy")]
+    assert packed.bytes < 0.5 * sum(path.stat().st_size for path in files)
+    for split in ("training", "validation"):
+        for before, after in zip(open_cases(cache, split), open_cases(tmp_path / "cache", split), strict=True):
+            np.testing.assert_array_equal(before.body_box, after.body_box)
+            for theirs, ours in zip(before.levels, after.levels, strict=True):
+                first = np.rint((ours.origin - theirs.origin) / theirs.spacing).astype(int)
+                box = tuple(slice(f, f + n) for f, n in zip(first, ours.shape, strict=True))
+                np.testing.assert_array_equal(ours.voxels, theirs.voxels[box])
+                np.testing.assert_array_equal(ours.anatomy, theirs.anatomy[box])  # type: ignore[index]
+                low, high = before.body_box
+                end = ours.origin + (np.array(ours.shape) - 0.5) * ours.spacing
+                assert (ours.origin - 0.5 * ours.spacing <= low + 0.1).all() and (end >= high - 0.1).all()
+
+
+def test_a_pack_keeps_to_its_size(cache: Path, tmp_path: Path) -> None:
+    whole = pack_cache(cache, tmp_path / "whole.zip")
+    smaller = pack_cache(cache, tmp_path / "small.zip", most=int(0.9 * whole.bytes))
+    assert smaller.left_out and smaller.bytes <= 0.9 * whole.bytes
+    assert smaller.cases["validation"] == ["other"] and len(smaller.cases["training"]) < 3
+    rounded = pack_cache(cache, tmp_path / "rounded.zip", rounded=4)
+    unpack_cache(tmp_path / "rounded.zip", tmp_path / "rounded")
+    unpack_cache(tmp_path / "whole.zip", tmp_path / "whole")
+    ours, theirs = (open_cases(tmp_path / name, "training")[0].levels[0].voxels for name in ("rounded", "whole"))
+    assert rounded.bytes < whole.bytes and np.abs(ours.astype(int) - theirs).max() == 2
+    (tmp_path / "small.zip").write_bytes((tmp_path / "small.zip").read_bytes()[:-300])
+    with pytest.raises(InputError, match="no packed cache, or damaged"):
+        unpack_cache(tmp_path / "small.zip", tmp_path / "nothing")
+
+
+def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
+    """Pack, train within the time, measure, bring back what can be loaded; a stage that cannot run stops no other."""
+    told = call("pack", str(cache), "-o", str(tmp_path / "pack"), "--piece-mib", "0.2")
+    assert told["cases"] == {"training": 3, "validation": 1} and max(told["pieces_mib"].values()) <= 0.2
+    begun = time.monotonic()
+    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "out"), "--device", "cpu", "--minutes", "0.7",
+                "--budget", "1.6", "--stages", "train", "measure", "collect", "--piece-mib", "0.1",
+                "--pretrain", *TINY)  # fmt: skip
+    assert time.monotonic() - begun < 96
+    stages = told["stages"]
+    assert stages["unpack"]["cases"] == 4 and stages["train"]["exit_code"] == 0, stages
+    assert (
+        stages["train"]["steps"] == stages["train"]["planned_steps"] and "utilisation" in stages["train"]["throughput"]
+    )
+    parts = stages["measure"]["parts"][0]
+    assert parts["windows_per_second"]["make"] > 0 and 0 < parts["share_of_matrix_rate"] < 1
+    assert "model.safetensors" in stages["collect"]["kept"]
+    call("join", str(tmp_path / "out" / "back"), "-o", str(tmp_path / "home"))
+    header = read_header(tmp_path / "home" / "model.safetensors")
+    assert header["config"]["training"]["steps"] == stages["train"]["steps"]
+    (tmp_path / "pack" / "cache.zip.001").unlink()
+    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "second"), "--device", "cpu", "--budget", "1",
+                "--stages", "train", "collect")  # fmt: skip
+    assert "cache.zip.001" in told["stages"]["unpack"]["error"] and told["stages"]["train"]["state"] != "done"
+    assert told["stages"]["collect"]["state"] == "done"
