@@ -21,7 +21,9 @@ from MedDiffFMLib.training.cache import open_cases
 from MedDiffFMLib.training.cache_pack import pack_cache, unpack_cache
 from MedDiffFMLib.training.prepare import prepare
 from MedDiffFMLib.volume import Volume
+from Testing.benchmarks import step_parts
 from Testing.benchmarks.gpu_quarter_hour import run_for
+from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.phantoms import body
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_quarter_hour.py"
@@ -129,3 +131,14 @@ def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
                 "--stages", "measure", "collect")  # fmt: skip
     assert "cache.zip.001" in told["stages"]["unpack"]["error"] and told["stages"]["measure"]["state"] != "done"
     assert told["stages"]["collect"]["state"] == "done"
+
+
+@pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
+def test_the_parts_of_a_step_are_measured_on_a_gpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedDiffFMLib.training.throughput.matrix_rate", lambda device, dtype: 1e12)
+    monkeypatch.setattr(step_parts, "REPEATS", {"cuda": 1})
+    with pretend_gpu(autograd=True) as gpu:
+        found = step_parts.measure_parts(cache, None, "cuda", 4, TINY)
+        assert gpu.peak > 2**20
+    assert found["peak_gib"] > 0 and found["windows_per_second"]["network"] > 0
+    assert set(found["seconds"]) >= {"plan", "make", "make: voxels", "make: labels", "make: noise", "network"}
