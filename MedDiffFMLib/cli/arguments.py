@@ -1,4 +1,4 @@
-"""Options of the command line made from parameter dataclasses."""
+"""Command-line options made from parameter dataclasses."""
 
 from __future__ import annotations
 

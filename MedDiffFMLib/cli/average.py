@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .console import Console
 from .validate import table, validation
 
@@ -37,9 +37,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Make the averages, judge them, and write the best."""
     import json
 
-    from ..models.checkpoint import build_denoiser, file_sha256, save_model
+    from ..core.file_hash import file_sha256
+    from ..models.checkpoint import build_denoiser, save_model
     from ..training.averages import averaged_state, find_snapshots
-    from ..training.pretrain import bare_denoiser, run_config
+    from ..training.pretrain.run import bare_denoiser, run_config
 
     config = run_config(args.run_folder)
     snapshots = find_snapshots(args.run_folder)

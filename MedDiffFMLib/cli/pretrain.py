@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, InputError
-from ..training.presets import PRESETS, preset
+from ..core.errors import Cancelled, InputError
+from ..training.pretrain.presets import PRESETS, preset
 from .console import Console, duration
 
 if TYPE_CHECKING:
     from ..networks.unet import NetworkConfig
-    from ..training.pretrain import PretrainConfig
+    from ..training.pretrain.config import PretrainConfig
     from ..training.throughput import Pace
 
 DENOISERS = ("edm", "cosine-epsilon")
@@ -82,9 +82,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+    from ..core.file_hash import file_sha256
     from ..models.catalogue import resolve
-    from ..models.checkpoint import file_sha256, read_header
-    from ..training.pretrain import pretrain
+    from ..models.checkpoint import read_header
+    from ..training.pretrain.run import pretrain
 
     initial = resolve(args.initial)[1] if args.initial else None
     header = read_header(initial) if initial else None
@@ -171,7 +172,7 @@ def _of_weights(args: argparse.Namespace, recipe: NetworkConfig, config: dict[st
     from dataclasses import replace
 
     from ..networks.unet import NetworkConfig
-    from ..training.grow import check_growth
+    from ..training.pretrain.grow import check_growth
 
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
     small = NetworkConfig(**fields)

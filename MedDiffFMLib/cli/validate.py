@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .console import Console, columns
+from ..core.errors import InputError
+from ..core.text_table import columns
+from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -45,8 +46,8 @@ def validation(cache: Path, windows: int) -> Any:
     Raises:
         InputError: it has none.
     """
-    from ..training.cache import open_cases
-    from ..training.pretrain import PretrainConfig
+    from ..datasets.prepared_cases import open_cases
+    from ..training.pretrain.config import PretrainConfig
     from ..training.validation import Validation
 
     if windows < 1:

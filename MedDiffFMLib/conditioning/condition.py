@@ -1,4 +1,4 @@
-"""What the network is told besides the noisy image: region, anatomy, position, scale, tissue, known voxels, control.
+"""Conditions of the network: region, anatomy, position, scale, known voxels, control.
 
 Each but the scale may be absent. Known voxels are those around a hole that is to be filled: the noisy image hides
 them at high noise, just when the network decides what belongs into the hole. The control is what a ControlNet is
@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..inference.transfer import upload
+from ..core.async_copy import upload
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
-from .context import CONTEXT_CHANNELS, encode_context, first_guess
+from .known_voxels import CONTEXT_CHANNELS, biharmonic_init, encode_context
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
+from .regions import NULL_REGION
 from .tissue import TISSUE_CHANNELS, encode_tissue
 
-REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body")
-NULL_REGION = len(REGIONS)
 SCALE_AT = slice(POSITION_CHANNELS, POSITION_CHANNELS + 3)
 ANATOMY_AT = slice(SCALE_AT.stop, SCALE_AT.stop + ANATOMY_CHANNELS)
 CONTEXT_AT = slice(ANATOMY_AT.stop, ANATOMY_AT.stop + CONTEXT_CHANNELS)
@@ -109,7 +108,7 @@ class Condition:
 
     def filling(self, known: torch.Tensor, hole: torch.Tensor) -> Condition:
         """The same box with a hole to fill; both (D, H, W). What ``known`` holds inside the hole is not looked at."""
-        return replace(self, known=first_guess(known, hole, self.spacing), hole=hole)
+        return replace(self, known=biharmonic_init(known, hole, self.spacing), hole=hole)
 
     def without(
         self, region: bool = True, anatomy: bool = True, position: bool = False, tissue: bool = True
@@ -128,8 +127,8 @@ class Condition:
         half = tuple(n // 2 for n in shape)
         channels = torch.zeros(CONDITION_CHANNELS, *half, device=device)
         if self.coordinates is not None:
-            centres = [upload(c, device).reshape(-1, 2).mean(1) for c in self.coordinates]
-            channels[:POSITION_CHANNELS] = encode_position(*centres)
+            centers = [upload(c, device).reshape(-1, 2).mean(1) for c in self.coordinates]
+            channels[:POSITION_CHANNELS] = encode_position(*centers)
         for axis, scale in enumerate(encode_spacing(torch.tensor(self.spacing)).tolist()):
             channels[SCALE_AT.start + axis] = scale
         if self.anatomy is not None:

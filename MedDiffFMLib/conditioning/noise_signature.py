@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
-from ..networks.haar import haar_forward
+from ..imaging.haar import haar_forward
 
 BLUR_WIDTHS = ((1, 3, 3), (1, 5, 5), (1, 9, 9), (3, 3, 3), (5, 5, 5))
 """Boxes (k, j, i) at half resolution; what the mean band holds beyond each is a band of its own."""

@@ -1,4 +1,4 @@
-"""Body mask, body box and a guess of the region from the image alone."""
+"""Body mask, body box and region, estimated from the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prior's network: MONAI's diffusion U-Net behind the Haar stem."""
+"""Network of the prior: MONAI's diffusion U-Net behind the Haar stem."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
+from ..conditioning.condition import CONDITION_CHANNELS, EncodedCondition
 from ..conditioning.noise_signature import DETAIL_BANDS, detail_bands
+from ..conditioning.regions import REGIONS
 from ..conditioning.tissue import TISSUE_CHANNELS
+from ..imaging.haar import haar_forward, haar_inverse
 from .folded_upsampling import fold_for_training
-from .haar import haar_forward, haar_inverse
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class NetworkConfig:
         channels: per level, first level at half the input's resolution.
         blocks: residual blocks of every level, or of each.
         attention: self-attention per level, in addition to the one in the middle.
-        groups: groups of the group normalisation. Few channels with many groups would be an instance normalisation,
+        groups: groups of the group normalization. Few channels with many groups would be an instance normalization,
             which forgets the absolute HU of a window.
         tissue: takes the tissue classes of the condition; weights of version 0.1 do not.
-        signature: takes the noise's own strength in each band, see :mod:`..conditioning.noise_signature`.
+        signature: takes the noise's own strength in each band, see :mod:`conditioning.noise_signature`.
     """
 
     channels: Sequence[int] = (32, 64, 128)

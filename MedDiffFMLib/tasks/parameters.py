@@ -1,4 +1,4 @@
-"""Task parameters, defined once: Python API, command line and panel all read these fields."""
+"""Task parameters, declared once for Python, command line and panel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 @dataclass(frozen=True)

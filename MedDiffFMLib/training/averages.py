@@ -142,7 +142,7 @@ def save_snapshot(folder: Path, average: PowerAverage, step: int) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from ..atomic import atomic_path
+    from ..core.atomic_files import atomic_path
 
     path = snapshot_path(folder, step, average.width)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def averaged_state(snapshots: Sequence[Snapshot], step: int, width: float) -> di
     """
     from safetensors.torch import load_file
 
-    from ..errors import InputError
+    from ..core.errors import InputError
 
     used = [s for s in snapshots if s.step <= step]
     if not used:

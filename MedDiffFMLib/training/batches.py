@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..conditioning.condition import NULL_REGION, Condition, EncodedCondition, stack
+from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..conditioning.noise_signature import signature_of, unknown_signature
-from ..intensity import to_network
-from .cache import Case
+from ..conditioning.regions import NULL_REGION
+from ..datasets.prepared_cases import Case
+from ..imaging.intensity import to_network
 from .noise import NoiseConfig, draw_noise
 from .windows import WindowConfig, draw_purpose, draw_window
 

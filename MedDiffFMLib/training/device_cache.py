@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..errors import DeviceError
-from ..inference.transfer import upload
-from .cache import Case
+from ..core.async_copy import upload
+from ..core.errors import DeviceError
+from ..datasets.prepared_cases import Case
 
 LABELS = ("anatomy", "tissue")
 """Maps that a level may have, by the name of its attribute."""
@@ -135,7 +135,7 @@ class DeviceCache:
             found[part] = _gather(self.voxels, places.geometry[part], places.nearest[part]).float()
 
     def _resample(self, places: Places, which: np.ndarray, found: torch.Tensor) -> None:
-        """Antialiased linear interpolation, as :func:`.windows.resample_box`: a product with a matrix for each axis."""
+        """Antialiased linear interpolation, as ``resample_box``: a product with a matrix for each axis."""
         if not len(which):
             return
         reach = places.reach[which]
@@ -161,7 +161,7 @@ def _gather(flat: torch.Tensor, geometry: torch.Tensor, lines: torch.Tensor) -> 
 
 
 def _weights(positions: torch.Tensor, step: torch.Tensor, reach: torch.Tensor, longest: int) -> torch.Tensor:
-    """(n, 3, S, longest) float32: :func:`.windows.linear_weights` of each axis, zeros beyond ``reach`` (n, 3, 2)."""
+    """(n, 3, S, longest) float32: ``linear_weights`` of each axis, zeros beyond ``reach`` (n, 3, 2)."""
     voxel = torch.arange(longest, device=positions.device)
     distance = (reach[:, :, :1] + voxel)[:, :, None] - positions[..., None]
     weights = (1 - distance.abs() / step.clamp(min=1)[:, :, None, None]).clamp(min=0)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError, OutputError
+from ..core.errors import ModelError, OutputError
 from .averages import Average, ExponentialAverage, PowerAverage, save_snapshot
 
 LossFunction = Callable[[nn.Module, int], torch.Tensor]
@@ -31,7 +31,7 @@ class LoopConfig:
     """Length and pace of a run.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimizer steps in all.
         learning_rate: peak, reached after ``warmup`` steps; falls linearly to 0 over the last ``decay_share``.
         ema: decay of the weight average, reached gradually; used where ``widths`` is empty.
         widths: relative widths of power-function averages instead, see :mod:`.averages`; the last one is validated.

@@ -1,4 +1,4 @@
-"""How well a run uses its machine: windows a second, time spent waiting for data, memory, share of the matrix rate."""
+"""Throughput of a run: windows a second, time spent waiting for data, memory, share of the matrix rate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
 from ..conditioning.noise_signature import DETAIL_BANDS
-from ..report import peak_main_memory
-from .curves import draw_curves
+from ..runner.report import peak_main_memory
 from .loop import LoopConfig, Observer
+from .loss_plot import draw_curves
 
 STARVED = 0.2
 """Share of the time spent waiting for windows above which the user is warned."""

@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from ..conditioning.noise_signature import signature_of
+from ..datasets.prepared_cases import Case
 from .batches import Batch, collate
-from .cache import Case
 from .noise import ct_texture
 from .windows import WindowConfig, draw_window
 
 if TYPE_CHECKING:
-    from .pretrain import PretrainConfig
+    from .pretrain.config import PretrainConfig
 
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
 """Levels of white noise, network range; holes are judged at the last one."""

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..conditioning.condition import NULL_REGION
+from ..conditioning.regions import NULL_REGION
+from ..datasets.prepared_cases import Case
 from .batches import CaseChoice
-from .cache import Case
 from .device_holes import pack_holes
 from .noise import NoiseConfig, Texture, draw_level, draw_texture
 from .windows import BODY_HU, BODY_SHARE, View, WindowConfig, WindowPlan, plan_window

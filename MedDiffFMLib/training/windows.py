@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.patches import reflected_range
-from .cache import Case
+from ..datasets.prepared_cases import Case
+from ..imaging.resampling import resample_box
+from ..inference.window_plan import reflected_range
 from .holes import Hole, draw_hole
 
 LEVELS = ("whole", "double", "native")
@@ -63,35 +64,6 @@ class WindowConfig:
     fill_share: float = 0.35
     denoise_share: float = 0.35
     levels: tuple[str, ...] = LEVELS
-
-
-def linear_weights(start: float, step: float, count: int, available: int) -> np.ndarray:
-    """Antialiased linear interpolation along one axis as a (count, available) matrix with rows that sum to one.
-
-    Args:
-        start, step: position of output voxel 0 and distance between output voxels, in input voxels.
-        available: number of input voxels; positions outside take the edge value.
-    """
-    positions = np.clip(start + step * np.arange(count), 0, available - 1)
-    width = max(step, 1.0)
-    weights = np.clip(1.0 - np.abs(np.arange(available)[None] - positions[:, None]) / width, 0.0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-
-def resample_box(array: np.ndarray, start: np.ndarray, step: np.ndarray, count: tuple[int, int, int]) -> np.ndarray:
-    """Sample ``count`` voxels per axis from ``array`` (k, j, i); only the part that is needed is read."""
-    matrices, box = [], []
-    for axis in range(3):
-        margin = max(step[axis], 1.0) + 1
-        low = int(np.clip(np.floor(start[axis] - margin), 0, array.shape[axis] - 1))
-        end = start[axis] + step[axis] * (count[axis] - 1)
-        high = int(np.clip(np.ceil(end + margin) + 1, low + 1, array.shape[axis]))
-        box.append(slice(low, high))
-        matrices.append(linear_weights(start[axis] - low, step[axis], count[axis], high - low))
-    part = np.asarray(array[tuple(box)], dtype=np.float32)
-    part = np.tensordot(matrices[0], part, axes=(1, 0))
-    part = np.moveaxis(np.tensordot(matrices[1], part, axes=(1, 1)), 0, 1)
-    return np.ascontiguousarray(np.moveaxis(np.tensordot(matrices[2], part, axes=(1, 2)), 0, 2))
 
 
 @dataclass(frozen=True)
@@ -300,7 +272,7 @@ def _acquisition_view(case: Case, config: WindowConfig, step: np.ndarray, rng: n
     low, high = ((edge - source.origin) / spacing for edge in case.body_box)
     first = np.clip(low + (high - low - config.size) * rng.uniform(0, 1, 3), 0, np.maximum(shape - config.size, 0))
     index = [reflected_range(int(first[a]), config.size, int(shape[a])) for a in range(3)]
-    coordinates = np.stack([case.normalised(source.origin[a] + index[a] * spacing[a], a) for a in range(3)])
+    coordinates = np.stack([case.normalized(source.origin[a] + index[a] * spacing[a], a) for a in range(3)])
     nearest = [np.minimum(np.rint(index[a] * step[a]).astype(int), source.shape[a] - 1) for a in range(3)]
     lines = (index[0], index[1], index[2])
     return View(0, lines, np.zeros(3), step, spacing, coordinates, (nearest[0], nearest[1], nearest[2]))

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import Cancelled, DependencyError, InputError, MedDiffFMError, ModelError
-from MedDiffFMLib.inference.control import CancelToken, ProgressEvent
+from MedDiffFMLib.core.errors import Cancelled, DependencyError, InputError, MedDiffFMError, ModelError
+from MedDiffFMLib.core.progress import CancelToken, ProgressEvent
+from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
-from MedDiffFMLib.tasks.denoise import DenoiseParameters, denoise
-from MedDiffFMLib.volume import Volume
+from MedDiffFMLib.tasks.denoise.recipe import denoise
+from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
 from MedDiffFMLib.worker.client import RunRequest, State, worker_command, worker_environment
 from MedDiffFMLib.worker.protocol import FOLDER_PREFIX, PROTOCOL_VERSION, ProtocolError, WorkerError
 from MedDiffFMLib.worker.transport import WorkerClient
@@ -223,7 +224,7 @@ def test_worker_ends_and_cleans_when_its_client_is_killed(
 ) -> None:
     """kill -9 of the program in the middle of a run: no orphan, no folder."""
     program = f"""
-        from MedDiffFMLib.io import read_volume
+        from MedDiffFMLib.imaging.io import read_volume
         from MedDiffFMLib.worker.client import RunRequest
         from MedDiffFMLib.worker.transport import WorkerClient
         volume = read_volume({str(small_ct_file)!r})

@@ -6,28 +6,26 @@ import ast
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-from MedDiffFMLib.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "MedDiffFMLib"
 MODULE = ROOT / "MedDiffFM"
 
-# Only these may import torch at file scope: they define networks or compute with tensors. All others are read by the
-# command line, the worker's client and Slicer before any model is needed; so are the modules that hold task parameters.
-WITH_TORCH = ("networks", "diffusion", "conditioning", "training", "inference", "evaluation", "tasks",
-              "segmentation", "benchmark")  # fmt: skip
+# Only these rooms and modules may import torch at file scope: they define networks or compute with tensors. All others
+# are read by the command line, the worker's client and Slicer before any model is needed.
+HEAVY = (
+    "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
+    "core.async_copy", "imaging.haar", "datasets.prepare",
+)  # fmt: skip
 LIGHT_AFTER_ALL = (
-    "inference", "inference.control", "tasks", "tasks.parameters", "tasks.registry", "training", "training.datalist",
-    "training.background", "training.datasets", "training.dataset_sources", "training.dataset_report",
-    "training.dataset_check",
-    "training.finetune_config", "training.finetune_progress", "training.finetune_tasks", "segmentation",
-    "segmentation.labels", "segmentation.method_names", "segmentation.head_file", "benchmark",
-    "benchmark.cases", "benchmark.child", "benchmark.compare", "benchmark.page",
+    "conditioning.regions", "conditioning.totalsegmentator_labels", "preprocessing.mask_crop",
+    "segmentation.registry", "segmentation.head_file", "training.finetune.background", "training.finetune.config",
+    "training.finetune.progress_log", "training.finetune.registry", "training.pretrain.presets",
+    "evaluation.speed.cases", "evaluation.speed.run", "evaluation.speed.subprocess_runner",
+    "evaluation.speed.report_page",
 )  # fmt: skip
 FORBIDDEN = ("torch", "monai", "lightning", "einops", "scipy", "skimage", "nrrd", "nibabel", "pydicom", "matplotlib")
 
@@ -42,9 +40,15 @@ def module_names() -> list[str]:
 
 
 def light_modules() -> list[str]:
-    light = [name for name in module_names() if name.split(".")[1:2] not in [[heavy] for heavy in WITH_TORCH]]
-    light += [f"MedDiffFMLib.{name}" for name in LIGHT_AFTER_ALL]
-    return light + [task.module for task in TASKS.values() if find_spec(task.module)]
+    """Modules that import nothing heavy; packages are imported with their modules."""
+    names = [name.removeprefix("MedDiffFMLib.") for name in module_names()]
+    light = [name for name in names if name in LIGHT_AFTER_ALL or not within(name, HEAVY)]
+    return [name if name == "MedDiffFMLib" else f"MedDiffFMLib.{name}" for name in light]
+
+
+def within(name: str, rooms: tuple[str, ...]) -> bool:
+    """Whether a module is one of some modules, or in one of some packages."""
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
 
 
 def sources(*folders: Path) -> list[Path]:
@@ -77,8 +81,8 @@ def test_import_takes_less_than_a_tenth_of_a_second() -> None:
     code = """
 import time, numpy
 begin = time.process_time()
-import MedDiffFMLib, MedDiffFMLib.errors, MedDiffFMLib.volume, MedDiffFMLib.tasks.registry
-import MedDiffFMLib.inference.control, MedDiffFMLib.resources
+import MedDiffFMLib, MedDiffFMLib.core.errors, MedDiffFMLib.imaging.volume, MedDiffFMLib.tasks.registry
+import MedDiffFMLib.core.progress, MedDiffFMLib.core.resources
 print(time.process_time() - begin)
 """
     assert min(float(in_child(code)) for _ in range(3)) < 0.1
