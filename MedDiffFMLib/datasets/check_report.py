@@ -14,7 +14,7 @@ class Finding:
     """One thing that is wrong (error: training would fail or mislead) or doubtful (warning).
 
     Attributes:
-        code: short name; docs/finetuning.md explains each.
+        code: short name; docs/how-to/fine-tune.md explains each.
         case: name of the case, "" for the whole dataset.
     """
 

@@ -64,7 +64,8 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
     The same volume always gives the same bytes. A synthetic volume is marked as such in the header.
 
     Args:
-        mask: the voxels are labels; they must be whole numbers.
+        mask: the voxels are labels; they must be whole numbers. A volume of modality "mask" that holds whole numbers
+            is taken so by itself.
 
     Raises:
         OutputError: unknown suffix, exists, no permission, disk full.
@@ -77,7 +78,7 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
         writer = write_nifti
     else:
         raise OutputError(f"'{path.name}' has no suffix that can be written.", "Use .nrrd, .nii or .nii.gz.")
-    voxels = _storable(volume.voxels, mask)
+    voxels = _storable(volume.voxels, mask or (volume.modality == "mask" and volume.voxels.dtype.kind in "bui"))
     with atomic_path(path, overwrite=overwrite) as temporary:
         writer(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
 

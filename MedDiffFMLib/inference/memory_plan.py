@@ -11,7 +11,7 @@ from dataclasses import dataclass
 BATCH_ON_CPU = 2
 LARGEST_BATCH = 16
 BYTES_PER_VOXEL = 600
-"""Of a window in one network call, beyond the weights: 440 were measured, see docs/performance.md."""
+"""Of a window in one network call, beyond the weights: 440 were measured, see docs/results/performance.md."""
 SHARE = 0.5
 """Of the free memory, how much windows may take, and how much whole volumes."""
 

@@ -150,16 +150,20 @@ def _stage(
     finished: dict[str, Path] = {}
     for number, (name, voxels) in enumerate(result.volumes.items()):
         finished[name] = plan.volume(name, main=number == 0)
-        located = replace(_located(voxels, volume, result), synthetic=report["synthetic"])
-        write_volume(located, staging / finished[name].name, mask=voxels.dtype == bool)
+        output = replace(located(voxels, volume, result), synthetic=report["synthetic"])
+        write_volume(output, staging / finished[name].name, mask=voxels.dtype == bool)
     if TASKS[report["settings"]["task"]].findings:
         finished["findings"] = plan.table()
         write_table(result.table, staging / plan.table().name)
     return finished
 
 
-def _located(voxels: np.ndarray, volume: Volume | None, result: TaskResult) -> Volume:
-    """An output where it lies."""
+def located(voxels: np.ndarray, volume: Volume | None, result: TaskResult) -> Volume:
+    """An output of a task where it lies.
+
+    Args:
+        volume: the input; None for a task without one, whose result says where it lies.
+    """
     if result.ijk_to_ras is not None:
         return Volume(voxels, result.ijk_to_ras)
     assert volume is not None  # a task without a CT says where its result lies

@@ -32,6 +32,16 @@ class ParameterInfo:
     advanced: bool = False
     catalogue: str = ""
 
+    @property
+    def limits(self) -> str:
+        """Unit and limits in words, such as "0.5 to 500 HU"; empty where there are none."""
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None:
+            return f"{low:g} to {high:g} {self.unit}".strip()
+        if low is not None or high is not None:
+            return f"{'at most' if low is None else 'at least'} {high if low is None else low:g} {self.unit}".strip()
+        return self.unit
+
 
 def parameter(default: Any, help: str, **info: Any) -> Any:
     """A dataclass field with its :class:`ParameterInfo` attached."""

@@ -6,7 +6,7 @@
 
 ``run`` does the stages train, measure, benchmark, tests and collect one after the other, each in a process of its own
 that is ended when its time is over; none needs another one's success. The last thing it prints is one JSON object. See
-docs/gpu-quarter-hour.md.
+docs/how-to/train-on-a-rented-gpu.md.
 """
 
 from __future__ import annotations

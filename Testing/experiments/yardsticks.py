@@ -1,9 +1,9 @@
 """The yardsticks of one or two evaluations as one page of short tables.
 
-    python Testing/experiments/yardsticks.py BEFORE.json [AFTER.json] -o docs/results-yardsticks.md
+    python Testing/experiments/yardsticks.py BEFORE.json [AFTER.json] -o docs/results/yardsticks.md
 
 With two, every row of the model is there twice, and the last section holds the paired differences. What the columns
-mean: ``docs/evaluation.md``.
+mean: ``docs/how-to/evaluate.md``.
 """
 
 from __future__ import annotations

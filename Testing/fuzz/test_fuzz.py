@@ -41,6 +41,7 @@ MODEST = 64_000_000
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
+@pytest.mark.slow
 @linux
 def test_hostile_input_is_read_or_refused() -> None:
     tally = fuzz(300, seed=1)

@@ -123,6 +123,7 @@ def test_all_connections_exist_in_slicer(widget: Any) -> None:
     assert pythonqt.refused_connections == []
 
 
+@pytest.mark.slow
 def test_opening_the_module_imports_no_network(widget: Any) -> None:
     """Asked in a fresh process, because other tests of this one may have imported torch."""
     import subprocess

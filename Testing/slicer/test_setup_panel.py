@@ -95,6 +95,7 @@ def make_wheel(folder: Path, name: str) -> None:
         wheel.writestr(f"{about}/RECORD", "")
 
 
+@pytest.mark.slow
 def test_wheels_are_installed_without_internet_and_whole_or_not_at_all(
     app: Any, widget: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_bad_name_and_a_shared_folder_are_refused(panel: Any, dataset: Path) -
 # ---------------------------------------------------------------------------------------------------------------- cases
 
 
+@pytest.mark.slow
 def test_cases_from_the_scene_keep_grid_and_labels(
     app: Any, panel: Any, scene: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def outlined(app: Any, ct: Any, boxes: list[tuple[slice, ...]]) -> Any:
 BOXES = [np.s_[2:9, 3:12, 4:20], np.s_[10:15, 3:8, 4:9], np.s_[12:20, 5:12, 2:6]]  # the last two overlap: two layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ct", sorted(GEOMETRIES), indirect=True)
 def test_segments_are_where_slicers_export_puts_them(app: Any, module: Any, ct: Any) -> None:
     """Drawn on the CT, on another grid, under a transform, and after a segment of a shared labelmap was deleted."""

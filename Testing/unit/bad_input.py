@@ -1,4 +1,4 @@
-"""Bad input and the exact words that the user then reads: one list for the tests and for docs/bad-input.md.
+"""Bad input and the exact words that the user then reads: one list for the tests and for docs/reference/bad-input.md.
 
 Add a case with the decorator; the test runs every case and compares the page. To write the page anew, from the
 repository's root: ``python -m Testing.unit.bad_input``.
@@ -45,7 +45,7 @@ from MedDiffFMLib.tasks.super_resolve.spec import SuperResolveParameters
 from MedDiffFMLib.tasks.synthesize.spec import SynthesizeParameters
 from Testing.unit.phantoms import body
 
-PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "bad-input.md"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def case(title: str, message: str, error: type[MedDiffFMError] | None = InputErr
 
 
 def page() -> str:
-    """docs/bad-input.md."""
+    """docs/reference/bad-input.md."""
     lines = [
         "# Bad input",
         "",

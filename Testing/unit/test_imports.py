@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ MODULE = ROOT / "MedDiffFM"
 # are read by the command line, the worker's client and Slicer before any model is needed.
 HEAVY = (
     "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
-    "core.async_copy", "imaging.haar", "datasets.prepare",
+    "core.async_copy", "imaging.haar", "datasets.prepare", "api.training",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
     "conditioning.regions", "conditioning.totalsegmentator_labels", "preprocessing.mask_crop",
@@ -53,6 +54,12 @@ def within(name: str, rooms: tuple[str, ...]) -> bool:
 
 def sources(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.rglob("*.py")) if "__pycache__" not in path.parts]
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A file, parsed once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def in_child(code: str) -> str:
@@ -90,7 +97,7 @@ print(time.process_time() - begin)
 
 def test_library_never_imports_slicer_or_qt() -> None:
     for path in sources(LIBRARY):
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")), everywhere=True):
+        for name in imported(tree_of(path), everywhere=True):
             assert name not in ("slicer", "qt", "ctk", "vtk"), f"{path.relative_to(ROOT)} imports {name}"
 
 
@@ -98,7 +105,7 @@ def test_slicer_module_imports_nothing_foreign_at_file_scope() -> None:
     own = {path.stem for path in MODULE.rglob("*.py")} | {"MedDiffFMGui"}
     allowed = own | set(sys.stdlib_module_names) | {"slicer", "vtk", "qt", "ctk"}
     for path in sources(MODULE):
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")), everywhere=False):
+        for name in imported(tree_of(path), everywhere=False):
             assert name in allowed, f"{path.relative_to(ROOT)} imports {name} at file scope"
 
 
@@ -122,7 +129,7 @@ def imported(tree: ast.AST, everywhere: bool) -> list[str]:
 def test_names_that_a_supported_slicer_lacks(name: str) -> None:
     """5.12 has no LazyImport, Python 3.12 no imp, Qt 6 none of the others."""
     for path in sources(MODULE, LIBRARY):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             used = [getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "module", None)]
             used += [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
             assert name not in used, f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} uses {name}"

@@ -89,7 +89,7 @@ def test_installed_extension_holds_library_module_and_data_and_nothing_else(inst
     measuring = files("MedDiffFMLib/evaluation") | {f"MedDiffFMLib/demo/{name}.py" for name in ("run", "figure")}
     module = {name.removeprefix("MedDiffFM/") for name in files("MedDiffFM")} - {"CMakeLists.txt"}
     module = {name for name in module if not name.startswith("Testing/")}
-    library = files("MedDiffFMLib").union(*(files(folder) for folder in DATA_FOLDERS)) - measuring
+    library = files("MedDiffFMLib", ".py").union(*(files(folder) for folder in DATA_FOLDERS)) - measuring
     assert not module & library, "both are installed into one folder"
     present = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     assert present - module - library == set(), "too much"
@@ -253,6 +253,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_wheel_holds_library_weights_and_sample(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -265,6 +266,7 @@ def test_wheel_holds_library_weights_and_sample(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("Testing", "MedDiffFM/", "docs", "Resources"))]
 
 
+@pytest.mark.slow
 def test_installed_wheel_finds_its_resources(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)

@@ -2,7 +2,8 @@
 
 Non-local means (Buades, Coll and Morel 2005) keeps what repeats itself nearby, edges above all; the network knows
 tissue. On quarter dose, 30 mm of each of seven training and validation cases, the mean over the cases was 26.6 dB for
-non-local means, 26.4 dB for the network and 27.0 dB for their mean; ``docs/measurements.md`` has the held-out cases.
+non-local means, 26.4 dB for the network and 27.0 dB for their mean; the held-out cases
+are in ``docs/results/measurements.md``.
 """
 
 from __future__ import annotations

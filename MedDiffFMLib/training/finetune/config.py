@@ -101,7 +101,7 @@ def settings(task: str, preset: str = "standard", **changes: Any) -> FinetuneCon
     options = {"window": values.pop("window", chosen.window), **values.pop("options", {})}
     unknown = set(values) - set(FinetuneConfig.__dataclass_fields__)
     if unknown:
-        raise InputError(f"There is no setting called {sorted(unknown)[0]!r}.", "See docs/finetuning.md.")
+        raise InputError(f"There is no setting called {sorted(unknown)[0]!r}.", "See docs/how-to/fine-tune.md.")
     config = FinetuneConfig(
         task, **{"batch": chosen.batch, **values}, options=options, loop=TrainingSchedule(**schedule)
     )

@@ -148,6 +148,7 @@ def test_what_is_made_of_a_synthetic_ct_is_synthetic_too(
     assert read_volume(tmp_path / "out.nrrd").synthetic
 
 
+@pytest.mark.slow
 def test_findings_have_their_columns(common: list[str], small_ct_file: Path, tmp_path: Path) -> None:
     for threshold, some in (("0.5", True), ("50", False)):
         output = tmp_path / f"z{threshold}.nrrd"
@@ -322,6 +323,7 @@ def test_repeat_notices_what_changed(
 # Signals
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_ends_with_130_and_leaves_nothing(

@@ -317,6 +317,7 @@ def test_a_name_has_one_number_in_all_cases(dataset: Dataset) -> None:
     assert labels_of(moved)[3]["terminology"] == labels_of(moved / "datalist.json")[3]["terminology"] == "Anatomy~liver"
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_give_one_number_to_two_names(tmp_path: Path) -> None:
     """Each adds one case with a structure of its own; started together."""
     folder, image = tmp_path / "set", tmp_path / "ct.nrrd"

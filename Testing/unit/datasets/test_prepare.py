@@ -208,6 +208,7 @@ def many(cache: Path, name: str, count: int) -> None:
     (cache / "cases.json").write_text(json.dumps({"training": [f"copy-{n}" for n in range(count)], "validation": []}))
 
 
+@pytest.mark.slow
 def test_thousands_of_cases_hold_no_files_and_hardly_memory(folder: Path) -> None:
     """Fewer files may be open than there are cases; each case is a few numbers, also for a worker process."""
     resource = pytest.importorskip("resource")

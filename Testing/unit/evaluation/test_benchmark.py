@@ -42,6 +42,7 @@ def test_volumes_are_cut_or_mirrored_to_size_and_noise_has_its_level() -> None:
     assert lesion_mask(block(), 20).sum() * 8 == pytest.approx(4 / 3 * np.pi * 10**3, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_whole_body_has_its_size_whatever_it_is_made_from() -> None:
     body = whole_body(block(spacing=9.0))
     assert body.voxels.shape == (400, 512, 512) and body.spacing == pytest.approx((1, 1, 1))
@@ -69,6 +70,7 @@ class Sharp(Stock):
         return torch.full_like(windows, 0.25)
 
 
+@pytest.mark.slow
 def test_ddim_over_a_sliding_window_reaches_what_the_denoiser_knows() -> None:
     reference = Sharp(Silent(), "cpu", 16, 5, budget=1e9)
     answer = reference.synthesize((24, 16, 40), torch.Generator().manual_seed(0))
@@ -119,6 +121,7 @@ def test_table_tells_medians_ratios_stars_and_failures() -> None:
     assert "failed: no memory" in page
 
 
+@pytest.mark.slow
 def test_command_measures_both_in_processes_of_their_own(tiny_model_file, tmp_path, capsys) -> None:
     command = ["benchmark", "-o", str(tmp_path), "--tasks", "network", "denoise", "--sizes", "40", "--steps", "2",
                "--subjects", "engine", "same-weights", "--repeats", "1", "--model", str(tiny_model_file),

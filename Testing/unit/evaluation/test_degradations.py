@@ -208,6 +208,7 @@ def test_stored_degradations_are_read_again_until_something_changes(loaded, tmp_
     assert degradations.stored(degradations.spheres, loaded, degradations.Plan(seed=1), tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_scan_noisier_than_planned_gets_noisier(loaded):
     plan = degradations.Plan()
     rough = low_dose_noise.low_dose_noise(loaded.volume.voxels, SPACING, 1e4, 0.25, seed=9)

@@ -85,6 +85,7 @@ def oracle(monkeypatch, folder):
     return make
 
 
+@pytest.mark.slow
 def test_a_perfect_model_wins_everywhere(folder, oracle, tmp_path):
     def nearly(task, truth, given):  # exactly would be an infinite PSNR, which nothing can be compared with
         return np.abs(given - truth) if task == "anomaly" else truth + 0.01 * (task == "denoise")

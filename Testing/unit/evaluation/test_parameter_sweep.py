@@ -81,6 +81,7 @@ def folder(tmp_path, small_ct, monkeypatch):
     return tmp_path / "cases"
 
 
+@pytest.mark.slow
 def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp_path, capsys):
     common = ["evaluate", str(folder), "--model", str(tiny_model_file), "--device", "cpu", "--slab", "0", "--quiet",
               "--json", "--cache", str(tmp_path / "cache"), "--set", "denoise.noise=30", "--noise", "dose"]  # fmt: skip
@@ -117,6 +118,7 @@ def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp
     assert f"]({points['picture']})" in page
 
 
+@pytest.mark.slow
 def test_a_curve_alone_reports_no_tables(folder, tiny_model_file, tmp_path):
     model = load_model(str(tiny_model_file), device="cpu")
     curve = Curve("denoise", ("strength",), (0.5, 1.0))

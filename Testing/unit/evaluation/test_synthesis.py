@@ -44,7 +44,7 @@ def cases(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def question(cases):
-    return SynthesisQuestion(cases, window_window_features.HaarStatistics(), SynthesisPlan(volumes=3))
+    return SynthesisQuestion(cases, window_features.HaarStatistics(), SynthesisPlan(volumes=3))
 
 
 def means(rows):
@@ -157,7 +157,7 @@ def test_haar_bands_are_orthonormal_and_the_first_the_mean():
 
 
 def test_features_of_a_flat_window_are_known():
-    found = window_window_features.HaarStatistics()(np.full((1, 32, 32, 32), 40.0, np.float32))[""][0]
+    found = window_features.HaarStatistics()(np.full((1, 32, 32, 32), 40.0, np.float32))[""][0]
     shares, bands, layout = found[:16], found[16:72].reshape(4, 7, 2), found[72:]
     assert shares.tolist() == [float(n == 10) for n in range(16)]  # between 30 and 60 HU
     np.testing.assert_allclose(bands[..., 0], 2 * np.log10(0.002))
@@ -232,6 +232,7 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
         window_features.load_network(tmp_path / "weights.pt")
 
 
+@pytest.mark.slow
 def test_a_model_from_cases_to_the_page(cases, tiny_model_file, tmp_path):
     model = load_model(str(tiny_model_file), device="cpu")
     fields = {"size": (100.0, 100.0, 150.0), "spacing": 4.0, "whole_steps": 1, "middle_steps": 1, "native_steps": 1}

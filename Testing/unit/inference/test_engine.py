@@ -126,6 +126,7 @@ def test_air_is_found_under_noise_and_nothing_else_is_taken_for_air() -> None:
     assert dense[8:24].sum() == 0
 
 
+@pytest.mark.slow
 def test_denoising_is_the_same_on_all_that_is_not_air(tiny_model) -> None:
     rng = np.random.default_rng(0)
     image = np.full((24, 64, 96), -1.0)

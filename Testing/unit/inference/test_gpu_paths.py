@@ -178,6 +178,7 @@ def test_modules_move_and_autocast_is_that_of_cuda() -> None:
 # Tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -290,6 +291,7 @@ def test_a_gpu_that_another_program_fills_between_two_steps(files: dict[str, str
     assert torch.allclose(first, second, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_task_falls_down_the_ladder_to_a_result(ct: Volume, files: dict[str, str]) -> None:
     for name, options in (("inpaint", {"steps": 2, "samples": 1}), ("segment", {"head": "features"})):
         expected = run(model_on("cpu", files), name, ct, files, **options)
@@ -304,6 +306,7 @@ def test_a_task_falls_down_the_ladder_to_a_result(ct: Volume, files: dict[str, s
             assert np.abs(found[key].astype(float) - array).mean() < 0.01, key
 
 
+@pytest.mark.slow
 def test_beyond_one_set_of_windows_a_volume_takes_what_was_planned(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +351,7 @@ def test_windows_take_no_more_memory_than_the_plan_assumes() -> None:
         assert 0.2 < (gpu.peak - weights) / plan_memory(0, 1, edge).device_bytes < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_host", [False, True])
 def test_no_window_makes_the_cpu_wait_for_all_that_the_gpu_was_given(files: dict[str, str], on_host: bool) -> None:
     """A step waits when it brings a whole volume there and back, and for each batch while the next is computed."""

@@ -184,6 +184,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells a process's peak memory")
 def test_few_bytes_and_even_time_a_voxel() -> None:
     """Of whole tasks around a network that costs nothing; results and windows are counted, the input is not.

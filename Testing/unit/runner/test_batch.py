@@ -53,6 +53,7 @@ def test_goes_on_after_a_bad_case_and_resumes(
     assert status(capsys) == {"a": "skipped", "b": "done", "c": "skipped"}
 
 
+@pytest.mark.slow
 def test_what_changed_is_not_skipped(
     folder: Path, small_ct: Volume, tmp_path: Path, tiny_model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -143,6 +143,7 @@ def test_anchor_never_takes_from_the_masks_features() -> None:
 # ----------------------------------------------------------------------------------------------------------- network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"dynamic": False}, {"parser": False}, {"anchor": True}, {"prior": (6, 4)}])
 def test_every_weight_of_the_network_is_used(change: dict[str, Any]) -> None:
     config = MedSegDiffConfig(classes=2, channels=(8, 8, 8), **change)
@@ -322,6 +323,7 @@ def test_fusion_of_one_draw_is_the_draw() -> None:
     torch.testing.assert_close(found.uncertainty, (drawn[0] * (1 - drawn[0])).sqrt())
 
 
+@pytest.mark.slow
 def test_training_finds_the_ball() -> None:
     """Fresh weights know nothing; a few steps later the draws are the bright ball, on an image of another noise."""
     torch.manual_seed(0)
@@ -380,6 +382,7 @@ def test_frozen_prior_is_looked_at_and_left_alone() -> None:
         assert not torch.allclose(built.loss(batch), loss)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(MODEL not in {entry.name for entry in list_models()}, reason="no weights for body coordinates")
 def test_from_outlined_scans_to_masks_of_another(tiny_model_file: Path, tmp_path: Path) -> None:
     """The way of a user: fine-tune on two scans, segment a third; with a seed the result is the same again."""

@@ -77,6 +77,7 @@ def trained(datalist: Path, tiny_model_file: Path, tmp_path_factory: pytest.Temp
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     trained: FinetuneResult, tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def oblique(volume):
     return Volume(volume.voxels, rotation @ volume.ijk_to_ras)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"rim": 6.0}, {"rim": 0.0}, {"rim": 5.0, "spacing": 4.0}])
 def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion, options):
     from scipy.ndimage import distance_transform_edt
@@ -88,6 +89,7 @@ def test_wished_densities_are_met(model, control, small_ct, lesion, options, exp
     assert result.facts["mean_hu_after"] == pytest.approx(expected, abs=5)
 
 
+@pytest.mark.slow
 def test_without_a_wish_a_training_lesion_in_such_surroundings_lends_its_density(model, control, small_ct):
     mask = np.zeros(small_ct.voxels.shape, dtype=bool)
     mask[18:21, 9:12, 20:23] = True  # muscle of 45 HU
@@ -118,6 +120,7 @@ def test_contradictory_wishes_are_refused(model, control, small_ct, lesion, opti
         generate_lesion(small_ct, model, wishes(control, **options), mask=lesion if given else None)
 
 
+@pytest.mark.slow
 def test_a_lesion_is_made_in_the_organ(model, control, small_ct):
     anatomy = np.zeros(small_ct.voxels.shape, dtype=np.uint8)
     anatomy[10:30, 12:34, 8:18] = 5

@@ -68,6 +68,7 @@ def test_all_cubes_at_once_are_bent_as_one_by_one() -> None:
     assert inside.sum() > 50 and np.abs(alone - together)[inside].max() < 0.01
 
 
+@pytest.mark.slow
 def test_a_lesion_in_a_cube_does_not_change_what_is_expected_there(model, small_ct: Volume) -> None:
     image = working_image(small_ct, 3.0)
     before = predict_masked(image, model.engine, 12.0, smoothing=0.0, sets=1)
@@ -84,6 +85,7 @@ def test_a_lesion_in_a_cube_does_not_change_what_is_expected_there(model, small_
     )
 
 
+@pytest.mark.slow
 def test_regions_have_figures_of_their_own_where_there_are_enough_cases(model, small_ct: Volume) -> None:
     config = CalibrationConfig(spacing=4.0, edges=(16.0,))
     cases = [(small_ct, None, "chest")] * 3 + [(small_ct, None, "pelvis")]
@@ -106,6 +108,7 @@ def test_the_region_decides_which_figures_count() -> None:
         z_score(MaskedPrediction(36.0, flat, flat), {"levels": levels}, None, spacing)
 
 
+@pytest.mark.slow
 def test_the_same_seed_expects_the_same(model, small_ct: Volume) -> None:
     image = working_image(small_ct, 4.0)
     first, again, other = (

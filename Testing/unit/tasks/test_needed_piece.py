@@ -42,6 +42,7 @@ def ball(shape, center, radius):
     return k**2 + j**2 + i**2 <= radius**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("center", [(35, 60, 50), (66, 5, 116)])
 def test_filling_a_piece_is_filling_the_whole(model, chest, center):
     mask = ball(chest.voxels.shape, center, 4)
@@ -55,6 +56,7 @@ def test_filling_a_piece_is_filling_the_whole(model, chest, center):
     assert piece.voxels.size < 0.5 * chest.voxels.size
 
 
+@pytest.mark.slow
 def test_a_lesion_in_a_piece_is_the_lesion_in_the_whole(model, control, chest):  # noqa: F811
     mask = ball(chest.voxels.shape, (35, 60, 50), 6)
     parameters = GenerateLesionParameters(control=control, steps=1, kind="solid", diameter=6.0, rim=2)

@@ -211,6 +211,7 @@ def test_without_guidance_region_and_anatomy_do_not_count(model: FoundationModel
 # Running
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_other_seed_other_body(model: FoundationModel) -> None:
     runs = [synthesize(None, model, FAST, seed=seed).volumes["synthetic"] for seed in (3, 3, 4)]
     assert np.array_equal(runs[0], runs[1])
@@ -233,6 +234,7 @@ def test_progress_is_even_and_cancel_is_heard(model: FoundationModel) -> None:
         synthesize(None, model, FAST, cancel=token, progress=lambda event: token.cancel())
 
 
+@pytest.mark.slow
 def test_memory_shortage_is_survived(model: FoundationModel, monkeypatch: pytest.MonkeyPatch) -> None:
     real, told = Engine.denoise, []
 
@@ -252,6 +254,7 @@ def test_memory_shortage_is_survived(model: FoundationModel, monkeypatch: pytest
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_companion_invents_the_coarse_image_and_nothing_else(
     model: FoundationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_mask_thinner_than_a_working_voxel_is_filled(model, small_ct):
     assert np.isfinite(result.facts["mean_hu_after"])
 
 
+@pytest.mark.slow
 def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct):
     volume = oblique(small_ct)
     result = anomaly(volume, calibrated, AnomalyParameters(threshold=1.0, minimum_volume=0))
@@ -155,6 +156,7 @@ def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct
     assert not result.volumes["anomaly"][:, :3, :3].any() and air.max() < -800
 
 
+@pytest.mark.slow
 def test_z_score_has_unit_spread_on_the_tissue_it_was_calibrated_on(calibrated, small_ct):
     """On its own normal case the root mean square of two sizes of cubes is near one, and its tail thin."""
     result = anomaly(small_ct, calibrated)
@@ -220,6 +222,7 @@ def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch)
     assert list_findings(score, volume, 1.2, 5.0) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [
     lambda v, m, mask, **k: denoise(v, m, DenoiseParameters(noise=20), **k),
     lambda v, m, mask, **k: inpaint(v, m, FAST, mask=mask, **k),

@@ -59,6 +59,7 @@ def write_lines(folder: Path, *lines: dict[str, object]) -> None:
     (folder / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.slow
 def test_a_run_is_paused_goes_on_and_becomes_a_model(
     dataset: Path, tiny_model_file: Path, tmp_path: Path, own_models: Path
 ) -> None:
@@ -116,6 +117,7 @@ def test_the_process_outlives_the_program_that_started_it(dataset: Path, tiny_mo
     assert state_of(folder).state == "paused"
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_trained_on_are_said(dataset: Path, tiny_model_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = begin(folder, request(tmp_path / "nothing", tiny_model_file, "tiny-none"))

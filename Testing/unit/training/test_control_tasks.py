@@ -63,6 +63,7 @@ def test_a_sample_depends_on_seed_and_number_alone(task, cases):
     assert not equal(early[5], early[4]) and not equal(early[5], task.samples(cases, 8, 5, 1)[0])
 
 
+@pytest.mark.slow
 def test_batches_train_the_controlnet(task, cases, model):
     samples = task.samples(cases, 1, 0, 4)
     batch = task.collate([samples[n] for n in range(4)])

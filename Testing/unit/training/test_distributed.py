@@ -52,6 +52,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_stop_together(cache: Path, tmp_path: Path) -> None:
     """Stopped by a signal to the whole group, also to the processes that draw windows; continued by one process.
 

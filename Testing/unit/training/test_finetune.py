@@ -129,6 +129,7 @@ def wait_for(condition: Callable[[], bool], process: Any, seconds: float = 240) 
 # From cases to a model in the list
 
 
+@pytest.mark.slow
 def test_the_result_is_listed_and_usable_by_its_name(
     data: Path, prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_the_result_is_listed_and_usable_by_its_name(
     assert "There is a model called 'super-resolution-run-1' already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_and_patience_ends(
     data: Path, prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +192,7 @@ def test_no_improvement_over_the_prior_is_told(data: Path, prior: str, tmp_path:
     assert result.warnings[-1] == "No checkpoint was better on the validation cases than the prior before training."
 
 
+@pytest.mark.slow
 def test_only_the_controlnet_is_trained_and_saved(whole: FinetuneResult, prior: str) -> None:
     kept = set(load_file(whole.weights))  # type: ignore[arg-type]
     assert kept and not any(name in kept for name in load_file(prior))
@@ -216,6 +219,7 @@ def test_progress_can_be_drawn(whole: FinetuneResult) -> None:
 # Killed, stopped, divided
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_run_killed_at_random_moments_ends_on_the_same_bits(
     data: Path, prior: str, whole: FinetuneResult, tmp_path: Path
@@ -258,6 +262,7 @@ def test_a_run_killed_at_random_moments_ends_on_the_same_bits(
     assert steps == [0, 10, 20], "progress tells each validation once"
 
 
+@pytest.mark.slow
 @needs_fork
 def test_two_processes_train_what_one_does(data: Path, prior: str, whole: FinetuneResult, tmp_path: Path) -> None:
     with socket.socket() as free:
@@ -291,6 +296,7 @@ def test_two_processes_train_what_one_does(data: Path, prior: str, whole: Finetu
     assert figures[0] == pytest.approx(figures[1], rel=0.02) and alone.value == figures[0]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(data: Path, prior: str, whole: FinetuneResult, tmp_path: Path, capsys) -> None:
     def stop(event: Any) -> None:
         if event.fraction > 0.2:
@@ -357,6 +363,7 @@ def test_two_runs_in_one_folder_would_mix_their_checkpoints(data: Path, prior: s
     assert not (tmp_path / "last.pt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["last.pt", "best.safetensors"])
 def test_a_full_disk_leaves_the_last_checkpoint(
     name: str, data: Path, prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -384,6 +391,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert finetune(data, tmp_path, "lesion", prior=prior, **run).steps == 6 == len(curve(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_names_the_case(
     data: Path, prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def child(cache: Path, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(cache: Path, tmp_path: Path) -> None:
     config = PretrainConfig(
         batch=2,
@@ -153,6 +154,7 @@ def test_the_paper_recipe_has_attention_at_16_only() -> None:
     assert preset("starter-ct-0.1") == PretrainConfig()
 
 
+@pytest.mark.slow
 def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp_path: Path) -> None:
     """Scaled down: a quarter of the window's edge and of the channels, everything else as it is."""
     command = ["pretrain", str(cache), "-o", str(tmp_path), "--config", "paper-ct", "--window", "32", "--channels",
@@ -168,6 +170,7 @@ def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp
     assert load_model(str(tmp_path / "model.safetensors"), device="cpu").config["denoiser"] == "cosine-epsilon"
 
 
+@pytest.mark.slow
 def test_validation_is_logged_by_noise_level(whole_run: Path) -> None:
     validation = rows(whole_run / "validation.csv")
     assert [row["step"] for row in validation] == [20, 40]
@@ -186,6 +189,7 @@ def test_weights_load_and_say_where_they_come_from(whole_run: Path) -> None:
         assert torch.equal(tensor, ema[f"denoiser.{name}"].half()), name
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_on_the_same_bits(cache: Path, whole_run: Path, tmp_path: Path) -> None:
     process = child(cache, tmp_path)
     log, deadline = tmp_path / "losses.csv", time.monotonic() + 120
@@ -214,6 +218,7 @@ def test_a_killed_run_ends_on_the_same_bits(cache: Path, whole_run: Path, tmp_pa
     assert (whole_run / "validation.csv").read_text() == (tmp_path / "validation.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(cache: Path, whole_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (whole_run / "losses.csv").read_text()
     assert main(["pretrain", str(cache), "--output", str(whole_run), *TINY, "--json"]) == 0
@@ -248,6 +253,7 @@ def test_what_cannot_be_trained_is_refused(cache: Path, tmp_path: Path, capsys: 
     assert "Training on 1 x 'abacus' is not possible" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_to_start_from_bring_their_network(
     cache: Path, whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +283,7 @@ def test_a_stopped_run_says_how_to_go_on(cache: Path, tmp_path: Path, capsys, mo
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 1
 
 
+@pytest.mark.slow
 def test_calibrated_weights_give_an_anomaly_map(
     small_ct: Volume, whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

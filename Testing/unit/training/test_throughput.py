@@ -29,6 +29,7 @@ def loss_module() -> nn.Module:
     return LossModule(build_denoiser(PretrainConfig(network=NETWORK).model_config()), False)
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_a_real_step() -> None:
     """Counted on tensors without values, they are what a computed step does."""
     module, image, one = loss_module(), torch.zeros(2, 1, 16, 16, 16), torch.ones(2)
