@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """One command from a fresh clone to a result. Needs Python 3.10 or newer and nothing else.
 
-    python3 run.py demo     denoise, search and repair a real CT; pictures land in demo_output/
-    python3 run.py test     style, types and every test
-    python3 run.py --help   this text
+    python3 run.py demo           denoise, search and repair a real CT; pictures land in demo_output/
+    python3 run.py test           style, types and every test
+    python3 run.py test --quick   style and the tests that take less than a second each
+    python3 run.py docs           build the pages of docs/ into site/; `docs serve` shows them while you write
+    python3 run.py --help         this text
 
 The first run makes .venv beside this file and installs what is needed there; later runs start at once. Nothing
-outside this folder is changed. More words are handed on: `run.py test -k geometry`, `run.py demo --help`.
+outside this folder is changed. More words are handed on: `run.py test -k geometry`, `run.py demo --help`. A tool of
+.venv alone: `run.py tool ruff check`.
 
 Options, before the command
     --system-torch          use the PyTorch of the Python that runs this file; downloads least
@@ -38,6 +41,10 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "Scripts", "python.exe") if os.name == "nt" else os.path.join(VENV, "bin", "python")
 GIGABYTE = 1e9
+EXTRAS = {"demo": "", "test": "[test]", "docs": "[docs]"}
+"""Command -> what of pyproject.toml it needs besides the library."""
+QUICK = ["-m", "not slow", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+"""For pytest: without the tests that are marked slow, a file of tests to each core in turn."""
 
 # What PySide6 and VTK load at run time to draw without a screen, with the Debian package that brings it.
 DRAWING_LIBRARIES = {
@@ -69,13 +76,16 @@ def main(words):
     if command in ("-h", "--help", "help"):
         print(__doc__.strip())
         return 0
-    if command not in ("demo", "test"):
-        print("run.py: unknown command '" + command + "'; there are demo, test and --help.", file=sys.stderr)
+    commands = {"demo": demo, "test": test, "docs": docs, "tool": tool}
+    if command not in commands:
+        known = ", ".join(commands) + " and --help"
+        print("run.py: unknown command '" + command + "'; there are " + known + ".", file=sys.stderr)
         return 2
     try:
         check_python()
-        prepare(command, system_torch)
-        return demo(rest) if command == "demo" else test(rest)
+        if command in EXTRAS:
+            prepare(command, system_torch)
+        return commands[command](rest)
     except Problem as problem:
         print("run.py: " + str(problem), file=sys.stderr)
         return 1
@@ -92,18 +102,34 @@ def demo(words):
 def test(words):
     """Style, format, types, tests; all of them run, and the first failure gives the exit code."""
     check_drawing_libraries()
+    quick = "--quick" in words
+    words = [word for word in words if word != "--quick"]
     steps = {
         "style": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "types": ["mypy"],
-        "tests": ["pytest", *words],
+        "tests": ["pytest", *(QUICK if quick else []), *words],
     }
+    if quick:
+        del steps["types"]
     codes = {}
     for name, command in steps.items():
         say(name + ": " + " ".join(command))
         codes[name] = subprocess.call([PYTHON, "-m", *command], cwd=ROOT)
     say(", ".join(name + (" passed" if code == 0 else " FAILED") for name, code in codes.items()))
     return next((code for code in codes.values() if code), 0)
+
+
+def docs(words):
+    """The pages as a site; a warning, such as a broken link, is an error."""
+    return tool(["mkdocs", *(words or ["build", "--strict"])])
+
+
+def tool(words):
+    """A Python tool of .venv, as it is."""
+    if not words or not os.path.exists(PYTHON):
+        raise Problem("name a tool, after `python3 run.py test --quick` has made .venv: run.py tool mypy")
+    return subprocess.call([PYTHON, "-m", *words], cwd=ROOT)
 
 
 # ---------------------------------------------------------------------------------------------------------- environment
@@ -129,17 +155,17 @@ def check_python():
 def prepare(command, system_torch):
     """Bring .venv to what ``command`` needs; a stamp inside it tells that this was finished before."""
     wanted = fingerprint(system_torch)
-    extra = "" if command == "demo" else "[test]"
+    extra = EXTRAS[command]
     stamp = os.path.join(VENV, "stamp-" + command)
-    # An environment that serves the tests serves the demo too.
-    stamps = [stamp] if command == "test" else [stamp, os.path.join(VENV, "stamp-test")]
+    # An environment that serves the tests or the pages serves the demo too.
+    stamps = [os.path.join(VENV, "stamp-" + name) for name in (EXTRAS if command == "demo" else [command])]
     if os.path.exists(PYTHON) and any(read(path) == wanted for path in stamps):
         return
     started = time.monotonic()
     check_room(command)
     make_environment(system_torch)
     install_torch(system_torch)
-    say("installing MedDiff-FM and what it needs" + (" for its tests" if extra else ""))
+    say("installing MedDiff-FM and what it needs" + (" for " + extra.strip("[]") if extra else ""))
     pip(["--editable", ROOT + extra])
     with open(stamp + ".new", "w") as file:
         file.write(wanted)
@@ -165,7 +191,7 @@ def read(path):
 
 def check_room(command):
     """Refuse to begin an installation that cannot fit on the disk."""
-    if os.path.exists(os.path.join(VENV, "stamp-demo")) or os.path.exists(os.path.join(VENV, "stamp-test")):
+    if any(os.path.exists(os.path.join(VENV, "stamp-" + name)) for name in EXTRAS):
         return
     needed = (9 if has_nvidia_gpu() else 3) + (2 if command == "test" else 0)
     free = shutil.disk_usage(ROOT).free / GIGABYTE

@@ -5,17 +5,17 @@ from typing import Any
 
 import slicer
 import vtk
-from MedDiffFMGui.anomalyView import AnomalyView
-from MedDiffFMGui.compareView import CompareView
-from MedDiffFMGui.maskPanel import MaskPanel
-from MedDiffFMGui.resultPanel import ResultPanel
-from MedDiffFMGui.sampleData import registerSampleData
-from MedDiffFMGui.scriptedRun import ScriptedRun
-from MedDiffFMGui.segmentView import SegmentView
-from MedDiffFMGui.setupPanel import SetupPanel
-from MedDiffFMGui.taskPanel import TaskPanel
-from MedDiffFMGui.trainingPanel import TrainingPanel
-from MedDiffFMGui.workerPython import WorkerPython
+from MedDiffFMGui.nodes.sampleData import registerSampleData
+from MedDiffFMGui.panels.maskPanel import MaskPanel
+from MedDiffFMGui.panels.resultPanel import ResultPanel
+from MedDiffFMGui.panels.setupPanel import SetupPanel
+from MedDiffFMGui.panels.taskPanel import TaskPanel
+from MedDiffFMGui.panels.trainingPanel import TrainingPanel
+from MedDiffFMGui.runs.scriptedRun import ScriptedRun
+from MedDiffFMGui.views.anomalyView import AnomalyView
+from MedDiffFMGui.views.compareView import CompareView
+from MedDiffFMGui.views.segmentView import SegmentView
+from MedDiffFMGui.worker.workerPython import WorkerPython
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -261,7 +261,7 @@ class MedDiffFMTest(ScriptedLoadableModuleTest):
 
     def test_resultKeepsGeometry(self):
         import numpy as np
-        from MedDiffFMGui.volumeNodes import addResultNode, volumeFromNode
+        from MedDiffFMGui.nodes.volumeNodes import addResultNode, volumeFromNode
 
         ijkToRAS = np.array([[-1.5, 0.2, 0, 30], [0.2, -1.5, 0, 40], [0, 0, 2.5, -60], [0, 0, 0, 1]])
         node = slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), dtype=np.int16), ijkToRAS, "CT")
@@ -271,7 +271,7 @@ class MedDiffFMTest(ScriptedLoadableModuleTest):
         assert slicer.util.arrayFromVolume(node).max() == 0
 
     def test_wrongInputIsNamed(self):
-        from MedDiffFMGui.inputCheck import describeInput
+        from MedDiffFMGui.runs.inputCheck import describeInput
 
         assert "Choose a CT" in describeInput(None)[1]
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")

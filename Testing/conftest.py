@@ -10,8 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: a second thread c
 import numpy as np
 import pytest
 
-from MedDiffFMLib.io import write_volume
-from MedDiffFMLib.volume import Volume
+from MedDiffFMLib.imaging.io import write_volume
+from MedDiffFMLib.imaging.volume import Volume
 
 
 def _inside(shape: tuple[int, int, int], center: tuple[float, ...], radius: tuple[float, ...]) -> np.ndarray:
@@ -82,7 +82,7 @@ def tiny_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from MedDiffFMLib.models.checkpoint import build_denoiser, save_model
     from MedDiffFMLib.networks.unet import NetworkConfig
-    from MedDiffFMLib.tasks.residual import CLASSES
+    from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
 
     network = NetworkConfig(channels=(8, 32), attention=(False, False))
     config = {"network": network.as_dict(), "denoiser": "edm"}

@@ -1,4 +1,4 @@
-"""Options of the command line made from parameter dataclasses."""
+"""Command-line options made from parameter dataclasses."""
 
 from __future__ import annotations
 
@@ -56,12 +56,7 @@ def _metavar(info: ParameterInfo) -> str:
 
 
 def _help(field: dataclasses.Field, info: ParameterInfo) -> str:
-    low, high = info.minimum, info.maximum
-    details = [info.unit] if info.unit else []
-    if low is not None and high is not None:
-        details = [f"{low:g} to {high:g} {info.unit}".strip()]
-    elif low is not None or high is not None:
-        details = [f"{'at most' if low is None else 'at least'} {high if low is None else low:g} {info.unit}".strip()]
+    details = [info.limits] if info.limits else []
     default = field.default if field.default is not dataclasses.MISSING else None
     details.append("default: automatic" if default is None else f"default: {_shown(default)}")
     return f"{info.help} ({'; '.join(details)})".replace("%", "%%")

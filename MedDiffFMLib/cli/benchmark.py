@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..benchmark.cases import TASKS, choose_cases
-from ..errors import InputError
+from ..core.errors import InputError
+from ..evaluation.speed.cases import TASKS, choose_cases
 from .console import Console
 
 SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network": "stock network"}
@@ -40,10 +40,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Measure and show the page."""
-    from ..benchmark.compare import compare
-    from ..benchmark.subjects import Settings
-    from ..demo import SAMPLE
-    from ..resources import resource_folder
+    from ..core.resources import resource_folder
+    from ..demo.run import SAMPLE
+    from ..evaluation.speed.implementations import Settings
+    from ..evaluation.speed.run import compare
 
     for name in ("steps", "repeats", "stock_window"):
         if getattr(args, name) < 1:

@@ -1,4 +1,4 @@
-"""``meddifffm calibrate WEIGHTS DATALIST``: give weights what the anomaly map needs, the residual on normal tissue."""
+"""``meddifffm calibrate WEIGHTS DATALIST``: store the residual on normal tissue, which the anomaly map needs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import check_output
-from ..errors import InputError
+from ..core.atomic_files import check_output
+from ..core.errors import InputError
 from .console import Console
 
 if TYPE_CHECKING:
-    from ..training.datalist import Entry
+    from ..datasets.datalist import Entry
 
 SPLITS = ("training", "validation", "testing")
 
@@ -35,10 +35,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Calibrate and write the same weights with the figures."""
+    from ..datasets.datalist import read_datalist
     from ..models.catalogue import resolve
     from ..models.checkpoint import load_denoiser, load_model, read_header, save_model
-    from ..training.calibrate import calibrate
-    from ..training.datalist import read_datalist
+    from ..training.pretrain.calibrate import calibrate
 
     check_output(args.output, overwrite=args.overwrite)
     if args.output.suffix != ".safetensors":
@@ -70,8 +70,8 @@ class Cases(Sequence):
         return len(self._entries)
 
     def __getitem__(self, index: Any) -> Any:
-        from ..io import read_volume
-        from ..volume import check_ct, check_mask
+        from ..imaging.io import read_volume
+        from ..imaging.volume import check_ct, check_mask
 
         entry = self._entries[index]
         self._console.cancel.check()

@@ -1,4 +1,4 @@
-"""What the command line shows: progress and notes on stderr, answers on stdout."""
+"""Terminal output: progress and notes on stderr, answers on stdout."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from ..errors import MedDiffFMError
-from ..inference.control import CancelToken, ProgressEvent
-from ..worker.protocol import json_ready
+from ..core.errors import MedDiffFMError
+from ..core.json_files import json_ready
+from ..core.progress import CancelToken, ProgressEvent
 
 _REDRAW_SECONDS = 0.1
 _BAR = 24
@@ -73,7 +73,7 @@ class Console:
         self._print(text if problem.kind == "cancelled" else f"meddifffm: error: {text}")
         if self.as_json:
             fields = {"kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy}
-            with contextlib.suppress(OSError, ValueError):  # where nobody hears it, the exit code must do
+            with contextlib.suppress(OSError, ValueError):  # without a reader the exit code must do
                 self._answer({"status": "error", **fields, "exit_code": problem.exit_code})
 
     def answer(self, value: dict[str, Any], text: str) -> None:
@@ -100,7 +100,7 @@ class Console:
 
 
 class _Lasting(io.TextIOBase, TextIO):  # type: ignore[misc]
-    """A stream that may be closed, or lose its reader, without an end to the work: then nobody wants to know."""
+    """A stream that may be closed, or lose its reader, without an end to the work."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -137,11 +137,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def columns(rows: list[list[str]]) -> str:
-    """Text in aligned columns; the first row is the heading."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

@@ -1,4 +1,4 @@
-"""``meddifffm dataset create|add|list|remove|split|check FOLDER``: the cases that one fine-tunes on."""
+"""``meddifffm dataset create|add|list|remove|split|check FOLDER``: cases for fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..report import write_json
-from ..training.finetune_tasks import FINETUNE_TASKS
-from .console import Console, columns
+from ..core.errors import InputError
+from ..core.json_files import write_json
+from ..core.text_table import columns
+from ..training.finetune.registry import FINETUNE_TASKS
+from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     )
     named = add.add_mutually_exclusive_group()
     named.add_argument("--labels", type=Path, metavar="JSON",
-                       help="what the numbers in the mask stand for: a file with names, colours and terminology under "
+                       help="what the numbers in the mask stand for: a file with names, colors and terminology under "
                        "'labels', as in a datalist; the same name has the same number in all cases")  # fmt: skip
     named.add_argument("--label-names", nargs="+", metavar="N=NAME", help="the same, names alone")
     add.add_argument("--name", help="of the case (default: the file's)")
@@ -63,8 +64,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def _create(args: argparse.Namespace, console: Console) -> int:
     """Make the folder and fill it; the exit code is the worst of the cases."""
-    from ..training.dataset_sources import add_datalist, add_files, find_pairs
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
+    from ..datasets.importers import add_datalist, add_files, find_pairs
 
     if args.patient_pattern is not None and args.pairs is None:
         raise InputError("--patient-pattern is of use with --pairs only.", "Leave it out.")
@@ -83,9 +84,9 @@ def _create(args: argparse.Namespace, console: Console) -> int:
 
 
 def _add(args: argparse.Namespace, console: Console) -> int:
-    from ..io import read_volume
-    from ..outputs import stem_of
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
+    from ..imaging.image_files import stem_of
+    from ..imaging.io import read_volume
 
     dataset = Dataset(args.folder)
     mask, anatomy = (None if p is None else read_volume(p, modality="mask") for p in (args.mask, args.anatomy))
@@ -99,23 +100,23 @@ def _add(args: argparse.Namespace, console: Console) -> int:
 
 def _given_labels(args: argparse.Namespace) -> dict[int, Any] | None:
     """What the command line says about the numbers in the mask."""
-    from ..segmentation.labels import labels_in
+    from ..datasets.labels import labels_in
 
     if (args.labels or args.label_names) and args.mask is None:
         raise InputError("Labels name the numbers of a mask, and there is none.", "Give --mask, or leave them out.")
     if args.labels is not None:
         labels = labels_in(args.labels)
         if not labels:
-            raise InputError(f"'{args.labels}' names no labels.", 'Expected {"labels": {"1": "tumour", "2": "liver"}}.')
+            raise InputError(f"'{args.labels}' names no labels.", 'Expected {"labels": {"1": "tumor", "2": "liver"}}.')
         return labels
     pairs = [text.partition("=") for text in args.label_names or ()]
     if not all(number.isdecimal() and name for number, _, name in pairs):
-        raise InputError("A label is named by its number.", "Give --label-names 1=tumour 2=liver.")
+        raise InputError("A label is named by its number.", "Give --label-names 1=tumor 2=liver.")
     return {int(number): name for number, _, name in pairs} or None
 
 
 def _list(args: argparse.Namespace, console: Console) -> int:
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
 
     cases, damaged = Dataset(args.folder).scan()
     rows = [["case", "split", "patient", "voxels", "spacing (mm)", "labels"]]
@@ -133,7 +134,7 @@ def _list(args: argparse.Namespace, console: Console) -> int:
 
 
 def _remove(args: argparse.Namespace, console: Console) -> int:
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
 
     dataset = Dataset(args.folder)
     for name in args.names:
@@ -144,7 +145,7 @@ def _remove(args: argparse.Namespace, console: Console) -> int:
 
 
 def _split(args: argparse.Namespace, console: Console) -> int:
-    from ..training.datasets import Dataset
+    from ..datasets.dataset_folder import Dataset
 
     splits = Dataset(args.folder).split(args.validation, args.seed)
     lines = [f"{split} ({len(names)}): {', '.join(names)}" for split, names in splits.items()]
@@ -153,7 +154,7 @@ def _split(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
-    from ..training.dataset_check import Needs, check_dataset
+    from ..datasets.check import Needs, check_dataset
 
     needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels),
                   few=FINETUNE_TASKS[args.task].few)  # fmt: skip

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..evaluation.added_noise import KINDS
-from ..evaluation.benchmark import EVALUATED_TASKS, evaluate
-from ..evaluation.cases import read_cases
-from ..evaluation.curves import parse_curve
-from ..evaluation.degradations import Plan
-from ..evaluation.earlier import read_report
-from ..evaluation.synthesis import SynthesisPlan
-from ..evaluation.variants import parse_variant
+from ..core.errors import InputError
+from ..evaluation.quality.added_noise import KINDS
+from ..evaluation.quality.cases import read_cases
+from ..evaluation.quality.compare_reports import read_report
+from ..evaluation.quality.degradations import Plan
+from ..evaluation.quality.evaluate import EVALUATED_TASKS, evaluate
+from ..evaluation.quality.parameter_sweep import parse_curve
+from ..evaluation.quality.synthesis import SynthesisPlan
+from ..evaluation.quality.variants import parse_variant
 from .console import Console
 from .task import REGIONS
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     earlier = None if args.compare is None else read_report(args.compare)
     space = None
     if args.features is not None:
-        from ..evaluation.features import load_network
+        from ..evaluation.quality.window_features import load_network
 
         space = load_network(args.features, args.feature_slices)
     model = None

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import Cancelled, InputError
-from ..segmentation.method_names import METHODS
-from ..training.finetune_config import PRESETS
-from ..training.finetune_tasks import FINETUNE_TASKS
+from ..core.errors import Cancelled, InputError
+from ..segmentation.registry import METHODS
+from ..training.finetune.config import PRESETS
+from ..training.finetune.registry import FINETUNE_TASKS
 from .console import Console, duration
 from .pretrain import positive
 
@@ -50,7 +50,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     _add_changes(parser)
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
     add("--devices", type=positive, default=int(os.environ.get("LOCAL_WORLD_SIZE", "1")), metavar="N",
-        help="devices a node (default: 1, or what torchrun was told)")  # fmt: skip
+        help="devices a node (default: 1, or torchrun's setting)")  # fmt: skip
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=int, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
     parser.set_defaults(run=run)
@@ -75,8 +75,8 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
-    from ..training.finetune import FinetuneResult, finetune
-    from ..training.finetune_run import first_process
+    from ..training.finetune.run import FinetuneResult, finetune
+    from ..training.finetune.setup import first_process
 
     changes = {name: getattr(args, name) for name in CHANGES}
     if changes["labels"] is not None:
@@ -111,7 +111,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     names = _pairs(args.label_names or ())
     if names:
         if not all(number.isdigit() for number in names):
-            raise InputError("A label is named by its number.", "Give --label-names 1=tumour 2=liver.")
+            raise InputError("A label is named by its number.", "Give --label-names 1=tumor 2=liver.")
         options["label_names"] = [[int(number), words] for number, words in names.items()]
     if options and args.task != "segmentation":
         raise InputError(f"{', '.join(options)}: {args.task} has no such option.", "Leave it out.")

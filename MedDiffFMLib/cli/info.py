@@ -1,4 +1,4 @@
-"""``meddifffm info FILE``: what a volume is, and whether the tasks can use it."""
+"""``meddifffm info FILE``: geometry of a volume, and whether the tasks accept it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..io import read_volume
-from ..report import geometry, input_sha256
-from ..volume import Volume, check_ct
+from ..core.errors import InputError
+from ..imaging.image_files import input_sha256
+from ..imaging.io import read_volume
+from ..imaging.volume import Volume, check_ct, geometry
 from .console import Console
 
 
@@ -36,9 +36,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _region(volume: Volume) -> str | None:
-    from ..tasks.survey import survey
+    from ..preprocessing.body_localization import localize_body
 
-    return survey(volume).guessed
+    return localize_body(volume).guessed
 
 
 def _size(facts: dict[str, Any]) -> str:

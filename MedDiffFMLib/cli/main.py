@@ -1,4 +1,4 @@
-"""From arguments to an exit code.
+"""Command line: from arguments to an exit code.
 
 Exit codes: 0 done, 1 defect of the program, 2 bad usage or input, 3 model or device, 130 cancelled.
 
@@ -16,18 +16,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
 from .. import __version__
-from ..errors import MedDiffFMError, expected, log_defect
-from ..inference.control import CancelToken
-from ..report import NOTICE
+from ..core.errors import MedDiffFMError, expected, log_defect
+from ..core.progress import CancelToken
+from ..runner.report import NOTICE
 from . import (
-    benchmark,
+    average,
     calibrate,
     dataset,
-    evaluate,
     finetune,
     info,
     models,
@@ -36,20 +36,30 @@ from . import (
     pretrain_body,
     repeat,
     task,
+    validate,
 )
 from .console import Console
+from .left_out import LeftOut
+
+if find_spec("MedDiffFMLib.evaluation") is None:  # Slicer's package
+    MEASURING: tuple[Any, ...] = (LeftOut("evaluate"), LeftOut("benchmark"))
+else:
+    from . import benchmark, evaluate
+
+    MEASURING = (evaluate, benchmark)
 
 COMMANDS = (
     task,
     info,
     models,
     repeat,
-    evaluate,
-    benchmark,
+    *MEASURING,
     dataset,
     finetune,
     prepare,
     pretrain,
+    average,
+    validate,
     pretrain_body,
     calibrate,
 )
@@ -72,8 +82,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    parser = build_parser()
     try:
-        args = build_parser().parse_args(argv)
+        args, unknown = parser.parse_known_args(argv)
+        if unknown and not hasattr(args, "any_arguments"):
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
     cancel = CancelToken()
@@ -125,7 +138,7 @@ def _interrupts(cancel: CancelToken, console: Console) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _library_messages(console: Console) -> Iterator[None]:
-    """Show this library's log warnings (memory ladder), and keep those of foreign packages off the screen."""
+    """Show this library's log warnings (memory that ran out), and keep those of foreign packages off the screen."""
     handler = _Handler(console)
     library, foreign = logging.getLogger(__name__.partition(".")[0]), logging.getLogger("py.warnings")
     silent = logging.NullHandler()

@@ -1,16 +1,18 @@
-"""``meddifffm models [list|check]``: what weights there are, and whether they are undamaged; own ones are removed."""
+"""``meddifffm models [list|check|remove]``: the installed weights and their integrity."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from ..errors import ModelError
+from ..core.errors import ModelError
+from ..core.file_hash import file_sha256
+from ..core.text_table import columns
 from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model, user_folder
-from ..models.checkpoint import file_sha256, read_header, read_metadata
-from ..models.control import read_description
+from ..models.checkpoint import read_header, read_metadata
+from ..models.controlnet_file import read_description
 from ..segmentation.head_file import read_head
-from .console import Console, columns
+from .console import Console
 
 READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata}
 """What reads the description in a file of each kind; that of priors where none is named."""

@@ -7,7 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from .console import Console, columns
+from ..core.text_table import columns
+from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Prepare and show what became of each case; the exit code is the worst of them."""
-    from ..training.prepare import prepare
+    from ..datasets.prepare import prepare
 
     cases = prepare(
         args.datalist, args.output, anatomy_key=args.anatomy_key, report=console.note, cancel=console.cancel
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for case in cases:
         size = " x ".join(map(str, case.shape))
         spacing = " x ".join(f"{s:g}" for s in case.spacing)
-        remarks = case.reason or " ".join(case.warnings)
+        resampled = [] if case.native else ["Not a scanner's own voxels."]
+        remarks = case.reason or " ".join([*case.warnings, *resampled])
         region = f"{case.region}: {', '.join(case.parts)}" if case.parts else case.region
         rows.append([case.name, case.split, case.state, size, spacing, region, remarks])
     used = [case.split for case in cases if case.state != "skipped"]

@@ -6,16 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, InputError
-from ..training.presets import PRESETS, preset
+from ..core.errors import Cancelled, InputError
+from ..training.pretrain.presets import PRESETS, preset
 from .console import Console, duration
 
 if TYPE_CHECKING:
     from ..networks.unet import NetworkConfig
-    from ..training.pretrain import PretrainConfig
+    from ..training.pretrain.config import PretrainConfig
     from ..training.throughput import Pace
 
 DENOISERS = ("edm", "cosine-epsilon")
+WEIGHTINGS = ("set", "learned")
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -32,21 +33,35 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
     add("--config", choices=PRESETS, default="starter-ct",
         help="recipe whose values the other options replace: ours, or the paper's (default: %(default)s)")  # fmt: skip
-    add("--steps", type=positive, metavar="N", help="optimizer steps in all (starter-ct: 4000)")
+    add("--steps", type=positive, metavar="N", help="optimizer steps in all (starter-ct: 100000)")
     add("--batch", type=positive, metavar="N", help="windows a step, all devices (starter-ct: 4)")
     add("--learning-rate", type=float, metavar="X", help="at its peak (starter-ct: 0.0004)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
-    add("--initial", metavar="WEIGHTS", help="start from a model (name or .safetensors), whose network is kept")
+    add(
+        "--initial",
+        metavar="WEIGHTS",
+        help="start from a model (name or .safetensors); its network is kept, or grown by more --blocks",
+    )
     add("--denoiser", choices=DENOISERS, help="what the network predicts (starter-ct: edm)")
     add("--channels", type=positive, nargs="+", metavar="N",
         help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
-    add("--blocks", type=positive, metavar="N", help="residual blocks a level (starter-ct: 1)")
+    add("--blocks", type=positive, nargs="+", metavar="N",
+        help="residual blocks of all levels, or of each (starter-ct: 1 2 3)")  # fmt: skip
+    add("--weighting", choices=WEIGHTINGS, help="of noise levels in the loss (starter-ct: learned)")
+    add("--averages", type=float, nargs="*", metavar="WIDTH",
+        help="relative widths of the weight averages that are kept for `meddifffm average`; without any, one "
+        "exponential average (starter-ct: 0.05 0.1)")  # fmt: skip
+    add("--snapshot-every", type=positive, metavar="N", help="steps between snapshots of the averages (default: 1000)")
+    add("--validation-windows", type=positive, metavar="N", help="of each kind (default: 128)")
     add("--window", type=positive, metavar="N", help="edge of a window in voxels (starter-ct: 64)")
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
     add("--devices", type=positive, default=1, metavar="N", help="devices a node (default: %(default)s)")
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=int, default=0, metavar="N",
         help="processes that draw windows, each device (default: %(default)s)")  # fmt: skip
+    add("--windows-on-device", action="store_true",
+        help="keep the cases in the GPU's memory and draw windows and noise there: for a GPU that the processors "
+        "cannot feed")  # fmt: skip
     add("--float32", action="store_true", help="compute the network in float32 instead of bfloat16")
     add("--compile", action="store_true", help="compile the network; pays from some thousand steps on")
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
@@ -67,9 +82,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+    from ..core.file_hash import file_sha256
     from ..models.catalogue import resolve
-    from ..models.checkpoint import file_sha256, read_header
-    from ..training.pretrain import pretrain
+    from ..models.checkpoint import read_header
+    from ..training.pretrain.run import pretrain
 
     initial = resolve(args.initial)[1] if args.initial else None
     header = read_header(initial) if initial else None
@@ -77,6 +93,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     path = pretrain(
         args.cache, args.output, config, initial=initial, accelerator=args.accelerator, devices=args.devices,
         nodes=args.nodes, bfloat16=not args.float32, workers=args.workers, compile_network=args.compile,
+        windows_on_device=args.windows_on_device,
         report=lambda pace: console.note(pace_text(pace)), warn=console.warning,
     )  # fmt: skip
     if getattr(rank_zero_only, "rank", 0):  # one process speaks for all
@@ -119,16 +136,20 @@ def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> Pretrai
         recipe.loop, steps=steps, learning_rate=args.learning_rate or recipe.loop.learning_rate,
         warmup=min(recipe.loop.warmup, max(steps // 10, 1)), checkpoint_every=args.checkpoint_every,
         validate_every=args.validate_every, log_every=args.log_every,
+        widths=recipe.loop.widths if args.averages is None else tuple(args.averages),
+        snapshot_every=args.snapshot_every or recipe.loop.snapshot_every,
     )  # fmt: skip
+    _check_widths(loop.widths)
     if header is None:
         network, denoiser = _network(args, recipe.network), args.denoiser or recipe.denoiser
     else:
-        network, denoiser = _of_weights(args, header["config"])
+        network, denoiser = _of_weights(args, recipe.network, header["config"])
     windows = replace(recipe.windows, size=args.window or recipe.windows.size)
     _check_network(network, windows.size)
     return replace(
         recipe, batch=args.batch or recipe.batch, seed=args.seed, denoiser=denoiser, network=network, windows=windows,
-        loop=loop,
+        loop=loop, weighting=args.weighting or recipe.weighting,
+        validation_windows=args.validation_windows or recipe.validation_windows,
     )  # fmt: skip
 
 
@@ -139,26 +160,58 @@ def _network(args: argparse.Namespace, recipe: NetworkConfig) -> NetworkConfig:
     channels = tuple(args.channels or recipe.channels)
     same = len(channels) == len(recipe.channels)
     attention = recipe.attention if same else (False,) * len(channels)
-    return replace(recipe, channels=channels, blocks=args.blocks or recipe.blocks, attention=attention)
+    usual = recipe.blocks if same or isinstance(recipe.blocks, int) else 1
+    return replace(recipe, channels=channels, blocks=_blocks(args) or usual, attention=attention)
 
 
-def _of_weights(args: argparse.Namespace, config: dict[str, Any]) -> tuple[NetworkConfig, str]:
-    """Network and denoiser of existing weights."""
+def _of_weights(args: argparse.Namespace, recipe: NetworkConfig, config: dict[str, Any]) -> tuple[NetworkConfig, str]:
+    """Network and denoiser that go on from existing weights.
+
+    The network grows by the blocks that are asked for, and learns to take what the recipe gives it.
+    """
+    from dataclasses import replace
+
     from ..networks.unet import NetworkConfig
+    from ..training.pretrain.grow import check_growth
 
-    known = {"channels": list(config["network"]["channels"]), "blocks": config["network"]["blocks"],
-             "denoiser": config["denoiser"]}  # fmt: skip
-    for name, value in known.items():
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
+    small = NetworkConfig(**fields)
+    for name, value in {"channels": list(small.channels), "denoiser": config["denoiser"]}.items():
         if getattr(args, name) not in (None, value):
             raise InputError(f"--{name} contradicts the weights of --initial ({value}).", "Leave it out.")
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-    return NetworkConfig(**fields), config["denoiser"]
+    blocks = _blocks(args) or small.blocks
+    inputs = {name: getattr(small, name) or getattr(recipe, name) for name in ("tissue", "signature")}
+    large = replace(small, blocks=blocks, **inputs)
+    check_growth(small, large)
+    return large, config["denoiser"]
+
+
+def _blocks(args: argparse.Namespace) -> int | tuple[int, ...] | None:
+    """Residual blocks as they were asked for."""
+    if not args.blocks:
+        return None
+    return args.blocks[0] if len(args.blocks) == 1 else tuple(args.blocks)
+
+
+def _check_widths(widths: tuple[float, ...]) -> None:
+    """Refuse widths that no power function has."""
+    from ..training.averages import gamma_of
+
+    for width in widths:
+        try:
+            gamma_of(width)
+        except ValueError as error:
+            raise InputError(f"--averages: {error}.", "Give two widths such as 0.05 0.1.") from error
 
 
 def _check_network(network: NetworkConfig, window: int) -> None:
     """Refuse sizes that the network cannot be built or run with."""
     heads = 4 * network.groups
     attended = [c for c, attention in zip(network.channels, network.attention, strict=True) if attention]
+    if len(network.blocks_of_levels) != len(network.channels):
+        levels, numbers = len(network.channels), len(network.blocks_of_levels)
+        raise InputError(f"{levels} levels cannot have {numbers} numbers of blocks.",
+                         "Give --blocks once, or for each level.")  # fmt: skip
     if any(c % network.groups for c in network.channels) or any(c % heads for c in (*attended, network.channels[-1])):
         raise InputError(
             f"Channels {' '.join(map(str, network.channels))} cannot be built.",

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..atomic import check_output
-from ..errors import InputError
+from ..core.atomic_files import check_output
+from ..core.errors import InputError
 from .console import Console
 
 
@@ -28,8 +28,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train, and write the weights."""
-    from ..conditioning.body_part import save_regressor
-    from ..training.body_coordinates import BodyConfig, read_scans, train_body
+    from ..preprocessing.body_coordinates import save_regressor
+    from ..training.pretrain.body_coordinates import BodyConfig, read_scans, train_body
 
     check_output(args.output, overwrite=args.overwrite)
     if args.output.suffix != ".safetensors" or not args.minutes > 0 or args.seed < 0:

@@ -1,4 +1,4 @@
-"""``meddifffm repeat REPORT.json``: do a run again and say whether the outputs are the same bit for bit."""
+"""``meddifffm repeat REPORT.json``: reproduce a run and compare the outputs bit for bit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..repeat import repeat
+from ..runner.reproduce import repeat
 from .console import Console
 
 DIFFERENT = 3

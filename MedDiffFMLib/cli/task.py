@@ -7,15 +7,16 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from ..batch import CaseStatus, find_cases, run_batch
-from ..errors import InputError
-from ..job import Case, check_mask_given, check_volume_given, run_case
+from ..core.errors import InputError
+from ..core.text_table import columns
 from ..models.checkpoint import load_model
-from ..outputs import plan_outputs
-from ..report import NOTICE, Settings
+from ..runner.batch import CaseStatus, find_cases, run_batch
+from ..runner.case import Case, check_mask_given, check_volume_given, run_case
+from ..runner.outputs import plan_outputs
+from ..runner.report import NOTICE, Settings
 from ..tasks.registry import TASKS, Task
 from .arguments import add_parameters, parameters_from
-from .console import Console, columns, duration
+from .console import Console, duration
 
 REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body", "none")
 

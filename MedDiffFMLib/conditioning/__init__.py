@@ -1,0 +1,1 @@
+"""Conditions: what a network is given besides the noisy image."""

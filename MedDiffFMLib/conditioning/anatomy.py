@@ -1,13 +1,16 @@
 """Anatomy masks: TotalSegmentator label numbers in, binary channels out.
 
 117 structures plus "body" (118) fit in 7 bits. Averaging the bits over a 2x2x2 block keeps part of the boundary that
-a nearest-neighbour label at half resolution would lose.
+a nearest-neighbor label at half resolution would lose.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+
+from ..core.errors import InputError
+from ..imaging.volume import Volume, check_grid
 
 BITS = 7
 BODY_LABEL = 118
@@ -16,8 +19,6 @@ ANATOMY_CHANNELS = BITS + 1
 
 def check_labels(labels: np.ndarray) -> np.ndarray:
     """Label map of any integer type -> uint8; raises InputError for numbers outside 0 to 118."""
-    from ..errors import InputError
-
     if labels.size and (labels.min() < 0 or labels.max() > BODY_LABEL or not np.array_equal(labels, np.rint(labels))):
         raise InputError(
             f"The anatomy mask holds values from {labels.min()} to {labels.max()}.",
@@ -32,3 +33,16 @@ def encode_anatomy(labels: torch.Tensor) -> torch.Tensor:
     bits = ((labels[None].int() >> shifts) & 1).float()
     half = torch.nn.functional.avg_pool3d(bits[None], 2)[0]
     return torch.cat([half, torch.ones_like(half[:1])])
+
+
+def check_anatomy(labels: Volume, volume: Volume | None) -> np.ndarray:
+    """The organ labels as an array (k, j, i) on the CT's grid; any grid will do where there is no CT.
+
+    Raises:
+        InputError: other geometry, or values that are no label numbers.
+    """
+    if volume is None:
+        check_grid(labels)
+    elif not labels.same_geometry(volume):
+        raise InputError("The organ map has another grid than the CT.", "Resample it onto the CT (nearest neighbor).")
+    return check_labels(np.asarray(labels.voxels))

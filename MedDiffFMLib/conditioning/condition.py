@@ -1,4 +1,4 @@
-"""What the network is told besides the noisy image: region, anatomy, position, scale, known voxels, control.
+"""Conditions of the network: region, anatomy, position, scale, known voxels, control.
 
 Each but the scale may be absent. Known voxels are those around a hole that is to be filled: the noisy image hides
 them at high noise, just when the network decides what belongs into the hole. The control is what a ControlNet is
@@ -12,14 +12,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..inference.transfer import upload
+from ..core.async_copy import upload
 from .anatomy import ANATOMY_CHANNELS, encode_anatomy
-from .context import CONTEXT_CHANNELS, encode_context, first_guess
+from .known_voxels import CONTEXT_CHANNELS, biharmonic_init, encode_context
 from .position import POSITION_CHANNELS, encode_position, encode_spacing
+from .regions import NULL_REGION
+from .tissue import TISSUE_CHANNELS, encode_tissue
 
-REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body")
-NULL_REGION = len(REGIONS)
-CONDITION_CHANNELS = POSITION_CHANNELS + 3 + ANATOMY_CHANNELS + CONTEXT_CHANNELS
+SCALE_AT = slice(POSITION_CHANNELS, POSITION_CHANNELS + 3)
+ANATOMY_AT = slice(SCALE_AT.stop, SCALE_AT.stop + ANATOMY_CHANNELS)
+CONTEXT_AT = slice(ANATOMY_AT.stop, ANATOMY_AT.stop + CONTEXT_CHANNELS)
+TISSUE_AT = slice(CONTEXT_AT.stop, CONTEXT_AT.stop + TISSUE_CHANNELS)
+"""Channels of each part, those of the position first; a network that knows fewer takes the first ones."""
+CONDITION_CHANNELS = TISSUE_AT.stop
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,13 @@ class EncodedCondition:
 
     Attributes:
         region: (B,) class index, NULL_REGION where unknown.
-        channels: (B, 47, D/2, H/2, W/2): position, scale, anatomy, known voxels; zeros where unknown.
+        channels: (B, 54, D/2, H/2, W/2): position, scale, anatomy, known voxels, tissue; zeros where unknown.
         expected: (B, 1, D, H, W) known voxels and the first guess for the others, network range; None where no sample
             has known voxels.
         hole: (B, 1, D, H, W), 1 where a voxel is unknown, all of them in samples without known voxels; None together
             with ``expected``.
         control: (B, C, D, H, W) channels for a ControlNet; None where there is none.
+        signature: (B, 12) strength of the noise in each band, see :mod:`.noise_signature`; None where unknown.
     """
 
     region: torch.Tensor
@@ -41,16 +47,17 @@ class EncodedCondition:
     expected: torch.Tensor | None = None
     hole: torch.Tensor | None = None
     control: torch.Tensor | None = None
+    signature: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> EncodedCondition:
         """Copy on a device."""
-        parts = (self.region, self.channels, self.expected, self.hole, self.control)
+        parts = (self.region, self.channels, self.expected, self.hole, self.control, self.signature)
         return EncodedCondition(*(None if part is None else upload(part, device) for part in parts))  # type: ignore[arg-type]
 
     @property
     def bytes(self) -> int:
         """Memory that it takes."""
-        parts = (self.region, self.channels, self.expected, self.hole, self.control)
+        parts = (self.region, self.channels, self.expected, self.hole, self.control, self.signature)
         return sum(part.nbytes for part in parts if part is not None)
 
     def has_hole(self) -> torch.Tensor:
@@ -73,6 +80,7 @@ class Condition:
             is no hole to fill.
         hole: (D, H, W) float, 1 where the image is to be filled.
         control: (C, D, H, W) channels for a ControlNet, None if there is none.
+        tissue: (D, H, W) uint8 classes of :mod:`.tissue`, 0 where unknown; None if unknown everywhere.
     """
 
     spacing: tuple[float, float, float]
@@ -82,6 +90,7 @@ class Condition:
     known: torch.Tensor | None = None
     hole: torch.Tensor | None = None
     control: torch.Tensor | None = None
+    tissue: torch.Tensor | None = None
 
     def window(self, box: tuple[slice, slice, slice]) -> Condition:
         """The condition of a sub-box given by slices (k, j, i)."""
@@ -93,21 +102,24 @@ class Condition:
 
     def with_images(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Condition:
         """The same with ``change`` done to each part whose last three axes are those of the box."""
-        parts = (self.anatomy, self.known, self.hole, self.control)
-        anatomy, known, hole, control = (None if part is None else change(part) for part in parts)
-        return replace(self, anatomy=anatomy, known=known, hole=hole, control=control)
+        parts = (self.anatomy, self.known, self.hole, self.control, self.tissue)
+        anatomy, known, hole, control, tissue = (None if part is None else change(part) for part in parts)
+        return replace(self, anatomy=anatomy, known=known, hole=hole, control=control, tissue=tissue)
 
     def filling(self, known: torch.Tensor, hole: torch.Tensor) -> Condition:
         """The same box with a hole to fill; both (D, H, W). What ``known`` holds inside the hole is not looked at."""
-        return replace(self, known=first_guess(known, hole, self.spacing), hole=hole)
+        return replace(self, known=biharmonic_init(known, hole, self.spacing), hole=hole)
 
-    def without(self, region: bool = True, anatomy: bool = True, position: bool = False) -> Condition:
+    def without(
+        self, region: bool = True, anatomy: bool = True, position: bool = False, tissue: bool = True
+    ) -> Condition:
         """The same box with some conditions dropped; the defaults are those that guidance contrasts."""
         return replace(
             self,
             region=NULL_REGION if region else self.region,
             anatomy=None if anatomy else self.anatomy,
             coordinates=None if position else self.coordinates,
+            tissue=None if tissue else self.tissue,
         )
 
     def encode(self, shape: tuple[int, int, int], device: torch.device | str = "cpu") -> EncodedCondition:
@@ -115,18 +127,20 @@ class Condition:
         half = tuple(n // 2 for n in shape)
         channels = torch.zeros(CONDITION_CHANNELS, *half, device=device)
         if self.coordinates is not None:
-            centres = [upload(c, device).reshape(-1, 2).mean(1) for c in self.coordinates]
-            channels[:POSITION_CHANNELS] = encode_position(*centres)
+            centers = [upload(c, device).reshape(-1, 2).mean(1) for c in self.coordinates]
+            channels[:POSITION_CHANNELS] = encode_position(*centers)
         for axis, scale in enumerate(encode_spacing(torch.tensor(self.spacing)).tolist()):
-            channels[POSITION_CHANNELS + axis] = scale
+            channels[SCALE_AT.start + axis] = scale
         if self.anatomy is not None:
-            channels[POSITION_CHANNELS + 3 : -CONTEXT_CHANNELS] = encode_anatomy(upload(self.anatomy, device))
+            channels[ANATOMY_AT] = encode_anatomy(upload(self.anatomy, device))
+        if self.tissue is not None:
+            channels[TISSUE_AT] = encode_tissue(upload(self.tissue, device))
         region = torch.full((1,), self.region, device=device)
         control = None if self.control is None else upload(self.control[None], device)
         if self.known is None or self.hole is None:
             return EncodedCondition(region, channels[None], control=control)
         known, hole = upload(self.known, device), upload(self.hole, device)
-        channels[-CONTEXT_CHANNELS:] = encode_context(known, hole)
+        channels[CONTEXT_AT] = encode_context(known, hole)
         return EncodedCondition(region, channels[None], known[None, None], hole[None, None], control)
 
 

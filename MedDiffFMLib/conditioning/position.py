@@ -1,4 +1,4 @@
-"""Where a window lies in the body and at what scale: sinusoidal encoding of normalised voxel coordinates.
+"""Sinusoidal encoding of position in the body and of voxel size.
 
 Coordinates run from -1 to 1 along each axis of the body box (paper: position inside the whole volume). They are
 separable on a grid that is aligned with the box, so three 1-D arrays hold them; the channels are broadcast from those.

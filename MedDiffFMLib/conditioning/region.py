@@ -1,4 +1,4 @@
-"""Body mask, body box and a guess of the region from the image alone."""
+"""Body mask, body box and region, estimated from the image."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def body_mask(hounsfield: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage
 
-    rim = np.concatenate([hounsfield[:, [0, -1]].ravel(), hounsfield[:, :, [0, -1]].ravel()])
-    if np.mean(rim < AIR_HU) < 0.2:
+    if not air_around(hounsfield):
         # A crop inside the body: lung that the border cuts open must not count as outside.
         return ~ndimage.binary_opening(hounsfield < AIR_HU, structure=np.ones((3, 3, 3)))
     dense = hounsfield > BODY_THRESHOLD_HU
@@ -37,6 +36,12 @@ def body_mask(hounsfield: np.ndarray) -> np.ndarray:
     for plane in body[:, top : bottom + 1, left : right + 1]:  # around that box there are no holes
         plane[...] = ndimage.binary_fill_holes(plane)
     return body
+
+
+def air_around(hounsfield: np.ndarray) -> bool:
+    """Whether a CT (k, j, i) shows the air around the body; a crop inside the body has little at its sides."""
+    rim = np.concatenate([hounsfield[:, [0, -1]].ravel(), hounsfield[:, :, [0, -1]].ravel()])
+    return bool(np.mean(rim < AIR_HU) >= 0.2)
 
 
 def grown(mask: np.ndarray, millimeters: float, spacing_kji: tuple[float, float, float]) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Diffusion: denoisers, samplers, data consistency."""

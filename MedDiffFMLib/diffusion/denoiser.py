@@ -1,4 +1,4 @@
-"""Networks wrapped into one interface: ``denoiser(x, sigma, condition) -> x0``.
+"""Denoisers: networks behind one interface, ``denoiser(x, sigma, condition) -> x0``.
 
 x is the clean image plus white noise of standard deviation sigma (variance-exploding form, network range), x0 the
 expected clean image. Samplers, consistency hooks and tasks know only this.
@@ -113,7 +113,7 @@ class CosineEpsilonDenoiser(nn.Module):
     log_sigma: torch.Tensor
 
     def step_of(self, sigma: torch.Tensor) -> torch.Tensor:
-        """Noise level (B,) -> fractional step of the chain (B,), linear between neighbours in log sigma."""
+        """Noise level (B,) -> fractional step of the chain (B,), linear between neighbors in log sigma."""
         level = sigma.log().clamp(self.log_sigma[0], self.log_sigma[-1])
         above = torch.searchsorted(self.log_sigma, level).clamp(1, self.steps - 1)
         low, high = self.log_sigma[above - 1], self.log_sigma[above]

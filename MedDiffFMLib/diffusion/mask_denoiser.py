@@ -1,4 +1,4 @@
-"""Mask diffusion: ``denoiser(x, sigma, guide) -> x0`` for masks of -1 and 1, given what is known of the image.
+"""Mask diffusion: ``denoiser(x, sigma, guide) -> x0`` for masks of -1 and 1.
 
 The estimate (1 + x0) / 2 is a probability. At a noise that hides the mask it is that of an ordinary segmentation, and
 a sample is drawn by following it down to no noise: all voxels then agree on one of the outlines that the image allows.

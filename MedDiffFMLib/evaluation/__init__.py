@@ -1,0 +1,1 @@
+"""Measuring: quality beside baselines, speed beside other implementations. Not in the Slicer package."""

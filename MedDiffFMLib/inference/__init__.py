@@ -1,0 +1,1 @@
+"""Inference on whole volumes: engine, sliding windows, memory plan."""

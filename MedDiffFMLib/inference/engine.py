@@ -1,4 +1,4 @@
-"""The network on a device: precision, batching, and the memory ladder."""
+"""Inference engine: device, precision, batching, out-of-memory fallback."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
-from ..errors import DeviceError, InputError, tells_of_memory
-from .memory import BATCH_ON_CPU, batch_for, plan_memory
-from .rewrite import fold_upsampling
+from ..core.errors import DeviceError, InputError, tells_of_memory
+from .memory_plan import BATCH_ON_CPU, batch_for, plan_memory
+from .upsample_fusion import fold_upsampling
 
 WINDOW = 80
 """Largest window edge: a quarter more than in training, where fewer voxels are computed twice at the same quality."""
 
 
 @dataclass(frozen=True)
-class Rung:
-    """How much memory is used at a time.
+class MemoryLevel:
+    """Memory use of the engine, lowered when memory runs out.
 
     Attributes:
         device: where the network runs.
@@ -35,8 +35,8 @@ class Rung:
     window: int
     host: bool = False
 
-    def lower(self) -> tuple[Rung, str] | None:
-        """The next rung down and a sentence for the user; None at the bottom."""
+    def lower(self) -> tuple[MemoryLevel, str] | None:
+        """The next lower level and a sentence for the user; None at the lowest."""
         if self.batch > 1:
             return replace(self, batch=self.batch // 2), f"Memory ran out: {self.batch // 2} windows at a time now."
         if self.window > 32:
@@ -48,23 +48,25 @@ class Rung:
             return self.on_cpu(), "GPU memory ran out even for one small window: going on, slower, on the CPU."
         return None
 
-    def on_cpu(self) -> Rung:
+    def on_cpu(self) -> MemoryLevel:
         """The same without the GPU."""
-        return Rung(torch.device("cpu"), 1, self.window, True)
+        return MemoryLevel(torch.device("cpu"), 1, self.window, True)
 
 
-def choose_device(wish: str) -> torch.device:
+def choose_device(requested: str) -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:N" -> device; raises DeviceError if it is not there."""
-    if wish == "auto":
+    if requested == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() and _computes("cuda:0") else "cpu")
     try:
-        device = torch.device(wish)
+        device = torch.device(requested)
     except RuntimeError as error:
-        raise InputError(f"There is no kind of device called {wish!r}.", "Use auto, cpu, cuda or cuda:1.") from error
+        raise InputError(
+            f"There is no kind of device called {requested!r}.", "Use auto, cpu, cuda or cuda:1."
+        ) from error
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise DeviceError(
-            f"{wish} was asked for, but PyTorch {torch.__version__} sees {count} CUDA devices.",
+            f"{requested} was asked for, but PyTorch {torch.__version__} sees {count} CUDA devices.",
             "Use --device cpu, or install a CUDA build of PyTorch and a current driver.",
         )
     if device.type not in ("cpu", "cuda"):
@@ -82,15 +84,15 @@ def _computes(device: str) -> bool:
         return False
 
 
-def choose_precision(wish: str, device: torch.device) -> torch.dtype:
+def choose_precision(requested: str, device: torch.device) -> torch.dtype:
     """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic."""
-    if wish == "auto":
+    if requested == "auto":
         # Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too.
         capable = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if capable else torch.float32
-    if wish not in ("float32", "bfloat16"):
-        raise InputError(f"There is no precision called {wish!r}.", "Use auto, float32 or bfloat16.")
-    return torch.float32 if wish == "float32" else torch.bfloat16
+    if requested not in ("float32", "bfloat16"):
+        raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
+    return torch.float32 if requested == "float32" else torch.bfloat16
 
 
 def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -116,13 +118,13 @@ class Engine:
 
     Args:
         denoiser: module (x, sigma, condition) -> x0.
-        device, precision: wishes, see :func:`choose_device` and :func:`choose_precision`.
+        device, precision: see :func:`choose_device` and :func:`choose_precision`.
         window: largest window edge in voxels.
         memory: bytes of the device that may be used; None for what is free on a GPU.
 
     Attributes:
-        rung: the present rung of the memory ladder; stays low for the rest of the session once it was lowered.
-        on_warning: called with a sentence when the ladder is used; a log warning until somebody takes its place.
+        memory_level: the present level; stays low for the rest of the session once it was lowered.
+        on_warning: called with a sentence when memory ran out; a log warning by default.
     """
 
     def __init__(
@@ -136,19 +138,19 @@ class Engine:
         chosen = choose_device(device)
         self.dtype = choose_precision(precision, chosen)
         self.divisor: int = denoiser.network.config.divisor  # type: ignore[union-attr, assignment]
-        self.rung = Rung(chosen, BATCH_ON_CPU, window)
+        self.memory_level = MemoryLevel(chosen, BATCH_ON_CPU, window)
         self.on_warning: Callable[[str], None] = logging.getLogger(__name__).warning
         self.calls = 0
         self._memory = memory
         self._denoiser = denoiser.eval().requires_grad_(False)
         self._place()
-        if self.rung.device.type == "cuda":
-            self.rung = replace(self.rung, batch=batch_for(self.free_memory(), window))
+        if self.memory_level.device.type == "cuda":
+            self.memory_level = replace(self.memory_level, batch=batch_for(self.free_memory(), window))
 
     @property
     def device(self) -> torch.device:
         """Where the network runs now."""
-        return self.rung.device
+        return self.memory_level.device
 
     @property
     def precision(self) -> str:
@@ -164,7 +166,7 @@ class Engine:
     def running(self, denoiser: nn.Module) -> Iterator[Engine]:
         """Another denoiser of the same windows in place of the engine's own inside a ``with`` block.
 
-        Device, rung of the memory ladder, warnings and count of calls stay shared, as do the weights of a prior that
+        Device, memory level, warnings and count of calls stay shared, as do the weights of a prior that
         both contain.
         """
         before, self._denoiser = self._denoiser, denoiser.eval().requires_grad_(False)
@@ -176,8 +178,8 @@ class Engine:
             self._place()
 
     def free_memory(self) -> int | None:
-        """Bytes that a run may use on a GPU, what earlier ones left included; on the CPU the wish, or None."""
-        device = self.rung.device
+        """Bytes that a run may use on a GPU, what earlier ones left included; on the CPU the given limit, or None."""
+        device = self.memory_level.device
         if device.type != "cuda":
             return self._memory
         free, _ = torch.cuda.mem_get_info(device)
@@ -186,34 +188,34 @@ class Engine:
 
     def home(self, voxels: int) -> torch.device:
         """Where an image of so many voxels and its estimate are held during a step: on the device if there is room."""
-        plan = plan_memory(voxels, self.free_memory(), self.rung.window)
-        return torch.device("cpu") if self.rung.host or plan.host else self.rung.device
+        plan = plan_memory(voxels, self.free_memory(), self.memory_level.window)
+        return torch.device("cpu") if self.memory_level.host or plan.host else self.memory_level.device
 
     def _place(self) -> None:
         fold_upsampling(self._denoiser)
         try:
-            self._denoiser.to(device=self.rung.device)
+            self._denoiser.to(device=self.memory_level.device)
             self._denoiser.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         except RuntimeError as error:
-            if self.rung.device.type == "cpu" or not is_out_of_memory(error):
+            if self.memory_level.device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            # Not the next rung: smaller batches would leave half of the weights behind.
-            self.rung = self.rung.on_cpu()
+            # Not the next level: smaller batches would leave half of the weights behind.
+            self.memory_level = self.memory_level.on_cpu()
             self.on_warning("GPU memory does not hold even the network: going on, slower, on the CPU.")
             self._place()
 
-    def step_down(self, error: BaseException) -> None:
+    def reduce_memory(self, error: BaseException) -> None:
         """Use less memory from now on; raises DeviceError when nothing is left to give up."""
-        lower = self.rung.lower()
+        lower = self.memory_level.lower()
         if lower is None:
             raise DeviceError(
                 "There is too little memory even for one window of 32 voxels.", "Close other programs and run again."
             ) from error
-        before, (self.rung, sentence) = self.rung, lower
+        before, (self.memory_level, sentence) = self.memory_level, lower
         if before.device.type == "cuda":
             torch.cuda.empty_cache()
         self.on_warning(sentence)
-        if self.rung.device != before.device:
+        if self.memory_level.device != before.device:
             self._place()
 
     @torch.inference_mode()

@@ -1,0 +1,1 @@
+"""Models: weight files and the catalogue."""

@@ -1,4 +1,4 @@
-"""The catalogue of models: what there is, where it lies, what it weighs and under which licence.
+"""Model catalogue: names, files, sizes, licenses.
 
 Two places: the models that are shipped, listed in ``models.json``, and those of this user, one ``<name>.json`` each
 in a folder of their own. A user's model appears and disappears with its ``.json``, which is renamed into place last
@@ -17,10 +17,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_path, sweep
-from ..errors import InputError, ModelError, OutputError
-from ..foreign import check_fields, plain_name, read_json
-from ..resources import resource_folder
+from ..core.atomic_files import atomic_path, sweep
+from ..core.errors import InputError, ModelError, OutputError
+from ..core.resources import resource_folder
+from ..core.safe_load import check_fields, plain_name, read_json
 
 CATALOGUE = "models.json"
 FOLDER_VARIABLE = "MEDDIFFFM_MODELS"

@@ -1,4 +1,4 @@
-"""Weights on disk and models in memory. Files are safetensors with a JSON description inside; pickles are refused."""
+"""Weight files and loaded models. Files are safetensors with a JSON description inside; pickles are refused."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import atomic_path
-from ..errors import ModelError, OutputError, expected
-from ..foreign import parse_json
+from ..core.atomic_files import atomic_path
+from ..core.errors import ModelError, OutputError, expected
+from ..core.file_hash import file_sha256
+from ..core.safe_load import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ class FoundationModel:
         sha256: of the weight file.
         config: what the file says of itself: network, denoiser, training.
         calibration: residual statistics on normal tissue for the anomaly map; empty if the file has none.
-        engine: denoiser on its device, with precision, batching and memory ladder.
+        engine: denoiser on its device, with precision, batching and out-of-memory fallback.
     """
 
     name: str
@@ -46,19 +47,6 @@ class FoundationModel:
     def device(self) -> str:
         """Where the network runs, "cpu" or "cuda:0"."""
         return str(self.engine.device)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in lower-case hex."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
-
-
-def _digest(stream: Any) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: stream.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def check_sha256(path: Path, expected: str | None) -> str:
@@ -96,7 +84,8 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
     from safetensors.torch import save_file
 
     halves = {
-        name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().clone() for name, t in state.items()
+        name: (t.to(torch.float16) if t.is_floating_point() else t).cpu().contiguous().clone()
+        for name, t in state.items()
     }
     sealed = {**metadata, _SEAL: _seal(halves, metadata)}
     try:
@@ -204,10 +193,11 @@ def check_network(network: Any) -> None:
     Raises:
         ValueError: not one of the sizes that networks have.
     """
-    whole = [*network.channels, network.blocks, network.groups]
+    blocks = network.blocks_of_levels
+    whole = [*network.channels, *blocks, network.groups]
     if any(type(n) is not int or not 0 < n <= _LARGEST for n in whole) or len(network.channels) > _MOST_LEVELS:
         raise ValueError("its sizes are impossible")
-    if network.blocks > _MOST_LEVELS or len(network.attention) != len(network.channels):
+    if max(blocks) > _MOST_LEVELS or any(len(n) != len(network.channels) for n in (network.attention, blocks)):
         raise ValueError("its levels do not fit together")
 
 

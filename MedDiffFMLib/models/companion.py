@@ -1,4 +1,4 @@
-"""A prior's companion: a network of the same kind that knows whole bodies only, for the coarse image of ``synthesize``.
+"""Base model of the cascade: a network of the same kind for whole bodies, for the coarse image of ``synthesize``.
 
 A prior is good at what its many windows show, and few of them show a whole body. The companion starts from the prior's
 weights and is trained on whole bodies alone (``meddifffm pretrain --config whole-body --initial PRIOR``).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from .catalogue import list_models, resolve
 
 if TYPE_CHECKING:

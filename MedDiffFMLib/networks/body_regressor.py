@@ -1,4 +1,4 @@
-"""The network behind universal body coordinates: a small 3-D U-Net on what cells of 16 mm are made of."""
+"""Network of universal body coordinates: a small 3-D U-Net on the tissue shares of 16 mm cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How what is known of the mask and of the image meet: dynamic conditional encoding, and V2's anchor condition."""
+"""Fusion of mask and image features: dynamic conditional encoding, and V2's anchor condition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 def enhance(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Dynamic conditional encoding, A(m_I, m_x) = (LN(m_I) * LN(m_x)) * m_I (arXiv 2211.00611, equation 3).
 
-    LN normalises each sample over channels and voxels and has no weights, so it fits any size.
+    LN normalizes each sample over channels and voxels and has no weights, so it fits any size.
 
     Args:
         image, mask: (B, C, D, H, W) features of one stage of the two encoders.

@@ -1,7 +1,7 @@
 """FF-Parser: a learned frequency filter for features (MedSegDiff, arXiv 2211.00611), for any size of patch.
 
 The paper multiplies the spectrum by a complex map with one number for each frequency of the training patch, so its
-weights fit that patch alone. Here the map is a smooth function of the normalised frequency (cycles per voxel): complex
+weights fit that patch alone. Here the map is a smooth function of the normalized frequency (cycles per voxel): complex
 knots on a coarse periodic grid, with linear interpolation between them. A patch of any size and shape evaluates the
 same function at its own frequencies; a patch of as many voxels as there are knots has the paper's map.
 """

@@ -1,4 +1,4 @@
-"""MedSegDiff in 3-D (arXiv 2211.00611): a network that denoises a mask while it looks at the image.
+"""MedSegDiff in 3-D (arXiv 2211.00611): a mask-denoising network conditioned on the image.
 
 Two encoders, one for the noisy mask and one for the image, meet by addition; one more encoder stage and the decoder
 are shared: eps(x_t, I, t) = D((E_I + E_x, t), t). Both images pass the Haar stem as the prior's do, and the image
@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ..imaging.haar import haar_forward, haar_inverse
 from .conditional_encoding import AnchorAttention, enhance
 from .ff_parser import FFParser
-from .haar import haar_forward, haar_inverse
 
 BANDS = 8
 HU_WINDOWS = ((0.0, 1.0), (0.04, 0.15))
@@ -38,7 +38,7 @@ class MedSegDiffConfig:
         dynamic: dynamic conditional encoding in the middle two stages; without it the encoders are only added.
         parser: FF-Parser on the mask's features before they meet the image's; only with ``dynamic``.
         anchor: condition model with its own loss and V2's anchor condition.
-        groups: of the group normalisation.
+        groups: of the group normalization.
         knots: of the FF-Parser along each axis.
     """
 
@@ -194,7 +194,7 @@ class ImageEncoder(nn.Module):
     def forward(
         self, image: torch.Tensor, body: torch.Tensor, added: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, ...]:
-        windows = [torch.tanh((image - centre) / width) for centre, width in HU_WINDOWS]
+        windows = [torch.tanh((image - center) / width) for center, width in HU_WINDOWS]
         seen = torch.cat([_bands(torch.cat(windows, dim=1)), functional.avg_pool3d(body, 2)], dim=1)
         features = self.blocks[0](self.stem(seen) + added[0])
         stages = [features]

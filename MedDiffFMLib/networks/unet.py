@@ -1,4 +1,4 @@
-"""The prior's network: MONAI's diffusion U-Net behind the Haar stem."""
+"""Network of the prior: MONAI's diffusion U-Net behind the Haar stem."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from torch import nn
 
-from ..conditioning.condition import CONDITION_CHANNELS, REGIONS, EncodedCondition
-from .haar import haar_forward, haar_inverse
+from ..conditioning.condition import CONDITION_CHANNELS, EncodedCondition
+from ..conditioning.noise_signature import DETAIL_BANDS, detail_bands
+from ..conditioning.regions import REGIONS
+from ..conditioning.tissue import TISSUE_CHANNELS
+from ..imaging.haar import haar_forward, haar_inverse
+from .folded_upsampling import fold_for_training
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,20 @@ class NetworkConfig:
 
     Attributes:
         channels: per level, first level at half the input's resolution.
-        blocks: residual blocks a level.
+        blocks: residual blocks of every level, or of each.
         attention: self-attention per level, in addition to the one in the middle.
-        groups: groups of the group normalisation. Few channels with many groups would be an instance normalisation,
+        groups: groups of the group normalization. Few channels with many groups would be an instance normalization,
             which forgets the absolute HU of a window.
+        tissue: takes the tissue classes of the condition; weights of version 0.1 do not.
+        signature: takes the noise's own strength in each band, see :mod:`conditioning.noise_signature`.
     """
 
     channels: Sequence[int] = (32, 64, 128)
-    blocks: int = 1
+    blocks: int | Sequence[int] = 1
     attention: Sequence[bool] = field(default=(False, False, False))
     groups: int = 8
+    tissue: bool = False
+    signature: bool = False
 
     @property
     def divisor(self) -> int:
@@ -40,10 +47,24 @@ class NetworkConfig:
         """JSON-ready."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
+    @property
+    def blocks_of_levels(self) -> tuple[int, ...]:
+        """Residual blocks of each level."""
+        return (self.blocks,) * len(self.channels) if isinstance(self.blocks, int) else tuple(self.blocks)
 
-BLUR_WIDTHS = ((1, 3, 3), (1, 5, 5), (1, 9, 9), (3, 3, 3), (5, 5, 5))
-"""Boxes (k, j, i) at half resolution; what the mean band holds beyond each is shown to the network by itself."""
-STEM_CHANNELS = 8 + 7 + len(BLUR_WIDTHS) + CONDITION_CHANNELS
+    @property
+    def condition_channels(self) -> int:
+        """Leading channels of an encoded condition that the network takes."""
+        return CONDITION_CHANNELS if self.tissue else CONDITION_CHANNELS - TISSUE_CHANNELS
+
+    @property
+    def stem_channels(self) -> int:
+        """Input channels of the U-Net."""
+        return IMAGE_CHANNELS + self.condition_channels
+
+
+IMAGE_CHANNELS = 8 + DETAIL_BANDS
+"""Haar bands of the noisy image, and its details once more in units of the noise."""
 
 
 class PriorUNet(nn.Module):
@@ -68,15 +89,16 @@ class PriorUNet(nn.Module):
         self.config = config or NetworkConfig()
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
-            in_channels=STEM_CHANNELS,
+            in_channels=self.config.stem_channels,
             out_channels=16,
             channels=tuple(self.config.channels),
             attention_levels=tuple(self.config.attention),
-            num_res_blocks=self.config.blocks,
+            num_res_blocks=self.config.blocks_of_levels,
             norm_num_groups=self.config.groups,
             num_head_channels=self.config.groups * 4,
             num_class_embeds=len(REGIONS) + 1,
         )
+        fold_for_training(self.unet)
 
     def forward(
         self, x: torch.Tensor, noise: torch.Tensor, time: torch.Tensor, condition: EncodedCondition
@@ -87,11 +109,12 @@ class PriorUNet(nn.Module):
     def stem(self, x: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
         """The U-Net's input channels at half resolution."""
         bands = haar_forward(x)
-        mean = bands[:, :1]
-        blotches = [mean - box_mean(mean, width) for width in BLUR_WIDTHS]
-        details = torch.cat([bands[:, 1:], *blotches], dim=1)
-        squashed = torch.tanh(details / (2 * noise.reshape(-1, 1, 1, 1, 1)))
-        channels = torch.cat([bands, squashed, condition.channels.to(x.dtype)], dim=1)
+        unit = noise.reshape(-1, 1)
+        if self.config.signature and condition.signature is not None:
+            unit = unit * condition.signature.to(x.dtype)
+        squashed = torch.tanh(detail_bands(bands) / (2 * unit[:, :, None, None, None]))
+        given = condition.channels[:, : self.config.condition_channels].to(x.dtype)
+        channels = torch.cat([bands, squashed, given], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
         return channels.contiguous(memory_format=torch.channels_last_3d)
 
@@ -100,9 +123,3 @@ class PriorUNet(nn.Module):
         if condition.hole is None:
             return haar_inverse(heads[:, :8])
         return haar_inverse(torch.where(condition.has_hole()[:, None, None, None, None], heads[:, 8:], heads[:, :8]))
-
-
-def box_mean(image: torch.Tensor, width: tuple[int, int, int]) -> torch.Tensor:
-    """Mean over a box around each voxel, as much of it as lies in the image; thin images get thinner boxes."""
-    box = [min(w, n - 1 + n % 2) for w, n in zip(width, image.shape[2:], strict=True)]
-    return functional.avg_pool3d(image, box, stride=1, padding=[w // 2 for w in box], count_include_pad=False)

@@ -1,0 +1,1 @@
+"""Segmentation methods that learn from outlined cases."""

@@ -1,6 +1,6 @@
-"""Activations of the prior's decoder for whole CTs: what the frozen network has found out about each place.
+"""Decoder activations of the prior for whole CTs.
 
-A window is shown as it is, and the network is told that it holds noise of a chosen level: at a low level it looks at
+A window is shown as it is, and the network is given a chosen noise level: at a low level it looks at
 texture, at a high one at shapes. No noise is added, so the same CT always has the same features. Overlapping
 windows are averaged (arXiv 2501.19265), and a second pass over the CT at half its resolution sees wider surroundings.
 """
@@ -18,10 +18,10 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
-from ..inference.control import ProgressMeter
-from ..inference.patches import Box, extend, ramp
-from .method import Pace
-from .sight import Sight
+from ..core.progress import ProgressMeter
+from ..inference.window_plan import Box, extend, ramp
+from .inputs import SegmentationInput
+from .method import InferenceBudget
 
 OVERLAP = 16
 
@@ -34,7 +34,7 @@ def decoder_activations(
     Args:
         denoiser: any denoiser of a PriorUNet.
         image: (B, 1, S, S, S) in the network's range.
-        sigma: noise level that the network is told, in units of 1000 HU.
+        sigma: noise level given to the network, in units of 1000 HU.
     """
     found: list[torch.Tensor] = []
     blocks = denoiser.network.unet.up_blocks  # type: ignore[union-attr]
@@ -57,8 +57,8 @@ def decoder_channels(denoiser: nn.Module) -> list[int]:
 
 
 def volume_activations(
-    denoiser: nn.Module, sight: Sight, sigmas: Sequence[float], scales: Sequence[int], pace: Pace,
-    meter: ProgressMeter | None = None, share: float = 1.0,
+    denoiser: nn.Module, inputs: SegmentationInput, sigmas: Sequence[float], scales: Sequence[int],
+    budget: InferenceBudget, meter: ProgressMeter | None = None, share: float = 1.0,
 ) -> list[np.ndarray]:  # fmt: skip
     """Features of a whole CT: one float16 array (d, h, w, channels) for each scale and decoder level.
 
@@ -73,24 +73,24 @@ def volume_activations(
     arrays = []
     work = sum(1.0 / scale**3 for scale in scales)
     for scale in scales:
-        image, condition = _at_scale(sight, scale)
+        image, condition = _at_scale(inputs, scale)
         part = share / scale**3 / work
-        arrays += _levels(denoiser, image, condition, sigmas, pace, meter, part)
+        arrays += _levels(denoiser, image, condition, sigmas, budget, meter, part)
     return arrays
 
 
-def _at_scale(sight: Sight, scale: int) -> tuple[torch.Tensor, Condition]:
+def _at_scale(inputs: SegmentationInput, scale: int) -> tuple[torch.Tensor, Condition]:
     """Image (D, H, W) and condition, averaged over blocks of ``scale``^3 voxels."""
-    image = sight.image()[0, 0]
+    image = inputs.image()[0, 0]
     if scale == 1:
-        return image, sight.condition
+        return image, inputs.condition
     even = tuple(-(-n // scale) * scale for n in image.shape)
     pooled = functional.avg_pool3d(extend(image, even)[None, None], scale)[0, 0]  # type: ignore[arg-type]
-    k, j, i = (scale * s for s in sight.spacing)
+    k, j, i = (scale * s for s in inputs.spacing)
     lines = None
-    if sight.condition.coordinates is not None:
-        lines = tuple(_averaged(line, scale) for line in sight.condition.coordinates)
-    return pooled, replace(sight.condition, spacing=(k, j, i), coordinates=lines)  # type: ignore[arg-type]
+    if inputs.condition.coordinates is not None:
+        lines = tuple(_averaged(line, scale) for line in inputs.condition.coordinates)
+    return pooled, replace(inputs.condition, spacing=(k, j, i), coordinates=lines)  # type: ignore[arg-type]
 
 
 def _averaged(line: torch.Tensor, scale: int) -> torch.Tensor:
@@ -100,14 +100,14 @@ def _averaged(line: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def _levels(
-    denoiser: nn.Module, image: torch.Tensor, condition: Condition, sigmas: Sequence[float], pace: Pace,
+    denoiser: nn.Module, image: torch.Tensor, condition: Condition, sigmas: Sequence[float], budget: InferenceBudget,
     meter: ProgressMeter | None, share: float,
 ) -> list[np.ndarray]:  # fmt: skip
     """Averaged activations of one scale."""
     channels = decoder_channels(denoiser)
     divisor = 2 ** len(channels)
     full = tuple(-(-n // divisor) * divisor for n in image.shape)
-    boxes = tiles(full, pace.window // divisor * divisor, divisor)  # type: ignore[arg-type]
+    boxes = tiles(full, budget.window // divisor * divisor, divisor)  # type: ignore[arg-type]
     padded = extend(image, full)  # type: ignore[arg-type]
     lines = condition.coordinates
     if lines is not None:
@@ -118,12 +118,12 @@ def _levels(
     for box in boxes:
         if meter is not None:
             meter.check()
-        encoded = stack([condition.window(box).encode(tuple(p.stop - p.start for p in box))]).to(pace.device)  # type: ignore[arg-type]
-        window = padded[box][None, None].to(pace.device)
+        encoded = stack([condition.window(box).encode(tuple(p.stop - p.start for p in box))]).to(budget.device)  # type: ignore[arg-type]
+        window = padded[box][None, None].to(budget.device)
         for number, sigma in enumerate(sigmas):
             with (
                 torch.inference_mode(),
-                torch.autocast(pace.device.type, pace.dtype, enabled=pace.dtype != torch.float32),
+                torch.autocast(budget.device.type, budget.dtype, enabled=budget.dtype != torch.float32),
             ):
                 found = decoder_activations(denoiser, window, encoded, sigma)
             for level, activation in enumerate(found):

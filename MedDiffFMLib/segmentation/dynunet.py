@@ -1,4 +1,4 @@
-"""MONAI's DynUNet from scratch: nnU-Net's network, the baseline that a prior has to beat."""
+"""MONAI's DynUNet from scratch: nnU-Net's network, the baseline of the other methods."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..inference.control import ProgressMeter
+from ..core.progress import ProgressMeter
+from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss
-from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
+from .method import InferenceBudget, Prediction, Segmenter
 from .unet import blended_prediction
-from .windows import Window, WindowBatch, WindowSamples, collate_windows
+from .window_dataset import Window, WindowBatch, WindowSamples, collate_windows
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DynUNetMethod:
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return DynUNetSegmenter(self, classes)
 
-    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+    def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
         return WindowSamples(examples, self.window, seed, first, count)
 
     def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
@@ -66,5 +66,7 @@ class DynUNetSegmenter(Segmenter):
         return self.part(torch.cat([window.image, soft, window.body], dim=1))
 
     @torch.inference_mode()
-    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
-        return blended_prediction(sight, pace, self.divisor, self.classes, self._logits, meter)
+    def predict(
+        self, inputs: SegmentationInput, budget: InferenceBudget, meter: ProgressMeter | None = None
+    ) -> Prediction:
+        return blended_prediction(inputs, budget, self.divisor, self.classes, self._logits, meter)

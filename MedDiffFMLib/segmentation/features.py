@@ -1,4 +1,4 @@
-"""Segmentation by a small head on the features of the frozen prior (arXiv 2501.19265).
+"""Feature method: a small head on the features of the frozen prior (arXiv 2501.19265).
 
 The features of a case are computed once. A head without a receptive field learns from single points, so a step costs
 milliseconds: half of the points lie in a structure or just outside of it, and weights make up for that, so that the
@@ -20,20 +20,20 @@ import torch.nn.functional as functional
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..atomic import atomic_path
-from ..errors import InputError
-from ..inference.control import CancelToken, ProgressMeter
-from ..inference.patches import extend
-from ..networks.haar import haar_forward
+from ..core.atomic_files import atomic_path
+from ..core.errors import InputError
+from ..core.progress import CancelToken, ProgressMeter
+from ..imaging.haar import haar_forward
+from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
-from .heads import PointHead, to_points, to_voxels
-from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
+from .inputs import LabeledInput, SegmentationInput
+from .method import InferenceBudget, Prediction, Segmenter
+from .point_head import PointHead, to_points, to_voxels
 
 OWN_FEATURES = 8 + 6
 """Of each point: eight Haar bands of the image, three body coordinates and their squares."""
 SHARES = (0.3, 0.3, 0.4)
-"""Of the points: in a structure, within some millimetres around one, anywhere."""
+"""Of the points: in a structure, within some millimeters around one, anywhere."""
 AROUND = 4
 """Cells of half resolution around a structure."""
 LARGEST_BANK, ALL_BANKS = 20_000, 400_000
@@ -50,12 +50,12 @@ class FeatureMethod:
     Attributes:
         window: edge of the windows that the prior is shown.
         head: "linear" or "nonlinear".
-        sigmas: noise levels that the prior is told, in units of 1000 HU.
+        sigmas: noise levels given to the prior, in units of 1000 HU.
         scales: resolutions at which it is shown the CT.
         body: whether the head is given body coordinates.
         points: of one sample.
         hidden, dropout: of the non-linear head.
-        prior: SHA-256 of the prior's weights; filled in by whoever trains, since cached features belong to it.
+        prior: SHA-256 of the prior's weights; filled in by the training, since cached features belong to it.
     """
 
     window: int = 64
@@ -84,7 +84,7 @@ class FeatureMethod:
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return FeatureSegmenter(self, classes, prior)
 
-    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+    def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
         return PointSamples(self, examples, seed, first, count)
 
     def collate(self, samples: list[dict[str, Any]]) -> PointBatch:
@@ -111,7 +111,9 @@ class PointBatch(NamedTuple):
 class PointSamples(Dataset):
     """Points of one example a sample, drawn from a bank of some thousand that is filled when it is first needed."""
 
-    def __init__(self, method: FeatureMethod, examples: Sequence[Example], seed: int, first: int, count: int) -> None:
+    def __init__(
+        self, method: FeatureMethod, examples: Sequence[LabeledInput], seed: int, first: int, count: int
+    ) -> None:
         self.method, self.examples = method, list(examples)
         self.seed, self.first, self.count = seed, first, count
         self._banks: dict[int, Bank] = {}
@@ -138,7 +140,7 @@ class Bank:
         size: points, if the example has as many; as many of each stratum as :data:`SHARES` says.
     """
 
-    def __init__(self, method: FeatureMethod, example: Example, size: int) -> None:
+    def __init__(self, method: FeatureMethod, example: LabeledInput, size: int) -> None:
         rng = np.random.default_rng(BANK_SEED)
         groups = strata(example)
         self.totals = [len(group) for group in groups]
@@ -147,7 +149,7 @@ class Bank:
         ends = np.cumsum([0, *map(len, kept)])
         self.groups = [np.arange(low, high) for low, high in zip(ends[:-1], ends[1:], strict=True)]
         points = np.concatenate(kept)
-        self.features = StoredFeatures(method, example.sight).at(points).half()
+        self.features = StoredFeatures(method, example.inputs).at(points).half()
         self.target = to_points(_even(example.truth()))[points].to(torch.uint8)
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -157,7 +159,7 @@ class Bank:
         return self.features[chosen].float(), self.target[chosen].float(), weight
 
 
-def strata(example: Example) -> list[np.ndarray]:
+def strata(example: LabeledInput) -> list[np.ndarray]:
     """Numbers of the points (cells of half resolution) in each known class, around them, and elsewhere."""
     from scipy.ndimage import binary_dilation
 
@@ -201,12 +203,14 @@ class StoredFeatures:
         arrays: what :func:`.activations.volume_activations` gave; read from the folder where they are not given.
     """
 
-    def __init__(self, method: FeatureMethod, sight: Sight, arrays: list[np.ndarray] | None = None) -> None:
-        self.method, self.sight = method, sight
-        self.shape = tuple(-(-n // 2) for n in sight.shape)
-        self.arrays = _mapped(sight.folder, method) if arrays is None else arrays
+    def __init__(
+        self, method: FeatureMethod, inputs: SegmentationInput, arrays: list[np.ndarray] | None = None
+    ) -> None:
+        self.method, self.inputs = method, inputs
+        self.shape = tuple(-(-n // 2) for n in inputs.shape)
+        self.arrays = _mapped(inputs.folder, method) if arrays is None else arrays
         even = tuple(2 * n for n in self.shape)
-        self.bands = haar_forward(extend(sight.image(), even))[0]  # type: ignore[arg-type]
+        self.bands = haar_forward(extend(inputs.image(), even))[0]  # type: ignore[arg-type]
 
     def at(self, points: np.ndarray) -> torch.Tensor:
         """(N, F) features of points by number."""
@@ -241,7 +245,7 @@ class StoredFeatures:
     def _place(self, k: int) -> torch.Tensor:
         """(6, h, w) body coordinates and their squares, zeros where they are not wanted."""
         _, height, width = self.shape
-        place = self.sight.body.window((slice(2 * k, 2 * k + 2), slice(0, 2 * height), slice(0, 2 * width)), 2)[:, 0]
+        place = self.inputs.body.window((slice(2 * k, 2 * k + 2), slice(0, 2 * height), slice(0, 2 * width)), 2)[:, 0]
         return torch.cat([place, place.square()]) * float(self.method.body)
 
 
@@ -281,38 +285,44 @@ class FeatureSegmenter(Segmenter):
         return ((dice + entropy) * batch.known).sum(1) / batch.known.sum(1).clamp(min=1)
 
     @torch.inference_mode()
-    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
+    def predict(
+        self, inputs: SegmentationInput, budget: InferenceBudget, meter: ProgressMeter | None = None
+    ) -> Prediction:
         arrays = None
-        if _stored_folder(sight.folder, self.method) is None:
-            arrays = volume_activations(self.prior, sight, self.method.sigmas, self.method.scales, pace, meter, 0.9)
-        stored = StoredFeatures(self.method, sight, arrays)
+        if _stored_folder(inputs.folder, self.method) is None:
+            arrays = volume_activations(self.prior, inputs, self.method.sigmas, self.method.scales, budget, meter, 0.9)
+        stored = StoredFeatures(self.method, inputs, arrays)
         depth, height, width = stored.shape
         slabs = []
         for k in range(depth):
             if meter is not None:
                 meter.check()
-            logits = self.part(stored.plane(k).to(pace.device)).float().cpu()
+            logits = self.part(stored.plane(k).to(budget.device)).float().cpu()
             slabs.append(to_voxels(logits, (1, height, width)))
-        d, h, w = sight.shape
+        d, h, w = inputs.shape
         probability = torch.cat(slabs, dim=1)[:, :d, :h, :w].sigmoid()
         if meter is not None:
             meter.advance(0.1 if arrays is not None else 1.0)
         return Prediction(probability, (probability * (1 - probability)).sqrt())
 
     def precompute(
-        self, examples: Sequence[Example], pace: Pace, report: Callable[[str], None], cancel: CancelToken | None
+        self,
+        examples: Sequence[LabeledInput],
+        budget: InferenceBudget,
+        report: Callable[[str], None],
+        cancel: CancelToken | None,
     ) -> None:
         """Features of each example into its folder; mean and deviation of the training features into the head."""
         for number, example in enumerate(examples):
             if cancel is not None:
                 cancel.check()
-            folder = example.sight.folder
+            folder = example.inputs.folder
             assert folder is not None
             if _stored_folder(folder, self.method) is None:
                 report(f"Features of {number + 1} of {len(examples)}  {example.name}")
                 meter = ProgressMeter(1, None, cancel)
                 _store(folder, self.method, volume_activations(
-                    self.prior, example.sight, self.method.sigmas, self.method.scales, pace, meter))  # fmt: skip
+                    self.prior, example.inputs, self.method.sigmas, self.method.scales, budget, meter))  # fmt: skip
         head = self.part
         assert isinstance(head, PointHead)
         rng = np.random.default_rng(BANK_SEED)

@@ -1,4 +1,4 @@
-"""Trained segmentation heads on disk.
+"""Files of trained segmentation heads.
 
 A file is safetensors in half precision with the metadata ``format`` ("meddifffm-segmentation-1") and ``description``
 (JSON): ``task`` "segmentation", ``method`` and its ``options``, ``labels`` (value, name, color, terminology of each
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..core.errors import ModelError
+from ..datasets.labels import SegmentLabel
 from ..models.catalogue import list_models, resolve
 from ..models.checkpoint import (
     FoundationModel,
@@ -25,7 +26,6 @@ from ..models.checkpoint import (
     read_weights,
     write_weights,
 )
-from .labels import SegmentLabel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +58,7 @@ class Head:
     @property
     def other_body(self) -> bool:
         """Whether it was trained with body coordinates of another version than those it will be given."""
-        from ..conditioning.body_part import shipped_sha256
+        from ..preprocessing.body_coordinates import shipped_sha256
 
         return self.description.get("body", shipped_sha256()) != shipped_sha256()
 
@@ -85,7 +85,7 @@ def save_head(
     Raises:
         OutputError: the file cannot be written.
     """
-    from ..conditioning.body_part import shipped_sha256
+    from ..preprocessing.body_coordinates import shipped_sha256
 
     description = {
         "task": "segmentation", "method": method, "options": options, "labels": [label.as_dict() for label in labels],
@@ -125,7 +125,7 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
     Raises:
         ModelError: unknown, damaged, or made for another prior.
     """
-    from ..errors import InputError
+    from ..core.errors import InputError
     from .method import make_method
 
     name, path, expected = resolve(str(spec))

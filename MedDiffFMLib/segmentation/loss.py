@@ -1,4 +1,4 @@
-"""Loss of masks: soft Dice and cross-entropy of each known class."""
+"""Mask loss: soft Dice and cross-entropy of each known class."""
 
 from __future__ import annotations
 

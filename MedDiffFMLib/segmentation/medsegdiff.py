@@ -1,4 +1,4 @@
-"""MedSegDiff as a segmentation method: masks are drawn, several times, and what the draws agree on is the result."""
+"""MedSegDiff method: an ensemble of sampled masks, fused."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition
+from ..core.errors import InputError
+from ..core.progress import ProgressMeter
 from ..diffusion.mask_denoiser import MASK_DENOISERS
-from ..diffusion.sampler import dpm_solver_pp_2m, karras_sigmas
-from ..errors import InputError
-from ..inference.control import ProgressMeter
-from ..inference.patches import Box, extend, plan_windows
+from ..diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
+from ..inference.window_plan import Box, extend, plan_windows
 from ..networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
 from .activations import decoder_activations, decoder_channels
-from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
+from .inputs import LabeledInput, SegmentationInput
+from .method import InferenceBudget, Prediction, Segmenter
 from .staple import simple_itk, staple
-from .windows import OVERLAP, Window, WindowBatch, WindowSamples, blend, collate_windows
+from .window_dataset import OVERLAP, Window, WindowBatch, WindowSamples, blend, collate_windows
 
 LOG_SIGMA = (1.5, 1.2)
 """Mean and deviation of log sigma in training. A structure of many voxels shows through noise of several times its
@@ -31,7 +31,7 @@ SIGMA_RANGE = (0.3, 20.0)
 """Noise at the end and at the start of sampling."""
 FEWEST_RATERS = 3
 PRIOR_SIGMA = 0.1
-"""Noise level that the prior is told when it looks at a window, in units of 1000 HU."""
+"""Noise level given to the prior for a window, in units of 1000 HU."""
 QUIET = 0.01
 """Windows in which the first step finds no voxel inside with this probability are not looked at again."""
 
@@ -42,11 +42,11 @@ class MedSegDiffMethod:
 
     Attributes:
         window: edge of the training windows in voxels.
-        dynamic, parser, anchor, channels: see :class:`..networks.medsegdiff.MedSegDiffConfig`.
+        dynamic, parser, anchor, channels: see :class:`networks.medsegdiff.MedSegDiffConfig`.
         features: whether the image encoder is given the frozen prior's activations.
         estimate: what the network gives, row of MASK_DENOISERS: "logit", or the paper's "noise".
         steps: of DPM-Solver++ for each draw.
-        draws: masks that are drawn, unless the prediction's pace says otherwise; the paper has 25.
+        draws: masks that are drawn, unless the budget says otherwise; the paper has 25.
         fusion: how they become one: "staple", or their "mean".
     """
 
@@ -80,7 +80,7 @@ class MedSegDiffMethod:
     def build(self, classes: int, prior: nn.Module) -> MedSegDiffSegmenter:
         return MedSegDiffSegmenter(self, classes, prior)
 
-    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+    def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
         return WindowSamples(examples, self.window, seed, first, count)
 
     def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
@@ -107,7 +107,7 @@ class MedSegDiffSegmenter(Segmenter):
 
     def loss(self, batch: WindowBatch) -> torch.Tensor:
         known = batch.known[:, :, None, None, None]
-        mask = (2 * batch.target - 1) * known  # 0, neither in nor out, where nobody has looked
+        mask = (2 * batch.target - 1) * known  # 0, neither in nor out, where nothing was outlined
         drawn = [_noise_level_and_noise(int(seed), mask.shape[1:]) for seed in batch.seeds]
         sigma, noise = (torch.stack(part).to(mask) for part in zip(*drawn, strict=True))
         guide = self.guide(batch.image, batch.body, batch.condition)
@@ -121,26 +121,30 @@ class MedSegDiffSegmenter(Segmenter):
                 seen = decoder_activations(self.prior, image, condition, PRIOR_SIGMA)
         return self.network.guide(image, body, seen[: len(self.network.config.prior)])
 
-    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
-        draws = self.method.draws if pace.samples is None else pace.samples
+    def predict(
+        self, inputs: SegmentationInput, budget: InferenceBudget, meter: ProgressMeter | None = None
+    ) -> Prediction:
+        draws = self.method.draws if budget.samples is None else budget.samples
         if draws >= FEWEST_RATERS and self.method.fusion == "staple":
             simple_itk()  # better before the work than after it
         with torch.no_grad():
-            drawn = self.draw(sight, pace, draws, meter)
+            drawn = self.draw(inputs, budget, draws, meter)
         return fuse(drawn, self.method.fusion)
 
-    def draw(self, sight: Sight, pace: Pace, draws: int, meter: ProgressMeter | None = None) -> torch.Tensor:
-        """Independent masks of a whole CT; all windows take each step together, so that neighbours agree.
+    def draw(
+        self, inputs: SegmentationInput, budget: InferenceBudget, draws: int, meter: ProgressMeter | None = None
+    ) -> torch.Tensor:
+        """Independent masks of a whole CT; all windows take each step together, so that neighbors agree.
 
         Returns:
             (draws, classes, D, H, W) float32 on the CPU, 0 to 1.
         """
         sigmas = karras_sigmas(self.method.steps, SIGMA_RANGE[1], SIGMA_RANGE[0])
-        seer = _Windows(self, sight, pace, sigmas[0], meter, 1 / (draws * self.method.steps))
+        seer = _Windows(self, inputs, budget, sigmas[0], meter, 1 / (draws * self.method.steps))
         found = []
-        for first in range(0, draws, pace.batch):  # of many classes and draws at once the noise alone would be large
-            numbers = range(first, min(first + pace.batch, draws))
-            noise = torch.stack([_noise([pace.seed, n], (self.classes, *sight.shape)) for n in numbers])
+        for first in range(0, draws, budget.batch):  # of many classes and draws at once the noise alone would be large
+            numbers = range(first, min(first + budget.batch, draws))
+            noise = torch.stack([_noise([budget.seed, n], (self.classes, *inputs.shape)) for n in numbers])
             found.append(dpm_solver_pp_2m(seer, sigmas[0] * noise, sigmas))
         return (torch.cat(found).clamp(-1, 1) + 1) / 2
 
@@ -173,18 +177,18 @@ class _Windows:
     def __init__(
         self,
         segmenter: MedSegDiffSegmenter,
-        sight: Sight,
-        pace: Pace,
+        inputs: SegmentationInput,
+        budget: InferenceBudget,
         start: float,
         meter: ProgressMeter | None,
         share: float,
     ) -> None:
-        self.segmenter, self.sight, self.start, self.meter, self.share = segmenter, sight, start, meter, share
+        self.segmenter, self.inputs, self.start, self.meter, self.share = segmenter, inputs, start, meter, share
         self.divisor = segmenter.network.config.divisor
         # Layer norms see a whole window: in larger ones than in training, with more air, masks appear in the air.
-        largest = min(pace.window, segmenter.method.window)
-        self.pace = replace(pace, window=max(largest // self.divisor, 1) * self.divisor)
-        self._shape = plan_windows(sight.shape, self.pace.window, OVERLAP, self.divisor).shape
+        largest = min(budget.window, segmenter.method.window)
+        self.budget = replace(budget, window=max(largest // self.divisor, 1) * self.divisor)
+        self._shape = plan_windows(inputs.shape, self.budget.window, OVERLAP, self.divisor).shape
         self._guides: dict[str, Guide | None] = {}
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -197,7 +201,7 @@ class _Windows:
             return torch.stack(found).flatten(1, 2)
 
         channels, share = x.shape[0] * x.shape[1], self.share * len(x)
-        seen = blend(self.sight, self.pace, self.divisor, channels, see, self.meter, share)
+        seen = blend(self.inputs, self.budget, self.divisor, channels, see, self.meter, share)
         return seen.unflatten(0, x.shape[:2])
 
     def _see(self, window: Window, row: int, noisy: torch.Tensor, sigma: float, where: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a segmentation method is. Fine-tuning, the ``segment`` task and the benchmarks know only this.
+"""Interface of a segmentation method, all that fine-tuning, the ``segment`` task and the experiments know of one.
 
 A :class:`Method` is its options: a frozen dataclass without tensors that draws samples in any process and builds a
 :class:`Segmenter`, the network. Each method is one row of METHODS, which stands in the file of a trained head.
@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..errors import InputError
-from ..inference.control import CancelToken, ProgressMeter
-from .method_names import METHODS
-from .sight import Example, Sight
+from ..core.errors import InputError
+from ..core.progress import CancelToken, ProgressMeter
+from .inputs import LabeledInput, SegmentationInput
+from .registry import METHODS
 
 
 class Prediction(NamedTuple):
@@ -35,8 +35,8 @@ class Prediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How much a prediction may use at a time.
+class InferenceBudget:
+    """Device, precision and memory of a prediction.
 
     Attributes:
         device: where the network runs.
@@ -69,15 +69,17 @@ class Segmenter(nn.Module):
         """Loss of each sample (B,), on the batch's device; called inside autocast for bfloat16."""
         raise NotImplementedError
 
-    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
-        """Segment a whole CT; ``part`` is on ``pace.device`` already. Advances the meter by 1 in all.
+    def predict(
+        self, inputs: SegmentationInput, budget: InferenceBudget, meter: ProgressMeter | None = None
+    ) -> Prediction:
+        """Segment a whole CT; ``part`` is on ``budget.device`` already. Advances the meter by 1 in all.
 
         Raises:
             Cancelled: the meter says so.
         """
         raise NotImplementedError
 
-    def precompute(self, examples: Sequence[Example], pace: Pace, report: Callable[[str], None],
+    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, report: Callable[[str], None],
                    cancel: CancelToken | None) -> None:  # fmt: skip
         """Compute once, into each example's folder, what training reads again and again; nothing by default."""
 
@@ -105,7 +107,7 @@ class Method(Protocol):
             prior: the prior's denoiser (``prior.network`` is a PriorUNet); must not be changed.
         """
 
-    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+    def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
         """Samples [first, first + count) of a run: dicts; item n is a pure function of (seed, first + n), with its
         example's name as "case"."""
 

@@ -1,4 +1,4 @@
-"""STAPLE (Warfield et al. 2004): one segmentation from several, each trusted as far as it agrees with what all suggest.
+"""STAPLE (Warfield et al. 2004): one segmentation from several, weighted by their estimated reliability.
 
 MedSegDiff's paper fuses its samples so; its released code takes the square of their mean instead. The algorithm is
 SimpleITK's.
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DependencyError
+from ..core.errors import DependencyError
 
 ITERATIONS = 100
 

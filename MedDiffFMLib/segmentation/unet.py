@@ -1,4 +1,4 @@
-"""The prior's own U-Net fine-tuned to segment, head first and then all of it; or the same body from random weights."""
+"""U-Net method: the prior's own network fine-tuned, head first and then all of it; or the same from random weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch.nn.functional as functional
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..inference.control import CancelToken, ProgressMeter
-from ..inference.patches import Box
-from ..networks.haar import haar_forward
+from ..core.progress import CancelToken, ProgressMeter
+from ..imaging.haar import haar_forward
+from ..inference.window_plan import Box
 from .activations import decoder_activations, decoder_channels
-from .heads import PointHead
+from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss
-from .method import Pace, Prediction, Segmenter
-from .sight import Example, Sight
-from .windows import Window, WindowBatch, WindowSamples, blend, collate_windows
+from .method import InferenceBudget, Prediction, Segmenter
+from .point_head import PointHead
+from .window_dataset import Window, WindowBatch, WindowSamples, blend, collate_windows
 
 STANDARD_WINDOWS = 8
 """Training windows from which mean and deviation of the activations are taken."""
@@ -35,7 +35,7 @@ class UNetMethod:
     Attributes:
         scratch: start from random weights instead of the prior's.
         head_first: samples for which the body stays as it is while the head learns.
-        sigma: noise level that the network is told, in units of 1000 HU.
+        sigma: noise level given to the network, in units of 1000 HU.
     """
 
     window: int = 64
@@ -49,7 +49,7 @@ class UNetMethod:
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return UNetSegmenter(self, classes, prior)
 
-    def samples(self, examples: Sequence[Example], seed: int, first: int, count: int) -> Dataset:
+    def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
         return WindowSamples(examples, self.window, seed, first, count)
 
     def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
@@ -93,7 +93,11 @@ class UNetSegmenter(Segmenter):
 
     @torch.inference_mode()
     def precompute(
-        self, examples: Sequence[Example], pace: Pace, report: Callable[[str], None], cancel: CancelToken | None
+        self,
+        examples: Sequence[LabeledInput],
+        budget: InferenceBudget,
+        report: Callable[[str], None],
+        cancel: CancelToken | None,
     ) -> None:
         """Mean and deviation of the activations in some training windows into the head."""
         samples = self.method.samples(examples, 0, 0, STANDARD_WINDOWS)
@@ -102,25 +106,32 @@ class UNetSegmenter(Segmenter):
             if cancel is not None:
                 cancel.check()
             batch = self.method.collate([samples[number]])
-            image, body = batch.image.to(pace.device), batch.body.to(pace.device)
-            window = Window(image, body, batch.condition.to(pace.device))
+            image, body = batch.image.to(budget.device), batch.body.to(budget.device)
+            window = Window(image, body, batch.condition.to(budget.device))
             found.append(self._features(window).movedim(1, -1).flatten(0, -2))
         self.layers["head"].standardise(torch.cat(found))  # type: ignore[operator]
 
     @torch.inference_mode()
-    def predict(self, sight: Sight, pace: Pace, meter: ProgressMeter | None = None) -> Prediction:
-        return blended_prediction(sight, pace, self.divisor, self.classes, self._logits, meter)
+    def predict(
+        self, inputs: SegmentationInput, budget: InferenceBudget, meter: ProgressMeter | None = None
+    ) -> Prediction:
+        return blended_prediction(inputs, budget, self.divisor, self.classes, self._logits, meter)
 
 
 def blended_prediction(
-    sight: Sight, pace: Pace, divisor: int, classes: int, logits: Any, meter: ProgressMeter | None
+    inputs: SegmentationInput,
+    budget: InferenceBudget,
+    divisor: int,
+    classes: int,
+    logits: Any,
+    meter: ProgressMeter | None,
 ) -> Prediction:
     """Prediction of a network without chance: probabilities of overlapping windows, averaged."""
 
     def see(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
         return logits(window).float().sigmoid()
 
-    probability = blend(sight, pace, divisor, classes, see, meter).clamp(0, 1)
+    probability = blend(inputs, budget, divisor, classes, see, meter).clamp(0, 1)
     return Prediction(probability, (probability * (1 - probability)).sqrt())
 
 

@@ -1,0 +1,1 @@
+"""Tasks, a folder each: ``spec`` holds the parameters, ``recipe`` the computation."""

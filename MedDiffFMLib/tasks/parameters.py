@@ -1,4 +1,4 @@
-"""Task parameters, defined once: Python API, command line and panel all read these fields."""
+"""Task parameters, declared once for Python, command line and panel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class ParameterInfo:
     choices: tuple[str, ...] = ()
     advanced: bool = False
     catalogue: str = ""
+
+    @property
+    def limits(self) -> str:
+        """Unit and limits in words, such as "0.5 to 500 HU"; empty where there are none."""
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None:
+            return f"{low:g} to {high:g} {self.unit}".strip()
+        if low is not None or high is not None:
+            return f"{'at most' if low is None else 'at least'} {high if low is None else low:g} {self.unit}".strip()
+        return self.unit
 
 
 def parameter(default: Any, help: str, **info: Any) -> Any:

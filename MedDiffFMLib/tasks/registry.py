@@ -1,4 +1,4 @@
-"""The tasks by name. Command line, worker and panel are built from this table and know no task by itself."""
+"""Tasks by name; command line, worker and panel are built from this table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Task:
         name: name on the command line and in the protocol.
         title: short title for buttons.
         sentence: one sentence for the user.
-        module: module of this package that holds the function and its parameter dataclass.
+        module: package of the task: ``spec`` holds its parameter dataclass, ``recipe`` its function.
         function: ``f(volume, model, parameters, *, mask, anatomy, region, seed, progress, cancel) -> TaskResult``.
         parameters: name of the parameter dataclass.
         needs_volume: whether it works on a CT. A task that makes one takes none; its ``volume`` is the organ map, whose
@@ -66,11 +66,11 @@ class Task:
 
     def parameter_class(self) -> type:
         """The parameter dataclass; cheap, imports no torch."""
-        return getattr(importlib.import_module(self.module), self.parameters)
+        return getattr(importlib.import_module(f"{self.module}.spec"), self.parameters)
 
     def run(self) -> Callable[..., TaskResult]:
         """The task function."""
-        return getattr(importlib.import_module(self.module), self.function)
+        return getattr(importlib.import_module(f"{self.module}.recipe"), self.function)
 
 
 _PACKAGE = __name__.rpartition(".")[0]

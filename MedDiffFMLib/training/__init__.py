@@ -1,0 +1,1 @@
+"""Training: the loop, windows, noise; ``pretrain`` and ``finetune`` use them."""

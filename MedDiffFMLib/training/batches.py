@@ -3,39 +3,75 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..conditioning.condition import NULL_REGION, Condition, EncodedCondition, stack
-from ..intensity import to_network
-from .cache import Case
-from .windows import WindowConfig, draw_window
+from ..conditioning.condition import Condition, EncodedCondition, stack
+from ..conditioning.noise_signature import signature_of, unknown_signature
+from ..conditioning.regions import NULL_REGION
+from ..datasets.prepared_cases import Case
+from ..imaging.intensity import to_network
+from .noise import NoiseConfig, draw_noise
+from .windows import WindowConfig, draw_purpose, draw_window
 
 
 class TrainingWindows(Dataset):
-    """Sample n: case, window and dropped conditions from a generator seeded with (seed, n).
+    """Sample n: purpose, case, window and dropped conditions from a generator seeded with (seed, n).
+
+    Windows for learning to remove noise come from cases with a scanner's own voxels, if there are any.
 
     Args:
         first, count: the samples [first, first + count) of the run.
+        noise: draw a noise level and noise for each window, too; those of sample n depend on ``noise_seed`` + n.
     """
 
-    def __init__(self, cases: list[Case], config: WindowConfig, seed: int, first: int, count: int) -> None:
+    def __init__(
+        self, cases: list[Case], config: WindowConfig, seed: int, first: int, count: int,
+        noise: NoiseConfig | None = None, noise_seed: int = 0,
+    ) -> None:  # fmt: skip
         self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
-        # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
-        weights = np.array([case.levels[0].voxels.size for case in cases], dtype=float) ** 0.5
-        self.weights = weights / weights.sum()
+        self.noise, self.noise_seed = noise, noise_seed
+        self.choice = CaseChoice(cases)
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, self.first + index])
-        case = self.cases[rng.choice(len(self.cases), p=self.weights)]
-        return draw_window(case, self.config, rng)
+        purpose, chosen = self.choice.draw(self.config, rng)
+        sample = draw_window(self.cases[chosen], self.config, rng, purpose)
+        if self.noise is not None:
+            generator = torch.Generator().manual_seed(self.noise_seed + self.first + index)
+            shape = (1, *sample["voxels"].shape)
+            sample["sigma"], sample["noise"] = draw_noise(shape, purpose, self.noise, generator)
+            known = purpose == "denoise" and torch.rand((), generator=generator) < self.noise.signature_share
+            sample["signature"] = signature_of(sample["noise"][None])[0] if known else unknown_signature(1)[0]
+        return sample
+
+
+class CaseChoice:
+    """Draws what a window is for and the case that it shows.
+
+    Windows for learning to remove noise come from cases with a scanner's own voxels, if there are any.
+    """
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        # Larger volumes hold more distinct windows, but small ones must not vanish: square root of the volume.
+        weights = np.array([np.prod(case.levels[0].shape) for case in cases], dtype=float) ** 0.5
+        native = weights * [case.native for case in cases]
+        self.weights = weights / weights.sum()
+        self.native_weights = native / native.sum() if native.any() else self.weights
+
+    def draw(self, config: WindowConfig, rng: np.random.Generator) -> tuple[str, int]:
+        """Purpose and number of the case."""
+        purpose = draw_purpose(config, rng)
+        weights = self.native_weights if purpose == "denoise" else self.weights
+        return purpose, int(rng.choice(len(weights), p=weights))
 
 
 class ProcessShare:
@@ -71,18 +107,26 @@ class Batch(NamedTuple):
         x0: (B, 1, S, S, S) in the network's range.
         condition: encoded, with ``expected`` and ``hole``.
         purposes: what each sample is for.
+        sigma: (B,) noise levels; None where no noise was drawn.
+        noise: (B, 1, S, S, S) of unit variance, or None.
     """
 
     x0: torch.Tensor
     condition: EncodedCondition
     purposes: tuple[str, ...]
+    sigma: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
 
 
 def collate(samples: list[dict[str, Any]]) -> Batch:
     """Samples -> a batch."""
     voxels = torch.from_numpy(np.stack([to_network(s["voxels"]) for s in samples]))[:, None]
     condition = stack([sample_condition(s).encode(s["voxels"].shape) for s in samples], holes=True)
-    return Batch(voxels, condition, tuple(s["purpose"] for s in samples))
+    purposes = tuple(s["purpose"] for s in samples)
+    if "noise" not in samples[0]:
+        return Batch(voxels, condition, purposes)
+    sigma, noise, signature = (torch.stack([s[name] for s in samples]) for name in ("sigma", "noise", "signature"))
+    return Batch(voxels, replace(condition, signature=signature), purposes, sigma, noise)
 
 
 def sample_condition(sample: dict[str, Any]) -> Condition:
@@ -94,6 +138,7 @@ def sample_condition(sample: dict[str, Any]) -> Condition:
         coordinates=None if coordinates is None else tuple(torch.from_numpy(c) for c in coordinates),  # type: ignore[arg-type]
         region=NULL_REGION if sample["region"] is None else sample["region"],
         anatomy=None if sample["anatomy"] is None else torch.from_numpy(sample["anatomy"].copy()),
+        tissue=None if sample["tissue"] is None else torch.from_numpy(sample["tissue"].copy()),
     )
     if sample["hole"] is None:
         return condition

@@ -1,4 +1,4 @@
-"""The training loop: Lightning Fabric around plain steps, with EMA, atomic checkpoints and exact resume.
+"""The training loop: Lightning Fabric around plain steps, with averaged weights, atomic checkpoints, exact resume.
 
 Sample n is a pure function of (seed, n) and the noise of step s of (seed, s), so a run that was killed continues on
 the same curve. One process or many (torchrun) see the same global batches.
@@ -6,7 +6,6 @@ the same curve. One process or many (torchrun) see the same global batches.
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
 import os
@@ -21,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError, OutputError
+from ..core.errors import ModelError, OutputError
+from .averages import Average, ExponentialAverage, PowerAverage, save_snapshot
 
 LossFunction = Callable[[nn.Module, int], torch.Tensor]
 
@@ -31,9 +31,11 @@ class LoopConfig:
     """Length and pace of a run.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimizer steps in all.
         learning_rate: peak, reached after ``warmup`` steps; falls linearly to 0 over the last ``decay_share``.
-        ema: decay of the weight average, reached gradually.
+        ema: decay of the weight average, reached gradually; used where ``widths`` is empty.
+        widths: relative widths of power-function averages instead, see :mod:`.averages`; the last one is validated.
+        snapshot_every: steps between snapshots of those averages, from which any other width can be made.
         clip: largest gradient norm.
         checkpoint_every, validate_every, log_every: in steps.
     """
@@ -44,6 +46,8 @@ class LoopConfig:
     decay_share: float = 0.3
     weight_decay: float = 0.01
     ema: float = 0.999
+    widths: tuple[float, ...] = ()
+    snapshot_every: int = 1000
     clip: float = 1.0
     checkpoint_every: int = 100
     validate_every: int = 250
@@ -54,21 +58,6 @@ def rate_at(step: int, config: LoopConfig) -> float:
     """Learning rate of a step: linear warm-up, constant, linear decay."""
     decay = max(int(config.steps * config.decay_share), 1)
     return config.learning_rate * min(1.0, (step + 1) / config.warmup, (config.steps - step) / decay)
-
-
-class Ema:
-    """Exponential moving average of a module's weights; young averages forget faster."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, source: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.module.state_dict().values(), source.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs.to(mine), 1 - decay)
 
 
 def load_plain(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -97,7 +86,7 @@ class Observer:
         """After each step, with the row of ``losses.csv``."""
 
     def validated(self, step: int, figures: dict[str, float], module: nn.Module) -> bool:
-        """After each validation of the EMA module; True ends the training after this step."""
+        """After each validation of the averaged module; True ends the training after this step."""
         return False
 
     def wants_stop(self) -> bool:
@@ -116,13 +105,20 @@ class Observer:
         return ""
 
 
+def _averages(module: nn.Module, config: LoopConfig) -> list[Average]:
+    """What averages the weights of a run, the one that is validated last."""
+    if not config.widths:
+        return [ExponentialAverage(module, config.ema)]
+    return [PowerAverage(module, width) for width in config.widths]
+
+
 class TrainingLoop:
     """Runs ``loss_of(module, step)`` to the end.
 
     Args:
         module: what is trained.
         loss_of: mean loss of global step ``step`` (this process' share of the batch).
-        validate: module -> dict of figures, called on the EMA weights.
+        validate: module -> dict of figures, called on the averaged weights.
         folder: receives ``last.pt``, ``losses.csv``, ``validation.csv``.
         fabric: Lightning Fabric with device, precision and strategy chosen; already launched.
         observer: hears of the steps and may end the training.
@@ -142,15 +138,24 @@ class TrainingLoop:
         self.loss_of, self.validate = loss_of, validate
         self.observer = observer or Observer()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.ema = Ema(module.to(fabric.device), config.ema)
+        self.averages = _averages(module.to(fabric.device), config)
         optimizer = torch.optim.AdamW(
-            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+            module.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
+            fused=True,
         )
         self.plain = module
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.step = 0
         self.data_wait = 0.0
         self._stop = False
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The averaged weights that are validated and returned."""
+        return self.averages[-1].module
 
     @property
     def checkpoint(self) -> Path:
@@ -169,7 +174,8 @@ class TrainingLoop:
         try:
             state = torch.load(self.checkpoint, map_location=self.fabric.device, weights_only=True)
             load_plain(self.plain, state["module"])
-            load_plain(self.ema.module, state["ema"])
+            for average, kept in zip(self.averages, [*state.get("averages", []), state["ema"]], strict=True):
+                load_plain(average.module, kept)
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
             self.observer.restore(state.get("observer", {}))
@@ -192,7 +198,8 @@ class TrainingLoop:
             return
         state = {
             "module": self.plain.state_dict(),
-            "ema": self.ema.module.state_dict(),
+            "averages": [average.module.state_dict() for average in self.averages[:-1]],
+            "ema": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "observer": self.observer.state(),
@@ -204,7 +211,7 @@ class TrainingLoop:
             raise self._unwritable(self.checkpoint.name, error) from error
 
     def run(self) -> nn.Module:
-        """Train to the last step; returns the EMA module. SIGTERM and SIGINT save and stop.
+        """Train to the last step; returns the averaged module. SIGTERM and SIGINT save and stop.
 
         A validation comes before the checkpoint of its step, so a run that was killed in between repeats both.
         """
@@ -222,7 +229,7 @@ class TrainingLoop:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return self.ema.module
+        return self.averaged
 
     def _one_step(self) -> None:
         start = time.perf_counter()
@@ -238,13 +245,27 @@ class TrainingLoop:
         self._check_finite("gradient", norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.ema.update(self.plain, self.step)
+        for average in self.averages:
+            average.update(self.plain, self.step)
         self.step += 1
+        if self.step % self.config.snapshot_every == 0 or self.step == self.config.steps:
+            self._snapshot()
         seconds = time.perf_counter() - start
         row = {"step": self.step, "loss": mean.item(), "gradient_norm": float(norm), "seconds": round(seconds, 3)}
         row["data_wait"], self.data_wait = round(self.data_wait, 3), 0.0
         self._log("losses.csv", row)
         self.observer.stepped(row)
+
+    def _snapshot(self) -> None:
+        """Keep the power-function averages of this step; a run that is repeated from a checkpoint writes them again."""
+        if self.fabric.global_rank:
+            return
+        for average in self.averages:
+            if isinstance(average, PowerAverage):
+                try:
+                    save_snapshot(self.folder, average, self.step)
+                except (OSError, OutputError) as error:
+                    raise self._unwritable("The averages", error) from error
 
     def _mean_of_processes(self, loss: torch.Tensor) -> torch.Tensor:
         """Loss of the global batch, so that all processes log the same and stop at the same loss that is not finite."""
@@ -253,12 +274,12 @@ class TrainingLoop:
         return self.fabric.all_reduce(loss.detach(), reduce_op="mean")
 
     def judge(self) -> bool:
-        """Validate the EMA module now; True where the observer ends the training."""
+        """Validate the averaged module now; True where the observer ends the training."""
         if self.validate is None:
             return False
-        figures = self.fabric.broadcast(self.validate(self.ema.module))  # all processes go by the first one's
+        figures = self.fabric.broadcast(self.validate(self.averaged))  # all processes go by the first one's
         self._log("validation.csv", {"step": self.step, **figures})
-        return self.observer.validated(self.step, figures, self.ema.module)
+        return self.observer.validated(self.step, figures, self.averaged)
 
     def _any_process_stops(self) -> bool:
         """Whether any process was asked to stop: one that left alone would keep the others waiting."""

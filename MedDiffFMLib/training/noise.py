@@ -25,6 +25,7 @@ class NoiseConfig:
         denoise_range: "denoise": sigma log-uniform from 4 to 120 HU, the noise of real scans.
         ct_texture_share: share of the "denoise" windows whose noise has the texture of reconstructed CT instead of
             white noise. White noise alone would leave a scan's blotches in place.
+        signature_share: share of the "denoise" windows for which the network is told the noise's strength by band.
     """
 
     levels: str = "log-normal"
@@ -34,12 +35,21 @@ class NoiseConfig:
     fill_log_std: float = 1.1
     denoise_range: tuple[float, float] = (0.004, 0.12)
     ct_texture_share: float = 0.8
+    signature_share: float = 0.6
 
 
 def draw_noise(
     shape: tuple[int, int, int, int], purpose: str, config: NoiseConfig, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise level () and unit-variance noise (1, D, H, W) for one window, on the CPU."""
+    sigma = draw_level(purpose, config, generator)
+    noise = torch.randn(shape, generator=generator)
+    texture = draw_texture(purpose, config, generator)
+    return sigma, noise if texture is None else texture.given_to(noise)
+
+
+def draw_level(purpose: str, config: NoiseConfig, generator: torch.Generator) -> torch.Tensor:
+    """Noise level ()."""
     if purpose == "denoise":
         low, high = (torch.tensor(edge).log() for edge in config.denoise_range)
         sigma = (low + (high - low) * torch.rand((), generator=generator)).exp()
@@ -50,10 +60,14 @@ def draw_noise(
         fill = purpose == "fill"
         mean, std = (config.fill_log_mean, config.fill_log_std) if fill else (config.log_mean, config.log_std)
         sigma = (mean + std * torch.randn((), generator=generator)).exp()
-    noise = torch.randn(shape, generator=generator)
+    return sigma.clamp(0.002, 80.0)
+
+
+def draw_texture(purpose: str, config: NoiseConfig, generator: torch.Generator) -> Texture | None:
+    """The texture of a window's noise, None for white noise."""
     if purpose == "denoise" and torch.rand((), generator=generator) < config.ct_texture_share:
-        noise = ct_texture(noise[0], generator)[None]
-    return sigma.clamp(0.002, 80.0), noise
+        return random_texture(generator)
+    return None
 
 
 @functools.cache
@@ -73,33 +87,70 @@ def balance(sigma: torch.Tensor, holed: torch.Tensor) -> torch.Tensor:
     return torch.where(holed, 1.0, 0.2 / typical)
 
 
-def ct_texture(white: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """White noise (D, H, W) -> noise as of filtered back-projection, unit variance.
+@dataclass(frozen=True)
+class Texture:
+    """Textures of the noise of n windows, as of filtered back-projection.
 
-    In plane the spectrum is a ramp (no noise at zero frequency) times a Gaussian roll-off with a random cut-off for
-    the reconstruction kernel and the interpolation, half of the time with a preferred direction, as behind shoulders
-    or hips. Neighbouring slices are independent half of the time, else correlated by a random amount. Half of the
-    time the noise is stronger in some places than in others.
+    In plane the spectrum is a ramp (no noise at zero frequency) times a Gaussian roll-off for the reconstruction
+    kernel and the interpolation, with or without a preferred direction, as behind shoulders or hips.
+
+    Attributes:
+        cutoff: (n,) of the roll-off in plane, cycles a voxel.
+        axial: (n,) of the one along the patient; neighboring slices are independent where it is large.
+        angle, stretch: (n,) preferred direction and its strength, 0 for none.
+        strength: (n, 1, 3, 3, 3) logarithm of the noise's local strength on a coarse grid, 0 for the same everywhere.
     """
-    depth, height, width = white.shape
+
+    cutoff: torch.Tensor
+    axial: torch.Tensor
+    angle: torch.Tensor
+    stretch: torch.Tensor
+    strength: torch.Tensor
+
+    def given_to(self, white: torch.Tensor) -> torch.Tensor:
+        """White noise (n, D, H, W), n windows on this texture's device -> noise of unit variance."""
+        _, depth, height, width = white.shape
+
+        def column(numbers: torch.Tensor) -> torch.Tensor:
+            return numbers[:, None, None]
+
+        y = torch.fft.fftfreq(height, device=white.device)[:, None]
+        x = torch.fft.rfftfreq(width, device=white.device)[None]
+        radius = (y**2 + x**2).sqrt()
+        plane = radius.sqrt() * torch.exp(-0.5 * (radius / column(self.cutoff)) ** 2)
+        turned = torch.atan2(y, x) - column(self.angle)
+        plane = plane * torch.exp(column(self.stretch) * torch.cos(2 * turned))
+        along = torch.exp(-0.5 * (torch.fft.fftfreq(depth, device=white.device) / self.axial[:, None]) ** 2)
+        spectrum = torch.fft.rfftn(white, dim=(1, 2, 3)) * plane[:, None] * along[:, :, None, None]
+        textured = torch.fft.irfftn(spectrum, s=(depth, height, width), dim=(1, 2, 3))
+        size = (depth, height, width)
+        local = functional.interpolate(self.strength, size=size, mode="trilinear", align_corners=True)
+        textured = textured * local[:, 0].exp()
+        return textured / textured.flatten(1).std(1)[:, None, None, None]
+
+
+def random_texture(generator: torch.Generator) -> Texture:
+    """One texture.
+
+    The cut-off is random. Half of the time there is a preferred direction. Neighboring slices are independent half of
+    the time, else correlated by a random amount. Half of the time the noise is stronger in some places than in others.
+    """
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * torch.rand(1, generator=generator).item()
 
-    cutoff, axial = uniform(0.12, 0.5), uniform(0.1, 0.8)
+    cutoff, axial, angle, stretch = uniform(0.12, 0.5), uniform(0.1, 0.8), 0.0, 0.0
     if uniform(0, 1) < 0.5:
         axial = 1e3
-    y, x = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
-    radius = (y**2 + x**2).sqrt()
-    plane = radius.sqrt() * torch.exp(-0.5 * (radius / cutoff) ** 2)
     if uniform(0, 1) < 0.5:
-        turned = torch.atan2(y, x) - uniform(0, math.pi)
-        plane = plane * torch.exp(uniform(0, 1.2) * torch.cos(2 * turned))
-    along = torch.exp(-0.5 * (torch.fft.fftfreq(depth) / axial) ** 2)
-    spectrum = torch.fft.rfftn(white) * plane[None] * along[:, None, None]
-    textured = torch.fft.irfftn(spectrum, s=(depth, height, width))
+        angle, stretch = uniform(0, math.pi), uniform(0, 1.2)
+    strength = torch.zeros(1, 1, 3, 3, 3)
     if uniform(0, 1) < 0.5:
-        coarse = torch.randn((1, 1, 3, 3, 3), generator=generator) * uniform(0, 0.4)
-        strength = functional.interpolate(coarse, size=(depth, height, width), mode="trilinear", align_corners=True)
-        textured = textured * strength[0, 0].exp()
-    return textured / textured.std()
+        strength = torch.randn((1, 1, 3, 3, 3), generator=generator) * uniform(0, 0.4)
+    numbers = [torch.tensor([number]) for number in (cutoff, axial, angle, stretch)]
+    return Texture(numbers[0], numbers[1], numbers[2], numbers[3], strength)
+
+
+def ct_texture(white: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """White noise (D, H, W) -> noise as of filtered back-projection, unit variance; see :func:`random_texture`."""
+    return random_texture(generator).given_to(white[None])[0]

@@ -1,4 +1,4 @@
-"""How well a run uses its machine: windows a second, time spent waiting for data, memory, share of the matrix rate."""
+"""Throughput of a run: windows a second, time spent waiting for data, memory, share of the matrix rate."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
-from ..report import peak_main_memory
-from .curves import draw_curves
+from ..conditioning.noise_signature import DETAIL_BANDS
+from ..runner.report import peak_main_memory
 from .loop import LoopConfig, Observer
+from .loss_plot import draw_curves
 
 STARVED = 0.2
 """Share of the time spent waiting for windows above which the user is warned."""
@@ -67,7 +68,8 @@ def step_flops(build: Callable[[], nn.Module], batch: int, size: int) -> int:
         image, level = torch.empty(shape), torch.ones(batch)
         region = torch.zeros(batch, dtype=torch.long)
         channels = torch.empty(batch, CONDITION_CHANNELS, half, half, half)
-        build()(image, level, image, region, channels, image, image, level).backward()
+        signature = torch.ones(batch, DETAIL_BANDS)
+        build()(image, level, image, region, channels, image, image, signature, level).backward()
     return int(counter.get_total_flops())
 
 

@@ -1,4 +1,4 @@
-"""The side of the program that has work done: a state machine without process or thread, and what starts processes.
+"""Client side of the worker protocol: a state machine without process or thread, and the start of processes.
 
 :class:`WorkerSession` is fed with what the process writes and does, and says what to write to it; any owner of a
 process can drive it: a ``QProcess`` inside Slicer, :class:`MedDiffFMLib.worker.transport.WorkerClient` elsewhere.
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import MedDiffFMError
-from ..inference.control import ProgressEvent
+from ..core.errors import MedDiffFMError
+from ..core.progress import ProgressEvent
 from . import protocol
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
 
@@ -150,7 +150,7 @@ class WorkerSession:
     Attributes:
         state: see :class:`State`. After FAILED or STOPPED, :meth:`starting` begins anew.
         hello: what the worker said of itself (python, torch, devices ...), empty before.
-        generation: counts starts, so that a timer of an earlier start can be told apart.
+        generation: counts starts, so that a timer of an earlier start is recognized.
     """
 
     def __init__(

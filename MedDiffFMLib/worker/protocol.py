@@ -1,4 +1,4 @@
-"""The language between a program and its warm worker process: one JSON object a line, arrays in files.
+"""Worker protocol: one JSON object a line, arrays in files.
 
 ========  ==========================================================================  =======================
 from      message                                                                     answered by
@@ -11,7 +11,7 @@ client    ``ping``                                                              
 client    ``shutdown``, or the end of its input                                       (the worker exits)
 worker    ``hello`` protocol, package, python, torch, devices, process
 worker    ``progress`` id, fraction, stage, seconds_left
-worker    ``warning`` id, text: a step of the memory ladder and the like
+worker    ``warning`` id, text: memory that ran out and the like
 worker    ``result`` id, volumes, ijk_to_ras, table, facts, warnings, report
 worker    ``error`` id or null, kind, cause, remedy, exit_code
 worker    ``cancelled`` id;  ``pong``
@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import os
 import re
 import shutil
@@ -38,10 +37,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import errors
-from ..atomic import owned_name, sweep
-from ..errors import MedDiffFMError, reason_of
-from ..foreign import load_array
+from ..core import errors
+from ..core.atomic_files import owned_name, sweep
+from ..core.errors import MedDiffFMError, reason_of
+from ..core.json_files import json_ready
+from ..core.safe_load import load_array
 
 PROTOCOL_VERSION = 3
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
@@ -68,21 +68,6 @@ class WorkerError(MedDiffFMError):
     def __init__(self, cause: str, remedy: str = "", kind: str = "crash") -> None:
         super().__init__(cause, remedy)
         self.kind = kind
-
-
-def json_ready(value: Any) -> Any:
-    """``value`` with numpy scalars, arrays, tuples and paths as plain JSON values; NaN and infinity become None."""
-    if isinstance(value, dict):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [json_ready(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy, without importing it
-        return json_ready(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value
 
 
 def encode(kind: str, /, **fields: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The warm worker process: ``python -m MedDiffFMLib.worker.server``.
+"""Server side of the worker protocol, ``python -m MedDiffFMLib.worker.server``.
 
 Standard input and output belong to the protocol; whatever else prints goes to standard error. One thread reads
 messages, so a cancel or a ping is heard while the network runs; the main thread computes. The process ends when its
@@ -25,8 +25,8 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from .. import __version__
-from ..errors import Cancelled, DependencyError, InputError, expected, log_defect
-from ..inference.control import CancelToken, ProgressEvent
+from ..core.errors import Cancelled, DependencyError, InputError, expected, log_defect
+from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
 
@@ -175,7 +175,7 @@ class Server:
 
     def _compute(self, message: dict[str, Any], cancel: CancelToken, progress: _Progress) -> dict[str, Any]:
         """The fields of the result message."""
-        from ..job import LoadedCase, compute
+        from ..runner.case import LoadedCase, compute
 
         assert self._folder is not None
         folder, settings = self._folder, _settings(message)
@@ -227,7 +227,7 @@ def _raised(problem: ProtocolError) -> dict[str, Any]:
 
 def _settings(message: dict[str, Any]) -> Any:
     """The run's settings, checked as if a user had typed them."""
-    from ..report import Settings
+    from ..runner.report import Settings
     from ..tasks.parameters import from_dict
     from ..tasks.registry import TASKS
 
@@ -249,7 +249,7 @@ def _settings(message: dict[str, Any]) -> Any:
 
 def _check_settings(given: dict[str, Any]) -> None:
     """Values that the command line would refuse."""
-    from ..conditioning.condition import REGIONS
+    from ..conditioning.regions import REGIONS
 
     seed, region, threads = given.get("seed", 0), given.get("region"), given.get("threads")
     if not 0 <= seed < 2**63:
@@ -262,8 +262,8 @@ def _check_settings(given: dict[str, Any]) -> None:
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
     """The run's arrays, checked as if they came from files."""
-    from ..job import checked_case
-    from ..report import geometry
+    from ..imaging.volume import geometry
+    from ..runner.case import checked_case
 
     names = ("volume", "mask", "anatomy")
     given = {name: _volume(message[name], folder) for name in names if message.get(name) is not None}
@@ -278,7 +278,7 @@ def _volume(record: Any, folder: PrivateFolder) -> Any:
     """An array with its geometry from a message."""
     import numpy as np
 
-    from ..volume import Volume
+    from ..imaging.volume import Volume
 
     if not isinstance(record, dict):
         raise ProtocolError("An array needs a record with file and ijk_to_ras.")
@@ -327,7 +327,7 @@ def _free_memory() -> dict[str, int]:
 
 @contextlib.contextmanager
 def _warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Pass this library's log warnings (steps of the memory ladder) on while a run lasts."""
+    """Pass this library's log warnings (memory that ran out) on while a run lasts."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -1,4 +1,4 @@
-"""The worker for plain Python programs: starts the process, and drives the session with it."""
+"""Worker client for plain Python programs: process and session."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from ..errors import Cancelled, MedDiffFMError
-from ..inference.control import CancelToken, ProgressCallback
+from ..core.errors import Cancelled, MedDiffFMError
+from ..core.progress import CancelToken, ProgressCallback
 from .client import (
     START_SECONDS,
     Callbacks,
@@ -177,7 +177,7 @@ class WorkerClient:
             self._session.run(request)
             try:
                 self._pump(lambda: self._outcome is not None, cancel)
-            except BaseException:  # Ctrl-C, or a callback that failed: a run that nobody waits for must not go on
+            except BaseException:  # Ctrl-C, or a callback that failed: an abandoned run must not go on
                 self._stop(0.0)
                 raise
             if isinstance(self._outcome, MedDiffFMError):
@@ -242,7 +242,7 @@ class WorkerClient:
                 self._transport.events.get(timeout=_POLL_SECONDS)(self._session)
 
     def _drain(self) -> None:
-        """Handle what happened while nobody looked, such as the end of the process."""
+        """Handle events since the last call, such as the end of the process."""
         if self._transport is not None:
             with contextlib.suppress(queue.Empty):
                 while True:

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import Cancelled, DependencyError, InputError, MedDiffFMError, ModelError
-from MedDiffFMLib.inference.control import CancelToken, ProgressEvent
+from MedDiffFMLib.core.errors import Cancelled, DependencyError, InputError, MedDiffFMError, ModelError
+from MedDiffFMLib.core.progress import CancelToken, ProgressEvent
+from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
-from MedDiffFMLib.tasks.denoise import DenoiseParameters, denoise
-from MedDiffFMLib.volume import Volume
+from MedDiffFMLib.tasks.denoise.recipe import denoise
+from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
 from MedDiffFMLib.worker.client import RunRequest, State, worker_command, worker_environment
 from MedDiffFMLib.worker.protocol import FOLDER_PREFIX, PROTOCOL_VERSION, ProtocolError, WorkerError
 from MedDiffFMLib.worker.transport import WorkerClient
@@ -85,6 +86,7 @@ def test_hello_tells_what_the_other_python_offers(worker: WorkerClient) -> None:
     assert "cpu" in [device["name"] for device in hello["devices"]] and hello["torch"]
 
 
+@pytest.mark.slow
 def test_result_is_that_of_the_library_bit_for_bit(
     worker: WorkerClient, request_for: Callable[..., RunRequest], small_ct: Volume, tiny_model_file: Path
 ) -> None:
@@ -190,6 +192,7 @@ def test_cancel_half_way_then_run(worker: WorkerClient, request_for: Callable[..
     assert worker.run(request_for()).volumes and worker.process_id == process
 
 
+@pytest.mark.slow
 @posix
 def test_kill_9_then_run(worker: WorkerClient, request_for: Callable[..., RunRequest], scratch: Path) -> None:
     def kill(event: ProgressEvent) -> None:
@@ -203,6 +206,7 @@ def test_kill_9_then_run(worker: WorkerClient, request_for: Callable[..., RunReq
     assert worker.run(request_for()).volumes
 
 
+@pytest.mark.slow
 @posix
 def test_death_between_runs_is_noticed(worker: WorkerClient, request_for: Callable[..., RunRequest]) -> None:
     worker.start()
@@ -217,13 +221,14 @@ def test_submit_in_background(worker: WorkerClient, request_for: Callable[..., R
     assert worker.submit(request_for()).result(timeout=60).volumes["denoised"].shape == (40, 48, 44)
 
 
+@pytest.mark.slow
 @posix
 def test_worker_ends_and_cleans_when_its_client_is_killed(
     scratch: Path, small_ct_file: Path, tiny_model_file: Path
 ) -> None:
     """kill -9 of the program in the middle of a run: no orphan, no folder."""
     program = f"""
-        from MedDiffFMLib.io import read_volume
+        from MedDiffFMLib.imaging.io import read_volume
         from MedDiffFMLib.worker.client import RunRequest
         from MedDiffFMLib.worker.transport import WorkerClient
         volume = read_volume({str(small_ct_file)!r})

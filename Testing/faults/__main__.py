@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from MedDiffFMLib.report import NOTICE
+from MedDiffFMLib.runner.report import NOTICE
 
 from . import faults
 from .faults import DAMAGING, KINDS, Fault, draw
@@ -28,8 +28,9 @@ from .scenarios import SCENARIOS, Scenario, Workshop, damaged_files
 
 _PRELOAD = (
     "torch", "monai.networks.nets", "lightning.fabric", "nrrd", "nibabel", "scipy.ndimage", "scipy.spatial",
-    "safetensors.torch", "MedDiffFMLib.job", "MedDiffFMLib.training.finetune", "MedDiffFMLib.tasks.denoise",
-    "MedDiffFMLib.inference.blended", "MedDiffFMLib.models.control", "MedDiffFMLib.cli",
+    "safetensors.torch", "MedDiffFMLib.runner.case", "MedDiffFMLib.training.finetune.run",
+    "MedDiffFMLib.tasks.denoise.recipe", "MedDiffFMLib.inference.sliding_window",
+    "MedDiffFMLib.models.controlnet_file", "MedDiffFMLib.cli",
 )  # fmt: skip
 MAY_DIE = ("kill -9", "interrupt", "memory limit")
 """Faults after which a process need not explain itself: torch's own libraries crash where memory for them ends."""

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.errors import MedDiffFMError
-from MedDiffFMLib.io import read_volume, write_volume
+from MedDiffFMLib.core.errors import MedDiffFMError
+from MedDiffFMLib.core.file_hash import file_sha256
+from MedDiffFMLib.imaging.io import read_volume, write_volume
+from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.catalogue import CatalogueEntry, list_models, register_model
-from MedDiffFMLib.models.checkpoint import build_denoiser, file_sha256, read_metadata, read_weights, save_model
+from MedDiffFMLib.models.checkpoint import build_denoiser, read_metadata, read_weights, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig
-from MedDiffFMLib.volume import Volume
 from MedDiffFMLib.worker.client import RunRequest
 from MedDiffFMLib.worker.protocol import error_fields
 from MedDiffFMLib.worker.transport import WorkerClient
@@ -46,7 +47,7 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         import torch
 
-        from MedDiffFMLib.training.datasets import Dataset
+        from MedDiffFMLib.datasets.dataset_folder import Dataset
 
         self.folder = folder
         self.model = folder / "tiny.safetensors"
@@ -108,8 +109,8 @@ class Batch(Scenario):
 
     name, share = "batch", 5
     functions = (
-        ("MedDiffFMLib.inference.engine", "Engine.denoise"), ("MedDiffFMLib.io_nrrd", "_read_voxels"),
-        ("MedDiffFMLib.io", "write_nrrd"), ("MedDiffFMLib.models.checkpoint", "read_weights"),
+        ("MedDiffFMLib.inference.engine", "Engine.denoise"), ("MedDiffFMLib.imaging.formats.nrrd", "_read_voxels"),
+        ("MedDiffFMLib.imaging.io", "write_nrrd"), ("MedDiffFMLib.models.checkpoint", "read_weights"),
     )  # fmt: skip
 
     def words(self, place: Place, model: Path) -> list[str]:
@@ -151,7 +152,7 @@ class Finetune(Scenario):
 
     name, share = "training", 4
     functions = (
-        ("MedDiffFMLib.training.loop", "TrainingLoop._one_step"), ("MedDiffFMLib.io_nrrd", "_read_voxels"),
+        ("MedDiffFMLib.training.loop", "TrainingLoop._one_step"), ("MedDiffFMLib.imaging.formats.nrrd", "_read_voxels"),
         ("MedDiffFMLib.training.loop", "save_atomically"), ("MedDiffFMLib.models.checkpoint", "read_weights"),
     )  # fmt: skip
 
@@ -178,7 +179,7 @@ class MakeDataset(Scenario):
 
     name = "dataset"
     uses_weights = False
-    functions = (("MedDiffFMLib.io_nrrd", "_read_voxels"), ("MedDiffFMLib.io", "write_nrrd"))
+    functions = (("MedDiffFMLib.imaging.formats.nrrd", "_read_voxels"), ("MedDiffFMLib.imaging.io", "write_nrrd"))
 
     def words(self, place: Place, model: Path) -> list[str]:
         return ["dataset", "create", str(place.output / "ours"), "--pairs", str(self.shop.pairs), "--json"]
@@ -213,7 +214,7 @@ class Worker(Scenario):
     """A program with a warm worker: two runs in a process of its own."""
 
     name, share = "worker", 1
-    functions = (("MedDiffFMLib.worker.protocol", "load_array"), ("MedDiffFMLib.io", "write_nrrd"))
+    functions = (("MedDiffFMLib.worker.protocol", "load_array"), ("MedDiffFMLib.imaging.io", "write_nrrd"))
 
     def work(self, place: Place, model: Path) -> Callable[[], int]:
         return lambda: _as_command(lambda: self._use(place, model))
@@ -242,7 +243,7 @@ def python_of_worker() -> str:
 
 def _as_command(work: Callable[[], dict[str, Any]]) -> int:
     """Run a piece of a program as the command line runs its commands."""
-    from MedDiffFMLib.errors import Cancelled, expected
+    from MedDiffFMLib.core.errors import Cancelled, expected
 
     try:
         answer = work()

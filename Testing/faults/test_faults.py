@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib import outputs
-from MedDiffFMLib.atomic import atomic_path, owned_name, sweep
 from MedDiffFMLib.cli.console import Console
-from MedDiffFMLib.errors import ModelError, OutputError, expected
-from MedDiffFMLib.inference.control import CancelToken
+from MedDiffFMLib.core.atomic_files import atomic_path, owned_name, sweep
+from MedDiffFMLib.core.errors import ModelError, OutputError, expected
+from MedDiffFMLib.core.progress import CancelToken
+from MedDiffFMLib.datasets.dataset_folder import Dataset
+from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
-from MedDiffFMLib.outputs import OutputPlan, publish
+from MedDiffFMLib.runner import outputs
+from MedDiffFMLib.runner.outputs import OutputPlan, publish
 from MedDiffFMLib.tasks.registry import TaskResult
-from MedDiffFMLib.training.datasets import Dataset
-from MedDiffFMLib.volume import Volume
 
 from .scenarios import damaged_files, small_case
 
@@ -135,7 +135,7 @@ def test_a_console_without_readers_lets_the_work_go_on(monkeypatch: pytest.Monke
 
 
 def test_a_case_that_another_process_added_first_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from MedDiffFMLib.errors import InputError
+    from MedDiffFMLib.core.errors import InputError
 
     dataset, (image, mask) = Dataset.create(tmp_path / "ours"), small_case(0)
     seen: list[str] = []

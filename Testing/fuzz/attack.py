@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from MedDiffFMLib.errors import MedDiffFMError
+from MedDiffFMLib.core.errors import MedDiffFMError
 
 from .limits import Guard, Hang, Trespass, limit_memory, time_limit
 from .lists import CaseList, Datalist, DatasetFolder, Prepared, Report

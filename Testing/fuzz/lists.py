@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from MedDiffFMLib.batch import find_cases
-from MedDiffFMLib.io import write_volume
-from MedDiffFMLib.report import FORMAT as REPORT_FORMAT
-from MedDiffFMLib.report import read_report
-from MedDiffFMLib.training.datalist import folder_name, read_datalist, refuse_shared_patients
-from MedDiffFMLib.training.dataset_check import Needs, check_dataset, read_entries
+from MedDiffFMLib.datasets.check import Needs, check_dataset, read_entries
+from MedDiffFMLib.datasets.datalist import folder_name, read_datalist, refuse_shared_patients
+from MedDiffFMLib.imaging.io import write_volume
+from MedDiffFMLib.runner.batch import find_cases
+from MedDiffFMLib.runner.report import FORMAT as REPORT_FORMAT
+from MedDiffFMLib.runner.report import read_report
 
 from .mutations import changed_bytes, changed_json
 from .target import Files, Target
@@ -54,7 +54,7 @@ class DatasetFolder(Target):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        from MedDiffFMLib.training.datasets import Dataset
+        from MedDiffFMLib.datasets.dataset_folder import Dataset
 
         if not (folder / "ours").exists():
             dataset = Dataset.create(folder / "ours")
@@ -70,7 +70,7 @@ class DatasetFolder(Target):
         return {**self.valid, name: changed_json(json.loads(self.valid[name]), rng)}
 
     def read(self, folder: Path) -> None:
-        from MedDiffFMLib.training.datasets import Dataset
+        from MedDiffFMLib.datasets.dataset_folder import Dataset
 
         dataset = Dataset(folder)
         _ = dataset.title
@@ -89,7 +89,7 @@ class Prepared(Target):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        from MedDiffFMLib.training.prepare import prepare
+        from MedDiffFMLib.datasets.prepare import prepare
 
         for name in ("a", "b"):
             write_volume(small_ct(), folder / f"{name}.nrrd", overwrite=True)
@@ -109,7 +109,7 @@ class Prepared(Target):
         return {**self.valid, name: changed}
 
     def read(self, folder: Path) -> None:
-        from MedDiffFMLib.training.cache import open_cases
+        from MedDiffFMLib.datasets.prepared_cases import open_cases
 
         for case in open_cases(folder, "training"):
             np.asarray(case.levels[0].voxels[0])
@@ -133,12 +133,12 @@ class Report(Target):
         return {"x_denoise.json": changed_json(self.content, rng), "x.nrrd": b"NRRD0004\n"}
 
     def read(self, folder: Path) -> None:
-        from MedDiffFMLib.batch import is_done
-        from MedDiffFMLib.job import Case
-        from MedDiffFMLib.outputs import plan_outputs
-        from MedDiffFMLib.repeat import repeat
-        from MedDiffFMLib.report import Settings
-        from MedDiffFMLib.tasks.denoise import DenoiseParameters
+        from MedDiffFMLib.runner.batch import is_done
+        from MedDiffFMLib.runner.case import Case
+        from MedDiffFMLib.runner.outputs import plan_outputs
+        from MedDiffFMLib.runner.report import Settings
+        from MedDiffFMLib.runner.reproduce import repeat
+        from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
 
         path = folder / "x_denoise.json"
         case = Case(folder / "x.nrrd")

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib import __version__
-from MedDiffFMLib.batch import find_cases
-from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError
-from MedDiffFMLib.io import read_volume, write_volume
+from MedDiffFMLib.core.errors import InputError, MedDiffFMError, ModelError
+from MedDiffFMLib.datasets.datalist import folder_name, read_datalist
+from MedDiffFMLib.datasets.dataset_folder import Dataset
+from MedDiffFMLib.datasets.prepared_cases import open_cases
+from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
-from MedDiffFMLib.repeat import repeat
-from MedDiffFMLib.training.cache import open_cases
-from MedDiffFMLib.training.datalist import folder_name, read_datalist
-from MedDiffFMLib.training.datasets import Dataset
+from MedDiffFMLib.runner.batch import find_cases
+from MedDiffFMLib.runner.reproduce import repeat
 from MedDiffFMLib.worker.client import Callbacks, RunRequest, State, WorkerSession
 from MedDiffFMLib.worker.protocol import PROTOCOL_VERSION, PrivateFolder, ProtocolError
 
@@ -41,6 +41,7 @@ MODEST = 64_000_000
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
+@pytest.mark.slow
 @linux
 def test_hostile_input_is_read_or_refused() -> None:
     tally = fuzz(300, seed=1)
@@ -120,7 +121,7 @@ def test_nifti_extension_of_gigabytes(suffix: str, place: int, number: int, tmp_
 
 
 def series(folder: Path) -> list[Path]:
-    from Testing.unit.test_dicom import write_series
+    from Testing.unit.imaging.test_dicom import write_series
 
     return write_series(folder)
 

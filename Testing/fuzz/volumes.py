@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from MedDiffFMLib.io import read_volume, write_volume
-from MedDiffFMLib.volume import Volume, check_ct, check_grid
+from MedDiffFMLib.imaging.io import read_volume, write_volume
+from MedDiffFMLib.imaging.volume import Volume, check_ct, check_grid
 
 from .mutations import changed_bytes
 from .target import Files, Target
@@ -122,7 +122,7 @@ class Dicom(Target):
         from pydicom import dcmread
         from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-        from Testing.unit.test_dicom import write_series
+        from Testing.unit.imaging.test_dicom import write_series
 
         positions = np.array([(0.0, 0.0, 2.5 * k) for k in range(self.slices)])
         plain = write_series(folder / "plain", positions)

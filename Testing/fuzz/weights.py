@@ -8,10 +8,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from MedDiffFMLib.errors import ModelError
+from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header, save_model
-from MedDiffFMLib.models.control import read_description
+from MedDiffFMLib.models.controlnet_file import read_description
 
 from .mutations import changed_bytes, changed_json
 from .target import Files, Target
@@ -64,7 +64,7 @@ class ControlFile(Weights):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         from MedDiffFMLib.models.checkpoint import FoundationModel, load_model
-        from MedDiffFMLib.models.control import save_control
+        from MedDiffFMLib.models.controlnet_file import save_control
         from MedDiffFMLib.networks.controlnet import ControlBranch, ControlConfig
 
         self.model: FoundationModel = load_model(str(folder / "tiny.safetensors"), device="cpu")
@@ -85,7 +85,7 @@ class ControlFile(Weights):
         return {"in.safetensors": packed(json.dumps(header).encode(), self.tensors)}
 
     def read(self, folder: Path) -> None:
-        from MedDiffFMLib.models.control import load_control
+        from MedDiffFMLib.models.controlnet_file import load_control
 
         path = folder / "in.safetensors"
         read_description(path)
@@ -110,7 +110,7 @@ class Catalogue(Target):
 
     def read(self, folder: Path) -> None:
         from MedDiffFMLib.cli.models import _record
-        from MedDiffFMLib.worker.protocol import json_ready
+        from MedDiffFMLib.core.json_files import json_ready
 
         os.environ[catalogue.FOLDER_VARIABLE] = str(folder / "models")
         try:

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from MedDiffFMLib import __version__
-from MedDiffFMLib.inference.control import ProgressEvent
+from MedDiffFMLib.core.progress import ProgressEvent
 from MedDiffFMLib.worker import server
 from MedDiffFMLib.worker.protocol import PROTOCOL_VERSION
 

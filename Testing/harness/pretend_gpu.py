@@ -263,6 +263,21 @@ class _Event:
         self.gpu.events += 1
 
 
+_CpuGenerator = torch.Generator
+
+
+class _GeneratorKind(type):
+    def __instancecheck__(cls, given: Any) -> bool:
+        return isinstance(given, _CpuGenerator)
+
+
+class _Generator(metaclass=_GeneratorKind):
+    """In place of ``torch.Generator``: the device's numbers are those of the CPU's generator."""
+
+    def __new__(cls, device: Any = "cpu") -> Any:
+        return _CpuGenerator()
+
+
 def can_pretend() -> bool:
     """Whether there is no real GPU, and this system's PyTorch lets its table of devices be reached."""
     known = hasattr(torch._C, "_set_only_lift_cpu_tensors")
@@ -355,6 +370,7 @@ def pretend_gpu(
         for name, substitute in patched.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, substitute))
         stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", pin_memory))
+        stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         stack.enter_context(_switchable())
         stack.enter_context(_Dispatch(gpu))
         yield gpu

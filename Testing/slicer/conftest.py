@@ -76,7 +76,7 @@ def ct(app: application.Application, request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def widget(app: application.Application, module: Any, fake_python: Path) -> Iterator[Any]:
     """The module's widget, opened, with the fake worker as its other Python."""
-    from MedDiffFMGui.workerPython import WorkerPython
+    from MedDiffFMGui.worker.workerPython import WorkerPython
 
     choice = WorkerPython()
     choice.useOther, choice.otherPath = True, str(fake_python)

@@ -24,8 +24,8 @@ RADIUS = 3.0
 @pytest.fixture
 def case(app: Any, module: Any, request: pytest.FixtureRequest) -> SimpleNamespace:
     """A CT with three bright blobs where the map is high, and the nodes of a finished run."""
-    from MedDiffFMGui.finishedRun import FinishedRun
-    from MedDiffFMGui.volumeNodes import addResultNode
+    from MedDiffFMGui.nodes.finishedRun import FinishedRun
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode
 
     rows = orthogonal(GEOMETRIES[getattr(request, "param", "oblique")])
     k, j, i = np.mgrid[:28, :32, :30]
@@ -158,9 +158,9 @@ def test_side_by_side_shows_the_layer_on_one_side_only(app: Any, opened: Any, ca
 
 
 def test_findings_are_those_of_the_library(app: Any, opened: Any, case: SimpleNamespace) -> None:
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
-    from MedDiffFMLib.tasks.findings import list_findings
+    from MedDiffFMLib.tasks.anomaly.findings import list_findings
 
     expected = list_findings(case.score, volumeFromNode(case.ct), 3.0, 0.0)
     assert [row["peak_z"] for row in expected] == [9.0, 6.0, 4.0]
@@ -223,7 +223,7 @@ def test_a_transform_of_the_ct_moves_the_jump(app: Any, opened: Any, case: Simpl
 
 def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, case: SimpleNamespace) -> None:
     """Also after the threshold moved; Discard leaves the user's segmentation alone."""
-    from MedDiffFMGui.runRequest import RunSettings
+    from MedDiffFMGui.runs.runRequest import RunSettings
 
     segmentation = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(case.ct)
@@ -255,7 +255,7 @@ def test_table_as_csv(opened: Any, tmp_path: Path) -> None:
 
 
 def test_a_table_that_cannot_be_written_is_said_and_leaves_nothing(opened: Any, tmp_path: Path) -> None:
-    from MedDiffFMLib.errors import OutputError
+    from MedDiffFMLib.core.errors import OutputError
 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not a folder"):
@@ -359,9 +359,9 @@ def test_map_and_regions_lie_exactly_on_the_ct(app: Any, opened: Any, case: Simp
     together = np.zeros(case.score.shape, bool)
     for number, row in enumerate(opened.nodes.rows(), start=1):
         together |= app.slicer.util.arrayFromSegmentBinaryLabelmap(regions_of(opened), str(number), case.ct) > 0
-        centre = surface_centre(app, opened, str(number))
+        center = surface_center(app, opened, str(number))
         half_a_voxel = 0.5 * np.linalg.norm(case.rows[:3, :3], axis=0).max()
-        assert np.linalg.norm(centre - [row["r_mm"], row["a_mm"], row["s_mm"]]) < half_a_voxel
+        assert np.linalg.norm(center - [row["r_mm"], row["a_mm"], row["s_mm"]]) < half_a_voxel
     assert np.array_equal(together, case.score > 3.0)
 
     bright, colored = rendered(app, opened, case, tmp_path)
@@ -373,7 +373,7 @@ def regions_of(view: Any) -> Any:
     return view.nodes.node("regions")
 
 
-def surface_centre(app: Any, view: Any, segment: str) -> np.ndarray:
+def surface_center(app: Any, view: Any, segment: str) -> np.ndarray:
     kind = app.slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     surface = regions_of(view).GetSegmentation().GetSegment(segment).GetRepresentation(kind)
     return np.array(surface.GetBounds()).reshape(3, 2).mean(axis=1)
@@ -406,16 +406,16 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
     app: Any, module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the click on Run to a finding in the outlined nodule: real worker, real weights, a crop of the CT."""
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
-    from MedDiffFMLib.io import read_volume
-    from MedDiffFMLib.volume import Volume
+    from MedDiffFMLib.imaging.io import read_volume
+    from MedDiffFMLib.imaging.volume import Volume
 
     samples = ROOT / "Resources" / "SampleData"
     ct = read_volume(samples / "thorax_lidc0001.nrrd")
     nodule = read_volume(samples / "thorax_lidc0001_mask.nrrd", modality="mask").voxels > 0
-    centre = np.argwhere(nodule).mean(axis=0).astype(int)
-    low = np.maximum(centre - (20, 30, 30), 0)
+    center = np.argwhere(nodule).mean(axis=0).astype(int)
+    low = np.maximum(center - (20, 30, 30), 0)
     box = tuple(slice(int(a), int(a) + n) for a, n in zip(low, (40, 60, 60), strict=True))
     matrix = ct.ijk_to_ras.copy()
     matrix[:3, 3] = (ct.ijk_to_ras @ [*low[::-1], 1])[:3]
@@ -450,10 +450,10 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
 
 
 def test_a_difference_is_coloured_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
-    """Rendered: grey where nothing is different, orange where the CT is denser, blue where it is less dense."""
+    """Rendered: gray where nothing is different, orange where the CT is denser, blue where it is less dense."""
     from matplotlib.image import imread
-    from MedDiffFMGui.anomalyLayers import showLayer, styleLayer
-    from MedDiffFMGui.volumeNodes import addResultNode
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode
+    from MedDiffFMGui.views.anomalyLayers import showLayer, styleLayer
 
     view = pictures.SliceView("Red", 200)
     voxels = np.full((8, 100, 100), 40, np.int16)

@@ -28,13 +28,13 @@ def chest(app: Any, small_ct: Any) -> Any:
 @pytest.fixture
 def lesion_control(tiny_model_file: Path, tmp_path: Path) -> str:
     """File of an untrained lesion ControlNet of the tiny model."""
+    from MedDiffFMLib.diffusion.controlled_denoiser import with_control
     from MedDiffFMLib.models.checkpoint import load_model
-    from MedDiffFMLib.models.control import save_control
-    from MedDiffFMLib.networks.controlnet import with_control
-    from MedDiffFMLib.training.control_task import control_task
+    from MedDiffFMLib.models.controlnet_file import save_control
+    from MedDiffFMLib.training.finetune.registry import finetune_task
 
     model = load_model(str(tiny_model_file), device="cpu", precision="float32")
-    branch = with_control(model.engine.denoiser, control_task("lesion").network()).control
+    branch = with_control(model.engine.denoiser, finetune_task("lesion").task().network()).control
     path = tmp_path / "lesion.safetensors"
     save_control(path, branch, task="lesion", prior={"name": model.name, "sha256": model.sha256})
     return str(path)

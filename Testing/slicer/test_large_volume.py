@@ -101,8 +101,8 @@ def test_cancel_while_the_ct_travels_leaves_a_worker_that_works(app: Any, widget
 
 def test_findings_follow_the_threshold(app: Any, widget: Any, ct: Any) -> None:
     """A map with a hundred findings: it is shown, and the threshold moves."""
-    from MedDiffFMGui.finishedRun import FinishedRun
-    from MedDiffFMGui.volumeNodes import addResultNode
+    from MedDiffFMGui.nodes.finishedRun import FinishedRun
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode
 
     score = np.full(SHAPE, 0.5, dtype=np.float32)
     random = np.random.default_rng(2)
@@ -125,7 +125,7 @@ def test_findings_follow_the_threshold(app: Any, widget: Any, ct: Any) -> None:
 
 
 def test_filling_and_its_difference(app: Any, widget: Any, ct: Any) -> None:
-    """Of a painted mask only the neighbourhood travels, and its result is a whole CT again."""
+    """Of a painted mask only the neighborhood travels, and its result is a whole CT again."""
     import qt
 
     slicer, ui = app.slicer, widget.ui
@@ -155,9 +155,9 @@ def test_filling_and_its_difference(app: Any, widget: Any, ct: Any) -> None:
 
 def test_an_anatomy_of_many_organs(app: Any, widget: Any, ct: Any) -> None:
     """Forty organs on the CT's grid, as TotalSegmentator leaves them: one labelmap for all of them."""
-    from MedDiffFMGui.segmentNodes import addSegmentation
+    from MedDiffFMGui.nodes.segmentNodes import addSegmentation
 
-    from MedDiffFMLib.conditioning.organs import ORGANS
+    from MedDiffFMLib.conditioning.totalsegmentator_labels import ORGANS
 
     names = list(ORGANS)[:40]
     organs = np.zeros(SHAPE, np.uint8)

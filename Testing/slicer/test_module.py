@@ -39,7 +39,7 @@ def run_to_end(app: Any, widget: Any) -> None:
 
 def behaving(how: str) -> Any:
     """Settings that tell the fake worker what to do."""
-    from MedDiffFMGui.runRequest import RunSettings
+    from MedDiffFMGui.runs.runRequest import RunSettings
 
     return RunSettings(parameters={"behave": how})
 
@@ -107,9 +107,9 @@ def test_missing_packages_are_named_and_installed_only_on_a_click(
 
 def test_torch_is_left_to_its_extension(app: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the PyTorch extension nothing is installed and the message names it."""
-    from MedDiffFMGui import installer
+    from MedDiffFMGui.worker import installer
 
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
 
     installed: list[Any] = []
     monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: False)
@@ -123,6 +123,7 @@ def test_all_connections_exist_in_slicer(widget: Any) -> None:
     assert pythonqt.refused_connections == []
 
 
+@pytest.mark.slow
 def test_opening_the_module_imports_no_network(widget: Any) -> None:
     """Asked in a fresh process, because other tests of this one may have imported torch."""
     import subprocess
@@ -144,7 +145,7 @@ def test_opening_the_module_imports_no_network(widget: Any) -> None:
 
 @pytest.mark.parametrize("ct", GEOMETRIES, indirect=True)
 def test_run_adds_a_result_on_the_same_grid(app: Any, widget: Any, ct: Any) -> None:
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
     before = app.slicer.util.arrayFromVolume(ct).copy()
     widget.ui.inputVolumeSelector.setCurrentNode(ct)

@@ -172,11 +172,11 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert not editor._target.shortcuts_installed
 
 
-def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> None:
+def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> None:
     """Of a large CT a piece of one window is sent, and pasted back where it was."""
-    from MedDiffFMGui.resultNodes import addResult, pasting
-    from MedDiffFMGui.runRequest import makeRequest
-    from MedDiffFMGui.turns import drained
+    from MedDiffFMGui.nodes.resultNodes import addResult, pasting
+    from MedDiffFMGui.runs.runRequest import makeRequest
+    from MedDiffFMGui.worker.eventLoopTasks import drained
 
     from MedDiffFMLib.worker.client import WorkerResult
 
@@ -199,7 +199,7 @@ def test_only_the_neighbourhood_travels(app: Any, widget: Any, module: Any) -> N
 
 
 def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from MedDiffFMLib.errors import OutputError
+    from MedDiffFMLib.core.errors import OutputError
 
     def full(request: Any) -> None:
         raise OutputError("The temporary folder is full.", "Free some space.")
@@ -302,9 +302,9 @@ def test_a_result_outlives_its_worker_but_not_a_ct_of_another_shape(
     app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker dies while its result is being read; the CT is cropped during a run."""
-    from MedDiffFMGui import taskRun
+    from MedDiffFMGui.runs import taskRun
 
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
 
     def dying(array: Any) -> Any:
         if widget.logic._isReading:
@@ -324,8 +324,8 @@ def test_a_result_outlives_its_worker_but_not_a_ct_of_another_shape(
 
 
 def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> None:
-    from MedDiffFMGui.finishedRun import FinishedRun
-    from MedDiffFMGui.volumeNodes import addLabelNode, addResultNode
+    from MedDiffFMGui.nodes.finishedRun import FinishedRun
+    from MedDiffFMGui.nodes.volumeNodes import addLabelNode, addResultNode
 
     voxels = app.slicer.util.arrayFromVolume(ct)
     red = app.slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
@@ -342,8 +342,8 @@ def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> 
 
 def test_views_come_back_from_a_ct_of_nobody(app: Any, widget: Any, ct: Any) -> None:
     """It lies elsewhere than the patient; after it was discarded the views show the patient as before."""
-    from MedDiffFMGui.finishedRun import FinishedRun
-    from MedDiffFMGui.volumeNodes import addResultNode
+    from MedDiffFMGui.nodes.finishedRun import FinishedRun
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode
 
     app.slicer.util.setSliceViewerLayers(background=ct, fit=True)
     red = app.slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
@@ -360,7 +360,7 @@ def test_views_come_back_from_a_ct_of_nobody(app: Any, widget: Any, ct: Any) -> 
 
 
 def test_side_by_side_and_the_way_back(app: Any, widget: Any, ct: Any) -> None:
-    from MedDiffFMGui.sideBySide import VIEW_NAMES
+    from MedDiffFMGui.views.sideBySide import VIEW_NAMES
 
     manager = app.slicer.app.layoutManager()
     manager.setLayout(2)
@@ -393,7 +393,7 @@ def test_result_and_report_lie_in_the_study_of_the_input(app: Any, widget: Any, 
 def test_time_is_estimated_from_the_run_before(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     assert "(estimated)" in widget.ui.estimateLabel.text
-    from MedDiffFMGui.finishedRun import FinishedRun
+    from MedDiffFMGui.nodes.finishedRun import FinishedRun
 
     settings = widget.taskPanel.settings()
     widget.taskPanel._speed.remember(FinishedRun("denoise", ct, {}, {"seconds": 12.0}, None, settings=settings))
@@ -405,7 +405,7 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
     app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured once; a computer of half the speed takes twice as long; of a GPU nothing is said before a run."""
-    from MedDiffFMGui import runSpeed
+    from MedDiffFMGui.runs import runtimeEstimate
 
     measured: list[float] = []
 
@@ -414,11 +414,11 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
         return speed
 
     def estimate(speed: float) -> float:
-        monkeypatch.setattr(runSpeed, "measuredSpeed", lambda: measure(speed))
+        monkeypatch.setattr(runtimeEstimate, "measuredSpeed", lambda: measure(speed))
         return widget.taskPanel._speed._expected("anomaly", ct, widget.taskPanel.settings())
 
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
-    monkeypatch.setattr(runSpeed, "workUnits", lambda *_: 1.0)
+    monkeypatch.setattr(runtimeEstimate, "workUnits", lambda *_: 1.0)
     import qt
 
     qt.QSettings().clear()
@@ -426,7 +426,7 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
     assert estimate(100.0) == fast and measured == [200.0]
     qt.QSettings().clear()
     assert estimate(100.0) == 2 * fast
-    from MedDiffFMGui.runRequest import RunSettings
+    from MedDiffFMGui.runs.runRequest import RunSettings
 
     assert "first run" in widget.taskPanel._speed.sentence("anomaly", ct, RunSettings(device="cuda"))
 
@@ -436,7 +436,7 @@ def test_all_connections_exist_in_slicer(widget: Any) -> None:
 
 
 def test_icons_exist(module: Any) -> None:
-    from MedDiffFMGui.taskRows import taskRows
+    from MedDiffFMGui.panels.taskButtons import taskRows
 
     folder = Path(module.__file__).parent / "Resources" / "Icons"
     assert [row.icon for row in taskRows() if not (folder / row.icon).is_file()] == []

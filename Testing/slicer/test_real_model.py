@@ -27,7 +27,7 @@ def ct(app: Any, module: Any) -> Any:
     """60 x 64 x 64 voxels around the nodule of the sample CT."""
     import MedDiffFMGui  # noqa: F401  # the library can be imported from here on
 
-    from MedDiffFMLib.io import read_volume
+    from MedDiffFMLib.imaging.io import read_volume
 
     sample = read_volume(SAMPLE)
     low = np.array([NODULE[0] - 30, NODULE[1] - 32, NODULE[2] - 32])
@@ -70,13 +70,13 @@ def test_the_input_line_names_the_region_that_a_run_takes(app: Any, widget: Any)
     """On the sample CT; a later choice of another CT leaves nothing of it."""
     import MedDiffFMGui  # noqa: F401
 
-    from MedDiffFMLib.io import read_volume
-    from MedDiffFMLib.tasks.survey import survey
+    from MedDiffFMLib.imaging.io import read_volume
+    from MedDiffFMLib.preprocessing.body_localization import localize_body
 
     sample = read_volume(SAMPLE)
     node = app.slicer.util.addVolumeFromArray(sample.voxels, sample.ijk_to_ras, "thorax")
     widget.ui.inputVolumeSelector.setCurrentNode(node)
-    app.wait(lambda: widget.ui.inputFactsLabel.text.endswith(f"mm, probably {survey(sample).guessed}"))
+    app.wait(lambda: widget.ui.inputFactsLabel.text.endswith(f"mm, probably {localize_body(sample).guessed}"))
     widget.ui.inputVolumeSelector.setCurrentNode(None)
     assert widget.ui.inputFactsLabel.text == ""
 

@@ -13,7 +13,7 @@ import pytest
 @pytest.fixture
 def logic(app: Any, module: Any, fake_python: Path) -> Iterator[Any]:
     """A logic without a panel, with the fake worker."""
-    from MedDiffFMGui.workerPython import WorkerPython
+    from MedDiffFMGui.worker.workerPython import WorkerPython
 
     choice = WorkerPython()
     choice.useOther, choice.otherPath = True, str(fake_python)
@@ -42,7 +42,7 @@ def test_blocking_run_gives_nodes_and_turns_the_event_loop(app: Any, logic: Any,
 
 
 def test_a_failure_is_raised_and_the_next_run_works(app: Any, logic: Any, ct: Any) -> None:
-    from MedDiffFMLib.errors import Cancelled, MedDiffFMError
+    from MedDiffFMLib.core.errors import Cancelled, MedDiffFMError
 
     with pytest.raises(MedDiffFMError, match="crashed"):
         logic.run("denoise", ct, parameters={"behave": "crash"})
@@ -81,7 +81,7 @@ def test_sequence_gives_a_sequence(app: Any, logic: Any, ct: Any) -> None:
 
 def test_a_list_gives_a_list(app: Any, logic: Any, ct: Any) -> None:
     """One after the other; a CT that cannot be done does not stop the others, and cancelling ends all."""
-    from MedDiffFMLib.errors import Cancelled, MedDiffFMError
+    from MedDiffFMLib.core.errors import Cancelled, MedDiffFMError
 
     slicer = app.slicer
     second = slicer.util.addVolumeFromArray(array(app, ct) + 50, name="second")
@@ -111,7 +111,7 @@ def test_folder_to_folder(
     """The library's batch in a process of its own; a case that cannot be done is named."""
     import shutil
 
-    from MedDiffFMLib.errors import MedDiffFMError
+    from MedDiffFMLib.core.errors import MedDiffFMError
 
     monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: True)
     logic, lines = module.MedDiffFMLogic(), []

@@ -137,7 +137,7 @@ def test_segments_are_chosen_and_keep_their_numbers(
 ) -> None:
     import qt
 
-    from MedDiffFMLib.training.datasets import Dataset
+    from MedDiffFMLib.datasets.dataset_folder import Dataset
 
     panel = widget.trainingPanel
     rows = panel.ui.caseSegmentsListWidget
@@ -158,7 +158,7 @@ def test_segments_are_chosen_and_keep_their_numbers(
     dataset = Dataset(tmp_path / "set")
     assert {value: label.name for value, label in dataset.labels().items()} == {1: "lungs", 2: "spine"}
     assert dataset.labels()[1].terminology == TERMINOLOGY and dataset.labels()[2].color == (255, 204, 0)
-    from MedDiffFMLib.io import read_volume
+    from MedDiffFMLib.imaging.io import read_volume
 
     for case, ct in zip(dataset.cases(), scene.cts, strict=False):
         label = read_volume(case.files["label"], "mask").voxels
@@ -338,7 +338,7 @@ def test_a_head_of_another_prior_is_named(app: Any, widget: Any, scene: SimpleNa
 
 def add_result(app: Any, ct: Any) -> Any:
     """What a run gave: a spine of 1234 ml, and how sure the head is."""
-    from MedDiffFMGui import resultNodes
+    from MedDiffFMGui.nodes import resultNodes
 
     array = outlined(app, ct)["spine"].astype(np.uint8)
     label = {"name": "spine", "color": [255, 0, 0], "terminology": "", "volume_ml": 1234.4, "uncertainty": 0.1}
@@ -371,7 +371,7 @@ def test_views_belong_to_the_result_that_is_shown(app: Any, widget: Any, scene: 
 def test_surfaces_of_a_large_scan_wait_until_they_are_wanted(
     app: Any, widget: Any, scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from MedDiffFMGui import segmentNodes
+    from MedDiffFMGui.nodes import segmentNodes
 
     def add() -> Any:
         return add_result(app, scene.cts[0])

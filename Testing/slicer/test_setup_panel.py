@@ -95,6 +95,7 @@ def make_wheel(folder: Path, name: str) -> None:
         wheel.writestr(f"{about}/RECORD", "")
 
 
+@pytest.mark.slow
 def test_wheels_are_installed_without_internet_and_whole_or_not_at_all(
     app: Any, widget: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +131,7 @@ def test_cancelled_installation_leaves_nothing(app: Any, widget: Any, folder: Pa
 
 
 def test_pip_is_told_where_to_look(module: Any) -> None:
-    from MedDiffFMGui.packageFolder import CPU_INDEX, pipArguments
+    from MedDiffFMGui.worker.packageFolder import CPU_INDEX, pipArguments
 
     assert CPU_INDEX in pipArguments(["torch>=2.4"], "t", "cpu") and CPU_INDEX not in pipArguments([], "t", "cuda")
     offline = pipArguments(["torch>=2.4"], "t", "wheels", "w")
@@ -173,7 +174,7 @@ def test_own_models_are_listed_and_emptied(
 
 
 def test_offline_instructions_name_the_lists(module: Any) -> None:
-    from MedDiffFMGui.setupPanel import offlineText
+    from MedDiffFMGui.panels.setupPanel import offlineText
 
     text = offlineText()
     assert "pip download" in text and "requirements-training.txt" in text and str(ROOT / "MedDiffFM") in text

@@ -29,7 +29,7 @@ def leave_no_model(own_models: Path):
 @pytest.fixture
 def host(app: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A widget that the panel fills, and a logic that says which Python works."""
-    from MedDiffFMGui.workerPython import WorkerPython
+    from MedDiffFMGui.worker.workerPython import WorkerPython
     from PySide6 import QtWidgets
 
     monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: True)
@@ -41,7 +41,7 @@ def host(app: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def panel(host: Any) -> Iterator[Any]:
-    from MedDiffFMGui.trainingPanel import TrainingPanel
+    from MedDiffFMGui.panels.trainingPanel import TrainingPanel
 
     host.added = []
     made = TrainingPanel(host.parent, host.logic, lambda: host.added.append(True))
@@ -69,9 +69,9 @@ def scene(app: Any, small_ct: Any) -> SimpleNamespace:
 @pytest.fixture
 def dataset(scene: SimpleNamespace, tmp_path: Path) -> Path:
     """The two CTs as a dataset, one patient for validation."""
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
-    from MedDiffFMLib.training.datasets import Dataset
+    from MedDiffFMLib.datasets.dataset_folder import Dataset
 
     cases = Dataset.create(tmp_path / "cases")
     for number, node in enumerate(scene.cts):
@@ -123,12 +123,13 @@ def test_a_bad_name_and_a_shared_folder_are_refused(panel: Any, dataset: Path) -
 # ---------------------------------------------------------------------------------------------------------------- cases
 
 
+@pytest.mark.slow
 def test_cases_from_the_scene_keep_grid_and_labels(
     app: Any, panel: Any, scene: SimpleNamespace, tmp_path: Path
 ) -> None:
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
-    from MedDiffFMLib.io import read_volume
+    from MedDiffFMLib.imaging.io import read_volume
 
     ui = panel.ui
     ui.datasetPathLineEdit.currentPath = str(tmp_path / "new set")
@@ -172,9 +173,9 @@ def test_train_pause_resume_after_slicer_was_closed_and_use(
     app: Any, host: Any, panel: Any, dataset: Path, tmp_path: Path, own_models: Path
 ) -> None:
     """With the shipped weights: begins, is paused, a new panel finds it, resumes, draws, lists the model."""
-    from MedDiffFMGui.trainingPanel import TrainingPanel
+    from MedDiffFMGui.panels.trainingPanel import TrainingPanel
 
-    from MedDiffFMLib.training.background import is_running, state_of
+    from MedDiffFMLib.training.finetune.background import is_running, state_of
 
     run = tmp_path / "run"
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
@@ -248,7 +249,8 @@ def test_a_failed_training_says_why(panel: Any, tmp_path: Path) -> None:
 def test_closing_slicer_asks(
     app: Any, panel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decision: str, closes: bool, paused: bool
 ) -> None:
-    from MedDiffFMLib.training.background import locked
+    from MedDiffFMLib.core.file_lock import locked
+    from MedDiffFMLib.training.finetune.background import LOCK_FILE
 
     asked: list[str] = []
     panel.ui.runPathLineEdit.currentPath = str(tmp_path)
@@ -257,14 +259,14 @@ def test_closing_slicer_asks(
     window.show()
     assert window.close() and not asked  # nothing goes on: no question
     window.show()
-    with locked(tmp_path):
+    with locked(tmp_path, LOCK_FILE):
         assert window.close() is closes
     assert asked == [decision]
     assert (tmp_path / "stop").exists() is paused
 
 
 def test_the_question_has_three_answers(app: Any, module: Any) -> None:
-    from MedDiffFMGui import closeQuestion
+    from MedDiffFMGui.panels import closeQuestion
     from PySide6 import QtCore, QtWidgets
 
     answers = []

@@ -20,7 +20,7 @@ def matrix(slicer: Any, node: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("ct", GEOMETRIES, indirect=True)
 def test_result_lies_exactly_on_the_input(app: Any, module: Any, ct: Any) -> None:
-    from MedDiffFMGui.volumeNodes import addResultNode, volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode, volumeFromNode
 
     before = app.slicer.util.arrayFromVolume(ct).copy()
     volume = volumeFromNode(ct)
@@ -35,7 +35,7 @@ def test_result_lies_exactly_on_the_input(app: Any, module: Any, ct: Any) -> Non
 
 @pytest.mark.parametrize("ct", GEOMETRIES, indirect=True)
 def test_finer_result_lies_where_its_matrix_says(app: Any, module: Any, ct: Any) -> None:
-    from MedDiffFMGui.volumeNodes import addResultNode, volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode, volumeFromNode
 
     volume = volumeFromNode(ct)
     halved = np.diag([0.5, 0.5, 0.5, 1.0])
@@ -49,7 +49,7 @@ def test_finer_result_lies_where_its_matrix_says(app: Any, module: Any, ct: Any)
 
 def test_a_voxel_is_found_where_slicer_shows_it(app: Any, module: Any, ct: Any) -> None:
     """The library's (k, j, i) and matrix agree with VTK's own point of that voxel."""
-    from MedDiffFMGui.volumeNodes import volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
 
     volume = volumeFromNode(ct)
     i, j, k = 3, 5, 7
@@ -59,7 +59,7 @@ def test_a_voxel_is_found_where_slicer_shows_it(app: Any, module: Any, ct: Any) 
 
 
 def test_result_takes_window_transform_and_study(app: Any, module: Any, ct: Any) -> None:
-    from MedDiffFMGui.volumeNodes import addResultNode, volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode, volumeFromNode
 
     slicer = app.slicer
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -77,7 +77,7 @@ def test_result_takes_window_transform_and_study(app: Any, module: Any, ct: Any)
 
 
 def test_names_of_results_do_not_repeat(app: Any, module: Any, ct: Any) -> None:
-    from MedDiffFMGui.volumeNodes import addResultNode, volumeFromNode
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode, volumeFromNode
 
     names = [addResultNode(volumeFromNode(ct).voxels, ct, "denoised", True).GetName() for _ in range(3)]
     assert len(set(names)) == 3
@@ -109,11 +109,12 @@ def outlined(app: Any, ct: Any, boxes: list[tuple[slice, ...]]) -> Any:
 BOXES = [np.s_[2:9, 3:12, 4:20], np.s_[10:15, 3:8, 4:9], np.s_[12:20, 5:12, 2:6]]  # the last two overlap: two layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ct", sorted(GEOMETRIES), indirect=True)
 def test_segments_are_where_slicers_export_puts_them(app: Any, module: Any, ct: Any) -> None:
     """Drawn on the CT, on another grid, under a transform, and after a segment of a shared labelmap was deleted."""
-    from MedDiffFMGui.segmentationArrays import _numbered, layers, maskFromSegmentation
-    from MedDiffFMGui.turns import drained
+    from MedDiffFMGui.nodes.segmentationArrays import _numbered, layers, maskFromSegmentation
+    from MedDiffFMGui.worker.eventLoopTasks import drained
 
     def check(node: Any, on: Any, quick: bool) -> None:
         ids = node.GetSegmentation().GetSegmentIDs()
@@ -149,8 +150,8 @@ def test_segments_are_where_slicers_export_puts_them(app: Any, module: Any, ct: 
 
 
 def test_an_empty_segmentation_is_no_mask(app: Any, module: Any, ct: Any) -> None:
-    from MedDiffFMGui.segmentationArrays import maskFromSegmentation
-    from MedDiffFMGui.turns import drained
+    from MedDiffFMGui.nodes.segmentationArrays import maskFromSegmentation
+    from MedDiffFMGui.worker.eventLoopTasks import drained
 
     node = outlined(app, ct, [])
     assert drained(maskFromSegmentation(None, ct)) is None and drained(maskFromSegmentation(node, ct)) is None

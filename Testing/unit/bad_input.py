@@ -1,4 +1,4 @@
-"""Bad input and the exact words that the user then reads: one list for the tests and for docs/bad-input.md.
+"""Bad input and the exact words that the user then reads: one list for the tests and for docs/reference/bad-input.md.
 
 Add a case with the decorator; the test runs every case and compares the page. To write the page anew, from the
 repository's root: ``python -m Testing.unit.bad_input``.
@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedDiffFMLib.errors import InputError, MedDiffFMError, ModelError, OutputError
-from MedDiffFMLib.io import read_volume, write_volume
-from MedDiffFMLib.job import checked_case
+from MedDiffFMLib.core.errors import InputError, MedDiffFMError, ModelError, OutputError
+from MedDiffFMLib.datasets.segments import merge_segments
+from MedDiffFMLib.imaging.io import read_volume, write_volume
+from MedDiffFMLib.imaging.volume import Volume, check_ct, check_mask
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import (
     FORMAT,
@@ -29,21 +30,22 @@ from MedDiffFMLib.models.checkpoint import (
     read_header,
     save_model,
 )
-from MedDiffFMLib.models.control import FORMAT as CONTROL_FORMAT
-from MedDiffFMLib.models.control import load_control
+from MedDiffFMLib.models.controlnet_file import FORMAT as CONTROL_FORMAT
+from MedDiffFMLib.models.controlnet_file import load_control
 from MedDiffFMLib.networks.unet import NetworkConfig
+from MedDiffFMLib.runner.case import checked_case
 from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
 from MedDiffFMLib.segmentation.head_file import load_head
-from MedDiffFMLib.segmentation.segments import merge_segments
-from MedDiffFMLib.tasks.generate_lesion import GenerateLesionParameters, generate_lesion
-from MedDiffFMLib.tasks.lesion_mask import make_lesion_mask
+from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
+from MedDiffFMLib.tasks.generate_lesion.recipe import generate_lesion
+from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesionParameters
 from MedDiffFMLib.tasks.parameters import check
-from MedDiffFMLib.tasks.super_resolve import SuperResolveParameters, choose_factors
-from MedDiffFMLib.tasks.synthesize import SynthesizeParameters
-from MedDiffFMLib.volume import Volume, check_ct, check_mask
+from MedDiffFMLib.tasks.super_resolve.recipe import choose_factors
+from MedDiffFMLib.tasks.super_resolve.spec import SuperResolveParameters
+from MedDiffFMLib.tasks.synthesize.spec import SynthesizeParameters
 from Testing.unit.phantoms import body
 
-PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "bad-input.md"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def case(title: str, message: str, error: type[MedDiffFMError] | None = InputErr
 
 
 def page() -> str:
-    """docs/bad-input.md."""
+    """docs/reference/bad-input.md."""
     lines = [
         "# Bad input",
         "",
@@ -179,7 +181,7 @@ def _rgb(folder: Path, _: pytest.MonkeyPatch) -> None:
     "Give one file of the wanted series instead of the folder.",
 )
 def _mixed(folder: Path, _: pytest.MonkeyPatch) -> None:
-    from Testing.unit.test_dicom import image, stored
+    from Testing.unit.imaging.test_dicom import image, stored
 
     (folder / "study").mkdir()
     for number, title in enumerate(("Scout", "Thorax"), start=1):
@@ -194,7 +196,7 @@ def _mixed(folder: Path, _: pytest.MonkeyPatch) -> None:
     "(1 missing there). Export the series again from the scanner or the archive, or convert it to NRRD with 3D Slicer.",
 )
 def _gap(folder: Path, _: pytest.MonkeyPatch) -> None:
-    from Testing.unit.test_dicom import write_series
+    from Testing.unit.imaging.test_dicom import write_series
 
     write_series(folder / "study", np.array([(0.0, 0.0, 2.5 * k) for k in (0, 1, 3, 4, 5)]))
     read_volume(folder / "study")
@@ -206,7 +208,7 @@ def _gap(folder: Path, _: pytest.MonkeyPatch) -> None:
     "Check that the suffix fits the content, or export it again.",
 )
 def _damaged_slice(folder: Path, _: pytest.MonkeyPatch) -> None:
-    from Testing.unit.test_dicom import write_series
+    from Testing.unit.imaging.test_dicom import write_series
 
     path = write_series(folder / "study")[3]
     content = path.read_bytes()
@@ -511,7 +513,7 @@ def _other_prior(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 def _head(path: Path) -> Path:
     """The head of a segmentation head's file."""
-    description = {"method": "features", "options": {}, "spacing": 2.0, "labels": [{"value": 1, "name": "tumour"}],
+    description = {"method": "features", "options": {}, "spacing": 2.0, "labels": [{"value": 1, "name": "tumor"}],
                    "prior": {"name": "starter-ct", "sha256": "ab" * 32}}  # fmt: skip
     return _weights(path, HEAD_FORMAT, {"description": json.dumps(description)})
 
@@ -544,11 +546,11 @@ def _segments(**voxels: int) -> None:
 
 @case(
     "empty segment among the examples",
-    "The segment 'tumour' is empty. Outline it in this scan, or leave it out here.",
+    "The segment 'tumor' is empty. Outline it in this scan, or leave it out here.",
     InputError,
 )
 def _empty_segment(_: Path, __: pytest.MonkeyPatch) -> None:
-    _segments(liver=30, tumour=0)
+    _segments(liver=30, tumor=0)
 
 
 @case(
@@ -622,7 +624,7 @@ def _cubes(_: Path, __: pytest.MonkeyPatch) -> None:
     "Patient 'p1' is in two splits: early in training, late in validation. Keep all cases of a patient in one split.",
 )
 def _shared_patient(folder: Path, _: pytest.MonkeyPatch) -> None:
-    from MedDiffFMLib.training.prepare import prepare
+    from MedDiffFMLib.datasets.prepare import prepare
 
     early, late = ({"image": f"{name}.nrrd", "patient": "p1"} for name in ("early", "late"))
     rows = {"training": [early], "validation": [late]}

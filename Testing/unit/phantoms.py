@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from MedDiffFMLib.volume import Volume
+from MedDiffFMLib.imaging.volume import Volume
 
 
 def body(shape: tuple[int, int, int] = (40, 60, 60), spacing: float = 3.0) -> Volume:

@@ -1,4 +1,4 @@
-"""Every row of docs/bad-input.md is what users really read."""
+"""Every row of docs/reference/bad-input.md is what users really read."""
 
 from __future__ import annotations
 

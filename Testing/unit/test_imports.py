@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-from MedDiffFMLib.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "MedDiffFMLib"
 MODULE = ROOT / "MedDiffFM"
 
-# Only these may import torch at file scope: they define networks or compute with tensors. All others are read by the
-# command line, the worker's client and Slicer before any model is needed; so are the modules that hold task parameters.
-WITH_TORCH = ("networks", "diffusion", "conditioning", "training", "inference", "evaluation", "tasks",
-              "segmentation", "benchmark")  # fmt: skip
+# Only these rooms and modules may import torch at file scope: they define networks or compute with tensors. All others
+# are read by the command line, the worker's client and Slicer before any model is needed.
+HEAVY = (
+    "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
+    "core.async_copy", "imaging.haar", "datasets.prepare", "api.training",
+)  # fmt: skip
 LIGHT_AFTER_ALL = (
-    "inference", "inference.control", "tasks", "tasks.parameters", "tasks.registry", "training", "training.datalist",
-    "training.background", "training.datasets", "training.dataset_sources", "training.dataset_report",
-    "training.dataset_check",
-    "training.finetune_config", "training.finetune_progress", "training.finetune_tasks", "segmentation",
-    "segmentation.labels", "segmentation.method_names", "segmentation.head_file", "benchmark",
-    "benchmark.cases", "benchmark.child", "benchmark.compare", "benchmark.page",
+    "conditioning.regions", "conditioning.totalsegmentator_labels", "preprocessing.mask_crop",
+    "segmentation.registry", "segmentation.head_file", "training.finetune.background", "training.finetune.config",
+    "training.finetune.progress_log", "training.finetune.registry", "training.pretrain.presets",
+    "evaluation.speed.cases", "evaluation.speed.run", "evaluation.speed.subprocess_runner",
+    "evaluation.speed.report_page",
 )  # fmt: skip
 FORBIDDEN = ("torch", "monai", "lightning", "einops", "scipy", "skimage", "nrrd", "nibabel", "pydicom", "matplotlib")
 
@@ -42,13 +41,25 @@ def module_names() -> list[str]:
 
 
 def light_modules() -> list[str]:
-    light = [name for name in module_names() if name.split(".")[1:2] not in [[heavy] for heavy in WITH_TORCH]]
-    light += [f"MedDiffFMLib.{name}" for name in LIGHT_AFTER_ALL]
-    return light + [task.module for task in TASKS.values() if find_spec(task.module)]
+    """Modules that import nothing heavy; packages are imported with their modules."""
+    names = [name.removeprefix("MedDiffFMLib.") for name in module_names()]
+    light = [name for name in names if name in LIGHT_AFTER_ALL or not within(name, HEAVY)]
+    return [name if name == "MedDiffFMLib" else f"MedDiffFMLib.{name}" for name in light]
+
+
+def within(name: str, rooms: tuple[str, ...]) -> bool:
+    """Whether a module is one of some modules, or in one of some packages."""
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
 
 
 def sources(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.rglob("*.py")) if "__pycache__" not in path.parts]
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A file, parsed once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def in_child(code: str) -> str:
@@ -77,8 +88,8 @@ def test_import_takes_less_than_a_tenth_of_a_second() -> None:
     code = """
 import time, numpy
 begin = time.process_time()
-import MedDiffFMLib, MedDiffFMLib.errors, MedDiffFMLib.volume, MedDiffFMLib.tasks.registry
-import MedDiffFMLib.inference.control, MedDiffFMLib.resources
+import MedDiffFMLib, MedDiffFMLib.core.errors, MedDiffFMLib.imaging.volume, MedDiffFMLib.tasks.registry
+import MedDiffFMLib.core.progress, MedDiffFMLib.core.resources
 print(time.process_time() - begin)
 """
     assert min(float(in_child(code)) for _ in range(3)) < 0.1
@@ -86,7 +97,7 @@ print(time.process_time() - begin)
 
 def test_library_never_imports_slicer_or_qt() -> None:
     for path in sources(LIBRARY):
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")), everywhere=True):
+        for name in imported(tree_of(path), everywhere=True):
             assert name not in ("slicer", "qt", "ctk", "vtk"), f"{path.relative_to(ROOT)} imports {name}"
 
 
@@ -94,7 +105,7 @@ def test_slicer_module_imports_nothing_foreign_at_file_scope() -> None:
     own = {path.stem for path in MODULE.rglob("*.py")} | {"MedDiffFMGui"}
     allowed = own | set(sys.stdlib_module_names) | {"slicer", "vtk", "qt", "ctk"}
     for path in sources(MODULE):
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")), everywhere=False):
+        for name in imported(tree_of(path), everywhere=False):
             assert name in allowed, f"{path.relative_to(ROOT)} imports {name} at file scope"
 
 
@@ -118,7 +129,7 @@ def imported(tree: ast.AST, everywhere: bool) -> list[str]:
 def test_names_that_a_supported_slicer_lacks(name: str) -> None:
     """5.12 has no LazyImport, Python 3.12 no imp, Qt 6 none of the others."""
     for path in sources(MODULE, LIBRARY):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             used = [getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "module", None)]
             used += [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
             assert name not in used, f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} uses {name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from MedDiffFMLib.errors import MedDiffFMError
-from MedDiffFMLib.resources import resource_folder
+from MedDiffFMLib.core.errors import MedDiffFMError
+from MedDiffFMLib.core.resources import resource_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_FOLDERS = ("Resources/Models", "Resources/SampleData")
@@ -33,47 +34,88 @@ def files(folder: str, *suffixes: str) -> set[str]:
 
 
 def cmake_sets(path: str) -> dict[str, list[str]]:
-    """Every ``set(NAME values...)`` of a CMakeLists.txt, quotes and comments removed, MODULE_NAME filled in."""
+    """Every ``set(NAME values...)`` of a CMakeLists.txt, quotes and comments removed."""
     text = re.sub(r"(?m)^\s*#.*$", "", (ROOT / path).read_text())
     sets = {}
     for name, body in re.findall(r'\bset\(\s*(\w+)\s+((?:"[^"]*"|[^")])*)\)', text):
         sets[name] = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|([^\s"]+)', body)]
-    module = sets.get("MODULE_NAME", [""])[0]
-    return {name: [value.replace("${MODULE_NAME}", module) for value in values] for name, values in sets.items()}
+    return sets
 
 
-def same(listed: list[str], present: set[str], where: str) -> None:
-    """Fail with what to write into the list."""
-    assert len(listed) == len(set(listed)), f"{where} lists a file twice"
-    missing, gone = sorted(present - set(listed)), sorted(set(listed) - present)
-    assert not missing, f"add to {where}: {' '.join(missing)}"
-    assert not gone, f"remove from {where}: {' '.join(gone)}"
+# A stand-in for Slicer's build system, around the real CMakeLists.txt: it installs what the macro is given.
+BUILD_SYSTEM = """
+cmake_minimum_required(VERSION 3.20)
+project(Slicer NONE)
+macro(cmake_minimum_required)
+endmacro()
+macro(project)
+endmacro()
+macro(find_package)
+endmacro()
+macro(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MY "WITH_GENERIC_TESTS" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  foreach(file IN LISTS MY_SCRIPTS MY_RESOURCES)
+    get_filename_component(folder ${file} DIRECTORY)
+    install(FILES ${CMAKE_CURRENT_SOURCE_DIR}/${file} DESTINATION ./${folder})
+  endforeach()
+endmacro()
+foreach(name Slicer_USE_FILE Slicer_EXTENSION_GENERATE_CONFIG Slicer_EXTENSION_CPACK)
+  set(${name} ${CMAKE_CURRENT_LIST_DIR}/nothing.cmake)
+endforeach()
+add_subdirectory(${CHECKOUT} extension)
+"""
 
 
-def test_every_file_of_the_library_reaches_the_slicer_package() -> None:
-    lists = cmake_sets("CMakeLists.txt")
-    same(lists["LIBRARY_PYTHON_SCRIPTS"], files("MedDiffFMLib", ".py"), "LIBRARY_PYTHON_SCRIPTS in CMakeLists.txt")
-    data = set().union(*(files(folder) for folder in DATA_FOLDERS)) | (
-        files("MedDiffFMLib") - files("MedDiffFMLib", ".py")
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the extension is installed into, made by CMake from the project's own lists."""
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if cmake is None:
+        pytest.skip("needs CMake")
+    folder = tmp_path_factory.mktemp("extension")
+    (folder / "CMakeLists.txt").write_text(BUILD_SYSTEM)
+    (folder / "nothing.cmake").touch()
+    tree = folder / "installed"
+    for command in (
+        [cmake, "-S", folder, "-B", folder / "build", f"-DCHECKOUT={ROOT}", f"-DCMAKE_MAKE_PROGRAM={sys.executable}"],
+        [cmake, "--install", folder / "build", "--prefix", tree],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    return tree
+
+
+def test_installed_extension_holds_library_module_and_data_and_nothing_else(installed: Path) -> None:
+    measuring = files("MedDiffFMLib/evaluation") | {f"MedDiffFMLib/demo/{name}.py" for name in ("run", "figure")}
+    module = {name.removeprefix("MedDiffFM/") for name in files("MedDiffFM")} - {"CMakeLists.txt"}
+    module = {name for name in module if not name.startswith("Testing/")}
+    library = files("MedDiffFMLib", ".py").union(*(files(folder) for folder in DATA_FOLDERS)) - measuring
+    assert not module & library, "both are installed into one folder"
+    present = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
+    assert present - module - library == set(), "too much"
+    assert (module | library) - present == set(), "too little: see the file(GLOB ...) of the CMakeLists.txt"
+
+
+@pytest.mark.parametrize("words", ["evaluate CASES --model none", "benchmark --repeats 1", "demo --device cpu"])
+def test_what_only_measures_says_in_one_line_that_slicers_package_lacks_it(installed: Path, words: str) -> None:
+    name, *rest = words.split()
+    program = ["MedDiffFMLib.demo"] if name == "demo" else ["MedDiffFMLib", name]
+    done = subprocess.run(
+        [sys.executable, "-m", *program, *rest], cwd=installed, capture_output=True, text=True, timeout=60
     )
-    same(lists["LIBRARY_RESOURCES"], data, "LIBRARY_RESOURCES in CMakeLists.txt")
+    assert done.returncode != 0 and done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert "not in this installation" in line
 
 
-def test_every_file_of_the_module_reaches_the_slicer_package() -> None:
-    lists = cmake_sets("MedDiffFM/CMakeLists.txt")
-    present = {name.removeprefix("MedDiffFM/") for name in files("MedDiffFM")}
-    present = {name for name in present if name != "CMakeLists.txt" and not name.startswith("Testing/")}
-    scripts = {name for name in present if name.endswith(".py")}
-    same(lists["MODULE_PYTHON_SCRIPTS"], scripts, "MODULE_PYTHON_SCRIPTS in MedDiffFM/CMakeLists.txt")
-    same(lists["MODULE_PYTHON_RESOURCES"], present - scripts, "MODULE_PYTHON_RESOURCES in MedDiffFM/CMakeLists.txt")
-
-
-def test_files_of_library_and_module_do_not_meet_in_the_package() -> None:
-    """Both are installed into one folder."""
-    library = cmake_sets("CMakeLists.txt")
-    module = cmake_sets("MedDiffFM/CMakeLists.txt")
-    ours = set(library["LIBRARY_PYTHON_SCRIPTS"] + library["LIBRARY_RESOURCES"])
-    assert not ours & set(module["MODULE_PYTHON_SCRIPTS"] + module["MODULE_PYTHON_RESOURCES"])
+def test_installed_extension_knows_all_other_commands(installed: Path) -> None:
+    code = (
+        "from MedDiffFMLib import cli; print(cli.__file__)\n"
+        "for words in (['--help'], ['info', 'x', '--nonsense']): cli.main(words)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=installed, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith(str(installed)) and "finetune" in done.stdout
+    assert "unrecognized arguments: --nonsense" in done.stderr
 
 
 def test_extension_descriptions_agree() -> None:
@@ -119,7 +161,7 @@ def test_icons_are_square() -> None:
 def test_every_task_has_a_square_icon() -> None:
     import struct
 
-    names = re.findall(r'"(\w+\.png)"', (ROOT / "MedDiffFM/MedDiffFMGui/taskRows.py").read_text())
+    names = re.findall(r'"(\w+\.png)"', (ROOT / "MedDiffFM/MedDiffFMGui/panels/taskButtons.py").read_text())
     assert len(set(names)) >= 8
     for name in names:
         header = (ROOT / "MedDiffFM" / "Resources" / "Icons" / name).read_bytes()[:24]
@@ -128,7 +170,9 @@ def test_every_task_has_a_square_icon() -> None:
 
 
 def test_sample_data_are_registered_with_their_own_hash() -> None:
-    listed = dict(re.findall(r'"(\w+\.nrrd)": "(\w{64})"', (ROOT / "MedDiffFM/MedDiffFMGui/sampleData.py").read_text()))
+    listed = dict(
+        re.findall(r'"(\w+\.nrrd)": "(\w{64})"', (ROOT / "MedDiffFM/MedDiffFMGui/nodes/sampleData.py").read_text())
+    )
     present = {path.name: path for path in (ROOT / "Resources/SampleData").glob("*.nrrd")}
     assert set(listed) == set(present)
     for name, path in present.items():
@@ -162,14 +206,14 @@ def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
 def unpacked_copy(folder: Path) -> Path:
     """The part of the library that finds its resources, at another place."""
     package = folder / "MedDiffFMLib"
-    package.mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "resources.py"):
-        shutil.copy(ROOT / "MedDiffFMLib" / name, package)
+    (package / "core").mkdir(parents=True)
+    for name in ("__init__.py", "core/__init__.py", "core/errors.py", "core/resources.py"):
+        shutil.copy(ROOT / "MedDiffFMLib" / name, package / name)
     return package
 
 
 def found_by(folder: Path) -> str:
-    code = "from MedDiffFMLib.resources import resource_folder; print(resource_folder())"
+    code = "from MedDiffFMLib.core.resources import resource_folder; print(resource_folder())"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
@@ -209,6 +253,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_wheel_holds_library_weights_and_sample(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -221,6 +266,7 @@ def test_wheel_holds_library_weights_and_sample(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("Testing", "MedDiffFM/", "docs", "Resources"))]
 
 
+@pytest.mark.slow
 def test_installed_wheel_finds_its_resources(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)

@@ -163,3 +163,38 @@ def test_every_check_runs_and_the_first_failure_counts(runner: ModuleType, monke
     monkeypatch.setattr(runner.subprocess, "call", call)
     assert runner.test(["-k", "geometry"]) == 7
     assert called == ["ruff", "ruff", "mypy", "pytest"]
+
+
+def test_quick_leaves_out_types_and_slow_tests(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(runner, "check_drawing_libraries", lambda: None)
+    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
+    assert runner.test(["-k", "geometry", "--quick"]) == 0
+    assert [command[0] for command in called] == ["ruff", "ruff", "pytest"]
+    assert called[-1] == ["pytest", *runner.QUICK, "-k", "geometry"]
+
+
+def test_pages_have_an_environment_of_their_own_that_serves_the_demo(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = prepared(runner, monkeypatch)
+    runner.prepare("docs", False)
+    runner.prepare("demo", False)
+    assert steps == ["torch", "[docs]"]
+    runner.prepare("test", False)
+    assert steps == ["torch", "[docs]", "torch", "[test]"]
+
+
+def test_pages_are_built_with_warnings_as_errors(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    Path(runner.PYTHON).parent.mkdir(parents=True)
+    Path(runner.PYTHON).touch()
+    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[1:]) or 0)
+    runner.docs([])
+    runner.docs(["serve"])
+    assert called == [["-m", "mkdocs", "build", "--strict"], ["-m", "mkdocs", "serve"]]
+
+
+def test_a_tool_without_an_environment_says_what_to_do(runner: ModuleType) -> None:
+    with pytest.raises(runner.Problem, match="test --quick"):
+        runner.tool(["mypy"])

@@ -75,7 +75,7 @@ class Tour:
         expect(self.ui.runStatusLabel.text.startswith("Done"), self.ui.runStatusLabel.text)
 
     def look(self, place, field=None):
-        """All views go to a voxel (i, j, k); with a field of view in mm they are centred on it."""
+        """All views go to a voxel (i, j, k); with a field of view in mm they are centered on it."""
         toRAS = vtk.vtkMatrix4x4()
         self.ct.GetIJKToRASMatrix(toRAS)
         location = toRAS.MultiplyPoint((*place, 1))[:3]

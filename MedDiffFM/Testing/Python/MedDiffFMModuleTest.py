@@ -47,7 +47,7 @@ class MedDiffFMModuleTest(unittest.TestCase):
         self.assertEqual(hashlib.sha256(starter.path.read_bytes()).hexdigest(), starter.sha256)
 
     def test_sampleDataAreRegisteredWithTheirHash(self):
-        from MedDiffFMGui.sampleData import CATEGORY, registerSampleData
+        from MedDiffFMGui.nodes.sampleData import CATEGORY, registerSampleData
 
         registerSampleData()
         sources = slicer.modules.sampleDataSources[CATEGORY]
@@ -59,8 +59,8 @@ class MedDiffFMModuleTest(unittest.TestCase):
 
     def test_anomalyMapIsShownAndDiscarded(self):
         import numpy as np
-        from MedDiffFMGui.finishedRun import FinishedRun
-        from MedDiffFMGui.volumeNodes import addResultNode
+        from MedDiffFMGui.nodes.finishedRun import FinishedRun
+        from MedDiffFMGui.nodes.volumeNodes import addResultNode
 
         widget = openWidget()
         score = np.zeros((20, 20, 20), np.float32)

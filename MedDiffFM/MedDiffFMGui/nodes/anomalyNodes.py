@@ -1,0 +1,213 @@
+"""The nodes of an anomaly map. The findings' table refers to the others, so a saved scene brings all of them back."""
+
+import contextlib
+from typing import Any
+
+import slicer
+
+from ..worker.eventLoopTasks import importing
+from .regionSegments import replacingRegions
+from .resultNodes import addingDifference
+from .segmentationArrays import anatomyFromSegmentation
+from .volumeNodes import moveToStudyOf, volumeFromNode
+
+TASK_ATTRIBUTE = "MedDiffFM.Task"
+THRESHOLD_ATTRIBUTE = "MedDiffFM.Threshold"
+MINIMUM_ATTRIBUTE = "MedDiffFM.MinimumVolume"
+ROLES = ("anomaly", "healthy", "difference", "uncertainty", "regions", "report")
+"""What belongs to the map besides its table; the CT and the organs are the user's."""
+REGION_COLOR = (0.20, 0.85, 0.95)  # cyan stands out from Inferno for every kind of color vision
+CHOSEN_COLOR = (1.0, 1.0, 1.0)
+SHOWN_COLUMNS = {
+    "number": "#",
+    "where": "where",
+    "size_ml": "ml",
+    "peak_z": "peak z",
+    "mean_z": "mean z",
+    "mean_hu": "HU",
+}
+"""Columns of the table node that the panel shows, and their headings."""
+SEARCH_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
+                  "scipy.ndimage", "scipy.sparse", "scipy.sparse.csgraph")  # fmt: skip
+"""What the search for findings imports, in parts of less than 0.1 s; SciPy is 0.4 s the first time."""
+HIDDEN_COLUMNS = ("volume_mm3", "r_mm", "a_mm", "s_mm")
+
+
+class AnomalyNodes:
+    """One anomaly map in the scene.
+
+    :param table: vtkMRMLTableNode that :meth:`create` made, perhaps in an earlier session.
+    """
+
+    def __init__(self, table):
+        self.table = table
+        self._organs: Any = None  # label numbers on the CT's grid, once they were needed
+
+    @classmethod
+    def create(cls, run):
+        """The table of a finished run, with references to what belongs together.
+
+        :param run: FinishedRun of the task ``anomaly``.
+        """
+        scene = slicer.mrmlScene
+        name = scene.GenerateUniqueName(f"{run.inputNode.GetName()} findings")
+        nodes = cls(scene.AddNewNodeByClass("vtkMRMLTableNode", name))
+        nodes.table.SetAttribute(TASK_ATTRIBUTE, "anomaly")
+        nodes.table.SetUseColumnTitleAsColumnHeader(True)
+        nodes.table.SetLocked(True)
+        moveToStudyOf(run.inputNode, nodes.table)
+        others = {"input": run.inputNode, "report": run.reportNode, "organs": run.settings and run.settings.anatomy}
+        for role, node in {**others, **run.volumes}.items():
+            nodes._refer(role, node)
+        parameters = run.report.get("settings", {}).get("parameters", {})
+        nodes.table.SetAttribute(MINIMUM_ATTRIBUTE, repr(float(parameters.get("minimum_volume", 100.0))))
+        nodes.threshold = float(parameters.get("threshold", 3.0))
+        return nodes
+
+    @classmethod
+    def ofScene(cls):
+        """The latest anomaly map of the scene whose CT and map are there, or None."""
+        tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
+        found = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) == "anomaly"]
+        return next((nodes for nodes in reversed(found) if nodes.complete), None)
+
+    @property
+    def complete(self):
+        """Whether table, CT and map are still in the scene."""
+        return slicer.mrmlScene.IsNodePresent(self.table) and bool(self.node("input") and self.node("anomaly"))
+
+    @property
+    def threshold(self):
+        """z-score above which a region is a finding."""
+        return float(self.table.GetAttribute(THRESHOLD_ATTRIBUTE) or 3.0)
+
+    @threshold.setter
+    def threshold(self, value):
+        self.table.SetAttribute(THRESHOLD_ATTRIBUTE, repr(float(value)))
+
+    def node(self, role):
+        """The node of a role, None where it is not (any more) there."""
+        return self.table.GetNodeReference(f"MedDiffFM.{role}")
+
+    def _refer(self, role, node):
+        self.table.SetNodeReferenceID(f"MedDiffFM.{role}", node.GetID() if node else None)
+
+    # Findings
+
+    def finding(self):
+        """Look for regions above the threshold and write them into the table and the segmentation.
+
+        A generator of short steps, the last of which changes the nodes; its value is the number of findings.
+        """
+        yield from importing(*SEARCH_MODULES)
+        from MedDiffFMLib.tasks.anomaly.findings import search_regions
+
+        score = slicer.util.arrayFromVolume(self.node("anomaly"))
+        volume = volumeFromNode(self.node("input"))
+        least = float(self.table.GetAttribute(MINIMUM_ATTRIBUTE) or 0.0)
+        organs = yield from self._anatomy()
+        regions = yield from search_regions(score, volume, self.threshold, least, organs)
+        yield from replacingRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
+        writeRows(self.table, regions.rows)
+        return len(regions.rows)
+
+    def _anatomy(self):
+        """The organs that the map was made with, None where there were none or they do not name any."""
+        from MedDiffFMLib.core.errors import InputError
+
+        segmentation = self.node("organs")
+        if segmentation and self._organs is None:
+            with contextlib.suppress(InputError):  # segments were renamed since
+                self._organs = yield from anatomyFromSegmentation(segmentation, self.node("input"))
+        return self._organs if segmentation else None
+
+    def rows(self):
+        """The findings as one dict a row, as the library lists them."""
+        from MedDiffFMLib.tasks.anomaly.findings import COLUMNS as NAMES
+
+        table = self.table.GetTable()
+        return [
+            {name: _value(table.GetValueByName(row, name)) for name in NAMES} | {"number": row + 1}
+            for row in range(table.GetNumberOfRows())
+        ]
+
+    def location(self, row):
+        """World coordinates (R, A, S) of the finding in a row, mm; the CT may be under a transform."""
+        table = self.table.GetTable()
+        own = [table.GetValueByName(row, name).ToDouble() for name in ("r_mm", "a_mm", "s_mm")]
+        world = [0.0, 0.0, 0.0]
+        self.node("input").TransformPointToWorld(own, world)
+        return world
+
+    # Regions
+
+    def _segmentation(self):
+        """The segmentation of the findings; made when it is first needed."""
+        regions = self.node("regions")
+        if regions:
+            return regions
+        image = self.node("input")
+        name = slicer.mrmlScene.GenerateUniqueName(f"{image.GetName()} regions")
+        regions = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        regions.CreateDefaultDisplayNodes()
+        regions.SetAndObserveTransformNodeID(image.GetTransformNodeID())
+        display = regions.GetDisplayNode()
+        display.SetVisibility2DFill(False)  # an area would hide the heat map
+        display.SetVisibility2DOutline(True)
+        display.SetOpacity3D(0.9)
+        moveToStudyOf(image, regions)
+        self._refer("regions", regions)
+        return regions
+
+    def choose(self, row):
+        """Let the region of a row stand out; none for None."""
+        node = self.node("regions")
+        if node is None:
+            return
+        segmentation = node.GetSegmentation()
+        for index in range(segmentation.GetNumberOfSegments()):
+            segment = segmentation.GetNthSegment(index)
+            color = CHOSEN_COLOR if index == row else REGION_COLOR
+            if tuple(segment.GetColor()) != color:
+                segment.SetColor(*color)
+
+    # Difference and end
+
+    def makingDifference(self):
+        """Add the volume of the CT minus the normal tissue, HU, for who wants to see it; a generator of short steps."""
+        image = self.node("input")
+        name = slicer.mrmlScene.GenerateUniqueName(f"{image.GetName()} difference to normal")
+        node = yield from addingDifference(self.node("healthy"), image, name)
+        self._refer("difference", node)
+        return node
+
+    def remove(self):
+        """Take everything but the CT out of the scene."""
+        for node in [*map(self.node, ROLES), self.table]:
+            if node and slicer.mrmlScene.IsNodePresent(node):
+                slicer.mrmlScene.RemoveNode(node)
+
+
+def writeRows(node, rows):
+    """Fill a table node with findings: what the panel shows, then what else the library lists."""
+    import vtk
+
+    texts = {"where": vtk.vtkStringArray, "number": vtk.vtkIntArray}
+    table = vtk.vtkTable()
+    for name in (*SHOWN_COLUMNS, *HIDDEN_COLUMNS):
+        column = texts.get(name, vtk.vtkDoubleArray)()
+        column.SetName(name)
+        for row in rows:
+            column.InsertNextValue(_cell(name, row))
+        table.AddColumn(column)
+    node.SetAndObserveTable(table)
+    for name, title in SHOWN_COLUMNS.items():
+        node.SetColumnTitle(name, title)
+
+
+def _value(cell):
+    return cell.ToString() if cell.IsString() else cell.ToDouble()
+
+
+def _cell(name, row):
+    return round(row["volume_mm3"] / 1000, 2) if name == "size_ml" else row[name]

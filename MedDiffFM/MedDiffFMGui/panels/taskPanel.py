@@ -1,0 +1,368 @@
+"""The Task section: choose a task, set what it needs, run it, or see why it cannot run."""
+
+import json
+import logging
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from ..runs.inputCheck import InputLine
+from ..runs.manyRuns import ManyRuns
+from ..runs.runRequest import RunSettings
+from ..runs.runtimeEstimate import RuntimeEstimate, duration
+from .parameterWidgets import ParameterWidgets
+from .taskButtons import taskRows
+
+BUTTONS_IN_A_ROW = 4
+
+
+class TaskPanel:
+    """Connects the widgets of the Input and Task sections with runs of the logic.
+
+    :param ui: widgets of the module's .ui file.
+    :param logic: starts and cancels the run and reports to this panel (``onProgress`` and so on).
+    :param iconPath: gives the path of an icon file.
+    :param maskPanel: lets the user paint a mask; has ``setTask(row)``, ``segmentation()``, ``reason()``.
+    """
+
+    def __init__(self, ui, logic, iconPath, maskPanel):
+        self.ui = ui
+        self.logic = logic
+        self.maskPanel = maskPanel
+        self.parameterNode: Any = None
+        self._speed = RuntimeEstimate()
+        self._rows = {row.name: row for row in taskRows()}
+        self._forms = {}
+        self._inputReason = ""
+        self._inputLine = InputLine(ui.inputFactsLabel)
+        self._shownTask = None
+        self._many: Any = None  # ManyRuns while several CTs are worked on
+        self._makeButtons(iconPath)
+        self.ui.runButton.connect("clicked(bool)", self.onRunButton)
+        self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
+        self.ui.alsoSelector.connect("checkedNodesChanged()", self.update)
+        self.ui.runProgressBar.visible = False
+        logic.addListener(self)
+
+    @property
+    def task(self):
+        """Name of the chosen task."""
+        chosen = self.parameterNode.task if self.parameterNode else ""
+        return chosen if chosen in self._rows else next(iter(self._rows))
+
+    # The choice of a task
+
+    def _makeButtons(self, iconPath):
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        self._group = qt.QButtonGroup(self.ui.taskButtonsWidget)
+        self._group.setExclusive(True)
+        self._buttons = {}
+        for index, (name, row) in enumerate(self._rows.items()):
+            button = qt.QToolButton(self.ui.taskButtonsWidget)
+            button.objectName = f"{name}TaskButton"
+            button.text = row.title
+            button.toolTip = _(TASKS[name].sentence)
+            button.setIcon(qt.QIcon(iconPath(row.icon)))
+            button.setIconSize(qt.QSize(32, 32))
+            button.setToolButtonStyle(qt.Qt.ToolButtonTextUnderIcon)
+            button.checkable = True
+            button.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+            button.connect("clicked(bool)", lambda checked, chosen=name: self.choose(chosen))
+            self._group.addButton(button)
+            self._buttons[name] = button
+            place = divmod(index, BUTTONS_IN_A_ROW)
+            self.ui.taskButtonsWidget.layout().addWidget(button, *place)
+
+    def choose(self, task):
+        """The user presses the button of a task."""
+        if self.parameterNode:
+            self.parameterNode.task = task
+
+    # The parameter node
+
+    def setParameterNode(self, parameterNode):
+        """Work with another parameter node; with None the panel stays as it is until the next one."""
+        self.parameterNode = parameterNode
+        if parameterNode:
+            self._fillModels()
+            self._shownTask = None
+            self.onInputChanged()
+
+    def onInputChanged(self):
+        """Look at the chosen volume once, not at every update of the panel."""
+        self._inputReason = self._inputLine.show(self.parameterNode.inputVolume)
+        self.update()
+
+    def update(self):
+        """Bring the section to the state of the parameter node and of the run."""
+        if not self.parameterNode:
+            return
+        if self._shownTask != self.task:
+            self._showTask()
+        self._showParameters()
+        self._updateButton()
+
+    def _showTask(self):
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        self._shownTask = self.task
+        self._buttons[self.task].checked = True
+        self.ui.taskSentenceLabel.text = _(TASKS[self.task].sentence)
+        self._showForm()
+        self.ui.alsoWidget.visible = self._rows[self.task].many
+        self.maskPanel.setTask(self._rows[self.task])
+
+    def _showForm(self):
+        """The widgets of this task's parameters; those of the other tasks are kept, but not shown."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        if self.task not in self._forms:
+            self._forms[self.task] = _TaskForm(TASKS[self.task].parameter_class(), self.ui, self._onValuesChanged)
+            self._forms[self.task].widgets.setModels(self.parameterNode.model)
+        for name, form in self._forms.items():
+            form.setVisible(name == self.task)
+        self.ui.moreCollapsibleButton.visible = self._forms[self.task].widgets.hasAdvanced
+
+    def _showParameters(self):
+        stored = self._stored()
+        if stored.get(self.task, {}) != self._forms[self.task].widgets.values():
+            self._forms[self.task].widgets.setValues(stored.get(self.task, {}))
+
+    def _stored(self):
+        """Task name -> values that differ from the defaults, as saved with the scene."""
+        try:
+            stored = json.loads(self.parameterNode.parameters or "{}")
+        except ValueError:  # a scene that was edited by hand
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    def _onValuesChanged(self):
+        stored = self._stored()
+        stored[self.task] = self._forms[self.task].widgets.values()
+        self.parameterNode.parameters = json.dumps(stored)
+
+    # Models
+
+    def _fillModels(self):
+        """The catalogue's priors; a model of the scene that is not there is listed so that the user sees its name."""
+        from MedDiffFMLib.core.errors import MedDiffFMError
+        from MedDiffFMLib.models.catalogue import list_models
+
+        try:
+            titles = {entry.name: entry.title for entry in list_models("prior")}
+        except MedDiffFMError as error:
+            self.onLog(str(error))
+            titles = {}
+        chosen = self.parameterNode.model
+        titles.setdefault(chosen, chosen)
+        combo = self.ui.modelComboBox
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        for name, title in titles.items():
+            combo.addItem(title, name)
+        combo.currentIndex = combo.findData(chosen)
+        combo.blockSignals(wasBlocked)
+        self._offerModels()
+
+    def _offerModels(self):
+        """Models that belong to a prior are offered for the chosen one."""
+        for form in self._forms.values():
+            form.widgets.setModels(self.parameterNode.model)
+
+    def refreshModels(self):
+        """A model was trained or removed."""
+        if self.parameterNode:
+            self._fillModels()
+            self.update()
+
+    def _onModelChosen(self, index):
+        if self.parameterNode and index >= 0:
+            self.parameterNode.model = self.ui.modelComboBox.itemData(index)
+            self._offerModels()
+
+    # The button
+
+    def settings(self):
+        """What the panel shows, as the logic takes it."""
+        parameterNode = self.parameterNode
+        return RunSettings(
+            parameters=self._forms[self.task].widgets.values(),
+            mask=self.maskPanel.segmentation(),
+            anatomy=parameterNode.anatomy,
+            region=parameterNode.region.value or None,
+            seed=parameterNode.seed,
+            model=parameterNode.model,
+            device=parameterNode.device.value,
+        )
+
+    def reason(self):
+        """Why the task cannot run, one sentence; empty when it can."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        return (
+            (self._inputReason if TASKS[self.task].needs_volume else "")
+            or self._controlReason()
+            or self._headReason()
+            or self.maskPanel.reason()
+            or self._valuesReason()
+            or self.logic.workerPython.problem()
+        )
+
+    def _controlReason(self):
+        from .modelCheck import missingControl
+
+        control = self._rows[self.task].control
+        ownChoice = self._forms[self.task].widgets.values().get("control")
+        return missingControl(control, self.parameterNode.model) if control and not ownChoice else ""
+
+    def _headReason(self):
+        from .modelCheck import missingHead
+
+        if not self._rows[self.task].head:
+            return ""
+        return missingHead(self._forms[self.task].widgets.values().get("head"), self.parameterNode.model)
+
+    def _inputs(self):
+        """The chosen CT, and where the task takes them the others that are checked."""
+        first = self.parameterNode.inputVolume
+        others = self.ui.alsoSelector.checkedNodes() if self._rows[self.task].many else ()
+        return [first, *(node for node in others if node is not first)]
+
+    def _valuesReason(self):
+        """Values that are allowed each, but do not fit together."""
+        from MedDiffFMLib.core.errors import MedDiffFMError
+        from MedDiffFMLib.tasks.parameters import from_dict
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        try:
+            from_dict(TASKS[self.task].parameter_class(), self._forms[self.task].widgets.values())
+        except MedDiffFMError as error:
+            return str(error)
+        return ""
+
+    def _updateButton(self):
+        reason = ""
+        button = self.ui.runButton
+        running = self.logic.running or self._many is not None
+        if self.logic.cancelling:
+            button.text, button.enabled = _("Stop now"), True
+            button.toolTip = _("The model stops after its present step. Press to end its process at once.")
+        elif running:
+            button.text, button.enabled, button.toolTip = _("Cancel"), True, _("Stop; the scene stays as it was.")
+            if self._many is not None:
+                button.toolTip = _("Stop; what is done so far stays in the scene.")
+        else:
+            reason, count = self.reason(), len(self._inputs())
+            button.text, button.enabled = self._rows[self.task].action, not reason
+            if count > 1:
+                button.text = _("{action} {count} CTs").format(action=button.text, count=count)
+            button.toolTip = reason or _("The result is a new volume; the original stays as it is.")
+        self.ui.reasonLabel.text = reason
+        self.ui.reasonLabel.visible = bool(reason)
+        self._showEstimate(possible=not reason and not running)
+        for widget in (self.ui.deviceComboBox, self.ui.modelComboBox, self.ui.alsoSelector):
+            widget.enabled = not running
+
+    def _showEstimate(self, possible):
+        text = ""
+        if possible:
+            text = self._estimate()
+        self.ui.estimateLabel.text = text
+        self.ui.estimateLabel.visible = bool(text)
+        self.ui.settingsCollapsibleButton.text = _("Model {model} · region {region} · {device}").format(
+            model=self.parameterNode.model,
+            region=self.parameterNode.region.label(),
+            device=self.parameterNode.device.label(),
+        )
+
+    def _estimate(self):
+        """How long the run, or the runs on all checked CTs, will take."""
+        inputs, settings = self._inputs(), self.settings()
+        if len(inputs) == 1:
+            return self._speed.sentence(self.task, inputs[0], settings)
+        seconds = [self._speed.seconds(self.task, node, settings) for node in inputs]
+        return "" if None in seconds else _("About {time}.").format(time=duration(sum(seconds)))
+
+    def onRunButton(self):
+        if self.logic.running or self._many is not None:
+            self.ui.runStatusLabel.text = _("Cancelling...")
+            (self._many or self.logic).cancel()
+            return
+        self.ui.runProgressBar.value = 0
+        self.ui.runProgressBar.visible = True
+        self.ui.runStatusLabel.text = _("Starting the model...")
+        inputs = self._inputs()
+        try:
+            if len(inputs) > 1:
+                self._many = ManyRuns(self.logic, self.task, inputs, self.settings(), self._onManyEnd)
+                self._many.start()
+            else:
+                self.logic.start(self.task, inputs[0], self.settings())
+        except Exception as error:
+            logging.exception("MedDiff-FM: the run could not start")
+            self.onFailed(error)
+
+    # What the logic reports
+
+    def onStateChanged(self):
+        self.update()
+
+    def onReady(self, description):
+        self.ui.modelLabel.text = description
+
+    def onProgress(self, fraction, stage, secondsLeft):
+        if self._many is not None:
+            fraction = (self._many.number - 1 + fraction) / self._many.count
+            stage = _("{number} of {count}: {stage}").format(
+                number=self._many.number, count=self._many.count, stage=stage
+            )
+        self.ui.runProgressBar.value = round(1000 * fraction)
+        left = _(", {time} left").format(time=duration(secondsLeft)) if secondsLeft is not None else ""
+        self.ui.runStatusLabel.text = f"{stage}{left}"
+
+    def onFinished(self, run):
+        self._speed.remember(run)
+        self.update()
+        self._end(" ".join([_("Done: {name}.").format(name=run.main.GetName()), *run.warnings]))
+
+    def onFailed(self, error):
+        self._end(str(error))
+
+    def onCancelled(self):
+        self._end(_("Cancelled."))
+
+    def _onManyEnd(self, many):
+        self._many = None
+        self.update()
+        counted = _("Done: {done} of {count} CTs.").format(done=len(many.runs), count=many.count)
+        self._end(" ".join([_("Cancelled.") if many.cancelled else "", counted, many.failureText()]).strip())
+
+    def _end(self, text):
+        self.ui.runProgressBar.visible = self._many is not None
+        self.ui.runStatusLabel.text = text
+
+    def onLog(self, text):
+        self.ui.logTextEdit.appendPlainText(text)
+
+
+class _TaskForm:
+    """The two forms of one task inside the section's widgets."""
+
+    def __init__(self, parameters, ui, onChanged):
+        self._holders = []
+        form, moreForm = self._form(ui.parametersWidget), self._form(ui.moreWidget)
+        self.widgets = ParameterWidgets(parameters, form, moreForm, onChanged)
+
+    def _form(self, parent):
+        holder = qt.QWidget(parent)
+        form = qt.QFormLayout(holder)
+        form.setContentsMargins(0, 0, 0, 0)
+        parent.layout().addWidget(holder)
+        self._holders.append(holder)
+        return form
+
+    def setVisible(self, visible):
+        for holder in self._holders:
+            holder.visible = visible

@@ -1,0 +1,405 @@
+"""The Train section: a dataset, a training in its own process, its live curve, and the model that it makes."""
+
+import logging
+import re
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .closeQuestion import CloseQuestion
+from .trainingCases import TrainingCases
+from .trainingChart import CHARTS, TrainingChart
+
+UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Training.ui"
+RUN_SETTING, DATASET_SETTING = "MedDiffFM/TrainingFolder", "MedDiffFM/DatasetFolder"
+TICK_MS = 1000
+PREVIEW_FILE = "preview.png"
+
+
+def modelNames():
+    """Names that are taken."""
+    from MedDiffFMLib.core.errors import MedDiffFMError
+    from MedDiffFMLib.models.catalogue import list_models
+
+    try:
+        return {entry.name for entry in list_models()}
+    except MedDiffFMError:  # a damaged catalogue is reported where models are chosen
+        return set()
+
+
+class TrainingPanel:
+    """Fills the Train section and follows the training whose folder is chosen.
+
+    The training needs neither this panel nor Slicer: all that is known about it is read from its folder.
+
+    :param parentWidget: widget with an empty layout.
+    :param logic: has ``workerPython``.
+    :param onModelAdded: called without arguments when a training became a model.
+    """
+
+    def __init__(self, parentWidget, logic, onModelAdded=lambda: None):
+        self.workerPython = logic.workerPython
+        self.onModelAdded = onModelAdded
+        panel = slicer.util.loadUI(str(UI_FILE))
+        parentWidget.layout().addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self._process = None
+        self._finishing = self._pausing = False
+        self._state = None
+        self._tail = None
+        self._pictureTime = None
+        self._chart = TrainingChart()
+        self._cases = TrainingCases(self.ui, self.workerPython, self.update)
+        self._timer = qt.QTimer()
+        self._timer.setInterval(TICK_MS)
+        self._timer.connect("timeout()", self._onTick)
+        self._closeQuestion = CloseQuestion()
+        self._closeQuestion.watch(self.isTraining, self.pause)
+        self._fillChoices()
+        self._connect()
+        self._restoreSettings()
+
+    def _fillChoices(self):
+        from MedDiffFMLib.training.finetune.config import PRESETS
+        from MedDiffFMLib.training.finetune.registry import FINETUNE_TASKS
+
+        for row in FINETUNE_TASKS.values():
+            self.ui.trainTaskComboBox.addItem(_(row.title), row.name)
+        for name in PRESETS:
+            self.ui.presetComboBox.addItem(_(name), name)
+        for name in CHARTS:
+            self.ui.curveComboBox.addItem(_(name), name)
+
+    def _connect(self):
+        ui = self.ui
+        ui.trainTaskComboBox.connect("currentIndexChanged(int)", self._onRecipeChanged)
+        ui.presetComboBox.connect("currentIndexChanged(int)", self._onRecipeChanged)
+        ui.modelNameLineEdit.connect("textChanged(QString)", lambda *_text: self.update())
+        ui.runPathLineEdit.connect("currentPathChanged(QString)", self._onRunChanged)
+        ui.startTrainingButton.connect("clicked(bool)", self._onStart)
+        ui.pauseTrainingButton.connect("clicked(bool)", self.pause)
+        ui.finishTrainingButton.connect("clicked(bool)", self.finish)
+        ui.curveComboBox.connect("currentIndexChanged(int)", self._showCurve)
+
+    def _restoreSettings(self):
+        """The folders of the last session: a training that was paused or went on is there again."""
+        self.ui.datasetPathLineEdit.currentPath = slicer.util.settingsValue(DATASET_SETTING, "", converter=str)
+        self.ui.runPathLineEdit.currentPath = slicer.util.settingsValue(RUN_SETTING, "", converter=str)
+        self._onRecipeChanged()
+        self._showRequest()
+        self._cases.update()
+        self.ui.previewLabel.visible = False
+
+    # Life of the module
+
+    def setParameterNode(self, parameterNode):
+        """Nothing of a training is saved in the scene."""
+
+    def enter(self):
+        """The module is opened."""
+        self._cases.refresh()
+        self._onTick()
+        self._showCurve()
+
+    def exit(self):
+        """Another module is opened; a training goes on."""
+        if not self.isTraining():
+            self._timer.stop()
+
+    def stop(self):
+        """The widget goes away, on reload and when Slicer quits; the training goes on."""
+        self._timer.stop()
+        self._closeQuestion.remove()
+        self._cases.close()
+        self._chart.remove()
+
+    # What is chosen
+
+    @property
+    def task(self):
+        """Name of the chosen fine-tuning task."""
+        return self.ui.trainTaskComboBox.currentData
+
+    @property
+    def folder(self):
+        """Folder of the training, empty until chosen."""
+        return self.ui.runPathLineEdit.currentPath.strip()
+
+    def request(self, **changes):
+        """What Start would train.
+
+        :param changes: settings that differ from the preset's.
+        """
+        from MedDiffFMLib.training.finetune.background import Request
+
+        return Request(
+            data=self._cases.dataset,
+            task=self.task,
+            preset=self.ui.presetComboBox.currentData,
+            name=self.ui.modelNameLineEdit.text.strip() or None,
+            changes=changes,
+        )
+
+    def _onRecipeChanged(self, *_index):
+        from MedDiffFMLib.training.finetune.config import PRESETS, settings
+        from MedDiffFMLib.training.finetune.registry import FINETUNE_TASKS
+
+        for index, name in enumerate(PRESETS):
+            steps = settings(self.task, name).loop.steps
+            self.ui.presetComboBox.setItemText(index, _("{name}: {steps} steps").format(name=_(name), steps=steps))
+        row, preset = FINETUNE_TASKS[self.task], PRESETS[self.ui.presetComboBox.currentData]
+        self._cases.task = row.name
+        sentence = _("{task} For {preset}.").format(task=_(row.sentence), preset=_(preset.sentence))
+        self.ui.recipeSentenceLabel.text = sentence
+        self.ui.trainingIntroLabel.text = (
+            _("One to five CTs with the structures outlined; five patients or more also validate.")
+            if row.few
+            else _("Cases of at least two patients: one trains, one validates.")
+        )
+        self.update()
+
+    def _onRunChanged(self, path):
+        from MedDiffFMLib.training.finetune.background import ProgressTail
+
+        qt.QSettings().setValue(RUN_SETTING, path)
+        self._tail = ProgressTail(self.folder) if self.folder else None
+        self._process, self._finishing, self._pausing, self._pictureTime = None, False, False, None
+        self._chart.clear()
+        self._onTick()
+
+    def _showRequest(self):
+        """What the chosen folder's training was started with, so that Start continues it."""
+        from MedDiffFMLib.training.finetune.background import request_of
+
+        known = request_of(self.folder) if self.folder else None
+        if known is None:
+            return
+        self.ui.datasetPathLineEdit.currentPath = known.data
+        for combo, value in ((self.ui.trainTaskComboBox, known.task), (self.ui.presetComboBox, known.preset)):
+            combo.currentIndex = max(combo.findData(value), 0)
+        self.ui.modelNameLineEdit.text = known.name or ""
+
+    # Start, pause, stop
+
+    def isTraining(self):
+        """Whether a process trains in the chosen folder."""
+        from MedDiffFMLib.training.finetune.background import is_running
+
+        starting = self._process is not None and self._process.poll() is None
+        return bool(self.folder) and (starting or is_running(self.folder))
+
+    def _onStart(self):
+        try:
+            with slicer.util.tryWithErrorDisplay(_("The training could not be started.")):
+                self.start()
+        except Exception:  # shown to the user by then
+            logging.exception("MedDiff-FM: the training could not be started")
+
+    def start(self, request=None):
+        """Start a training, or go on with a paused one.
+
+        :param request: instead of what the panel shows.
+        """
+        from MedDiffFMLib.training.finetune import background
+
+        state = background.state_of(self.folder).state
+        known = background.request_of(self.folder) if state == "paused" else None
+        qt.QSettings().setValue(DATASET_SETTING, self._cases.dataset)
+        self._pausing = False
+        self._process = background.start(
+            self.folder,
+            request or known or self.request(),
+            self.workerPython.executable(),
+            self.workerPython.environment(),
+        )
+        self._timer.start()
+        self.update()
+
+    def pause(self):
+        """Save and stop; Start goes on from there."""
+        from MedDiffFMLib.training.finetune import background
+
+        self._pausing = True
+        background.pause(self.folder)
+        self.update()
+
+    def finish(self):
+        """End the training where it is and make a model of its best checkpoint."""
+        self._finishing = True
+        if self.isTraining():
+            self.pause()
+        else:
+            self._finishNow()
+
+    def _finishNow(self):
+        from MedDiffFMLib.core.errors import MedDiffFMError
+        from MedDiffFMLib.training.finetune import background
+
+        self._finishing = False
+        try:
+            self.start(background.finish_request(self.folder))
+        except MedDiffFMError as problem:
+            self.ui.startReasonLabel.text = str(problem)
+            self.ui.startReasonLabel.visible = True
+
+    # What is going on
+
+    def _onTick(self):
+        """Look at the folder; called every second while a training goes on."""
+        try:
+            self._look()
+        except Exception:  # a slot of Qt, which swallows exceptions
+            logging.exception("MedDiff-FM: the training cannot be followed")
+
+    def _look(self):
+        from MedDiffFMLib.training.finetune import background
+
+        if not self.folder:
+            self.update()
+            return
+        running = self.isTraining()
+        if running and self._pausing:
+            background.pause(self.folder)  # a process that was still starting has removed the first request
+        if self._tail:
+            lines, anew = self._tail.new()
+            if anew:
+                self._chart.clear()
+            self._chart.add(lines)
+            if lines or anew:
+                self._showCurve()
+        self._showPreview()
+        before, self._state = self._state, background.state_of(self.folder)
+        if running:
+            self._timer.start()
+        else:
+            self._timer.stop()
+            self._process = None
+            self._pausing = False
+        if before is not None and before.state == "running" and self._state.state == "finished":
+            self.onModelAdded()
+        self.update()
+        if self._finishing and not running:
+            self._finishNow()
+
+    def update(self):
+        """Bring buttons and texts to the present state."""
+        ui, training = self.ui, self.isTraining()
+        state = self._state.state if self._state else "none"
+        reason = "" if training else self.reason()
+        paused = self._isPaused() and not training
+        ui.startTrainingButton.text = _("Resume") if paused else _("Start")
+        ui.startTrainingButton.enabled = not training and not reason
+        ui.startTrainingButton.toolTip = reason or _("Checks the cases and trains in a process of its own.")
+        ui.pauseTrainingButton.enabled = training and not self._pausing
+        ui.finishTrainingButton.enabled = (training and not self._finishing) or paused
+        ui.startReasonLabel.text = reason
+        ui.startReasonLabel.visible = bool(reason)
+        for widget in (ui.trainTaskComboBox, ui.presetComboBox, ui.modelNameLineEdit, ui.runPathLineEdit):
+            widget.enabled = not training
+        self._showStatus(state, training)
+
+    def _isPaused(self):
+        """Whether Start would go on with the training of the chosen folder."""
+        return self._state is not None and self._state.state == "paused"
+
+    def reason(self):
+        """Why nothing can be started, or an empty text."""
+        from MedDiffFMLib.training.finetune.registry import FINETUNE_TASKS
+
+        problem = self.workerPython.problem() or self.workerPython.trainingProblem()
+        if problem:
+            return problem
+        if not self._cases.dataset or not self._cases.count():
+            if FINETUNE_TASKS[self.task].few:
+                return _("Choose a dataset and add a CT with its segments first.")
+            return _("Choose a dataset and add cases of at least two patients first.")
+        if not self.folder:
+            return _("Choose a folder for the training.")
+        if Path(self.folder) == Path(self._cases.dataset):
+            return _("The training needs a folder of its own, not that of the dataset.")
+        name = self.ui.modelNameLineEdit.text.strip()
+        if name and not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
+            return _("The name may have lower-case letters, digits and hyphens only.")
+        taken = self._takenReason(name)
+        if taken:
+            return taken
+        if self._cases.busy:
+            return _("Wait until the cases are ready.")
+        if self._cases.problem and FINETUNE_TASKS[self.task].name == self._cases.task:
+            return self._cases.problem
+        return ""
+
+    def _takenReason(self, name):
+        """Why a name cannot be used; the training of the folder may replace the model that it has made."""
+        from MedDiffFMLib.training.finetune.background import request_of
+
+        if not name or name not in modelNames():
+            return ""
+        known = request_of(self.folder)
+        if known is None or known.name != name:
+            return _("There is a model called {name} already. Choose another name.").format(name=name)
+        if self._state is not None and self._state.state == "finished":
+            return _("This training is done. For another one choose a name and a folder.")
+        return ""
+
+    def _showStatus(self, state, training):
+        found = self._state
+        texts = {
+            "none": "",
+            "paused": _("Paused after step {step}."),
+            "failed": _("It ended: {message}"),
+            "finished": _("Finished after step {step}: the model {model} is in the list.")
+            if found and found.model
+            else _("Finished after step {step}."),
+        }
+        if training:
+            text = self._runningText(found.last if found and state == "running" else {})
+        else:
+            text = texts.get(state, "")
+        facts = {"step": 0, "message": "", "model": ""}
+        if found:
+            facts = {"step": found.step, "message": found.message, "model": found.model}
+        self.ui.trainingStatusLabel.text = text.format(**facts)
+        share = found.step / found.steps if found and found.steps else 0.0
+        self.ui.trainingProgressBar.value = 1000 if state == "finished" and not training else round(1000 * share)
+
+    def _runningText(self, line):
+        if self._finishing:
+            return _("Stopping; the best checkpoint becomes a model...")
+        if self._pausing:
+            return _("Saving...")
+        stage = _({"training": "Training", "validated": "Training"}.get(line.get("state"), "Preparing"))
+        if "step" not in line:
+            message = str(line.get("message") or "").replace("{", "(").replace("}", ")")
+            return f"{stage}. {message}"
+        left = line.get("seconds_left")
+        parts = [f"{stage}, {_('step')} {line['step']}"]
+        if line.get("best") is not None and line.get("best_step"):
+            parts.append(_("best {best:.3g} at step {step}").format(best=line["best"], step=line["best_step"]))
+        if left:
+            parts.append(
+                _("at most {time} left").format(time=f"{left / 60:.0f} min" if left > 100 else f"{left:.0f} s")
+            )
+        return ", ".join(parts)
+
+    def _showCurve(self, *_index):
+        self.ui.curveWidget.visible = self.ui.curvePlotWidget.visible = not self._chart.empty
+        if not self._chart.empty:
+            self._chart.show(self.ui.curveComboBox.currentData, self.ui.curvePlotWidget)
+
+    def _showPreview(self):
+        """The picture of the newest kept checkpoint, if it changed."""
+        path = Path(self.folder) / PREVIEW_FILE
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            changed = None
+        if changed == self._pictureTime:
+            return
+        self._pictureTime = changed
+        picture = qt.QPixmap(str(path)) if changed else qt.QPixmap()
+        self.ui.previewLabel.setPixmap(picture)
+        self.ui.previewLabel.visible = not picture.isNull()

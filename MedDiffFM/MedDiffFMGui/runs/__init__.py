@@ -1,0 +1,1 @@
+"""Runs of tasks: from settings to results in the scene."""

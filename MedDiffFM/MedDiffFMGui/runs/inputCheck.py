@@ -1,0 +1,84 @@
+"""Words about the chosen volume, before anything is computed."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from ..nodes.volumeNodes import volumeFromNode
+from ..worker.eventLoopTasks import EventLoopTask, importing
+
+COARSE_MM, GUESS_VOXELS = 3.0, 800_000
+GUESS_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
+                 "scipy.ndimage")  # fmt: skip
+
+
+class InputLine:
+    """The line below the volume selector.
+
+    :param label: QLabel that shows it.
+    """
+
+    def __init__(self, label):
+        self._label = label
+        self._loopTask = EventLoopTask()
+
+    def show(self, node):
+        """Say what the volume is, at once, and which region it probably shows, a few turns of the event loop later.
+
+        :return: why it cannot be used; empty for a volume that can be.
+        """
+        facts, reason = describeInput(node)
+        self._label.text = facts
+        self._label.visible = bool(facts)
+        self._loopTask.stop()
+        if not reason:
+            self._loopTask.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)
+        return reason
+
+    def _add(self, facts, region):
+        if region:
+            first, *warnings = facts.split("\n")
+            first = _("{facts}, probably {region}").format(facts=first, region=region.replace("-", " "))
+            self._label.text = "\n".join([first, *warnings])
+
+
+def guessingRegion(node):
+    """The region that an automatic run will most likely take; a generator of steps, its value None where none fits.
+
+    A run looks at voxels 1.5 to 3 mm apart, this at coarser ones, so that it takes no time to speak of.
+    """
+    yield from importing(*GUESS_MODULES)
+    import numpy as np
+
+    from MedDiffFMLib.imaging.volume import Volume
+    from MedDiffFMLib.preprocessing.body_localization import localize_body
+
+    if not slicer.mrmlScene.IsNodePresent(node) or node.GetImageData() is None:
+        return None
+    volume = volumeFromNode(node)
+    i, j, k = (max(1, round(COARSE_MM / edge)) for edge in volume.spacing)
+    k *= -(-volume.voxels.size // (i * j * k * GUESS_VOXELS))  # the guess goes by slices: some of them will do
+    coarse = np.ascontiguousarray(volume.voxels[::k, ::j, ::i])
+    yield
+    return localize_body(Volume(coarse, volume.ijk_to_ras @ np.diag([i, j, k, 1.0]))).guessed
+
+
+def describeInput(node):
+    """What the panel shows below the volume selector, and why it cannot be used.
+
+    :return: (facts or warnings, reason); the reason is empty for a volume that can be used.
+    """
+    from MedDiffFMLib.core.errors import MedDiffFMError
+    from MedDiffFMLib.imaging.volume import check_ct
+
+    if node is None:
+        return "", _("Choose a CT volume first.")
+    if node.GetImageData() is None:
+        return "", _("This volume has no voxels. Choose another one.")
+    try:
+        volume = volumeFromNode(node)
+        warnings = check_ct(volume)
+    except MedDiffFMError as error:
+        return "", str(error)
+    size = " x ".join(str(count) for count in reversed(volume.voxels.shape))
+    spacing = " x ".join(f"{edge:.3g}" for edge in volume.spacing)
+    return "\n".join([f"{size}, {spacing} mm", *warnings]), ""

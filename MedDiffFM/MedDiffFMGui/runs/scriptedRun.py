@@ -1,0 +1,178 @@
+"""Runs from the Python console and from scripts: blocking or with a callback; volumes, sequences and folders."""
+
+import time
+from typing import Any
+
+import slicer
+
+from ..nodes.resultNodes import removeNodes
+from .manyRuns import ManyRuns
+from .runRequest import RunSettings
+from .taskRun import TaskRun
+
+TURN_SECONDS = 0.01
+
+
+class ScriptedRun(TaskRun):
+    """A TaskRun that scripts can wait for."""
+
+    def run(self, task, inputNode=None, callback=None, **choices):
+        """Run a task.
+
+        :param task: "anomaly", "denoise", "inpaint" ...
+        :param inputNode: CT volume node, a list of them, or a vtkMRMLSequenceNode of CT volumes; None for a task that
+            makes a CT.
+        :param callback: called with the FinishedRun or with the exception; then this function returns at once.
+        :param choices: fields of RunSettings: parameters, mask, anatomy, region, seed, model, device.
+        :return: FinishedRun, its ``volumes`` are the nodes by name; for a sequence a vtkMRMLSequenceNode of the main
+            results; for a list a list of FinishedRuns; None with a callback.
+        :raises MedDiffFMError: the run failed; of kind Cancelled when it was cancelled. Of a list all CTs are tried;
+            the text says which could not be done.
+
+        The window stays usable while a blocking run lasts. From the console::
+
+            logic = MedDiffFM.MedDiffFMLogic()
+            run = logic.run("denoise", getNode("thorax"), parameters={"strength": 1.2})
+            slicer.util.setSliceViewerLayers(background=run.main)
+        """
+        settings = RunSettings(**choices)
+        if isinstance(inputNode, (list, tuple)):
+            return self._runMany(task, inputNode, settings, callback)
+        if inputNode is not None and inputNode.IsA("vtkMRMLSequenceNode"):
+            if callback:
+                raise ValueError("a sequence is run without callback")
+            return self._runSequence(task, inputNode, settings)
+        listener = _Listener(self, callback)
+        try:
+            self.start(task, inputNode, settings)
+        except Exception:
+            listener.leave()
+            raise
+        return None if callback else listener.wait()
+
+    def runFolder(self, task, inputFolder, outputFolder, onLine=print, **choices):
+        """Run a task on every CT of a folder, in a process of its own; finished cases are skipped when it runs again.
+
+        :param inputFolder: holds .nrrd and .nii files or DICOM folders.
+        :param outputFolder: where results and reports go.
+        :param onLine: called with each line of the progress.
+        :param choices: parameters, region, seed, model, device as for ``run``; masks as folder ``mask``.
+        :raises MedDiffFMError: not every case could be done; the text says which.
+        """
+        from MedDiffFMLib.core.errors import MedDiffFMError
+
+        from ..worker.libraryCommand import LibraryCommand
+
+        ended = []
+        arguments = _commandLine(task, inputFolder, outputFolder, RunSettings(**choices))
+        command = LibraryCommand(self.workerPython, arguments, onLine, lambda code, words: ended.append((code, words)))
+        try:
+            while not ended:
+                _turn()
+        finally:
+            command.stop()
+        code, words = ended[0]
+        if code:
+            raise MedDiffFMError(f"Not every case could be done: {words}")
+
+    def _runMany(self, task, nodes, settings, callback):
+        outcomes: list[Any] = []
+        tell = callback or outcomes.append
+        many = ManyRuns(self, task, nodes, settings, lambda ended: tell(ended.outcome))
+        many.start()
+        if callback:
+            return None
+        while not outcomes:
+            _turn()
+        if isinstance(many.outcome, Exception):
+            raise many.outcome
+        return many.outcome
+
+    def _runSequence(self, task, sequence, settings):
+        """Each item in turn; the items lie in a scene of their own, so each is copied into the user's for its run."""
+        results = None
+        for index in range(sequence.GetNumberOfDataNodes()):
+            item = sequence.GetNthDataNode(index)
+            volume = slicer.mrmlScene.AddNewNodeByClass(item.GetClassName(), f"{sequence.GetName()} {index}")
+            volume.CopyContent(item)
+            run = None
+            try:
+                listener = _Listener(self, None)
+                self.start(task, volume, settings)
+                run = listener.wait()
+                results = results or _emptyLike(sequence, next(iter(run.volumes)))
+                results.SetDataNodeAtValue(run.main, sequence.GetNthIndexValue(index))
+            finally:
+                if run:
+                    removeNodes(run)
+                slicer.mrmlScene.RemoveNode(volume)
+        return results
+
+
+class _Listener:
+    """Waits for the end of one run."""
+
+    def __init__(self, logic, callback):
+        self._logic, self._callback = logic, callback
+        self._outcome = None
+        logic.addListener(self)
+
+    def leave(self):
+        """Hear no more."""
+        self._logic.removeListener(self)
+
+    def wait(self):
+        """Let Slicer's window work until the run has ended; gives its result."""
+        while self._outcome is None:
+            _turn()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def onFinished(self, run):
+        self._end(run)
+
+    def onFailed(self, error):
+        self._end(error)
+
+    def onCancelled(self):
+        from MedDiffFMLib.core.errors import Cancelled
+
+        self._end(Cancelled())
+
+    def _end(self, outcome):
+        self._outcome = outcome
+        self.leave()
+        if self._callback:
+            self._callback(outcome)
+
+
+def _turn():
+    """One turn of the event loop."""
+    slicer.app.processEvents()
+    time.sleep(TURN_SECONDS)
+
+
+def _emptyLike(sequence, title):
+    name = slicer.mrmlScene.GenerateUniqueName(f"{sequence.GetName()} {title}")
+    results = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+    results.SetIndexName(sequence.GetIndexName())
+    results.SetIndexUnit(sequence.GetIndexUnit())
+    results.SetIndexType(sequence.GetIndexType())
+    return results
+
+
+def _commandLine(task, inputFolder, outputFolder, settings):
+    """The batch as the library's command line takes it."""
+    words = [task, "--batch", str(inputFolder), "--output", str(outputFolder), "--seed", str(settings.seed)]
+    words += ["--model", settings.model, "--device", settings.device]
+    words += ["--region", settings.region] if settings.region else []
+    words += ["--mask", str(settings.mask)] if settings.mask else []
+    for name, value in settings.parameters.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif value is not None:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [option, *map(str, values)]
+    return words

@@ -1,0 +1,1 @@
+"""Results in the slice and 3D views."""

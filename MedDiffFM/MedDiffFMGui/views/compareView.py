@@ -1,0 +1,243 @@
+"""Result of a task that makes a CT: before and after, what was changed, keep or discard."""
+
+import logging
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from ..nodes.colors import differenceColors
+from ..nodes.resultNodes import OUTPUT_TITLES, addingDifference, removeNodes
+from ..nodes.volumeNodes import thinnedOut
+from ..worker.eventLoopTasks import EventLoopTask
+from .sideBySide import SideBySide
+from .viewState import ViewState, sliceNodes
+
+GREY = "vtkMRMLColorTableNodeGrey"
+UNITS = {"hu": "HU", "mm3": "(mm3)", "mm": "(mm)", "ml": "(ml)"}
+"""Words in the names of facts that are written otherwise."""
+NOT_A_LAYER = ("lesion",)
+"""Outputs that are shown as a label over the result, not in its place."""
+
+
+class CompareView:
+    """One finished run in the user's views.
+
+    Of runs that repeat each other while a mask is being painted only the newest is kept, unless the user accepted one.
+
+    :param ui: widgets of the module's .ui file.
+    :param onClosed: called without arguments when the user accepted or discarded the result.
+    """
+
+    def __init__(self, ui, onClosed):
+        self.ui = ui
+        self.onClosed = onClosed
+        self.run: Any = None
+        self._before: Any = None
+        self._sideBySide = SideBySide()
+        self._difference: Any = None
+        self._loopTask = EventLoopTask()
+        self._shownNode: Any = None
+        self._choices: dict[str, Any] = {}
+        ui.blendSlider.connect("valueChanged(double)", self._onBlend)
+        ui.blinkButton.connect("clicked(bool)", self.blink)
+        ui.sideBySideButton.connect("toggled(bool)", self._onSideBySide)
+        ui.acceptButton.connect("clicked(bool)", self.accept)
+        ui.discardButton.connect("clicked(bool)", self.discard)
+
+    def setParameterNode(self, parameterNode):
+        """Nothing of this view is saved besides the nodes themselves."""
+
+    def show(self, run):
+        """Show ``run`` over its input; the views of before the first run are remembered."""
+        if self._before is None:
+            self._before = ViewState()
+        self._forgetDifference()
+        if self.run and _repeats(run, self.run):
+            _replace(self.run, run)
+        self.run = run
+        hasInput = self._original() is not None
+        self.ui.resultTitleLabel.text = run.main.GetName()
+        self.ui.resultFactsLabel.text = factsText(run)
+        self.ui.blendWidget.visible = self.ui.compareButtonsWidget.visible = hasInput
+        self._makeChoices()
+        self._choose(next(iter(self._choices)))
+
+    def clear(self):
+        """Nothing is shown any more; views as they were before the result."""
+        self._leaveSideBySide()
+        if self._before and self.run:
+            self._before.restore(places=self.run.inputNode is None)  # the views were fitted to a synthetic CT
+        self._forgetDifference()
+        self.run = self._before = None
+
+    def blink(self):
+        """The original, or the result again."""
+        if self._original() is not None:
+            self.ui.blendSlider.value = 0.0 if self.ui.blendSlider.value > 0.5 else 1.0
+
+    def accept(self):
+        """Keep the nodes and show the result in place of the original."""
+        if not self._exists():
+            self._close()
+            return
+        self._leaveSideBySide()
+        main = self.run.main
+        self._before.restore()
+        self.run = self._before = None  # the views stay as they are now
+        slicer.util.setSliceViewerLayers(background=main)
+        self._close()
+
+    def discard(self):
+        """Take the nodes out of the scene; the views are as before."""
+        run = self.run
+        self.clear()
+        if run:
+            removeNodes(run)
+        self._close()
+
+    # Layers
+
+    def _original(self):
+        node = self.run.inputNode if self.run else None
+        return node if node and slicer.mrmlScene.IsNodePresent(node) else None
+
+    def _exists(self):
+        return self.run is not None and slicer.mrmlScene.IsNodePresent(self.run.main)
+
+    def _makeChoices(self):
+        """A radio button for each output that can be looked at, and for the difference where it has none of its own."""
+        for button in self._choices.values():
+            button.setParent(None)
+            button.deleteLater()
+        self._choices = {}
+        names = [name for name in self.run.volumes if name not in NOT_A_LAYER]
+        if self._original() is not None and len(names) == 1 and self._sameGrid():
+            names.append("difference")
+        for name in names:
+            button = qt.QRadioButton(self.ui.shownWidget)
+            button.text = OUTPUT_TITLES.get(name, name.replace("_", " "))
+            button.toolTip = _("Shows this volume over the original.")
+            button.connect("clicked(bool)", lambda checked, chosen=name: self._choose(chosen))
+            self.ui.shownWidget.layout().addWidget(button)
+            self._choices[name] = button
+        self.ui.shownWidget.visible = len(names) > 1
+
+    def _sameGrid(self):
+        image, original = self.run.main.GetImageData(), self.run.inputNode.GetImageData()
+        return image.GetDimensions() == original.GetDimensions()
+
+    def _choose(self, name):
+        self._choices[name].checked = True
+        self._loopTask.stop()
+        node = self._difference if name == "difference" else self.run.volumes[name]
+        if node is None or not slicer.mrmlScene.IsNodePresent(node):
+            if name == "difference" and self._original() is not None:
+                self._makeDifference()
+            return
+        if name == "difference":
+            showSigned(node, differenceColors().GetID())
+        elif name == "noise":  # it is everywhere: colors would hide its texture
+            showSigned(node, GREY)
+        label = next((self.run.volumes[other] for other in NOT_A_LAYER if other in self.run.volumes), None)
+        if label is not None:
+            for sliceNode in sliceNodes():
+                sliceNode.SetUseLabelOutline(True)  # an area would hide the lesion
+        original = self._original()
+        wasBlocked = self.ui.blendSlider.blockSignals(True)
+        self.ui.blendSlider.value = 1.0
+        self.ui.blendSlider.blockSignals(wasBlocked)
+        if original is None:
+            slicer.util.setSliceViewerLayers(background=node, foreground=None, label=label, fit=True)
+        else:
+            slicer.util.setSliceViewerLayers(background=original, foreground=node, label=label, foregroundOpacity=1.0)
+            self._shownNode = node
+            if self._sideBySide.shown:
+                self._sideBySide.show(original, node)
+
+    def _makeDifference(self):
+        """Result minus original, which is shown when it is there."""
+        name = _("{name} difference").format(name=self.run.main.GetName())
+        steps = addingDifference(self.run.inputNode, self.run.main, name)
+        self._loopTask.start(steps, self._onDifference, self._onNoDifference)
+
+    def _onDifference(self, node):
+        self._difference = node
+        self._choose("difference")
+
+    def _onNoDifference(self, error):
+        logging.error("MedDiff-FM: the difference cannot be shown: %s", error)
+        self._choose(next(iter(self._choices)))
+
+    def _forgetDifference(self):
+        self._loopTask.stop()
+        if self._difference and slicer.mrmlScene.IsNodePresent(self._difference):
+            slicer.mrmlScene.RemoveNode(self._difference)
+        self._difference = None
+
+    def _onBlend(self, value):
+        if self._exists():
+            slicer.util.setSliceViewerLayers(foregroundOpacity=value)
+
+    def _onSideBySide(self, checked):
+        if not checked:
+            self._sideBySide.hide()
+        elif self._exists() and self._original():
+            self._sideBySide.show(self.run.inputNode, self._shownNode)
+
+    def _leaveSideBySide(self):
+        self._sideBySide.hide()
+        wasBlocked = self.ui.sideBySideButton.blockSignals(True)
+        self.ui.sideBySideButton.checked = False
+        self.ui.sideBySideButton.blockSignals(wasBlocked)
+
+    def _close(self):
+        self.clear()
+        self.onClosed()
+
+
+def _repeats(run, earlier):
+    """Whether a run was made again with the mask of the one before."""
+    return (
+        run.settings is not None
+        and run.settings.mask is not None
+        and (run.task, run.inputNode) == (earlier.task, earlier.inputNode)
+    )
+
+
+def _replace(earlier, run):
+    """The nodes of ``run`` take the names of those before, which go."""
+    names = {name: node.GetName() for name, node in earlier.volumes.items()}
+    reportName = earlier.reportNode.GetName()
+    removeNodes(earlier)
+    for name, node in run.volumes.items():
+        node.SetName(names.get(name, node.GetName()))
+    run.reportNode.SetName(reportName)
+
+
+def showSigned(node, colors):
+    """A volume around zero: the same range to both sides, wide enough for most of the voxels that are not zero.
+
+    :param colors: ID of a color node.
+    """
+    import numpy as np
+
+    display = node.GetDisplayNode()
+    sample = np.abs(thinnedOut(slicer.util.arrayFromVolume(node)))
+    changed = sample[sample > 0]
+    reach = max(float(np.percentile(changed, 95)), 1.0) if changed.size else 100.0
+    display.SetAndObserveColorNodeID(colors)
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(-reach, reach)
+
+
+def factsText(run):
+    """The figures of the report that a user may want to see, in one line each."""
+    lines = []
+    for name, value in run.facts.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            words = [UNITS.get(word, word) for word in name.split("_")]
+            words[0] = words[0][:1].upper() + words[0][1:]
+            lines.append(f"{' '.join(words)}: {value:g}")
+    return "\n".join([*lines, *run.warnings])

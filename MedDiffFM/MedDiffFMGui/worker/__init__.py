@@ -1,0 +1,1 @@
+"""Processes beside Slicer: the worker, commands of the library, installation."""

@@ -1,0 +1,176 @@
+"""Which Python runs the model: Slicer's own, Slicer's with packages in a folder apart, or another environment."""
+
+import os
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import qt
+import slicer
+
+PATH_SETTING = "MedDiffFM/WorkerPython"
+OTHER_SETTING = "MedDiffFM/UseOtherPython"
+FOLDER_SETTING = "MedDiffFM/PackageFolder"
+USE_FOLDER_SETTING = "MedDiffFM/UsePackageFolder"
+
+
+class WorkerPython:
+    """The user's choice; it belongs to this computer, so the application settings keep it, not the scene."""
+
+    @property
+    def useOther(self):
+        """True when the model runs in another environment than Slicer's."""
+        return slicer.util.settingsValue(OTHER_SETTING, False, converter=slicer.util.toBool)
+
+    @useOther.setter
+    def useOther(self, value):
+        qt.QSettings().setValue(OTHER_SETTING, bool(value))
+
+    @property
+    def otherPath(self):
+        """Program of the other environment, empty until the user names one."""
+        return slicer.util.settingsValue(PATH_SETTING, "", converter=str)
+
+    @otherPath.setter
+    def otherPath(self, path):
+        qt.QSettings().setValue(PATH_SETTING, str(path))
+
+    @property
+    def useFolder(self):
+        """True when Slicer's Python takes the packages from a folder of their own; Slicer itself does not see them."""
+        stored = slicer.util.settingsValue(USE_FOLDER_SETTING, False, converter=slicer.util.toBool)
+        return stored and not self.useOther
+
+    @useFolder.setter
+    def useFolder(self, value):
+        qt.QSettings().setValue(USE_FOLDER_SETTING, bool(value))
+
+    @property
+    def folder(self):
+        """That folder; beside the user's models unless another one was chosen."""
+        return slicer.util.settingsValue(FOLDER_SETTING, "", converter=str) or str(defaultPackageFolder())
+
+    @folder.setter
+    def folder(self, path):
+        qt.QSettings().setValue(FOLDER_SETTING, str(path))
+
+    def executable(self):
+        """The program to start."""
+        return self.otherPath if self.useOther else sys.executable
+
+    def problem(self):
+        """One sentence that says why this Python cannot run the model, or an empty text."""
+        if self.useOther:
+            return self._otherProblem()
+        broken = brokenTorch(self.searchPath())
+        if broken:
+            return broken
+        missing = self.missing()
+        if missing:
+            where = f"The folder {self.folder}" if self.useFolder else "Slicer's Python"
+            return f"{where} lacks {', '.join(missing)}. Open Set-up to install, or choose another environment."
+        return ""
+
+    def trainingProblem(self):
+        """The same for what training needs beyond that; another environment says so itself."""
+        missing = [] if self.useOther else self.missing(TRAINING)
+        if missing:
+            return f"Training also needs {', '.join(missing)}. Open Set-up to install."
+        return ""
+
+    def missing(self, name="requirements.txt"):
+        """Requirements of a list that are not met, as text."""
+        return missingRequirements(name, [self.folder] if self.useFolder else ())
+
+    def searchPath(self):
+        """Folders in which the child looks for packages first."""
+        return [self.folder, *sys.path] if self.useFolder else list(sys.path)
+
+    def _otherProblem(self):
+        path = self.otherPath
+        if not path:
+            return "Choose the python program of the other environment under Set-up."
+        if not (os.path.isfile(path) and shutil.which(path)):
+            return f"{path} is not a program that can be started. Choose the python program under Set-up."
+        return ""
+
+    def environment(self):
+        """Environment variables for the child, a dict.
+
+        Slicer's launcher sets PYTHONHOME, PYTHONPATH and the library path for its own Python; another Python breaks
+        with them and gets the environment that Slicer was started from.
+        """
+        from MedDiffFMLib.worker.client import worker_environment
+
+        base = slicer.util.startupEnvironment() if self.useOther else os.environ
+        environment = worker_environment(base, foreign=self.useOther)
+        if self.useFolder:
+            environment["PYTHONPATH"] = os.pathsep.join([self.folder, environment["PYTHONPATH"]])
+        return environment
+
+
+TRAINING = "requirements-training.txt"
+
+
+def requirementsPath(name="requirements.txt"):
+    """A list of what is needed, beside the module's other resources."""
+    return Path(__file__).resolve().parents[2] / "Resources" / name
+
+
+def missingRequirements(name="requirements.txt", folders=()):
+    """Requirements that are not met, read from package metadata without importing anything.
+
+    :param name: file of the list.
+    :param folders: where else than in Slicer's Python packages may lie.
+    """
+    import slicer.packaging
+
+    requirements = slicer.packaging.load_requirements(requirementsPath(name))
+    here = _versionsIn(folders)
+    return [
+        str(requirement)
+        for requirement in requirements
+        if not (
+            requirement.specifier.contains(here[_plain(requirement.name)], prereleases=True)
+            if _plain(requirement.name) in here
+            else slicer.packaging.pip_check(requirement)
+        )
+    ]
+
+
+def _versionsIn(folders):
+    """Versions by name of the packages that lie in ``folders``."""
+    found = metadata.distributions(path=[str(folder) for folder in folders]) if folders else ()
+    return {_plain(one.metadata["Name"]): one.version for one in found if one.metadata["Name"]}
+
+
+def _plain(name):
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def brokenTorch(searchPath):
+    """Why an installed torch cannot work, in words; empty for a whole one and for none.
+
+    A torch that pip could not install or remove completely leaves a folder without its code: Windows' limit on path
+    lengths does that, and so does an installation that was interrupted. Python then imports an empty package.
+    """
+    for folder in map(Path, searchPath):
+        package = folder / "torch"
+        if not package.is_dir():
+            continue
+        whole = (package / "__init__.py").is_file() and (package / "version.py").is_file()
+        if whole and any((package / "lib").glob("*torch*")):
+            return ""
+        return (
+            f"The torch in {folder} is installed only in part. Close Slicer, remove the folder {package}, and install "
+            "again; on Windows choose a shorter folder or allow long paths."
+        )
+    return ""
+
+
+def defaultPackageFolder():
+    """Where packages apart from Slicer's own go: beside the user's models, apart for each version of Python."""
+    from MedDiffFMLib.models.catalogue import user_folder
+
+    return user_folder().parent / f"packages-{sys.version_info.major}.{sys.version_info.minor}"

@@ -1,0 +1,66 @@
+"""What a caller may give for a volume, a label map or a model: the object, or where to find it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..imaging.io import read_volume
+from ..imaging.volume import Volume
+from ..models.checkpoint import FoundationModel, load_model
+
+FilePath: TypeAlias = str | os.PathLike[str]
+VolumeLike: TypeAlias = Volume | FilePath
+LabelsLike: TypeAlias = Volume | np.ndarray | FilePath
+ModelLike: TypeAlias = FoundationModel | FilePath
+
+
+def as_volume(given: Any, modality: str = "CT") -> Volume:
+    """A volume, read where a path is given.
+
+    Raises:
+        InputError: neither a volume nor a path, or a file that cannot be read.
+    """
+    if isinstance(given, Volume):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return read_volume(os.fspath(given), modality)
+    raise InputError(
+        f"A value of type {type(given).__name__} is no volume.",
+        "Give a Volume (voxels (k, j, i) and ijk_to_ras), or the path of a file or DICOM folder.",
+    )
+
+
+def as_labels(given: Any, grid: Volume | None) -> Volume | None:
+    """A label map; an array (k, j, i) is taken to lie on ``grid``, None stays None.
+
+    Raises:
+        InputError: an array without a grid, or what is no volume.
+    """
+    if given is None:
+        return None
+    if isinstance(given, np.ndarray):
+        if grid is None:
+            raise InputError("An array alone does not say where it lies.", "Give a Volume, or the path of a file.")
+        return Volume(given, grid.ijk_to_ras, "mask")
+    return as_volume(given, "mask")
+
+
+def as_model(given: Any) -> FoundationModel:
+    """A model, loaded where a catalogue name or a path is given.
+
+    Raises:
+        InputError: neither a model nor a name.
+        ModelError: there is no such model, or its file cannot be used.
+    """
+    if isinstance(given, FoundationModel):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return load_model(os.fspath(given))
+    raise InputError(
+        f"A value of type {type(given).__name__} is no model.",
+        "Give what load_model gives, or a name.",
+    )

@@ -1,0 +1,27 @@
+"""Result of a task: volumes that know where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..imaging.volume import Volume
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task of the front door returns.
+
+    Attributes:
+        volumes: output name -> volume, the main result first; ready for ``write_volume``.
+        table: findings, one dict a row; empty where the task has none.
+        facts: figures such as the estimated noise or the number of network evaluations, JSON-ready.
+        warnings: sentences about the input, shortages of memory and the result.
+        report: the run's settings, model, versions, seconds and memory, JSON-ready.
+    """
+
+    volumes: dict[str, Volume]
+    table: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)

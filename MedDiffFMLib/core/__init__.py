@@ -1,0 +1,1 @@
+"""Ground floor: errors, files, progress. Imports nothing else of the library."""

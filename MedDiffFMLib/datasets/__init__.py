@@ -1,0 +1,1 @@
+"""Datasets of CTs and masks: folders, datalists, checks, prepared cases."""

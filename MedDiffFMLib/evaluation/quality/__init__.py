@@ -1,0 +1,1 @@
+"""Figures of quality: a model beside baselines on unseen cases."""

@@ -1,0 +1,1 @@
+"""Classical methods that a model is compared with."""

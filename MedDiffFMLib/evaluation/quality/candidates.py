@@ -1,0 +1,152 @@
+"""Every way in which an evaluation runs the model: as it is, told the noise, as a variant, at points of a curve."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...core.progress import CancelToken
+from ...imaging.volume import Volume
+from ...tasks.parameters import check
+from ...tasks.registry import TASKS
+from .added_noise import NoisyPart
+from .parameter_sweep import Curve
+from .protocols import Answer, Method
+from .synthesis import TASK as SYNTHESIZE
+from .synthesis import Generator
+from .variants import Variant
+from .window_seams import Borders, window_borders
+
+OUTPUTS = {"denoise": "denoised", "inpaint": "inpainted", "anomaly": "anomaly", SYNTHESIZE: "synthetic"}
+"""Which volume of a task's result is scored."""
+EVALUATED = {"inpaint": {"feather": 0.0, "margin": 0.0}}
+"""Defaults that differ in an evaluation: a healthy sphere has no rim to keep away from, nothing to blend with."""
+LISTING = ("threshold", "minimum_volume")
+"""Parameters of a task that say what its list holds."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the model.
+
+    Attributes:
+        name: method name of its rows.
+        run: a :data:`.protocols.Method`, or a :data:`.synthesis.Generator`.
+        curve: name of the curve that it is a point of; empty for the model as it is evaluated.
+        key: everything that its answers depend on beside the case.
+    """
+
+    task: str
+    name: str
+    run: Callable[..., Any]
+    curve: str = ""
+    key: tuple[Any, ...] = ()
+
+
+def candidates_of(model: Any, tasks: Sequence[str], curves: Sequence[Curve], variants: Sequence[Variant],
+                  parameters: dict[str, dict[str, Any]], seed: int,
+                  cancel: CancelToken | None) -> list[Candidate]:  # fmt: skip
+    """Every way in which the model is to be run; none without a model. All parameters are checked.
+
+    Raises:
+        InputError: a task that is not evaluated, or parameters that it does not have.
+    """
+    for task in tasks:
+        if task not in OUTPUTS:
+            raise InputError(f"There is no evaluation of {task!r}.", f"Choose from: {', '.join(OUTPUTS)}.")
+    if model is None:
+        return []
+
+    def candidate(task: str, name: str, changed: dict[str, Any], curve: str = "", told: bool = False) -> Candidate:
+        fields = settings_of(task, parameters.get(task, {})) | changed
+        checked = _checked(task, fields)
+        key = (model.sha256, sorted(fields.items()), seed, told)
+        if task == SYNTHESIZE:
+            return Candidate(task, name, _generator(model, checked, cancel), curve, key)
+        return Candidate(task, name, _method(model, task, checked, seed, cancel, told), curve, key)
+
+    plain = [candidate(task, model.name, {}) for task in tasks]
+    if "denoise" in tasks and _has(TASKS["denoise"].parameter_class(), "noise"):
+        plain.append(candidate("denoise", f"{model.name}, level told", {}, told=True))
+    others = [candidate(v.task, f"{model.name}, {v.label}", v.fields) for v in variants if v.task in tasks]
+    points = [candidate(c.task, c.label(v), c.settings(v), c.name) for c in curves for v in c.values]
+    return plain + others + points
+
+
+def _has(parameters: type, field: str) -> bool:
+    return field in {one.name for one in dataclasses.fields(parameters)}
+
+
+def settings_of(task: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation's own defaults, where the task has such fields, and over them what the user gave."""
+    known = TASKS[task].parameter_class()
+    return {name: value for name, value in EVALUATED.get(task, {}).items() if _has(known, name)} | given
+
+
+def _checked(task: str, fields: dict[str, Any]) -> Any:
+    """The task's parameters.
+
+    Raises:
+        InputError: a field that the task does not have, or a value out of range.
+    """
+    try:
+        chosen = TASKS[task].parameter_class()(**fields)
+    except TypeError as error:
+        raise InputError(f"{task} does not take these parameters: {fields}.", str(error)) from error
+    check(chosen)
+    return chosen
+
+
+def _method(model: Any, task: str, parameters: Any, seed: int, cancel: CancelToken | None,
+            told: bool = False) -> Method:  # fmt: skip
+    """A task as a method of its protocol; ``told``: denoising that knows the level, where the question tells it."""
+    run = TASKS[task].run()
+
+    from ...tasks.denoise.coarse_to_fine import OVERLAP as DENOISE_OVERLAP
+
+    def method(volume: Volume, extra: np.ndarray | NoisyPart | None = None) -> Answer | None:
+        settings = parameters
+        if told:
+            assert isinstance(extra, NoisyPart)
+            if not extra.tell:
+                return None
+            settings = dataclasses.replace(parameters, noise=extra.told)
+        mask = extra if isinstance(extra, np.ndarray) else None
+        result = run(volume, model, settings, mask=mask, seed=seed, cancel=cancel)
+        voxels = result.volumes[OUTPUTS[task]]
+        # On a grid of its own a task's windows end elsewhere, and interpolation hides where.
+        own_voxels = task == "denoise" and getattr(parameters, "spacing", None) is None
+        borders = _borders(model, voxels.shape, DENOISE_OVERLAP) if own_voxels else None
+        listing = {name: getattr(parameters, name) for name in LISTING if hasattr(parameters, name)}
+        return Answer(voxels, result.facts.get("network_evaluations"), borders, result.facts | listing)
+
+    return method
+
+
+def _generator(model: Any, parameters: Any, cancel: CancelToken | None) -> Generator:
+    """The task that makes CTs."""
+    run = TASKS[SYNTHESIZE].run()
+
+    from ...inference.sliding_window import OVERLAP
+
+    def generate(region: str, seed: int) -> tuple[Volume, Answer]:
+        result = run(None, model, parameters, region=region, seed=seed, cancel=cancel)
+        voxels = result.volumes[OUTPUTS[SYNTHESIZE]]
+        answer = Answer(voxels, result.facts.get("network_evaluations"), _borders(model, voxels.shape, OVERLAP))
+        assert result.ijk_to_ras is not None  # a task without a CT says where its result lies
+        return Volume(voxels, result.ijk_to_ras), answer
+
+    return generate
+
+
+def _borders(model: Any, shape: tuple[int, ...], overlap: int) -> Borders | None:
+    """Where the windows of the last network calls, those on the result's own voxels, end."""
+    engine = getattr(model, "engine", None)
+    if engine is None:
+        return None
+    return window_borders(shape, engine.memory_level.window, overlap, engine.divisor)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Time and memory of the tasks beside MONAI's stock parts."""

@@ -1,0 +1,226 @@
+"""Implementations under test, behind one interface: ``measure(case)`` -> figures, JSON-ready."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...conditioning.condition import Condition, stack
+from ...imaging.intensity import to_network
+from ...imaging.volume import Volume
+from ...tasks.registry import TASKS
+from .cases import SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
+from .monai_reference import Answer, Reference, SameWeights, Stock, flops, stock_network, wait
+
+SUBJECTS = ("engine", "same weights", "stock network")
+TRAINING_BATCH = 4
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a subject is set up.
+
+    Attributes:
+        model: catalogue name or weight file.
+        device: as for ``load_model``.
+        threads: CPU threads, None for torch's choice.
+        steps: of the references' DDIM.
+        window: of the stock network; the same weights take windows as in training.
+        budget: seconds that a run of a reference may take before it is extrapolated.
+    """
+
+    model: str
+    device: str
+    threads: int | None
+    steps: int
+    window: int
+    budget: float
+
+
+class Engine:
+    """The tasks as they are shipped, by their public functions."""
+
+    def __init__(self, settings: Settings) -> None:
+        from ...models.checkpoint import load_model
+
+        self.model = load_model(settings.model, device=settings.device)
+        self.device = torch.device(self.model.device)
+        self._train: Any = None
+
+    def about(self) -> Figures:
+        """What it runs on."""
+        engine = self.model.engine
+        return {"precision": engine.precision, "batch": engine.memory_level.batch, "window": engine.memory_level.window}
+
+    def measure(self, case: Case) -> Figures:
+        """One run."""
+        if case.task == "network":
+            return self._network()
+        if case.task == "train":
+            return self._training_step()
+        volume, options, clean = _task_inputs(case)
+        task = "anomaly" if case.task == "whole-body" else case.task
+        run, engine = TASKS[task].run(), self.model.engine
+        seen = _count_windows(engine)
+        begin, cpu = time.perf_counter(), time.process_time()
+        result = run(volume, self.model, **options)
+        wait(self.device)
+        figures: Figures = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
+        del engine.denoise  # the counter
+        figures |= {"windows": seen[0], "extrapolated": False}
+        if clean is not None:
+            figures["psnr"] = psnr(next(iter(result.volumes.values())), clean)
+        return figures
+
+    def _network(self) -> Figures:
+        engine = self.model.engine
+        edge, batch = engine.memory_level.window, engine.memory_level.batch
+        condition = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
+        windows, stacked = torch.zeros((batch, 1, edge, edge, edge), device=self.device), stack([condition] * batch)
+        return _network_figures(lambda: engine.denoise(windows, 0.03, stacked), self.device, batch, edge, engine.dtype)
+
+    def _training_step(self) -> Figures:
+        from ...models.checkpoint import build_denoiser
+
+        if self._train is None:
+            denoiser = build_denoiser(self.model.config).to(self.device)
+            self._train = denoiser, torch.optim.AdamW(denoiser.parameters(), 1e-4)
+        denoiser, optimizer = self._train
+        edge = int(self.model.config.get("window", 64))
+        one = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
+        condition, shape = stack([one] * TRAINING_BATCH), (TRAINING_BATCH, 1, edge, edge, edge)
+        x, noise = torch.zeros(shape, device=self.device), torch.randn(shape, device=self.device)
+        begin, cpu = time.perf_counter(), time.process_time()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = denoiser.loss(x, torch.full((TRAINING_BATCH,), 0.1, device=self.device), noise, condition).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        wait(self.device)
+        return {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu,
+                "windows": TRAINING_BATCH, "extrapolated": False}  # fmt: skip
+
+
+class ReferenceSubject:
+    """One of the references."""
+
+    def __init__(self, settings: Settings, same_weights: bool) -> None:
+        from ...inference.engine import choose_device
+        from ...models.catalogue import resolve
+        from ...models.checkpoint import load_denoiser, read_header
+
+        device = str(choose_device(settings.device))
+        self.same_weights = same_weights
+        if same_weights:
+            _, path, _ = resolve(settings.model)
+            header = read_header(path)
+            window = int(header["config"].get("window", 64))
+            self.reference: Reference = SameWeights(
+                load_denoiser(path, header), device, window, settings.steps, settings.budget
+            )
+        else:
+            self.reference = Stock(stock_network(), device, settings.window, settings.steps, settings.budget)
+
+    def about(self) -> Figures:
+        """What it runs on."""
+        return {"precision": "float32", "window": self.reference.window, "steps": self.reference.steps}
+
+    def measure(self, case: Case) -> Figures:
+        """One run."""
+        reference = self.reference
+        if case.task == "network":
+            return _network_figures(
+                lambda: reference.network_call(1), reference.device, 1, reference.window, torch.float32
+            )
+        answer, clean = self._answer(case)
+        figures: Figures = {"seconds": answer.seconds, "cpu_seconds": answer.cpu_seconds, "windows": answer.windows,
+                            "extrapolated": answer.extrapolated}  # fmt: skip
+        if answer.image is not None and clean is not None and self.same_weights:
+            figures["psnr"] = psnr(answer.image.numpy() * 1000, clean)
+        return figures
+
+    def _answer(self, case: Case) -> tuple[Answer, Volume | None]:
+        if case.task == "train":
+            return self.reference.train_step(TRAINING_BATCH), None
+        generator = torch.Generator().manual_seed(case.seed)
+        if case.task == "synthesize":
+            self.reference.spacing = (SYNTHETIC_SPACING_MM,) * 3
+            return self.reference.synthesize((case.edge,) * 3, generator), None
+        volume, options, clean = _task_inputs(case)
+        i, j, k = volume.spacing
+        self.reference.spacing = (k, j, i)
+        image = torch.from_numpy(to_network(volume.voxels))
+        if case.task == "denoise":
+            return self.reference.denoise(image), clean
+        if case.task in ("anomaly", "whole-body"):
+            return self.reference.anomaly(image, generator), None
+        box = _neighborhood(options["mask"], volume)
+        return self.reference.inpaint(image[box], torch.from_numpy(options["mask"][box]), generator), None
+
+
+def make_subject(name: str, settings: Settings) -> Engine | ReferenceSubject:
+    """The subject of that name."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return Engine(settings) if name == SUBJECTS[0] else ReferenceSubject(settings, name == SUBJECTS[1])
+
+
+def _task_inputs(case: Case) -> tuple[Any, dict[str, Any], Volume | None]:
+    """What a task is given, and the truth to compare its result with where there is one."""
+    from ...imaging.io import read_volume
+
+    if case.task == "synthesize":
+        size = (case.edge * SYNTHETIC_SPACING_MM,) * 3
+        parameters = TASKS["synthesize"].parameter_class()(size=size, spacing=SYNTHETIC_SPACING_MM)
+        return None, {"parameters": parameters, "seed": case.seed}, None
+    source = read_volume(Path(case.source))
+    if case.task == "whole-body":
+        return whole_body(source), {"seed": case.seed}, None
+    clean = cut_volume(source, (case.edge,) * 3)
+    if case.task == "denoise":
+        return with_noise(clean, case.seed), {}, clean
+    if case.task == "inpaint":
+        return clean, {"mask": lesion_mask(clean, case.lesion_mm), "seed": case.seed}, None
+    return clean, {"seed": case.seed}, None
+
+
+def _neighborhood(mask: np.ndarray, volume: Volume) -> tuple[slice, ...]:
+    """The box around a lesion that the task itself looks at."""
+    from ...preprocessing.mask_crop import WINDOW, neighborhood
+
+    low, high = neighborhood(mask, volume, None, WINDOW)
+    return tuple(slice(int(np.floor(a)), int(np.ceil(b)) + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
+
+
+def _count_windows(engine: Any) -> list[int]:
+    """Count the windows that the network is shown, until ``engine.denoise`` is deleted."""
+    seen, call = [0], engine.denoise
+
+    def counted(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen[0] += len(x)
+        return call(x, *rest)
+
+    engine.denoise = counted
+    return seen
+
+
+def _network_figures(call: Any, device: torch.device, windows: int, edge: int, dtype: torch.dtype) -> Figures:
+    """Time of a call and its share of the rate of a matrix product in the same precision, measured right after it."""
+    from ...training.throughput import matrix_rate
+
+    work = flops(call)  # chooses kernels, too
+    wait(device)
+    begin, cpu = time.perf_counter(), time.process_time()
+    call()
+    wait(device)
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+    return {
+        "seconds": seconds, "cpu_seconds": cpu_seconds, "windows": windows, "extrapolated": False,
+        "flops": work, "voxels": windows * edge**3, "matrix_rate": matrix_rate(device, dtype),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Images: volumes with their geometry, grids, resampling, files. Numbers alone; no network."""

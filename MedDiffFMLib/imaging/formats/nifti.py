@@ -1,0 +1,124 @@
+"""NIfTI-1 and NIfTI-2 files (https://nifti.nimh.nih.gov)."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import InputError
+from ..volume import Volume
+from .common import (
+    MAX_HEADER,
+    MM_PER_UNIT,
+    SYNTHETIC_MARK,
+    Portions,
+    check_promise,
+    damaged,
+    is_synthetic,
+    parsing,
+    refuse_not_3d,
+    truncated,
+)
+
+
+def read_nifti(path: Path, modality: str) -> Volume:
+    """Read a 3-D scalar NIfTI; trailing axes of length 1 are dropped, slope and intercept applied.
+
+    Voxels are integers when file, slope and intercept are, else float32.
+
+    Raises:
+        InputError: wrong magic, damaged, truncated, or not 3-D scalar.
+    """
+    with path.open("rb") as plain, contextlib.ExitStack() as stack:
+        compressed = path.name.lower().endswith(".gz")
+        file: Any = stack.enter_context(gzip.GzipFile(fileobj=plain)) if compressed else plain
+        with parsing(lambda error: damaged(path.name, "NIfTI", "its header makes no sense")):
+            image = _image(Portions(file))
+        return _volume(path, image, modality, "gzip" if compressed else "raw")
+
+
+def _image(file: Portions) -> Any:
+    """Header and extensions; the voxels stay in the file."""
+    import nibabel
+    from nibabel.fileholders import FileHolder
+
+    size = file.read(4)
+    file.seek(0)
+    kinds = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
+    kind = kinds.get(int.from_bytes(size, "little")) or kinds[int.from_bytes(size, "big")]
+    holder = FileHolder(fileobj=file)  # type: ignore[arg-type]
+    image = kind.from_file_map({"header": holder, "image": holder}, mmap=False)
+    if not 0 <= image.dataobj.offset <= MAX_HEADER:
+        raise ValueError("the voxels begin far behind the header")
+    return image
+
+
+def _volume(path: Path, image: Any, modality: str, encoding: str) -> Volume:
+    """The voxels, once the header's promises are known to be possible."""
+    header, proxy = image.header, image.dataobj
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    dtype = header.get_data_dtype()
+    vector = dtype.kind not in "iuf" or (len(shape) == 5 and shape[4] > 1)
+    refuse_not_3d(path.name, shape, ["vector"] if vector else [])
+    check_promise(path.name, shape, dtype.itemsize, path.stat().st_size, encoding)
+    with parsing(lambda error: truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}")):
+        stored = proxy.get_unscaled().reshape(shape, order="F")
+    with parsing(lambda error: damaged(path.name, "NIfTI", error)):
+        voxels = _rescaled(np.asarray(stored).T, proxy.slope, proxy.inter)
+        matrix, notes = _geometry(path.name, header)
+    synthetic = is_synthetic(bytes(header["descrip"].item()).decode("latin-1"))
+    return Volume(voxels, matrix, modality, notes, synthetic)
+
+
+def write_nifti(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic: bool = False) -> None:
+    """Write (k, j, i) voxels as NIfTI-1 with sform and qform; equal input gives equal bytes.
+
+    Args:
+        synthetic: say in the header that the image was made in whole or in part.
+    """
+    import nibabel
+
+    image = nibabel.Nifti1Image(voxels.T, ijk_to_ras, dtype=voxels.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(ijk_to_ras, code="scanner")
+    image.set_qform(ijk_to_ras, code="scanner")
+    image.header.set_slope_inter(1, 0)
+    if synthetic:
+        image.header["descrip"] = SYNTHETIC_MARK.encode("ascii")
+    with path.open("xb") as file, contextlib.ExitStack() as stack:
+        target: Any = file
+        if path.name.lower().endswith(".gz"):  # neither time nor temporary name go into the gzip header
+            target = stack.enter_context(gzip.GzipFile("", "wb", 1, file, mtime=0))
+        image.to_stream(target)
+
+
+def _rescaled(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
+    """slope * stored + inter: as integers where all three are, else float32."""
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if slope == 1 and inter == 0:
+        return stored
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 4 and slope == 1 and inter == round(inter):
+        shifted = stored.astype(np.int64) + int(inter)
+        fits = np.iinfo(np.int16).min <= shifted.min() and shifted.max() <= np.iinfo(np.int16).max
+        return shifted.astype(np.int16 if fits else np.int32)
+    return stored.astype(np.float32) * np.float32(slope) + np.float32(inter)
+
+
+def _geometry(name: str, header: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """ijk_to_ras and what had to be assumed."""
+    unit = header.get_xyzt_units()[0]
+    unit = "" if unit == "unknown" else unit
+    if unit not in MM_PER_UNIT:
+        raise InputError(f"'{name}' has lengths in other units than mm.", "Save it in millimeters.")
+    matrix = np.array(header.get_best_affine(), dtype=float)
+    matrix[:3] *= MM_PER_UNIT[unit]
+    notes = []
+    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+        notes.append("The file does not say how the patient lies; its axes are assumed to be those of NIfTI's default.")
+    return matrix, tuple(notes)

@@ -1,0 +1,249 @@
+"""NRRD files, attached and detached (http://teem.sourceforge.net/nrrd/format.html)."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ...core.errors import InputError
+from ..volume import Volume
+from .common import (
+    LPS_TO_RAS,
+    MAX_HEADER,
+    MM_PER_UNIT,
+    SYNTHETIC_MARK,
+    affine,
+    check_promise,
+    damaged,
+    is_synthetic,
+    parsing,
+    refuse_not_3d,
+    truncated,
+)
+
+_ENCODINGS = {
+    "raw": "raw",
+    **dict.fromkeys(("gzip", "gz"), "gzip"),
+    **dict.fromkeys(("bzip2", "bz2"), "bzip2"),
+    **dict.fromkeys(("ascii", "text", "txt"), "text"),
+}
+_VECTOR_KINDS = ("vector", "color", "matrix", "quaternion", "normal", "gradient", "complex", "point")
+_SPACES = {
+    **dict.fromkeys(("left-posterior-superior", "lps"), (-1, -1, 1)),
+    **dict.fromkeys(("right-anterior-superior", "ras"), (1, 1, 1)),
+    **dict.fromkeys(("left-anterior-superior", "las"), (-1, 1, 1)),
+}
+_CHUNK = 1 << 24
+_SYNTHETIC = "synthetic"  # key of a key/value pair
+
+
+def read_nrrd(path: Path, modality: str) -> Volume:
+    """Read a 3-D scalar NRRD; voxels keep their type.
+
+    Raises:
+        InputError: wrong magic, damaged, truncated, not 3-D scalar, or without voxel sizes.
+    """
+    import nrrd
+
+    with path.open("rb") as file:
+        if not file.read(4) == b"NRRD":
+            raise damaged(path.name, "NRRD", "it does not start with 'NRRD'")
+        file.seek(0)
+        start = io.BytesIO(file.read(MAX_HEADER))
+        with parsing(lambda error: damaged(path.name, "NRRD", error)):
+            header = nrrd.read_header(start)
+            shape = tuple(int(n) for n in header["sizes"])
+            axes = [_axis_kind(kind) for kind in header.get("kinds", [])]
+            dtype = np.dtype(nrrd.reader._determine_datatype(header))
+            encoding = _ENCODINGS[str(header["encoding"]).lower()]
+            if len(shape) != header["dimension"] or min(shape) < 0:
+                raise ValueError("its sizes do not fit its dimension")
+            skipped = tuple(int(_either(header, f"{what} skip", 0)) for what in ("line", "byte"))
+        refuse_not_3d(path.name, shape, axes)
+        with parsing(lambda error: damaged(path.name, "NRRD", error)):
+            matrix, notes = _geometry(path.name, header)
+        data = _data_path(path, header)
+        check_promise(path.name, shape, dtype.itemsize, _data_bytes(path, data, start.tell()), encoding)
+        with parsing(lambda error: truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}")):
+            if data is None:
+                file.seek(start.tell())
+                voxels = _read_voxels(file, dtype, shape, encoding, *skipped)
+            else:
+                with data.open("rb") as detached:
+                    voxels = _read_voxels(detached, dtype, shape, encoding, *skipped)
+    synthetic = is_synthetic(header.get(_SYNTHETIC, ""))
+    return Volume(voxels.astype(dtype.newbyteorder("="), copy=False), matrix, modality, notes, synthetic)
+
+
+def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic: bool = False) -> None:
+    """Write (k, j, i) voxels as gzip NRRD in LPS, without a time stamp, so that equal input gives equal bytes.
+
+    Args:
+        synthetic: say in the header that the image was made in whole or in part.
+    """
+    little = voxels.astype(voxels.dtype.newbyteorder("<"), order="C", copy=False)
+    with path.open("xb") as file:
+        file.write(_header(little, LPS_TO_RAS @ ijk_to_ras, synthetic).encode("ascii"))
+        compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+        buffer = little.reshape(-1).view(np.uint8)
+        for start in range(0, len(buffer), _CHUNK):
+            file.write(compressor.compress(buffer[start : start + _CHUNK].data))
+        file.write(compressor.flush())
+
+
+def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool) -> str:
+    """NRRD header text; numbers are written with all their digits, so the geometry survives exactly."""
+
+    def vector(numbers: np.ndarray) -> str:
+        return "(" + ",".join(repr(float(x) + 0.0) for x in numbers) + ")"
+
+    lines = [
+        "NRRD0004",
+        f"type: {voxels.dtype.name}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(str(n) for n in voxels.shape[::-1]),
+        "space directions: " + " ".join(vector(ijk_to_lps[:3, axis]) for axis in range(3)),
+        "kinds: domain domain domain",
+        *(["endian: little"] if voxels.dtype.itemsize > 1 else []),
+        "encoding: gzip",
+        'space units: "mm" "mm" "mm"',
+        "space origin: " + vector(ijk_to_lps[:3, 3]),
+        *([f"{_SYNTHETIC}:={SYNTHETIC_MARK}"] if synthetic else []),
+    ]
+    return "\n".join(lines).replace("float32", "float") + "\n\n"
+
+
+def _axis_kind(kind: str | None) -> str:
+    lowered = (kind or "").lower()
+    if any(word in lowered for word in _VECTOR_KINDS):
+        return "color" if "color" in lowered else "vector"
+    return "time" if lowered == "time" else "domain"
+
+
+def _geometry(name: str, header: dict[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """ijk_to_ras and what had to be assumed."""
+    space = str(header.get("space", "")).lower()
+    to_ras = np.array(_SPACES.get(space, (-1, -1, 1)), dtype=float)
+    notes = []
+    if space not in _SPACES:
+        notes.append("The file does not say how the patient lies; left-posterior-superior (DICOM) axes are assumed.")
+    axes = _axes(name, header)
+    origin = header.get("space origin")
+    if origin is None:
+        notes.append("The file has no origin; the center of the first voxel is taken as 0, 0, 0.")
+        origin = np.zeros(3)
+    if len(origin) != 3:
+        raise damaged(name, "NRRD", "its space origin does not have 3 numbers")
+    units = {str(unit).strip('"').lower() for unit in header.get("space units", ["mm"])}
+    if len(units) != 1 or (unit := units.pop()) not in MM_PER_UNIT:
+        raise InputError(f"'{name}' has lengths in other units than mm.", "Save it in millimeters.")
+    scale = MM_PER_UNIT[unit] * to_ras
+    return affine(scale[:, None] * axes, scale * np.asarray(origin, dtype=float)), tuple(notes)
+
+
+def _axes(name: str, header: dict[str, Any]) -> np.ndarray:
+    """The three voxel axes as columns, in the file's space and unit."""
+    directions = header.get("space directions")
+    if directions is not None:
+        rows = [row for row in directions if row is not None]
+        if len(rows) != 3 or any(len(row) != 3 for row in rows):
+            raise damaged(name, "NRRD", "its space directions are not 3 vectors of 3 numbers")
+        return np.array(rows, dtype=float).T
+    spacings = np.asarray(header.get("spacings", []), dtype=float)
+    if spacings.shape != (3,) or not np.isfinite(spacings).all():
+        raise InputError(
+            f"'{name}' does not give the size of its voxels.",
+            "Enter the spacing in mm (in Slicer: Volumes, Volume Information) and save it again.",
+        )
+    return np.diag(spacings)
+
+
+def _either(header: dict[str, Any], name: str, default: Any = None) -> Any:
+    """A field whose name may be written with or without the space."""
+    return header.get(name, header.get(name.replace(" ", ""), default))
+
+
+def _data_path(path: Path, header: dict[str, Any]) -> Path | None:
+    """The file that a detached header names; None where the voxels follow the header."""
+    named = _either(header, "data file")
+    if named is None:
+        return None
+    if str(named).startswith("LIST") or "%" in str(named):
+        raise InputError(
+            f"'{path.name}' spreads its voxels over several files.",
+            "Save it as one .nrrd file, for instance in Slicer.",
+        )
+    data_path = path.parent / str(named)
+    if not data_path.is_file():
+        raise InputError(
+            f"'{path.name}' keeps its voxels in '{named}', which is missing.", "Put both files into one folder."
+        )
+    return data_path
+
+
+def _data_bytes(path: Path, data: Path | None, attached_from: int) -> int:
+    """Bytes that hold the voxels."""
+    return path.stat().st_size - attached_from if data is None else data.stat().st_size
+
+
+def _read_voxels(
+    file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...], encoding: str, lines: int, skip: int
+) -> np.ndarray:
+    """Voxels (k, j, i) from the place where they begin; never more is read or unpacked than the header promises.
+
+    Args:
+        shape: (i, j, k).
+        lines, skip: lines, then bytes to pass over; -1 bytes means that the voxels are the last ones of the file.
+
+    Raises:
+        ValueError: too few or impossible.
+    """
+    if lines < 0 or skip < -1:
+        raise ValueError("a skip is negative")
+    for _ in range(lines):
+        if not file.readline(MAX_HEADER):
+            raise ValueError("fewer lines than are to be skipped")
+    count = int(np.prod(shape, dtype=np.int64))
+    wanted = count * dtype.itemsize
+    if encoding == "raw":
+        file.seek(*((-wanted, io.SEEK_END) if skip == -1 else (skip, io.SEEK_CUR)))
+        return np.fromfile(file, dtype, count).reshape(shape[::-1])
+    if encoding == "text":
+        file.seek(max(skip, 0), io.SEEK_CUR)
+        return np.fromfile(file, dtype, count, sep=" ").reshape(shape[::-1])
+    unpacked = bytearray()
+    for portion in _unpacked(file, encoding):
+        unpacked += portion
+        if len(unpacked) > wanted + max(skip, 0):
+            raise ValueError("more voxels than the header names")
+    return np.frombuffer(unpacked, dtype, count, offset=max(skip, 0)).reshape(shape[::-1])
+
+
+def _unpacked(file: BinaryIO, encoding: str) -> Iterator[bytes]:
+    """What a compressed stream holds, up to its end, in portions of bounded size.
+
+    Raises:
+        EOFError: the stream has no end.
+    """
+    if encoding == "gzip":
+        inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        while not inflater.eof:
+            packed = inflater.unconsumed_tail or file.read(_CHUNK)
+            portion = inflater.decompress(packed, _CHUNK)
+            if not packed and not portion:
+                raise EOFError("the compressed stream ends too early")
+            yield portion
+    else:
+        unpacker = bz2.BZ2Decompressor()
+        while not unpacker.eof:
+            packed = file.read(_CHUNK) if unpacker.needs_input else b""
+            if unpacker.needs_input and not packed:
+                raise EOFError("the compressed stream ends too early")
+            yield unpacker.decompress(packed, _CHUNK)

@@ -1,0 +1,1 @@
+"""Before and after the network: working grid, body box and region, cropping."""

@@ -1,0 +1,55 @@
+"""Cropping of a CT to the neighborhood of a mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..imaging.volume import Volume
+
+IndexBox = tuple[slice, slice, slice]
+
+WINDOW = 64
+"""Voxels along each edge of the neighborhood of a small mask: as many as training windows had."""
+
+
+def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """The box of a mask (k, j, i) and a voxel around it, as far as there is one."""
+    edges = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    k, j, i = (slice(max(int(e[0]) - 1, 0), int(e[-1]) + 2) for e in edges)
+    return k, j, i
+
+
+def neighborhood(
+    mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int = 16
+) -> tuple[np.ndarray, np.ndarray]:
+    """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""
+    box = around_mask(mask)
+    index = np.argwhere(mask[box])[:, ::-1] + [edge.start for edge in reversed(box)]
+    first, last = index.min(0), index.max(0)
+    size = np.array(volume.spacing)
+    extent = (last - first + 1) * size
+    voxel = size if spacing is None else np.full(3, spacing)
+    wanted = np.maximum(extent + 2 * context * voxel, (min(window, WINDOW) - 1) * voxel)
+    grow = (wanted - extent) / 2 / size
+    limit = np.array(volume.voxels.shape[::-1]) - 1
+    # A box that the volume's edge cuts short is moved inwards, so that the model sees as much tissue as it can.
+    low, high = first - grow, last + grow
+    shift = np.maximum(-low, 0) - np.maximum(high - limit, 0)
+    return np.clip(low + shift, 0, limit), np.clip(high + shift, 0, limit)
+
+
+def crop(volume: Volume, box: IndexBox) -> Volume:
+    """The piece of a volume in an index box (k, j, i), with a coarse copy of the whole."""
+    from ..imaging.volume import Volume as Piece
+    from ..imaging.volume import thinned
+
+    shift = np.eye(4)
+    shift[:3, 3] = [part.start for part in reversed(box)]
+    whole = thinned(volume)
+    return Piece(
+        np.ascontiguousarray(volume.voxels[box]), volume.ijk_to_ras @ shift, volume.modality, volume.notes,
+        volume.synthetic, Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
+    )  # fmt: skip

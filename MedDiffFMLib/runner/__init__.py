@@ -1,0 +1,1 @@
+"""Runs from files to files: one case, batches, outputs, reports, repetition."""

@@ -1,0 +1,233 @@
+"""Output files: named and checked before computing, published together or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.atomic_files import atomic_path, owned_name, sweep
+from ..core.errors import InputError, OutputError, reason_of
+from ..core.file_hash import file_sha256
+from ..core.json_files import write_json
+from ..imaging.image_files import stem_of
+from ..imaging.io import NIFTI_SUFFIXES, write_volume
+from ..imaging.volume import Volume
+from ..tasks.anomaly.findings import COLUMNS
+from ..tasks.registry import TASKS, TaskResult
+
+_WRITABLE = (".nii.gz", ".nii", ".nrrd")
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """Names of the outputs: ``base`` alone is the main result, ``base_<name>`` the others, ``base.json`` the report."""
+
+    folder: Path
+    base: str
+    suffix: str
+
+    @property
+    def report(self) -> Path:
+        return self.folder / f"{self.base}.json"
+
+    def volume(self, name: str, main: bool) -> Path:
+        """Where the volume called ``name`` goes."""
+        return self.folder / (f"{self.base}{self.suffix}" if main else f"{self.base}_{name}{self.suffix}")
+
+    def table(self) -> Path:
+        """Where the findings go."""
+        return self.folder / f"{self.base}_findings.csv"
+
+    def expected(self, task: str) -> list[Path]:
+        """Every file that the task is known to write."""
+        main, *others = TASKS[task].outputs
+        paths = [self.volume(main, True), *(self.volume(name, False) for name in others), self.report]
+        return [*paths, self.table()] if TASKS[task].findings else paths
+
+
+def plan_outputs(task: str, source: Path | None, output: Path | None, seed: int = 0) -> OutputPlan:
+    """Where the results of ``source`` go.
+
+    Args:
+        source: the input; None where there is none, then the seed tells results apart.
+        output: a folder, or a file name for the main result; None for the current folder.
+
+    Raises:
+        InputError: the output is a file of a format that is not written.
+    """
+    suffix = ".nii.gz" if source is not None and source.name.lower().endswith(NIFTI_SUFFIXES) else ".nrrd"
+    target = output or Path(".")
+    for known in _WRITABLE:
+        if target.name.lower().endswith(known) and not target.is_dir():
+            return OutputPlan(target.parent, target.name[: -len(known)], target.name[-len(known) :])
+    if target.suffix and not target.is_dir():
+        raise InputError(
+            f"Files of type {target.suffix} cannot be written ({target}).", "Use .nrrd, .nii, .nii.gz, or a folder."
+        )
+    base = f"{task}_seed{seed}" if source is None else f"{stem_of(source.resolve())}_{task}"
+    return OutputPlan(target, base, suffix)
+
+
+def check_outputs(plan: OutputPlan, task: str, overwrite: bool) -> None:
+    """Refuse before anything is computed what could not be written afterwards; makes the folder.
+
+    Raises:
+        OutputError: files exist, or the folder cannot be made or written to.
+    """
+    present = [path for path in plan.expected(task) if os.path.lexists(path)]
+    if present and not overwrite:
+        more = f" and {len(present) - 1} more exist" if len(present) > 1 else " exists"
+        raise OutputError(f"'{present[0]}'{more} already.", "Choose another output, or give --overwrite.")
+    blocked = [path for path in present if path.is_dir()]
+    if blocked:
+        raise OutputError(f"'{blocked[0]}' is a folder.", "Choose another output.")
+    make_folder(plan.folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder, sweep up what dead runs left in it, and try whether files can be made there.
+
+    Raises:
+        OutputError: it is a file, or there is no permission or space.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        raise OutputError(
+            f"The output folder '{folder}' cannot be used: {reason_of(problem)}.",
+            "Choose a folder where you may write.",
+        ) from None
+
+
+def publish(
+    plan: OutputPlan, volume: Volume | None, result: TaskResult, report: dict[str, Any], overwrite: bool
+) -> dict[str, Any]:
+    """Write every output, all or none; the report comes last, so where it exists the case is done.
+
+    Args:
+        volume: the input, on whose grid the results lie unless the result says where.
+
+    Returns:
+        The finished report.
+    """
+    staging = plan.folder / f".{owned_name()}.results"
+    try:
+        staging.mkdir()
+        finished = _stage(staging, plan, volume, result, report)
+        report["outputs"] = {name: _file_record(staging / path.name) for name, path in finished.items()}
+        write_json(report, staging / plan.report.name)
+        _move(staging, [*finished.values(), plan.report], overwrite)
+    except OSError as problem:
+        raise OutputError(
+            f"The results cannot be written to '{plan.folder}': {reason_of(problem)}.",
+            "Free some space or choose another folder; nothing incomplete was left behind.",
+        ) from problem
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return report
+
+
+def _file_record(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "sha256": file_sha256(path), "bytes": path.stat().st_size}
+
+
+def _stage(
+    staging: Path, plan: OutputPlan, volume: Volume | None, result: TaskResult, report: dict[str, Any]
+) -> dict[str, Path]:
+    """Write volumes and findings into the staging folder; output name -> final path."""
+    finished: dict[str, Path] = {}
+    for number, (name, voxels) in enumerate(result.volumes.items()):
+        finished[name] = plan.volume(name, main=number == 0)
+        output = replace(located(voxels, volume, result), synthetic=report["synthetic"])
+        write_volume(output, staging / finished[name].name, mask=voxels.dtype == bool)
+    if TASKS[report["settings"]["task"]].findings:
+        finished["findings"] = plan.table()
+        write_table(result.table, staging / plan.table().name)
+    return finished
+
+
+def located(voxels: np.ndarray, volume: Volume | None, result: TaskResult) -> Volume:
+    """An output of a task where it lies.
+
+    Args:
+        volume: the input; None for a task without one, whose result says where it lies.
+    """
+    if result.ijk_to_ras is not None:
+        return Volume(voxels, result.ijk_to_ras)
+    assert volume is not None  # a task without a CT says where its result lies
+    return volume.with_voxels(voxels)
+
+
+def write_table(rows: list[dict[str, Any]], path: Path, *, overwrite: bool = False) -> None:
+    """Findings as CSV, one line a finding; without findings the heading alone.
+
+    Raises:
+        OutputError: no space.
+    """
+    with (
+        atomic_path(path, overwrite=overwrite) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _move(staging: Path, paths: list[Path], overwrite: bool) -> None:
+    """Rename the staged files to their places; if one fails, everything is as it was before.
+
+    Each place holds a whole file at any moment, the old one or the new one, and between the first and the last no
+    report vouches for them.
+    """
+    before = staging / "before"
+    before.mkdir()
+    moved: list[Path] = []
+    try:
+        if overwrite:
+            for path in paths:
+                _keep(path, before)
+            paths[-1].unlink(missing_ok=True)  # an old report must not vouch for new files
+        for path in paths:
+            if not overwrite and os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, "it exists already")
+            os.replace(staging / path.name, path)
+            moved.append(path)
+    except BaseException as problem:
+        for path in paths:
+            _put_back(path, before, path in moved)
+        if isinstance(problem, OSError):
+            raise OutputError(
+                f"The results cannot be put in place: {reason_of(problem)}.", "Choose another output folder."
+            ) from problem
+        raise
+
+
+def _keep(path: Path, before: Path) -> None:
+    """A second name for a file that is to be replaced; a copy where the file system has no links."""
+    if not path.exists():
+        return
+    try:
+        os.link(path, before / path.name)
+    except OSError:
+        shutil.copy2(path, before / path.name)
+
+
+def _put_back(path: Path, before: Path, moved: bool) -> None:
+    """The file that was there, or none."""
+    with contextlib.suppress(OSError):
+        if (before / path.name).exists():
+            os.replace(before / path.name, path)
+        elif moved:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""JSON report beside every result: enough to reproduce it bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..core.errors import InputError
+from ..core.json_files import json_ready
+from ..core.safe_load import read_json
+from ..imaging.image_files import input_sha256
+from ..imaging.volume import Volume, geometry
+from ..models.checkpoint import FoundationModel
+from ..tasks.registry import TaskResult
+
+FORMAT = "meddifffm-report-1"
+NOTICE = "Research use only. Not a medical device; do not use for diagnosis or treatment."
+_PACKAGES = ("torch", "monai", "numpy", "scipy")
+
+
+class Stopwatch:
+    """Seconds and peak memory of one run.
+
+    The peak of main memory is that of the whole process, which in a batch or a warm worker includes earlier runs.
+    """
+
+    def __init__(self) -> None:
+        self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._start = time.monotonic()
+        torch = _torch_with_cuda()
+        if torch is not None:
+            for device in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(device)
+
+    def fields(self) -> dict[str, Any]:
+        """The report's ``started``, ``seconds`` and ``peak_memory_bytes``."""
+        peak = {"main": peak_main_memory()}
+        torch = _torch_with_cuda()
+        if torch is not None:
+            peak["cuda"] = max(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count()))
+        seconds = round(time.monotonic() - self._start, 3)
+        return {"started": self.started, "seconds": seconds, "peak_memory_bytes": peak}
+
+
+def _torch_with_cuda() -> Any:
+    """torch where it is loaded and has initialized a GPU, else None."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_initialized() else None
+
+
+def peak_main_memory() -> int | None:
+    """Largest resident set of this process in bytes; None where the system does not tell."""
+    try:
+        # Not getrusage: on Linux its peak begins with that of the process that started this one.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def software_versions() -> dict[str, str]:
+    """This package, Python, and the packages that decide about the numbers."""
+    found = {"meddifffm": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Platform, processor, and the GPU where one was used."""
+    found: dict[str, Any] = {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def input_record(path: Path, volume: Volume) -> dict[str, Any]:
+    """Path, hash and geometry of one input."""
+    return {"path": str(path.resolve()), "sha256": input_sha256(path), **geometry(volume)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything besides the voxels that decides about the numbers of a run.
+
+    Attributes:
+        task: name in TASKS.
+        parameters: the task's parameter dataclass.
+        region: body region, None for an automatic guess.
+        model: catalogue name or path of a weight file.
+        device, precision: as for ``load_model``.
+        threads: CPU threads, None for torch's choice.
+    """
+
+    task: str
+    parameters: Any
+    seed: int = 0
+    region: str | None = None
+    model: str = "starter-ct"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return json_ready(dataclasses.asdict(self))
+
+
+def run_report(
+    settings: Settings, model: FoundationModel, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The report of a run, without its files.
+
+    Args:
+        warnings: given before the task ran; the task's own are added.
+    """
+    import torch
+
+    return json_ready(
+        {
+            "format": FORMAT,
+            "notice": NOTICE,
+            "settings": settings.as_dict(),
+            "model": {"name": model.name, "sha256": model.sha256},
+            "device": model.device,
+            "precision": model.engine.precision,
+            "memory_rung": {"batch": model.engine.memory_level.batch, "window": model.engine.memory_level.window},
+            "threads": torch.get_num_threads(),
+            **watch.fields(),
+            "versions": software_versions(),
+            "machine": machine(model.device),
+            "warnings": list(dict.fromkeys([*warnings, *result.warnings])),
+            "facts": result.facts,
+            "findings": len(result.table),
+        }
+    )
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a report back.
+
+    Raises:
+        InputError: missing, no JSON, or not a report of this format.
+    """
+    remedy = "Name a report that was written beside a result."
+    try:
+        report = read_json(path)
+    except OSError as problem:
+        raise InputError(f"'{path}' cannot be read: {problem.strerror}.", remedy) from None
+    except ValueError:
+        raise InputError(f"'{path}' is not a JSON file.", remedy) from None
+    expected = {"settings": dict, "inputs": dict, "outputs": dict, "model": dict, "versions": dict}
+    valid = isinstance(report, dict) and report.get("format") == FORMAT
+    if not valid or any(not isinstance(report.get(name), kind) for name, kind in expected.items()):
+        raise InputError(f"'{path}' is not a report of this version ({FORMAT}).", remedy)
+    return report

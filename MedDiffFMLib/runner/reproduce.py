@@ -1,0 +1,96 @@
+"""Reproduce a reported run and compare the bits."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.atomic_files import owned_name, sweep
+from ..core.errors import InputError, ModelError
+from ..core.progress import CancelToken, ProgressCallback
+from ..core.safe_load import is_there, plain_path
+from ..imaging.image_files import input_sha256
+from ..models.checkpoint import FoundationModel, load_model
+from ..tasks.parameters import from_dict
+from ..tasks.registry import TASKS
+from .case import Case, run_case
+from .outputs import OutputPlan
+from .report import Settings, read_report, software_versions
+
+_FORMATS = (".nii.gz", ".nii", ".nrrd")
+
+
+def repeat(
+    path: Path,
+    *,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> dict[str, Any]:
+    """Run what a report describes, on the same device with the same precision and threads.
+
+    Returns:
+        ``identical``; ``outputs``: for each its ``expected`` and ``found`` SHA-256; ``versions_changed``: package ->
+        version then and now.
+
+    Raises:
+        InputError: no usable report, or an input changed.
+        ModelError: the weights are not those of the report.
+    """
+    report = read_report(path)
+    settings, case = _settings(report), _case(report)
+    main = next((str(record.get("file")) for record in report["outputs"].values()), "")
+    suffix = next((known for known in _FORMATS if main.endswith(known)), ".nrrd")
+    sweep(tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(prefix=f"meddifffm-{owned_name()}-") as folder:
+        plan = OutputPlan(Path(folder), path.stem, suffix)
+        again = run_case(settings, case, plan, lambda: _same_model(report, settings), progress=progress, cancel=cancel)
+    expected = {name: record["sha256"] for name, record in report["outputs"].items()}
+    found = {name: record["sha256"] for name, record in again["outputs"].items()}
+    now = software_versions()
+    return {
+        "identical": expected == found,
+        "outputs": {name: {"expected": expected.get(name), "found": found.get(name)} for name in {**expected, **found}},
+        "versions_changed": {
+            name: [before, now.get(name)] for name, before in report["versions"].items() if now.get(name) != before
+        },
+    }
+
+
+def _settings(report: dict[str, Any]) -> Settings:
+    """The settings with what "auto" became then."""
+    try:
+        given = report["settings"]
+        parameters = from_dict(TASKS[given["task"]].parameter_class(), given["parameters"])
+        used = {name: report[name] for name in ("device", "precision", "threads")}
+        return Settings(given["task"], parameters, given["seed"], given["region"], given["model"], **used)
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise InputError(f"The report is incomplete ({problem}).", "It may come from another version.") from None
+
+
+def _case(report: dict[str, Any]) -> Case:
+    """The inputs, if they are still the same."""
+    paths: dict[str, Path] = {}
+    for name, record in report["inputs"].items():
+        if not isinstance(record, dict) or not plain_path(record.get("path")):
+            raise InputError(f"The report's {name} was not a file.", "Save it as a file and run the task on that.")
+        paths[name] = Path(record["path"])
+        if not is_there(paths[name]):
+            raise InputError(f"The {name} '{paths[name]}' is gone.", "Put it back where it was.")
+        if input_sha256(paths[name]) != record.get("sha256"):
+            raise InputError(f"The {name} '{paths[name]}' was changed since the report.", "Put the original back.")
+    if "volume" not in paths and TASKS[report["settings"]["task"]].needs_volume:
+        raise InputError("The report names no volume.", "It may come from another version.")
+    return Case(paths.get("volume"), paths.get("mask"), paths.get("anatomy"))
+
+
+def _same_model(report: dict[str, Any], settings: Settings) -> FoundationModel:
+    model = load_model(settings.model, device=settings.device, precision=settings.precision)
+    if model.sha256 != report["model"].get("sha256"):
+        raise ModelError(f"The weights of {settings.model} are not those of the report.", "Put the original file back.")
+    if memory_level := report.get("memory_rung"):  # smaller windows, after memory ran out, give other bits
+        model.engine.memory_level = replace(
+            model.engine.memory_level, batch=memory_level["batch"], window=memory_level["window"]
+        )
+    return model

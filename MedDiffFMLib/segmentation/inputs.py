@@ -1,0 +1,81 @@
+"""Inputs of segmentation methods: a CT on its working grid, and one with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..conditioning.condition import Condition
+from ..imaging.intensity import to_network
+from ..inference.window_plan import Box
+from ..preprocessing.body_coordinates import BodyField
+
+
+@dataclass(frozen=True)
+class SegmentationInput:
+    """One CT, or a part of it, to segment.
+
+    Attributes:
+        voxels: (D, H, W) HU, a memory map or an array; axes to superior, posterior, left.
+        condition: for the whole box: region, position in the body box, voxel size.
+        body: universal body coordinates.
+        folder: where what was computed before lies; None for a CT that is seen once.
+    """
+
+    voxels: np.ndarray
+    condition: Condition
+    body: BodyField
+    folder: Path | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(D, H, W)."""
+        d, h, w = self.voxels.shape
+        return d, h, w
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size (k, j, i) in mm."""
+        return self.condition.spacing
+
+    def image(self, box: Box | None = None) -> torch.Tensor:
+        """(1, 1, d, h, w) in the network's range, of a box or of everything."""
+        part = self.voxels if box is None else self.voxels[box]
+        return torch.from_numpy(to_network(np.asarray(part)))[None, None]
+
+
+@dataclass(frozen=True)
+class LabeledInput:
+    """A prepared case with its labels.
+
+    Attributes:
+        sight: with a ``folder`` that stays.
+        target: (D, H, W) uint8: 0, or 1 + index of the class.
+        known: for each class whether this case has it outlined; where it has not, its absence means nothing.
+    """
+
+    name: str
+    inputs: SegmentationInput
+    target: np.ndarray
+    known: tuple[bool, ...]
+
+    def truth(self, box: Box | None = None) -> torch.Tensor:
+        """(C, d, h, w) float32, 1 inside each class."""
+        part = torch.from_numpy(np.array(self.target if box is None else self.target[box]))
+        return torch.stack([(part == number + 1).float() for number in range(len(self.known))])
+
+
+def dice(ours: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Dice of masks (C, ...), above 0.5 is inside; (C,), NaN where both are empty."""
+    inside, real = (ours > 0.5).flatten(1), (truth > 0.5).flatten(1)
+    total = inside.sum(1) + real.sum(1)
+    return torch.where(total > 0, 2 * (inside & real).sum(1) / total, torch.nan)
+
+
+def known_classes(examples: Sequence[LabeledInput]) -> list[int]:
+    """Index of each class that some example has."""
+    return [number for number in range(len(examples[0].known)) if any(e.known[number] for e in examples)]

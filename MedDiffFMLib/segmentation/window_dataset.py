@@ -1,0 +1,176 @@
+"""Training windows of segmentation methods, and blending of their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..conditioning.condition import EncodedCondition, stack
+from ..core.progress import ProgressMeter
+from ..inference.window_plan import Box, extend, plan_windows, reflected_range
+from .inputs import LabeledInput, SegmentationInput
+from .method import InferenceBudget
+
+FOREGROUND_SHARE = 0.67
+"""Share of windows around a voxel of a class; nnU-Net's third is for cases that show more than one structure."""
+OVERLAP = 16
+
+
+class WindowBatch(NamedTuple):
+    """What one training step is given.
+
+    Attributes:
+        image: (B, 1, S, S, S) in the network's range.
+        target: (B, C, S, S, S) float32, 1 inside each class.
+        known: (B, C) float32, 0 where the case does not have the class outlined: leave it out of the loss.
+        body: (B, 3, S, S, S) universal body coordinates.
+        condition: encoded.
+        seeds: (B,) int64: start for whatever is random about each sample, so that resumed runs see the same.
+        number: (B,) int64: number of each sample in the run.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    known: torch.Tensor
+    body: torch.Tensor
+    condition: EncodedCondition
+    seeds: torch.Tensor
+    number: torch.Tensor
+
+
+class WindowSamples(Dataset):
+    """Boxes of the examples, most of them around a voxel of a class drawn evenly.
+
+    Args:
+        size: edge in voxels; an image that is smaller is continued by reflection.
+        flip: mirror left and right half of the time, for structures without a side.
+    """
+
+    def __init__(
+        self, examples: Sequence[LabeledInput], size: int, seed: int, first: int, count: int, flip: bool = False
+    ) -> None:
+        self.examples, self.size, self.seed = list(examples), size, seed
+        self.first, self.count, self.flip = first, count, flip
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number = self.first + index
+        rng = np.random.default_rng([self.seed, number])
+        example = self.examples[rng.integers(len(self.examples))]
+        box = draw_box(example, self.size, rng)
+        sample = cut(example, box, self.size)
+        if self.flip and rng.random() < 0.5:
+            sample = {key: mirrored(value) if key in ("image", "target", "body") else value
+                      for key, value in sample.items()}  # fmt: skip
+        return {**sample, "case": example.name, "seed": int(rng.integers(2**62)), "number": number}
+
+
+def mirrored(image: torch.Tensor) -> torch.Tensor:
+    """Left and right exchanged."""
+    return image.flip(-1)
+
+
+def draw_box(example: LabeledInput, size: int, rng: np.random.Generator) -> Box:
+    """Where a window lies, inside the image as far as that is large enough."""
+    shape = np.array(example.target.shape)
+    marked = [number + 1 for number, known in enumerate(example.known) if known]
+    start = rng.integers(0, np.maximum(shape - size, 0) + 1)
+    if marked and rng.random() < FOREGROUND_SHARE:
+        voxels = np.argwhere(np.asarray(example.target) == marked[rng.integers(len(marked))])
+        middle = voxels[rng.integers(len(voxels))] + rng.integers(-size // 4, size // 4 + 1, 3)
+        start = np.clip(middle - size // 2, 0, np.maximum(shape - size, 0))
+    k, j, i = (slice(int(s), int(min(s + size, n))) for s, n in zip(start, shape, strict=True))
+    return k, j, i
+
+
+def cut(example: LabeledInput, box: Box, size: int) -> dict[str, Any]:
+    """The tensors of a window, each (channels, size, size, size)."""
+    edges = (size, size, size)
+    indices = [torch.from_numpy(reflected_range(0, size, part.stop - part.start)) for part in box]
+    coordinates = example.inputs.condition.window(box).coordinates
+    condition = example.inputs.condition.window(box)
+    if coordinates is not None:
+        k, j, i = (line[index] for line, index in zip(coordinates, indices, strict=True))
+        condition = type(condition)(condition.spacing, (k, j, i), condition.region)
+    return {
+        "image": extend(example.inputs.image(box)[0], edges),
+        "target": extend(example.truth(box), edges),
+        "body": extend(example.inputs.body.window(box), edges),
+        "known": torch.tensor(example.known, dtype=torch.float32),
+        "condition": condition,
+    }
+
+
+def collate_windows(samples: list[dict[str, Any]]) -> WindowBatch:
+    """Samples -> a batch, on the CPU."""
+    images = {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "target", "known", "body")}
+    size = tuple(images["image"].shape[2:])
+    condition = stack([sample["condition"].encode(size) for sample in samples])
+    seeds, number = (torch.tensor([sample[key] for sample in samples]) for key in ("seed", "number"))
+    return WindowBatch(images["image"], images["target"], images["known"], images["body"], condition, seeds, number)
+
+
+class Window(NamedTuple):
+    """Windows of a CT that is segmented, on the device: as the fields of WindowBatch."""
+
+    image: torch.Tensor
+    body: torch.Tensor
+    condition: EncodedCondition
+
+
+def blend(
+    inputs: SegmentationInput,
+    budget: InferenceBudget,
+    divisor: int,
+    channels: int,
+    see: Callable[[Window, Sequence[Box]], torch.Tensor],
+    meter: ProgressMeter | None = None,
+    share: float = 1.0,
+) -> torch.Tensor:
+    """What ``see`` says of overlapping windows, blended over the whole CT: (channels, D, H, W) float32.
+
+    Args:
+        divisor: window edges are multiples of it.
+        see: windows and where each lies in the (continued) CT -> (B, channels, d, h, w).
+        share: of the meter's unit that this call advances.
+    """
+    plan = plan_windows(inputs.shape, budget.window, OVERLAP, divisor)
+    total = torch.zeros((channels, *plan.shape))
+    for first in range(0, len(plan.boxes), budget.batch):
+        boxes = plan.boxes[first : first + budget.batch]
+        if meter is not None:
+            meter.check()
+        window = _windows(inputs, boxes, plan.window, budget.device)
+        with torch.autocast(budget.device.type, budget.dtype, enabled=budget.dtype != torch.float32):
+            said = see(window, boxes)
+        for box, part in zip(boxes, said.float().cpu(), strict=True):
+            k, j, i = box
+            total[:, k, j, i] += plan.importance_map(box) * part
+        if meter is not None:
+            meter.advance(share * len(boxes) / len(plan.boxes))
+    d, h, w = inputs.shape
+    return total[:, :d, :h, :w]
+
+
+def _windows(
+    inputs: SegmentationInput, boxes: Sequence[Box], size: tuple[int, int, int], device: torch.device
+) -> Window:
+    images, bodies, conditions = [], [], []
+    for box in boxes:
+        k, j, i = (slice(part.start, min(part.stop, n)) for part, n in zip(box, inputs.shape, strict=True))
+        inside = (k, j, i)
+        images.append(extend(inputs.image(inside)[0], size))
+        bodies.append(extend(inputs.body.window(inside), size))
+        condition = inputs.condition.window(inside)
+        if condition.coordinates is not None:
+            lines = [line[torch.from_numpy(reflected_range(0, n, len(line)))]
+                     for line, n in zip(condition.coordinates, size, strict=True)]  # fmt: skip
+            condition = type(condition)(condition.spacing, (lines[0], lines[1], lines[2]), condition.region)
+        conditions.append(condition.encode(size))
+    return Window(torch.stack(images).to(device), torch.stack(bodies).to(device), stack(conditions).to(device))

@@ -1,0 +1,1 @@
+"""Task "anomaly": where a CT differs from what the prior expects."""

@@ -1,0 +1,254 @@
+"""Connected regions of an anomaly map as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...imaging.volume import Volume
+
+MAXIMUM_ROWS = 100
+COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu")
+SLAB_VOXELS = 2_000_000
+"""Searched at a time: a panel stays usable in between."""
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What was found.
+
+    Attributes:
+        rows: one dict a region, highest peak first, see COLUMNS; at most 100.
+        numbered: (k, j, i) uint8 with the number of the region in each voxel, 0 in none.
+        boxes: number of a region -> its index box (k, j, i).
+    """
+
+    rows: list[dict[str, Any]]
+    numbered: np.ndarray
+    boxes: dict[int, Box] = field(default_factory=dict)
+
+
+def list_findings(
+    score: np.ndarray,
+    volume: Volume,
+    threshold: float,
+    minimum_volume: float,
+    anatomy: np.ndarray | None = None,
+) -> list[dict[str, Any]]:
+    """Regions above ``threshold``, 26-connected, highest peak first.
+
+    Args:
+        score: (k, j, i) z-score on the volume's grid.
+        minimum_volume: in mm3; smaller regions are left out.
+        anatomy: (k, j, i) TotalSegmentator's label numbers, where they are known.
+
+    Returns:
+        One dict a region, at most 100: ``number``, ``where`` (most frequent organ where it is known, and the centroid),
+        ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``.
+    """
+    steps = search_regions(score, volume, threshold, minimum_volume, anatomy)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return finished.value.rows
+
+
+def search_regions(
+    score: np.ndarray,
+    volume: Volume,
+    threshold: float,
+    minimum_volume: float,
+    anatomy: np.ndarray | None = None,
+) -> Generator[None, None, Regions]:
+    """As :func:`list_findings`, in steps of some hundredths of a second; the generator's value says all."""
+    thickness = max(1, SLAB_VOXELS // max(score[0].size, 1))
+    pieces = _Pieces(score.shape)
+    for first in range(0, len(score), thickness):
+        pieces.add(first, score[first : first + thickness], volume.voxels[first : first + thickness], threshold)
+        yield
+    region = pieces.joined()
+    size, peak = pieces.sums(region, "size") * volume.voxel_volume, pieces.peaks(region)
+    kept = [n for n in np.argsort(-peak, kind="stable") if size[n] >= minimum_volume][:MAXIMUM_ROWS]
+    number = np.zeros(len(peak), dtype=np.uint8)
+    number[kept] = np.arange(1, len(kept) + 1)
+    numbered = np.zeros(score.shape, dtype=np.uint8)
+    organs = np.zeros((len(kept) + 1, 256), dtype=int)
+    for index, piece in pieces.voxels:
+        own = number[region[piece]]
+        index, own = index[own > 0], own[own > 0]
+        numbered.reshape(-1)[index] = own
+        if anatomy is not None:
+            np.add.at(organs, (own, anatomy[np.unravel_index(index, score.shape)].astype(np.uint8)), 1)
+        yield
+    rows = _rows(pieces, region, kept, size, peak, volume)
+    for row in rows:
+        row["where"] = place(row, most_frequent(organs[row["number"]]))
+    return Regions(rows, numbered, pieces.boxes(region, kept))
+
+
+def _rows(
+    pieces: _Pieces, region: np.ndarray, kept: list[int], size: np.ndarray, peak: np.ndarray, volume: Volume
+) -> list[dict[str, Any]]:
+    count = pieces.sums(region, "size")
+    mean = {name: pieces.sums(region, name) / np.maximum(count, 1) for name in ("i", "j", "k", "score", "hu")}
+    rows = []
+    for row, n in enumerate(kept, start=1):
+        r, a, s = (volume.ijk_to_ras @ [mean["i"][n], mean["j"][n], mean["k"][n], 1.0])[:3]
+        rows.append(
+            {
+                "number": row,
+                "where": "",
+                "volume_mm3": round(float(size[n]), 1),
+                "peak_z": round(float(peak[n]), 2),
+                "mean_z": round(float(mean["score"][n]), 2),
+                "r_mm": round(float(r), 1),
+                "a_mm": round(float(a), 1),
+                "s_mm": round(float(s), 1),
+                "mean_hu": round(float(mean["hu"][n]), 1),
+            }
+        )
+    return rows
+
+
+class _Pieces:
+    """Parts of regions, slab by slab, and which of them touch.
+
+    Attributes:
+        voxels: a slab's flat indices in the volume, and the piece that each lies in.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.voxels: list[tuple[np.ndarray, np.ndarray]] = []
+        self._shape = shape
+        self._count = 0
+        self._sums: dict[str, list[np.ndarray]] = {name: [] for name in ("size", "i", "j", "k", "score", "hu")}
+        self._peaks: list[np.ndarray] = []
+        self._boxes: list[Box] = []
+        self._touching: list[np.ndarray] = []
+        self._above: np.ndarray | None = None  # pieces in the last plane before this slab, -1 where there is none
+
+    def add(self, first: int, score: np.ndarray, hounsfield: np.ndarray, threshold: float) -> None:
+        """The next slab, which begins with plane ``first``."""
+        from scipy import ndimage
+
+        above = score > threshold
+        planes = np.full((2, *self._shape[1:]), -1)
+        if above.any():
+            rows, columns = _range(above.any(axis=(0, 2))), _range(above.any(axis=(0, 1)))
+            labels, count = ndimage.label(above[:, rows, columns], structure=np.ones((3, 3, 3)))
+            planes[:, rows, columns] = labels[[0, -1]] - 1 + np.where(labels[[0, -1]] > 0, self._count, 0)
+            corner = (first, rows.start, columns.start)
+            for box in ndimage.find_objects(labels):
+                k, j, i = (slice(b.start + c, b.stop + c) for b, c in zip(box, corner, strict=True))
+                self._boxes.append((k, j, i))
+            self._measure(labels, count, corner, score[:, rows, columns], hounsfield[:, rows, columns])
+        if self._above is not None:
+            self._touching.append(_touching(self._above, planes[0]))
+        self._above = planes[1]
+
+    def _measure(
+        self, labels: np.ndarray, count: int, corner: tuple[int, int, int], score: np.ndarray, hounsfield: np.ndarray
+    ) -> None:
+        inside = np.nonzero(labels)
+        piece = labels[inside] - 1
+        k, j, i = (axis + begin for axis, begin in zip(inside, corner, strict=True))
+        found = {"size": None, "k": k, "j": j, "i": i, "score": score[inside], "hu": hounsfield[inside]}
+        for name, values in found.items():
+            self._sums[name].append(np.bincount(piece, values, minlength=count))
+        peaks = np.full(count, -np.inf)
+        np.maximum.at(peaks, piece, score[inside].astype(float))
+        self._peaks.append(peaks)
+        self.voxels.append((np.ravel_multi_index((k, j, i), self._shape), piece + self._count))
+        self._count += count
+
+    def joined(self) -> np.ndarray:
+        """Number from 0 of the region that each piece belongs to."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        if not self._count:
+            return np.zeros(0, dtype=int)
+        pairs = np.concatenate([np.zeros((0, 2), dtype=int), *self._touching])
+        links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(self._count, self._count))
+        return connected_components(links, directed=False)[1]
+
+    def sums(self, region: np.ndarray, name: str) -> np.ndarray:
+        """A sum over the voxels of each region."""
+        return np.bincount(region, np.concatenate([np.zeros(0), *self._sums[name]]))
+
+    def peaks(self, region: np.ndarray) -> np.ndarray:
+        """Highest score in each region."""
+        peaks = np.full(region.max(initial=-1) + 1, -np.inf)
+        np.maximum.at(peaks, region, np.concatenate([np.zeros(0), *self._peaks]))
+        return peaks
+
+    def boxes(self, region: np.ndarray, kept: list[int]) -> dict[int, Box]:
+        """Index boxes of the regions ``kept``, by their place in it, from 1."""
+        number = {n: row for row, n in enumerate(kept, start=1)}
+        found: dict[int, Box] = {}
+        for n, box in zip(region, self._boxes, strict=True):
+            row = number.get(n)
+            if row is not None:
+                k, j, i = (
+                    slice(min(a.start, b.start), max(a.stop, b.stop))
+                    for a, b in zip(found.get(row, box), box, strict=True)
+                )
+                found[row] = (k, j, i)
+        return found
+
+
+def _range(hits: Any) -> slice:
+    where = np.flatnonzero(hits)
+    return slice(int(where[0]), int(where[-1]) + 1)
+
+
+def _touching(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Pairs (n, 2) of pieces in neighboring planes that touch by face, edge or corner."""
+    hits = upper >= 0
+    if not hits.any():
+        return np.zeros((0, 2), dtype=int)
+    rows, columns = _range(hits.any(axis=1)), _range(hits.any(axis=0))
+    padded = np.pad(lower, 1, constant_values=-1)[rows.start : rows.stop + 2, columns.start : columns.stop + 2]
+    upper = upper[rows, columns]
+    height, width = upper.shape
+    pairs = []
+    for dj in range(3):
+        for di in range(3):
+            below = padded[dj : dj + height, di : di + width]
+            both = (below >= 0) & (upper >= 0)
+            pairs.append(np.stack([below[both], upper[both]], axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def most_frequent(counts: np.ndarray) -> str:
+    """The organ that most of a region's voxels lie in, in words; empty where that is none or the body's rest.
+
+    Args:
+        counts: voxels for each of TotalSegmentator's label numbers.
+    """
+    from ...conditioning.totalsegmentator_labels import ORGANS
+
+    named = int(counts[1 : len(ORGANS)].sum())  # without what lies in no organ, and without the body's rest
+    if 2 * named <= counts.sum():
+        return ""
+    return in_words(ORGANS[int(counts[1 : len(ORGANS)].argmax())])
+
+
+def in_words(organ: str) -> str:
+    """``lung_upper_lobe_right`` as "right lung upper lobe"."""
+    words = organ.replace("vertebrae", "vertebra").split("_")
+    sides = [word for word in words if word in ("right", "left")]
+    return " ".join([*sides, *(word for word in words if word not in sides)])
+
+
+def place(row: dict[str, Any], organ: str = "") -> str:
+    """Where a finding lies, as a radiologist reads it: right lung upper lobe, R 43 P 12 S 133 (mm)."""
+    letters = (("R", "L", "r_mm"), ("A", "P", "a_mm"), ("S", "I", "s_mm"))
+    point = " ".join(f"{plus if row[name] >= 0 else minus} {abs(row[name]):.0f}" for plus, minus, name in letters)
+    return f"{organ}, {point}" if organ else point

@@ -1,0 +1,159 @@
+"""Anomaly map: difference between a CT and the prior's prediction of normal tissue, as a z-score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.errors import InputError, ModelError
+from ..parameters import check
+from ..registry import TaskResult
+from .spec import AnomalyParameters
+
+if TYPE_CHECKING:
+    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
+    from ...imaging.volume import Volume
+    from ...inference.engine import Engine
+    from ...models.checkpoint import FoundationModel
+    from ...preprocessing.working_image import WorkingImage
+
+
+HEALTHY_STEPS = 1
+HEALTHY_MARGIN_MM = 4.0
+
+
+def anomaly(
+    volume: Volume,
+    model: FoundationModel,
+    parameters: AnomalyParameters | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    anatomy: np.ndarray | None = None,
+    region: str | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> TaskResult:
+    """Mark what the prior would not expect.
+
+    Cubes of each calibrated size are hidden in turn, the model says what it expects in them, and the difference is
+    divided by what it leaves on normal tissue. The map is the root mean square over the sizes, so it is near 1 where
+    a voxel is as normal as the calibration cases. What exceeds the threshold is then filled, as ``inpaint`` would, to
+    show the tissue that the model expects in its place.
+
+    Args:
+        volume: CT in HU, any geometry.
+        mask: search only inside; the whole body when None.
+        anatomy, region: conditions, see ``denoise``.
+
+    Returns:
+        ``anomaly`` (z-score, 0 outside the body), ``healthy`` (HU, the input with its findings filled),
+        ``uncertainty`` (HU, how far normal tissue of that kind usually is from what the model expects), on the
+        input's grid, and a table of findings, most conspicuous first.
+
+    Raises:
+        ModelError: the weights carry no calibration.
+    """
+    from ...conditioning.region import body_mask
+    from ...core.progress import ProgressMeter
+    from ...preprocessing.working_image import changed, working_image
+    from .findings import list_findings
+    from .masked_prediction import lattices
+
+    parameters = parameters or AnomalyParameters()
+    check(parameters)
+    settings = _settings(model)
+    image = working_image(volume, settings["spacing"], region=region, anatomy=anatomy)
+    search = _search_area(image, body_mask(image.hounsfield), mask)
+    edges = [float(key) for key in settings["levels"]]
+    evaluations = len(edges) * lattices(settings["sets"]) + HEALTHY_STEPS
+    meter = ProgressMeter(evaluations, progress, cancel)
+    score, usual = _score(image, model.engine, settings, search, seed, meter)
+    meter.stage = "filling what was found"
+    change = expected_change(image, score > parameters.threshold, model, seed, meter)
+    image = image.without_voxels()
+    volumes = {"anomaly": image.on_input(score)}
+    table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, anatomy)
+    volumes["healthy"] = changed(volume, image.slabs_on_input(change)) if change.any() else np.array(volume.voxels)
+    volumes["uncertainty"] = image.on_input(usual)
+    facts: dict[str, Any] = {
+        "region": image.region,
+        "cube_edges_mm": edges,
+        "working_spacing_mm": settings["spacing"],
+        "findings": len(table),
+        "network_evaluations": evaluations,
+    }
+    return TaskResult(volumes, table, facts)
+
+
+def _score(
+    image: WorkingImage,
+    engine: Engine,
+    settings: dict[str, Any],
+    search: np.ndarray,
+    seed: int,
+    meter: ProgressMeter,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square of the z-scores over the sizes of cubes, and mean of the usual spreads in HU; 0 elsewhere."""
+    from .masked_prediction import predict_masked
+    from .z_score import z_score
+
+    squares, usual = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
+    edges = [float(key) for key in settings["levels"]]
+    for n, edge in enumerate(edges):
+        meter.stage = f"looking at hidden cubes, size {n + 1} of {len(edges)}"
+        found = predict_masked(
+            image, engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter,
+            wanted=search,
+        )  # fmt: skip
+        z, spread = z_score(found, settings, image.region, image.spacing_kji)
+        squares += np.square(z, out=z)
+        usual += spread
+    return np.sqrt(squares / len(edges)) * search, usual / len(edges) * search
+
+
+def expected_change(
+    image: WorkingImage, found: np.ndarray, model: FoundationModel, seed: int, meter: ProgressMeter
+) -> np.ndarray:
+    """What filling the found voxels would change, HU on the working grid; zeros where nothing was found."""
+    import torch
+
+    from ...conditioning.region import grown
+    from ...inference.sliding_window import SlidingWindowDenoiser
+    from ..inpaint.recipe import sample_filling
+    from ..inpaint.spec import InpaintParameters
+
+    if not found.any():
+        meter.advance(HEALTHY_STEPS)
+        return np.zeros(image.shape, dtype=np.float32)
+    hole = torch.from_numpy(grown(found, HEALTHY_MARGIN_MM, image.spacing_kji))[None, None].float()
+    known = image.network_input()
+    condition = image.condition.filling(known[0, 0], hole[0, 0])
+    denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter, wanted=hole[0, 0] > 0)
+    settings = InpaintParameters(steps=HEALTHY_STEPS)
+    generator = torch.Generator().manual_seed(seed)
+    filled = sample_filling(denoiser, known, hole, condition, settings, generator)
+    return (filled - known).mul_(1000)[0, 0].numpy()
+
+
+def _settings(model: FoundationModel) -> dict[str, Any]:
+    """The calibration, which also fixes spacing, cubes and smoothing: other settings would not be comparable."""
+    if not model.calibration or "sets" not in model.calibration:
+        raise ModelError(
+            f"The model {model.name} carries no calibration of this version on normal tissue, so there is no z-score.",
+            "Run `meddifffm calibrate` on it, or choose a calibrated model.",
+        )
+    return model.calibration
+
+
+def _search_area(image: WorkingImage, body: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Body without its outermost 3 mm, where partial volume with air makes every model wrong; inside the mask."""
+    from ...conditioning.region import shrunk
+
+    inside = shrunk(body, 3.0, image.spacing_kji)
+    if mask is not None:
+        inside &= image.mask_on_grid(mask) > 0.5
+        if not inside.any():
+            raise InputError("The mask does not overlap the body.", "Paint the mask inside the body, or leave it out.")
+    return inside

@@ -1,0 +1,1 @@
+"""Task "denoise": noise removed."""

@@ -1,0 +1,42 @@
+"""Parameters of denoising. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..parameters import parameter
+
+
+@dataclass(frozen=True)
+class DenoiseParameters:
+    """Parameters of ``denoise``."""
+
+    noise: float | None = parameter(
+        None,
+        "Noise level of the input; estimated from soft tissue when not given.",
+        unit="HU",
+        minimum=0.5,
+        maximum=500,
+    )
+    strength: float = parameter(
+        1.0, "Factor on the noise level: above 1 smooths more, below 1 keeps more.", minimum=0.1, maximum=3
+    )
+    steps: int = parameter(
+        0,
+        "0: passes from coarse to fine, the least error. More: so many DiffPIR steps, which keep more texture.",
+        minimum=0,
+        maximum=100,
+        advanced=True,
+    )
+    consistency: float = parameter(
+        3.0, "With several steps, trust in the prior against the input (DiffPIR's lambda).",
+        minimum=0.01, maximum=1000, advanced=True,
+    )  # fmt: skip
+    non_local: float = parameter(
+        0.5, "Share of non-local means in the result: it errs otherwise than the network, so that the mean errs less; "
+        "0 leaves the network alone. Not used with several steps.", minimum=0, maximum=1, advanced=True,
+    )  # fmt: skip
+    spacing: float | None = parameter(
+        None, "Isotropic working voxel; the scanner's own voxels when not given.",
+        unit="mm", minimum=0.5, maximum=10, advanced=True,
+    )  # fmt: skip

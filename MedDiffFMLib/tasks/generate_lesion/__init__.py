@@ -1,0 +1,1 @@
+"""Task "generate_lesion": a lesion that the patient does not have."""

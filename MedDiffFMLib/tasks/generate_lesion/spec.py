@@ -1,0 +1,61 @@
+"""Parameters of lesion generation. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..parameters import parameter
+
+KINDS: dict[str, tuple[str, float] | None] = {
+    "like-training": None,
+    "solid": ("mean", 30.0),
+    "ground-glass": ("mean", -600.0),
+    "calcified": ("mean", 350.0),
+    "fluid": ("mean", 5.0),
+    "hypodense": ("contrast", -40.0),
+    "hyperdense": ("contrast", 50.0),
+}
+"""Kind -> mean HU, or HU over the surroundings; None: as lesions with such surroundings were in training."""
+
+
+@dataclass(frozen=True)
+class GenerateLesionParameters:
+    """Parameters of ``generate_lesion``."""
+
+    kind: str = parameter(
+        "like-training", "Density of the lesion; the default is taken from training lesions in such surroundings.",
+        choices=tuple(KINDS),
+    )  # fmt: skip
+    mean: float | None = parameter(
+        None, "Mean of the lesion, in place of the kind's.", unit="HU", minimum=-1000, maximum=1000
+    )
+    contrast: float | None = parameter(
+        None, "Mean of the lesion over that of its surroundings, in place of the kind's.", unit="HU", minimum=-1500,
+        maximum=1500,
+    )  # fmt: skip
+    diameter: float | None = parameter(
+        None,
+        "Make a lumpy ellipsoid of this size at a random place inside the mask; not given, the mask is the lesion.",
+        unit="mm",
+        minimum=2,
+        maximum=150,
+    )
+    organ: int | None = parameter(
+        None, "With a diameter and without a mask: number of the organ in the organ map where the lesion is to be.",
+        minimum=1, maximum=118,
+    )  # fmt: skip
+    steps: int = parameter(12, "Network evaluations.", minimum=1, maximum=200)
+    rim: float = parameter(
+        3.0, "Width outside the lesion over which the model's image blends into the input.", unit="mm", minimum=0,
+        maximum=20,
+    )  # fmt: skip
+    sigma_max: float = parameter(
+        1.0, "Noise at the start, in units of 1000 HU; more leaves more to the model.", minimum=0.05, maximum=80,
+        advanced=True,
+    )  # fmt: skip
+    spacing: float | None = parameter(
+        None, "Isotropic working voxel; when not given, the scanner's own unless the lesion is large.", unit="mm",
+        minimum=0.5, maximum=10, advanced=True,
+    )  # fmt: skip
+    control: str = parameter("auto", "ControlNet: auto takes the model's own; or a name or a file.", advanced=True)
+    control_weight: float = parameter(1.0, "Weight of the ControlNet.", minimum=0, maximum=2, advanced=True)

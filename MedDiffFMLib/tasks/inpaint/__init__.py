@@ -1,0 +1,1 @@
+"""Task "inpaint": a mask filled with healthy tissue."""

@@ -1,0 +1,152 @@
+"""Inpainting of a mask with healthy tissue: RePaint, computed in the neighborhood of the mask only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...preprocessing.mask_crop import around_mask, neighborhood
+from ..parameters import check
+from ..registry import TaskResult
+from .spec import InpaintParameters
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...conditioning.condition import Condition
+    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
+    from ...imaging.volume import Volume
+    from ...inference.sliding_window import SlidingWindowDenoiser
+    from ...models.checkpoint import FoundationModel
+    from ...preprocessing.working_image import WorkingImage
+
+
+def inpaint(
+    volume: Volume,
+    model: FoundationModel,
+    parameters: InpaintParameters | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    anatomy: np.ndarray | None = None,
+    region: str | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> TaskResult:
+    """Fill ``mask`` with healthy tissue.
+
+    Args:
+        volume: CT in HU, any geometry.
+        mask: bool (k, j, i) on the input's grid; what is to be filled.
+        anatomy, region: conditions, see ``denoise``.
+        seed: starts the noise; the same seed gives the same filling.
+
+    Returns:
+        ``inpainted`` in the input's number type. Outside the mask it equals the input bit for bit; inside, over
+        ``feather`` mm from the rim, input and filling blend.
+    """
+    from ...core.progress import ProgressMeter
+    from ...preprocessing.working_image import like_input, working_image
+
+    parameters = parameters or InpaintParameters()
+    check(parameters)
+    if mask is None or not mask.any():
+        raise InputError("There is nothing to fill: the mask is missing or empty.", "Paint the region to fill.")
+    box = neighborhood(mask, volume, parameters.spacing, model.engine.memory_level.window)
+    image = working_image(volume, parameters.spacing, region=region, anatomy=anatomy, around=box)
+    meter = ProgressMeter(parameters.steps * parameters.samples, progress, cancel)
+    meter.stage = "filling"
+    working = fill_hole(image, mask, model, parameters, seed, meter)
+    result = volume.voxels.copy()
+    place = around_mask(mask)
+    filling, inside = image.on_input(working, fill=np.nan, box=place)[mask[place]], mask[place]
+    share = inward_share(inside, volume, parameters.feather)
+    before = volume.voxels[place][inside].astype(np.float32)
+    after = before + share * (filling - before)
+    result[place][inside] = like_input(after, volume)
+    facts = {
+        "region": image.region,
+        "filled_mm3": round(float(mask.sum() * volume.voxel_volume), 1),
+        "mean_hu_before": round(float(before.mean()), 1),
+        "mean_hu_after": round(float(after.mean()), 1),
+        "network_evaluations": parameters.steps * parameters.samples,
+        "working_shape": list(image.shape),
+    }
+    return TaskResult({"inpainted": result}, facts=facts)
+
+
+def inward_share(inside: np.ndarray, volume: Volume, feather: float) -> np.ndarray:
+    """Share of the filling in each masked voxel, rising from the mask's rim over ``feather`` mm.
+
+    Args:
+        inside: the mask in a box with a voxel around it; where the volume ends there is no rim.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if feather == 0:
+        return np.ones(np.count_nonzero(inside))
+    i, j, k = volume.spacing
+    if inside.all():
+        return np.ones(inside.size)
+    return np.clip(distance_transform_edt(inside, sampling=(k, j, i))[inside] / feather, 0, 1)
+
+
+def fill_hole(
+    image: WorkingImage,
+    mask: np.ndarray,
+    model: FoundationModel,
+    parameters: InpaintParameters,
+    seed: int,
+    meter: ProgressMeter | None = None,
+) -> np.ndarray:
+    """The filled neighborhood in HU on the working grid, mean of the samples; the input outside the hole."""
+    import torch
+
+    from ...inference.sliding_window import SlidingWindowDenoiser
+
+    hole = torch.from_numpy(hole_on_grid(image, mask, parameters.margin))[None, None].float()
+    known = image.network_input()
+    condition = image.condition.filling(known[0, 0], hole[0, 0])
+    denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros_like(known)
+    for _ in range(parameters.samples):
+        total += sample_filling(denoiser, known, hole, condition, parameters, generator)
+    return (total / parameters.samples)[0, 0].numpy() * 1000
+
+
+def sample_filling(
+    denoiser: SlidingWindowDenoiser,
+    known: torch.Tensor,
+    hole: torch.Tensor,
+    condition: Condition,
+    parameters: InpaintParameters,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """One sample of the hole's content given the known voxels; (1, 1, D, H, W), network range.
+
+    Args:
+        condition: with the same hole; its first guess is where the noise starts from.
+    """
+    from ...diffusion.data_consistency import RePaint
+    from ...diffusion.samplers import dpm_solver_pp_2m, karras_sigmas, noise_like
+
+    sigmas = karras_sigmas(parameters.steps, parameters.sigma_max, 0.3 * min(parameters.sigma_max, 0.1))
+    assert condition.known is not None
+    start = condition.known[None, None] + sigmas[0] * noise_like(known, generator)
+    return dpm_solver_pp_2m(denoiser, start, sigmas, RePaint(known, hole))
+
+
+def hole_on_grid(image: WorkingImage, mask: np.ndarray, margin: float) -> np.ndarray:
+    """Working voxels that the model must not look at: those that touch the mask, grown by ``margin`` mm."""
+    from scipy.ndimage import distance_transform_edt
+
+    touched = image.mask_on_grid(mask) > 0.01
+    if not touched.any():
+        # A mask thinner than a working voxel may fall between the grid's points.
+        touched = image.mask_on_grid(mask) > 0
+    if margin == 0:
+        return touched
+    return distance_transform_edt(~touched, sampling=image.spacing_kji) <= margin

@@ -1,0 +1,1 @@
+"""Task "segment": structures outlined as in a few other scans."""

@@ -1,0 +1,176 @@
+"""Segmentation by a head that ``meddifffm finetune --task segmentation`` trained on a few outlined scans."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.errors import ModelError
+from ..parameters import check
+from ..registry import TaskResult
+from .spec import SegmentParameters
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
+    from ...imaging.volume import Volume
+    from ...models.checkpoint import FoundationModel
+    from ...preprocessing.working_image import WorkingImage
+    from ...segmentation.head_file import Head
+    from ...segmentation.inputs import SegmentationInput
+    from ...segmentation.method import Prediction
+
+
+def segment(
+    volume: Volume,
+    model: FoundationModel,
+    parameters: SegmentParameters | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    anatomy: np.ndarray | None = None,
+    region: str | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> TaskResult:
+    """Find the structures that a head was trained on.
+
+    Args:
+        volume: CT in HU, any geometry.
+        mask: search only inside; everywhere when None.
+        anatomy: not used.
+        region: region class, "none", or None for automatic.
+        seed: of a method that samples.
+
+    Returns:
+        ``segmentation`` (label numbers of the training masks, uint8 or uint16), ``uncertainty`` (standard deviation of
+        the most uncertain label, 0 to 0.5) and, with several structures, ``uncertainty_<name>`` of each, on the
+        input's grid. ``facts["labels"]`` has value, name, color, terminology, volume and mean uncertainty of each.
+
+    Raises:
+        ModelError: there is no head, it is damaged, or it was made for another prior.
+    """
+    from ...core.progress import ProgressMeter
+    from ...preprocessing.body_coordinates import locate
+    from ...preprocessing.working_image import working_image
+    from ...segmentation.head_file import find_head, load_head
+    from ...segmentation.inputs import SegmentationInput
+
+    parameters = parameters or SegmentParameters()
+    check(parameters)
+    name = parameters.head or find_head(model)
+    if name is None:
+        raise ModelError(
+            f"There is no segmentation head for the model {model.name}.",
+            "Train one on scans that you outlined: meddifffm finetune --task segmentation --data FOLDER -o RUN.",
+        )
+    head = load_head(name, model)
+    image = working_image(volume, head.spacing, region=region)
+    place = locate(volume)
+    meter = ProgressMeter(1.0, progress, cancel)
+    meter.stage = f"looking for {', '.join(label.name for label in head.labels[:4])}"
+    inputs = SegmentationInput(image.hounsfield, image.condition, place.field(image.grid))
+    found = _predict(head, inputs, model, parameters, seed, meter)
+    result = _on_input(found, image, head, parameters, mask)
+    facts: dict[str, Any] = {
+        "head": head.facts(),
+        "region": image.region,
+        "labels": _label_facts(result, head, volume),
+        "body": {"understood": place.understood, "flipped": list(place.flipped)},
+    }
+    warnings: list[str] = []
+    empty = [row["name"] for row in facts["labels"] if not row["volume_ml"]]
+    if head.other_body:
+        warnings.append(f"{head.name} was trained with older body coordinates: train it again for its best.")
+    warnings += [f"Nothing was found of: {', '.join(empty)}."] if empty else []
+    return TaskResult(result, facts=facts, warnings=warnings)
+
+
+def _predict(
+    head: Head,
+    inputs: SegmentationInput,
+    model: FoundationModel,
+    parameters: SegmentParameters,
+    seed: int,
+    meter: ProgressMeter,
+) -> Prediction:
+    """The method's prediction on the working grid; lowers the memory level instead of failing."""
+    from ...inference.engine import is_out_of_memory, repeatable
+    from ...segmentation.method import InferenceBudget
+
+    engine = model.engine
+    while True:
+        memory_level = engine.memory_level
+        try:
+            head.segmenter.to(memory_level.device)
+            budget = InferenceBudget(
+                memory_level.device, engine.dtype, memory_level.batch, memory_level.window, parameters.samples, seed
+            )
+            with repeatable(memory_level.device):
+                return head.segmenter.predict(inputs, budget, meter)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            engine.reduce_memory(error)
+            meter.done = 0.0
+
+
+def _on_input(
+    found: Prediction, image: WorkingImage, head: Head, parameters: SegmentParameters, mask: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Label numbers and uncertainties on the input's voxels; where structures meet, the more probable one wins."""
+    shape = image.volume.voxels.shape
+    largest = max(label.value for label in head.labels)
+    labels = np.zeros(shape, np.uint8 if largest < 256 else np.uint16)
+    best = np.full(shape, parameters.threshold, np.float32)
+    uncertainty = np.zeros(shape, np.float32)
+    single: dict[str, np.ndarray] = {}
+    for number, label in enumerate(head.labels):
+        probability = _inside(found.probabilities[number], image, mask)
+        spread = _inside(found.uncertainty[number], image, mask)
+        ours = _large_pieces(probability >= best, image.volume, parameters.minimum_volume)
+        labels[ours] = label.value
+        best = np.where(ours, np.maximum(best, probability), best)
+        np.maximum(uncertainty, spread, out=uncertainty)
+        if len(head.labels) > 1:
+            single[f"uncertainty_{file_word(label.name, label.value)}"] = spread
+    return {"segmentation": labels, "uncertainty": uncertainty, **single}
+
+
+def _inside(values: torch.Tensor, image: WorkingImage, mask: np.ndarray | None) -> np.ndarray:
+    """Values on the input's voxels, 0 outside of the mask."""
+    on_input = image.on_input(values.numpy())
+    return on_input if mask is None else on_input * mask
+
+
+def _large_pieces(inside: np.ndarray, volume: Volume, minimum_mm3: float) -> np.ndarray:
+    """The mask without pieces that are too small."""
+    if minimum_mm3 <= 0 or not inside.any():
+        return inside
+    from scipy import ndimage
+
+    pieces, _ = ndimage.label(inside)
+    keep = np.bincount(pieces.ravel()) * volume.voxel_volume >= minimum_mm3
+    keep[0] = False
+    return keep[pieces]
+
+
+def _label_facts(result: dict[str, np.ndarray], head: Head, volume: Volume) -> list[dict[str, Any]]:
+    """What each structure is and how much of it was found; mean uncertainty inside of it."""
+    rows = []
+    for label in head.labels:
+        inside = result["segmentation"] == label.value
+        count = int(np.count_nonzero(inside))
+        spread = round(float(result["uncertainty"][inside].mean()), 3) if count else None
+        rows.append(
+            {**label.as_dict(), "volume_ml": round(count * volume.voxel_volume / 1000, 3), "uncertainty": spread}
+        )
+    return rows
+
+
+def file_word(name: str, value: int) -> str:
+    """A structure's name as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or f"label-{value}"

@@ -1,0 +1,1 @@
+"""Task "super_resolve": thin slices from thick ones."""

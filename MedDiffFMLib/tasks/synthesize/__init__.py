@@ -1,0 +1,1 @@
+"""Task "synthesize": a CT that shows no patient."""

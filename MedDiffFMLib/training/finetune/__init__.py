@@ -1,0 +1,1 @@
+"""Fine-tuning: what is trained beside the frozen prior."""

@@ -1,0 +1,106 @@
+"""Interface of a fine-tuning task: samples, loss, validation.
+
+The loop that trains a ControlNet knows none of the tasks. It draws samples by number, collates them, asks for the loss
+and, now and then, for the task's own figures; everything else about super-resolution or lesions is behind this.
+
+Everything random about sample n is decided where the sample is drawn, noise included, from a generator seeded with
+(seed, n): a resumed run, and one that is divided among processes, see the same samples with the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch.utils.data import Dataset
+
+from ...conditioning.condition import EncodedCondition
+from ...datasets.prepared_cases import Case
+
+if TYPE_CHECKING:
+    from ...diffusion.controlled_denoiser import ControlledDenoiser
+    from ...networks.controlnet import ControlConfig
+    from .preview import Preview
+
+
+@dataclass(frozen=True)
+class ControlCase:
+    """One case to fine-tune on.
+
+    Attributes:
+        case: the prepared CT.
+        mask: what ``np.asarray`` makes (k, j, i) uint8 on the grid of ``case.levels[0]`` of; 0 is none, each other
+            number one lesion. None where the task needs no mask.
+    """
+
+    case: Case
+    mask: Any = None
+
+
+class ControlBatch(NamedTuple):
+    """What one training step is given.
+
+    Attributes:
+        x0: (B, 1, S, S, S) clean windows in the network's range.
+        sigma: (B,) noise levels.
+        noise: (B, 1, S, S, S) unit noise.
+        condition: encoded, with ``control``; ``expected`` and ``hole`` where the task fills holes.
+    """
+
+    x0: torch.Tensor
+    sigma: torch.Tensor
+    noise: torch.Tensor
+    condition: EncodedCondition
+
+
+class ControlTask(Protocol):
+    """One task that a ControlNet can be trained for.
+
+    Attributes:
+        name: "super-resolution" or "lesion"; stands in the file of the ControlNet.
+        needs_mask: whether every case must come with a mask that is not empty.
+        metric: key of :meth:`validate`'s figures that decides which checkpoint is kept.
+        higher_is_better: whether a larger figure is the better one.
+        window: edge of the training windows in voxels.
+    """
+
+    name: str
+    needs_mask: bool
+    metric: str
+    higher_is_better: bool
+    window: int
+
+    def network(self) -> ControlConfig:
+        """Size and inputs of the ControlNet that the task trains."""
+
+    def check(self, cases: Sequence[ControlCase]) -> list[str]:
+        """What is wrong or doubtful about the cases for this task, one sentence each.
+
+        Raises:
+            InputError: none of them can be used.
+        """
+
+    def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
+        """Samples [first, first + count) of a run; item n is a pure function of (seed, first + n), with its "case"."""
+
+    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
+        """Samples -> a batch, on the CPU."""
+
+    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
+        """Loss of each sample (B,), on the batch's device; call it inside autocast for bfloat16."""
+
+    def validate(
+        self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase], preview: Preview | None = None
+    ) -> dict[str, float]:
+        """The task's own figures on fixed windows of unseen cases; ``metric`` is among them.
+
+        Runs on the device of the denoiser's weights, in bfloat16 where that computes it; changes no random state.
+
+        Args:
+            preview: is given slices of what was made.
+        """
+
+    def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
+        """What inference must know of the training cases, JSON-ready; goes into the file of the ControlNet."""

@@ -1,0 +1,1 @@
+"""Training of the prior, its calibration, and the body coordinates."""

@@ -1,0 +1,37 @@
+"""Settings of a pre-training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...networks.unet import NetworkConfig
+from ..loop import LoopConfig
+from ..noise import NoiseConfig
+from ..windows import WindowConfig
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides what is trained; written into the run folder and into the weights.
+
+    Attributes:
+        batch: global batch size, divided among the processes.
+        validation_windows: of each kind, see :class:`training.validation.Validation`.
+        denoiser: "edm" or "cosine-epsilon".
+        weighting: of noise levels in the loss: "set" by what a trained prior leaves, or "learned" on top of that.
+    """
+
+    batch: int = 4
+    seed: int = 0
+    validation_windows: int = 128
+    denoiser: str = "edm"
+    weighting: str = "set"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def model_config(self) -> dict[str, Any]:
+        """What the weight file says of itself."""
+        return {"network": self.network.as_dict(), "denoiser": self.denoiser, "window": self.windows.size}

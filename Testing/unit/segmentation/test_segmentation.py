@@ -1,0 +1,248 @@
+"""Segmentation: from a few outlined scans to a head, and from a head to outlines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from MedDiffFMLib.cli import main
+from MedDiffFMLib.conditioning.condition import Condition
+from MedDiffFMLib.core.errors import InputError, ModelError
+from MedDiffFMLib.datasets.labels import label_table
+from MedDiffFMLib.datasets.segments import merge_segments
+from MedDiffFMLib.imaging.io import read_volume, write_volume
+from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
+from MedDiffFMLib.networks.unet import NetworkConfig
+from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN
+from MedDiffFMLib.segmentation.activations import tiles, volume_activations
+from MedDiffFMLib.segmentation.features import FeatureMethod, StoredFeatures, draw_points, strata
+from MedDiffFMLib.segmentation.head_file import load_head
+from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice
+from MedDiffFMLib.segmentation.loss import mask_loss
+from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
+from MedDiffFMLib.segmentation.point_head import to_points, to_voxels
+from MedDiffFMLib.segmentation.window_dataset import Window, WindowSamples, collate_windows
+from MedDiffFMLib.tasks.segment.recipe import segment
+from MedDiffFMLib.tasks.segment.spec import SegmentParameters
+from MedDiffFMLib.training.finetune.run import FinetuneResult, finetune
+from Testing.unit.phantoms import body
+
+SHAPE = (20, 28, 28)
+OPTIONS = {"spacing": 2.5, "points": 1024}
+RUN: dict[str, Any] = {
+    "preset": "small", "steps": 100, "window": 16, "validate_every": 50, "learning_rate": 1e-2, "accelerator": "cpu",
+    "register": False,
+}  # fmt: skip
+LABELS = {"1": {"name": "ball", "color": [1, 2, 3], "terminology": "T~ball"}, "4": "cube"}
+
+
+def outlined(number: int, with_cube: bool = True) -> tuple[Volume, np.ndarray]:
+    """A body with a bright ball, label 1, and a dark cube, label 4, somewhere in it."""
+    rng = np.random.default_rng(number)
+    image = body(SHAPE, 2.5)
+    k, j, i = np.indices(SHAPE)
+    a, b, c = rng.uniform(8, 12), rng.uniform(9, 12), rng.uniform(8, 11)
+    ball = (k - a) ** 2 + (j - b) ** 2 + (i - c) ** 2 <= 10
+    cube = (abs(k - 10) <= 2) & (abs(j - 18) <= 2) & (abs(i - 17) <= 2)
+    voxels = image.voxels + np.where(ball, 200, 0) - np.where(cube, 250, 0)
+    return image.with_voxels(voxels.astype(np.int16)), (ball + 4 * (cube & with_cube)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three patients; the cube is not outlined in the last one though it is there."""
+    folder = tmp_path_factory.mktemp("cases")
+    rows = []
+    for number in range(3):
+        image, labels = outlined(number, with_cube=number < 2)
+        write_volume(image, folder / f"c{number}.nrrd")
+        write_volume(Volume(labels, image.ijk_to_ras, "mask"), folder / f"c{number}_mask.nrrd", mask=True)
+        rows.append({"image": f"c{number}.nrrd", "label": f"c{number}_mask.nrrd"})
+    path = folder / "list.json"
+    path.write_text(json.dumps({"labels": {"0": "background", **LABELS}, "training": rows}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(datalist: Path, tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
+    return finetune(
+        datalist, tmp_path_factory.mktemp("runs") / "heads", "segmentation", prior=str(tiny_model_file), **RUN,
+        options=OPTIONS,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
+    trained: FinetuneResult, tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trained.state == "done" and trained.metric == "dice" and trained.value is not None and trained.value > 0.6
+    assert any("missing in c2" in sentence for sentence in trained.warnings)
+    assert any("No patient validates" in sentence for sentence in trained.warnings)
+    image, truth = outlined(9)
+    write_volume(image, tmp_path / "new.nrrd")
+    command = ["segment", str(tmp_path / "new.nrrd"), "-o", str(tmp_path / "out.nrrd"), "--model", str(tiny_model_file),
+               "--head", str(trained.weights), "--json"]  # fmt: skip
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = report["facts"]["labels"]
+    assert [(row["value"], row["name"]) for row in rows] == [(1, "ball"), (4, "cube")]
+    assert rows[0]["color"] == [1, 2, 3] and rows[0]["terminology"] == "T~ball"
+    found = read_volume(tmp_path / "out.nrrd", modality="mask").voxels
+    assert set(np.unique(found)) <= {0, 1, 4}
+    for value in (1, 4):
+        ours, real = torch.from_numpy(found == value)[None], torch.from_numpy(truth == value)[None]
+        assert dice(ours, real) > 0.3  # by chance: 0.02; the features are those of random weights
+    spread = read_volume(tmp_path / "out_uncertainty.nrrd", modality="mask").voxels
+    assert spread.shape == found.shape and spread.min() >= 0 and 0.1 < spread.max() <= 0.5
+    assert (tmp_path / "out_uncertainty_cube.nrrd").exists()
+
+
+def test_a_head_of_another_prior_is_refused(trained: FinetuneResult, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
+    other = tmp_path / "other.safetensors"
+    save_model(other, build_denoiser(config).state_dict(), config)
+    model = load_model(str(other), device="cpu")
+    with pytest.raises(ModelError, match="was trained with the prior"):
+        load_head(trained.weights or "", model)
+    with pytest.raises(ModelError, match="no segmentation head for the model"):
+        segment(outlined(0)[0], model, SegmentParameters())
+    with pytest.raises(ModelError, match="holds no segmentation head"):
+        load_head(other, model)
+
+
+def test_same_command_finishes_at_once_and_other_methods_are_refused(
+    trained: FinetuneResult, datalist: Path, tiny_model_file: Path
+) -> None:
+    again: dict[str, Any] = {**RUN, "prior": str(tiny_model_file)}
+    result = finetune(datalist, trained.folder, "segmentation", **again, options=OPTIONS)
+    assert result.steps == trained.steps and result.value == trained.value
+    for options in ({**OPTIONS, "dropout": 0.3}, {"method": "magic"}, {"heads": 3}, {"spacing": 0.0}):
+        with pytest.raises(InputError):
+            finetune(datalist, trained.folder, "segmentation", **again, options=options)
+
+
+def inputs(voxels: np.ndarray, folder: Path | None = None) -> SegmentationInput:
+    return SegmentationInput(voxels, Condition((2.0, 2.0, 2.0)), UNKNOWN, folder)
+
+
+def test_features_are_those_of_each_place(tiny_model_file: Path) -> None:
+    """In one window the stored features are the decoder's own; the points' features are their interpolation."""
+    model = load_model(str(tiny_model_file), device="cpu")
+    method = FeatureMethod(window=16, sigmas=(0.1,), scales=(1, 2))
+    seen = inputs(np.random.default_rng(0).integers(-200, 200, (16, 14, 12)).astype(np.int16))
+    budget = InferenceBudget(torch.device("cpu"), torch.float32, window=16)
+    arrays = volume_activations(model.engine.denoiser, seen, method.sigmas, method.scales, budget)
+    assert [a.shape[:3] for a in arrays] == [(8, 8, 6), (4, 4, 3), (4, 4, 4), (2, 2, 2)]
+    stored = StoredFeatures(method, seen, arrays)
+    assert stored.shape == (8, 7, 6)
+    points = stored.at(np.arange(8 * 7 * 6))
+    coarse = torch.from_numpy(arrays[1].astype(np.float32)).permute(3, 0, 1, 2)[None]
+    wide = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="trilinear")[0, :, :8, :7, :6]
+    first = 14 + arrays[0].shape[3]
+    torch.testing.assert_close(points[:, first : first + len(wide)].T.reshape(wide.shape), wide, atol=1e-3, rtol=1e-3)
+
+
+def test_points_and_voxels_are_two_orders_of_the_same() -> None:
+    mask = torch.rand(3, 4, 6, 8)
+    assert torch.equal(to_voxels(to_points(mask), (2, 3, 4)), mask)
+    covered = np.zeros((24, 40, 8), int)
+    for box in tiles((24, 40, 8), 24, 8):
+        assert all(part.start % 8 == 0 for part in box)
+        covered[box] += 1
+    assert covered.min() >= 1
+
+
+def example(target: np.ndarray, known: tuple[bool, ...]) -> LabeledInput:
+    voxels = np.random.default_rng(0).integers(-100, 100, target.shape).astype(np.int16)
+    return LabeledInput("a", inputs(voxels), target.astype(np.uint8), known)
+
+
+def test_weighted_points_count_as_the_whole_scan() -> None:
+    """However unevenly points are drawn, their weighted share of a class is that of the scan."""
+    target = np.zeros((24, 24, 24))
+    target[4:8, 4:8, 4:8] = 1
+    one = example(target, (True,))
+    groups = strata(one)
+    points, weight = draw_points(groups, [len(group) for group in groups], 40_000, np.random.default_rng(0))
+    share = (to_points(one.truth())[points].amax(2)[:, 0] * weight).mean()
+    assert float(share) == pytest.approx(8 / 12**3, rel=0.02) and float(weight.mean()) == pytest.approx(1, rel=0.01)
+
+
+def test_what_is_not_outlined_in_a_case_teaches_nothing() -> None:
+    logits = torch.zeros(1, 2, 4, 4, 4, requires_grad=True)
+    target = torch.ones(1, 2, 4, 4, 4)
+    mask_loss(logits, target, torch.tensor([[1.0, 0.0]])).sum().backward()
+    assert logits.grad is not None and logits.grad[0, 0].abs().sum() > 0 and not logits.grad[0, 1].any()
+
+
+@pytest.mark.parametrize("name, options", [("unet", {"head_first": 1}), ("unet", {"scratch": True}), ("dynunet", {})])
+def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], tiny_model_file: Path) -> None:
+    """A few steps lower the loss, the prior stays as it is, and a CT of odd size is predicted whole."""
+    model = load_model(str(tiny_model_file), device="cpu")
+    prior = model.engine.denoiser
+    before = [p.clone() for p in prior.parameters()]
+    target = np.zeros((17, 20, 15))
+    target[5:12, 6:13, 4:10] = 1
+    one = example(target, (True,))
+    one.inputs.voxels[target > 0] += 400
+    method = make_method(name, {"window": 16, **options})
+    torch.manual_seed(0)
+    segmenter = method.build(1, prior)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
+    batch = collate_windows([WindowSamples([one], 16, 0, n, 1)[0] for n in range(2)])
+    optimizer = torch.optim.Adam(segmenter.part.parameters(), 3e-3)
+    losses = []
+    for _ in range(6):
+        loss = segmenter.loss(batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    found = segmenter.eval().predict(one.inputs, InferenceBudget(torch.device("cpu"), window=16))
+    assert found.probabilities.shape == found.uncertainty.shape == (1, 17, 20, 15)
+    assert torch.isfinite(found.probabilities).all() and float(found.uncertainty.max()) <= 0.5
+    assert all(torch.equal(a, b) for a, b in zip(before, prior.parameters(), strict=True))
+
+
+def test_fine_tuning_begins_from_activations_of_even_size(tiny_model_file: Path) -> None:
+    """Raw activations differ in size by orders of magnitude; the head was deaf to most of them."""
+    model = load_model(str(tiny_model_file), device="cpu")
+    one = example(np.pad(np.ones((4, 4, 4)), 8), (True,))
+    method = make_method("unet", {"window": 16})
+    segmenter = method.build(1, model.engine.denoiser)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
+    head = segmenter.part["head"]  # type: ignore[index]
+    batch = method.collate([method.samples([one], 0, 0, 8)[n] for n in range(8)])
+    features = segmenter._features(Window(batch.image, batch.body, batch.condition)).movedim(1, -1).flatten(0, -2)  # type: ignore[operator]
+    seen = ((features - head.mean) / head.deviation).detach()
+    assert float(seen.mean(0).abs().max()) < 0.05 and float(seen.std(0).max()) < 1.05
+
+
+def test_segments_become_a_label_map() -> None:
+    liver, tumor = np.zeros((6, 6, 6)), np.zeros((6, 6, 6))
+    liver[1:5, 1:5, 1:5], tumor[2:4, 2:4, 2:4] = 1, 1
+    merged, warnings = merge_segments({"tumor": tumor, "liver": liver}, {"tumor": 2, "liver": 1})
+    assert (merged == 2).sum() == 8 and (merged == 1).sum() == 56
+    assert warnings == ["8 voxels are in 'liver' and in 'tumor'; they count as 'tumor', the smaller one."]
+    for wrong in ({}, {"liver": liver, "tumor": 0 * tumor}, {"liver": liver, "tumor": liver},
+                  {"liver": liver, "tumor": tumor[:3]}):  # fmt: skip
+        with pytest.raises(InputError):
+            merge_segments(wrong, {"tumor": 2, "liver": 1})
+    with pytest.raises(InputError):
+        merge_segments({"liver": liver, "tumor": tumor}, {"tumor": 1, "liver": 1})
+
+
+def test_labels_have_names_and_colors() -> None:
+    first, second = label_table({3, 1}, {1: "liver"})
+    assert (first.value, first.name, second.value, second.name) == (1, "liver", 3, "label 3")
+    for wrong in ({"color": "red"}, {"color": [300, 0, 0]}):
+        with pytest.raises(InputError):
+            label_table({1}, {1: wrong})

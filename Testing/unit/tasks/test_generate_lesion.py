@@ -1,0 +1,171 @@
+"""A generated lesion lies in its mask, is as dense as wished, and leaves everything else alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from MedDiffFMLib.cli import main
+from MedDiffFMLib.core.errors import InputError, ModelError
+from MedDiffFMLib.diffusion.controlled_denoiser import with_control
+from MedDiffFMLib.imaging.io import read_volume
+from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.models.controlnet_file import save_control
+from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
+from MedDiffFMLib.tasks.generate_lesion.recipe import generate_lesion, place_lesion, surroundings, working_spacing
+from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesionParameters
+from MedDiffFMLib.training.finetune.registry import finetune_task
+
+SETTINGS = {"lesions": [[-850.0, -20.0], [-800.0, -30.0], [40.0, 70.0], [45.0, 75.0], [50.0, 80.0]]}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_file):
+    return load_model(str(tiny_model_file), device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def control(model, tmp_path_factory):
+    """File of a ControlNet that has learned a little nonsense."""
+    controlled = with_control(model.engine.denoiser, finetune_task("lesion").task().network())
+    generator = torch.Generator().manual_seed(1)
+    for parameter in controlled.control.parameters():
+        parameter.data = 0.03 * torch.randn(parameter.shape, generator=generator)
+    path = tmp_path_factory.mktemp("control") / "lesion.safetensors"
+    prior = {"name": model.name, "sha256": model.sha256}
+    save_control(path, controlled.control, task="lesion", prior=prior, settings=SETTINGS)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def lesion(small_mask):
+    return small_mask.voxels > 0
+
+
+def wishes(control, **options):
+    return GenerateLesionParameters(**{"control": control, "steps": 2, **options})
+
+
+def oblique(volume):
+    angle = np.deg2rad(15)
+    rotation = np.eye(4)
+    rotation[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return Volume(volume.voxels, rotation @ volume.ijk_to_ras)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"rim": 6.0}, {"rim": 0.0}, {"rim": 5.0, "spacing": 4.0}])
+def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion, options):
+    from scipy.ndimage import distance_transform_edt
+
+    volume = oblique(small_ct)
+    result = generate_lesion(volume, model, wishes(control, mean=60.0, **options), mask=lesion)
+    made = result.volumes["with_lesion"]
+    assert made.dtype == volume.voxels.dtype and np.array_equal(result.volumes["lesion"], lesion)
+    beyond = distance_transform_edt(~lesion, sampling=3.0) >= max(options["rim"], 1e-3)
+    assert np.array_equal(made[beyond], volume.voxels[beyond])
+    assert (made[lesion] != volume.voxels[lesion]).mean() > 0.8
+    if options["rim"]:
+        rim = ~beyond & ~lesion
+        assert (made[rim] != volume.voxels[rim]).any()
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"mean": 120.0}, 120.0),
+        ({"contrast": 90.0}, "around+90"),
+        ({"kind": "solid"}, 30.0),
+        ({"kind": "hypodense"}, "around-40"),
+        ({"kind": "calcified", "mean": -300.0}, -300.0),
+    ],
+)
+def test_wished_densities_are_met(model, control, small_ct, lesion, options, expected):
+    result = generate_lesion(small_ct, model, wishes(control, **options), mask=lesion)
+    around = surroundings(small_ct.voxels, lesion, small_ct.spacing)
+    if isinstance(expected, str):
+        expected = around + float(expected.removeprefix("around"))
+    assert result.facts["mean_hu_wished"] == pytest.approx(expected, abs=0.1)
+    assert result.facts["mean_hu_after"] == pytest.approx(expected, abs=5)
+
+
+@pytest.mark.slow
+def test_without_a_wish_a_training_lesion_in_such_surroundings_lends_its_density(model, control, small_ct):
+    mask = np.zeros(small_ct.voxels.shape, dtype=bool)
+    mask[18:21, 9:12, 20:23] = True  # muscle of 45 HU
+    seen = {
+        generate_lesion(small_ct, model, wishes(control, steps=1), mask=mask, seed=s).facts["mean_hu_wished"]
+        for s in range(8)
+    }
+    assert len(seen) > 1 and seen <= {70.0, 75.0, 80.0, -20.0, -30.0}
+
+
+def test_no_controlnet_is_refused_with_the_remedy(model, small_ct, lesion):
+    with pytest.raises(ModelError, match="no lesion ControlNet.*meddifffm finetune --task lesion"):
+        generate_lesion(small_ct, model, GenerateLesionParameters(), mask=lesion)
+
+
+@pytest.mark.parametrize(
+    "options, given, words",
+    [
+        ({"mean": 10.0, "contrast": 10.0}, True, "Both"),
+        ({}, False, "no mask"),
+        ({"organ": 5}, True, "not used"),
+        ({"organ": 5, "diameter": 10.0}, False, "no organ map"),
+        ({"diameter": 90.0}, True, "no room"),
+    ],
+)
+def test_contradictory_wishes_are_refused(model, control, small_ct, lesion, options, given, words):
+    with pytest.raises(InputError, match=words):
+        generate_lesion(small_ct, model, wishes(control, **options), mask=lesion if given else None)
+
+
+@pytest.mark.slow
+def test_a_lesion_is_made_in_the_organ(model, control, small_ct):
+    anatomy = np.zeros(small_ct.voxels.shape, dtype=np.uint8)
+    anatomy[10:30, 12:34, 8:18] = 5
+    parameters = wishes(control, diameter=15.0, organ=5, mean=50.0)
+    result = generate_lesion(small_ct, model, parameters, anatomy=anatomy, seed=3)
+    mask = result.volumes["lesion"]
+    assert mask.any() and (anatomy[mask] == 5).all()
+    again = generate_lesion(small_ct, model, parameters, anatomy=anatomy, seed=3)
+    assert np.array_equal(again.volumes["with_lesion"], result.volumes["with_lesion"])
+    other = generate_lesion(small_ct, model, parameters, anatomy=anatomy, seed=4)
+    assert not np.array_equal(other.volumes["lesion"], mask)
+
+
+def test_without_room_given_the_lesion_lies_in_the_body(small_ct):
+    parameters = GenerateLesionParameters(diameter=12.0)
+    mask = place_lesion(small_ct, parameters, None, None, np.random.default_rng(0))
+    assert (small_ct.voxels[mask] > -950).all()
+
+
+def test_the_file_is_marked_as_synthetic(tiny_model_file, control, small_ct_file, small_mask_file, small_ct, tmp_path):
+    options = ["--mask", str(small_mask_file), "--mean", "60", "--steps", "1", "--control", control]
+    common = ["--model", str(tiny_model_file), "--device", "cpu", "-o", str(tmp_path)]
+    assert main(["generate_lesion", str(small_ct_file), *options, *common]) == 0
+    made, lesion = (read_volume(tmp_path / f"chest_generate_lesion{end}.nrrd") for end in ("", "_lesion"))
+    assert made.synthetic and made.same_geometry(small_ct) and lesion.voxels.sum() > 0
+
+
+def test_made_lesions_have_the_wished_volume_and_differ():
+    room = np.zeros((60, 60, 60), dtype=bool)
+    room[5:55, 5:55, 5:55] = True
+    spacing = (0.8, 0.8, 1.2)
+    masks = [make_lesion_mask(room, spacing, 14.0, np.random.default_rng(seed)) for seed in range(6)]
+    volumes = [mask.sum() * np.prod(spacing) for mask in masks]
+    assert np.allclose(volumes, np.pi / 6 * 14**3, rtol=0.1)
+    assert all((mask <= room).all() for mask in masks)
+    assert len({mask.tobytes() for mask in masks}) == 6
+
+
+def test_a_lesion_smaller_than_a_voxel_is_one_voxel():
+    mask = make_lesion_mask(np.ones((9, 9, 9), dtype=bool), (5.0, 5.0, 5.0), 2.0, np.random.default_rng(0))
+    assert mask.sum() == 1
+
+
+def test_large_lesions_are_made_on_larger_voxels():
+    mask = np.zeros((30, 80, 20), dtype=bool)
+    mask[5:15, 10:70, 5:15] = True
+    assert working_spacing(mask, (1.0, 1.0, 3.0)) == pytest.approx(1.5)
+    assert working_spacing(mask[:, :40], (1.0, 1.0, 3.0)) is None

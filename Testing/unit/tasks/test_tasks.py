@@ -1,0 +1,238 @@
+"""The three tasks keep their promises about geometry, masks, seeds and units, whatever the weights are."""
+
+import numpy as np
+import pytest
+from skimage.restoration import denoise_nl_means
+
+from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
+from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
+from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.tasks.anomaly.findings import list_findings
+from MedDiffFMLib.tasks.anomaly.recipe import anomaly
+from MedDiffFMLib.tasks.anomaly.spec import AnomalyParameters
+from MedDiffFMLib.tasks.denoise.noise_estimate import estimate_noise
+from MedDiffFMLib.tasks.denoise.non_local_means import non_local_means
+from MedDiffFMLib.tasks.denoise.recipe import denoise
+from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
+from MedDiffFMLib.tasks.inpaint.recipe import inpaint
+from MedDiffFMLib.tasks.inpaint.spec import InpaintParameters
+from MedDiffFMLib.training.pretrain.calibrate import CalibrationConfig, calibrate
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_file):
+    return load_model(str(tiny_model_file), device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def calibrated(model, small_ct):
+    config = CalibrationConfig(spacing=4.0, edges=(16.0, 24.0))
+    model.calibration = calibrate(model.engine, [(small_ct, None, None)], config)
+    return model
+
+
+FAST = InpaintParameters(steps=2, samples=1, spacing=3.0, margin=2.0)
+
+
+def oblique(volume):
+    """The same voxels under a geometry rotated by 20 degrees about an odd axis, flipped and shifted."""
+    angle, axis = np.deg2rad(20), np.array([1.0, 2.0, 3.0]) / 14**0.5
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation @ np.diag([-3.0, 3.0, 2.0])
+    matrix[:3, 3] = (11, -70, 300)
+    return Volume(volume.voxels, matrix)
+
+
+def test_denoise_splits_the_input_into_image_and_noise(model, small_ct):
+    result = denoise(small_ct, model, DenoiseParameters(noise=20))
+    clean, noise = result.volumes["denoised"], result.volumes["noise"]
+    assert clean.dtype == small_ct.voxels.dtype and clean.shape == small_ct.voxels.shape
+    assert np.abs(clean + noise - small_ct.voxels).max() <= 0.5 + 1e-3
+
+
+def test_denoise_gives_metal_and_air_beyond_the_window_their_own_values(model, small_ct):
+    voxels = small_ct.voxels.copy()
+    voxels[20, 36:39, 21:24] = 3000
+    result = denoise(small_ct.with_voxels(voxels), model, DenoiseParameters(noise=5))
+    assert result.volumes["denoised"][20, 37, 22] > 2500
+
+
+def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_ct):
+    network, both, classical = (
+        denoise(small_ct, model, DenoiseParameters(noise=20, non_local=share)).volumes["noise"] for share in (0, 0.5, 1)
+    )
+    assert np.allclose(both, (network + classical) / 2, atol=0.01)
+    assert np.abs(network - classical).mean() > 1
+    image = np.clip(small_ct.voxels, -1000, 1000).astype(np.float32)[::-1]
+    expected = denoise_nl_means(image[20], patch_size=5, patch_distance=6, h=20.0, sigma=20.0, fast_mode=True)
+    found = (np.clip(small_ct.voxels, -1000, 1000) - classical)[::-1][20]
+    assert np.abs(found - expected).max() < 0.5
+
+
+def test_non_local_means_can_be_cancelled(small_ct):
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        non_local_means(small_ct.voxels.astype(np.float32), 20.0, meter=ProgressMeter(1, None, token))
+
+
+def test_denoise_estimates_the_noise_it_was_given(small_ct):
+    assert estimate_noise(small_ct.voxels.astype(np.float32)) == pytest.approx(20, rel=0.2)
+
+
+def test_denoise_says_when_it_cannot_estimate(model, small_ct):
+    air = np.where(small_ct.voxels > -500, -700, small_ct.voxels).astype(np.int16)
+    with pytest.raises(InputError, match="--noise"):
+        denoise(small_ct.with_voxels(air), model)
+
+
+def test_several_steps_stay_consistent_with_the_input(model, small_ct):
+    """With little trust in the prior the result must come back to the input."""
+    result = denoise(small_ct, model, DenoiseParameters(noise=20, steps=3, consistency=0.01))
+    assert np.abs(result.volumes["noise"]).mean() < 2
+
+
+@pytest.mark.parametrize("turn", [lambda v: v, oblique])
+def test_inpaint_leaves_everything_outside_the_mask_bit_for_bit(model, small_ct, small_mask, turn):
+    volume, mask = turn(small_ct), small_mask.voxels > 0
+    result = inpaint(volume, model, FAST, mask=mask).volumes["inpainted"]
+    assert result.dtype == volume.voxels.dtype
+    assert np.array_equal(result[~mask], volume.voxels[~mask])
+    assert (result[mask] != volume.voxels[mask]).mean() > 0.3
+
+
+def test_inpaint_blends_only_inside_the_rim(model, small_ct, small_mask):
+    mask = small_mask.voxels > 0
+    hard = inpaint(small_ct, model, InpaintParameters(2, 1, 0.0, 2.0, 3.0), mask=mask).volumes["inpainted"]
+    soft = inpaint(small_ct, model, InpaintParameters(2, 1, 6.0, 2.0, 3.0), mask=mask).volumes["inpainted"]
+    before = small_ct.voxels.astype(float)
+    share = (soft - before)[mask] / np.where(hard == small_ct.voxels, np.nan, hard - before)[mask]
+    share = share[np.isfinite(share) & (np.abs((hard - before)[mask]) > 50)]
+    assert share.min() > 0.3 and share.max() < 1.1 and share.min() < 0.7
+
+
+def test_the_model_never_sees_what_it_fills(model, small_ct, small_mask):
+    """Other voxels under the mask, same filling."""
+    mask = small_mask.voxels > 0
+    changed = small_ct.voxels.copy()
+    changed[mask] = 900
+    hard = InpaintParameters(2, 1, 0.0, 4.0, 3.0)
+    first = inpaint(small_ct, model, hard, mask=mask).volumes["inpainted"]
+    second = inpaint(small_ct.with_voxels(changed), model, hard, mask=mask).volumes["inpainted"]
+    assert np.array_equal(first[mask], second[mask])
+
+
+def test_same_seed_same_bits_other_seed_other_filling(model, small_ct, small_mask):
+    mask = small_mask.voxels > 0
+    runs = [inpaint(small_ct, model, FAST, mask=mask, seed=s).volumes["inpainted"] for s in (3, 3, 4)]
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+
+
+def test_inpaint_needs_a_mask(model, small_ct):
+    with pytest.raises(InputError, match="mask"):
+        inpaint(small_ct, model, FAST, mask=np.zeros(small_ct.voxels.shape, bool))
+
+
+def test_a_mask_thinner_than_a_working_voxel_is_filled(model, small_ct):
+    mask = np.zeros(small_ct.voxels.shape, bool)
+    mask[20, 20, 12] = True
+    result = inpaint(small_ct, model, InpaintParameters(2, 1, 0.0, 0.0, 5.0), mask=mask)
+    assert np.isfinite(result.facts["mean_hu_after"])
+
+
+@pytest.mark.slow
+def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct):
+    volume = oblique(small_ct)
+    result = anomaly(volume, calibrated, AnomalyParameters(threshold=1.0, minimum_volume=0))
+    for name in ("anomaly", "healthy", "uncertainty"):
+        assert result.volumes[name].shape == volume.voxels.shape
+        assert np.isfinite(result.volumes[name]).all()
+    assert result.volumes["anomaly"].min() >= 0
+    air = small_ct.voxels[:, :3, :3]
+    assert not result.volumes["anomaly"][:, :3, :3].any() and air.max() < -800
+
+
+@pytest.mark.slow
+def test_z_score_has_unit_spread_on_the_tissue_it_was_calibrated_on(calibrated, small_ct):
+    """On its own normal case the root mean square of two sizes of cubes is near one, and its tail thin."""
+    result = anomaly(small_ct, calibrated)
+    score = result.volumes["anomaly"]
+    inside = score[score > 0]
+    assert 0.4 < np.median(inside) < 1.8
+    assert (inside > 4).mean() < 0.05
+
+
+def test_anomaly_without_calibration_says_what_to_do(tiny_model_file, small_ct):
+    bare = load_model(str(tiny_model_file), device="cpu", precision="float32")
+    bare.calibration = {}
+    with pytest.raises(ModelError, match="calibrate"):
+        anomaly(small_ct, bare)
+
+
+def test_findings_give_place_and_size_of_a_known_blob():
+    matrix = np.array([[-2.0, 0, 0, 50], [0, -2.0, 0, 40], [0, 0, 3.0, -30], [0, 0, 0, 1]])
+    volume = Volume(np.full((20, 30, 30), 40, np.int16), matrix)
+    score = np.zeros(volume.voxels.shape, np.float32)
+    score[5:8, 10:14, 20:22] = 6.0
+    score[6, 11, 20] = 9.0
+    score[15, 2, 2] = 7.0
+    rows = list_findings(score, volume, 3.0, minimum_volume=100)
+    assert len(rows) == 1
+    row = rows[0]
+    assert row["volume_mm3"] == pytest.approx(3 * 4 * 2 * 12)
+    assert row["peak_z"] == 9.0
+    centroid = matrix @ [20.5, 11.5, 6.0, 1]
+    assert [row["r_mm"], row["a_mm"], row["s_mm"]] == pytest.approx(centroid[:3].tolist(), abs=0.06)
+    assert list_findings(score, volume, 3.0, minimum_volume=0)[0]["peak_z"] == 9.0
+    assert len(list_findings(score, volume, 3.0, minimum_volume=0)) == 2
+
+
+def test_findings_say_where_they_are():
+    """Centre in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
+    volume = Volume(np.full((20, 30, 30), 40, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    score = np.zeros(volume.voxels.shape, np.float32)
+    for k, peak in ((4, 9.0), (10, 8.0), (16, 7.0)):
+        score[k, 10:14, 20:24] = peak
+    anatomy = np.full(score.shape, 118, np.uint8)
+    anatomy[4] = 12  # lung_upper_lobe_right
+    anatomy[10, 10:14, 20:21] = 5  # liver, a quarter
+    plain = [row["where"] for row in list_findings(score, volume, 3.0, 0.0)]
+    assert plain == ["L 43 P 23 S 12", "L 43 P 23 S 30", "L 43 P 23 S 48"]
+    named = [row["where"] for row in list_findings(score, volume, 3.0, 0.0, anatomy)]
+    assert named == ["right lung upper lobe, " + plain[0], *plain[1:]]
+
+
+def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch):
+    """Slab by slab gives what one pass gives, diagonal neighbors included."""
+    from scipy import ndimage
+
+    from MedDiffFMLib.tasks.anomaly import findings
+
+    volume = Volume(np.zeros((24, 25, 26), np.int16), np.eye(4))
+    noise = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal(volume.voxels.shape), 1.0)
+    score = (noise / noise.std()).astype(np.float32)
+    whole = list_findings(score, volume, 1.2, 5.0)
+    labels, count = ndimage.label(score > 1.2, np.ones((3, 3, 3)))
+    assert len(whole) == (np.bincount(labels.ravel())[1:] >= 5).sum() > 10
+    monkeypatch.setattr(findings, "SLAB_VOXELS", 1300)
+    assert list_findings(score, volume, 1.2, 5.0) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [
+    lambda v, m, mask, **k: denoise(v, m, DenoiseParameters(noise=20), **k),
+    lambda v, m, mask, **k: inpaint(v, m, FAST, mask=mask, **k),
+    lambda v, m, mask, **k: anomaly(v, m, **k),
+])  # fmt: skip
+def test_every_task_reports_progress_and_obeys_cancel(calibrated, small_ct, small_mask, run):
+    fractions = []
+    run(small_ct, calibrated, small_mask.voxels > 0, progress=lambda event: fractions.append(event.fraction))
+    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        run(small_ct, calibrated, small_mask.voxels > 0, cancel=token)
