@@ -125,7 +125,7 @@ def test_a_perfect_model_wins_everywhere(folder, oracle, tmp_path):
 
 
 def test_short_tables_of_one_and_of_two_evaluations(folder, oracle, tmp_path):
-    page = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "yardsticks.py"))["page"]
+    page = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "yardsticks.py"))["page"]
     reports = []
     for error in (20, 5):
         model = oracle(lambda task, truth, given, error=error: truth + error)
