@@ -11,6 +11,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,9 @@ class Packed:
     voxels: int = 0
 
 
-def pack_cache(cache: Path, target: Path, *, most: int | None = None, rounded: int = 1) -> Packed:
+def pack_cache(
+    cache: Path, target: Path, *, most: int | None = None, rounded: int = 1, splits: Sequence[str] = SPLITS
+) -> Packed:
     """Write ``target``.
 
     Args:
@@ -53,11 +56,13 @@ def pack_cache(cache: Path, target: Path, *, most: int | None = None, rounded: i
             what is left for the others, the smallest first: as many patients as possible.
         rounded: keep HU in steps of so many; 4 adds an error of 1.2 HU and halves what noisy scans take.
 
+        splits: which to take along. Those of the validation are never left out for want of room.
+
     Raises:
         InputError: ``cache`` is none.
         OutputError: the file cannot be written.
     """
-    index = _index(cache)
+    index = {split: names if split in splits else [] for split, names in _index(cache).items()}
     names = [name for split in SPLITS for name in index[split]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         members = dict(zip(names, pool.map(lambda name: _case(cache / name, rounded), names), strict=True))

@@ -46,7 +46,8 @@ def pack(args: argparse.Namespace) -> dict[str, Any]:
     args.output.mkdir(parents=True, exist_ok=True)
     most = None if args.most_mib is None else int(args.most_mib * MIB)
     archive = args.output / "cache.zip"
-    packed = pack_cache(args.cache, archive, most=most, rounded=args.round_hu)
+    splits = ("training", "validation") if args.validation else ("training",)
+    packed = pack_cache(args.cache, archive, most=most, rounded=args.round_hu, splits=splits)
     lists = [split_file(archive, args.output, int(args.piece_mib * MIB))]
     archive.unlink()
     if args.initial:
@@ -349,6 +350,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument(
         "--round-hu", type=int, default=1, metavar="HU", help="keep HU in such steps (default: all of it)"
     )
+    part.add_argument("--validation", action="store_true", help="take the validation cases along, too")
     part.set_defaults(action=pack)
     part = commands.add_parser("join", help=join.__doc__)
     part.add_argument("pieces", type=Path)
