@@ -12,6 +12,7 @@ from torch import nn
 
 from ..conditioning.condition import EncodedCondition
 from ..core.errors import DeviceError, InputError, tells_of_memory
+from ..core.precision import autocast, choose_precision
 from .memory_plan import BATCH_ON_CPU, batch_for, plan_memory
 from .upsample_fusion import fold_upsampling
 
@@ -84,17 +85,6 @@ def _computes(device: str) -> bool:
         return False
 
 
-def choose_precision(requested: str, device: torch.device) -> torch.dtype:
-    """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic."""
-    if requested == "auto":
-        # Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too.
-        capable = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if capable else torch.float32
-    if requested not in ("float32", "bfloat16"):
-        raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
-    return torch.float32 if requested == "float32" else torch.bfloat16
-
-
 def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Context in which a GPU's convolutions give the same bits in every run, and float32 is not rounded to TF32.
 
@@ -118,7 +108,7 @@ class Engine:
 
     Args:
         denoiser: module (x, sigma, condition) -> x0.
-        device, precision: see :func:`choose_device` and :func:`choose_precision`.
+        device, precision: see :func:`choose_device` and :func:`core.precision.choose_precision`.
         window: largest window edge in voxels.
         memory: bytes of the device that may be used; None for what is free on a GPU.
 
@@ -223,6 +213,5 @@ class Engine:
         """One network call: x (B, 1, d, h, w) and condition on the device -> x0 float32."""
         self.calls += 1
         level = torch.full((len(x),), sigma, device=x.device)
-        autocast = torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32)
-        with repeatable(x.device), autocast:
+        with repeatable(x.device), autocast(x.device, self.dtype):
             return self._denoiser(x, level, condition).float()

@@ -1,0 +1,35 @@
+"""Precision: the type of a network's arithmetic, decided here for inference, training and validation alike.
+
+Only networks are computed in bfloat16, under autocast: weights, Haar transform, preconditioning, loss and sums stay in
+float32.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InputError
+
+
+def choose_precision(requested: str, device: torch.device) -> torch.dtype:
+    """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic; "auto" is what the device computes fast."""
+    if requested not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
+    if requested == "auto":
+        return torch.bfloat16 if _fast_in_bfloat16(device) else torch.float32
+    return torch.float32 if requested == "float32" else torch.bfloat16
+
+
+def _fast_in_bfloat16(device: torch.device) -> bool:
+    """Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too."""
+    return device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
+
+
+def autocast(device: torch.device, precision: str | torch.dtype = "auto") -> torch.autocast:
+    """Context in which networks on a device are computed in a precision.
+
+    Args:
+        precision: as requested of :func:`choose_precision`, or what it chose.
+    """
+    dtype = choose_precision(precision, device) if isinstance(precision, str) else precision
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
