@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from ..core.errors import DeviceError, InputError, tells_of_memory
 from ..core.precision import autocast, choose_precision
 from .memory_plan import BATCH_ON_CPU, batch_for, plan_memory
 from .upsample_fusion import fold_upsampling
+
+T = TypeVar("T")
 
 WINDOW = 80
 """Largest window edge: a quarter more than in training, where fewer voxels are computed twice at the same quality."""
@@ -207,6 +210,23 @@ class Engine:
         self.on_warning(sentence)
         if self.memory_level.device != before.device:
             self._place()
+
+    def retry_on_oom(self, compute: Callable[[], T]) -> T:
+        """Result of a computation, repeated with less memory each time that memory runs out.
+
+        Args:
+            compute: looks at :attr:`memory_level` anew in every attempt, and may be interrupted anywhere.
+
+        Raises:
+            DeviceError: nothing is left to give up.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.reduce_memory(error)
 
     @torch.inference_mode()
     def denoise(self, x: torch.Tensor, sigma: float, condition: EncodedCondition) -> torch.Tensor:
