@@ -6,13 +6,18 @@ float32.
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_precision(requested: str, device: torch.device) -> torch.dtype:
     """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic; "auto" is what the device computes fast."""
+    import torch
+
     if requested not in ("auto", "float32", "bfloat16"):
         raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
     if requested == "auto":
@@ -22,6 +27,8 @@ def choose_precision(requested: str, device: torch.device) -> torch.dtype:
 
 def _fast_in_bfloat16(device: torch.device) -> bool:
     """Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too."""
+    import torch
+
     return device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
 
 
@@ -31,5 +38,7 @@ def autocast(device: torch.device, precision: str | torch.dtype = "auto") -> tor
     Args:
         precision: as requested of :func:`choose_precision`, or what it chose.
     """
+    import torch
+
     dtype = choose_precision(precision, device) if isinstance(precision, str) else precision
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
