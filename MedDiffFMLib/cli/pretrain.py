@@ -62,7 +62,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--windows-on-device", action="store_true",
         help="keep the cases in the GPU's memory and draw windows and noise there: for a GPU that the processors "
         "cannot feed")  # fmt: skip
-    add("--float32", action="store_true", help="compute the network in float32 instead of bfloat16")
+    add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
     add("--compile", action="store_true", help="compile the network; pays from some thousand steps on")
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
     add("--validate-every", type=positive, default=250, metavar="N", help="steps (default: %(default)s)")

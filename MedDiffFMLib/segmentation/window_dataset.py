@@ -148,7 +148,7 @@ def blend(
         if meter is not None:
             meter.check()
         window = _windows(inputs, boxes, plan.window, budget.device)
-        with torch.autocast(budget.device.type, budget.dtype, enabled=budget.dtype != torch.float32):
+        with budget.autocast():
             said = see(window, boxes)
         for box, part in zip(boxes, said.float().cpu(), strict=True):
             k, j, i = box

@@ -45,6 +45,7 @@ class Request:
     name: str | None = None
     title: str = ""
     accelerator: str = "auto"
+    bfloat16: bool = True
     changes: dict[str, Any] = field(default_factory=dict)
 
 
