@@ -13,6 +13,7 @@ from .biharmonic_batch import Operator, bend_batch, bending
 from .condition import EncodedCondition
 from .known_voxels import CONTEXT_CHANNELS
 from .position import POSITION_CHANNELS, encode_axis, encode_spacing
+from .tissue import TISSUE_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class WindowConditions:
         region: (n,) class index.
         anatomy: (n, S, S, S) uint8 labels.
         anatomy_known: (n,) bool.
+        tissue: (n, S, S, S) uint8 classes.
+        tissue_known: (n,) bool.
         holed: (m,) numbers of the windows with a hole.
         holes: (m, S, S, S) float, 1 where the image is hidden.
     """
@@ -36,6 +39,8 @@ class WindowConditions:
     region: torch.Tensor
     anatomy: torch.Tensor
     anatomy_known: torch.Tensor
+    tissue: torch.Tensor
+    tissue_known: torch.Tensor
     holed: torch.Tensor
     holes: torch.Tensor
 
@@ -57,7 +62,7 @@ def encode_batch(x0: torch.Tensor, given: WindowConditions, operator: Operator =
         share = functional.avg_pool3d(1 - given.holes[:, None], 2)
         context[given.holed] = torch.cat([haar_forward(guess), share], dim=1)
     scale = encode_spacing(given.spacing)[:, :, None, None, None].expand(-1, -1, half, half, half)
-    parts = [_position(given, half), scale, _anatomy(given), context]
+    parts = [_position(given, half), scale, _anatomy(given), context, _tissue(given)]
     return EncodedCondition(given.region, torch.cat(parts, dim=1), known, hole)
 
 
@@ -79,11 +84,21 @@ def _position(given: WindowConditions, half: int) -> torch.Tensor:
 
 def _anatomy(given: WindowConditions) -> torch.Tensor:
     """(n, 8, S/2, S/2, S/2): seven averaged bits and "mask is known", zeros where it is not."""
-    n, size = given.anatomy.shape[:2]
-    half = size // 2
-    blocks = given.anatomy.reshape(n, half, 2, half, 2, half, 2)
-    found = torch.empty(n, ANATOMY_CHANNELS, half, half, half, device=blocks.device)
-    for bit in range(BITS):
-        found[:, bit] = ((blocks >> bit) & 1).sum(dim=(2, 4, 6), dtype=torch.float32) / 8
-    found[:, BITS] = 1
+    blocks = _blocks(given.anatomy)
+    bits = [((blocks >> bit) & 1).sum(dim=(2, 4, 6), dtype=torch.float32) / 8 for bit in range(BITS)]
+    found = torch.stack([*bits, torch.ones_like(bits[0])], dim=1)
+    assert found.shape[1] == ANATOMY_CHANNELS
     return found * given.anatomy_known[:, None, None, None, None]
+
+
+def _tissue(given: WindowConditions) -> torch.Tensor:
+    """(n, 7, S/2, S/2, S/2): share of each class, zeros where it is not known."""
+    blocks = _blocks(given.tissue)
+    shares = [(blocks == n + 1).sum(dim=(2, 4, 6), dtype=torch.float32) / 8 for n in range(TISSUE_CHANNELS)]
+    return torch.stack(shares, dim=1) * given.tissue_known[:, None, None, None, None]
+
+
+def _blocks(labels: torch.Tensor) -> torch.Tensor:
+    """(n, S, S, S) -> (n, S/2, 2, S/2, 2, S/2, 2): dimensions 2, 4 and 6 run through the voxels of a block."""
+    n, half = len(labels), labels.shape[-1] // 2
+    return labels.reshape(n, half, 2, half, 2, half, 2)

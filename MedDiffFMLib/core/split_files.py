@@ -29,7 +29,8 @@ def split_file(path: Path, folder: Path, most: int) -> Path:
         OutputError: they cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    whole, pieces = hashlib.sha256(), []
+    whole = hashlib.sha256()
+    pieces: list[dict[str, Any]] = []
     with open(path, "rb") as stream:
         while block := stream.read(most):
             whole.update(block)

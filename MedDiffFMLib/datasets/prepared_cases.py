@@ -44,9 +44,9 @@ class Level:
         return self.voxels.shape
 
     @property
-    def has_anatomy(self) -> bool:
-        """Whether there are labels."""
-        return self.anatomy is not None
+    def maps(self) -> frozenset[str]:
+        """Kinds of labels that there are: "anatomy", "tissue"."""
+        return frozenset(kind for kind in ("anatomy", "tissue") if getattr(self, kind) is not None)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class StoredLevel:
         return self.voxels.shape
 
     @property
-    def has_anatomy(self) -> bool:
-        """Whether there are labels."""
-        return self.anatomy_file is not None
+    def maps(self) -> frozenset[str]:
+        """Kinds of labels that there are: "anatomy", "tissue"."""
+        return frozenset(kind for kind in ("anatomy", "tissue") if getattr(self, f"{kind}_file") is not None)
 
     @property
     def voxels(self) -> np.ndarray:

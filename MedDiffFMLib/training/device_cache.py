@@ -1,7 +1,7 @@
 """The prepared cases in a device's memory, from which it cuts training windows itself.
 
-A CPU draws some ten windows a second and core, a large GPU trains on hundreds. Three bytes a voxel are kept: int16 HU
-and uint8 labels of every level, as they lie in the cache.
+A CPU draws some ten windows a second and core, a large GPU trains on hundreds. Four bytes a voxel are kept: int16 HU,
+uint8 organ labels and uint8 tissue classes of every level, as they lie in the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..core.async_copy import upload
 from ..core.errors import DeviceError
 from ..datasets.prepared_cases import Case
 
-LABELS = ("anatomy",)
+LABELS = ("anatomy", "tissue")
 """Maps that a level may have, by the name of its attribute."""
 WORK_SHARE = 0.5
 """Share of a device's free memory that the cases may take; the rest is for the network."""

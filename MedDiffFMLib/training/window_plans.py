@@ -97,7 +97,7 @@ class BodyMap:
     def __init__(self, case: Case) -> None:
         level = case.levels[-1]
         block = np.maximum(np.rint(MAP_MM / level.spacing).astype(int), 1)
-        share = (np.asarray(level.voxels) > BODY_HU).astype(np.float32)
+        share: np.ndarray = (np.asarray(level.voxels) > BODY_HU).astype(np.float32)
         for axis, edge in enumerate(block):
             starts = np.arange(0, share.shape[axis], edge)
             count = np.diff([*starts, share.shape[axis]])
@@ -124,6 +124,7 @@ def collate_plans(samples: list[Sample]) -> PlanBatch:
     last = np.array([sample.shape for sample in samples])[:, :, None] - 1
     positions = np.stack([view.positions() for view in views])
     step = np.stack([view.step for view in views])
+    shown = [(plan, plan.case.levels[plan.view.level]) for plan in plans]
     regions = [NULL_REGION if plan.region is None else plan.region for plan in plans]
     arrays: dict[str, Any] = {
         "positions": np.clip(positions, 0, last),
@@ -132,7 +133,8 @@ def collate_plans(samples: list[Sample]) -> PlanBatch:
         "spacing": np.stack([view.spacing for view in views]).astype(np.float32),
         "coordinates": np.stack([view.coordinates for view in views]).astype(np.float32),
         "position_known": np.array([plan.position for plan in plans]),
-        "anatomy_known": np.array([_has_anatomy(plan) for plan in plans]),
+        "anatomy_known": np.array([plan.anatomy and "anatomy" in level.maps for plan, level in shown]),
+        "tissue_known": np.array([plan.tissue and "tissue" in level.maps for plan, level in shown]),
         "region": np.array(regions, dtype=np.int64),
         "holed": np.flatnonzero([plan.hole is not None for plan in plans]),
         "sigma": np.array([sample.sigma for sample in samples], dtype=np.float32),
@@ -146,10 +148,6 @@ def collate_plans(samples: list[Sample]) -> PlanBatch:
         _reach(positions, step, last + 1), tuple(plan.purpose for plan in plans), tuple(s.seed for s in samples),
         arrays,
     )  # fmt: skip
-
-
-def _has_anatomy(plan: WindowPlan) -> bool:
-    return plan.anatomy and plan.case.levels[plan.view.level].has_anatomy
 
 
 def _reach(positions: np.ndarray, step: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def _parts(maker: Any, plan: Any) -> dict[str, Callable[[], Any]]:
     return {
         "make": lambda: maker.make(plan),
         "make: voxels": lambda: maker.cache.hounsfield(places),
-        "make: labels": lambda: maker.cache.labels("anatomy", places),
+        "make: labels": lambda: [maker.cache.labels(kind, places) for kind in ("anatomy", "tissue")],
         "make: first guesses": lambda: bend_batch(image, holes, spacing, operator=maker.operator),
         "make: noise": lambda: maker._noise(plan, given),
     }

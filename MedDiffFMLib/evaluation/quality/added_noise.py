@@ -24,10 +24,11 @@ from .low_dose_noise import incident_photons, low_dose_noise, noise_ratio
 from .regions import depth, soft_tissue
 
 KINDS = ("dose", "projections", "ramp", "white")
-BOX_MM = 30.0
-BOX_SLICES = 12
+BOX_MM = 40.0
+BOX_SLICES = 16
 BOX_PIXELS = 120
-"""Voxels of a part along the patient (at most), and across: two windows of the network that share eight."""
+"""Extent of a part along the patient, slices in it at most, and pixels across: two windows of the network that share
+eight. What is stored depends on it: raise ``degradations.VERSION`` with it."""
 SCORED = 6
 """Slices in the middle that are scored: the network sees what lies beyond, and methods that work slice by slice are
 spared the rest."""

@@ -52,8 +52,8 @@ class WindowMaker:
         x0 = (self.cache.hounsfield(places) / HU_LIMIT).clamp(-1, 1)[:, None]
         conditions = WindowConditions(
             given["spacing"], given["coordinates"], given["position_known"], given["region"],
-            self.cache.labels("anatomy", places), given["anatomy_known"], given["holed"],
-            hole_masks(given["lattice"], given["blobs"], self.size).float(),
+            self.cache.labels("anatomy", places), given["anatomy_known"], self.cache.labels("tissue", places),
+            given["tissue_known"], given["holed"], hole_masks(given["lattice"], given["blobs"], self.size).float(),
         )  # fmt: skip
         noise = self._noise(plan, given)
         signature = signature_of(noise)

@@ -43,7 +43,7 @@ def test_noise_has_its_level_and_both_truths_are_told(loaded, kind, level):
     plan = question(kind, level)
     part = added_noise.noisy_part(loaded, plan, added_noise.noisy_voxels(loaded, plan)["noisy"])
     assert part.group == f"{kind} {level:g} HU"
-    assert part.noisy.shape == part.clean.voxels.shape == (10, 120, 120)
+    assert part.noisy.shape == part.clean.voxels.shape == (13, 120, 120)
     # Projections add more in the middle of the body, where the part is, than over all of it.
     assert part.told == pytest.approx(level, rel=0.25 if kind == "projections" else 0.03)
     assert part.added == pytest.approx(part.told, rel=0.1)

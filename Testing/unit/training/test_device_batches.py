@@ -19,6 +19,7 @@ from scipy.sparse.linalg import spsolve
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.biharmonic_batch import bend_batch
+from MedDiffFMLib.conditioning.condition import ANATOMY_AT, CONTEXT_AT, TISSUE_AT
 from MedDiffFMLib.conditioning.known_voxels import push_pull_fill
 from MedDiffFMLib.conditioning.noise_signature import signature_of
 from MedDiffFMLib.core.errors import DeviceError
@@ -48,9 +49,10 @@ def case_of(name: str, shape: tuple[int, int, int], spacing: tuple[float, ...], 
     slices = np.broadcast_to(np.arange(shape[0], dtype=np.uint8)[:, None, None], shape).copy()
     arrays, record = build_case(volume, steps, slices if labels else None)
     levels = tuple(
-        Level(arrays[r["name"]], arrays[f"{r['name']}_anatomy"] if labels else None, *_geometry(r))
+        Level(arrays[r["name"]], arrays[f"{r['name']}_anatomy"] if labels else None, *_geometry(r),
+              arrays[f"{r['name']}_tissue"] if labels else None)
         for r in record["levels"]
-    )
+    )  # fmt: skip
     low, high = (np.array(edge) for edge in record["body_box"])
     return Case(name, name, "chest", levels, (low, high))
 
@@ -96,10 +98,11 @@ def test_a_device_makes_the_windows_that_the_cpu_draws(cases: list[Case], device
     ours, theirs = made.condition.to("cpu"), wanted.condition
     assert made.purposes == wanted.purposes and torch.equal(ours.region[same], theirs.region[same])
     assert ours.hole is not None and theirs.hole is not None and torch.equal(ours.hole[same], theirs.hole[same])
-    torch.testing.assert_close(ours.channels[same, :-9], theirs.channels[same, :-9], atol=1e-5, rtol=0)
-    assert ours.channels[same, 30:38].amax() == 1, "labels are shown"
+    for part in (slice(0, CONTEXT_AT.start), TISSUE_AT):
+        torch.testing.assert_close(ours.channels[same, part], theirs.channels[same, part], atol=1e-5, rtol=0)
+    assert all(ours.channels[same, part].amax() == 1 for part in (ANATOMY_AT, TISSUE_AT)), "labels are shown"
     plain = [n for n in same if wanted.purposes[n] != "fill"]
-    assert not ours.channels[plain, -9:].any() and not ours.expected[plain].any()  # type: ignore[index]
+    assert not ours.channels[plain, CONTEXT_AT].any() and not ours.expected[plain].any()  # type: ignore[index]
     assert made.sigma is not None and torch.equal(made.sigma.cpu(), wanted.sigma)  # type: ignore[arg-type]
 
 
@@ -114,7 +117,8 @@ def test_what_is_told_about_a_hole_is_what_the_cpu_tells(cases: list[Case]) -> N
     assert not off[hole == 0].abs().max() > 0.1, "known voxels are as they are"
     errors = (off.square() * hole).sum((1, 2, 3, 4)).div(hole.sum((1, 2, 3, 4))).sqrt()
     assert errors.median() < 2 and errors.max() < 15, "HU; the guess itself errs by a hundred"
-    assert (ours.channels - theirs.channels)[same, -1].abs().max() < 1e-6, "the share of known voxels"
+    share = CONTEXT_AT.stop - 1
+    assert (ours.channels - theirs.channels)[same, share].abs().max() < 1e-6, "the share of known voxels"
 
 
 @pytest.mark.parametrize(("iterations", "hounsfield"), [(4, 10.0), (20, 0.3)])
