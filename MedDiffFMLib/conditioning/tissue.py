@@ -225,7 +225,7 @@ def _bony(smooth: np.ndarray, dense: np.ndarray, lung: np.ndarray, spacing: Spac
     """Where dense voxels are bone."""
     from scipy import ndimage
 
-    wide = ndimage.gray_opening(smooth, _box(THIN_MM, spacing, least=3))
+    wide = ndimage.grey_opening(smooth, _box(THIN_MM, spacing, least=3))
     core = dense & (smooth - ndimage.maximum_filter(wide, _box(NEAR_MM, spacing)) > THIN_HU)
     del wide
     core = (core & (smooth > CORE_HU)) | (dense & (smooth > HARD_HU))
