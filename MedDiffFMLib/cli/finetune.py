@@ -53,6 +53,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="devices a node (default: 1, or torchrun's setting)")  # fmt: skip
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=int, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
+    add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
     parser.set_defaults(run=run)
 
 
@@ -85,8 +86,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     result: FinetuneResult = finetune(
         args.data, args.output, args.task, prior=args.prior, preset=args.preset, name=args.name, title=args.title,
         register=not args.no_register, prepare_only=args.prepare_only, cache=args.cache, accelerator=args.accelerator,
-        devices=args.devices, nodes=args.nodes, workers=args.workers, progress=console.progress,
-        cancel=console.cancel, **changes,
+        devices=args.devices, nodes=args.nodes, bfloat16=not args.float32, workers=args.workers,
+        progress=console.progress, cancel=console.cancel, **changes,
     )  # fmt: skip
     if not first_process():  # one process speaks for all
         return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Cancelled, InputError
+from ..diffusion.kinds import DENOISER_KINDS
 from ..training.pretrain.presets import PRESETS, preset
 from .console import Console, duration
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ..training.pretrain.config import PretrainConfig
     from ..training.throughput import Pace
 
-DENOISERS = ("edm", "cosine-epsilon")
 WEIGHTINGS = ("set", "learned")
 
 
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         metavar="WEIGHTS",
         help="start from a model (name or .safetensors); its network is kept, or grown by more --blocks",
     )
-    add("--denoiser", choices=DENOISERS, help="what the network predicts (starter-ct: edm)")
+    add("--denoiser", choices=DENOISER_KINDS, help="what the network predicts (starter-ct: edm)")
     add("--channels", type=positive, nargs="+", metavar="N",
         help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
     add("--blocks", type=positive, nargs="+", metavar="N",
@@ -62,7 +62,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--windows-on-device", action="store_true",
         help="keep the cases in the GPU's memory and draw windows and noise there: for a GPU that the processors "
         "cannot feed")  # fmt: skip
-    add("--float32", action="store_true", help="compute the network in float32 instead of bfloat16")
+    add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
     add("--compile", action="store_true", help="compile the network; pays from some thousand steps on")
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
     add("--validate-every", type=positive, default=250, metavar="N", help="steps (default: %(default)s)")

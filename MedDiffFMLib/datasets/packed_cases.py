@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,31 +45,35 @@ class Packed:
     voxels: int = 0
 
 
-def pack_cache(cache: Path, target: Path, *, most: int | None = None, rounded: int = 1) -> Packed:
+def pack_cache(
+    cache: Path, target: Path, *, most: int | None = None, rounded: int = 1, splits: Sequence[str] = SPLITS
+) -> Packed:
     """Write ``target``.
 
     Args:
         cache: folder made by ``meddifffm prepare``.
-        most: bytes that it may have. Training cases that take most room for what they show are left out, one by one.
+        most: bytes that it may have. Half of them are for cases with a scanner's own voxels, the smallest first, and
+            what is left for the others, the smallest first: as many patients as possible.
         rounded: keep HU in steps of so many; 4 adds an error of 1.2 HU and halves what noisy scans take.
+
+        splits: which to take along. Those of the validation are never left out for want of room.
 
     Raises:
         InputError: ``cache`` is none.
         OutputError: the file cannot be written.
     """
-    index = _index(cache)
-    with ThreadPoolExecutor() as pool:
-        names = [name for split in SPLITS for name in index[split]]
+    index = {split: names if split in splits else [] for split, names in _index(cache).items()}
+    names = [name for split in SPLITS for name in index[split]]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         members = dict(zip(names, pool.map(lambda name: _case(cache / name, rounded), names), strict=True))
-    sizes = {name: sum(len(data) for data in parts.values()) for name, (parts, _) in members.items()}
-    voxels = {name: count for name, (_, count) in members.items()}
-    packed = Packed(left_out=_left_out(index["training"], sizes, voxels, most))
-    packed.cases = {split: [name for name in index[split] if name not in packed.left_out] for split in SPLITS}
+    taken = _taken(index, members, most)
+    packed = Packed({split: [name for name in index[split] if name in taken] for split in SPLITS})
+    packed.left_out = [name for name in names if name not in taken]
     with atomic_path(target, overwrite=True) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr("cases.json", json.dumps(packed.cases))
         for name in (name for names in packed.cases.values() for name in names):
-            packed.voxels += voxels[name]
-            for part, data in members[name][0].items():
+            packed.voxels += members[name].voxels
+            for part, data in members[name].files.items():
                 archive.writestr(f"{name}/{part}", data)
     packed.bytes = target.stat().st_size
     return packed
@@ -90,7 +96,7 @@ def unpack_cache(pack: Path, cache: Path) -> list[str]:
                 raise ValueError("a file has no name")
         for name in names:
             (cache / name).mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda member: _unpack(pack, member, cache), members))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"'{pack}' is no packed cache, or damaged ({error}).", "Pack the cache again.") from error
@@ -106,22 +112,37 @@ def _index(cache: Path) -> dict[str, list[str]]:
         raise InputError(f"'{cache}' is no folder made by `meddifffm prepare`.", "Prepare a datalist first.") from error
 
 
-def _left_out(names: list[str], sizes: dict[str, int], voxels: dict[str, int], most: int | None) -> list[str]:
-    """Those with most bytes for their weight in training, which is the square root of the volume."""
+def _taken(index: dict[str, list[str]], members: dict[str, _Member], most: int | None) -> set[str]:
+    """Names of the cases for which there is room; those of the validation come first."""
+    taken = set(index["validation"])
     if most is None:
-        return []
-    room, gone = most - 4096 - 256 * len(sizes) * 8, []
-    total = sum(sizes.values())
-    for name in sorted(names, key=lambda n: sizes[n] / voxels[n] ** 0.5, reverse=True):
-        if total <= room:
-            break
-        gone.append(name)
-        total -= sizes[name]
-    return gone
+        return set(members)
+    room = most - 4096 - 64 * len(members) - sum(members[name].bytes for name in taken)
+    ordered = sorted(index["training"], key=lambda name: members[name].bytes)
+    for native, share in ((True, room / 2), (False, room), (True, room)):
+        for name in (name for name in ordered if members[name].native == native and name not in taken):
+            used = sum(members[other].bytes for other in taken - set(index["validation"]))
+            if used + members[name].bytes <= share:
+                taken.add(name)
+    return taken
 
 
-def _case(folder: Path, rounded: int) -> tuple[dict[str, bytes], int]:
-    """Compressed members of a case, and its voxels."""
+@dataclass
+class _Member:
+    """A compressed case: files by name, voxels, whether the finest are a scanner's own."""
+
+    files: dict[str, bytes]
+    voxels: int
+    native: bool
+
+    @property
+    def bytes(self) -> int:
+        """With the archive's entries."""
+        return sum(len(data) + 2 * len(name) + 256 for name, data in self.files.items())
+
+
+def _case(folder: Path, rounded: int) -> _Member:
+    """Compress a case."""
     record = read_json(folder / "case.json")
     low, high = np.array(record["body_box"], dtype=float)
     margin = MARGIN_SHARE * (high - low) + MARGIN_MM
@@ -141,12 +162,12 @@ def _case(folder: Path, rounded: int) -> tuple[dict[str, bytes], int]:
             members[path.name] = _compressed(array)
     record.pop("source", None)  # no `prepare` may take it for its own
     members["case.json"] = json.dumps(record).encode()
-    return members, voxels
+    return _Member(members, voxels, bool(record.get("native", True)))
 
 
 def _differences(hounsfield: np.ndarray, rounded: int) -> np.ndarray:
     """int16 (k, j, i) -> uint8 (2, k, j, i): low and high bytes of differences along i."""
-    values = np.rint(hounsfield / rounded).astype(np.int16) * np.int16(rounded) if rounded > 1 else hounsfield
+    values = (hounsfield + np.int16(rounded // 2)) // np.int16(rounded) * np.int16(rounded)
     steps = np.diff(values, axis=2, prepend=np.int16(0))
     folded = (steps << 1) ^ (steps >> 15)  # small numbers of both signs have no high byte
     return np.stack([folded & 255, folded.view(np.uint16) >> 8]).astype(np.uint8)

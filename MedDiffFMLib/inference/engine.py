@@ -6,14 +6,18 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
 from ..core.errors import DeviceError, InputError, tells_of_memory
+from ..core.precision import autocast, choose_precision
 from .memory_plan import BATCH_ON_CPU, batch_for, plan_memory
 from .upsample_fusion import fold_upsampling
+
+T = TypeVar("T")
 
 WINDOW = 80
 """Largest window edge: a quarter more than in training, where fewer voxels are computed twice at the same quality."""
@@ -84,17 +88,6 @@ def _computes(device: str) -> bool:
         return False
 
 
-def choose_precision(requested: str, device: torch.device) -> torch.dtype:
-    """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic."""
-    if requested == "auto":
-        # Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too.
-        capable = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if capable else torch.float32
-    if requested not in ("float32", "bfloat16"):
-        raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
-    return torch.float32 if requested == "float32" else torch.bfloat16
-
-
 def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Context in which a GPU's convolutions give the same bits in every run, and float32 is not rounded to TF32.
 
@@ -118,7 +111,7 @@ class Engine:
 
     Args:
         denoiser: module (x, sigma, condition) -> x0.
-        device, precision: see :func:`choose_device` and :func:`choose_precision`.
+        device, precision: see :func:`choose_device` and :func:`core.precision.choose_precision`.
         window: largest window edge in voxels.
         memory: bytes of the device that may be used; None for what is free on a GPU.
 
@@ -218,11 +211,27 @@ class Engine:
         if self.memory_level.device != before.device:
             self._place()
 
+    def retry_on_oom(self, compute: Callable[[], T]) -> T:
+        """Result of a computation, repeated with less memory each time that memory runs out.
+
+        Args:
+            compute: looks at :attr:`memory_level` anew in every attempt, and may be interrupted anywhere.
+
+        Raises:
+            DeviceError: nothing is left to give up.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.reduce_memory(error)
+
     @torch.inference_mode()
     def denoise(self, x: torch.Tensor, sigma: float, condition: EncodedCondition) -> torch.Tensor:
         """One network call: x (B, 1, d, h, w) and condition on the device -> x0 float32."""
         self.calls += 1
         level = torch.full((len(x),), sigma, device=x.device)
-        autocast = torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32)
-        with repeatable(x.device), autocast:
+        with repeatable(x.device), autocast(x.device, self.dtype):
             return self._denoiser(x, level, condition).float()

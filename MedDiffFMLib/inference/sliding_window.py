@@ -20,8 +20,9 @@ import torch
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.async_copy import PendingTensor, upload
 from ..core.progress import ProgressMeter
-from .engine import Engine, is_out_of_memory
-from .window_plan import Box, WindowPlan, cut, extend, inside, plan_windows, reflected_range
+from ..imaging.volume import Box
+from .engine import Engine
+from .window_plan import WindowPlan, cut, extend, inside, plan_windows, reflected_range
 
 OVERLAP = 16
 AIR = -1.0
@@ -93,18 +94,12 @@ class SlidingWindowDenoiser:
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """One step; lowers the memory level instead of failing, x is never lost."""
-        while True:
-            try:
-                self._prepare()
-                x0 = self._blend(x, sigma)
-                self.turn += 1
-                return x0
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.engine.reduce_memory(error)
+        x0 = self.engine.retry_on_oom(lambda: self._blend(x, sigma))
+        self.turn += 1
+        return x0
 
     def _blend(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        self._prepare()
         home = self.engine.home(x.numel())
         source, plan = x.to(home), self.plan.to(home)
         total = torch.zeros_like(source)

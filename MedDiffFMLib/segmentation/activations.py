@@ -19,7 +19,8 @@ from torch import nn
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.progress import ProgressMeter
-from ..inference.window_plan import Box, extend, ramp
+from ..imaging.volume import Box
+from ..inference.window_plan import extend, ramp
 from .inputs import SegmentationInput
 from .method import InferenceBudget
 
@@ -121,10 +122,7 @@ def _levels(
         encoded = stack([condition.window(box).encode(tuple(p.stop - p.start for p in box))]).to(budget.device)  # type: ignore[arg-type]
         window = padded[box][None, None].to(budget.device)
         for number, sigma in enumerate(sigmas):
-            with (
-                torch.inference_mode(),
-                torch.autocast(budget.device.type, budget.dtype, enabled=budget.dtype != torch.float32),
-            ):
+            with torch.inference_mode(), budget.autocast():
                 found = decoder_activations(denoiser, window, encoded, sigma)
             for level, activation in enumerate(found):
                 k, j, i = (slice(part.start >> level + 1, part.stop >> level + 1) for part in box)

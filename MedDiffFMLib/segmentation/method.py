@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..core.errors import InputError
+from ..core.precision import autocast
 from ..core.progress import CancelToken, ProgressMeter
 from .inputs import LabeledInput, SegmentationInput
 from .registry import METHODS
@@ -40,7 +41,7 @@ class InferenceBudget:
 
     Attributes:
         device: where the network runs.
-        dtype: of its arithmetic, under autocast.
+        dtype: of its arithmetic, see :meth:`autocast`; None for what the device computes fast.
         batch: windows a call.
         window: largest edge of a window in voxels.
         samples: size of an ensemble; None for the method's own choice. A method without chance ignores it.
@@ -48,11 +49,15 @@ class InferenceBudget:
     """
 
     device: torch.device
-    dtype: torch.dtype = torch.bfloat16
+    dtype: torch.dtype | None = None
     batch: int = 2
     window: int = 64
     samples: int | None = None
     seed: int = 0
+
+    def autocast(self) -> torch.autocast:
+        """Context in which the networks are computed."""
+        return autocast(self.device, self.dtype or "auto")
 
 
 class Segmenter(nn.Module):

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition, stack
 from ..core.progress import ProgressMeter
-from ..inference.window_plan import Box, extend, plan_windows, reflected_range
+from ..imaging.volume import Box
+from ..inference.window_plan import extend, plan_windows, reflected_range
 from .inputs import LabeledInput, SegmentationInput
 from .method import InferenceBudget
 
@@ -147,7 +148,7 @@ def blend(
         if meter is not None:
             meter.check()
         window = _windows(inputs, boxes, plan.window, budget.device)
-        with torch.autocast(budget.device.type, budget.dtype, enabled=budget.dtype != torch.float32):
+        with budget.autocast():
             said = see(window, boxes)
         for box, part in zip(boxes, said.float().cpu(), strict=True):
             k, j, i = box

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..conditioning.noise_signature import signature_of
+from ..core.precision import autocast
 from ..datasets.prepared_cases import Case
 from .batches import Batch, collate
 from .noise import ct_texture
@@ -49,6 +50,7 @@ class Validation:
 
     Args:
         windows: number of windows of each kind.
+        bfloat16: compute in bfloat16 where the device does that fast; else in float32.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Validation:
         device = next(denoiser.parameters()).device
         x = (batch.x0 + sigma * noise).to(device)
         level = torch.full((len(x),), sigma, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
+        with autocast(device, "auto" if self.bfloat16 else "float32"):
             return denoiser(x, level, batch.condition.to(device)).float().cpu() - batch.x0  # type: ignore[no-any-return]
 
 

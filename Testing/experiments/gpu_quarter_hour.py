@@ -6,7 +6,7 @@
 
 ``run`` does the stages train, measure, benchmark, tests and collect one after the other, each in a process of its own
 that is ended when its time is over; none needs another one's success. The last thing it prints is one JSON object. See
-docs/gpu-quarter-hour.md.
+docs/how-to/train-on-a-rented-gpu.md.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def pack(args: argparse.Namespace) -> dict[str, Any]:
     args.output.mkdir(parents=True, exist_ok=True)
     most = None if args.most_mib is None else int(args.most_mib * MIB)
     archive = args.output / "cache.zip"
-    packed = pack_cache(args.cache, archive, most=most, rounded=args.round_hu)
+    splits = ("training", "validation") if args.validation else ("training",)
+    packed = pack_cache(args.cache, archive, most=most, rounded=args.round_hu, splits=splits)
     lists = [split_file(archive, args.output, int(args.piece_mib * MIB))]
     archive.unlink()
     if args.initial:
@@ -116,7 +117,8 @@ def run_stage(stage: str, args: argparse.Namespace, work: Path, seconds: float) 
 def passed_on(args: argparse.Namespace) -> list[str]:
     """Options of ``run`` that stages look at."""
     given = ["--device", args.device, "--minutes", str(args.minutes), "--batch", str(args.batch)]
-    given += ["--sizes", *map(str, args.sizes), "--piece-mib", str(args.piece_mib), "--files", str(args.files)]
+    given += ["--sizes", *map(str, args.sizes), "--piece-mib", str(args.piece_mib), "--back-mib", str(args.back_mib)]
+    given += ["--steps", str(args.steps)]
     return [*given, "--pretrain", *args.pretrain] if args.pretrain else given
 
 
@@ -174,7 +176,7 @@ def train(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     answer: dict[str, Any] = {"batch": args.batch, "compiled": args.device != "cpu"}
     if not answer["batch"]:
         answer["batch"] = fitting_batch(args, work)
-    pace = None
+    pace: dict[str, float] | None = {} if args.steps else None
     while pace is None:
         try:
             pace = probe(args, work, answer["batch"], answer["compiled"], end)
@@ -186,8 +188,10 @@ def train(args: argparse.Namespace, work: Path) -> dict[str, Any]:
                 answer["batch"] //= 2
             else:
                 raise
-    left = end - time.monotonic() - pace["start_seconds"] - 10
-    steps = max(int(left / pace["step_seconds"]), 2)
+    steps = args.steps
+    if pace:
+        left = end - time.monotonic() - pace["start_seconds"] - 10
+        steps = max(int(left / pace["step_seconds"]), 2)
     options = ["--steps", str(steps), "--checkpoint-every", str(max(steps // 4, 1)), "--validate-every", str(steps),
                "--log-every", str(max(steps // 40, 1)), "--snapshot-every", str(max(steps // 8, 1))]  # fmt: skip
     code = pretrain(args, work, work / "run", answer["batch"], answer["compiled"], options, end - time.monotonic())
@@ -304,30 +308,23 @@ def tests(args: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def collect(args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """The weights and everything small, in pieces; the most wanted first, until enough files are there."""
+    """Figures, logs and as many weights as may be brought back, in one archive cut into pieces."""
     from MedDiffFMLib.core.split_files import split_file
 
-    folder, back = work / "run", args.output / "back"
-    shutil.rmtree(back, ignore_errors=True)
-    back.mkdir(parents=True)
-    small = back / "results.zip"
-    with zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted([*args.output.glob("*.log"), *args.output.glob("benchmark/**/*"), *folder.glob("*.csv"),
-                            *folder.glob("*.json"), *folder.glob("*.png"), *work.glob("*.json")]):  # fmt: skip
-            if path.is_file() and path.stat().st_size < 4 * MIB:
-                archive.write(path, f"{path.parent.name}/{path.name}")
-    averages = sorted(folder.glob("averages/*.safetensors"), reverse=True)
-    kept, gone = [small.name], []
-    for path in [folder / "model.safetensors", *averages]:
-        if not path.exists():
-            continue
-        needed = -(-path.stat().st_size // int(args.piece_mib * MIB)) + 1
-        if len(list(back.iterdir())) + needed > args.files:
-            gone.append(path.name)
-            continue
-        split_file(path, back, int(args.piece_mib * MIB))
-        kept.append(path.name)
-    return {"kept": kept, "left_there": gone, "mib": round(sum(p.stat().st_size for p in back.iterdir()) / MIB, 1)}
+    folder, archive = work / "run", work / "back.zip"
+    small = [*args.output.glob("*.log"), *args.output.glob("benchmark/**/*"), *folder.glob("*.csv"),
+             *folder.glob("*.json"), *folder.glob("*.png"), *work.glob("*.json")]  # fmt: skip
+    weights = [folder / "model.safetensors", *sorted(folder.glob("averages/*.safetensors"), reverse=True)]
+    kept, left, room = [], [], args.back_mib * MIB
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as whole:
+        for path in (path for path in (*small, *weights) if path.is_file()):
+            if path.stat().st_size > room - sum(entry.compress_size for entry in whole.infolist()):
+                left.append(path.name)
+                continue
+            whole.write(path, f"{path.parent.name}/{path.name}")
+            kept.append(path.name)
+    split_file(archive, args.output / "back", int(args.piece_mib * MIB))
+    return {"kept": kept, "left_there": left, "mib": round(archive.stat().st_size / MIB, 1)}
 
 
 WORK = {"train": train, "measure": measure, "benchmark": benchmark, "tests": tests, "collect": collect}
@@ -353,6 +350,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument(
         "--round-hu", type=int, default=1, metavar="HU", help="keep HU in such steps (default: all of it)"
     )
+    part.add_argument("--validation", action="store_true", help="take the validation cases along, too")
     part.set_defaults(action=pack)
     part = commands.add_parser("join", help=join.__doc__)
     part.add_argument("pieces", type=Path)
@@ -368,11 +366,12 @@ def parser() -> argparse.ArgumentParser:
         part.add_argument("--budget", type=float, default=14.0, help="minutes in all (default: %(default)s)")
         part.add_argument("--test-minutes", type=float, default=2.0, help="of them for tests (default: %(default)s)")
         part.add_argument("--seconds", type=float, default=600.0, help=argparse.SUPPRESS)
+        part.add_argument("--steps", type=int, default=0, help="of training (default: what the minutes allow)")
         part.add_argument("--batch", type=int, default=0, help="windows a step (default: as many as fit, up to 64)")
         part.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
         part.add_argument("--sizes", nargs="+", type=int, default=(128, 256), help="of the benchmark's volumes")
         part.add_argument("--piece-mib", type=float, default=15.0, help="most MiB of a piece (default: %(default)s)")
-        part.add_argument("--files", type=int, default=8, help="most files to bring back (default: %(default)s)")
+        part.add_argument("--back-mib", type=float, default=58.0, help="most MiB to bring back (default: %(default)s)")
         part.add_argument("--pretrain", nargs=argparse.REMAINDER, default=[], help="all that follows: its options")
         part.set_defaults(action=action)
     return whole

@@ -80,13 +80,15 @@ def _parts(maker: Any, plan: Any) -> dict[str, Callable[[], Any]]:
     holes = hole_masks(given["lattice"], given["blobs"], maker.size).float()
     image = (maker.cache.hounsfield(places) / 1000).clamp(-1, 1)[given["holed"]]
     spacing = given["spacing"][given["holed"]]
-    return {
+    parts = {
         "make": lambda: maker.make(plan),
         "make: voxels": lambda: maker.cache.hounsfield(places),
         "make: labels": lambda: [maker.cache.labels(kind, places) for kind in ("anatomy", "tissue")],
-        "make: first guesses": lambda: bend_batch(image, holes, spacing, operator=maker.operator),
         "make: noise": lambda: maker._noise(plan, given),
     }
+    if len(image):
+        parts["make: first guesses"] = lambda: bend_batch(image, holes, spacing, operator=maker.operator)
+    return parts
 
 
 def _seconds(part: Callable[[], Any], device: torch.device, repeats: int) -> float:

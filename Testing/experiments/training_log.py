@@ -1,4 +1,4 @@
-"""The table of docs/training-log.md from a run's folder: windows seen, hours, validation.
+"""The table of docs/results/training-log.md from a run's folder: windows seen, hours, validation.
 
     python Testing/experiments/training_log.py RUN [--before WINDOWS]
 

@@ -22,7 +22,7 @@ HEAVY = (
     "core.async_copy", "imaging.haar", "datasets.prepare", "api.training",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
-    "conditioning.regions", "conditioning.totalsegmentator_labels", "preprocessing.mask_crop",
+    "conditioning.regions", "conditioning.totalsegmentator_labels", "diffusion.kinds", "preprocessing.mask_crop",
     "segmentation.registry", "segmentation.head_file", "training.finetune.background", "training.finetune.config",
     "training.finetune.progress_log", "training.finetune.registry", "training.pretrain.presets",
     "evaluation.speed.cases", "evaluation.speed.run", "evaluation.speed.subprocess_runner",

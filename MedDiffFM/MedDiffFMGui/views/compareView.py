@@ -200,8 +200,8 @@ class CompareView:
 def _repeats(run, earlier):
     """Whether a run was made again with the mask of the one before."""
     return (
-        run.settings is not None
-        and run.settings.mask is not None
+        run.choices is not None
+        and run.choices.mask is not None
         and (run.task, run.inputNode) == (earlier.task, earlier.inputNode)
     )
 

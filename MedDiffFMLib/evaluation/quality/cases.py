@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,14 @@ class LoadedCase:
     volume: Volume
     lesions: np.ndarray
     body: np.ndarray
+
+    @cached_property
+    def digest(self) -> str:
+        """Short hash of voxels, lesions and geometry."""
+        found = hashlib.sha256()
+        for array in (self.volume.voxels, self.lesions, self.volume.ijk_to_ras):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
 
 def read_cases(source: str | Path) -> list[Case]:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from .window_features import WINDOW_MM, FeatureSpace, HaarStatistics
 
 EVALUATED_TASKS = tuple(OUTPUTS)
 QUICK_CASES = 2
+WRITE_SECONDS = 30.0
+"""Between two reports of a run that goes on."""
 VERSION = 3
 """Of stored figures; raise it when a protocol or a baseline changes, so that they are made anew."""
 UNREPORTED = ("patches", "scores")
@@ -57,7 +60,7 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
         model: what ``load_model`` returns; None for the baselines alone.
         cases: see :func:`.cases.read_cases`. They must not have been trained on.
         tasks: any of "denoise", "inpaint", "anomaly", "synthesize".
-        out_folder: both files are written after every case, so that an interrupted run leaves what it has.
+        out_folder: both files are written now and then, and when a run is stopped, so that it leaves what it has.
         quick: two cases, thinner slabs, two synthetic volumes: to see that it works, not to report.
         plan: how cases are degraded.
         synthesis: what is synthesized.
@@ -97,11 +100,22 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
     folder, question = Path(out_folder), (cases, space or HaarStatistics(), synthesis, references)
     with _degraded(cache) as kept:
         work = _Work(tasks, curves, candidates, kept, folder / "rows" if resume else None, _teller(progress, cancel))
-        report = {**head, **_findings(work, head, curves, earlier, folder)}
-        for done in work.steps(cases, plan, question):
-            head |= done
+
+        def write() -> dict[str, Any]:
             report = {**head, **_findings(work, head, curves, earlier, folder)}
-            write_report(report, folder)
+            if any(work.rows.values()):
+                write_report(report, folder)
+            return report
+
+        written = time.monotonic()
+        try:
+            for done in work.steps(cases, plan, question):
+                head |= done
+                if time.monotonic() > written + WRITE_SECONDS:
+                    write()
+                    written = time.monotonic()
+        finally:
+            report = write()
     return report
 
 

@@ -1,9 +1,10 @@
 """Memorization: how like is a synthetic window to the nearest window of reference volumes, the training data?
 
-The measure is the highest normalized correlation of a window of 96 mm, at voxels of 6 mm, with any place in any
-reference volume, not turned or scaled. Every window of an anatomy resembles some window of another patient, so the
-figure means nothing without its neighbors: windows of real patients that are not among the references (what no copy
-looks like), and windows of the references themselves at another offset and under noise (what a copy looks like).
+The measure is the highest correlation of a window of 96 mm, at voxels of 6 mm, with any place in any reference volume,
+not turned or scaled. Both are limited to soft tissue and freed of what is larger than some 12 mm: chest walls and
+lungs alone make any two chests alike. The figure means nothing without its neighbors: windows of real patients that
+are not among the references (what no copy looks like), and windows of the references themselves half a voxel off and
+under noise (what a copy looks like at worst).
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from ...imaging.volume import Volume
 from .cases import Case
 
 SPACING = 6.0
-HU_UNIT = 1000.0
+SOFT_HU = (-200.0, 300.0)
+DETAIL_MM = 12.0
 MOST_WINDOWS = 6
 """Windows of one body that are looked up."""
-LEAST_DEVIATION_HU = 20.0
+LEAST_DEVIATION_HU = 2.5
 """A place that is flatter than this resembles nothing."""
 CONTROLS = 6
 """Reference volumes of which windows are looked up as copies."""
-CONTROL_NOISE_HU = 100.0
+CONTROL_NOISE_HU = 20.0
 
 
 class References:
@@ -37,7 +39,8 @@ class References:
     """
 
     def __init__(self, volumes: Sequence[np.ndarray]) -> None:
-        self.volumes = [_scaled(volume) for volume in volumes]
+        self.volumes = volumes
+        self._details = [detail(volume[None])[0] for volume in volumes]
 
     def nearest(self, windows: np.ndarray) -> np.ndarray:
         """Highest correlation of each window with any place of any reference, (B,).
@@ -45,10 +48,10 @@ class References:
         Args:
             windows: HU (B, D, H, W) at :data:`SPACING`; a reference that is smaller than a window is left out.
         """
-        found = np.full(len(windows), -1.0)
-        for volume in self.volumes:
+        found, fine = np.full(len(windows), -1.0), detail(windows)
+        for volume in self._details:
             if all(n >= m for n, m in zip(volume.shape, windows.shape[1:], strict=True)):
-                found = np.maximum(found, _best_correlations(_scaled(windows), volume))
+                found = np.maximum(found, _best_correlations(fine, volume))
         return found
 
     def controls(self, size: int) -> np.ndarray:
@@ -57,10 +60,20 @@ class References:
         wide = [volume for volume in self.volumes if min(volume.shape) > size]
         for volume in wide[:: max(1, len(wide) // CONTROLS)][:CONTROLS]:
             part = volume[tuple(slice((n - size) // 2, (n - size) // 2 + size + 1) for n in volume.shape)]
+            part = part.astype(np.float32)
             for axis in range(3):
                 part = (part.take(range(size), axis) + part.take(range(1, size + 1), axis)) / 2
-            cubes.append((part + rng.normal(0, CONTROL_NOISE_HU / HU_UNIT, part.shape)) * HU_UNIT)
+            cubes.append(part + rng.normal(0, CONTROL_NOISE_HU, part.shape))
         return np.array(cubes).reshape(-1, size, size, size)
+
+
+def detail(windows: np.ndarray) -> np.ndarray:
+    """(B, D, H, W) HU -> what is small in soft tissue, in HU, float32."""
+    from scipy.ndimage import gaussian_filter
+
+    soft = np.clip(np.asarray(windows, dtype=np.float32), *SOFT_HU)
+    width = DETAIL_MM / SPACING
+    return soft - gaussian_filter(soft, (0, width, width, width))
 
 
 def coarse(windows: np.ndarray, spacing: float) -> np.ndarray:
@@ -100,13 +113,8 @@ def _resampled(case: Case) -> np.ndarray:
     return np.rint(np.clip(to_grid(volume, working_grid(volume, SPACING)), -1024, 3071)).astype(np.int16)
 
 
-def _scaled(hounsfield: np.ndarray) -> np.ndarray:
-    """HU -> [-1, 1] float32; beyond, bone and metal would decide."""
-    return np.clip(np.asarray(hounsfield, dtype=np.float32) / HU_UNIT, -1, 1)
-
-
 def _best_correlations(windows: np.ndarray, volume: np.ndarray) -> np.ndarray:
-    """(B,): highest normalized correlation of each window with the places where it lies inside ``volume`` whole."""
+    """(B,): highest correlation of each window with the places where it lies inside ``volume`` whole."""
     from scipy.fft import irfftn, next_fast_len, rfftn
 
     size = windows.shape[1:]
@@ -118,7 +126,7 @@ def _best_correlations(windows: np.ndarray, volume: np.ndarray) -> np.ndarray:
     for window in windows:
         flat = window - window.mean()
         length = float(np.linalg.norm(flat))
-        if length < LEAST_DEVIATION_HU / HU_UNIT * np.sqrt(flat.size):
+        if length < LEAST_DEVIATION_HU * np.sqrt(flat.size):
             best.append(-1.0)
             continue
         products = irfftn(spectrum * rfftn(flat, shape).conj(), shape)[valid]
@@ -132,7 +140,7 @@ def _norms(volume: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     count = float(np.prod(size))
     mean, square = _sums(exact, size) / count, _sums(exact**2, size) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    return np.where(deviation < LEAST_DEVIATION_HU / HU_UNIT, np.inf, deviation * np.sqrt(count))
+    return np.where(deviation < LEAST_DEVIATION_HU, np.inf, deviation * np.sqrt(count))
 
 
 def _sums(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -168,7 +168,7 @@ def _synthesis_lines(facts: dict[str, Any] | None) -> list[str]:
         f"Feature space: {facts['space']}, windows of {facts['window_mm']:g} mm at {facts['spacing']:g} mm. Each body "
         "is compared with the real patients of its region, one of them left out; a synthetic one with each in turn. "
         f"Random features: {facts.get('random', 'none')}.",
-        *([f"Nearest reference: highest normalized correlation of a window, at 6 mm, with any place in "
+        *([f"Nearest reference: highest correlation of the fine structure of a window, at 6 mm, with any place in "
            f"{facts['references']} reference volumes. The real patients are none of them."]
           if facts.get("references") else []),
         *([f"Regions with too few patients to judge: {left_out}."] if left_out else []), "",

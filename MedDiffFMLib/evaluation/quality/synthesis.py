@@ -37,7 +37,7 @@ from .window_features import WINDOW_MM, FeatureSpace, windows_of
 
 TASK = "synthesize"
 REAL = "real, other patients"
-COPIES = "references again, noise of 100 HU"
+COPIES = "references again, half a voxel off"
 FEWEST_PATIENTS = 2
 MOST_WINDOWS = 60
 """Windows of one body that count, drawn at random; else large patients would outweigh small ones."""

@@ -86,6 +86,7 @@ class Engine:
         return _network_figures(lambda: engine.denoise(windows, 0.03, stacked), self.device, batch, edge, engine.dtype)
 
     def _training_step(self) -> Figures:
+        from ...core.precision import autocast
         from ...models.checkpoint import build_denoiser
 
         if self._train is None:
@@ -97,7 +98,7 @@ class Engine:
         condition, shape = stack([one] * TRAINING_BATCH), (TRAINING_BATCH, 1, edge, edge, edge)
         x, noise = torch.zeros(shape, device=self.device), torch.randn(shape, device=self.device)
         begin, cpu = time.perf_counter(), time.process_time()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             loss = denoiser.loss(x, torch.full((TRAINING_BATCH,), 0.1, device=self.device), noise, condition).mean()
         loss.backward()
         optimizer.step()

@@ -98,24 +98,19 @@ def _predict(
     meter: ProgressMeter,
 ) -> Prediction:
     """The method's prediction on the working grid; lowers the memory level instead of failing."""
-    from ...inference.engine import is_out_of_memory, repeatable
+    from ...inference.engine import repeatable
     from ...segmentation.method import InferenceBudget
 
     engine = model.engine
-    while True:
-        memory_level = engine.memory_level
-        try:
-            head.segmenter.to(memory_level.device)
-            budget = InferenceBudget(
-                memory_level.device, engine.dtype, memory_level.batch, memory_level.window, parameters.samples, seed
-            )
-            with repeatable(memory_level.device):
-                return head.segmenter.predict(inputs, budget, meter)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            engine.reduce_memory(error)
-            meter.done = 0.0
+
+    def predict() -> Prediction:
+        level, meter.done = engine.memory_level, 0.0
+        head.segmenter.to(level.device)
+        budget = InferenceBudget(level.device, engine.dtype, level.batch, level.window, parameters.samples, seed)
+        with repeatable(level.device):
+            return head.segmenter.predict(inputs, budget, meter)
+
+    return engine.retry_on_oom(predict)
 
 
 def _on_input(

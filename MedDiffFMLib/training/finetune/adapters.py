@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
+from ...core.precision import autocast
 from ...core.progress import CancelToken
 from .interface import ControlCase, ControlTask
 
@@ -46,6 +47,7 @@ class Adapter(Protocol):
     def precompute(
         self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
         validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+        precision: str = "auto",
     ) -> None:  # fmt: skip
         """Compute once what training looks at again and again; what an earlier start computed is kept."""
 
@@ -86,6 +88,7 @@ class ControlAdapter:
     def precompute(
         self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
         validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+        precision: str = "auto",
     ) -> None:  # fmt: skip
         """Nothing: every window is drawn anew."""
 
@@ -119,13 +122,13 @@ class AdaptedModule(nn.Module):
         denoiser: nn.Module,
         part: nn.Module,
         loss: Callable[[Any, Any], torch.Tensor],
-        in_bfloat16: bool,
+        precision: str = "auto",
     ) -> None:
         super().__init__()
         self.part = part.requires_grad_(True).train()
         self._denoiser = (denoiser,)  # in a tuple, so that the prior's weights are not listed
         self._loss = loss
-        self._in_bfloat16 = in_bfloat16
+        self._precision = precision
         self.losses = torch.zeros(0)
 
     @property
@@ -135,7 +138,7 @@ class AdaptedModule(nn.Module):
 
     def forward(self, batch: Any) -> torch.Tensor:
         device = next(self.part.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
+        with autocast(device, self._precision):
             losses = self._loss(self.denoiser, batch).float()
         self.losses = losses.detach()
         return losses.mean()

@@ -89,17 +89,22 @@ class ControlTask(Protocol):
         """Samples -> a batch, on the CPU."""
 
     def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
-        """Loss of each sample (B,), on the batch's device; call it inside autocast for bfloat16."""
+        """Loss of each sample (B,), on the batch's device; call it inside :func:`core.precision.autocast`."""
 
     def validate(
-        self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase], preview: Preview | None = None
+        self,
+        denoiser: ControlledDenoiser,
+        cases: Sequence[ControlCase],
+        preview: Preview | None = None,
+        precision: str = "auto",
     ) -> dict[str, float]:
         """The task's own figures on fixed windows of unseen cases; ``metric`` is among them.
 
-        Runs on the device of the denoiser's weights, in bfloat16 where that computes it; changes no random state.
+        Runs on the device of the denoiser's weights, in ``precision``; changes no random state.
 
         Args:
             preview: is given slices of what was made.
+            precision: "auto" or "float32", see :func:`core.precision.choose_precision`.
         """
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ...conditioning.control_inputs import MASKS, lesion_control, lesion_guess
 from ...conditioning.known_voxels import biharmonic_init
 from ...conditioning.regions import NULL_REGION
 from ...core.errors import InputError
+from ...core.precision import autocast
 from ...datasets.prepared_cases import Case
 from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
@@ -116,7 +117,11 @@ class LesionTask:
 
     @torch.no_grad()
     def validate(
-        self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase], preview: Preview | None = None
+        self,
+        denoiser: ControlledDenoiser,
+        cases: Sequence[ControlCase],
+        preview: Preview | None = None,
+        precision: str = "auto",
     ) -> dict[str, float]:
         """Generated lesions against the real ones in the same masks, of the same mean.
 
@@ -140,7 +145,7 @@ class LesionTask:
             known, hole, guess, share = (image[None, None].to(device) for image in images)
 
             def denoise(x: torch.Tensor, sigma: float, encoded: Any = encoded) -> torch.Tensor:
-                with torch.autocast(device.type, torch.bfloat16):
+                with autocast(device, precision):
                     return denoiser(x, torch.full((1,), sigma, device=device), encoded).float()
 
             generator = torch.Generator().manual_seed(number)

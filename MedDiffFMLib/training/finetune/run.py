@@ -108,7 +108,8 @@ def finetune(
         prepare_only: check and prepare, but do not train.
         cache: folder of the prepared cases, for runs that share them; ``folder/cache`` if not given.
         accelerator, devices, nodes: for Lightning Fabric; under torchrun ``devices`` is the number of its processes.
-        bfloat16: compute the network in bfloat16, weights and loss in float32.
+        bfloat16: compute the network in bfloat16 where the device does that fast, weights and loss in float32; False
+            for float32 in training, validation and precomputed features.
         workers: processes that draw samples; 0 draws them in the training process.
         cancel: asks to save and stop, as SIGTERM and SIGINT do, and a file called ``stop`` in the folder.
         changes: settings that differ from the preset, see :func:`.config.settings`: ``steps``, ``batch``,
@@ -132,7 +133,7 @@ def finetune(
             return FinetuneResult(run.folder, "prepared", warnings=_sentences(found))
         fabric = launch(accelerator, devices, nodes)
         fabric.barrier()
-        result = _train(run, fabric, bfloat16, workers)
+        result = _train(run, fabric, "auto" if bfloat16 else "float32", workers)
         if found is not None and result.state != "stopped":
             result = _publish(run, found, result, register, str(fabric.device))
         if run.first:
@@ -142,13 +143,13 @@ def finetune(
     return result
 
 
-def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResult:
+def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResult:
     """Train to the end, to the end of patience, or until asked to stop."""
     config = run.config
     training, validation = (open_control_cases(run.cache, split) for split in ("training", "validation"))
     run = replace(run, task=run.adapter.fitted(run.task, training, run.data, config.labels, run.prior))
     task, validation = run.task, validation or training
-    module = _module(run, fabric.device, bfloat16)
+    module = _module(run, fabric.device, precision)
     stream = SampleStream(task, training, config.batch, config.seed, fabric, workers)
     schedule, preview = _loop_config(config), Preview()
 
@@ -162,11 +163,12 @@ def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResul
 
     observer = KeepBest(task, stream, run.progress, run.folder, schedule, config.loop.patience, save_best, run.cancel)
     run.adapter.precompute(module.denoiser, task, training, validation,
-                           lambda line: run.progress.emit("preparing", message=line), run.cancel)  # fmt: skip
+                           lambda line: run.progress.emit("preparing", message=line), run.cancel,
+                           precision)  # fmt: skip
     loop = TrainingLoop(
         module,
         stream.loss,
-        observer.timed(_validation(task, validation, preview)),
+        observer.timed(_validation(task, validation, preview, precision)),
         schedule,
         run.folder,
         fabric,
@@ -185,12 +187,12 @@ def _train(run: Run, fabric: Any, bfloat16: bool, workers: int) -> FinetuneResul
     return _result(run, loop, observer)
 
 
-def _module(run: Run, device: torch.device, bfloat16: bool) -> AdaptedModule:
+def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
     """The frozen prior with the part to train, in its first state."""
     torch.manual_seed(run.config.seed)
     denoiser = load_denoiser(run.prior_path, read_header(run.prior_path)).to(device)
     adapted = run.adapter.attach(denoiser, run.task).to(device)
-    return AdaptedModule(adapted, run.adapter.part(adapted), run.task.loss, bfloat16)
+    return AdaptedModule(adapted, run.adapter.part(adapted), run.task.loss, precision)
 
 
 def _loop_config(config: FinetuneConfig) -> LoopConfig:
@@ -202,11 +204,11 @@ def _loop_config(config: FinetuneConfig) -> LoopConfig:
 
 
 def _validation(
-    task: ControlTask, cases: list[ControlCase], preview: Preview
+    task: ControlTask, cases: list[ControlCase], preview: Preview, precision: str
 ) -> Callable[[nn.Module], dict[str, float]]:
     def validate(module: nn.Module) -> dict[str, float]:
         preview.rows.clear()
-        return task.validate(cast(Any, module).denoiser, cases, preview)
+        return task.validate(cast(Any, module).denoiser, cases, preview, precision)
 
     return validate
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ...core.errors import InputError
+from ...core.precision import choose_precision
 from ...core.progress import CancelToken
 from ...datasets.importers import labels_of
 from ...datasets.labels import SegmentLabel, label_table
@@ -109,16 +110,21 @@ class SegmentationTask:
         return cast(Segmenter, denoiser).loss(batch)
 
     def validate(
-        self, denoiser: nn.Module, cases: Sequence[ControlCase], preview: Preview | None = None
+        self,
+        denoiser: nn.Module,
+        cases: Sequence[ControlCase],
+        preview: Preview | None = None,
+        precision: str = "auto",
     ) -> dict[str, float]:
         """Dice of whole CTs: ``dice``, mean over classes and cases, and ``dice_<label>`` where there are several."""
         segmenter = cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
+        dtype = choose_precision(precision, device)
         scores = []
         training = segmenter.part.training
         segmenter.part.eval()
         for example in self.examples(cases):
-            budget = InferenceBudget(device, window=self.window, samples=VALIDATION_SAMPLES)
+            budget = InferenceBudget(device, dtype, window=self.window, samples=VALIDATION_SAMPLES)
             probabilities = segmenter.predict(example.inputs, budget).probabilities
             found = dice(probabilities, example.truth())
             if preview is not None:
@@ -179,10 +185,11 @@ class SegmentationAdapter:
     def precompute(
         self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
         validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+        precision: str = "auto",
     ) -> None:  # fmt: skip
         ours, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
-        budget = InferenceBudget(device, window=ours.window)
+        budget = InferenceBudget(device, choose_precision(precision, device), window=ours.window)
         # The training cases last: what a method takes over from its examples is theirs.
         for cases in (validation, training):
             segmenter.precompute(ours.examples(cases), budget, report, cancel)

@@ -29,8 +29,7 @@ from .adapters import Adapter
 from .cases import data_sha256, open_control_cases, prepare_cases
 from .config import FinetuneConfig
 from .interface import ControlTask
-from .keep_best import STOP_FILE
-from .progress_log import Progress
+from .progress_log import STOP_FILE, Progress
 from .registry import FinetuneTask, finetune_task
 
 BEST = "best.safetensors"

@@ -15,6 +15,7 @@ from ...conditioning.condition import Condition, stack
 from ...conditioning.control_inputs import IMAGES, interpolated_control
 from ...conditioning.regions import NULL_REGION
 from ...core.errors import InputError
+from ...core.precision import autocast
 from ...datasets.prepared_cases import Case
 from ...diffusion.data_consistency import BlockAverages
 from ...imaging.intensity import to_network
@@ -101,7 +102,11 @@ class SuperResolutionTask:
 
     @torch.no_grad()
     def validate(
-        self, denoiser: ControlledDenoiser, cases: Sequence[ControlCase], preview: Preview | None = None
+        self,
+        denoiser: ControlledDenoiser,
+        cases: Sequence[ControlCase],
+        preview: Preview | None = None,
+        precision: str = "auto",
     ) -> dict[str, float]:
         """Peak signal-to-noise ratio over a range of 2000 HU of one network evaluation and of interpolation, in dB."""
         device = next(denoiser.parameters()).device
@@ -115,7 +120,7 @@ class SuperResolutionTask:
             condition = drawn.condition(0.0, 0.0, rng).encode(drawn.fine.shape).to(device)
             batch = stack([condition])
             guess = torch.from_numpy(to_network(drawn.guess))[None, None].to(device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device, precision):
                 found = denoiser(guess, torch.full((1,), NOISE_HIDES_ALL, device=device), batch).float()
             truth = to_network(drawn.fine)
             whole, inner = drawn.whole_blocks()

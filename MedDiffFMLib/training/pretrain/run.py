@@ -14,6 +14,7 @@ from torch import nn
 
 from ...conditioning.condition import EncodedCondition
 from ...core.errors import DeviceError, InputError
+from ...core.precision import autocast, choose_precision
 from ...core.safe_load import read_json
 from ...datasets.prepared_cases import Case, open_cases
 from ...models.checkpoint import build_denoiser, load_denoiser, read_header, save_model
@@ -51,7 +52,8 @@ def pretrain(
     Args:
         cache: folder made by ``meddifffm prepare``.
         initial: weights to start from instead of random ones.
-        bfloat16: compute the network in bfloat16, weights and loss in float32.
+        bfloat16: compute the network in bfloat16 where the device does that fast, weights and loss in float32; False
+            for float32 in training and validation.
         workers: processes that draw windows; 0 draws them in the training process.
         compile_network: torch.compile; pays from some thousand steps on.
         windows_on_device: keep the cases in the device's memory and draw windows, holes and noise there.
@@ -200,7 +202,7 @@ def _observer(
     def measure() -> tuple[int, float]:
         share, size = config.batch // fabric.world_size, config.windows.size
         flops = step_flops(lambda: LossModule(build_denoiser(config.model_config()), False), share, size)
-        return flops, matrix_rate(fabric.device, torch.bfloat16 if bfloat16 else torch.float32)
+        return flops, matrix_rate(fabric.device, choose_precision("auto" if bfloat16 else "float32", fabric.device))
 
     return Throughput(config.loop, folder, fabric, config.batch, measure, report, warn)
 
@@ -261,7 +263,7 @@ class LossModule(nn.Module):
         balance: torch.Tensor,
     ) -> torch.Tensor:
         condition = EncodedCondition(region, channels, expected, hole, signature=signature)
-        with torch.autocast(x0.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+        with autocast(x0.device, "auto" if self.in_bfloat16 else "float32"):
             losses = self.denoiser.loss(x0, sigma, noise, condition)  # type: ignore[operator]
         losses = losses * balance
         if self.weighting is not None:

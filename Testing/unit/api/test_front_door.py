@@ -16,7 +16,7 @@ import MedDiffFMLib as mdf
 from MedDiffFMLib.api import stub
 from MedDiffFMLib.runner.case import Case, run_case
 from MedDiffFMLib.runner.outputs import plan_outputs
-from MedDiffFMLib.runner.report import Settings
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.parameters import describe
 from MedDiffFMLib.tasks.registry import TASKS
 
@@ -86,7 +86,7 @@ def test_results_are_those_of_the_command_line(
     """The same bits, geometry, findings and report, whether inputs are paths, volumes or arrays."""
     task = TASKS[name]
     mask = {"mask": small_mask_file} if task.needs_mask else {}
-    settings = Settings(name, task.parameter_class()(**options), seed=3, model=str(tiny_model_file), device="cpu")
+    settings = RunSettings(name, task.parameter_class()(**options), seed=3, model=str(tiny_model_file), device="cpu")
     plan = plan_outputs(name, small_ct_file, tmp_path)
     expected = run_case(settings, Case(small_ct_file, **mask), plan, lambda: model)
     by_path = getattr(mdf, name)(small_ct_file, model, seed=3, **options, **mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +122,20 @@ def test_a_perfect_model_wins_everywhere(folder, oracle, tmp_path):
     assert "oracle is better than noisy input in 2 of 2" in page and "Real lesions" in page
     stored = json.loads((tmp_path / "evaluation.json").read_text())
     assert stored["model"]["name"] == "oracle" and len(stored["rows"]) == len(report["rows"])
+
+
+def test_short_tables_of_one_and_of_two_evaluations(folder, oracle, tmp_path):
+    page = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "yardsticks.py"))["page"]
+    reports = []
+    for error in (20, 5):
+        model = oracle(lambda task, truth, given, error=error: truth + error)
+        benchmark.evaluate(model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN)
+        reports.append(read_report(tmp_path / "evaluation.json"))
+    one, two = page(reports[:1]), page(reports)
+    assert "2 cases of 2 patients" in one and "### Synthetic lesions, 2 cases" in one and "| oracle | **20.0**" in one
+    assert "| oracle (before) | **20.0** [20.0, 20.0]" in two and "| oracle (after) | **5.0** [5.0, 5.0]" in two
+    assert two.count("| biharmonic fill |") == one.count("| biharmonic fill |")
+    assert "| inpaint 20 mm | MAE | 2 of 2 | **+15.0** [+15.0, +15.0] | better |" in two
 
 
 def test_an_ignorant_model_loses(folder, oracle, tmp_path):
@@ -278,7 +293,8 @@ def test_a_wish_to_stop_is_noticed_and_what_is_done_stays(folder, oracle, tmp_pa
         benchmark.evaluate(model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN, progress=progress,
                            cancel=cancel)  # fmt: skip
     stored = json.loads((tmp_path / "evaluation.json").read_text())
-    assert {row["case"] for row in stored["rows"]} == {"first"}
+    done = {(row["case"], row["task"]) for row in stored["rows"]}
+    assert done == {("first", "inpaint"), ("first", "anomaly"), ("second", "inpaint")}
 
 
 def test_nothing_to_do_is_said(folder, oracle, tmp_path):

@@ -14,21 +14,22 @@ from MedDiffFMLib.imaging.volume import Volume
 
 def body(seed: int, shape: tuple[int, int, int] = (30, 34, 36)) -> np.ndarray:
     field = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.5)
-    return np.clip(field / field.std() * 300 - 200, -1000, 1000).astype(np.float32)
+    return np.clip(field / field.std() * 80 + 50, -190, 290).astype(np.float32)
 
 
 def test_a_copy_is_found_at_any_place_and_under_noise_and_a_stranger_is_not():
     references = memorization.References([body(0), body(1)])
     place = body(1)[7:23, 3:19, 20:36]
-    noise = np.random.default_rng(0).normal(0, 50, place.shape)
+    noise = np.random.default_rng(0).normal(0, 20, place.shape)
     stranger = body(2)[:16, :16, :16]
     same, copy, other = references.nearest(np.stack([place, place + noise, stranger]))
-    assert same == pytest.approx(1, abs=1e-4) and copy > 0.95 and other < 0.7
+    assert same > 0.95 and copy > 0.85 and other < 0.4
 
 
 def test_the_correlation_is_pearsons_at_the_best_place():
     volume, window = body(3, (18, 17, 19)), body(4)[:16, :16, :16]
     found = memorization.References([volume]).nearest(window[None])[0]
+    volume, window = memorization.detail(volume[None])[0], memorization.detail(window[None])[0]
     places = [volume[k : k + 16, j : j + 16, i : i + 16] for k in range(3) for j in range(2) for i in range(4)]
     assert found == pytest.approx(max(np.corrcoef(p.ravel(), window.ravel())[0, 1] for p in places), abs=1e-4)
 
@@ -38,11 +39,20 @@ def test_flat_windows_resemble_nothing_and_small_references_are_left_out():
     assert memorization.References([body(0, (10, 40, 40))]).nearest(body(0)[None, :16, :16, :16]).tolist() == [-1]
 
 
+def test_chest_walls_alone_make_no_copy():
+    """Two bodies of the same outline and other tissue: the plain correlation is near 1."""
+    walls = np.where(np.arange(36) < 18, -800.0, 0.0)
+    first, second = (np.where(walls < 0, walls, body(n) + walls) for n in (5, 6))
+    window = second[4:20, 5:21, 10:26]
+    assert np.corrcoef(window.ravel(), first[4:20, 5:21, 10:26].ravel())[0, 1] > 0.95
+    assert memorization.References([first]).nearest(window[None])[0] < 0.75
+
+
 def test_controls_are_seen_as_copies():
     references = memorization.References([body(n) for n in range(3)])
     controls = references.controls(16)
     assert controls.shape == (3, 16, 16, 16)
-    assert references.nearest(controls).min() > 0.8
+    assert references.nearest(controls).min() > 0.6
 
 
 def test_references_are_read_once(tmp_path):
@@ -52,7 +62,7 @@ def test_references_are_read_once(tmp_path):
     for _ in range(2):
         found = memorization.read_references(cases, tmp_path / "cache", lines.append)
     assert len(lines) == 1
-    assert found.nearest(body(0)[None, 2:18, 2:18, 2:18])[0] > 0.99
+    assert found.nearest(body(0)[None, 2:18, 2:18, 2:18])[0] > 0.95
 
 
 def test_coarse_windows_are_means():

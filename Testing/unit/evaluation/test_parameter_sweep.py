@@ -16,6 +16,7 @@ from MedDiffFMLib.evaluation.quality.baselines import bm3d
 from MedDiffFMLib.evaluation.quality.cases import read_cases
 from MedDiffFMLib.evaluation.quality.parameter_sweep import Curve, curve_record, parse_curve
 from MedDiffFMLib.evaluation.quality.protocols import Row
+from MedDiffFMLib.evaluation.quality.variants import Variant, parse_variant
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
@@ -33,6 +34,15 @@ def test_what_a_curve_is_written_like():
             parse_curve(f"denoise{rest}", TASKS)
     with pytest.raises(InputError, match="Tasks: denoise"):
         parse_curve("sharpen=steps:1,2", TASKS)
+
+
+def test_what_a_variant_is_written_like():
+    assert parse_variant("inpaint:steps=10,samples=1", TASKS) == Variant(
+        "inpaint", "steps 10, samples 1", {"steps": 10, "samples": 1}
+    )
+    for text in ("inpaint", "inpaint:", "inpaint:steps", "inpaint:steps=", "sharpen:steps=1"):
+        with pytest.raises(InputError, match="--variant"):
+            parse_variant(text, TASKS)
 
 
 def test_points_of_a_curve_are_means_over_cases():
@@ -78,7 +88,8 @@ def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp
     first, second = tmp_path / "first", tmp_path / "second"
     assert main([*common, "--tasks", "denoise", "-o", str(first)]) == 0
     old = str(first / "evaluation.json")
-    curve = ["--curve", "denoise=steps:1,3", "--set", "denoise.noise=20", "--compare", old]
+    curve = ["--curve", "denoise=steps:1,3", "--set", "denoise.noise=20", "--compare", old,
+             "--variant", "denoise:strength=0.5"]  # fmt: skip
     assert main([*common, "--tasks", "denoise", *curve, "-o", str(second)]) == 0
     capsys.readouterr()
 
@@ -95,6 +106,7 @@ def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp
     before = {row["case"]: row["values"]["PSNR"] for row in json.loads((first / "evaluation.json").read_text())["rows"]
               if row["method"] == "tiny"}  # fmt: skip
     now = {row["case"]: row["values"]["PSNR"] for row in report["rows"] if row["method"] == "tiny"}
+    assert "tiny, strength 0.5" in report["tables"]["denoise"][""]["PSNR"]["values"]
     psnr = report["compared"]["differences"][0]
     assert psnr["figure"] == "PSNR" and psnr["cases"] == 2
     assert psnr["mean"] == pytest.approx(np.mean([now[c] - before[c] for c in before]))

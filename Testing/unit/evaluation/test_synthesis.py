@@ -10,6 +10,7 @@ from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.evaluation.quality import evaluate as benchmark
 from MedDiffFMLib.evaluation.quality import synthesis, window_features
 from MedDiffFMLib.evaluation.quality.cases import Case
+from MedDiffFMLib.evaluation.quality.memorization import References
 from MedDiffFMLib.evaluation.quality.parameter_sweep import Curve
 from MedDiffFMLib.evaluation.quality.protocols import Answer
 from MedDiffFMLib.evaluation.quality.synthesis import REAL, SynthesisPlan, SynthesisQuestion
@@ -91,6 +92,36 @@ def test_rows_tell_what_a_volume_took_and_that_bodies_are_independent(question):
     assert [row.case for row in rows] == [f"synthetic chest {n}" for n in range(3)]
     assert len({row.patient for row in rows}) == 3
     assert {row.evaluations for row in rows} == {7}
+
+
+def test_references_tell_copies_from_strangers(cases):
+    references = References([windows_at_6_mm(patient(100))])
+    question = SynthesisQuestion(cases, window_features.HaarStatistics(), SynthesisPlan(volumes=2), references)
+    rows = question.baseline_rows()
+    strangers = means([row for row in rows if row.method == REAL])
+    assert strangers["nearest"] < strangers["nearest, highest"] < 0.7
+    copies = means(question.rows_of("copies", as_method(lambda seed: patient(100)), "chest"))
+    assert copies["nearest"] > 0.8 > strangers["nearest, highest"]
+    shifted = means(question.rows_of("others", as_method(lambda seed: patient(200 + seed)), "chest"))
+    assert shifted["nearest"] == pytest.approx(strangers["nearest"], abs=0.1)
+
+
+def windows_at_6_mm(volume):
+    """As references are kept: cubes of two voxels averaged."""
+    k, j, i = (n // 2 for n in volume.voxels.shape)
+    return volume.voxels.reshape(k, 2, j, 2, i, 2).mean(axis=(1, 3, 5)).astype(np.float32)
+
+
+def test_random_features_see_what_the_shipped_ones_see(question):
+    real = means([row for row in question.baseline_rows() if row.method == REAL])
+    finer = means(question.rows_of("finer", as_method(lambda seed: patient(100 + seed, 1.0)), "chest"))
+    assert finer["random FID"] > 2 * real["random FID"] and finer["random MMD"] > real["random MMD"] + 0.1
+
+
+def test_only_the_regions_asked_for_are_judged(cases):
+    plan = SynthesisPlan(volumes=2, regions=("abdomen",))
+    question = SynthesisQuestion(cases, window_features.HaarStatistics(), plan)
+    assert question.regions == [] and question.left_out == {} and question.baseline_rows() == []
 
 
 def test_a_region_with_one_patient_is_left_out_and_named(question):

@@ -14,6 +14,7 @@ import torch
 
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.core.errors import tells_of_memory
+from MedDiffFMLib.core.precision import autocast, choose_precision
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.datasets.labels import SegmentLabel
 from MedDiffFMLib.diffusion.controlled_denoiser import with_control
@@ -21,14 +22,14 @@ from MedDiffFMLib.evaluation.speed.cases import Case
 from MedDiffFMLib.evaluation.speed.implementations import Engine as EngineSubject
 from MedDiffFMLib.evaluation.speed.implementations import Settings as SubjectSettings
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.inference.engine import WINDOW, Engine, choose_device, choose_precision, is_out_of_memory
+from MedDiffFMLib.inference.engine import WINDOW, Engine, choose_device, is_out_of_memory
 from MedDiffFMLib.inference.memory_plan import plan_memory
 from MedDiffFMLib.inference.sliding_window import SlidingWindowDenoiser
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
 from MedDiffFMLib.models.controlnet_file import save_control
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.case import LoadedCase, compute
-from MedDiffFMLib.runner.report import Settings
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.segmentation.head_file import save_head
 from MedDiffFMLib.segmentation.method import make_method, options_of
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
@@ -216,6 +217,7 @@ def test_every_task_finds_on_a_gpu_what_it_finds_on_the_cpu(
 def test_bfloat16_is_computed_where_the_gpu_can_by_kernels_that_repeat(ct: Volume, files: dict[str, str]) -> None:
     with pretend_gpu(capability=(7, 5)):
         assert choose_precision("auto", torch.device("cuda:0")) == torch.float32
+        assert not autocast(torch.device("cuda:0"))._enabled, "training keeps to the same rule"
     expected = run(model_on("cpu", files), "denoise", ct, files, noise=20.0, non_local=0.0)
     types = set()
     with pretend_gpu():
@@ -424,7 +426,7 @@ def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> No
         assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30, "free_bytes": None}
         model = model_on("auto", files)
         parameters = TASKS["denoise"].parameter_class()(noise=20.0, non_local=0.0)
-        settings = Settings("denoise", parameters, model=files["prior"], precision="float32")
+        settings = RunSettings("denoise", parameters, model=files["prior"], precision="float32")
         result, report = compute(settings, LoadedCase(ct, None, None), model, None, CancelToken())
     assert report["device"] == "cuda:0" and report["machine"]["gpu"] == NAME and result.volumes
     assert report["peak_memory_bytes"]["cuda"] > 2**20

@@ -94,6 +94,13 @@ def test_memory_shortage_steps_down_and_loses_nothing(error):
     assert len(told) == 3
 
 
+def test_what_is_no_shortage_is_not_repeated():
+    engine, calls = Engine(PointwiseDenoiser(), device="cpu", precision="float32"), []
+    with pytest.raises(RuntimeError, match="shapes"):
+        engine.retry_on_oom(lambda: calls.append(1) or torch.zeros(2, 3) @ torch.zeros(2, 3))
+    assert calls == [1]
+
+
 def test_hopeless_shortage_is_a_clear_error():
     denoise = blended((40, 40, 40), Hungry(0, MemoryError()))
     with pytest.raises(DeviceError, match="too little memory"):

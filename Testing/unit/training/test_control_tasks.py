@@ -88,6 +88,16 @@ def test_validation_has_its_metric_and_repeats_itself(task, cases, model):
         assert figures["outside_hu"] == 0
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_validation_computes_in_the_precision_of_the_training(task, cases, model, precision):
+    denoiser, types = with_control(model.engine.denoiser, task.network()), set()
+    for part in denoiser.control.modules():
+        if isinstance(part, torch.nn.Conv3d):
+            part.register_forward_hook(lambda part, given, result: types.add(result.dtype))
+    task.validate(denoiser, cases[:1], precision=precision)
+    assert types == {torch.bfloat16 if precision == "auto" else torch.float32}
+
+
 def test_settings_are_what_inference_reads(cases):
     assert finetune_task("super-resolution").task().settings(cases) == {"factors": [2, 6]}
     lesions = finetune_task("lesion").task().settings(cases)["lesions"]

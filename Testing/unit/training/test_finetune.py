@@ -169,7 +169,7 @@ def test_the_best_checkpoint_is_kept_and_patience_ends(
     """The task's figure falls, then rises twice: lower is better here."""
     figures, seen = [9.0, 5.0, 3.0, 4.0, 3.5, 1.0], []
 
-    def validate(self: LesionTask, denoiser: Any, cases: Any, preview: Any) -> dict[str, float]:
+    def validate(self: LesionTask, denoiser: Any, cases: Any, preview: Any, precision: str) -> dict[str, float]:
         seen.append({name: tensor.clone() for name, tensor in denoiser.control.state_dict().items()})
         return {"hu_distance": figures[len(seen) - 1]}
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from MedDiffFMLib.datasets.prepared_cases import open_cases
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import read_header
+from Testing.experiments import step_parts
+from Testing.experiments.gpu_quarter_hour import run_for
+from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.phantoms import body
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_quarter_hour.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "gpu_quarter_hour.py"
 TINY = ["--channels", "8", "32", "--window", "16", "--learning-rate", "0.001"]
 
 
@@ -98,28 +102,43 @@ def test_a_pack_keeps_to_its_size(cache: Path, tmp_path: Path) -> None:
         unpack_cache(tmp_path / "small.zip", tmp_path / "nothing")
 
 
-def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
-    """Pack, train within the time, measure, bring back what can be loaded; a stage that cannot run stops no other."""
-    told = call("pack", str(cache), "-o", str(tmp_path / "pack"), "--piece-mib", "0.2")
-    assert told["cases"] == {"training": 3, "validation": 1} and max(told["pieces_mib"].values()) <= 0.2
+def test_a_program_is_stopped_when_its_time_is_over(tmp_path: Path) -> None:
     begun = time.monotonic()
-    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "out"), "--device", "cpu", "--minutes", "0.7",
-                "--budget", "1.6", "--stages", "train", "measure", "collect", "--piece-mib", "0.1",
-                "--pretrain", *TINY)  # fmt: skip
-    assert time.monotonic() - begun < 96
+    sleeper = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep({60})'])"
+    assert run_for([sys.executable, "-c", sleeper], 1.0, tmp_path / "log", alone=True) != 0
+    assert run_for([sys.executable, "-c", "print(1)"], 60.0, tmp_path / "log") == 0
+    assert time.monotonic() - begun < 30 and (tmp_path / "log").read_text() == "1\n"
+
+
+def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
+    """Pack, train, measure, bring back what can be loaded; a stage that cannot run stops no other."""
+    told = call("pack", str(cache), "-o", str(tmp_path / "pack"), "--piece-mib", "0.2")
+    assert told["cases"] == {"training": 3, "validation": 0} and max(told["pieces_mib"].values()) <= 0.2
+    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "out"), "--device", "cpu", "--steps", "3",
+                "--stages", "train", "measure", "collect", "--piece-mib", "0.1", "--pretrain", *TINY)  # fmt: skip
     stages = told["stages"]
-    assert stages["unpack"]["cases"] == 4 and stages["train"]["exit_code"] == 0, stages
-    assert (
-        stages["train"]["steps"] == stages["train"]["planned_steps"] and "utilisation" in stages["train"]["throughput"]
-    )
+    assert stages["unpack"]["cases"] == 3 and stages["train"]["exit_code"] == 0, stages
+    assert stages["train"]["steps"] == 3 and float(stages["train"]["throughput"]["utilisation"]) > 0
     parts = stages["measure"]["parts"][0]
     assert parts["windows_per_second"]["make"] > 0 and 0 < parts["share_of_matrix_rate"] < 1
-    assert "model.safetensors" in stages["collect"]["kept"]
+    assert {"model.safetensors", "losses.csv", "train.log"} <= set(stages["collect"]["kept"])
     call("join", str(tmp_path / "out" / "back"), "-o", str(tmp_path / "home"))
-    header = read_header(tmp_path / "home" / "model.safetensors")
-    assert header["config"]["training"]["steps"] == stages["train"]["steps"]
+    with zipfile.ZipFile(tmp_path / "home" / "back.zip") as archive:
+        archive.extract("run/model.safetensors", tmp_path)
+    assert read_header(tmp_path / "run" / "model.safetensors")["config"]["training"]["steps"] == 3
     (tmp_path / "pack" / "cache.zip.001").unlink()
-    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "second"), "--device", "cpu", "--budget", "1",
-                "--stages", "train", "collect")  # fmt: skip
-    assert "cache.zip.001" in told["stages"]["unpack"]["error"] and told["stages"]["train"]["state"] != "done"
+    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "second"), "--device", "cpu",
+                "--stages", "measure", "collect")  # fmt: skip
+    assert "cache.zip.001" in told["stages"]["unpack"]["error"] and told["stages"]["measure"]["state"] != "done"
     assert told["stages"]["collect"]["state"] == "done"
+
+
+@pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
+def test_the_parts_of_a_step_are_measured_on_a_gpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedDiffFMLib.training.throughput.matrix_rate", lambda device, dtype: 1e12)
+    monkeypatch.setattr(step_parts, "REPEATS", {"cuda": 1})
+    with pretend_gpu(autograd=True) as gpu:
+        found = step_parts.measure_parts(cache, None, "cuda", 4, TINY)
+        assert gpu.peak > 2**20
+    assert found["peak_gib"] > 0 and found["windows_per_second"]["network"] > 0
+    assert set(found["seconds"]) >= {"plan", "make", "make: voxels", "make: labels", "make: noise", "network"}

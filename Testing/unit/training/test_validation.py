@@ -52,6 +52,23 @@ class Identity(torch.nn.Module):
         return x
 
 
+class Product(Identity):
+    """Notes the type in which a product of matrices is computed."""
+
+    def forward(self, x, sigma, condition):
+        self.type = (torch.zeros(2, 2) @ torch.zeros(2, 2)).dtype
+        return x
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_validation_computes_in_the_precision_of_the_training(cache: Path, bfloat16: bool, expected) -> None:
+    module = Product()
+    Validation(open_cases(cache, "validation"), PretrainConfig(windows=WindowConfig(size=16)), 2, bfloat16=bfloat16)(
+        module
+    )
+    assert module.type == expected
+
+
 def test_what_leaves_the_noise_errs_by_the_noise(cache: Path) -> None:
     cases = open_cases(cache, "validation")
     config = PretrainConfig(windows=WindowConfig(size=32))

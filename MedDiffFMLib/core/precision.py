@@ -1,0 +1,44 @@
+"""Precision: the type of a network's arithmetic, decided here for inference, training and validation alike.
+
+Only networks are computed in bfloat16, under autocast: weights, Haar transform, preconditioning, loss and sums stay in
+float32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_precision(requested: str, device: torch.device) -> torch.dtype:
+    """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic; "auto" is what the device computes fast."""
+    import torch
+
+    if requested not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
+    if requested == "auto":
+        return torch.bfloat16 if _fast_in_bfloat16(device) else torch.float32
+    return torch.float32 if requested == "float32" else torch.bfloat16
+
+
+def _fast_in_bfloat16(device: torch.device) -> bool:
+    """Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too."""
+    import torch
+
+    return device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
+
+
+def autocast(device: torch.device, precision: str | torch.dtype = "auto") -> torch.autocast:
+    """Context in which networks on a device are computed in a precision.
+
+    Args:
+        precision: as requested of :func:`choose_precision`, or what it chose.
+    """
+    import torch
+
+    dtype = choose_precision(precision, device) if isinstance(precision, str) else precision
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
