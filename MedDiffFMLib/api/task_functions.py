@@ -135,7 +135,7 @@ def _bound(name: str, signature: inspect.Signature, positional: tuple, keywords:
 
 def docstring(task: Task) -> str:
     """What ``help`` shows: what the task does, each argument with unit, limits and default, the result, the errors."""
-    names = ", ".join(f'``volumes["{name}"]``' for name in task.outputs)
+    names = ", ".join(f'``volumes["{name}"]``' for name in task.output_names)
     table = ", and a ``table`` of findings" if task.findings else ""
     rows = [f"{row.name}: {row.sentence}" for row in arguments(task)]
     errors = [f"{name}: {cause}" for name, cause in ERRORS.items()]

@@ -68,8 +68,8 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
         case = Case(samples / SAMPLE, fill_mask if task.needs_mask else None)
         plan = OutputPlan(folder, name, ".nrrd")
         reports[name] = run_case(settings, case, plan, lambda: model, overwrite=True, progress=_ProgressLine(name))
-        for output in task.outputs:
-            results[output] = read_volume(plan.volume(output, output == task.outputs[0])).voxels
+        for output in task.output_names:
+            results[output] = read_volume(plan.volume(output, output == task.output_names[0])).voxels
     summary = _summary(volume, nodule.voxels > 0, results, reports)
     draw_demo(folder / "demo.png", volume, nodule.voxels > 0, results, summary)
     write_json(summary, folder / "demo.json", overwrite=True)

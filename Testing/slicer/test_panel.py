@@ -204,6 +204,31 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
     assert np.array_equal(pasted, voxels)
 
 
+@pytest.mark.parametrize("task", [name for name in TASK_NAMES if name != "synthesize"])
+def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: str) -> None:
+    """A CT has the window of the input, nothing else has; masks are label maps; titles are those of the table."""
+    from MedDiffFMGui.nodes.resultNodes import addResult
+
+    from MedDiffFMLib.tasks.output_kinds import OutputKind
+    from MedDiffFMLib.tasks.registry import TASKS
+    from MedDiffFMLib.worker.client import WorkerResult
+
+    ct.GetDisplayNode().SetAutoWindowLevel(False)
+    ct.GetDisplayNode().SetWindowLevel(1234, -321)
+    voxels = app.slicer.util.arrayFromVolume(ct)
+    volumes = {
+        output.name: voxels > 0 if output.kind is OutputKind.MASK else voxels.copy() for output in TASKS[task].outputs
+    }
+    run = addResult(task, ct, WorkerResult(volumes, [], {}, [], {}, None))
+    for output in TASKS[task].outputs:
+        node = run.volumes[output.name]
+        assert node.GetName() == f"thorax {output.words}"
+        assert node.IsA("vtkMRMLLabelMapVolumeNode") == (output.kind is OutputKind.MASK)
+        if output.kind is not OutputKind.MASK:
+            window = (node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel())
+            assert (window == (1234, -321)) == (output.kind is OutputKind.CT)
+
+
 def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from MedDiffFMLib.core.errors import OutputError
 

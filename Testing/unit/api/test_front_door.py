@@ -70,7 +70,7 @@ def test_a_tasks_function_is_its_dataclass(name: str) -> None:
     for field, info in describe(TASKS[name].parameter_class()):
         assert f"{field.name}: {info.help.rstrip('.')}" in text
         assert info.limits in text and all(choice in text for choice in info.choices)
-    assert all(f'volumes["{output}"]' in text for output in TASKS[name].outputs)
+    assert all(f'volumes["{output}"]' in text for output in TASKS[name].output_names)
 
 
 def test_the_stub_is_that_of_the_table() -> None:
@@ -92,7 +92,7 @@ def test_results_are_those_of_the_command_line(
     by_path = getattr(mdf, name)(small_ct_file, model, seed=3, **options, **mask)
     arrays = {key: mdf.read_volume(path, "mask").voxels for key, path in mask.items()}
     by_volume = getattr(mdf, name)(mdf.read_volume(small_ct_file), model, seed=np.int64(3), **options, **arrays)
-    for number, output in enumerate(task.outputs):
+    for number, output in enumerate(task.output_names):
         written = mdf.read_volume(plan.volume(output, number == 0))
         for result in (by_path, by_volume):
             assert np.array_equal(result.volumes[output].voxels, written.voxels)

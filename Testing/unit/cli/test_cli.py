@@ -74,7 +74,7 @@ def test_run_writes_what_the_table_says_and_repeats_to_the_same_bits(
     mask = ["--mask", str(small_mask_file)] if TASKS[task].needs_mask else []
     assert main([task, str(small_ct_file), "-o", str(tmp_path), "--seed", "3", *mask, *options, *common]) == 0
     shown = capsys.readouterr()
-    main_name, *others = TASKS[task].outputs
+    main_name, *others = TASKS[task].output_names
     expected = [f"chest_{task}.json", f"chest_{task}.nrrd", *(f"chest_{task}_{name}.nrrd" for name in others)]
     expected += [f"chest_{task}_findings.csv"] if TASKS[task].findings else []
     assert names(tmp_path) == sorted(expected) == sorted(Path(line).name for line in shown.out.split())
