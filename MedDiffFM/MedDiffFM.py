@@ -226,7 +226,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onFinished(self, run):
         """From the logic: show what a run gave."""
         self.resultPanel.show(run)
-        self.maskPanel.showOutline(run.settings.mask)
+        self.maskPanel.showOutline(run.choices.mask)
 
     def onWorkerPythonChanged(self):
         """The user chose another Python or installed packages: the next run starts a new process."""

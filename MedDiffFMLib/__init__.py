@@ -39,7 +39,7 @@ _HOMES = {
     "load_model": "models.checkpoint",
     "list_models": "models.catalogue",
     "Result": "api.result",
-    "RunSettings": "api.settings",
+    "RunSettings": "runner.settings",
     "Dataset": "api.dataset",
     "finetune": "api.training",
 }
@@ -48,7 +48,6 @@ _HOMES = {
 if TYPE_CHECKING:  # what type checkers and editors see; the functions of the tasks are in api/tasks.pyi
     from .api.dataset import Dataset as Dataset
     from .api.result import Result as Result
-    from .api.settings import RunSettings as RunSettings
     from .api.tasks import *  # noqa: F403
     from .api.training import finetune as finetune
     from .core.errors import Cancelled as Cancelled
@@ -67,6 +66,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; the functions of the ta
     from .models.catalogue import list_models as list_models
     from .models.checkpoint import FoundationModel as FoundationModel
     from .models.checkpoint import load_model as load_model
+    from .runner.settings import RunSettings as RunSettings
 else:
 
     def __getattr__(name: str) -> Any:

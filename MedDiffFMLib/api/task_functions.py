@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from ..conditioning.regions import REGIONS
+from ..conditioning.regions import NO_REGION, REGIONS
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressCallback
 from ..imaging.volume import Volume, geometry
 from ..runner.case import LoadedCase, checked_case, compute
 from ..runner.outputs import located
-from ..runner.report import Settings, input_record
-from ..tasks.parameters import describe, from_dict
+from ..runner.report import input_record
+from ..runner.settings import DEFAULT_MODEL, RunSettings
+from ..tasks.parameters import describe
 from ..tasks.registry import Task, TaskResult
 from .inputs import LabelsLike, ModelLike, VolumeLike, as_labels, as_model, as_volume
 from .result import Result
 
-MODEL = "starter-ct"
 REQUIRED = inspect.Parameter.empty
 WIDTH = 100
 """Columns of a docstring."""
@@ -69,7 +69,8 @@ def arguments(task: Task) -> list[Argument]:
     volume = Argument(
         "volume", "VolumeLike", "CT in HU: a Volume, or the path of a file or DICOM folder.", REQUIRED, False
     )
-    model = Argument("model", "ModelLike", "What load_model gives, a catalogue name, or a weight file.", MODEL, False)
+    source = "What load_model gives, a catalogue name, or a weight file."
+    model = Argument("model", "ModelLike", source, DEFAULT_MODEL, False)
     mask = Argument("mask", "LabelsLike", f"Label map of what to change, {ON_GRID}", REQUIRED)
     first = [*([volume] if task.needs_volume else []), model, *([mask] if task.needs_mask else [])]
     return [*first, *_parameters(task), *_run_options(task)]
@@ -87,7 +88,7 @@ def _parameters(task: Task) -> list[Argument]:
 
 def _run_options(task: Task) -> list[Argument]:
     """What every task takes, and a mask where the task can do without but has use for one."""
-    regions = f"Body region: {', '.join(REGIONS)}, or none to tell the model nothing; automatic when not given."
+    regions = f"Body region: {', '.join(REGIONS)}, or {NO_REGION} to tell the model nothing; automatic when not given."
     where = "on the CT's grid" if task.needs_volume else "whose grid the result takes"
     options = [
         Argument("seed", "int", "Start of the random numbers: same seed, same result.", 0),
@@ -134,7 +135,7 @@ def _bound(name: str, signature: inspect.Signature, positional: tuple, keywords:
 
 def docstring(task: Task) -> str:
     """What ``help`` shows: what the task does, each argument with unit, limits and default, the result, the errors."""
-    names = ", ".join(f'``volumes["{name}"]``' for name in task.outputs)
+    names = ", ".join(f'``volumes["{name}"]``' for name in task.output_names)
     table = ", and a ``table`` of findings" if task.findings else ""
     rows = [f"{row.name}: {row.sentence}" for row in arguments(task)]
     errors = [f"{name}: {cause}" for name, cause in ERRORS.items()]
@@ -151,7 +152,7 @@ def run(
     task: Task,
     *,
     volume: VolumeLike | None = None,
-    model: ModelLike = MODEL,
+    model: ModelLike = DEFAULT_MODEL,
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
@@ -165,12 +166,11 @@ def run(
     Raises:
         MedDiffFMError: whatever is wrong, before any long work where possible.
     """
-    chosen = from_dict(task.parameter_class(), {name: _plain(value) for name, value in parameters.items()})
-    seed = _plain(seed)
-    _check_run(seed, region)
+    chosen = {name: _plain(value) for name, value in parameters.items()}
+    settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
     case = _case(task, volume, mask, anatomy)
     loaded = as_model(model)
-    settings = Settings(task.name, chosen, seed, region, loaded.name, loaded.device, loaded.engine.precision)
+    settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.engine.precision)
     return _result(*compute(settings, case, loaded, progress, cancel), case.volume)
 
 
@@ -189,14 +189,6 @@ def _record(given: Any, volume: Volume) -> dict[str, Any]:
     if isinstance(given, (str, os.PathLike)):
         return input_record(Path(given), volume)
     return {"source": "memory", **geometry(volume)}
-
-
-def _check_run(seed: Any, region: Any) -> None:
-    """Refuse a seed or a region that the command line would refuse."""
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed!r}.", "Give a whole number of 0 or more, below 2^63.")
-    if region is not None and region not in (*REGIONS, "none"):
-        raise InputError(f"There is no region {region!r}.", f"Known are: {', '.join(REGIONS)}, none.")
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..conditioning.regions import REGIONS
 from ..core.errors import InputError
 from ..evaluation.quality.added_noise import KINDS
 from ..evaluation.quality.cases import read_cases
@@ -17,7 +18,6 @@ from ..evaluation.quality.parameter_sweep import parse_curve
 from ..evaluation.quality.synthesis import SynthesisPlan
 from ..evaluation.quality.variants import parse_variant
 from .console import Console
-from .task import REGIONS
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="keep every result in the output folder, and go on where a run stopped")
     add("--volumes", type=int, default=SynthesisPlan().volumes, metavar="N",
         help="synthetic CTs of each region (default: %(default)s)")  # fmt: skip
-    add("--regions", nargs="+", choices=REGIONS[:-1], default=(), metavar="REGION",
+    add("--regions", nargs="+", choices=REGIONS, default=(), metavar="REGION",
         help="regions of synthetic CTs (default: all that two patients show)")  # fmt: skip
     add("--references", metavar="CASES",
         help="training data, folder or datalist: is a synthetic CT a copy of one of them?")  # fmt: skip

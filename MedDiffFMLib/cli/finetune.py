@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from ..core.errors import Cancelled, InputError
 from ..segmentation.registry import METHODS
 from ..training.finetune.config import PRESETS
 from ..training.finetune.registry import FINETUNE_TASKS
+from . import key_values
 from .console import Console, duration
 from .pretrain import positive
 
@@ -109,30 +108,14 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {
         key: getattr(args, key) for key in ("method", "spacing") if getattr(args, key) is not None
     }
-    names = _pairs(args.label_names or ())
+    names = key_values.pairs(args.label_names)
     if names:
         if not all(number.isdigit() for number in names):
             raise InputError("A label is named by its number.", "Give --label-names 1=tumor 2=liver.")
         options["label_names"] = [[int(number), words] for number, words in names.items()]
     if options and args.task != "segmentation":
         raise InputError(f"{', '.join(options)}: {args.task} has no such option.", "Leave it out.")
-    for key, text in _pairs(args.option or ()).items():
-        try:
-            options[key] = json.loads(text)
-        except ValueError:
-            options[key] = text
-    return options
-
-
-def _pairs(texts: Iterable[str]) -> dict[str, str]:
-    """KEY=VALUE texts as a dictionary."""
-    found = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise InputError(f"{text!r} is not KEY=VALUE.", "Give --option head=linear.")
-        found[key] = value
-    return found
+    return {**options, **key_values.options(args.option)}
 
 
 def _text(result: Any, task: str) -> str:

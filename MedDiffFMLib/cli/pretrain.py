@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Cancelled, InputError
+from ..diffusion.kinds import DENOISER_KINDS
+from ..networks.registry import NETWORKS
 from ..training.pretrain.presets import PRESETS, preset
 from .console import Console, duration
+from .key_values import options
 
 if TYPE_CHECKING:
+    from ..networks.backbone import BackboneConfig
     from ..networks.unet import NetworkConfig
     from ..training.pretrain.config import PretrainConfig
     from ..training.throughput import Pace
 
-DENOISERS = ("edm", "cosine-epsilon")
 WEIGHTINGS = ("set", "learned")
 
 
@@ -42,7 +45,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         metavar="WEIGHTS",
         help="start from a model (name or .safetensors); its network is kept, or grown by more --blocks",
     )
-    add("--denoiser", choices=DENOISERS, help="what the network predicts (starter-ct: edm)")
+    add("--denoiser", choices=DENOISER_KINDS, help="what the network predicts (starter-ct: edm)")
+    sentences = " ".join(f"{name}: {row.sentence}" for name, row in NETWORKS.items())
+    add("--network", choices=NETWORKS, help=f"kind of network (all recipes: prior-unet). {sentences}")
+    add("--network-option", action="append", metavar="KEY=VALUE", help="field of its config, VALUE as JSON or a word")
     add("--channels", type=positive, nargs="+", metavar="N",
         help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
     add("--blocks", type=positive, nargs="+", metavar="N",
@@ -153,32 +159,58 @@ def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> Pretrai
     )  # fmt: skip
 
 
-def _network(args: argparse.Namespace, recipe: NetworkConfig) -> NetworkConfig:
-    """The recipe's network with other channels or blocks; other numbers of levels have attention in the middle only."""
-    from dataclasses import replace
+def _network(args: argparse.Namespace, recipe: BackboneConfig) -> BackboneConfig:
+    """The recipe's network with other sizes; other numbers of levels have attention in the middle only."""
+    from ..networks.unet import NetworkConfig
 
-    channels = tuple(args.channels or recipe.channels)
-    same = len(channels) == len(recipe.channels)
-    attention = recipe.attention if same else (False,) * len(channels)
-    usual = recipe.blocks if same or isinstance(recipe.blocks, int) else 1
-    return replace(recipe, channels=channels, blocks=_blocks(args) or usual, attention=attention)
+    usual: dict[str, Any] = {}
+    if args.network in (None, recipe.name):
+        usual = recipe.as_dict()
+        if isinstance(recipe, NetworkConfig) and args.channels and len(args.channels) != len(recipe.channels):
+            usual["attention"] = [False] * len(args.channels)
+            usual["blocks"] = recipe.blocks if isinstance(recipe.blocks, int) else 1
+    sizes = {"channels": args.channels, "blocks": _blocks(args)}
+    asked = {name: value for name, value in sizes.items() if value}
+    return _made(args.network or recipe.name, {**usual, **options(args.network_option), **asked})
 
 
-def _of_weights(args: argparse.Namespace, recipe: NetworkConfig, config: dict[str, Any]) -> tuple[NetworkConfig, str]:
+def _made(name: str, fields: dict[str, Any]) -> BackboneConfig:
+    """Config of a network by name.
+
+    Raises:
+        InputError: it has no such field, or cannot be built so.
+    """
+    try:
+        config = NETWORKS[name].make_config(fields)
+        config.check()
+        return config
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The network {name} cannot be built so ({error}).", "Give sizes that fit, such as one --blocks."
+        ) from error
+
+
+def _of_weights(args: argparse.Namespace, recipe: BackboneConfig, config: dict[str, Any]) -> tuple[BackboneConfig, str]:
     """Network and denoiser that go on from existing weights.
 
-    The network grows by the blocks that are asked for, and learns to take what the recipe gives it.
+    The U-Net grows by the blocks that are asked for, and learns to take what the recipe gives it.
     """
     from dataclasses import replace
 
+    from ..networks.registry import network_config
     from ..networks.unet import NetworkConfig
     from ..training.pretrain.grow import check_growth
 
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-    small = NetworkConfig(**fields)
-    for name, value in {"channels": list(small.channels), "denoiser": config["denoiser"]}.items():
+    small = network_config(config)
+    known = {"network": small.name, "denoiser": config["denoiser"]}
+    known["channels"] = list(getattr(small, "channels", ()))
+    for name, value in known.items():
         if getattr(args, name) not in (None, value):
             raise InputError(f"--{name} contradicts the weights of --initial ({value}).", "Leave it out.")
+    if args.network_option or not (isinstance(small, NetworkConfig) and isinstance(recipe, NetworkConfig)):
+        if args.network_option or args.blocks:
+            raise InputError("The network of --initial has its sizes already.", "Leave the other ones out.")
+        return small, config["denoiser"]
     blocks = _blocks(args) or small.blocks
     inputs = {name: getattr(small, name) or getattr(recipe, name) for name in ("tissue", "signature")}
     large = replace(small, blocks=blocks, **inputs)
@@ -204,19 +236,23 @@ def _check_widths(widths: tuple[float, ...]) -> None:
             raise InputError(f"--averages: {error}.", "Give two widths such as 0.05 0.1.") from error
 
 
-def _check_network(network: NetworkConfig, window: int) -> None:
+def _check_network(network: BackboneConfig, window: int) -> None:
     """Refuse sizes that the network cannot be built or run with."""
+    from ..networks.unet import NetworkConfig
+
+    if isinstance(network, NetworkConfig):
+        _check_channels(network)
+    if window % network.divisor:
+        raise InputError(f"A window of {window} voxels cannot be halved often enough.",
+                         f"Give a multiple of {network.divisor}.")  # fmt: skip
+
+
+def _check_channels(network: NetworkConfig) -> None:
+    """Refuse channels and blocks that group normalization and attention cannot have."""
     heads = 4 * network.groups
     attended = [c for c, attention in zip(network.channels, network.attention, strict=True) if attention]
-    if len(network.blocks_of_levels) != len(network.channels):
-        levels, numbers = len(network.channels), len(network.blocks_of_levels)
-        raise InputError(f"{levels} levels cannot have {numbers} numbers of blocks.",
-                         "Give --blocks once, or for each level.")  # fmt: skip
     if any(c % network.groups for c in network.channels) or any(c % heads for c in (*attended, network.channels[-1])):
         raise InputError(
             f"Channels {' '.join(map(str, network.channels))} cannot be built.",
             f"Give multiples of {network.groups}; the last one, and those with attention, multiples of {heads}.",
         )
-    if window % network.divisor:
-        raise InputError(f"A window of {window} voxels cannot be halved often enough.",
-                         f"Give a multiple of {network.divisor}.")  # fmt: skip

@@ -7,18 +7,18 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from ..conditioning.regions import REGION_CHOICES
 from ..core.errors import InputError
 from ..core.text_table import columns
 from ..models.checkpoint import load_model
 from ..runner.batch import CaseStatus, find_cases, run_batch
 from ..runner.case import Case, check_mask_given, check_volume_given, run_case
 from ..runner.outputs import plan_outputs
-from ..runner.report import NOTICE, Settings
+from ..runner.report import NOTICE
+from ..runner.settings import AUTOMATIC, DEFAULT_MODEL, PRECISIONS, RunSettings
 from ..tasks.registry import TASKS, Task
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration
-
-REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body", "none")
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -59,11 +59,11 @@ def _add_files(parser: argparse.ArgumentParser, task: Task) -> None:
 def _add_run_options(group: argparse._ArgumentGroup, region: str) -> None:
     group.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     group.add_argument(
-        "--region", choices=REGIONS, help=f"body region; none tells the model nothing (default: {region})"
+        "--region", choices=REGION_CHOICES, help=f"body region; none tells the model nothing (default: {region})"
     )
-    group.add_argument("--model", default="starter-ct", help="name from `meddifffm models`, or a .safetensors file")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
-    group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    group.add_argument("--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, or a .safetensors file")
+    group.add_argument("--device", default=AUTOMATIC, help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    group.add_argument("--precision", default=AUTOMATIC, choices=PRECISIONS)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
 
 
@@ -94,13 +94,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    if args.threads is not None and args.threads < 1:
-        raise InputError(f"--threads is {args.threads}.", "Give 1 or more.")
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}.", "Give 0 or more.")
+def _settings(args: argparse.Namespace) -> RunSettings:
     model = str(Path(args.model).resolve()) if args.model.endswith(".safetensors") else args.model
-    return Settings(
+    return RunSettings(
         task=args.task,
         parameters=parameters_from(args, TASKS[args.task].parameter_class()),
         seed=args.seed,
@@ -109,10 +105,10 @@ def _settings(args: argparse.Namespace) -> Settings:
         device=args.device,
         precision=args.precision,
         threads=args.threads,
-    )
+    ).checked()
 
 
-def _run_batch(args: argparse.Namespace, settings: Settings, load: Any, console: Console) -> int:
+def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, console: Console) -> int:
     cases = find_cases(args.batch, settings.task, getattr(args, "mask", None), args.anatomy)
     rows = run_batch(
         settings, cases, args.output or Path("."), load, overwrite=args.overwrite,

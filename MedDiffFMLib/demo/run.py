@@ -47,7 +47,8 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
     from ..models.checkpoint import load_model
     from ..runner.case import Case, run_case
     from ..runner.outputs import OutputPlan
-    from ..runner.report import NOTICE, Settings
+    from ..runner.report import NOTICE
+    from ..runner.settings import RunSettings
     from ..tasks.registry import TASKS
     from .figure import draw_demo
 
@@ -63,12 +64,12 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
     reports: dict[str, Any] = {}
     for name in ("anomaly", "denoise", "inpaint"):
         task = TASKS[name]
-        settings = Settings(name, task.parameter_class()(), seed=seed, model=model_name, device=device)
+        settings = RunSettings(name, seed=seed, model=model_name, device=device)
         case = Case(samples / SAMPLE, fill_mask if task.needs_mask else None)
         plan = OutputPlan(folder, name, ".nrrd")
         reports[name] = run_case(settings, case, plan, lambda: model, overwrite=True, progress=_ProgressLine(name))
-        for output in task.outputs:
-            results[output] = read_volume(plan.volume(output, output == task.outputs[0])).voxels
+        for output in task.output_names:
+            results[output] = read_volume(plan.volume(output, output == task.output_names[0])).voxels
     summary = _summary(volume, nodule.voxels > 0, results, reports)
     draw_demo(folder / "demo.png", volume, nodule.voxels > 0, results, summary)
     write_json(summary, folder / "demo.json", overwrite=True)

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
+from ..core.errors import ModelError
 from ..imaging.haar import haar_forward, haar_inverse
+from ..networks.backbone import UNetBackbone
 from ..networks.controlnet import ControlBranch, ControlConfig, ControlledUNet, local_detail
-from ..networks.unet import PriorUNet
 from .denoiser import CosineEpsilonDenoiser, EDMDenoiser
 
 NEGLIGIBLE = 0.01
@@ -37,9 +38,7 @@ class ControlledDenoiser(nn.Module):
 
     def __init__(self, denoiser: EDMDenoiser | CosineEpsilonDenoiser, control: ControlBranch) -> None:
         super().__init__()
-        prior = denoiser.network
-        assert isinstance(prior, PriorUNet)
-        self.steered = type(denoiser)(ControlledUNet(prior, control))
+        self.steered = type(denoiser)(ControlledUNet(denoiser.network, control))
 
     @property
     def network(self) -> ControlledUNet:
@@ -121,12 +120,16 @@ def with_control(
 
     Raises:
         RuntimeError: the weights do not fit.
+        ModelError: the prior's network is not one that a ControlNet can steer.
     """
     prior = denoiser.network
-    assert isinstance(prior, PriorUNet)
+    if not isinstance(prior, UNetBackbone):
+        raise ModelError(
+            f"The model's network ({type(prior).__name__}) takes no ControlNet.", "Use a prior with another network."
+        )
     branch = ControlBranch(prior.config, config)
     if state is None:
         branch.copy_encoder(prior)
     else:
         branch.load_state_dict(state)
-    return ControlledDenoiser(denoiser, branch.to(next(prior.parameters()).device))
+    return ControlledDenoiser(denoiser, branch.to(next(denoiser.parameters()).device))

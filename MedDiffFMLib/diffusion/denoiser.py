@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
+from .kinds import COSINE_EPSILON, EDM
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 SIGMA_DATA = 0.5
@@ -53,7 +54,7 @@ class EDMDenoiser(nn.Module):
     noise hides the image, and neither its errors nor the noise weigh more than the guess's own error.
     """
 
-    kind = "edm"
+    kind = EDM
 
     def __init__(self, network: nn.Module, sigma_data: float = SIGMA_DATA) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class CosineEpsilonDenoiser(nn.Module):
     The chain sees sqrt(abar) (x0 + sigma eps) with sigma = sqrt((1 - abar) / abar), so a sigma names a step.
     """
 
-    kind = "cosine-epsilon"
+    kind = COSINE_EPSILON
 
     def __init__(self, network: nn.Module, steps: int = 1000, offset: float = 0.008) -> None:
         super().__init__()

@@ -10,6 +10,9 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.json_files import json_ready
 
+Box = tuple[slice, slice, slice]
+"""A part of an array by its indices (k, j, i)."""
+
 MIN_SLICES = 4
 SPACING_RANGE_MM = (0.05, 20.0)
 MAX_EXTENT_MM = 3000.0

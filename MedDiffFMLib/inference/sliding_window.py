@@ -20,8 +20,9 @@ import torch
 from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.async_copy import PendingTensor, upload
 from ..core.progress import ProgressMeter
+from ..imaging.volume import Box
 from .engine import Engine
-from .window_plan import Box, WindowPlan, cut, extend, inside, plan_windows, reflected_range
+from .window_plan import WindowPlan, cut, extend, inside, plan_windows, reflected_range
 
 OVERLAP = 16
 AIR = -1.0

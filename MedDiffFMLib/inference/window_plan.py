@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from ..core.async_copy import upload
-
-Box = tuple[slice, slice, slice]
+from ..imaging.volume import Box
 
 
 def reflected_range(first: int, count: int, available: int) -> np.ndarray:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 FORMAT = "meddifffm-prior-1"
 _SEAL = "sha256"
 """Key of the checksum in a file's description; older files have none."""
-_LARGEST, _MOST_LEVELS = 8192, 8
-"""Channels of a level, and levels, beyond what anybody trains."""
 
 
 @dataclass
@@ -67,7 +65,8 @@ def save_model(
 
     Args:
         state: the denoiser's state dict.
-        config: at least ``network`` (NetworkConfig fields) and ``denoiser`` (kind).
+        config: at least ``network`` (fields of its config; ``network_name``, row of NETWORKS, where it is not the
+            first) and ``denoiser`` (kind).
     """
     metadata = {"format": FORMAT, "config": json.dumps(config), "calibration": json.dumps(calibration or {})}
     return write_weights(path, state, metadata)
@@ -156,12 +155,11 @@ def read_header(path: Path) -> dict[str, Any]:
 def build_denoiser(config: dict[str, Any]) -> torch.nn.Module:
     """Network and denoiser as a config describes them, with fresh weights."""
     from ..diffusion.denoiser import DENOISERS
-    from ..networks.unet import NetworkConfig, PriorUNet
+    from ..networks.registry import build_network, network_config
 
+    network = network_config(config)
     try:
-        network = NetworkConfig(**config["network"])
-        check_network(network)
-        return DENOISERS[config["denoiser"]](PriorUNet(network))
+        return DENOISERS[config["denoiser"]](build_network(network))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"The model's description does not fit this version ({error}).", "Update MedDiff-FM."
@@ -185,20 +183,6 @@ def load_denoiser(path: Path, header: dict[str, Any]) -> torch.nn.Module:
             f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again."
         ) from error
     return denoiser.eval().requires_grad_(False)
-
-
-def check_network(network: Any) -> None:
-    """Refuse a description of a network that would take for ever to build.
-
-    Raises:
-        ValueError: not one of the sizes that networks have.
-    """
-    blocks = network.blocks_of_levels
-    whole = [*network.channels, *blocks, network.groups]
-    if any(type(n) is not int or not 0 < n <= _LARGEST for n in whole) or len(network.channels) > _MOST_LEVELS:
-        raise ValueError("its sizes are impossible")
-    if max(blocks) > _MOST_LEVELS or any(len(n) != len(network.channels) for n in (network.attention, blocks)):
-        raise ValueError("its levels do not fit together")
 
 
 def check_shapes(path: Path, described: dict[str, tuple[int, ...]]) -> None:

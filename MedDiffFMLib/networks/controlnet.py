@@ -19,7 +19,8 @@ from ..conditioning.condition import EncodedCondition
 from ..conditioning.noise_signature import box_mean
 from ..conditioning.regions import REGIONS
 from ..imaging.haar import haar_forward
-from .unet import NetworkConfig, PriorUNet
+from .backbone import UNetBackbone
+from .unet import NetworkConfig
 
 BANDS = 8
 """Haar bands of an image; the prior has an output of so many channels for whole images and one for holes."""
@@ -98,7 +99,7 @@ class ControlBranch(nn.Module):
         first = nn.Conv3d(network.channels[0] + config.embedded, config.head, 3, padding=1)
         self.head = nn.Sequential(first, nn.SiLU(), last)
 
-    def copy_encoder(self, prior: PriorUNet) -> None:
+    def copy_encoder(self, prior: UNetBackbone) -> None:
         """Start from the prior's encoder, time and region embeddings."""
         missing, _ = self.encoder.load_state_dict(prior.unet.state_dict(), strict=False)
         own = [name for name in missing if not name.startswith("controlnet_")]
@@ -123,14 +124,19 @@ class ControlBranch(nn.Module):
 
 
 class ControlledUNet(nn.Module):
-    """The prior's network with a ControlNet at its side; the same interface as :class:`PriorUNet`.
+    """The prior's network with a ControlNet at its side; a :class:`.backbone.Backbone` itself.
+
+    Args:
+        prior: a :class:`.backbone.UNetBackbone`.
 
     Attributes:
         weight: factor on all that the ControlNet adds; 0 is the prior alone, bit for bit.
         added: with a guess the head's bands are not added to the network's, but left here.
     """
 
-    def __init__(self, prior: PriorUNet, control: ControlBranch, weight: float = 1.0) -> None:
+    prior: Any
+
+    def __init__(self, prior: nn.Module, control: ControlBranch, weight: float = 1.0) -> None:
         super().__init__()
         self.prior, self.control, self.weight = prior.requires_grad_(False), control, weight
         # In a tuple, so that the prior's weights are not listed a second time.

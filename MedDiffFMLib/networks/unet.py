@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from ..conditioning.regions import REGIONS
 from ..conditioning.tissue import TISSUE_CHANNELS
 from ..imaging.haar import haar_forward, haar_inverse
 from .folded_upsampling import fold_for_training
+
+_LARGEST, _MOST_LEVELS = 8192, 8
+"""Channels of a level, and levels, beyond what anybody trains."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class NetworkConfig:
         signature: takes the noise's own strength in each band, see :mod:`conditioning.noise_signature`.
     """
 
+    name: ClassVar[str] = "prior-unet"
+
     channels: Sequence[int] = (32, 64, 128)
     blocks: int | Sequence[int] = 1
     attention: Sequence[bool] = field(default=(False, False, False))
@@ -46,6 +51,15 @@ class NetworkConfig:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def check(self) -> None:
+        """Refuse sizes that would take for ever to build; see :meth:`.backbone.BackboneConfig.check`."""
+        blocks = self.blocks_of_levels
+        whole = [*self.channels, *blocks, self.groups]
+        if any(type(n) is not int or not 0 < n <= _LARGEST for n in whole) or len(self.channels) > _MOST_LEVELS:
+            raise ValueError("its sizes are impossible")
+        if max(blocks) > _MOST_LEVELS or any(len(n) != len(self.channels) for n in (self.attention, blocks)):
+            raise ValueError("its levels do not fit together")
 
     @property
     def blocks_of_levels(self) -> tuple[int, ...]:
@@ -117,6 +131,11 @@ class PriorUNet(nn.Module):
         channels = torch.cat([bands, squashed, given], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
         return channels.contiguous(memory_format=torch.channels_last_3d)
+
+    def decoder_levels(self) -> list[nn.Module]:
+        """Modules whose outputs are the activations of each level, coarsest first."""
+        blocks: Any = self.unet.up_blocks
+        return [block.resnets[-1] for block in blocks]
 
     def image(self, heads: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
         """(B, 16, d, h, w) -> (B, 1, D, H, W): the output of the head that each sample's condition asks for."""

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 from ..conditioning.region import body_mask
-from ..imaging.volume import Volume
+from ..imaging.volume import Box, Volume
 
 if TYPE_CHECKING:
     from ..imaging.grid import Grid
-    from ..inference.window_plan import Box
     from ..networks.body_regressor import BodyRegressor
 
 FORMAT = "meddifffm-body-1"

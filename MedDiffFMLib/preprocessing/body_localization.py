@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..conditioning.region import body_box, body_mask, guess_region
-from ..core.errors import InputError
+from ..conditioning.regions import NO_REGION, check_region
 from ..imaging.grid import Grid, to_grid, working_grid
 from ..imaging.volume import Volume, thinned
 
@@ -64,12 +64,7 @@ def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarr
 
 def choose_region(requested: str | None, found: BodyLocalization) -> str | None:
     """Region class: as given, without condition for "none", estimated for None."""
-    from ..conditioning.regions import REGIONS
-
+    check_region(requested)
     if requested is None:
         return found.guessed
-    if requested == "none":
-        return None
-    if requested not in REGIONS:
-        raise InputError(f"There is no region called {requested!r}.", f"Use one of: {', '.join(REGIONS)}, none.")
-    return requested
+    return None if requested == NO_REGION else requested

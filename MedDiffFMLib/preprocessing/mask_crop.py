@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..imaging.volume import Volume
-
-IndexBox = tuple[slice, slice, slice]
+from ..imaging.volume import Box, Volume
 
 WINDOW = 64
 """Voxels along each edge of the neighborhood of a small mask: as many as training windows had."""
 
 
-def around_mask(mask: np.ndarray) -> tuple[slice, slice, slice]:
+def around_mask(mask: np.ndarray) -> Box:
     """The box of a mask (k, j, i) and a voxel around it, as far as there is one."""
     edges = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     k, j, i = (slice(max(int(e[0]) - 1, 0), int(e[-1]) + 2) for e in edges)
@@ -41,7 +36,7 @@ def neighborhood(
     return np.clip(low + shift, 0, limit), np.clip(high + shift, 0, limit)
 
 
-def crop(volume: Volume, box: IndexBox) -> Volume:
+def crop(volume: Volume, box: Box) -> Volume:
     """The piece of a volume in an index box (k, j, i), with a coarse copy of the whole."""
     from ..imaging.volume import Volume as Piece
     from ..imaging.volume import thinned

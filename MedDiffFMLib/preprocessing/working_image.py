@@ -13,10 +13,9 @@ from ..conditioning.condition import Condition
 from ..conditioning.regions import NULL_REGION, REGIONS
 from ..imaging.grid import Grid, from_grid, to_grid, working_grid
 from ..imaging.intensity import to_network
-from ..imaging.volume import Volume
+from ..imaging.volume import Box, Volume
 from .body_localization import choose_region, localize_body
 
-IndexBox = tuple[slice, slice, slice]
 SLAB_VOXELS = 4_000_000
 """Voxels of the input that are worked on at a time where a step looks at single voxels."""
 
@@ -61,7 +60,7 @@ class WorkingImage:
         """The same place and conditions; the voxels, needed no longer, are freed with the image that held them."""
         return replace(self, hounsfield=np.broadcast_to(np.float32(np.nan), self.shape))
 
-    def on_input(self, values: np.ndarray, fill: float = 0.0, box: IndexBox | None = None) -> np.ndarray:
+    def on_input(self, values: np.ndarray, fill: float = 0.0, box: Box | None = None) -> np.ndarray:
         """Values on the grid -> the input's voxels, float32; ``fill`` where the grid does not reach.
 
         Args:
@@ -84,7 +83,7 @@ class WorkingImage:
         return to_grid(Volume(values, near.ijk_to_ras, "mask"), self.grid, fill=0.0)
 
 
-def part_of(volume: Volume, box: IndexBox | None) -> Volume:
+def part_of(volume: Volume, box: Box | None) -> Volume:
     """The voxels in a box of slices (k, j, i), where they lie."""
     if box is None:
         return volume

@@ -19,7 +19,8 @@ from ..imaging.io import NIFTI_SUFFIXES, NRRD_SUFFIXES
 from ..models.checkpoint import FoundationModel
 from .case import Case, check_mask_given, check_volume_given, run_case
 from .outputs import OutputPlan, make_folder, plan_outputs
-from .report import NOTICE, Settings, read_report
+from .report import NOTICE, read_report
+from .settings import RunSettings
 
 _SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
 
@@ -114,7 +115,7 @@ def _partner(case: Case, folder: Path | None) -> Path | None:
 
 
 def run_batch(
-    settings: Settings,
+    settings: RunSettings,
     cases: Sequence[Case],
     folder: Path,
     load: Callable[[], FoundationModel],
@@ -133,6 +134,7 @@ def run_batch(
         ModelError, DeviceError: the model cannot be loaded at all.
         Cancelled: after the table was written.
     """
+    settings = settings.checked()
     make_folder(folder)
     model = load()
     rows: list[CaseStatus] = []
@@ -148,7 +150,7 @@ def run_batch(
 
 
 def _run_one(
-    settings: Settings,
+    settings: RunSettings,
     case: Case,
     folder: Path,
     model: FoundationModel,
@@ -178,7 +180,7 @@ def _defect(problem: Exception) -> MedDiffFMError:
     return failure
 
 
-def is_done(settings: Settings, case: Case, plan: OutputPlan, model: FoundationModel) -> bool:
+def is_done(settings: RunSettings, case: Case, plan: OutputPlan, model: FoundationModel) -> bool:
     """Whether the report says that the same input, model and settings gave the files that are there."""
     try:
         report = read_report(plan.report)

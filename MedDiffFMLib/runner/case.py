@@ -17,10 +17,10 @@ from ..imaging.image_files import stem_of
 from ..imaging.io import read_volume
 from ..imaging.volume import Volume, check_ct, check_mask
 from ..models.checkpoint import FoundationModel
-from ..tasks.parameters import check
 from ..tasks.registry import TASKS, TaskResult
 from .outputs import OutputPlan, check_outputs, publish
-from .report import Settings, Stopwatch, input_record, run_report
+from .report import Stopwatch, input_record, run_report
+from .settings import RunSettings
 
 _log = logging.getLogger(__name__)
 
@@ -116,14 +116,14 @@ def check_mask_given(task: str, given: bool) -> None:
 
 
 def compute(
-    settings: Settings,
+    settings: RunSettings,
     case: LoadedCase,
     model: FoundationModel,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> tuple[TaskResult, dict[str, Any]]:
     """Run the task; gives its result and the report without outputs."""
-    check(settings.parameters)
+    settings = settings.checked()
     task = TASKS[settings.task]
     watch = Stopwatch()
     shortages: list[str] = []
@@ -161,7 +161,7 @@ def _cpu_threads(count: int | None) -> Iterator[None]:
 
 
 def run_case(
-    settings: Settings,
+    settings: RunSettings,
     case: Case,
     plan: OutputPlan,
     load: Callable[[], FoundationModel],
@@ -178,7 +178,7 @@ def run_case(
     Raises:
         MedDiffFMError: whatever is wrong; then no output exists.
     """
-    check(settings.parameters)
+    settings = settings.checked()
     check_outputs(plan, settings.task, overwrite)
     loaded = load_case(case, settings.task)
     model = load()

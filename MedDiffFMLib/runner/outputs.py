@@ -49,7 +49,7 @@ class OutputPlan:
 
     def expected(self, task: str) -> list[Path]:
         """Every file that the task is known to write."""
-        main, *others = TASKS[task].outputs
+        main, *others = TASKS[task].output_names
         paths = [self.volume(main, True), *(self.volume(name, False) for name in others), self.report]
         return [*paths, self.table()] if TASKS[task].findings else paths
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import sys
@@ -21,6 +20,7 @@ from ..imaging.image_files import input_sha256
 from ..imaging.volume import Volume, geometry
 from ..models.checkpoint import FoundationModel
 from ..tasks.registry import TaskResult
+from .settings import RunSettings
 
 FORMAT = "meddifffm-report-1"
 NOTICE = "Research use only. Not a medical device; do not use for diagnosis or treatment."
@@ -103,35 +103,8 @@ def input_record(path: Path, volume: Volume) -> dict[str, Any]:
     return {"path": str(path.resolve()), "sha256": input_sha256(path), **geometry(volume)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything besides the voxels that decides about the numbers of a run.
-
-    Attributes:
-        task: name in TASKS.
-        parameters: the task's parameter dataclass.
-        region: body region, None for an automatic guess.
-        model: catalogue name or path of a weight file.
-        device, precision: as for ``load_model``.
-        threads: CPU threads, None for torch's choice.
-    """
-
-    task: str
-    parameters: Any
-    seed: int = 0
-    region: str | None = None
-    model: str = "starter-ct"
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return json_ready(dataclasses.asdict(self))
-
-
 def run_report(
-    settings: Settings, model: FoundationModel, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
+    settings: RunSettings, model: FoundationModel, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
 ) -> dict[str, Any]:
     """The report of a run, without its files.
 

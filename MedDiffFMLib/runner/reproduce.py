@@ -13,11 +13,11 @@ from ..core.progress import CancelToken, ProgressCallback
 from ..core.safe_load import is_there, plain_path
 from ..imaging.image_files import input_sha256
 from ..models.checkpoint import FoundationModel, load_model
-from ..tasks.parameters import from_dict
 from ..tasks.registry import TASKS
 from .case import Case, run_case
 from .outputs import OutputPlan
-from .report import Settings, read_report, software_versions
+from .report import read_report, software_versions
+from .settings import RunSettings
 
 _FORMATS = (".nii.gz", ".nii", ".nrrd")
 
@@ -58,13 +58,13 @@ def repeat(
     }
 
 
-def _settings(report: dict[str, Any]) -> Settings:
+def _settings(report: dict[str, Any]) -> RunSettings:
     """The settings with what "auto" became then."""
     try:
         given = report["settings"]
-        parameters = from_dict(TASKS[given["task"]].parameter_class(), given["parameters"])
         used = {name: report[name] for name in ("device", "precision", "threads")}
-        return Settings(given["task"], parameters, given["seed"], given["region"], given["model"], **used)
+        names = ("task", "parameters", "seed", "region", "model")
+        return RunSettings(**{name: given[name] for name in names}, **used).checked()
     except (KeyError, TypeError, AttributeError) as problem:
         raise InputError(f"The report is incomplete ({problem}).", "It may come from another version.") from None
 
@@ -85,7 +85,7 @@ def _case(report: dict[str, Any]) -> Case:
     return Case(paths.get("volume"), paths.get("mask"), paths.get("anatomy"))
 
 
-def _same_model(report: dict[str, Any], settings: Settings) -> FoundationModel:
+def _same_model(report: dict[str, Any], settings: RunSettings) -> FoundationModel:
     model = load_model(settings.model, device=settings.device, precision=settings.precision)
     if model.sha256 != report["model"].get("sha256"):
         raise ModelError(f"The weights of {settings.model} are not those of the report.", "Put the original file back.")

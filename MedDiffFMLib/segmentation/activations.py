@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,11 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
+from ..core.errors import ModelError
 from ..core.progress import ProgressMeter
-from ..inference.window_plan import Box, extend, ramp
+from ..imaging.volume import Box
+from ..inference.window_plan import extend, ramp
+from ..networks.backbone import DecoderBackbone
 from .inputs import SegmentationInput
 from .method import InferenceBudget
 
@@ -32,15 +34,14 @@ def decoder_activations(
     """Activations of each decoder level for a batch of windows, finest first: (B, C, S/2, S/2, S/2), then S/4 ...
 
     Args:
-        denoiser: any denoiser of a PriorUNet.
+        denoiser: any denoiser of a :class:`networks.backbone.DecoderBackbone`.
         image: (B, 1, S, S, S) in the network's range.
         sigma: noise level given to the network, in units of 1000 HU.
     """
     found: list[torch.Tensor] = []
-    blocks = denoiser.network.unet.up_blocks  # type: ignore[union-attr]
     hooks = [
-        block.resnets[-1].register_forward_hook(lambda module, given, result: found.append(result))
-        for block in blocks  # type: ignore[union-attr]
+        level.register_forward_hook(lambda module, given, result: found.append(result))
+        for level in _readable(denoiser).decoder_levels()
     ]
     try:
         denoiser(image, torch.full((len(image),), sigma, device=image.device), condition)
@@ -52,8 +53,18 @@ def decoder_activations(
 
 def decoder_channels(denoiser: nn.Module) -> list[int]:
     """Channels of each decoder level, finest first."""
-    network: Any = denoiser.network
-    return [int(n) for n in network.config.channels]
+    return [int(n) for n in _readable(denoiser).config.channels]
+
+
+def _readable(denoiser: nn.Module) -> DecoderBackbone:
+    """The network inside a denoiser; raises ModelError where heads cannot read it."""
+    network = denoiser.network
+    if not isinstance(network, DecoderBackbone):
+        raise ModelError(
+            f"The model's network ({type(network).__name__}) has no decoder that a segmentation head can read.",
+            "Use a prior with another network, or a method that needs none, such as dynunet.",
+        )
+    return network
 
 
 def volume_activations(

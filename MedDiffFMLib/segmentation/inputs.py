@@ -11,7 +11,7 @@ import torch
 
 from ..conditioning.condition import Condition
 from ..imaging.intensity import to_network
-from ..inference.window_plan import Box
+from ..imaging.volume import Box
 from ..preprocessing.body_coordinates import BodyField
 
 

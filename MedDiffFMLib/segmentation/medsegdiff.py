@@ -16,7 +16,8 @@ from ..core.errors import InputError
 from ..core.progress import ProgressMeter
 from ..diffusion.mask_denoiser import MASK_DENOISERS
 from ..diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
-from ..inference.window_plan import Box, extend, plan_windows
+from ..imaging.volume import Box
+from ..inference.window_plan import extend, plan_windows
 from ..networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
 from .activations import decoder_activations, decoder_channels
 from .inputs import LabeledInput, SegmentationInput

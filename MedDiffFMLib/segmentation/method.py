@@ -109,7 +109,7 @@ class Method(Protocol):
 
         Args:
             classes: C, at least 1, background not counted.
-            prior: the prior's denoiser (``prior.network`` is a PriorUNet); must not be changed.
+            prior: the prior's denoiser (``prior.network`` is a Backbone); must not be changed.
         """
 
     def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..core.progress import CancelToken, ProgressMeter
 from ..imaging.haar import haar_forward
-from ..inference.window_plan import Box
+from ..imaging.volume import Box
 from .activations import decoder_activations, decoder_channels
 from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss

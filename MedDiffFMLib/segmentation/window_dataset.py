@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition, stack
 from ..core.progress import ProgressMeter
-from ..inference.window_plan import Box, extend, plan_windows, reflected_range
+from ..imaging.volume import Box
+from ..inference.window_plan import extend, plan_windows, reflected_range
 from .inputs import LabeledInput, SegmentationInput
 from .method import InferenceBudget
 

@@ -6,20 +6,18 @@ gives the same voxels as one on the whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..preprocessing.mask_crop import WINDOW, IndexBox, neighborhood
-
-if TYPE_CHECKING:
-    from ..imaging.volume import Volume
+from ..imaging.volume import Box, Volume
+from ..preprocessing.mask_crop import WINDOW, neighborhood
 
 CONTEXT = 16
 """Voxels that ``inpaint`` wants around the mask on each side."""
 
 
-def needed_piece(task: str, volume: Volume, mask: np.ndarray | None, parameters: Any) -> IndexBox | None:
+def needed_piece(task: str, volume: Volume, mask: np.ndarray | None, parameters: Any) -> Box | None:
     """Index box (k, j, i) that holds all that the task looks at; None where it needs the whole volume.
 
     Args:
@@ -44,7 +42,7 @@ def _lesion_context(volume: Volume, mask: np.ndarray, parameters: Any) -> int | 
     return max(WINDOW // 2, int(np.ceil(reach / min(volume.spacing))) + 1)
 
 
-def _box(volume: Volume, mask: np.ndarray, context: int) -> IndexBox:
+def _box(volume: Volume, mask: np.ndarray, context: int) -> Box:
     low, high = neighborhood(mask, volume, None, WINDOW, context)
     first, last = np.floor(low).astype(int), np.ceil(high).astype(int)
     i, j, k = (slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from .output_kinds import Output, OutputKind
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Task:
         synthetic: whether its result shows no patient, or what the patient does not have; files of it are marked.
         needs_mask: whether a mask on the input's grid must be given.
         takes_mask: whether a mask may be given.
-        outputs: names of the volumes in its result, the main one first; nothing is overwritten unasked because of it.
+        outputs: the volumes in its result, the main one first; nothing is overwritten unasked because of it.
         findings: whether its result has a table.
     """
 
@@ -61,12 +64,26 @@ class Task:
     synthetic: bool = False
     needs_mask: bool = False
     takes_mask: bool = False
-    outputs: tuple[str, ...] = ("",)
+    outputs: tuple[Output, ...] = ()
     findings: bool = False
 
     def parameter_class(self) -> type:
         """The parameter dataclass; cheap, imports no torch."""
         return getattr(importlib.import_module(f"{self.module}.spec"), self.parameters)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the volumes in its result, the main one first."""
+        return [output.name for output in self.outputs]
+
+    def output(self, name: str) -> Output:
+        """What a volume of the result is; one of several structures is what the output that its name begins with is."""
+        for output in self.outputs:
+            if name == output.name:
+                return output
+            if name.startswith(f"{output.name}_"):
+                return Output(name, output.kind)
+        return Output(name, OutputKind.VALUES)
 
     def run(self) -> Callable[..., TaskResult]:
         """The task function."""
@@ -81,37 +98,42 @@ TASKS: dict[str, Task] = {
         Task(
             "denoise", "Denoise", "Removes noise and shows what was removed.",
             f"{_PACKAGE}.denoise", "denoise", "DenoiseParameters",
-            outputs=("denoised", "noise"),
+            outputs=(Output("denoised", OutputKind.CT), Output("noise", OutputKind.DIFFERENCE)),
         ),
         Task(
             "anomaly", "Anomaly", "Marks regions that the model would not expect in normal tissue.",
             f"{_PACKAGE}.anomaly", "anomaly", "AnomalyParameters",
-            outputs=("anomaly", "healthy", "uncertainty"), findings=True, takes_mask=True,
+            outputs=(
+                Output("anomaly", OutputKind.Z_SCORE),
+                Output("healthy", OutputKind.CT, "normal tissue"),
+                Output("uncertainty", OutputKind.HU_SPREAD),
+            ),
+            findings=True, takes_mask=True,
         ),
         Task(
             "inpaint", "Fill", "Fills a mask with healthy tissue.",
             f"{_PACKAGE}.inpaint", "inpaint", "InpaintParameters", needs_mask=True,
-            outputs=("inpainted",),
+            outputs=(Output("inpainted", OutputKind.CT, "filled"),),
         ),
         Task(
             "synthesize", "Synthesize", "Makes a whole CT that shows no patient.",
             f"{_PACKAGE}.synthesize", "synthesize", "SynthesizeParameters",
-            outputs=("synthetic",), needs_volume=False, synthetic=True,
+            outputs=(Output("synthetic", OutputKind.CT),), needs_volume=False, synthetic=True,
         ),
         Task(
             "super_resolve", "Super-resolution", "Makes thin slices out of thick ones, or halves every voxel.",
             f"{_PACKAGE}.super_resolve", "super_resolve", "SuperResolveParameters",
-            outputs=("fine",),
+            outputs=(Output("fine", OutputKind.CT, "sharpened"),),
         ),
         Task(
             "generate_lesion", "Lesion", "Puts a lesion that the patient does not have into a CT.",
             f"{_PACKAGE}.generate_lesion", "generate_lesion", "GenerateLesionParameters", takes_mask=True,
-            outputs=("with_lesion", "lesion"), synthetic=True,
+            outputs=(Output("with_lesion", OutputKind.CT), Output("lesion", OutputKind.MASK)), synthetic=True,
         ),
         Task(
             "segment", "Segment", "Outlines what you outlined in a few other scans, and says how sure it is.",
             f"{_PACKAGE}.segment", "segment", "SegmentParameters", takes_mask=True,
-            outputs=("segmentation", "uncertainty"),
+            outputs=(Output("segmentation", OutputKind.LABELS), Output("uncertainty", OutputKind.LABEL_SPREAD)),
         ),
     )
 }  # fmt: skip

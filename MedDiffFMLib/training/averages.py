@@ -41,7 +41,7 @@ class Average:
     """Running average of a module's floating-point weights.
 
     Args:
-        decay: (step) -> share of the average that is kept at this step, counted from 0.
+        module: begins with its weights; itself not changed.
     """
 
     def __init__(self, module: nn.Module) -> None:

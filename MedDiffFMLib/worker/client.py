@@ -13,13 +13,14 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..core.errors import MedDiffFMError
 from ..core.progress import ProgressEvent
+from ..runner.settings import RunSettings
 from . import protocol
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
 
@@ -68,34 +69,19 @@ class RunRequest:
     """One run.
 
     Attributes:
-        task: name in TASKS.
+        settings: what the worker computes, and how; it checks them.
         voxels: (k, j, i) array in HU; None for a task that makes a CT.
         ijk_to_ras: 4x4 nested lists or array, mm, of all arrays; None where there is none.
         mask, anatomy: arrays on the same grid, or None.
         whole: (voxels, ijk_to_ras) of a coarse copy of the scan where ``voxels`` are a piece of it, else None.
-        parameters: parameter values by name; what is left out has its default.
-        region: None for an automatic guess.
-        threads: CPU threads, None for torch's choice.
     """
 
-    task: str
+    settings: RunSettings
     voxels: Any = None
     ijk_to_ras: Any = None
     mask: Any = None
     anatomy: Any = None
     whole: Any = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    region: str | None = None
-    model: str = "starter-ct"
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The fields that travel in the message itself."""
-        names = ("task", "parameters", "seed", "region", "model", "device", "precision", "threads")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -362,7 +348,7 @@ class WorkerSession:
                 self._finish_run()
                 raise
         self._sending = False
-        self._write(encode("run", id=number, **arrays, **request.settings()))
+        self._write(encode("run", id=number, **arrays, **request.settings.as_dict()))
 
     def _about_current(self, message: dict[str, Any]) -> bool:
         return self._current is not None and message["id"] == self._current

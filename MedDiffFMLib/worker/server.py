@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from .. import __version__
-from ..core.errors import Cancelled, DependencyError, InputError, expected, log_defect
+from ..core.errors import Cancelled, DependencyError, expected, log_defect
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
@@ -227,37 +227,14 @@ def _raised(problem: ProtocolError) -> dict[str, Any]:
 
 def _settings(message: dict[str, Any]) -> Any:
     """The run's settings, checked as if a user had typed them."""
-    from ..runner.report import Settings
-    from ..tasks.parameters import from_dict
-    from ..tasks.registry import TASKS
+    from ..runner.settings import RunSettings
 
-    task = message.get("task")
-    if not isinstance(task, str) or task not in TASKS:
-        raise InputError(f"There is no task {task!r}.", f"Known are: {', '.join(TASKS)}.")
-    names = ("seed", "region", "model", "device", "precision", "threads")
-    given = {name: message[name] for name in names if name in message}
-    kinds = {"seed": int, "model": str, "device": str, "precision": str}
-    for name, kind in kinds.items():
-        if name in given and (not isinstance(given[name], kind) or isinstance(given[name], bool)):
-            raise InputError(f"{name} is {given[name]!r:.80}.", f"Give a value of type {kind.__name__}.")
-    _check_settings(given)
     parameters = message.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise ProtocolError("The parameters are no object.")
-    return Settings(task=task, parameters=from_dict(TASKS[task].parameter_class(), parameters), **given)
-
-
-def _check_settings(given: dict[str, Any]) -> None:
-    """Values that the command line would refuse."""
-    from ..conditioning.regions import REGIONS
-
-    seed, region, threads = given.get("seed", 0), given.get("region"), given.get("threads")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed}.", "Give 0 or more, below 2^63.")
-    if region is not None and (not isinstance(region, str) or region not in (*REGIONS, "none")):
-        raise InputError(f"There is no region {region!r:.80}.", f"Known are: {', '.join(REGIONS)}, none.")
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= 4096):
-        raise InputError(f"threads is {threads!r:.80}.", "Give 1 or more.")
+    names = ("seed", "region", "model", "device", "precision", "threads")
+    given = {name: message[name] for name in names if name in message}
+    return RunSettings(message.get("task", ""), parameters, **given).checked()
 
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:

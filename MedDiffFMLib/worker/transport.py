@@ -106,7 +106,7 @@ class WorkerClient:
     """A warm worker for scripts; started at the first run, and again after a failure.
 
     >>> with WorkerClient() as worker:
-    ...     result = worker.run(RunRequest("denoise", voxels, ijk_to_ras))
+    ...     result = worker.run(RunRequest(RunSettings("denoise"), voxels, ijk_to_ras))
 
     Args:
         python: executable of the worker's Python; the program's own by default.

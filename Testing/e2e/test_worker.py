@@ -21,6 +21,7 @@ from MedDiffFMLib.core.errors import Cancelled, DependencyError, InputError, Med
 from MedDiffFMLib.core.progress import CancelToken, ProgressEvent
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.denoise.recipe import denoise
 from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
 from MedDiffFMLib.worker.client import RunRequest, State, worker_command, worker_environment
@@ -53,11 +54,10 @@ def request_for(small_ct: Volume, tiny_model_file: Path) -> Callable[..., RunReq
     """Makes a denoising request; ``steps`` sets how long it takes."""
 
     def make(steps: int = 1, **changes: object) -> RunRequest:
-        request = RunRequest(
-            "denoise", small_ct.voxels, small_ct.ijk_to_ras, parameters={"noise": 20.0, "steps": steps},
-            model=str(tiny_model_file), device="cpu", threads=1,
-        )  # fmt: skip
-        return replace(request, **changes)
+        arrays = {name: changes.pop(name) for name in ("voxels", "mask") if name in changes}
+        settings = {"task": "denoise", "parameters": {"noise": 20.0, "steps": steps}, "model": str(tiny_model_file),
+                    "device": "cpu", "threads": 1, **changes}  # fmt: skip
+        return replace(RunRequest(RunSettings(**settings), small_ct.voxels, small_ct.ijk_to_ras), **arrays)
 
     return make
 
@@ -116,7 +116,7 @@ def test_result_is_that_of_the_library_bit_for_bit(
 def test_synthesis_needs_no_volume(worker: WorkerClient, small_ct: Volume, tiny_model_file: Path) -> None:
     quick = {"size": [60, 60, 65], "spacing": 2.5, "whole_steps": 1}
     common = {"model": str(tiny_model_file), "device": "cpu", "threads": 1}
-    request = RunRequest("synthesize", parameters=quick, seed=5, **common)
+    request = RunRequest(RunSettings("synthesize", quick, seed=5, **common))
     free = worker.run(request)
     assert free.volumes["synthetic"].shape == (26, 24, 24) and free.volumes["synthetic"].dtype == np.int16
     assert np.allclose(np.array(free.ijk_to_ras) @ [11.5, 11.5, 12.5, 1], [0, 0, 0, 1])
@@ -124,7 +124,8 @@ def test_synthesis_needs_no_volume(worker: WorkerClient, small_ct: Volume, tiny_
     np.testing.assert_array_equal(worker.run(request).volumes["synthetic"], free.volumes["synthetic"])
 
     labels = np.where(small_ct.voxels > -500, 118, 0).astype(np.uint8)
-    body = RunRequest("synthesize", None, small_ct.ijk_to_ras, anatomy=labels, parameters={"whole_steps": 1}, **common)
+    settings = RunSettings("synthesize", {"whole_steps": 1}, **common)
+    body = RunRequest(settings, None, small_ct.ijk_to_ras, anatomy=labels)
     shaped = worker.run(body)
     assert shaped.volumes["synthetic"].shape == labels.shape
     assert np.array_equal(shaped.ijk_to_ras, small_ct.ijk_to_ras)
@@ -229,13 +230,14 @@ def test_worker_ends_and_cleans_when_its_client_is_killed(
     """kill -9 of the program in the middle of a run: no orphan, no folder."""
     program = f"""
         from MedDiffFMLib.imaging.io import read_volume
+        from MedDiffFMLib.runner.settings import RunSettings
         from MedDiffFMLib.worker.client import RunRequest
         from MedDiffFMLib.worker.transport import WorkerClient
         volume = read_volume({str(small_ct_file)!r})
         client = WorkerClient()
         print(client.start()["process"], flush=True)
-        request = RunRequest("denoise", volume.voxels, volume.ijk_to_ras, model={str(tiny_model_file)!r}, device="cpu",
-                             parameters={{"noise": 20.0, "steps": 100}})
+        settings = RunSettings("denoise", {{"noise": 20.0, "steps": 100}}, model={str(tiny_model_file)!r}, device="cpu")
+        request = RunRequest(settings, volume.voxels, volume.ijk_to_ras)
         client.run(request, progress=lambda event: print(event.fraction, flush=True))
     """
     folders = set(scratch.glob(f"{FOLDER_PREFIX}*"))

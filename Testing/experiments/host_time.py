@@ -181,8 +181,7 @@ def run_one(task: str, array: Path, matrix: list[list[float]], model: str, threa
     from MedDiffFMLib.imaging.volume import Volume
     from MedDiffFMLib.models.checkpoint import load_model
     from MedDiffFMLib.runner import case as job
-    from MedDiffFMLib.runner.report import Settings
-    from MedDiffFMLib.tasks.registry import TASKS
+    from MedDiffFMLib.runner.settings import RunSettings
     from MedDiffFMLib.worker.protocol import PrivateFolder
 
     loaded = load_model(model, device="cpu")
@@ -193,7 +192,7 @@ def run_one(task: str, array: Path, matrix: list[list[float]], model: str, threa
     install(stages)
     volume = Volume(np.load(array, mmap_mode="c"), np.array(matrix))
     try:
-        settings = Settings(task=task, parameters=TASKS[task].parameter_class()(), threads=threads)
+        settings = RunSettings(task, threads=threads)
         result, _ = job.compute(settings, job.checked_case(task, volume, None, None), loaded)
         for number, values in enumerate(result.volumes.values()):
             folder.save(f"result-{number}.npy", values)

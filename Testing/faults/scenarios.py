@@ -22,6 +22,7 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.catalogue import CatalogueEntry, list_models, register_model
 from MedDiffFMLib.models.checkpoint import build_denoiser, read_metadata, read_weights, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.worker.client import RunRequest
 from MedDiffFMLib.worker.protocol import error_fields
 from MedDiffFMLib.worker.transport import WorkerClient
@@ -221,8 +222,9 @@ class Worker(Scenario):
 
     def _use(self, place: Place, model: Path) -> dict[str, Any]:
         ct, _ = small_case(0)
-        request = RunRequest("denoise", ct.voxels, ct.ijk_to_ras, parameters={"noise": 20.0, "steps": 1},
-                             model=str(model), device="cpu", threads=1)  # fmt: skip
+        parameters = {"noise": 20.0, "steps": 1}
+        settings = RunSettings("denoise", parameters, model=str(model), device="cpu", threads=1)
+        request = RunRequest(settings, ct.voxels, ct.ijk_to_ras)
         with WorkerClient(python_of_worker()) as client:
             for _ in range(2):
                 result = client.run(request)

@@ -136,14 +136,14 @@ class Report(Target):
         from MedDiffFMLib.runner.batch import is_done
         from MedDiffFMLib.runner.case import Case
         from MedDiffFMLib.runner.outputs import plan_outputs
-        from MedDiffFMLib.runner.report import Settings
         from MedDiffFMLib.runner.reproduce import repeat
+        from MedDiffFMLib.runner.settings import RunSettings
         from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
 
         path = folder / "x_denoise.json"
         case = Case(folder / "x.nrrd")
         model: Any = type("Model", (), {"sha256": "2" * 64})
-        settings = Settings("denoise", DenoiseParameters(noise=20.0, steps=1))
+        settings = RunSettings("denoise", DenoiseParameters(noise=20.0, steps=1))
         assert not is_done(settings, case, plan_outputs("denoise", case.input, folder), model)
         read_report(path)
         repeat(path)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from MedDiffFMLib import __version__
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.worker.client import Callbacks, RunRequest, State, WorkerSession, worker_command, worker_environment
 from MedDiffFMLib.worker.protocol import PROTOCOL_VERSION, PrivateFolder, ProtocolError, decode, encode
 
@@ -58,7 +59,7 @@ class ClientMessages(Target):
         private = session._folder.path
         try:
             session.process_started()
-            session.run(RunRequest("denoise", ct.voxels, ct.ijk_to_ras))
+            session.run(RunRequest(RunSettings("denoise"), ct.voxels, ct.ijk_to_ras))
             np.save(private / "result-0.npy", ct.voxels)
             data = (folder / "spoken").read_bytes()
             for begin in range(0, len(data), 1 << 16):

@@ -26,6 +26,7 @@ from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
 from MedDiffFMLib.runner.batch import find_cases
 from MedDiffFMLib.runner.reproduce import repeat
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.worker.client import Callbacks, RunRequest, State, WorkerSession
 from MedDiffFMLib.worker.protocol import PROTOCOL_VERSION, PrivateFolder, ProtocolError
 
@@ -317,7 +318,7 @@ def test_progress_that_no_float_can_hold() -> None:
     session.process_started()
     hello = {"type": "hello", "protocol": PROTOCOL_VERSION, "package": __version__}
     session.feed(json.dumps(hello).encode() + b"\n")
-    session.run(RunRequest("synthesize"))
+    session.run(RunRequest(RunSettings("synthesize")))
     session.feed(
         json.dumps({"type": "progress", "id": 1, "fraction": 10**400, "stage": "", "seconds_left": 1}).encode()
     )

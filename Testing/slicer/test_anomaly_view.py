@@ -223,7 +223,7 @@ def test_a_transform_of_the_ct_moves_the_jump(app: Any, opened: Any, case: Simpl
 
 def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, case: SimpleNamespace) -> None:
     """Also after the threshold moved; Discard leaves the user's segmentation alone."""
-    from MedDiffFMGui.runs.runRequest import RunSettings
+    from MedDiffFMGui.runs.runRequest import runChoices
 
     segmentation = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(case.ct)
@@ -231,7 +231,7 @@ def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, cas
     labels = np.zeros(case.score.shape, np.uint8)
     labels[:14] = 1  # holds the first finding and part of the third
     app.slicer.util.updateSegmentBinaryLabelmapFromArray(labels, segmentation, segment, case.ct)
-    case.run.settings = RunSettings(anatomy=segmentation)
+    case.run.choices = runChoices("anomaly", anatomy=segmentation)
     widget.resultPanel.show(case.run)
     app.wait(widget.anomalyView.nodes.rows)
     rows = widget.anomalyView.nodes.rows()

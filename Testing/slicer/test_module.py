@@ -39,9 +39,9 @@ def run_to_end(app: Any, widget: Any) -> None:
 
 def behaving(how: str) -> Any:
     """Settings that tell the fake worker what to do."""
-    from MedDiffFMGui.runs.runRequest import RunSettings
+    from MedDiffFMGui.runs.runRequest import runChoices
 
-    return RunSettings(parameters={"behave": how})
+    return runChoices("denoise", parameters={"behave": how})
 
 
 # ------------------------------------------------------------------------------------------------------------ the panel
@@ -198,7 +198,7 @@ def test_cancel_while_the_process_is_starting(app: Any, widget: Any, ct: Any) ->
 
 
 def test_a_worker_that_does_not_listen_is_ended_by_a_second_press(app: Any, widget: Any, ct: Any) -> None:
-    widget.logic.start("denoise", ct, behaving("deaf"))
+    widget.logic.start(behaving("deaf"), ct)
     app.wait(lambda: widget.ui.runStatusLabel.text.startswith("reconstructing"))
     process = widget.logic._worker.processId
     widget.ui.runButton.click()
@@ -214,7 +214,7 @@ def test_after_a_worker_that_died_the_next_run_works(
     app: Any, widget: Any, ct: Any, tmp_path: Path, behave: str, words: str
 ) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
-    widget.logic.start("denoise", ct, behaving(behave))
+    widget.logic.start(behaving(behave), ct)
     app.wait(lambda: not widget.logic.running)
     assert words in widget.ui.runStatusLabel.text
     assert not list(tmp_path.glob("meddifffm-*"))

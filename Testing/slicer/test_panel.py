@@ -41,6 +41,12 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------- tasks
 
 
+def test_regions_are_those_of_the_library(module: Any) -> None:
+    from MedDiffFMLib.conditioning.regions import REGION_CHOICES
+
+    assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
+
+
 @pytest.mark.parametrize("task", TASK_NAMES)
 def test_each_task_shows_its_own_parameters_and_fits_the_panel(app: Any, widget: Any, ct: Any, task: str) -> None:
     from MedDiffFMLib.tasks.parameters import describe
@@ -76,7 +82,7 @@ def test_values_are_kept_for_each_task_and_only_where_they_differ(app: Any, widg
         "inpaint": {"steps": 8},
         "denoise": {"noise": 25.0},
     }
-    assert widget.taskPanel.settings().parameters == {"noise": 25.0}
+    assert widget.taskPanel.choices().settings.parameters == {"noise": 25.0}
     press(app, widget, "inpaint")
     assert editors(widget)["steps"].widget.value == 8
     editors(widget)["steps"].widget.value = 1
@@ -139,7 +145,7 @@ def test_unreadable_parameters_of_an_edited_scene_do_no_harm(app: Any, widget: A
     node.parameters, node.task, node.model = "{not json", "nonsense", "gone"
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     assert widget.taskPanel.task == "anomaly"
-    assert widget.taskPanel.settings().parameters == {}
+    assert widget.taskPanel.choices().settings.parameters == {}
 
 
 # ---------------------------------------------------------------------------------------------------------- painting
@@ -185,7 +191,7 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     press(app, widget, "inpaint")
     inside = paint_ball(app, widget, (50, 60, 70), 8.0)
-    request, piece = drained(makeRequest("inpaint", ct, widget.taskPanel.settings()))
+    request, piece = drained(makeRequest(ct, widget.taskPanel.choices()))
     assert request.voxels.shape == request.mask.shape and request.voxels.size < voxels.size / 5
     assert np.array_equal(request.voxels, voxels[piece]) and np.array_equal(request.mask, inside[piece])
     assert request.mask.sum() == inside.sum()
@@ -196,6 +202,31 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
     pasted = pasted.copy()
     pasted[piece] -= 1
     assert np.array_equal(pasted, voxels)
+
+
+@pytest.mark.parametrize("task", [name for name in TASK_NAMES if name != "synthesize"])
+def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: str) -> None:
+    """A CT has the window of the input, nothing else has; masks are label maps; titles are those of the table."""
+    from MedDiffFMGui.nodes.resultNodes import addResult
+
+    from MedDiffFMLib.tasks.output_kinds import OutputKind
+    from MedDiffFMLib.tasks.registry import TASKS
+    from MedDiffFMLib.worker.client import WorkerResult
+
+    ct.GetDisplayNode().SetAutoWindowLevel(False)
+    ct.GetDisplayNode().SetWindowLevel(1234, -321)
+    voxels = app.slicer.util.arrayFromVolume(ct)
+    volumes = {
+        output.name: voxels > 0 if output.kind is OutputKind.MASK else voxels.copy() for output in TASKS[task].outputs
+    }
+    run = addResult(task, ct, WorkerResult(volumes, [], {}, [], {}, None))
+    for output in TASKS[task].outputs:
+        node = run.volumes[output.name]
+        assert node.GetName() == f"thorax {output.words}"
+        assert node.IsA("vtkMRMLLabelMapVolumeNode") == (output.kind is OutputKind.MASK)
+        if output.kind is not OutputKind.MASK:
+            window = (node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel())
+            assert (window == (1234, -321)) == (output.kind is OutputKind.CT)
 
 
 def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,8 +426,8 @@ def test_time_is_estimated_from_the_run_before(app: Any, widget: Any, ct: Any) -
     assert "(estimated)" in widget.ui.estimateLabel.text
     from MedDiffFMGui.nodes.finishedRun import FinishedRun
 
-    settings = widget.taskPanel.settings()
-    widget.taskPanel._speed.remember(FinishedRun("denoise", ct, {}, {"seconds": 12.0}, None, settings=settings))
+    choices = widget.taskPanel.choices()
+    widget.taskPanel._speed.remember(FinishedRun("denoise", ct, {}, {"seconds": 12.0}, None, choices=choices))
     widget.taskPanel.update()
     assert widget.ui.estimateLabel.text == "About 12 s."
 
@@ -415,7 +446,7 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
 
     def estimate(speed: float) -> float:
         monkeypatch.setattr(runtimeEstimate, "measuredSpeed", lambda: measure(speed))
-        return widget.taskPanel._speed._expected("anomaly", ct, widget.taskPanel.settings())
+        return widget.taskPanel._speed._expected(ct, widget.taskPanel.choices().settings)
 
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     monkeypatch.setattr(runtimeEstimate, "workUnits", lambda *_: 1.0)
@@ -426,9 +457,9 @@ def test_the_first_estimate_goes_by_the_speed_of_the_computer(
     assert estimate(100.0) == fast and measured == [200.0]
     qt.QSettings().clear()
     assert estimate(100.0) == 2 * fast
-    from MedDiffFMGui.runs.runRequest import RunSettings
+    from MedDiffFMLib.runner.settings import RunSettings
 
-    assert "first run" in widget.taskPanel._speed.sentence("anomaly", ct, RunSettings(device="cuda"))
+    assert "first run" in widget.taskPanel._speed.sentence(ct, RunSettings("anomaly", device="cuda"))
 
 
 def test_all_connections_exist_in_slicer(widget: Any) -> None:

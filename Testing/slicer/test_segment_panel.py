@@ -254,7 +254,7 @@ def train(app: Any, widget: Any, scene: SimpleNamespace, tmp_path: Path) -> None
     assert len(offered(widget)) == 2 and offered(widget)[0] == "latest: lungs-spine"
     assert ui.runButton.enabled and ui.reasonLabel.text == ""
     head_combo(widget).currentIndex = 1
-    assert widget.taskPanel.settings().parameters["head"] == "lungs-spine"
+    assert widget.taskPanel.choices().settings.parameters["head"] == "lungs-spine"
 
 
 def many(app: Any, widget: Any, scene: SimpleNamespace) -> None:

@@ -123,6 +123,31 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield f"{node.module}.x" if node.module == "MedDiffFMLib" else str(node.module)
 
 
+def test_docstrings_describe_parameters_that_there_are() -> None:
+    """Every name under "Args:" is a parameter of the function, or of the class's ``__init__`` or fields."""
+    for path in sorted((ROOT / "MedDiffFMLib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                continue
+            section = re.search(r"(?ms)^Args:\n(.*?)(?:^\S|\Z)", ast.get_docstring(node) or "")
+            said = re.findall(r"(?m)^    ([\w*]+(?:, [\w*]+)*):", section[1]) if section else []
+            names = {name.lstrip("*") for entry in said for name in entry.split(", ")}
+            known = parameters(node) or names  # a class may have the parameters of the one that it extends
+            assert names <= known, f"{path.relative_to(ROOT)}: {node.name} has no {names - known}"
+
+
+def parameters(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    if isinstance(node, ast.ClassDef):
+        inits = [
+            part for part in node.body if isinstance(part, ast.FunctionDef) and part.name in ("__init__", "__new__")
+        ]
+        fields = {part.target.id for part in node.body
+                  if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)}  # fmt: skip
+        return fields.union(*(parameters(part) for part in inits))
+    listed = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+    return {argument.arg for argument in listed if argument is not None}
+
+
 @pytest.fixture
 def small_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder, now the current one, with a part of the sample around its nodule under the sample's own names."""

@@ -19,11 +19,12 @@ MODULE = ROOT / "MedDiffFM"
 # are read by the command line, the worker's client and Slicer before any model is needed.
 HEAVY = (
     "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
-    "core.async_copy", "imaging.haar", "datasets.prepare", "api.training",
+    "core.async_copy", "core.precision", "imaging.haar", "datasets.prepare", "api.training",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
-    "conditioning.regions", "conditioning.totalsegmentator_labels", "preprocessing.mask_crop",
-    "segmentation.registry", "segmentation.head_file", "training.finetune.background", "training.finetune.config",
+    "conditioning.regions", "conditioning.totalsegmentator_labels", "diffusion.kinds", "preprocessing.mask_crop",
+    "networks.backbone", "networks.registry", "segmentation.registry", "segmentation.head_file",
+    "training.finetune.background", "training.finetune.config",
     "training.finetune.progress_log", "training.finetune.registry", "training.pretrain.presets",
     "evaluation.speed.cases", "evaluation.speed.run", "evaluation.speed.subprocess_runner",
     "evaluation.speed.report_page",

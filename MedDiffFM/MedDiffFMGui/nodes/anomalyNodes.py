@@ -56,12 +56,12 @@ class AnomalyNodes:
         nodes.table.SetUseColumnTitleAsColumnHeader(True)
         nodes.table.SetLocked(True)
         moveToStudyOf(run.inputNode, nodes.table)
-        others = {"input": run.inputNode, "report": run.reportNode, "organs": run.settings and run.settings.anatomy}
+        others = {"input": run.inputNode, "report": run.reportNode, "organs": run.choices and run.choices.anatomy}
         for role, node in {**others, **run.volumes}.items():
             nodes._refer(role, node)
-        parameters = run.report.get("settings", {}).get("parameters", {})
-        nodes.table.SetAttribute(MINIMUM_ATTRIBUTE, repr(float(parameters.get("minimum_volume", 100.0))))
-        nodes.threshold = float(parameters.get("threshold", 3.0))
+        parameters = _defaults() | run.report.get("settings", {}).get("parameters", {})
+        nodes.table.SetAttribute(MINIMUM_ATTRIBUTE, repr(float(parameters["minimum_volume"])))
+        nodes.threshold = float(parameters["threshold"])
         return nodes
 
     @classmethod
@@ -79,7 +79,7 @@ class AnomalyNodes:
     @property
     def threshold(self):
         """z-score above which a region is a finding."""
-        return float(self.table.GetAttribute(THRESHOLD_ATTRIBUTE) or 3.0)
+        return float(self.table.GetAttribute(THRESHOLD_ATTRIBUTE) or _defaults()["threshold"])
 
     @threshold.setter
     def threshold(self, value):
@@ -186,6 +186,15 @@ class AnomalyNodes:
         for node in [*map(self.node, ROLES), self.table]:
             if node and slicer.mrmlScene.IsNodePresent(node):
                 slicer.mrmlScene.RemoveNode(node)
+
+
+def _defaults():
+    """The task's parameters by name, for a report or a scene that lacks one."""
+    from dataclasses import asdict
+
+    from MedDiffFMLib.tasks.anomaly.spec import AnomalyParameters
+
+    return asdict(AnomalyParameters())
 
 
 def writeRows(node, rows):

@@ -18,7 +18,7 @@ class FinishedRun:
     :param facts: figures worth showing.
     :param warnings: sentences for the user.
     :param seconds: from the click to the result.
-    :param settings: the RunSettings it was started with.
+    :param choices: the RunChoices it was started with.
     """
 
     task: str
@@ -30,7 +30,7 @@ class FinishedRun:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    settings: Any = None
+    choices: Any = None
 
     @property
     def main(self):

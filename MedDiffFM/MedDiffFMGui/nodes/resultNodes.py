@@ -17,19 +17,8 @@ from .volumeNodes import (
     volumeFromNode,
 )
 
-HOUNSFIELD_OUTPUTS = ("denoised", "healthy", "inpainted", "synthetic", "fine", "with_lesion")
-"""Outputs that are CTs and are shown like the input."""
-
 SYNTHETIC_WINDOW = {"chest": (1400, -350)}
 """Width and level for a CT without a patient; soft tissue for other regions."""
-
-OUTPUT_TITLES = {
-    "inpainted": "filled",
-    "fine": "sharpened",
-    "with_lesion": "with lesion",
-    "healthy": "normal tissue",
-}
-"""What the user reads in the name of a node, where it is not the output's own name."""
 
 
 def addResult(task, inputNode, result):
@@ -39,10 +28,12 @@ def addResult(task, inputNode, result):
     :param result: ``MedDiffFMLib.worker.client.WorkerResult``, see :func:`pasting` where it covers a piece of the CT.
     :return: FinishedRun; its ``seconds`` are still 0.
     """
+    from MedDiffFMLib.tasks.registry import TASKS
+
     volumes = {}
     try:
         for name, array in result.volumes.items():
-            volumes[name] = _addVolume(name, array, inputNode, result)
+            volumes[name] = _addVolume(TASKS[task].output(name), array, inputNode, result)
         reportNode = _addReport(next(iter(volumes.values())), inputNode, result.report)
     except Exception:
         for node in volumes.values():
@@ -54,8 +45,6 @@ def addResult(task, inputNode, result):
     if task == SEGMENT_TASK:
         segmentation, *maps = volumes.values()
         SegmentNodes(segmentation).refer(inputNode, reportNode, maps)
-        for node in maps:
-            styleUncertainty(node)
     return FinishedRun(
         task=task,
         inputNode=inputNode,
@@ -68,15 +57,22 @@ def addResult(task, inputNode, result):
     )
 
 
-def _addVolume(name, array, inputNode, result):
-    title = OUTPUT_TITLES.get(name, name.replace("_", " "))
+def _addVolume(output, array, inputNode, result):
+    """The node of one volume, with the window of its kind.
+
+    :param output: ``MedDiffFMLib.tasks.output_kinds.Output``.
+    """
+    from MedDiffFMLib.tasks.output_kinds import OutputKind
+
+    title, kind = output.words, output.kind
     nodeName = f"{inputNode.GetName()} {title}" if inputNode else f"{title} {result.facts.get('region') or 'CT'}"
-    if name == "segmentation":
+    if kind is OutputKind.LABELS:
         return addSegmentation(array, result.facts["labels"], inputNode, nodeName)
-    if array.dtype == bool:
+    if kind is OutputKind.MASK:
         return addLabelNode(array, inputNode, nodeName, ijkToRAS=result.ijk_to_ras)
-    isHounsfield = name in HOUNSFIELD_OUTPUTS
-    node = addResultNode(array, inputNode, nodeName, isHounsfield, ijkToRAS=result.ijk_to_ras)
+    node = addResultNode(array, inputNode, nodeName, kind is OutputKind.CT, ijkToRAS=result.ijk_to_ras)
+    if kind is OutputKind.LABEL_SPREAD:
+        styleUncertainty(node)
     if inputNode is None:
         width, level = SYNTHETIC_WINDOW.get(result.facts.get("region"), (400, 40))
         display = node.GetDisplayNode()

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from ..runs.inputCheck import InputLine
 from ..runs.manyRuns import ManyRuns
-from ..runs.runRequest import RunSettings
+from ..runs.runRequest import runChoices
 from ..runs.runtimeEstimate import RuntimeEstimate, duration
 from .parameterWidgets import ParameterWidgets
 from .taskButtons import taskRows
@@ -184,10 +184,11 @@ class TaskPanel:
 
     # The button
 
-    def settings(self):
+    def choices(self):
         """What the panel shows, as the logic takes it."""
         parameterNode = self.parameterNode
-        return RunSettings(
+        return runChoices(
+            self.task,
             parameters=self._forms[self.task].widgets.values(),
             mask=self.maskPanel.segmentation(),
             anatomy=parameterNode.anatomy,
@@ -233,11 +234,9 @@ class TaskPanel:
     def _valuesReason(self):
         """Values that are allowed each, but do not fit together."""
         from MedDiffFMLib.core.errors import MedDiffFMError
-        from MedDiffFMLib.tasks.parameters import from_dict
-        from MedDiffFMLib.tasks.registry import TASKS
 
         try:
-            from_dict(TASKS[self.task].parameter_class(), self._forms[self.task].widgets.values())
+            self.choices().settings.checked()
         except MedDiffFMError as error:
             return str(error)
         return ""
@@ -279,10 +278,10 @@ class TaskPanel:
 
     def _estimate(self):
         """How long the run, or the runs on all checked CTs, will take."""
-        inputs, settings = self._inputs(), self.settings()
+        inputs, settings = self._inputs(), self.choices().settings
         if len(inputs) == 1:
-            return self._speed.sentence(self.task, inputs[0], settings)
-        seconds = [self._speed.seconds(self.task, node, settings) for node in inputs]
+            return self._speed.sentence(inputs[0], settings)
+        seconds = [self._speed.seconds(node, settings) for node in inputs]
         return "" if None in seconds else _("About {time}.").format(time=duration(sum(seconds)))
 
     def onRunButton(self):
@@ -296,10 +295,10 @@ class TaskPanel:
         inputs = self._inputs()
         try:
             if len(inputs) > 1:
-                self._many = ManyRuns(self.logic, self.task, inputs, self.settings(), self._onManyEnd)
+                self._many = ManyRuns(self.logic, inputs, self.choices(), self._onManyEnd)
                 self._many.start()
             else:
-                self.logic.start(self.task, inputs[0], self.settings())
+                self.logic.start(self.choices(), inputs[0])
         except Exception as error:
             logging.exception("MedDiff-FM: the run could not start")
             self.onFailed(error)

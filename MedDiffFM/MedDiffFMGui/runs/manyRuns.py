@@ -11,11 +11,12 @@ class ManyRuns:
 
     :param logic: TaskRun.
     :param nodes: CT volume nodes.
+    :param choices: RunChoices.
     :param onEnd: called with this object when all is done or the user cancelled.
     """
 
-    def __init__(self, logic, task, nodes, settings, onEnd):
-        self._logic, self._task, self._settings, self._onEnd = logic, task, settings, onEnd
+    def __init__(self, logic, nodes, choices, onEnd):
+        self._logic, self._choices, self._onEnd = logic, choices, onEnd
         self._waiting = list(nodes)
         self._name = ""
         self._over = False
@@ -89,7 +90,7 @@ class ManyRuns:
         _facts, reason = describeInput(node)
         if reason:
             raise InputError(reason, "")
-        self._logic.start(self._task, node, self._settings)
+        self._logic.start(self._choices, node)
 
     def _end(self):
         if not self._over:

@@ -35,32 +35,33 @@ class RuntimeEstimate:
 
     def remember(self, run):
         """Learn from a FinishedRun."""
-        units = workUnits(run.task, run.inputNode, run.settings)
+        units = workUnits(run.inputNode, run.choices.settings)
         seconds = run.report.get("seconds")
         if units and seconds:
             known = self._known()
-            known[_key(run.task, run.settings)] = seconds / units
+            known[_key(run.choices.settings)] = seconds / units
             qt.QSettings().setValue(SETTING, json.dumps(known))
 
-    def seconds(self, task, inputNode, settings):
+    def seconds(self, inputNode, settings):
         """Estimated seconds, None where no such run was measured yet."""
-        perUnit = self._known().get(_key(task, settings))
-        units = workUnits(task, inputNode, settings)
+        perUnit = self._known().get(_key(settings))
+        units = workUnits(inputNode, settings)
         return perUnit * units if perUnit and units else None
 
-    def sentence(self, task, inputNode, settings):
+    def sentence(self, inputNode, settings):
         """The estimate in words."""
-        seconds = self.seconds(task, inputNode, settings)
+        seconds = self.seconds(inputNode, settings)
         if seconds is not None:
             return _("About {time}.").format(time=duration(seconds))
-        seconds = self._expected(task, inputNode, settings)
+        seconds = self._expected(inputNode, settings)
         if seconds is not None:
             return _("About {time} on this computer's processor (estimated).").format(time=duration(seconds))
         return _("How long it takes is known after the first run on this computer.")
 
-    def _expected(self, task, inputNode, settings):
+    def _expected(self, inputNode, settings):
         """Seconds of a first run on the processor, None where nothing can be said: on a GPU, or of another model."""
-        units = workUnits(task, inputNode, settings)
+        units = workUnits(inputNode, settings)
+        task = settings.task
         known = settings.model == "starter-ct" and settings.device in ("auto", "cpu")
         if not (known and units and task in REFERENCE_SECONDS):
             return None
@@ -106,15 +107,16 @@ def duration(seconds):
     return f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _key(task, settings):
-    return f"{task}/{settings.model}/{settings.device}"
+def _key(settings):
+    return f"{settings.task}/{settings.model}/{settings.device}"
 
 
-def workUnits(task, inputNode, settings):
+def workUnits(inputNode, settings):
     """Network evaluations times millions of voxels; 0 where it is unknown."""
     from MedDiffFMLib.tasks.parameters import describe
     from MedDiffFMLib.tasks.registry import TASKS
 
+    task = settings.task
     values: dict[str, Any] = {field.name: field.default for field, _info in describe(TASKS[task].parameter_class())}
     values.update(settings.parameters)
     if task == "synthesize":

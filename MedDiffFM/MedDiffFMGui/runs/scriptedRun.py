@@ -7,7 +7,7 @@ import slicer
 
 from ..nodes.resultNodes import removeNodes
 from .manyRuns import ManyRuns
-from .runRequest import RunSettings
+from .runRequest import runChoices
 from .taskRun import TaskRun
 
 TURN_SECONDS = 0.01
@@ -23,7 +23,8 @@ class ScriptedRun(TaskRun):
         :param inputNode: CT volume node, a list of them, or a vtkMRMLSequenceNode of CT volumes; None for a task that
             makes a CT.
         :param callback: called with the FinishedRun or with the exception; then this function returns at once.
-        :param choices: fields of RunSettings: parameters, mask, anatomy, region, seed, model, device.
+        :param choices: mask and anatomy, and fields of the library's RunSettings: parameters, region, seed, model,
+            device.
         :return: FinishedRun, its ``volumes`` are the nodes by name; for a sequence a vtkMRMLSequenceNode of the main
             results; for a list a list of FinishedRuns; None with a callback.
         :raises MedDiffFMError: the run failed; of kind Cancelled when it was cancelled. Of a list all CTs are tried;
@@ -35,16 +36,16 @@ class ScriptedRun(TaskRun):
             run = logic.run("denoise", getNode("thorax"), parameters={"strength": 1.2})
             slicer.util.setSliceViewerLayers(background=run.main)
         """
-        settings = RunSettings(**choices)
+        chosen = runChoices(task, **choices)
         if isinstance(inputNode, (list, tuple)):
-            return self._runMany(task, inputNode, settings, callback)
+            return self._runMany(inputNode, chosen, callback)
         if inputNode is not None and inputNode.IsA("vtkMRMLSequenceNode"):
             if callback:
                 raise ValueError("a sequence is run without callback")
-            return self._runSequence(task, inputNode, settings)
+            return self._runSequence(inputNode, chosen)
         listener = _Listener(self, callback)
         try:
-            self.start(task, inputNode, settings)
+            self.start(chosen, inputNode)
         except Exception:
             listener.leave()
             raise
@@ -64,7 +65,7 @@ class ScriptedRun(TaskRun):
         from ..worker.libraryCommand import LibraryCommand
 
         ended = []
-        arguments = _commandLine(task, inputFolder, outputFolder, RunSettings(**choices))
+        arguments = _commandLine(inputFolder, outputFolder, runChoices(task, **choices))
         command = LibraryCommand(self.workerPython, arguments, onLine, lambda code, words: ended.append((code, words)))
         try:
             while not ended:
@@ -75,10 +76,10 @@ class ScriptedRun(TaskRun):
         if code:
             raise MedDiffFMError(f"Not every case could be done: {words}")
 
-    def _runMany(self, task, nodes, settings, callback):
+    def _runMany(self, nodes, choices, callback):
         outcomes: list[Any] = []
         tell = callback or outcomes.append
-        many = ManyRuns(self, task, nodes, settings, lambda ended: tell(ended.outcome))
+        many = ManyRuns(self, nodes, choices, lambda ended: tell(ended.outcome))
         many.start()
         if callback:
             return None
@@ -88,7 +89,7 @@ class ScriptedRun(TaskRun):
             raise many.outcome
         return many.outcome
 
-    def _runSequence(self, task, sequence, settings):
+    def _runSequence(self, sequence, choices):
         """Each item in turn; the items lie in a scene of their own, so each is copied into the user's for its run."""
         results = None
         for index in range(sequence.GetNumberOfDataNodes()):
@@ -98,7 +99,7 @@ class ScriptedRun(TaskRun):
             run = None
             try:
                 listener = _Listener(self, None)
-                self.start(task, volume, settings)
+                self.start(choices, volume)
                 run = listener.wait()
                 results = results or _emptyLike(sequence, next(iter(run.volumes)))
                 results.SetDataNodeAtValue(run.main, sequence.GetNthIndexValue(index))
@@ -162,12 +163,13 @@ def _emptyLike(sequence, title):
     return results
 
 
-def _commandLine(task, inputFolder, outputFolder, settings):
+def _commandLine(inputFolder, outputFolder, choices):
     """The batch as the library's command line takes it."""
-    words = [task, "--batch", str(inputFolder), "--output", str(outputFolder), "--seed", str(settings.seed)]
+    settings = choices.settings
+    words = [settings.task, "--batch", str(inputFolder), "--output", str(outputFolder), "--seed", str(settings.seed)]
     words += ["--model", settings.model, "--device", settings.device]
     words += ["--region", settings.region] if settings.region else []
-    words += ["--mask", str(settings.mask)] if settings.mask else []
+    words += ["--mask", str(choices.mask)] if choices.mask else []
     for name, value in settings.parameters.items():
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):

@@ -11,7 +11,7 @@ from ..nodes.resultNodes import addResult, pasting
 from ..nodes.volumeNodes import copying
 from ..worker.eventLoopTasks import EventLoopTask
 from ..worker.workerProcess import WorkerProcess, deviceText
-from .runRequest import RunSettings, makeRequest
+from .runRequest import makeRequest
 
 
 class TaskRun:
@@ -31,14 +31,13 @@ class TaskRun:
         self._listeners = []
         self._worker: WorkerProcess | None = None
         self._workerIsStale = False
-        self._task = ""
         self._inputNode = None
         self._piece = None
         self._geometry: Any = None  # of the CT when it was sent
         self._abandoned = False
         self._loopTask = EventLoopTask()  # before and after the worker's own part
         self._isReading = False  # the worker has done its part
-        self._settings = RunSettings()
+        self._choices: Any = None  # of the latest run
         self._startTime = 0.0
 
     def addListener(self, listener):
@@ -53,13 +52,12 @@ class TaskRun:
         """Whether listeners are called; not after ``stop``."""
         return listener in self._listeners
 
-    def start(self, task, inputNode=None, settings=None):
+    def start(self, choices, inputNode=None):
         """Begin a run and return at once; an input that does not fit is reported to the listeners.
 
-        :param task: name of a task of the library.
+        :param choices: RunChoices.
         :param inputNode: CT volume node; it is copied, not changed. A task that makes a CT uses it only as the grid of
             an anatomy; else it may be None.
-        :param settings: RunSettings.
         :raises MedDiffFMError: a run is going on, or the worker's Python cannot be used.
         """
         from MedDiffFMLib.core.errors import MedDiffFMError
@@ -67,10 +65,9 @@ class TaskRun:
         problem = self.workerPython.problem()
         if self.running or problem:
             raise MedDiffFMError(problem or "Another run is going on.", "" if problem else "Wait for it or cancel it.")
-        settings = settings or RunSettings()
-        if not _usesInput(task, settings):
+        if not _usesInput(choices):
             inputNode = None
-        self._task, self._inputNode, self._settings = task, inputNode, settings
+        self._inputNode, self._choices = inputNode, choices
         self._abandoned, self._startTime, self._geometry = False, time.monotonic(), _geometryOf(inputNode)
         self._setState(running=True)
         try:
@@ -79,7 +76,7 @@ class TaskRun:
             self._setState(running=False)
             raise
         if self.running:  # else the failure was reported while the process was being started
-            self._loopTask.start(makeRequest(task, inputNode, settings), self._send, self._onError)
+            self._loopTask.start(makeRequest(inputNode, choices), self._send, self._onError)
 
     def _send(self, made):
         request, self._piece = made
@@ -203,18 +200,18 @@ class TaskRun:
         node, self._inputNode, self._isReading = self._inputNode, None, False
         self._setState(running=False)
         isGone = node is None or not slicer.mrmlScene.IsNodePresent(node)
-        if self._abandoned or (isGone and TASKS[self._task].needs_volume):
+        if self._abandoned or (isGone and TASKS[self._choices.task].needs_volume):
             self._tell("onFailed", MedDiffFMError("The CT was removed during the run.", "Its result is dropped."))
             return
         try:
-            run = addResult(self._task, node, result)
+            run = addResult(self._choices.task, node, result)
         except Exception as error:  # a callback of Qt, which swallows exceptions
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)
             return
-        run.seconds, run.settings = time.monotonic() - self._startTime, self._settings
+        run.seconds, run.choices = time.monotonic() - self._startTime, self._choices
         logging.info("MedDiff-FM: %s took %.1f s", run.main.GetName(), run.seconds)
-        self._tell("onReady", f"{self._settings.model} on {run.report.get('device', 'unknown device')}")
+        self._tell("onReady", f"{self._choices.settings.model} on {run.report.get('device', 'unknown device')}")
         self._tell("onFinished", run)
 
     def _onWorkerError(self, error):
@@ -250,8 +247,8 @@ def _geometryOf(node):
     return node.GetImageData().GetDimensions(), places
 
 
-def _usesInput(task, settings):
+def _usesInput(choices):
     """Whether the run belongs to the chosen CT; a synthetic one does only where it lies on the CT's anatomy."""
     from MedDiffFMLib.tasks.registry import TASKS
 
-    return TASKS[task].needs_volume or settings.anatomy is not None
+    return TASKS[choices.task].needs_volume or choices.anatomy is not None

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.colors import differenceColors
-from ..nodes.resultNodes import OUTPUT_TITLES, addingDifference, removeNodes
+from ..nodes.resultNodes import addingDifference, removeNodes
 from ..nodes.volumeNodes import thinnedOut
 from ..worker.eventLoopTasks import EventLoopTask
 from .sideBySide import SideBySide
@@ -17,8 +17,6 @@ from .viewState import ViewState, sliceNodes
 GREY = "vtkMRMLColorTableNodeGrey"
 UNITS = {"hu": "HU", "mm3": "(mm3)", "mm": "(mm)", "ml": "(ml)"}
 """Words in the names of facts that are written otherwise."""
-NOT_A_LAYER = ("lesion",)
-"""Outputs that are shown as a label over the result, not in its place."""
 
 
 class CompareView:
@@ -112,12 +110,14 @@ class CompareView:
             button.setParent(None)
             button.deleteLater()
         self._choices = {}
-        names = [name for name in self.run.volumes if name not in NOT_A_LAYER]
+        from MedDiffFMLib.tasks.output_kinds import OutputKind
+
+        names = [name for name in self.run.volumes if self._output(name).kind is not OutputKind.MASK]
         if self._original() is not None and len(names) == 1 and self._sameGrid():
             names.append("difference")
         for name in names:
             button = qt.QRadioButton(self.ui.shownWidget)
-            button.text = OUTPUT_TITLES.get(name, name.replace("_", " "))
+            button.text = self._output(name).words
             button.toolTip = _("Shows this volume over the original.")
             button.connect("clicked(bool)", lambda checked, chosen=name: self._choose(chosen))
             self.ui.shownWidget.layout().addWidget(button)
@@ -128,7 +128,15 @@ class CompareView:
         image, original = self.run.main.GetImageData(), self.run.inputNode.GetImageData()
         return image.GetDimensions() == original.GetDimensions()
 
+    def _output(self, name):
+        """What a volume of the run is, as the library's table says."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        return TASKS[self.run.task].output(name)
+
     def _choose(self, name):
+        from MedDiffFMLib.tasks.output_kinds import OutputKind
+
         self._choices[name].checked = True
         self._loopTask.stop()
         node = self._difference if name == "difference" else self.run.volumes[name]
@@ -138,9 +146,10 @@ class CompareView:
             return
         if name == "difference":
             showSigned(node, differenceColors().GetID())
-        elif name == "noise":  # it is everywhere: colors would hide its texture
+        elif self._output(name).kind is OutputKind.DIFFERENCE:  # it is everywhere: colors would hide its texture
             showSigned(node, GREY)
-        label = next((self.run.volumes[other] for other in NOT_A_LAYER if other in self.run.volumes), None)
+        masks = [node for other, node in self.run.volumes.items() if self._output(other).kind is OutputKind.MASK]
+        label = next(iter(masks), None)  # an outline over the result, not in its place
         if label is not None:
             for sliceNode in sliceNodes():
                 sliceNode.SetUseLabelOutline(True)  # an area would hide the lesion
@@ -200,8 +209,8 @@ class CompareView:
 def _repeats(run, earlier):
     """Whether a run was made again with the mask of the one before."""
     return (
-        run.settings is not None
-        and run.settings.mask is not None
+        run.choices is not None
+        and run.choices.mask is not None
         and (run.task, run.inputNode) == (earlier.task, earlier.inputNode)
     )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...imaging.volume import Volume, thinned
+from ...imaging.volume import Box, Volume, thinned
 from .cases import LoadedCase
 from .degradations import Plan, quarter_dose
 from .low_dose_noise import incident_photons, low_dose_noise, noise_ratio
@@ -35,8 +35,6 @@ spared the rest."""
 TISSUE_MM = 4.0
 FEWEST_VOXELS = 1000
 REFERENCE_HU = 30.0
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...imaging.volume import Volume
+from ...imaging.volume import Box, Volume
 
 MAXIMUM_ROWS = 100
 COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu")
 SLAB_VOXELS = 2_000_000
 """Searched at a time: a panel stays usable in between."""
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from ...core.errors import InputError, OutputError, expected
 from ...core.file_lock import LOCK_SECONDS, locked
 from ...core.progress import CancelToken
 from .progress_log import FILE as PROGRESS_FILE
-from .progress_log import read_progress
+from .progress_log import STOP_FILE, read_progress
 
-REQUEST_FILE, LOCK_FILE, LOG_FILE, STOP_FILE = "request.json", "running.lock", "training.log", "stop"
+REQUEST_FILE, LOCK_FILE, LOG_FILE = "request.json", "running.lock", "training.log"
 POLL_SECONDS = 0.5
 ENDED = ("done", "early")
 

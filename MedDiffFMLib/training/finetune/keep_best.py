@@ -17,10 +17,7 @@ from ..loop import LoopConfig, Observer, rate_at
 from .adapters import AdaptedModule
 from .batches import SampleStream
 from .interface import ControlTask
-from .progress_log import Progress
-
-STOP_FILE = "stop"
-"""A file of this name in the run folder asks a run to save and stop, on every platform."""
+from .progress_log import STOP_FILE, Progress
 
 
 def peak_memory() -> dict[str, int]:

@@ -21,6 +21,8 @@ from ...core.json_files import json_ready
 from ...core.progress import ProgressCallback, ProgressEvent
 
 FILE = "progress.jsonl"
+STOP_FILE = "stop"
+"""A file of this name in the run folder asks a run to save and stop, on every platform."""
 LINE_SECONDS = 0.5
 """Steps that follow each other faster share a line, but the first of a stage always has its own."""
 

@@ -23,14 +23,14 @@ from ...datasets.check_report import CheckReport
 from ...datasets.datalist import Entry
 from ...models.catalogue import check_name, resolve
 from ...models.checkpoint import check_sha256, read_header
+from ...networks.registry import network_config
 from ...runner.outputs import make_folder
 from ..pretrain.run import check_same_run
 from .adapters import Adapter
 from .cases import data_sha256, open_control_cases, prepare_cases
 from .config import FinetuneConfig
 from .interface import ControlTask
-from .keep_best import STOP_FILE
-from .progress_log import Progress
+from .progress_log import STOP_FILE, Progress
 from .registry import FinetuneTask, finetune_task
 
 BEST = "best.safetensors"
@@ -87,7 +87,7 @@ def open_run(
     task = row.task(**config.options)
     config = replace(config, options=getattr(task, "all_options", config.options))
     prior_name, path, expected = resolve(prior)
-    divisor = 2 ** len(read_header(path)["config"]["network"]["channels"])
+    divisor = network_config(read_header(path)["config"]).divisor
     if task.window % divisor:
         raise InputError(f"A window of {task.window} voxels does not fit the prior.", f"Give a multiple of {divisor}.")
     described = {"name": prior_name, "sha256": check_sha256(path, expected)}
@@ -179,7 +179,7 @@ def _refuse_other_settings(folder: Path, before: dict[str, Any], config: Finetun
             f"{prior['name']} ({prior['sha256'][:12]}...).",
             "Use that prior to continue it, or another folder.",
         )
-    check_same_run(folder, config)
+    check_same_run(folder, asdict(config))
 
 
 def _name_of(task: str, folder: Path) -> str:

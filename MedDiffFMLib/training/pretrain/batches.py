@@ -11,6 +11,7 @@ from torch import nn
 
 from ...core.errors import InputError
 from ...datasets.prepared_cases import Case
+from ...diffusion.kinds import EDM
 from ..batches import Batch, ProcessShare, TrainingWindows, collate, leave_signals_to_the_loop
 from ..loop import TrainingLoop
 from ..noise import balance
@@ -58,7 +59,7 @@ class Batches:
         assert sigma is not None and noise is not None
         if self._loop is not None:
             self._loop.data_wait += time.perf_counter() - waited
-        edm = self.config.denoiser == "edm"  # the other loss is not weighted in the paper
+        edm = self.config.denoiser == EDM  # the other loss is not weighted in the paper
         weights = balance(sigma, condition.has_hole()) if edm else torch.ones_like(sigma)
         parts = (condition.region, condition.channels, condition.expected, condition.hole, condition.signature)
         inputs = (x0, sigma, noise, *parts, weights)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...networks.backbone import BackboneConfig
+from ...networks.registry import name_of
 from ...networks.unet import NetworkConfig
 from ..loop import LoopConfig
 from ..noise import NoiseConfig
@@ -27,11 +29,16 @@ class PretrainConfig:
     validation_windows: int = 128
     denoiser: str = "edm"
     weighting: str = "set"
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: BackboneConfig = field(default_factory=NetworkConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def model_config(self) -> dict[str, Any]:
         """What the weight file says of itself."""
-        return {"network": self.network.as_dict(), "denoiser": self.denoiser, "window": self.windows.size}
+        described = {"network": self.network.as_dict(), "denoiser": self.denoiser, "window": self.windows.size}
+        return {**described, **name_of(self.network)}
+
+    def record(self) -> dict[str, Any]:
+        """What the run folder says of the run."""
+        return {**asdict(self), "network_name": self.network.name}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +12,12 @@ import torch
 from torch import nn
 
 from ...conditioning.condition import EncodedCondition
-from ...core.errors import DeviceError, InputError
+from ...core.errors import DeviceError, InputError, ModelError
 from ...core.precision import autocast, choose_precision
 from ...core.safe_load import read_json
 from ...datasets.prepared_cases import Case, open_cases
 from ...models.checkpoint import build_denoiser, load_denoiser, read_header, save_model
+from ...networks.registry import network_config
 from ...networks.unet import NetworkConfig
 from ..level_weighting import LevelWeighting
 from ..loop import LoopConfig, TrainingLoop
@@ -69,7 +69,7 @@ def pretrain(
         DeviceError: no such accelerator, or it does not hold the cases.
     """
     folder = Path(folder)
-    check_same_run(folder, config)
+    check_same_run(folder, config.record())
     fabric = launch(accelerator, devices, nodes)
     cases = open_cases(cache, "training")
     if not cases:
@@ -90,7 +90,7 @@ def pretrain(
     )  # fmt: skip
     loop.resume()
     if fabric.global_rank == 0:
-        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config.record(), indent=1), encoding="utf-8")
     try:
         batches.start(loop.step, loop)
         averaged = loop.run()
@@ -123,12 +123,14 @@ def run_config(folder: Path) -> PretrainConfig:
     Raises:
         InputError: there is none.
     """
-    parts = {"network": NetworkConfig, "windows": WindowConfig, "noise": NoiseConfig, "loop": LoopConfig}
+    parts = {"windows": WindowConfig, "noise": NoiseConfig, "loop": LoopConfig}
     try:
         record = read_json(folder / "config.json")
-        inner = {name: kind(**_tuples(record[name])) for name, kind in parts.items()}
+        inner: dict[str, Any] = {name: kind(**_tuples(record[name])) for name, kind in parts.items()}
+        inner["network"] = network_config(record)
+        record.pop("network_name", None)
         return PretrainConfig(**{**record, **inner})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise InputError(
             f"'{folder}' holds no run of `meddifffm pretrain` ({error}).", "Name the run's folder."
         ) from error
@@ -139,11 +141,11 @@ def _tuples(record: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
-def check_same_run(folder: Path, config: Any) -> None:
+def check_same_run(folder: Path, record: dict[str, Any]) -> None:
     """Refuse to continue a run with other settings; length and pace may change.
 
     Args:
-        config: dataclass of the settings, with length and pace under ``loop``.
+        record: of the settings, with length and pace under ``loop``.
 
     Raises:
         InputError: names the settings that differ.
@@ -154,7 +156,7 @@ def check_same_run(folder: Path, config: Any) -> None:
         return
     if not (folder / "last.pt").exists():
         return
-    now = json.loads(json.dumps(asdict(config)))
+    now = json.loads(json.dumps(record))
     for part in (before, now):
         part.pop("loop", None)
     # A setting that only one of two versions knows cannot be compared.
@@ -222,11 +224,16 @@ def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
     described = header["config"]
     if described.get("denoiser") != config.denoiser:
         raise InputError(f"{initial.name} was trained as {described.get('denoiser')}.", "Leave --denoiser out.")
-    small, denoiser = NetworkConfig(**_tuples(described["network"])), load_denoiser(initial, header)
-    if small == config.network:
+    small, denoiser, network = network_config(described), load_denoiser(initial, header), config.network
+    if small == network:
         return denoiser
+    if not (isinstance(small, NetworkConfig) and isinstance(network, NetworkConfig)):
+        raise InputError(
+            f"{initial.name} holds another network than the settings ask for.",
+            "Leave those settings out, or start from random weights.",
+        )
     larger = build_denoiser(config.model_config())
-    grow(denoiser.state_dict(), small, config.network, larger)
+    grow(denoiser.state_dict(), small, network, larger)
     return larger
 
 

@@ -16,7 +16,7 @@ import MedDiffFMLib as mdf
 from MedDiffFMLib.api import stub
 from MedDiffFMLib.runner.case import Case, run_case
 from MedDiffFMLib.runner.outputs import plan_outputs
-from MedDiffFMLib.runner.report import Settings
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.parameters import describe
 from MedDiffFMLib.tasks.registry import TASKS
 
@@ -70,7 +70,7 @@ def test_a_tasks_function_is_its_dataclass(name: str) -> None:
     for field, info in describe(TASKS[name].parameter_class()):
         assert f"{field.name}: {info.help.rstrip('.')}" in text
         assert info.limits in text and all(choice in text for choice in info.choices)
-    assert all(f'volumes["{output}"]' in text for output in TASKS[name].outputs)
+    assert all(f'volumes["{output}"]' in text for output in TASKS[name].output_names)
 
 
 def test_the_stub_is_that_of_the_table() -> None:
@@ -86,13 +86,13 @@ def test_results_are_those_of_the_command_line(
     """The same bits, geometry, findings and report, whether inputs are paths, volumes or arrays."""
     task = TASKS[name]
     mask = {"mask": small_mask_file} if task.needs_mask else {}
-    settings = Settings(name, task.parameter_class()(**options), seed=3, model=str(tiny_model_file), device="cpu")
+    settings = RunSettings(name, task.parameter_class()(**options), seed=3, model=str(tiny_model_file), device="cpu")
     plan = plan_outputs(name, small_ct_file, tmp_path)
     expected = run_case(settings, Case(small_ct_file, **mask), plan, lambda: model)
     by_path = getattr(mdf, name)(small_ct_file, model, seed=3, **options, **mask)
     arrays = {key: mdf.read_volume(path, "mask").voxels for key, path in mask.items()}
     by_volume = getattr(mdf, name)(mdf.read_volume(small_ct_file), model, seed=np.int64(3), **options, **arrays)
-    for number, output in enumerate(task.outputs):
+    for number, output in enumerate(task.output_names):
         written = mdf.read_volume(plan.volume(output, number == 0))
         for result in (by_path, by_volume):
             assert np.array_equal(result.volumes[output].voxels, written.voxels)

@@ -118,7 +118,7 @@ def test_bad_cases_are_listed_and_left_out(folder: Path, capsys: pytest.CaptureF
     for name, reason in {
         "constant": "All voxels have the same value (0).", "small": "", "damaged": "incomplete or damaged",
         "absent": f"There is no file or folder '{folder / 'absent.nrrd'}'.", "elsewhere": "another grid than the CT",
-        "foot": "There is no region called 'foot'.",
+        "foot": "There is no region 'foot'.",
     }.items():  # fmt: skip
         assert reason in reasons[name] and bool(reason) == bool(reasons[name])
     assert [case.name for case in open_cases(folder / "cache", "training")] == ["small"]

@@ -29,7 +29,7 @@ from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load
 from MedDiffFMLib.models.controlnet_file import save_control
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.case import LoadedCase, compute
-from MedDiffFMLib.runner.report import Settings
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.segmentation.head_file import save_head
 from MedDiffFMLib.segmentation.method import make_method, options_of
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
@@ -426,7 +426,7 @@ def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> No
         assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30, "free_bytes": None}
         model = model_on("auto", files)
         parameters = TASKS["denoise"].parameter_class()(noise=20.0, non_local=0.0)
-        settings = Settings("denoise", parameters, model=files["prior"], precision="float32")
+        settings = RunSettings("denoise", parameters, model=files["prior"], precision="float32")
         result, report = compute(settings, LoadedCase(ct, None, None), model, None, CancelToken())
     assert report["device"] == "cuda:0" and report["machine"]["gpu"] == NAME and result.volumes
     assert report["peak_memory_bytes"]["cuda"] > 2**20

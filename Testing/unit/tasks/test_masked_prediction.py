@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from MedDiffFMLib.imaging.biharmonic import biharmonic_interpolation
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.preprocessing.working_image import working_image
+from MedDiffFMLib.tasks.anomaly import cube_lattice
 from MedDiffFMLib.tasks.anomaly.cube_lattice import biharmonic_lattice, lattice_lines
 from MedDiffFMLib.tasks.anomaly.masked_prediction import MaskedPrediction, predict_masked
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES, z_score
@@ -115,3 +117,17 @@ def test_the_same_seed_expects_the_same(model, small_ct: Volume) -> None:
         predict_masked(image, model.engine, 16.0, smoothing=3.0, sets=1, seed=s).expected for s in (1, 1, 2)
     )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_cubes_are_filled_alike_with_any_number_of_threads():
+    """The command line's ``--threads``: with two, oneMKL failed on a batch of equations."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            cube_lattice._bending_response.cache_clear()
+            found.append(cube_lattice._bending_response((12, 12, 12), (3.0, 3.0, 3.0))[0])
+    finally:
+        torch.set_num_threads(before)
+        cube_lattice._bending_response.cache_clear()
+    torch.testing.assert_close(*found)

@@ -166,9 +166,3 @@ def test_tail_gives_new_lines_once_and_sees_a_new_beginning(tmp_path: Path) -> N
     (tmp_path / "other").write_text('{"step": 1}\n')
     os.replace(tmp_path / "other", path)
     assert tail.new() == ([{"step": 1}], True)
-
-
-def test_stop_file_has_the_name_that_the_loop_looks_for() -> None:
-    from MedDiffFMLib.training.finetune.keep_best import STOP_FILE
-
-    assert background.STOP_FILE == STOP_FILE

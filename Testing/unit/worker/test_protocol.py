@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from MedDiffFMLib import __version__
 from MedDiffFMLib.core.errors import InputError, MedDiffFMError, MemoryShortage, OutputError
 from MedDiffFMLib.core.progress import ProgressEvent
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.worker.client import (
     Callbacks,
     RunRequest,
@@ -185,7 +186,7 @@ def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     return Owner()
 
 
-REQUEST = RunRequest("denoise", np.zeros((2, 3, 4), np.int16), np.eye(4), parameters={"steps": 2})
+REQUEST = RunRequest(RunSettings("denoise", {"steps": 2}), np.zeros((2, 3, 4), np.int16), np.eye(4))
 
 
 def test_run_waits_for_the_start_and_gives_its_result(owner: Owner) -> None:
@@ -209,7 +210,7 @@ def test_run_waits_for_the_start_and_gives_its_result(owner: Owner) -> None:
 
 
 def test_run_without_arrays_gets_a_result_that_says_where_it_lies(owner: Owner) -> None:
-    owner.start().session.run(RunRequest("synthesize", parameters={"spacing": 3}))
+    owner.start().session.run(RunRequest(RunSettings("synthesize", {"spacing": 3})))
     run = owner.written[1]
     assert not {"volume", "mask", "anatomy"} & run.keys() and list(owner.folder.iterdir()) == []
     np.save(owner.folder / "result-0.npy", np.ones(3))

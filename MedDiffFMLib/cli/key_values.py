@@ -1,0 +1,35 @@
+"""KEY=VALUE words of the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ..core.errors import InputError
+
+
+def pairs(words: Iterable[str] | None) -> dict[str, str]:
+    """KEY=VALUE words as a dictionary.
+
+    Raises:
+        InputError: a word without a key or "=".
+    """
+    found = {}
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise InputError(f"{word!r} is not KEY=VALUE.", "Give --option head=linear.")
+        found[key] = value
+    return found
+
+
+def options(words: Iterable[str] | None) -> dict[str, Any]:
+    """The same, each VALUE read as JSON, or as the word that it is where it is none."""
+    found: dict[str, Any] = {}
+    for key, text in pairs(words).items():
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
