@@ -161,6 +161,8 @@ def unpack(folder: Path, work: Path) -> dict[str, Any]:
 
     work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    if (work / "cache" / "cases.json").exists():
+        return {"state": "done before"}
     archive = join_file(folder / "cache.zip.pieces.json", work / "cache.zip")
     names = unpack_cache(archive, work / "cache")
     archive.unlink()
