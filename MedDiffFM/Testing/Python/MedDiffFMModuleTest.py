@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from urllib.parse import urlparse
@@ -16,6 +17,13 @@ def openWidget():
     widget = slicer.modules.meddifffm.widgetRepresentation().self()
     widget.enter()
     return widget
+
+
+def waitFor(condition, seconds=20):
+    """Turn the event loop until a condition holds: findings are listed in its course."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        slicer.app.processEvents()
 
 
 class MedDiffFMModuleTest(unittest.TestCase):
@@ -71,6 +79,7 @@ class MedDiffFMModuleTest(unittest.TestCase):
         settings = {"settings": {"parameters": {"threshold": 3.0, "minimum_volume": 0.0}}}
         widget.resultPanel.show(FinishedRun("anomaly", ct, volumes, settings, report))
         view = widget.anomalyView
+        waitFor(lambda: view.nodes.table.GetTable().GetNumberOfRows() and view.nodes.node("regions"))
         self.assertEqual(view.nodes.table.GetTable().GetNumberOfRows(), 1)
         self.assertEqual(view.nodes.node("regions").GetSegmentation().GetNumberOfSegments(), 1)
         view.next()
