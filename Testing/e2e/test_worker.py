@@ -79,6 +79,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> bool:
     return condition()
 
 
+@pytest.mark.slow
 def test_hello_tells_what_the_other_python_offers(worker: WorkerClient) -> None:
     hello = worker.start()
     assert hello["protocol"] == PROTOCOL_VERSION and hello["process"] == worker.process_id
@@ -113,6 +114,7 @@ def test_result_is_that_of_the_library_bit_for_bit(
     assert fractions == sorted(fractions) and fractions[-1] == 1 and seen[0].stage == "reading"
 
 
+@pytest.mark.slow
 def test_synthesis_needs_no_volume(worker: WorkerClient, small_ct: Volume, tiny_model_file: Path) -> None:
     quick = {"size": [60, 60, 65], "spacing": 2.5, "whole_steps": 1}
     common = {"model": str(tiny_model_file), "device": "cpu", "threads": 1}
@@ -134,6 +136,7 @@ def test_synthesis_needs_no_volume(worker: WorkerClient, small_ct: Volume, tiny_
         worker.run(replace(body, voxels=small_ct.voxels))
 
 
+@pytest.mark.slow
 def test_worker_stays_warm_and_clean(
     worker: WorkerClient, request_for: Callable[..., RunRequest], scratch: Path
 ) -> None:
@@ -147,6 +150,7 @@ def test_worker_stays_warm_and_clean(
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
@@ -178,6 +182,7 @@ def test_refused_requests_leave_the_worker_usable(
     assert worker.process_id == process and worker.state is State.READY
 
 
+@pytest.mark.slow
 def test_cancel_half_way_then_run(worker: WorkerClient, request_for: Callable[..., RunRequest]) -> None:
     cancel, seen = CancelToken(), []
 
@@ -218,6 +223,7 @@ def test_death_between_runs_is_noticed(worker: WorkerClient, request_for: Callab
     assert worker.run(request_for()).volumes and worker.process_id != process
 
 
+@pytest.mark.slow
 def test_submit_in_background(worker: WorkerClient, request_for: Callable[..., RunRequest]) -> None:
     assert worker.submit(request_for()).result(timeout=60).volumes["denoised"].shape == (40, 48, 44)
 

@@ -78,6 +78,7 @@ def nrrd(encoding: str, data: bytes, *extra: str) -> bytes:
     return "\n".join([*lines, f"encoding: {encoding}"]).encode() + b"\n\n" + data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("bzip2", bz2.compress)])
 def test_compressed_voxels_beyond_the_promise_stay_packed(
     encoding: str, pack: Callable[[bytes], bytes], tmp_path: Path

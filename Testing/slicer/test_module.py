@@ -209,6 +209,7 @@ def test_a_worker_that_does_not_listen_is_ended_by_a_second_press(app: Any, widg
     assert widget.ui.runStatusLabel.text == "Cancelled."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behave, words", [("crash", "crashed"), ("exit", "something is missing")])
 def test_after_a_worker_that_died_the_next_run_works(
     app: Any, widget: Any, ct: Any, tmp_path: Path, behave: str, words: str

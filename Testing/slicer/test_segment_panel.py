@@ -132,6 +132,7 @@ def test_ui_file_names_only_what_slicer_has(app: Any) -> None:
     assert app.widgets.ui_problems(UI_FILE) == []
 
 
+@pytest.mark.slow
 def test_segments_are_chosen_and_keep_their_numbers(
     app: Any, widget: Any, scene: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_segments_are_chosen_and_keep_their_numbers(
     assert pythonqt.refused_connections == []
 
 
+@pytest.mark.slow
 def test_segments_that_cannot_be_examples(app: Any, widget: Any, scene: SimpleNamespace, tmp_path: Path) -> None:
     panel, ct = widget.trainingPanel, scene.cts[0]
     panel.ui.datasetPathLineEdit.currentPath = str(tmp_path / "set")

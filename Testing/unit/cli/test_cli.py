@@ -175,6 +175,7 @@ def test_json_is_the_only_thing_on_stdout(
     assert "--overwrite" in failed["remedy"] and failed["cause"] in shown.err
 
 
+@pytest.mark.slow
 def test_output_follows_the_input_or_the_wish(common: list[str], small_ct: Volume, tmp_path: Path) -> None:
     source = tmp_path / "in.nii.gz"
     write_volume(small_ct, source)
@@ -297,6 +298,7 @@ def test_unforeseen_failure_is_one_line_that_names_a_log(
     assert json.loads(shown.out)["kind"] == "internal" and "Traceback" in log.read_text()
 
 
+@pytest.mark.slow
 def test_repeat_notices_what_changed(
     common: list[str], small_ct: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def dice(a: np.ndarray, b: np.ndarray, value: int) -> float:
     return 2 * ((a == value) & (b == value)).sum() / ((a == value).sum() + (b == value).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spacing", "noise"), [((3.0, 2.0, 2.0), 10.0), ((5.0, 1.0, 1.0), 60.0), ((2.0, 1.5, 1.5), 40.0)]
 )
@@ -81,6 +82,7 @@ def test_turning_the_axes_turns_the_classes() -> None:
         assert (turned == found).mean() > 0.9999, axes
 
 
+@pytest.mark.slow
 def test_the_sample_ct_holds_what_a_chest_holds_also_at_3_mm() -> None:
     volume = read_volume(resource_folder() / "SampleData" / "thorax_lidc0001.nrrd")
     grid = working_grid(volume, None)

@@ -140,6 +140,7 @@ def test_figures_of_ldct_benchmark_against_its_definition():
     assert worse["LDCT PSNR"] == pytest.approx(20 * np.log10(1499 / 50), abs=0.3) and worse["LDCT SSIM"] < 1
 
 
+@pytest.mark.slow
 def test_noise_from_the_command_line(loaded, tmp_path, capsys):
     voxels = np.rint(loaded.volume.voxels[:8]).astype(np.int16)
     write_volume(Volume(voxels, loaded.volume.ijk_to_ras), tmp_path / "cases" / "a.nrrd")

@@ -18,6 +18,7 @@ def smooth_field(shape, seed=0):
     return 1000 * gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 4).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [baselines.non_local_means, baselines.total_variation, baselines.block_matching])
 def test_denoisers_reduce_ct_noise(method):
     y, x = np.mgrid[:96, :96] - 47.5

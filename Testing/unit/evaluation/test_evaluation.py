@@ -124,6 +124,7 @@ def test_a_perfect_model_wins_everywhere(folder, oracle, tmp_path):
     assert stored["model"]["name"] == "oracle" and len(stored["rows"]) == len(report["rows"])
 
 
+@pytest.mark.slow
 def test_short_tables_of_one_and_of_two_evaluations(folder, oracle, tmp_path):
     page = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "yardsticks.py"))["page"]
     reports = []

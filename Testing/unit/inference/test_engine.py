@@ -154,6 +154,7 @@ def test_denoising_is_the_same_on_all_that_is_not_air(tiny_model) -> None:
     assert results[0][0, 0, :, :, -8:].max() < -0.99
 
 
+@pytest.mark.slow
 def test_the_search_area_has_the_same_expectation_as_without_one(tiny_model, small_ct) -> None:
     image, engine, before = working_image(small_ct, 6.0), tiny_model.engine, tiny_model.engine.memory_level
     wanted = np.zeros(image.shape, dtype=bool)

@@ -214,6 +214,7 @@ def test_every_task_finds_on_a_gpu_what_it_finds_on_the_cpu(
             assert array.std() > 0, key
 
 
+@pytest.mark.slow
 def test_bfloat16_is_computed_where_the_gpu_can_by_kernels_that_repeat(ct: Volume, files: dict[str, str]) -> None:
     with pretend_gpu(capability=(7, 5)):
         assert choose_precision("auto", torch.device("cuda:0")) == torch.float32
@@ -248,6 +249,7 @@ def step(engine: Engine, shape: tuple[int, int, int]) -> torch.Tensor:
     return SlidingWindowDenoiser(engine, Condition((1.0, 1.0, 1.0)), shape, overlap=4)(x, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("megabytes", "batch", "memory_level", "sentences"),
     [
@@ -378,6 +380,7 @@ def test_no_window_makes_the_cpu_wait_for_all_that_the_gpu_was_given(files: dict
 # Training, benchmark, worker
 
 
+@pytest.mark.slow
 def test_a_training_step_has_the_cpus_loss_and_moves_the_weights(files: dict[str, str]) -> None:
     shape = (2, 1, 16, 16, 16)
     one = Condition((1.0, 1.0, 1.0))
@@ -407,6 +410,7 @@ def test_a_training_step_has_the_cpus_loss_and_moves_the_weights(files: dict[str
     assert found == pytest.approx(expected, rel=0.02) and found[1] < found[0]
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_a_gpu(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("MedDiffFMLib.training.throughput.matrix_rate", lambda device, dtype: 1e12)
     settings = SubjectSettings(files["prior"], "cuda:0", None, 2, 16, 1.0)
@@ -420,6 +424,7 @@ def test_the_benchmark_measures_a_gpu(files: dict[str, str], monkeypatch: pytest
         assert figures["windows"] == 4 and figures["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> None:
     with pretend_gpu(memory=2**30):
         devices = describe_process()["devices"]

@@ -116,6 +116,7 @@ def test_slices_out_of_order_cost() -> None:
     assert float(order_loss(place, place, ones)) == 0 and float(order_loss(-place, place, ones)) > 1
 
 
+@pytest.mark.slow
 def test_training_lowers_the_error_and_the_file_keeps_the_network(tmp_path: Path) -> None:
     lines: list[str] = []
     network, facts = train_body([scan()], BodyConfig(minutes=0.01), lines.append)

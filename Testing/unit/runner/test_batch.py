@@ -36,6 +36,7 @@ def status(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {row["name"]: row["status"] for row in json.loads(capsys.readouterr().out)["cases"]}
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_bad_case_and_resumes(
     folder: Path, small_ct: Volume, tmp_path: Path, tiny_model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

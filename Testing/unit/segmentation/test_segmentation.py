@@ -103,6 +103,7 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     assert (tmp_path / "out_uncertainty_cube.nrrd").exists()
 
 
+@pytest.mark.slow
 def test_a_head_of_another_prior_is_refused(trained: FinetuneResult, tmp_path: Path) -> None:
     torch.manual_seed(5)
     config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
@@ -117,6 +118,7 @@ def test_a_head_of_another_prior_is_refused(trained: FinetuneResult, tmp_path: P
         load_head(other, model)
 
 
+@pytest.mark.slow
 def test_same_command_finishes_at_once_and_other_methods_are_refused(
     trained: FinetuneResult, datalist: Path, tiny_model_file: Path
 ) -> None:

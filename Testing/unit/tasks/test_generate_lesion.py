@@ -70,6 +70,7 @@ def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion,
         assert (made[rim] != volume.voxels[rim]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, expected",
     [

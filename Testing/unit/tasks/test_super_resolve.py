@@ -93,6 +93,7 @@ def test_the_coarse_axis_is_found_and_averages_are_kept_by_the_prior_alone(model
     assert any("no super-resolution ControlNet" in warning for warning in result.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"factor": 3}, {"mode": "isotropic"}, {"factor": 2, "axis": "i", "steps": 3}])
 def test_averages_are_kept_with_a_controlnet(model, control, thick, options):
     volume = oblique(thick)
@@ -117,6 +118,7 @@ def test_noisy_slices_are_met_within_their_noise(model, control, thick):
     assert 0.5 < error < 30
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_one_step_needs_no_seed(model, control, thick):
     part = Volume(thick.voxels[:4], thick.ijk_to_ras)
 

@@ -218,6 +218,7 @@ def test_same_seed_same_bits_other_seed_other_body(model: FoundationModel) -> No
     assert np.corrcoef(runs[0].ravel(), runs[2].ravel())[0, 1] < 0.9
 
 
+@pytest.mark.slow
 def test_progress_is_even_and_cancel_is_heard(model: FoundationModel) -> None:
     """Fractions count windows, so that many quick steps on the coarse grid do not look like half of the work."""
     events = []

@@ -60,6 +60,7 @@ def test_denoise_gives_metal_and_air_beyond_the_window_their_own_values(model, s
     assert result.volumes["denoised"][20, 37, 22] > 2500
 
 
+@pytest.mark.slow
 def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_ct):
     network, both, classical = (
         denoise(small_ct, model, DenoiseParameters(noise=20, non_local=share)).volumes["noise"] for share in (0, 0.5, 1)
@@ -125,6 +126,7 @@ def test_the_model_never_sees_what_it_fills(model, small_ct, small_mask):
     assert np.array_equal(first[mask], second[mask])
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_other_seed_other_filling(model, small_ct, small_mask):
     mask = small_mask.voxels > 0
     runs = [inpaint(small_ct, model, FAST, mask=mask, seed=s).volumes["inpainted"] for s in (3, 3, 4)]

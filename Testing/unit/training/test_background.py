@@ -85,6 +85,7 @@ def test_a_run_is_paused_goes_on_and_becomes_a_model(
     assert (own_models / "tiny-sr.json").exists()
 
 
+@pytest.mark.slow
 def test_the_process_outlives_the_program_that_started_it(dataset: Path, tiny_model_file: Path, tmp_path: Path) -> None:
     """The starting program is killed with its whole process group, as a closed terminal does."""
     folder = tmp_path / "run"

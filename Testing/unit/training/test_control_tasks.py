@@ -76,6 +76,7 @@ def test_batches_train_the_controlnet(task, cases, model):
     assert sum(float(p.grad.abs().sum()) for p in denoiser.control.parameters() if p.grad is not None) > 0
 
 
+@pytest.mark.slow
 def test_validation_has_its_metric_and_repeats_itself(task, cases, model):
     denoiser = with_control(model.engine.denoiser, task.network())
     torch.manual_seed(3)

@@ -106,6 +106,7 @@ def test_a_device_makes_the_windows_that_the_cpu_draws(cases: list[Case], device
     assert made.sigma is not None and torch.equal(made.sigma.cpu(), wanted.sigma)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_what_is_told_about_a_hole_is_what_the_cpu_tells(cases: list[Case]) -> None:
     config = WindowConfig(size=32, fill_share=1.0, denoise_share=0.0)
     made, wanted = planned(cases, config, 24), drawn(cases, config, 24)
@@ -142,6 +143,7 @@ def test_the_first_guess_bends_least(iterations: int, hounsfield: float) -> None
         np.testing.assert_array_equal(ours[~hole], image[~hole])
 
 
+@pytest.mark.slow
 def test_shares_hounsfield_holes_and_noise_are_those_of_the_cpu(cases: list[Case]) -> None:
     """Of other windows than those that the CPU draws: what is drawn has the same distribution."""
     count = 300
@@ -238,12 +240,14 @@ def train(cache: Path, folder: Path, *more: str) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(stream)]
 
 
+@pytest.mark.slow
 def test_a_run_learns_what_one_with_the_cpus_windows_learns(cache: Path, tmp_path: Path) -> None:
     """Step by step the same windows, noise levels and holes: nearly the same losses."""
     ours, theirs = train(cache, tmp_path / "device", "--windows-on-device"), train(cache, tmp_path / "cpu")
     assert np.corrcoef(ours, theirs)[0, 1] > 0.95 and np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_on_the_same_curve(cache: Path, tmp_path: Path) -> None:
     whole = train(cache, tmp_path / "whole", "--windows-on-device")
     folder = tmp_path / "stopped"
@@ -252,6 +256,7 @@ def test_a_stopped_run_continues_on_the_same_curve(cache: Path, tmp_path: Path) 
     assert train(cache, folder, "--windows-on-device", "--workers", "1") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
 def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(cache: Path, tmp_path: Path) -> None:
     class Accelerator(CPUAccelerator):

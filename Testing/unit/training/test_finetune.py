@@ -202,6 +202,7 @@ def test_only_the_controlnet_is_trained_and_saved(whole: FinetuneResult, prior: 
     assert any(moved), "the average lags behind"
 
 
+@pytest.mark.slow
 def test_progress_can_be_drawn(whole: FinetuneResult) -> None:
     lines = read_progress(whole.folder)
     states = [line["state"] for line in lines]
@@ -329,6 +330,7 @@ def test_bad_data_stop_before_anything_long(
     assert read_progress(folder)[-1]["state"] == "failed" and "c1" in read_progress(folder)[-1]["message"]
 
 
+@pytest.mark.slow
 def test_other_settings_cases_or_priors_do_not_continue_a_run(
     data: Path, prior: str, whole: FinetuneResult, tmp_path: Path
 ) -> None:
@@ -443,6 +445,7 @@ def test_presets_fit_the_shipped_prior() -> None:
         assert config.loop.checkpoint_every <= config.loop.validate_every <= config.loop.steps
 
 
+@pytest.mark.slow
 def test_what_drawing_processes_are_sent_is_small(whole: FinetuneResult) -> None:
     """On macOS and Windows they get samples and collation pickled; whole volumes must not be in it."""
     cases = open_control_cases(whole.folder / "cache", "training")

@@ -110,6 +110,7 @@ def test_a_program_is_stopped_when_its_time_is_over(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 30 and (tmp_path / "log").read_text() == "1\n"
 
 
+@pytest.mark.slow
 def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
     """Pack, train, measure, bring back what can be loaded; a stage that cannot run stops no other."""
     told = call("pack", str(cache), "-o", str(tmp_path / "pack"), "--piece-mib", "0.2")
@@ -133,6 +134,7 @@ def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
     assert told["stages"]["collect"]["state"] == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
 def test_the_parts_of_a_step_are_measured_on_a_gpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("MedDiffFMLib.training.throughput.matrix_rate", lambda device, dtype: 1e12)

@@ -18,6 +18,7 @@ def test_before_any_training_the_loss_is_as_it_was():
     assert torch.equal(LevelWeighting()(losses, sigma, torch.tensor([True, False, True])), losses)
 
 
+@pytest.mark.slow
 def test_the_minimum_is_at_the_logarithm_of_each_levels_loss():
     torch.manual_seed(0)
     weighting = LevelWeighting()

@@ -179,6 +179,7 @@ def test_validation_is_logged_by_noise_level(whole_run: Path) -> None:
         assert figures == sorted(figures) and figures[0] > 10, "the hardly trained network leaves the noise in place"
 
 
+@pytest.mark.slow
 def test_weights_load_and_say_where_they_come_from(whole_run: Path) -> None:
     model = load_model(str(whole_run / "model.safetensors"), device="cpu")
     assert model.config["network"]["channels"] == [8, 32] and model.config["denoiser"] == "edm"
@@ -226,6 +227,7 @@ def test_a_finished_run_is_not_trained_again(cache: Path, whole_run: Path, capsy
     assert (whole_run / "losses.csv").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -268,6 +270,7 @@ def test_weights_to_start_from_bring_their_network(
         torch.testing.assert_close(tensor, load_file(initial)[name], atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_says_how_to_go_on(cache: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     from MedDiffFMLib.training.loop import TrainingLoop
 

@@ -121,6 +121,7 @@ def write(path: Path, rows: list[dict[str, float]], end: str = "") -> None:
         stream.write(end)
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_of_what_is_there(tmp_path: Path) -> None:
     """With nothing, with losses alone and a row cut off, with everything: each time another whole picture."""
     from matplotlib.image import imread

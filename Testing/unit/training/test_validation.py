@@ -69,6 +69,7 @@ def test_validation_computes_in_the_precision_of_the_training(cache: Path, bfloa
     assert module.type == expected
 
 
+@pytest.mark.slow
 def test_what_leaves_the_noise_errs_by_the_noise(cache: Path) -> None:
     cases = open_cases(cache, "validation")
     config = PretrainConfig(windows=WindowConfig(size=32))
@@ -81,6 +82,7 @@ def test_what_leaves_the_noise_errs_by_the_noise(cache: Path) -> None:
     assert figures == judge(Identity()), "the same windows and noise each time"
 
 
+@pytest.mark.slow
 def test_the_width_of_the_average_is_chosen_by_validation(cache: Path, run: Path, tmp_path: Path, capsys) -> None:
     weights = tmp_path / "chosen.safetensors"
     command = ["average", str(run), "-o", str(weights), "--cache", str(cache), "--windows", "2", "--widths"]
@@ -96,6 +98,7 @@ def test_the_width_of_the_average_is_chosen_by_validation(cache: Path, run: Path
     assert rows["starter-ct"]["score"] < rows[str(weights)]["score"], "24 steps are no training"
 
 
+@pytest.mark.slow
 def test_an_average_of_an_earlier_step_can_still_be_made(run: Path, tmp_path: Path) -> None:
     files = [tmp_path / f"{step}.safetensors" for step in (12, 24)]
     for path, step in zip(files, ("12", "24"), strict=True):
@@ -103,6 +106,7 @@ def test_an_average_of_an_earlier_step_can_still_be_made(run: Path, tmp_path: Pa
     assert files[0].read_bytes() != files[1].read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
