@@ -146,6 +146,7 @@ def test_dicom_element_of_gigabytes(tmp_path: Path) -> None:
     refused(tmp_path / "ct")
 
 
+@pytest.mark.slow
 def test_deflated_dicom_is_not_inflated(tmp_path: Path) -> None:
     path = series(tmp_path / "ct")[0]
     content = path.read_bytes()

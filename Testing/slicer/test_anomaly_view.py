@@ -172,6 +172,7 @@ def test_findings_are_those_of_the_library(app: Any, opened: Any, case: SimpleNa
     assert [model.item(row, 3).text() for row in range(model.rowCount())] == ["9", "6", "4"]
 
 
+@pytest.mark.slow
 def test_threshold_acts_at_once_and_the_findings_follow(app: Any, opened: Any, case: SimpleNamespace) -> None:
     opened.ui.anomalyThresholdSlider.value = 5.0
     assert case.run.volumes["anomaly"].GetDisplayNode().GetLowerThreshold() == 5.0
@@ -322,6 +323,7 @@ def test_results_lie_beside_the_input(app: Any, opened: Any, case: SimpleNamespa
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == parent
 
 
+@pytest.mark.slow
 def test_a_saved_scene_brings_the_map_back(app: Any, widget: Any, opened: Any, tmp_path: Path) -> None:
     rest(app, opened, 5.0)
     opened.ui.uncertaintyRadioButton.click()
@@ -353,6 +355,7 @@ def test_removing_the_ct_ends_the_view_quietly(app: Any, widget: Any, opened: An
 # ------------------------------------------------------------------------------------------------------------- overlay
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["flipped", "oblique", "anisotropic"], indirect=True)
 def test_map_and_regions_lie_exactly_on_the_ct(app: Any, opened: Any, case: SimpleNamespace, tmp_path: Path) -> None:
     """In numbers and in the picture, on every kind of grid: the CT is bright just where the map is high."""

@@ -161,6 +161,7 @@ def test_run_adds_a_result_on_the_same_grid(app: Any, widget: Any, ct: Any) -> N
     assert widget.ui.runButton.text == "Denoise" and widget.ui.runButton.enabled
 
 
+@pytest.mark.slow
 def test_progress_and_second_run_with_the_same_process(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()
@@ -187,6 +188,7 @@ def test_cancel_leaves_the_scene_as_it_was(app: Any, widget: Any, ct: Any) -> No
     assert "thorax denoised" in volumes(app)
 
 
+@pytest.mark.slow
 def test_cancel_while_the_process_is_starting(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()
@@ -259,6 +261,7 @@ def test_run_goes_on_while_another_module_is_open(app: Any, widget: Any, ct: Any
     assert widget.ui.runStatusLabel.text == "Done: thorax denoised."
 
 
+@pytest.mark.slow
 def test_closing_the_scene_cancels_and_the_next_scene_works(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()

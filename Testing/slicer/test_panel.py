@@ -178,6 +178,7 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert not editor._target.shortcuts_installed
 
 
+@pytest.mark.slow
 def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> None:
     """Of a large CT a piece of one window is sent, and pasted back where it was."""
     from MedDiffFMGui.nodes.resultNodes import addResult, pasting
@@ -249,6 +250,7 @@ def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monke
 # ------------------------------------------------------------------------------------------------- before and after
 
 
+@pytest.mark.slow
 def test_blink_blend_and_discard(app: Any, widget: Any, ct: Any) -> None:
     node = denoised(app, widget, ct)
     keys = widget.resultPanel._shortcuts._shortcuts
@@ -270,6 +272,7 @@ def test_blink_blend_and_discard(app: Any, widget: Any, ct: Any) -> None:
     assert not widget.ui.resultCollapsibleButton.visible
 
 
+@pytest.mark.slow
 def test_what_changed_is_not_hidden_by_its_mask(app: Any, widget: Any, ct: Any) -> None:
     """Its area is seen while it is painted, its outline with the result, and nothing of it in other tasks."""
 
@@ -300,6 +303,7 @@ def test_what_changed_is_not_hidden_by_its_mask(app: Any, widget: Any, ct: Any) 
     assert not display.GetVisibility()
 
 
+@pytest.mark.slow
 def test_each_ct_has_a_mask_that_leaves_the_views_with_it(app: Any, widget: Any, ct: Any) -> None:
     """Another CT, another task before Discard, and a mask that somebody removes."""
     slicer = app.slicer
@@ -329,6 +333,7 @@ def test_each_ct_has_a_mask_that_leaves_the_views_with_it(app: Any, widget: Any,
     assert widget.logic.getParameterNode().mask is not None
 
 
+@pytest.mark.slow
 def test_a_result_outlives_its_worker_but_not_a_ct_of_another_shape(
     app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +395,7 @@ def test_views_come_back_from_a_ct_of_nobody(app: Any, widget: Any, ct: Any) -> 
     assert np.array_equal(app.slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS()), before[2])
 
 
+@pytest.mark.slow
 def test_side_by_side_and_the_way_back(app: Any, widget: Any, ct: Any) -> None:
     from MedDiffFMGui.views.sideBySide import VIEW_NAMES
 
@@ -410,6 +416,7 @@ def test_side_by_side_and_the_way_back(app: Any, widget: Any, ct: Any) -> None:
     assert app.slicer.mrmlScene.IsNodePresent(node)
 
 
+@pytest.mark.slow
 def test_result_and_report_lie_in_the_study_of_the_input(app: Any, widget: Any, ct: Any) -> None:
     slicer = app.slicer
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -473,6 +480,7 @@ def test_icons_exist(module: Any) -> None:
     assert [row.icon for row in taskRows() if not (folder / row.icon).is_file()] == []
 
 
+@pytest.mark.slow
 def test_closing_the_scene_while_a_mask_is_painted_and_a_result_is_shown(app: Any, widget: Any, ct: Any) -> None:
     denoised(app, widget, ct)
     press(app, widget, "inpaint")
@@ -490,6 +498,7 @@ def test_closing_the_scene_while_a_mask_is_painted_and_a_result_is_shown(app: An
     assert widget.ui.runButton.enabled
 
 
+@pytest.mark.slow
 def test_removing_what_is_shown_leaves_the_panel_usable(app: Any, widget: Any, ct: Any) -> None:
     """The user may delete any node in the Data module."""
     node = denoised(app, widget, ct)

@@ -27,6 +27,7 @@ def slicer_with_module(app: Any, widget: Any, monkeypatch: pytest.MonkeyPatch) -
     return app.slicer
 
 
+@pytest.mark.slow
 def test_tests_of_the_build_pass(slicer_with_module: Any) -> None:
     path = ROOT / "MedDiffFM" / "Testing" / "Python" / "MedDiffFMModuleTest.py"
     spec = importlib.util.spec_from_file_location("MedDiffFMModuleTest", path)

@@ -154,6 +154,7 @@ def test_cases_from_the_scene_keep_grid_and_labels(
     assert texts(panel) == [] and not ui.removeCaseButton.enabled
 
 
+@pytest.mark.slow
 def test_check_says_what_is_wrong_and_forbids_the_start(app: Any, panel: Any, dataset: Path) -> None:
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     panel.ui.runPathLineEdit.currentPath = str(dataset.parent / "run")

@@ -128,6 +128,7 @@ def test_synthesis_on_the_grid_of_an_anatomy_map_repeats_too(
     assert "The anatomy" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_made_of_a_synthetic_ct_is_synthetic_too(
     common: list[str], small_ct: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +252,7 @@ def test_refusal_has_its_code_one_line_and_leaves_nothing(
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_existing_output_is_refused_before_anything_is_read_and_replaced_on_wish(
     common: list[str], small_ct_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -351,6 +353,7 @@ def test_second_interrupt_does_not_wait_for_the_task(capsys: pytest.CaptureFixtu
 # Memory
 
 
+@pytest.mark.slow
 def test_memory_shortage_is_survived_shown_and_reported(
     common: list[str], small_ct_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -73,6 +73,7 @@ def test_a_chest_is_told_apart_at_any_spacing_and_dose(spacing: tuple[float, flo
     assert all(score[TISSUES[value - 1]] > floor for value, floor in least.items()), score
 
 
+@pytest.mark.slow
 def test_turning_the_axes_turns_the_classes() -> None:
     spacing = (4.0, 2.5, 2.5)
     hounsfield, _ = chest(spacing, 20.0)

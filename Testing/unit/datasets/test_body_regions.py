@@ -86,6 +86,7 @@ def test_prepare_cuts_a_whole_body(case: Case) -> None:
     )
 
 
+@pytest.mark.slow
 def test_each_window_is_told_the_region_it_lies_in(case: Case) -> None:
     """And its position in the box of that region, as in a CT of that region alone; the whole body stays a class."""
     config = WindowConfig(size=8, drop_region=0.0, drop_position=0.0, fill_share=0.0, denoise_share=0.3)

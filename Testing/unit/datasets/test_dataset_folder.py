@@ -96,6 +96,7 @@ def test_what_is_no_case_is_refused_and_leaves_nothing(dataset: Dataset, change:
     assert sorted(path.name for path in dataset.folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_leaves_whole_cases_only(dataset: Dataset) -> None:
     """Kill a process that adds cases, at two moments; every case that is listed is complete, and work goes on."""
     code = (

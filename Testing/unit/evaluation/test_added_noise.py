@@ -37,6 +37,7 @@ def question(kind: str, level: float = 30.0) -> Plan:
     return replace(Plan(slab_mm=None), noise_kinds=(kind,), noise_levels_hu=(level,)).questions("denoise")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["projections", "ramp", "white"])
 @pytest.mark.parametrize("level", [15.0, 60.0])
 def test_noise_has_its_level_and_both_truths_are_told(loaded, kind, level):

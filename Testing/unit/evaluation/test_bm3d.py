@@ -64,6 +64,7 @@ def test_blocks_are_compared_as_brute_force_compares_them():
                 assert unlike[reference, number] > 1e9
 
 
+@pytest.mark.slow
 def test_a_photograph_gets_better_than_by_non_local_means():
     """The cameraman of the literature (29.45 dB at 256 x 256) is no longer shipped; this is its successor's middle."""
     from skimage.data import camera

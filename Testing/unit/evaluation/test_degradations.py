@@ -79,6 +79,7 @@ def test_projection_agrees_with_scikit_image_on_an_asymmetric_object():
         )
 
 
+@pytest.mark.slow
 def test_noise_in_the_center_of_a_cylinder_is_what_theory_says():
     from scipy.integrate import quad
 

@@ -26,6 +26,7 @@ def tissue(seed: int, width: float = 0.6, deviation: float = 20.0) -> np.ndarray
     return 50 + deviation * field / field.std()
 
 
+@pytest.mark.slow
 def test_power_of_equal_tissue_is_equal_and_of_twice_the_deviation_four_times():
     equal = [texture.spectrum_ratios(tissue(n), tissue(100 + n), HOLE, SPACING) for n in range(40)]
     assert np.exp(np.log(equal).mean(axis=0)) == pytest.approx([1, 1, 1], abs=0.12)

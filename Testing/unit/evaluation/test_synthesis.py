@@ -59,6 +59,7 @@ def as_method(make):
     return generate
 
 
+@pytest.mark.slow
 def test_the_same_kind_of_body_is_accepted_and_other_kinds_are_not(question):
     baselines = question.baseline_rows()
     real = means([row for row in baselines if row.method == REAL])
@@ -94,6 +95,7 @@ def test_rows_tell_what_a_volume_took_and_that_bodies_are_independent(question):
     assert {row.evaluations for row in rows} == {7}
 
 
+@pytest.mark.slow
 def test_references_tell_copies_from_strangers(cases):
     references = References([windows_at_6_mm(patient(100))])
     question = SynthesisQuestion(cases, window_features.HaarStatistics(), SynthesisPlan(volumes=2), references)

@@ -23,13 +23,18 @@ def stored(slices: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 4096, (slices, 5, 6)).astype(np.uint16)
 
 
+def uid_of(*words: object) -> str:
+    """The same for the same words: the size of a file, and where a damage in it falls, must not change by itself."""
+    return generate_uid(entropy_srcs=[str(word) for word in words])
+
+
 def image(pixels: np.ndarray, position: tuple[float, ...], series: str, **changes: object) -> Dataset:
     """One CT image; ``changes`` set or (None) delete attributes."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = CT_IMAGE
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid_of(series, *position)
     ds.SeriesInstanceUID, ds.SeriesNumber, ds.SeriesDescription, ds.Modality = series, 3, "Thorax 1.0 B30f", "CT"
     ds.Rows, ds.Columns = pixels.shape[:2]
     ds.PixelSpacing, ds.SliceThickness = [0.8, 0.7], 2.5
@@ -51,7 +56,7 @@ def write_series(folder: Path, positions: np.ndarray | None = None, prefix: str 
     if positions is None:
         positions = np.array([(-100.0, -120.0, -300 + 2.5 * k) for k in range(8)])
     folder.mkdir(exist_ok=True)
-    uid, pixels, paths = generate_uid(), stored(len(positions)), []
+    uid, pixels, paths = uid_of(folder.name, prefix, changes), stored(len(positions)), []
     for name, k in enumerate(np.random.default_rng(1).permutation(len(positions))):
         paths.append(folder / f"{prefix}{name:03d}.dcm")
         image(pixels[k], positions[k], uid, **changes).save_as(paths[-1], enforce_file_format=True)
@@ -219,7 +224,7 @@ def test_folder_without_images(tmp_path: Path) -> None:
 
 def test_report_file_is_not_an_image(tmp_path: Path) -> None:
     paths = write_series(tmp_path / "ct")
-    report = image(stored()[0], (0, 0, 0), generate_uid(), Rows=None, Columns=None, PixelData=None, Modality="SR")
+    report = image(stored()[0], (0, 0, 0), uid_of("report"), Rows=None, Columns=None, PixelData=None, Modality="SR")
     report.save_as(tmp_path / "ct" / "report.dcm", enforce_file_format=True)
     assert read_volume(paths[0]).voxels.shape == (8, 5, 6)
     assert "DICOM file without an image" in refusal(tmp_path / "ct" / "report.dcm")

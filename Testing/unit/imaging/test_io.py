@@ -266,6 +266,7 @@ def test_overwriting_needs_permission_and_failure_keeps_the_old_file(tmp_path: P
     assert np.array_equal(read_volume(path).voxels, voxels() * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX")
 def test_file_system_that_stops_midway_leaves_nothing(tmp_path: Path, suffix: str) -> None:

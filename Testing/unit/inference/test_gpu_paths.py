@@ -344,6 +344,7 @@ def test_a_large_ct_fits_into_a_small_gpu() -> None:
     assert plan_memory(voxels, 4 * 10**9, WINDOW).host
 
 
+@pytest.mark.slow
 def test_windows_take_no_more_memory_than_the_plan_assumes() -> None:
     """The shipped network in bfloat16, as CUDA's autocast computes it; workspaces are not counted."""
     with pretend_gpu() as gpu:

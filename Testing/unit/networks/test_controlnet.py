@@ -111,6 +111,7 @@ def test_only_the_controlnet_learns_and_all_of_it_does(guess):
     assert silent == []
 
 
+@pytest.mark.slow
 def test_first_steps_lower_the_loss():
     torch.manual_seed(0)
     controlled = with_control(prior(), ControlConfig(images=1, guess=0.05))

@@ -90,6 +90,7 @@ def train(cache: Path, folder: Path, *more: str) -> int:
                  "--accelerator", "cpu", "--quiet", *more])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_trained_saved_loaded_and_denoises(cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert train(cache, folder, "--network", "toy", "--network-option", "widths=[6]") == 0

@@ -257,6 +257,7 @@ def segmenter(**change: Any) -> MedSegDiffSegmenter:
     return shaken(method.build(1, torch.nn.Identity()))
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_seed_alone() -> None:
     built = segmenter()
     first, again = (built.draw(inputs(), BUDGET, 2) for _ in range(2))

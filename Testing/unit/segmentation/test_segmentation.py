@@ -184,6 +184,7 @@ def test_what_is_not_outlined_in_a_case_teaches_nothing() -> None:
     assert logits.grad is not None and logits.grad[0, 0].abs().sum() > 0 and not logits.grad[0, 1].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, options", [("unet", {"head_first": 1}), ("unet", {"scratch": True}), ("dynunet", {})])
 def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], tiny_model_file: Path) -> None:
     """A few steps lower the loss, the prior stays as it is, and a CT of odd size is predicted whole."""

@@ -112,6 +112,7 @@ def test_real_numbers_are_kept_to_a_hundredth(model, control, thick):
     assert np.abs(average_blocks(fine, (3, 1, 1)) - volume.voxels).max() < 0.01
 
 
+@pytest.mark.slow
 def test_noisy_slices_are_met_within_their_noise(model, control, thick):
     parameters = SuperResolveParameters(control=control, factor=3, steps=4, noise=30)
     error = super_resolve(thick, model, parameters).facts["measured_slice_error_hu"]

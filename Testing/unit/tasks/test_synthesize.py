@@ -63,6 +63,7 @@ def labels(shape: tuple[int, int, int] = (20, 32, 24), matrix: np.ndarray | None
 # Geometry
 
 
+@pytest.mark.slow
 def test_result_is_upright_around_zero_in_whole_hounsfield(model: FoundationModel) -> None:
     result = synthesize(None, model, FAST)
     voxels, matrix = result.volumes["synthetic"], result.ijk_to_ras
@@ -189,6 +190,7 @@ def test_binary_map_is_taken_as_the_body() -> None:
     assert not anatomy_layout(labels(), spleen, "chest").warnings
 
 
+@pytest.mark.slow
 def test_region_anatomy_and_guidance_change_the_result(model: FoundationModel) -> None:
     quick = {"whole_steps": 2, "middle_steps": 1, "native_steps": 1}
     given = labels()

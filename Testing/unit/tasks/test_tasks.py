@@ -53,6 +53,7 @@ def test_denoise_splits_the_input_into_image_and_noise(model, small_ct):
     assert np.abs(clean + noise - small_ct.voxels).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.slow
 def test_denoise_gives_metal_and_air_beyond_the_window_their_own_values(model, small_ct):
     voxels = small_ct.voxels.copy()
     voxels[20, 36:39, 21:24] = 3000
@@ -105,6 +106,7 @@ def test_inpaint_leaves_everything_outside_the_mask_bit_for_bit(model, small_ct,
     assert (result[mask] != volume.voxels[mask]).mean() > 0.3
 
 
+@pytest.mark.slow
 def test_inpaint_blends_only_inside_the_rim(model, small_ct, small_mask):
     mask = small_mask.voxels > 0
     hard = inpaint(small_ct, model, InpaintParameters(2, 1, 0.0, 2.0, 3.0), mask=mask).volumes["inpainted"]
@@ -115,6 +117,7 @@ def test_inpaint_blends_only_inside_the_rim(model, small_ct, small_mask):
     assert share.min() > 0.3 and share.max() < 1.1 and share.min() < 0.7
 
 
+@pytest.mark.slow
 def test_the_model_never_sees_what_it_fills(model, small_ct, small_mask):
     """Other voxels under the mask, same filling."""
     mask = small_mask.voxels > 0

@@ -90,6 +90,7 @@ def alike(a: Batch, b: Batch) -> list[int]:
     return torch.nonzero(x0 < 1e-4)[:, 0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_device_makes_the_windows_that_the_cpu_draws(cases: list[Case], device: str) -> None:
     made, wanted = planned(cases, CONFIG, COUNT, device), drawn(cases, CONFIG, COUNT)
@@ -122,6 +123,7 @@ def test_what_is_told_about_a_hole_is_what_the_cpu_tells(cases: list[Case]) -> N
     assert (ours.channels - theirs.channels)[same, share].abs().max() < 1e-6, "the share of known voxels"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("iterations", "hounsfield"), [(4, 10.0), (20, 0.3)])
 def test_the_first_guess_bends_least(iterations: int, hounsfield: float) -> None:
     """Against a direct solution in float64, on thick slices too; the CPU's is close to both."""
@@ -198,6 +200,7 @@ def test_a_window_does_not_depend_on_how_batches_are_divided(cases: list[Case]) 
     assert whole.purposes[4:] == tail.purposes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
 def test_a_gpu_is_given_its_windows_without_being_waited_for(cases: list[Case]) -> None:
     wanted = planned(cases, CONFIG, 8)

@@ -68,6 +68,7 @@ def test_pieces_are_joined_or_named(tmp_path: Path) -> None:
     assert not (tmp_path / "fourth").exists()
 
 
+@pytest.mark.slow
 def test_a_packed_cache_is_the_cache_around_the_bodies(cache: Path, tmp_path: Path) -> None:
     packed = pack_cache(cache, tmp_path / "cache.zip")
     names = unpack_cache(tmp_path / "cache.zip", tmp_path / "cache")
@@ -87,6 +88,7 @@ def test_a_packed_cache_is_the_cache_around_the_bodies(cache: Path, tmp_path: Pa
                 assert (ours.origin - 0.5 * ours.spacing <= low + 0.1).all() and (end >= high - 0.1).all()
 
 
+@pytest.mark.slow
 def test_a_pack_keeps_to_its_size(cache: Path, tmp_path: Path) -> None:
     whole = pack_cache(cache, tmp_path / "whole.zip")
     smaller = pack_cache(cache, tmp_path / "small.zip", most=int(0.9 * whole.bytes))

@@ -131,6 +131,7 @@ def test_a_sample_does_not_depend_on_how_the_batch_is_divided(cache: Path) -> No
     assert all(not torch.equal(a, b) for noise in noises for a, b in combinations(noise, 2)), "and in every sample"
 
 
+@pytest.mark.slow
 def test_the_paper_recipe_has_attention_at_16_only() -> None:
     """128^3 windows, noise prediction, whole images; seen on the network that is built, without computing it."""
     from torch._subclasses.fake_tensor import FakeTensorMode
