@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .config import PretrainConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # What the shipped prior is trained with: deep below, where blocks cost little; tissue classes and the noise's
+    # What the next shipped prior is trained with: deep below, where blocks cost little; tissue classes and the noise's
     # strength by band as inputs; levels weighted by what they still leave; the length of the average chosen afterwards.
     "starter-ct": {
         "network": {"blocks": (1, 2, 3), "tissue": True, "signature": True},
