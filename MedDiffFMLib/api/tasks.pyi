@@ -360,3 +360,42 @@ def segment(
         DeviceError: the device is absent, or has too little memory even after every fallback.
         Cancelled: ``cancel`` was used.
     """
+
+def deblur(
+    volume: VolumeLike,
+    model: ModelLike = "starter-ct",
+    *,
+    fwhm: float = 1.2,
+    noise: float | None = None,
+    steps: int = 2,
+    seed: int = 0,
+    region: str | None = None,
+    anatomy: LabelsLike | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Sharpens what a smooth reconstruction kernel blurred, and shows what that changed.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
+        fwhm: Width at half maximum of the blur within slices, as of the kernel (0.1 to 5 mm). Default:
+            1.2.
+        noise: Noise level of the input; estimated from soft tissue when not given (0.5 to 200 HU).
+        steps: Network evaluations; the blur is undone between them (2 to 20). Default: 2.
+        seed: Start of the random numbers: same seed, same result. Default: 0.
+        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
+            nothing; automatic when not given.
+        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["deblurred"]``, ``volumes["difference"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """

@@ -92,3 +92,20 @@ def test_inputs_are_saved_with_the_scene(app: Any, widget: Any, ct: Any, mr: Any
     assert node_text == "Spot" and node.GetNodeReference("toy.mr") is mr
     widget.enter()
     assert named.texts() == {"prompt": "Spot"} and named.scans() == {"mr": mr}
+
+
+def test_an_output_called_difference_is_the_one_that_is_shown(app: Any, widget: Any, ct: Any) -> None:
+    """The view makes a difference only for a task that gives none."""
+    from MedDiffFMGui.nodes.resultNodes import addResult
+
+    from MedDiffFMLib.worker.client import WorkerResult
+
+    half = app.slicer.util.arrayFromVolume(ct).astype(np.float32) / 2
+    run = addResult("deblur", ct, WorkerResult({"deblurred": half, "difference": half.copy()}, {}, {}, {}, [], {}))
+    widget.resultPanel.show(run)
+    count = len(app.slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
+    widget.compareView._choices["difference"].click()
+    app.qt.processEvents()
+    assert composite(app).GetForegroundVolumeID() == run.volumes["difference"].GetID()
+    assert len(app.slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == count
+    widget.resultPanel.clear()

@@ -141,12 +141,13 @@ class CompareView:
 
         self._choices[name].checked = True
         self._loopTask.stop()
-        node = self._difference if name == "difference" else self.run.volumes[name]
+        isOwn = name not in self.run.volumes  # the difference, made here because the task gives none
+        node = self._difference if isOwn else self.run.volumes[name]
         if node is None or not slicer.mrmlScene.IsNodePresent(node):
-            if name == "difference" and self._original() is not None:
+            if isOwn and self._original() is not None:
                 self._makeDifference()
             return
-        if name == "difference":
+        if isOwn:
             showSigned(node, differenceColors().GetID())
         elif self._output(name).kind is OutputKind.DIFFERENCE:  # it is everywhere: colors would hide its texture
             showSigned(node, GREY)

@@ -1,0 +1,1 @@
+"""Deblurring: sharpens what the reconstruction kernel blurred."""
