@@ -14,7 +14,7 @@ class Beam:
     """Rays from a source, or parallel ones, to the pixels of a detector.
 
     Attributes:
-        detector: shape (1, j, i); its third axis points away from the source. Pixels lie at its indices (i, j, 0).
+        detector: shape (1, j, i), pixels at the indices (i, j, 0); the third axis points away from the source.
         source: RAS mm of the focal spot; None for parallel rays, which fall onto the detector at right angles.
     """
 
@@ -64,6 +64,14 @@ class Beam:
             hits = self.source + (points - self.source) * (self.source_depth / (self.source_depth - depths))
         index = np.linalg.inv(self.detector.ijk_to_ras) @ np.c_[hits, np.ones(len(hits))].T
         return index[:2].T
+
+    @property
+    def picture_to_ras(self) -> np.ndarray:
+        """4x4 of the picture as a volume of one plane: right-handed, 1 mm thick."""
+        matrix = self.detector.ijk_to_ras.copy()
+        across = np.cross(matrix[:3, 0], matrix[:3, 1])
+        matrix[:3, 2] = across / np.linalg.norm(across)
+        return matrix
 
     def frustum(self) -> np.ndarray:
         """RAS mm of the detector's corners (outer edges) in a circle, (4, 3)."""

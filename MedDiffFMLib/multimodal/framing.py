@@ -30,11 +30,13 @@ class Frame:
         outline: RAS mm of points on the surface, (n, 3); they include all corners of the convex hull.
         ends: those of them that lie on the lower and on the upper end of the scan, (n, 3) each; none where the body
             ends before the scan does.
+        cropped: the scan shows a part of the body's width only.
     """
 
     body: np.ndarray
     outline: np.ndarray
     ends: tuple[np.ndarray, np.ndarray]
+    cropped: bool = False
 
     @property
     def center(self) -> np.ndarray:
@@ -62,10 +64,11 @@ def frame_body(volume: Volume, keep_table: bool = False) -> Frame:
     body = dense if keep_table else _body(hounsfield, dense, grid)
     outline, planes = _outline(body, grid)
     low, high = (outline[planes == k] if body[k].mean() >= CUT_SHARE else outline[:0] for k in (0, len(body) - 1))
+    cropped = not air_around(hounsfield)
     if keep_table:
-        return Frame(np.ones(volume.voxels.shape, bool), outline, (low, high))
+        return Frame(np.ones(volume.voxels.shape, bool), outline, (low, high), cropped)
     skin = grown(body, SKIN_MM, grid.spacing[::-1])
-    return Frame(from_grid(skin, grid, volume, order=0), outline, (low, high))
+    return Frame(from_grid(skin, grid, volume, order=0), outline, (low, high), cropped)
 
 
 def _body(hounsfield: np.ndarray, dense: np.ndarray, grid: Grid) -> np.ndarray:

@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .attenuation import attenuation
+from .names import BONE, DIGITAL, SOFT
 
 if TYPE_CHECKING:
     import torch
-
-DIGITAL, FILM, BONE, SOFT = "digital", "film", "bone", "soft"
-LOOKS = (DIGITAL, FILM, BONE, SOFT)
-UNITS = {
-    DIGITAL: "attenuation, -ln(I / I0)",
-    FILM: "optical density below the blackest film",
-    BONE: "cortical bone, g/cm2",
-    SOFT: "water and soft tissue, g/cm2",
-}
-"""Look -> what its pixels are; in all of them more is brighter."""
 
 FILM_RANGE = 3.0
 """Optical density between the blackest and the clearest film."""

@@ -1,14 +1,11 @@
-"""Views: where source and detector stand around a body, by the names that radiographers use.
+"""Views: where source and detector stand around a body.
 
-A direction is given as for a C-arm, by the side of the patient on which the detector stands: LAO 30 has it 30 degrees
-to the left of anterior, CRAN 20 twenty degrees toward the head. A chest in LAO position is the same thing. PA is
-0 degrees, LAT (left lateral) LAO 90. Pictures hang as usual: seen from the detector's side, so that the patient's right
-is on the picture's left; AP, with the detector at the back, is seen from the source for the same reason.
+Pictures hang as usual: seen from the detector's side, so that the patient's right is on the picture's left; AP, with
+the detector at the back, is seen from the source for the same reason, and so is the view of a camera.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +14,8 @@ from ..core.errors import InputError
 from ..imaging.grid import Grid
 from .beam import Beam
 from .framing import Frame
+from .names import CAMERA, MAX_PIXELS, MIN_PIXELS, Angles
 
-NAMED = {"pa": (0.0, 0.0), "ap": (180.0, 0.0), "lat": (90.0, 0.0), "rlat": (-90.0, 0.0), "obl": (45.0, 0.0)}
-"""Name -> degrees to the patient's left of anterior, degrees toward the head, of the detector."""
-_ANGLES = re.compile(r"(?:(lao|rao)(\d+(?:\.\d+)?))?[-_/+ ]?(?:(cran|caud)(\d+(?:\.\d+)?))?")
-MIN_PIXELS, MAX_PIXELS = 16, 4096
 MARGIN_MM = 10.0
 """Of air around the body's shadow."""
 AIR_MM = 20.0
@@ -35,7 +29,7 @@ class View:
     """A direction.
 
     Attributes:
-        name: for files.
+        name: for files and titles.
         ahead: unit vector (RAS) from source to detector.
         right, down: unit vectors (RAS) along the picture's rows and columns.
         source: RAS mm of the source where the view says it, as a camera does.
@@ -67,54 +61,16 @@ class Setup:
     complete: bool = True
 
 
-def parse_views(text: str) -> list[View]:
-    """Views from words such as ``ap,lat,lao30-cran20``.
-
-    Raises:
-        InputError: a word is no view, or comes twice.
-    """
-    words = [word.strip().lower() for word in text.split(",")]
-    views = [_parse(word) for word in words]
-    names = [view.name for view in views]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"The view {name} is given twice.", "Name each view once.")
-    return views
-
-
-def _parse(word: str) -> View:
-    if word in NAMED:
-        return from_angles(*NAMED[word], word, from_source=word == "ap")
-    match = _ANGLES.fullmatch(word)
-    if match is None or not match[0]:
-        known = ", ".join(NAMED)
-        raise InputError(
-            f"There is no view {word!r:.40}.", f"Use {known}, or angles such as lao30, cran20, rao30-caud20."
-        )
-    side, turn, pole, tilt = match.groups()
-    left, up = float(turn or 0), float(tilt or 0)
-    if left > 180 or up > 80:
-        raise InputError(f"The view {word} turns too far.", "Turn by at most 180 degrees and tilt by at most 80.")
-    name = "-".join(f"{which}{float(angle):g}" for which, angle in ((side, turn), (pole, tilt)) if which)
-    return from_angles(-left if side == "rao" else left, -up if pole == "caud" else up, name)
-
-
-def from_angles(left: float, up: float, name: str, from_source: bool = False) -> View:
-    """View by the detector's place: degrees to the patient's left of anterior, and degrees toward the head.
-
-    Args:
-        from_source: hang the picture as seen from the source, not from the detector.
-    """
-    a, b = np.radians(left), np.radians(up)
+def from_angles(angles: Angles) -> View:
+    """View by the place of the detector."""
+    a, b = np.radians(angles.left), np.radians(angles.up)
     ahead = np.array([-np.sin(a) * np.cos(b), np.cos(a) * np.cos(b), np.sin(b)])
     right = np.array([-np.cos(a), -np.sin(a), 0.0])
     down = np.array([-np.sin(a) * np.sin(b), np.cos(a) * np.sin(b), -np.cos(b)])
-    return View(name, ahead, -right if from_source else right, down)
+    return View(angles.name, ahead, -right if angles.from_source else right, down)
 
 
-def from_camera(
-    position: tuple[float, ...], focal_point: tuple[float, ...], view_up: tuple[float, ...], name: str = "camera"
-) -> View:
+def from_camera(position: tuple[float, ...], focal_point: tuple[float, ...], view_up: tuple[float, ...]) -> View:
     """View of a camera, RAS mm, with the source in its place: shadows lie where the camera sees what casts them.
 
     Raises:
@@ -129,7 +85,7 @@ def from_camera(
             "The camera has no direction, or looks along its own view up.", "Give position, focal point and view up."
         )
     ahead, right = ahead / np.linalg.norm(ahead), right / np.linalg.norm(right)
-    return View(name, ahead, right, np.cross(ahead, right), eye)
+    return View(CAMERA, ahead, right, np.cross(ahead, right), eye)
 
 
 def aim(view: View, frame: Frame, setup: Setup) -> tuple[Beam, bool]:

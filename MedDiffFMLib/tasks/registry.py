@@ -14,6 +14,7 @@ ROWS = (
     ("super_resolve", "SuperResolve"),
     ("synthesize", "Synthesize"),
     ("segment", "Segment"),
+    ("radiograph", "Radiograph"),
 )
 """Folder, and the class in its ``spec.py``."""
 

@@ -12,9 +12,9 @@ from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.multimodal.framing import frame_body
-from MedDiffFMLib.multimodal.looks import BONE, DIGITAL, FILM, SOFT
+from MedDiffFMLib.multimodal.names import BONE, DIGITAL, FILM, SOFT, parse_views
 from MedDiffFMLib.multimodal.radiograph import Patient
-from MedDiffFMLib.multimodal.views import Setup, View, aim, from_camera, parse_views
+from MedDiffFMLib.multimodal.views import Setup, View, aim, from_angles, from_camera
 
 SAMPLE = Path(__file__).parents[3] / "Resources" / "SampleData" / "thorax_lidc0001.nrrd"
 ALL_VIEWS = "pa,ap,lat,rlat,obl,lao30,rao30,cran20,caud20,lao30-cran20,rao45-caud15"
@@ -36,7 +36,9 @@ def phantom(tilt: float = 0.0) -> Volume:
 
 
 def view(word: str) -> View:
-    return parse_views(word)[0]
+    angles = parse_views(word)[0]
+    assert angles is not None
+    return from_angles(angles)
 
 
 def moves(word: str, direction: np.ndarray) -> np.ndarray:
@@ -84,8 +86,8 @@ def test_the_closer_to_the_detector_the_smaller_the_shadow() -> None:
 def test_every_view_covers_the_body_and_leaves_out_cut_rays() -> None:
     frame = frame_body(phantom())
     assert [len(end) > 0 for end in frame.ends] == [True, True]
-    for each in parse_views(ALL_VIEWS):
-        beam, complete = aim(each, frame, Setup(pixels=128))
+    for word in ALL_VIEWS.split(","):
+        beam, complete = aim(view(word), frame, Setup(pixels=128))
         shadows = beam.shadows(frame.outline)
         _, rows, columns = beam.detector.shape
         assert max(rows, columns) == 128
@@ -121,7 +123,8 @@ def test_a_camera_and_its_x_ray_see_the_same() -> None:
 )  # fmt: skip
 def test_what_no_x_ray_can_be_taken_with(words: str, setup: dict, cause: str) -> None:
     with pytest.raises(InputError, match=cause):
-        aim(parse_views(words)[0], frame_body(phantom()), Setup(**setup))
+        parse_views(words)
+        aim(view(words), frame_body(phantom()), Setup(**setup))
 
 
 def test_a_camera_in_the_body_and_one_that_looks_nowhere() -> None:
