@@ -20,7 +20,7 @@ from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
 from ..runner.settings import AUTOMATIC, DEFAULT_MODEL, PRECISIONS, RunSettings
 from ..tasks.base import Task
-from ..tasks.inputs import NONE, REQUIRED, Scan, Text
+from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration
@@ -75,11 +75,11 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
     add("--overwrite", action="store_true", help="replace existing outputs")
 
 
-def _option(row: Scan | Text) -> str:
+def _option(row: Named) -> str:
     return f"--{row.name.replace('_', '-')}"
 
 
-def _help(row: Scan | Text) -> str:
+def _help(row: Named) -> str:
     return f"{row.help.rstrip('.')} (required)" if row.need is REQUIRED else row.help.rstrip(".")
 
 
@@ -136,7 +136,7 @@ def _case_files(args: argparse.Namespace) -> CaseFiles:
     return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts))
 
 
-def _given(args: argparse.Namespace, rows: Sequence[Scan | Text]) -> dict[str, Any]:
+def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
     """Name -> value of the options that were given."""
     return {row.name: getattr(args, row.name) for row in rows if getattr(args, row.name) is not None}
 

@@ -22,38 +22,45 @@ NONE, OPTIONAL, REQUIRED = Need
 
 
 @dataclass(frozen=True)
-class Scan:
-    """A scan besides the first one, on a grid of its own.
+class Named:
+    """What is common to :class:`Scan` and :class:`Text`.
 
     Attributes:
         name: of the option, the argument in Python, the column in a batch list.
-        modality: decides how it is checked.
         help: one sentence.
+        title: what a user reads; the name where it is left out.
     """
 
     name: str
-    modality: str
     help: str
     need: Need = REQUIRED
+    title: str = ""
+
+    @property
+    def caption(self) -> str:
+        """Title, else the name in words."""
+        return self.title or self.name.replace("_", " ").capitalize()
 
     @property
     def words(self) -> str:
         """What it is, for sentences."""
-        return f"{WITH_ARTICLE[self.modality]} ({self.name.replace('_', ' ')})"
+        return f"a text ({self.name})"
 
 
 @dataclass(frozen=True)
-class Text:
-    """A text that the user writes; attributes as of :class:`Scan`."""
+class Text(Named):
+    """A text that the user writes."""
 
-    name: str
-    help: str
-    need: Need = REQUIRED
+
+@dataclass(frozen=True)
+class Scan(Named):
+    """A scan besides the first one, on a grid of its own; its modality decides how it is checked."""
+
+    modality: str = CT
 
     @property
     def words(self) -> str:
-        """What it is, for sentences."""
-        return f"a text ({self.name.replace('_', ' ')})"
+        return f"{WITH_ARTICLE[self.modality]} ({self.name})"
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Inputs:
         return {"volume": self.modality, "mask": "mask", "anatomy": "mask", **{s.name: s.modality for s in self.scans}}
 
     @property
-    def named(self) -> list[Scan | Text]:
+    def named(self) -> list[Named]:
         """Scans and texts."""
         return [*self.scans, *self.texts]
 

@@ -11,6 +11,7 @@ from ..runs.inputCheck import InputLine
 from ..runs.manyRuns import ManyRuns
 from ..runs.runRequest import runChoices
 from ..runs.runtimeEstimate import RuntimeEstimate, duration
+from .namedInputs import NamedInputs
 from .parameterWidgets import ParameterWidgets
 
 BUTTONS_IN_A_ROW = 4
@@ -35,7 +36,7 @@ class TaskPanel:
         self._speed = RuntimeEstimate()
         self._tasks = TASKS
         self._forms = {}
-        self._inputReason = ""
+        self._inputReason, self._modality = "", ""
         self._inputLine = InputLine(ui.inputFactsLabel)
         self._shownTask = None
         self._many: Any = None  # ManyRuns while several CTs are worked on
@@ -89,6 +90,8 @@ class TaskPanel:
     def setParameterNode(self, parameterNode):
         """Work with another parameter node; with None the panel stays as it is until the next one."""
         self.parameterNode = parameterNode
+        for form in self._forms.values():
+            form.named.setParameterNode(parameterNode.parameterNode if parameterNode else None)
         if parameterNode:
             self._fillModels()
             self._shownTask = None
@@ -96,8 +99,15 @@ class TaskPanel:
 
     def onInputChanged(self):
         """Look at the chosen volume once, not at every update of the panel."""
-        self._inputReason = self._inputLine.show(self.parameterNode.inputVolume)
+        self._checkInput()
         self.update()
+
+    def _checkInput(self):
+        from MedDiffFMLib.imaging.modality import WORDS
+
+        self._modality = self.declared.inputs.modality
+        self.ui.inputVolumeLabel.text = f"{WORDS[self._modality]}:"
+        self._inputReason = self._inputLine.show(self.parameterNode.inputVolume, self._modality)
 
     def update(self):
         """Bring the section to the state of the parameter node and of the run."""
@@ -112,6 +122,8 @@ class TaskPanel:
         self._shownTask = self.task
         self._buttons[self.task].checked = True
         self.ui.taskSentenceLabel.text = _(self.declared.sentence)
+        if self._modality != self.declared.inputs.modality:
+            self._checkInput()
         self._showForm()
         self.ui.alsoWidget.visible = self.declared.many
         self.maskPanel.setTask(self.declared)
@@ -119,7 +131,8 @@ class TaskPanel:
     def _showForm(self):
         """The widgets of this task's parameters; those of the other tasks are kept, but not shown."""
         if self.task not in self._forms:
-            self._forms[self.task] = _TaskForm(self.declared, self.ui, self._onValuesChanged)
+            self._forms[self.task] = _TaskForm(self.declared, self.ui, self._onValuesChanged, self.update)
+            self._forms[self.task].named.setParameterNode(self.parameterNode.parameterNode)
             self._forms[self.task].widgets.setModels(self.parameterNode.model)
         for name, form in self._forms.items():
             form.setVisible(name == self.task)
@@ -192,6 +205,8 @@ class TaskPanel:
             parameters=self._forms[self.task].widgets.values(),
             mask=self.maskPanel.segmentation(),
             anatomy=parameterNode.anatomy,
+            scans=self._forms[self.task].named.scans(),
+            texts=self._forms[self.task].named.texts(),
             region=parameterNode.region.value or None,
             seed=parameterNode.seed,
             model=parameterNode.model,
@@ -206,6 +221,7 @@ class TaskPanel:
             (self._inputReason if self.declared.inputs.volume is not NONE else "")
             or self._modelReason()
             or self.maskPanel.reason()
+            or self._forms[self.task].named.reason()
             or self._valuesReason()
             or self.logic.workerPython.problem()
         )
@@ -339,12 +355,16 @@ class TaskPanel:
 
 
 class _TaskForm:
-    """The two forms of one task inside the section's widgets."""
+    """The two forms of one task inside the section's widgets.
 
-    def __init__(self, parameters, ui, onChanged):
+    :param task: as the library declares it.
+    """
+
+    def __init__(self, task, ui, onValuesChanged, onInputsChanged):
         self._holders = []
         form, moreForm = self._form(ui.parametersWidget), self._form(ui.moreWidget)
-        self.widgets = ParameterWidgets(parameters, form, moreForm, onChanged)
+        self.named = NamedInputs(task.name, task.inputs, form, onInputsChanged)
+        self.widgets = ParameterWidgets(task, form, moreForm, onValuesChanged)
 
     def _form(self, parent):
         holder = qt.QWidget(parent)
