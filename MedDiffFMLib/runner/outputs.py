@@ -160,12 +160,19 @@ def _stage(
             output = replace(located(name, volume, result), synthetic=report["synthetic"])
             write_volume(output, staged, mask=output.voxels.dtype == bool)
             if TASKS[task].output(name).kind is OutputKind.XRAY:
-                pictures[f"{name}_png"] = _write_picture(output, staged, result.facts["views"][name]["window"])
+                pictures[f"{name}_png"] = _write_picture(output, staged, _window(name, result))
         elif name in result.tables:
             write_table(result.tables[name], TASKS[task].output(name).columns, staged)
         else:
             staged.write_text(result.texts[name], encoding="utf-8")
     return {**finished, **{name: plan.folder / path.name for name, path in pictures.items()}}
+
+
+def _window(name: str, result: TaskResult) -> tuple[float, float]:
+    """Values of a radiograph to show as black and as white: what the task says, else the lowest and the highest."""
+    voxels = result.volumes[name]
+    low, high = result.facts.get("windows", {}).get(name, (voxels.min(), voxels.max()))
+    return float(low), float(high)
 
 
 def _write_picture(picture: Volume, beside: Path, window: tuple[float, float]) -> Path:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core.json_files import json_ready
 from ...multimodal.names import UNITS, parse_views
-from ...multimodal.radiograph import Patient
-from ...multimodal.radiograph import Radiograph as Shot
 from ...multimodal.views import Setup, View, aim, from_angles, from_camera
 from ..base import Case, Run, TaskResult
 from .spec import Radiograph
+
+if TYPE_CHECKING:
+    from ...multimodal.radiograph import Radiograph as Shot
 
 CUT_OFF = (
     "{view}: toward the ends of the scan rays pass through a part of the body only, so that the X-ray fades there."
@@ -26,11 +27,14 @@ def radiograph(task: Radiograph, case: Case, run: Run) -> TaskResult:
     Returns:
         ``radiograph`` and ``radiograph_<view>``: (1, j, i) float32, each with the geometry of its detector.
         facts: ``unit``; ``views``: for each output the view's name, source (RAS mm, None for parallel rays), distance
-        from source to detector, pixel edge, corners of the detector, and the window to show it with.
+        from source to detector, pixel edge, corners of the detector, and whether the scan's ends cut no ray;
+        ``windows``: for each output the values to show as black and as white.
 
     Raises:
         InputError: the scan holds air alone, or the source would stand in the body.
     """
+    from ...multimodal.radiograph import Patient
+
     views = _views(task)
     meter = run.meter(len(views) + 1, "finding the body")
     meter.check()
@@ -39,7 +43,7 @@ def radiograph(task: Radiograph, case: Case, run: Run) -> TaskResult:
     for view in views:
         aim(view, patient.frame, setup)  # all of them can be taken, or none is
     meter.advance(stage=views[0].name)
-    result = TaskResult(facts={"unit": UNITS[task.look], "views": {}})
+    result = TaskResult(facts={"unit": UNITS[task.look], "views": {}, "windows": {}})
     if patient.frame.cropped:
         result.warnings.append(CROPPED)
     for number, view in enumerate(views):
@@ -48,6 +52,7 @@ def radiograph(task: Radiograph, case: Case, run: Run) -> TaskResult:
         result.volumes[name] = shot.picture.pixels[None]
         result.ijk_to_ras[name] = shot.beam.picture_to_ras
         result.facts["views"][name] = _facts(shot)
+        result.facts["windows"][name] = list(shot.picture.window)
         if not shot.complete:
             result.warnings.append(CUT_OFF.format(view=view.name))
         meter.advance(stage=views[min(number + 1, len(views) - 1)].name)
@@ -73,7 +78,6 @@ def _facts(shot: Shot) -> dict[str, Any]:
             "source_to_detector_mm": None if beam.source is None else beam.source_depth,
             "detector_corners_ras_mm": beam.frustum(),
             "pixel_mm": float(np.linalg.norm(beam.picture_to_ras[:3, 0])),
-            "window": list(shot.picture.window),
             "complete": shot.complete,
         }
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...core.errors import InputError
 from ...multimodal.names import CAMERA, DIGITAL, LOOKS, MAX_PIXELS, MIN_PIXELS, parse_views
-from ..base import Case, Run, Task, TaskResult
+from ..base import Task
 from ..inputs import NONE, Inputs
 from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
@@ -64,8 +64,3 @@ class Radiograph(Task):
                 f"The view {CAMERA} needs a camera, and a camera that view.",
                 f"Give both, or neither: nine numbers, and {CAMERA} among the views.",
             )
-
-    def run(self, case: Case, run: Run) -> TaskResult:
-        from .recipe import radiograph
-
-        return radiograph(self, case, run)
