@@ -22,6 +22,7 @@ from ..core.progress import CancelToken, ProgressCallback
 from ..imaging.modality import CT, WORDS
 from ..imaging.volume import Volume, geometry
 from ..runner.case import LoadedCase, checked_case, compute
+from ..runner.load import load
 from ..runner.outputs import located
 from ..runner.report import input_record
 from ..runner.settings import DEFAULT_MODEL, RunSettings
@@ -73,7 +74,8 @@ def arguments(task: type[Task]) -> list[Argument]:
     volume = [row for row in inputs if not row.keyword]
     required = [row for row in inputs if row.keyword and row.default is REQUIRED]
     optional = [row for row in inputs if row.keyword and row.default is not REQUIRED]
-    return [*volume, model, *required, *_parameters(task), *_run_options(optional)]
+    models = [model] if task.needs_model else []
+    return [*volume, *models, *required, *_parameters(task), *_run_options(task, optional)]
 
 
 def _inputs(task: type[Task]) -> list[Argument]:
@@ -111,12 +113,15 @@ def _parameters(task: type[Task]) -> list[Argument]:
     return rows
 
 
-def _run_options(inputs: list[Argument]) -> list[Argument]:
-    """What every task takes, and inputs that it can do without."""
+def _run_options(task: type[Task], inputs: list[Argument]) -> list[Argument]:
+    """What every task takes, what those with a model take, and inputs that it can do without."""
     regions = f"Body region: {', '.join(REGIONS)}, or {NO_REGION} to tell the model nothing; automatic when not given."
-    return [
+    of_model = [
         Argument("seed", "int", "Start of the random numbers: same seed, same result.", 0),
         Argument("region", "str | None", regions),
+    ]
+    return [
+        *(of_model if task.needs_model else []),
         *inputs,
         Argument("progress", "ProgressCallback | None", "Called with a ProgressEvent after each part of the work."),
         Argument("cancel", "CancelToken | None", "Token whose cancel() ends the run with Cancelled."),
@@ -191,8 +196,8 @@ def run(
     chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
     case = _case(task, given, {name: text for name, text in texts.items() if text is not None})
-    loaded = as_model(model)
-    settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.engine.precision)
+    loaded = as_model(model) if task.needs_model else load(settings)
+    settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.precision)
     return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 

@@ -399,3 +399,50 @@ def deblur(
         DeviceError: the device is absent, or has too little memory even after every fallback.
         Cancelled: ``cancel`` was used.
     """
+
+def radiograph(
+    volume: VolumeLike,
+    *,
+    views: str = "ap",
+    look: str = "digital",
+    pixels: int = 512,
+    source_distance: float = 1800.0,
+    gap: float = 50.0,
+    field: float | None = None,
+    parallel: bool = False,
+    complete: bool = True,
+    table: bool = False,
+    camera: tuple[float, float, float, float, float, float, float, float, float] | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Computes X-rays of a CT from any side.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        views: Views, separated by commas: ap, pa, lat, rlat, obl, angles such as lao30, cran20 or
+            rao30-caud20, camera. Default: ap.
+        look: digital: attenuation; film: its density on film; bone, soft: grams of either along the
+            rays (digital, film, bone, soft). Default: digital.
+        pixels: Pixels along the longer edge of the detector (16 to 4096). Default: 512.
+        source_distance: From the source to the detector; 1000 to 1200 for a C-arm or at the bedside
+            (300 to 10000 mm). Default: 1800.0.
+        gap: From the body to the detector (0 to 2000 mm). Default: 50.0.
+        field: Edge of a square detector; as large as the body's shadow when not given (20 to 3000 mm).
+        parallel: Parallel rays in place of a source. Default: False.
+        complete: Leave out what lies so close to an end of the scan that rays pass through part of the
+            body only. Default: True.
+        table: Keep the table and all else beside the body. Default: False.
+        camera: For the view camera: position, focal point and view up of a 3-D view, RAS (mm).
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["radiograph"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """

@@ -12,9 +12,10 @@ from ..conditioning.regions import REGION_CHOICES
 from ..core.errors import InputError
 from ..core.text_table import columns
 from ..imaging.modality import WORDS
-from ..models.checkpoint import load_model
+from ..models.no_model import NO_MODEL
 from ..runner.batch import CaseStatus, find_cases, run_batch
 from ..runner.case import CaseFiles, run_case
+from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
 from ..runner.settings import AUTOMATIC, DEFAULT_MODEL, PRECISIONS, RunSettings
@@ -33,7 +34,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         )
         _add_files(parser, task)
         add_parameters(parser.add_argument_group("parameters of this task"), task)
-        _add_run_options(parser.add_argument_group("how to run"), "chest" if task.inputs.volume is NONE else "guessed")
+        _add_run_options(parser.add_argument_group("how to run"), task)
         parser.set_defaults(run=run, task=task.name)
 
 
@@ -82,15 +83,22 @@ def _help(row: Named) -> str:
     return f"{row.help.rstrip('.')} (required)" if row.need is REQUIRED else row.help.rstrip(".")
 
 
-def _add_run_options(group: argparse._ArgumentGroup, region: str) -> None:
+def _add_run_options(group: argparse._ArgumentGroup, task: type[Task]) -> None:
+    if task.needs_model:
+        _add_model_options(group, "chest" if task.inputs.volume is NONE else "guessed")
+    else:
+        group.set_defaults(seed=0, region=None, model=NO_MODEL, precision=AUTOMATIC)
+    group.add_argument("--device", default=AUTOMATIC, help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+
+
+def _add_model_options(group: argparse._ArgumentGroup, region: str) -> None:
     group.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     group.add_argument(
         "--region", choices=REGION_CHOICES, help=f"body region; none tells the model nothing (default: {region})"
     )
     group.add_argument("--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, or a .safetensors file")
-    group.add_argument("--device", default=AUTOMATIC, help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     group.add_argument("--precision", default=AUTOMATIC, choices=PRECISIONS)
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -103,7 +111,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = _settings(args)
-    load = functools.cache(lambda: load_model(settings.model, device=settings.device, precision=settings.precision))
+    load = functools.cache(lambda: load_for(settings))
     if args.batch is not None:
         return _run_batch(args, settings, load, console)
     files = _case_files(args)

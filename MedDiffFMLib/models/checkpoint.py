@@ -46,6 +46,11 @@ class FoundationModel:
         """Where the network runs, "cpu" or "cuda:0"."""
         return str(self.engine.device)
 
+    @property
+    def precision(self) -> str:
+        """Of the network's arithmetic."""
+        return self.engine.precision
+
 
 def check_sha256(path: Path, expected: str | None) -> str:
     """SHA-256 of a weight file; raises ModelError where the catalogue says another."""

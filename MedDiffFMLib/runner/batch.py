@@ -16,10 +16,10 @@ from ..core.json_files import write_json
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.image_files import input_sha256
 from ..imaging.io import NIFTI_SUFFIXES, NRRD_SUFFIXES
-from ..models.checkpoint import FoundationModel
 from ..tasks.inputs import NONE, Inputs
 from ..tasks.registry import TASKS
 from .case import CaseFiles, run_case
+from .load import Loaded
 from .outputs import OutputPlan, make_folder, plan_outputs
 from .report import NOTICE, read_report
 from .settings import RunSettings
@@ -134,7 +134,7 @@ def run_batch(
     settings: RunSettings,
     cases: Sequence[CaseFiles],
     folder: Path,
-    load: Callable[[], FoundationModel],
+    load: Callable[[], Loaded],
     *,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
@@ -169,7 +169,7 @@ def _run_one(
     settings: RunSettings,
     case: CaseFiles,
     folder: Path,
-    model: FoundationModel,
+    model: Loaded,
     overwrite: bool,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
@@ -196,7 +196,7 @@ def _defect(problem: Exception) -> MedDiffFMError:
     return failure
 
 
-def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: FoundationModel) -> bool:
+def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loaded) -> bool:
     """Whether the report says that the same input, model and settings gave the files that are there."""
     try:
         report = read_report(plan.report)

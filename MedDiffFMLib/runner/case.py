@@ -19,6 +19,7 @@ from ..imaging.volume import Volume, check_mask
 from ..models.checkpoint import FoundationModel
 from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
+from .load import Loaded
 from .outputs import OutputPlan, check_outputs, publish
 from .report import Stopwatch, input_record, run_report
 from .settings import RunSettings
@@ -121,7 +122,7 @@ def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str
 def compute(
     settings: RunSettings,
     case: LoadedCase,
-    model: FoundationModel,
+    model: Loaded,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> tuple[TaskResult, dict[str, Any]]:
@@ -135,7 +136,8 @@ def compute(
         shortages.append(sentence)
         _log.warning(sentence)  # command line and worker show it at once
 
-    model.engine.on_warning = memory_ran_out
+    if isinstance(model, FoundationModel):
+        model.engine.on_warning = memory_ran_out
     with _cpu_threads(settings.threads):
         result = settings.parameters.run(case, Run(model, settings.seed, settings.region, progress, cancel))
         report = run_report(settings, model, result, watch, [*case.warnings, *shortages])
@@ -166,7 +168,7 @@ def run_case(
     settings: RunSettings,
     case: CaseFiles,
     plan: OutputPlan,
-    load: Callable[[], FoundationModel],
+    load: Callable[[], Loaded],
     *,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,

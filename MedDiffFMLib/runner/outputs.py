@@ -17,18 +17,24 @@ from ..core.atomic_files import atomic_path, owned_name, sweep
 from ..core.errors import InputError, OutputError, reason_of
 from ..core.file_hash import file_sha256
 from ..core.json_files import write_json
+from ..imaging.formats.png import write_png
 from ..imaging.image_files import stem_of
 from ..imaging.io import NIFTI_SUFFIXES, write_volume
 from ..imaging.volume import Volume
 from ..tasks.base import TaskResult
+from ..tasks.output_kinds import OutputKind
 from ..tasks.registry import TASKS
 
 _WRITABLE = (".nii.gz", ".nii", ".nrrd")
+CALCULATED = "Calculated from a CT: not an acquired radiograph."
 
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """Names of the outputs: ``base`` alone is the main result, ``base_<name>`` the others, ``base.json`` the report."""
+    """Names of the outputs: ``base`` alone is the main result, ``base_<name>`` the others, ``base.json`` the report.
+
+    Of more main results, ``<main>_<which>``, the files are ``base_<which>``.
+    """
 
     folder: Path
     base: str
@@ -42,8 +48,9 @@ class OutputPlan:
         """Where the output called ``name`` goes."""
         declared = TASKS[task]
         suffix = declared.output(name).kind.suffix or self.suffix
-        base = self.base if name == declared.outputs[0].name else f"{self.base}_{name}"
-        return self.folder / f"{base}{suffix}"
+        main = declared.outputs[0].name
+        further = name.removeprefix(f"{main}_")
+        return self.folder / f"{self.base if name == main else f'{self.base}_{further}'}{suffix}"
 
     def expected(self, task: str) -> list[Path]:
         """Every file that the task is known to write."""
@@ -146,16 +153,34 @@ def _stage(
     task = report["settings"]["task"]
     names = [*result.volumes, *result.tables, *result.texts]
     finished = {name: plan.file(task, name) for name in names}
+    pictures: dict[str, Path] = {}
     for name, path in finished.items():
         staged = staging / path.name
         if name in result.volumes:
             output = replace(located(name, volume, result), synthetic=report["synthetic"])
             write_volume(output, staged, mask=output.voxels.dtype == bool)
+            if TASKS[task].output(name).kind is OutputKind.XRAY:
+                pictures[f"{name}_png"] = _write_picture(output, staged, _window(name, result))
         elif name in result.tables:
             write_table(result.tables[name], TASKS[task].output(name).columns, staged)
         else:
             staged.write_text(result.texts[name], encoding="utf-8")
-    return finished
+    return {**finished, **{name: plan.folder / path.name for name, path in pictures.items()}}
+
+
+def _window(name: str, result: TaskResult) -> tuple[float, float]:
+    """Values of a radiograph to show as black and as white: what the task says, else the lowest and the highest."""
+    voxels = result.volumes[name]
+    low, high = result.facts.get("windows", {}).get(name, (voxels.min(), voxels.max()))
+    return float(low), float(high)
+
+
+def _write_picture(picture: Volume, beside: Path, window: tuple[float, float]) -> Path:
+    """A radiograph as PNG beside its volume, for programs that know no volumes."""
+    name = next(beside.name.removesuffix(suffix) for suffix in _WRITABLE if beside.name.endswith(suffix))
+    path = beside.with_name(f"{name}.png")
+    write_png(path, picture.voxels[0], window, picture.spacing[0], CALCULATED)
+    return path
 
 
 def located(name: str, volume: Volume | None, result: TaskResult) -> Volume:

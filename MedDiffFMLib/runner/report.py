@@ -18,8 +18,9 @@ from ..core.json_files import json_ready
 from ..core.safe_load import read_json
 from ..imaging.image_files import input_sha256
 from ..imaging.volume import Volume, geometry
-from ..models.checkpoint import FoundationModel
+from ..models.no_model import NoModel
 from ..tasks.base import TaskResult
+from .load import Loaded
 from .settings import RunSettings
 
 FORMAT = "meddifffm-report-1"
@@ -104,7 +105,7 @@ def input_record(path: Path, volume: Volume) -> dict[str, Any]:
 
 
 def run_report(
-    settings: RunSettings, model: FoundationModel, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
+    settings: RunSettings, model: Loaded, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
 ) -> dict[str, Any]:
     """The report of a run, without its files.
 
@@ -120,8 +121,8 @@ def run_report(
             "settings": settings.as_dict(),
             "model": {"name": model.name, "sha256": model.sha256},
             "device": model.device,
-            "precision": model.engine.precision,
-            "memory_rung": {"batch": model.engine.memory_level.batch, "window": model.engine.memory_level.window},
+            "precision": model.precision,
+            "memory_rung": _memory_level(model),
             "threads": torch.get_num_threads(),
             **watch.fields(),
             "versions": software_versions(),
@@ -131,6 +132,13 @@ def run_report(
             "findings": sum(len(rows) for rows in result.tables.values()),
         }
     )
+
+
+def _memory_level(model: Loaded) -> dict[str, int] | None:
+    """Windows a call and their edge; None where there is no network."""
+    if isinstance(model, NoModel):
+        return None
+    return {"batch": model.engine.memory_level.batch, "window": model.engine.memory_level.window}
 
 
 def read_report(path: Path) -> dict[str, Any]:

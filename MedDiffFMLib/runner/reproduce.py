@@ -12,10 +12,11 @@ from ..core.errors import InputError, ModelError
 from ..core.progress import CancelToken, ProgressCallback
 from ..core.safe_load import is_there, plain_path
 from ..imaging.image_files import input_sha256
-from ..models.checkpoint import FoundationModel, load_model
+from ..models.no_model import NoModel
 from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
 from .case import CaseFiles, run_case
+from .load import Loaded, load
 from .outputs import OutputPlan
 from .report import read_report, software_versions
 from .settings import RunSettings
@@ -90,11 +91,12 @@ def _case(report: dict[str, Any]) -> CaseFiles:
     return CaseFiles(volume, mask, anatomy, paths, texts)
 
 
-def _same_model(report: dict[str, Any], settings: RunSettings) -> FoundationModel:
-    model = load_model(settings.model, device=settings.device, precision=settings.precision)
+def _same_model(report: dict[str, Any], settings: RunSettings) -> Loaded:
+    model = load(settings)
     if model.sha256 != report["model"].get("sha256"):
         raise ModelError(f"The weights of {settings.model} are not those of the report.", "Put the original file back.")
-    if memory_level := report.get("memory_rung"):  # smaller windows, after memory ran out, give other bits
+    memory_level = report.get("memory_rung")
+    if memory_level and not isinstance(model, NoModel):  # smaller windows, after memory ran out, give other bits
         model.engine.memory_level = replace(
             model.engine.memory_level, batch=memory_level["batch"], window=memory_level["window"]
         )

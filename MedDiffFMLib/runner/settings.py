@@ -12,6 +12,7 @@ from typing import Any
 from ..conditioning.regions import check_region
 from ..core.errors import InputError
 from ..core.json_files import json_ready
+from ..models.no_model import NO_MODEL
 from ..tasks.base import Task
 from ..tasks.parameters import from_dict
 from ..tasks.registry import TASKS
@@ -37,7 +38,7 @@ class RunSettings:
         parameters: the task itself, or values by name; what is left out has the task's default.
         seed: start of the random numbers: same seed, same result.
         region: one of ``REGION_CHOICES``, None for an automatic guess.
-        model: catalogue name or path of a weight file.
+        model: catalogue name or path of a weight file; "none" for a task without one.
         device, precision: as for ``load_model``.
         threads: CPU threads, None for torch's choice.
     """
@@ -73,7 +74,15 @@ class RunSettings:
         threads = self.threads
         if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_LIMIT):
             raise InputError(f"threads is {threads!r:.80}.", "Give 1 or more.")
-        return dataclasses.replace(self, parameters=self._checked_parameters())
+        return dataclasses.replace(self, parameters=self._checked_parameters(), model=self._checked_model())
+
+    def _checked_model(self) -> str:
+        """The model, and none for a task that needs none."""
+        if not TASKS[self.task].needs_model:
+            return NO_MODEL
+        if self.model == NO_MODEL:
+            raise InputError(f"{self.task} needs a model.", "Name one that `meddifffm models` lists, or a weight file.")
+        return self.model
 
     def _checked_parameters(self) -> Task:
         """The task with its parameters."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..imaging.volume import Box, Volume
     from ..models.checkpoint import FoundationModel
+    from ..models.no_model import NoModel
 
 
 class View(Enum):
@@ -76,15 +77,29 @@ class Run:
     """How a task runs.
 
     Attributes:
+        loaded: the prior, or the device alone for a task without one.
         seed: start of the random numbers.
         region: body region, "none" to tell the model nothing, None for an automatic guess.
     """
 
-    model: FoundationModel
+    loaded: FoundationModel | NoModel
     seed: int = 0
     region: str | None = None
     progress: ProgressCallback | None = None
     cancel: CancelToken | None = None
+
+    @property
+    def model(self) -> FoundationModel:
+        """The prior of a task that needs one."""
+        from ..models.no_model import NoModel
+
+        assert not isinstance(self.loaded, NoModel)
+        return self.loaded
+
+    @property
+    def device(self) -> str:
+        """Where to compute, "cpu" or "cuda:0"."""
+        return self.loaded.device
 
     def meter(self, total: float, stage: str = "") -> ProgressMeter:
         """Counter of ``total`` units of work (network calls), which reports progress and notices a cancel."""
@@ -129,6 +144,7 @@ class Task:
         synthetic: whether its result shows no patient, or what the patient does not have; files of it are marked.
         view: how the panel shows the result.
         many: whether the panel offers to run it on several scans in one go.
+        needs_model: whether it runs on the prior; else it computes without weights.
         needs: a fine-tuned model that the catalogue must have for the prior.
         reference_seconds: for a unit of :meth:`work` with the shipped prior on two cores of 100 GFLOP/s each; None
             where nothing was measured.
@@ -144,6 +160,7 @@ class Task:
     synthetic: ClassVar[bool] = False
     view: ClassVar[View] = View.COMPARE
     many: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = True
     needs: ClassVar[FineTuned | None] = None
     reference_seconds: ClassVar[float | None] = None
 

@@ -15,6 +15,7 @@ ROWS = (
     ("synthesize", "Synthesize"),
     ("segment", "Segment"),
     ("deblur", "Deblur"),
+    ("radiograph", "Radiograph"),
 )
 """Folder, and the class in its ``spec.py``."""
 

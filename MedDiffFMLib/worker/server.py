@@ -22,13 +22,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
 from ..core.errors import Cancelled, DependencyError, expected, log_defect
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
+
+if TYPE_CHECKING:
+    from ..runner.settings import RunSettings
 
 NEEDED = ("numpy", "scipy", "torch", "monai", "safetensors")
 _GRACE_SECONDS = 3.0  # for the computing thread to notice that the client is gone
@@ -183,7 +186,7 @@ class Server:
         case: LoadedCase = _case(message, folder, settings.task)
         cancel.check()
         progress(ProgressEvent(0.0, "loading the model", None))
-        model = self._load(settings.model, settings.device, settings.precision)
+        model = self._load(settings)
         cancel.check()
         result, report = compute(settings, case, model, progress, cancel)
         cancel.check()
@@ -196,15 +199,18 @@ class Server:
             "warnings": report["warnings"], "report": report,
         }  # fmt: skip
 
-    def _load(self, spec: str, device: str, precision: str) -> Any:
+    def _load(self, settings: RunSettings) -> Any:
         """The model, kept warm; the one before is dropped first, so that two never share the memory."""
-        from ..models.checkpoint import load_model
+        from ..models.no_model import NO_MODEL
+        from ..runner.load import load
 
-        key = (spec, device, precision)
+        if settings.model == NO_MODEL:  # what is warm stays warm
+            return load(settings)
+        key = (settings.model, settings.device, settings.precision)
         if self._model is None or self._model[0] != key:
             self._model = None
             gc.collect()
-            self._model = (key, load_model(spec, device=device, precision=precision))
+            self._model = (key, load(settings))
         return self._model[1]
 
 

@@ -1,0 +1,1 @@
+"""Images of one modality from those of another."""

@@ -1,0 +1,1 @@
+"""X-rays of a CT."""
