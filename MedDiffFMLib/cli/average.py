@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from .arguments import COUNT
 from .console import Console
 from .validate import table, validation
 
@@ -29,7 +30,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="relative widths, as a share of the training so far; with one, no validation is needed "
         f"(default: {' '.join(map(str, WIDTHS))})")  # fmt: skip
     add("--cache", type=Path, help="folder made by `meddifffm prepare`, whose validation cases choose the width")
-    add("--windows", type=int, default=128, metavar="N", help="validation windows of each kind (default: %(default)s)")
+    add(
+        "--windows", type=COUNT, default=128, metavar="N", help="validation windows of each kind (default: %(default)s)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -10,6 +10,7 @@ from ..core.errors import InputError
 from ..core.json_files import write_json
 from ..core.text_table import columns
 from ..training.finetune.registry import FINETUNE_TASKS
+from .arguments import COUNT, SEED
 from .console import Console
 
 
@@ -53,12 +54,12 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
     split = action("split", _split, "Choose patients for validation; the same seed gives the same split.")
     split.add_argument("--validation", type=float, default=0.2, metavar="SHARE", help="of patients (default: 0.2)")
-    split.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    split.add_argument("--seed", type=SEED, default=0, metavar="N", help="(default: 0)")
 
     check = action("check", _check, "Say what is wrong with a dataset folder or a datalist, all at once.")
     check.add_argument("--task", choices=FINETUNE_TASKS, default="lesion", help="(default: lesion)")
     check.add_argument("--labels", type=int, nargs="+", default=[], metavar="N", help="numbers in the masks that count")
-    check.add_argument("--window", type=int, default=64, metavar="N", help="edge of a training window (default: 64)")
+    check.add_argument("--window", type=COUNT, default=64, metavar="N", help="edge of a training window (default: 64)")
     check.add_argument("--report", type=Path, metavar="JSON", help="write the report to this file, too")
 
 

@@ -48,7 +48,7 @@ class CaseFiles:
     def name(self) -> str:
         """What results are called after; empty where there is no input."""
         source = self.input or self.anatomy or next(iter(self.scans.values()), None)
-        return "" if source is None else stem_of(source.resolve())
+        return "" if source is None else stem_of(source)
 
     @property
     def paths(self) -> dict[str, Path]:
