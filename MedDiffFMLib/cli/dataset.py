@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.input_guard import InputGuard
 from ..core.json_files import write_json
 from ..core.text_table import columns
 from ..training.finetune.registry import FINETUNE_TASKS
@@ -157,6 +158,8 @@ def _split(args: argparse.Namespace, console: Console) -> int:
 def _check(args: argparse.Namespace, console: Console) -> int:
     from ..datasets.check import Needs, check_dataset
 
+    if args.report is not None:
+        InputGuard(args.folder.glob("*.json")).refuse([args.report])
     needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels),
                   few=FINETUNE_TASKS[args.task].few)  # fmt: skip
     found = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)

@@ -10,11 +10,12 @@ from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
 from ..core.errors import InputError
+from ..core.input_guard import InputGuard
 from ..core.text_table import columns
 from ..core.visible_text import visible
 from ..imaging.modality import WORDS
 from ..models.checkpoint import load_model
-from ..runner.batch import CaseStatus, run_batch
+from ..runner.batch import CaseStatus, run_batch, table_files
 from ..runner.case import CaseFiles, run_case
 from ..runner.case_search import find_cases
 from ..runner.outputs import plan_outputs
@@ -153,8 +154,10 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
     cases = find_cases(args.batch, settings.task, folders, files.texts, console.warning)
+    folder = args.output or Path(".")
+    InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
-        settings, cases, args.output or Path("."), load, overwrite=args.overwrite,
+        settings, cases, folder, load, overwrite=args.overwrite,
         progress=console.progress, cancel=console.cancel, on_case=_announce(console, len(cases)),
     )  # fmt: skip
     heading = ["case", "status", "seconds", "message"]

@@ -11,12 +11,14 @@ from typing import Any
 from ..core.csv_files import write_csv
 from ..core.errors import Cancelled, InputError, MedDiffFMError, expected, log_defect
 from ..core.file_hash import file_sha256
+from ..core.input_guard import InputGuard
 from ..core.json_files import write_json
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.image_files import input_sha256
 from ..models.checkpoint import FoundationModel
 from .case import CaseFiles, run_case
 from .outputs import OutputPlan, make_folder, plan_outputs
+from .read_files import files_read
 from .report import NOTICE, read_report
 from .settings import RunSettings
 
@@ -63,9 +65,10 @@ def run_batch(
     make_folder(folder)
     model = load()
     rows: list[CaseStatus] = []
+    guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         stage = f"{number + 1}/{len(cases)} {case.name}"
-        row = _run_one(settings, case, folder, model, overwrite, _prefixed(progress, stage), cancel)
+        row = _run_one(settings, case, folder, model, guard, overwrite, _prefixed(progress, stage), cancel)
         rows.append(row)
         on_case(row)
         write_table(rows, folder, settings.task)
@@ -79,6 +82,7 @@ def _run_one(
     case: CaseFiles,
     folder: Path,
     model: FoundationModel,
+    guard: InputGuard,
     overwrite: bool,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
@@ -91,6 +95,7 @@ def _run_one(
             cancel.check()
         if is_done(settings, case, plan, model):
             return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
+        guard.refuse(plan.expected(settings.task))  # also those of other cases
         run_case(settings, case, plan, lambda: model, overwrite=overwrite, progress=progress, cancel=cancel)
     except Exception as problem:
         failure = expected(problem) or _defect(problem)
@@ -129,8 +134,14 @@ def _prefixed(progress: ProgressCallback | None, prefix: str) -> ProgressCallbac
     return lambda event: progress(ProgressEvent(event.fraction, f"{prefix}: {event.stage}", event.seconds_left))
 
 
+def table_files(folder: Path, task: str) -> tuple[Path, Path]:
+    """Where the table goes, as JSON and CSV."""
+    return folder / f"batch_{task}.json", folder / f"batch_{task}.csv"
+
+
 def write_table(rows: Sequence[CaseStatus], folder: Path, task: str) -> None:
     """The table as JSON and CSV; each replaces the one of the case before."""
     records: list[dict[str, Any]] = [vars(row) for row in rows]
-    write_json({"notice": NOTICE, "task": task, "cases": records}, folder / f"batch_{task}.json", overwrite=True)
-    write_csv(records, list(records[0]), folder / f"batch_{task}.csv", overwrite=True)
+    as_json, as_csv = table_files(folder, task)
+    write_json({"notice": NOTICE, "task": task, "cases": records}, as_json, overwrite=True)
+    write_csv(records, list(records[0]), as_csv, overwrite=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Cancelled, InputError
+from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
 from ..imaging.image_files import stem_of
 from ..imaging.io import read_volume
@@ -20,6 +21,7 @@ from ..models.checkpoint import FoundationModel
 from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
 from .outputs import OutputPlan, check_outputs, publish
+from .read_files import files_read
 from .report import Stopwatch, input_record, run_report
 from .settings import RunSettings
 
@@ -181,10 +183,13 @@ def run_case(
         MedDiffFMError: whatever is wrong; then no output exists.
     """
     settings = settings.checked()
+    guard = InputGuard(files_read(case.paths.values(), settings))
+    guard.refuse(plan.expected(settings.task))
     check_outputs(plan, settings.task, overwrite)
     loaded = load_case(case, settings.task)
     model = load()
     result, report = compute(settings, loaded, model, progress, cancel)
     if cancel is not None and cancel.cancelled:
         raise Cancelled()
+    guard.refuse(plan.file(settings.task, name) for name in (*result.volumes, *result.tables, *result.texts))
     return publish(plan, loaded.volume, result, report, overwrite)
