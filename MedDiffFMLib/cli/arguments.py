@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+from ..runner.settings import SEED_LIMIT, THREADS_LIMIT
 from ..tasks.parameters import ParameterInfo, describe, element_type, tuple_length, value_types
 
 
@@ -38,6 +40,27 @@ def parameters_from(args: argparse.Namespace, parameters: type) -> Any:
             value = getattr(args, _destination(field.name))
             given[field.name] = tuple(value) if isinstance(value, list) else value
     return parameters(**given)
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number within limits."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # also of more digits than Python reads
+            raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text:.40} is not within {low} to {high}")
+        return value
+
+    return number
+
+
+SEED = whole_number(0, SEED_LIMIT - 1)
+THREADS = whole_number(1, THREADS_LIMIT)
+PROCESSES = whole_number(0, THREADS_LIMIT)
+COUNT = whole_number(1, 1_000_000)
 
 
 def option_name(field: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.input_guard import InputGuard
+from .arguments import COUNT
 from .console import Console
 from .validate import table, validation
 
@@ -29,7 +31,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="relative widths, as a share of the training so far; with one, no validation is needed "
         f"(default: {' '.join(map(str, WIDTHS))})")  # fmt: skip
     add("--cache", type=Path, help="folder made by `meddifffm prepare`, whose validation cases choose the width")
-    add("--windows", type=int, default=128, metavar="N", help="validation windows of each kind (default: %(default)s)")
+    add(
+        "--windows", type=COUNT, default=128, metavar="N", help="validation windows of each kind (default: %(default)s)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -46,6 +50,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     snapshots = find_snapshots(args.run_folder)
     if not snapshots:
         raise InputError(f"'{args.run_folder}' holds no snapshots of averages.", "Train with --averages.")
+    InputGuard(snapshot.path for snapshot in snapshots).refuse([args.output])
     step = args.step or snapshots[-1].step
     if len(args.widths) > 1 and args.cache is None:
         raise InputError("Several widths, and nothing to choose by.", "Give --cache, or one width.")

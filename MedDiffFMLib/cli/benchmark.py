@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..evaluation.speed.cases import TASKS, choose_cases
+from .arguments import COUNT, SEED, THREADS
 from .console import Console
 
 SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network": "stock network"}
@@ -20,21 +21,21 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path("benchmark"), help="folder for the page, its figures and the picture")
     add("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK", help=f"any of {', '.join(TASKS)}")
-    add("--sizes", nargs="+", type=int, default=(128, 256, 384), metavar="VOXELS",
+    add("--sizes", nargs="+", type=COUNT, default=(128, 256, 384), metavar="VOXELS",
         help="edges of the volumes (default: 128 256 384); lesions are filled in the largest")  # fmt: skip
     add("--lesions", nargs="+", type=float, default=(10.0, 20.0, 40.0), metavar="MM", help="diameters (10 20 40)")
     add("--subjects", nargs="+", choices=tuple(SUBJECTS), default=tuple(SUBJECTS), metavar="SUBJECT",
         help=f"any of {', '.join(SUBJECTS)}; the first one given is compared with the others")  # fmt: skip
-    add("--steps", type=int, default=100, help="of the references' DDIM (default: 100, as DiffPIR)")
-    add("--stock-window", type=int, default=64, metavar="VOXELS", help="of the stock network (default: 64)")
-    add("--repeats", type=int, default=3, help="runs of each, whose median counts (default: 3)")
+    add("--steps", type=COUNT, default=100, help="of the references' DDIM (default: 100, as DiffPIR)")
+    add("--stock-window", type=COUNT, default=64, metavar="VOXELS", help="of the stock network (default: 64)")
+    add("--repeats", type=COUNT, default=3, help="runs of each, whose median counts (default: 3)")
     add("--budget", type=float, default=60.0, metavar="SECONDS",
         help="a reference that would take longer is extrapolated from a few windows (default: 60)")  # fmt: skip
     add("--image", type=Path, help="CT that the volumes are cut from (default: the sample CT)")
     add("--model", default="starter-ct", help="name or .safetensors file")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
-    add("--threads", type=int, help="CPU threads (default: all)")
-    add("--seed", type=int, default=0)
+    add("--threads", type=THREADS, help="CPU threads (default: all)")
+    add("--seed", type=SEED, default=0)
     parser.set_defaults(run=run)
 
 

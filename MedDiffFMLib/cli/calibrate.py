@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.atomic_files import check_output
 from ..core.errors import InputError
+from ..core.input_guard import InputGuard
 from .console import Console
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InputError(f"'{args.output.name}' does not end in .safetensors.", "Choose another name.")
     cases = Cases(read_datalist(args.datalist, tuple(args.splits)), console)
     _, path, _ = resolve(args.weights)
+    InputGuard([path, args.datalist]).refuse([args.output])
     model = load_model(args.weights, device=args.device)
     calibration = calibrate(model.engine, cases, report=console.note)
     console.cancel.check()

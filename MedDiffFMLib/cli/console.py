@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from ..core.errors import MedDiffFMError
 from ..core.json_files import json_ready
 from ..core.progress import CancelToken, ProgressEvent
+from ..core.visible_text import visible, visible_json
 
 _REDRAW_SECONDS = 0.1
 _BAR = 24
@@ -59,9 +60,9 @@ class Console:
             self._draw(text[: shutil.get_terminal_size().columns - 1])
 
     def note(self, text: str) -> None:
-        """A remark for the person at the terminal."""
+        """A remark for the person at the terminal; one line."""
         if not self._quiet:
-            self._print(text)
+            self._print(visible(text))
 
     def warning(self, text: str) -> None:
         """Something that may make the result less reliable."""
@@ -77,15 +78,16 @@ class Console:
                 self._answer({"status": "error", **fields, "exit_code": problem.exit_code})
 
     def answer(self, value: dict[str, Any], text: str) -> None:
-        """The command's result: ``value`` with ``--json``, else ``text``."""
+        """The command's result: ``value`` with ``--json``, else ``text``, which may have several lines."""
         self._draw("")
         if self.as_json:
             self._answer(value)
         else:
-            print(text, file=self._out, flush=True)
+            print(visible(text, keep="\n"), file=self._out, flush=True)
 
     def _answer(self, value: dict[str, Any]) -> None:
-        print(json.dumps(json_ready(value), indent=2, ensure_ascii=False), file=self._out, flush=True)
+        text = json.dumps(json_ready(value), indent=2, ensure_ascii=False)
+        print(visible_json(text), file=self._out, flush=True)
 
     def _print(self, text: str) -> None:
         self._draw("")
@@ -129,7 +131,7 @@ class _Lasting(io.TextIOBase, TextIO):  # type: ignore[misc]
 def progress_text(event: ProgressEvent) -> str:
     """``" 42 %  denoising, 0:12 left"``."""
     left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
-    return f"{event.fraction:4.0%}  {event.stage}{left}"
+    return f"{event.fraction:4.0%}  {visible(event.stage)}{left}"
 
 
 def duration(seconds: float) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.input_guard import InputGuard
 from ..core.json_files import write_json
 from ..core.text_table import columns
 from ..training.finetune.registry import FINETUNE_TASKS
+from .arguments import COUNT, SEED
 from .console import Console
 
 
@@ -53,12 +55,12 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
     split = action("split", _split, "Choose patients for validation; the same seed gives the same split.")
     split.add_argument("--validation", type=float, default=0.2, metavar="SHARE", help="of patients (default: 0.2)")
-    split.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    split.add_argument("--seed", type=SEED, default=0, metavar="N", help="(default: 0)")
 
     check = action("check", _check, "Say what is wrong with a dataset folder or a datalist, all at once.")
     check.add_argument("--task", choices=FINETUNE_TASKS, default="lesion", help="(default: lesion)")
     check.add_argument("--labels", type=int, nargs="+", default=[], metavar="N", help="numbers in the masks that count")
-    check.add_argument("--window", type=int, default=64, metavar="N", help="edge of a training window (default: 64)")
+    check.add_argument("--window", type=COUNT, default=64, metavar="N", help="edge of a training window (default: 64)")
     check.add_argument("--report", type=Path, metavar="JSON", help="write the report to this file, too")
 
 
@@ -156,6 +158,8 @@ def _split(args: argparse.Namespace, console: Console) -> int:
 def _check(args: argparse.Namespace, console: Console) -> int:
     from ..datasets.check import Needs, check_dataset
 
+    if args.report is not None:
+        InputGuard(args.folder.glob("*.json")).refuse([args.report])
     needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels),
                   few=FINETUNE_TASKS[args.task].few)  # fmt: skip
     found = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)

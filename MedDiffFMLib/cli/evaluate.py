@@ -17,6 +17,7 @@ from ..evaluation.quality.evaluate import EVALUATED_TASKS, evaluate
 from ..evaluation.quality.parameter_sweep import parse_curve
 from ..evaluation.quality.synthesis import SynthesisPlan
 from ..evaluation.quality.variants import parse_variant
+from .arguments import COUNT, SEED
 from .console import Console
 
 
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--levels", nargs="+", type=float, default=Plan().noise_levels_hu, metavar="HU",
         help="levels of added noise, but of the quarter dose (default: 30)")  # fmt: skip
     add("--resume", action="store_true", help="keep every result in the output folder, and go on where a run stopped")
-    add("--volumes", type=int, default=SynthesisPlan().volumes, metavar="N",
+    add("--volumes", type=COUNT, default=SynthesisPlan().volumes, metavar="N",
         help="synthetic CTs of each region (default: %(default)s)")  # fmt: skip
     add("--regions", nargs="+", choices=REGIONS, default=(), metavar="REGION",
         help="regions of synthetic CTs (default: all that two patients show)")  # fmt: skip
@@ -56,7 +57,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--feature-slices", action="store_true", help="the network takes (B, 3, H, W) slices, not (B, 1, D, H, W)")
     add("--quick", action="store_true", help="two cases and thin slabs: a trial, no figures to report")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
-    add("--seed", type=int, default=0, help="of the model's sampling (default: 0)")
+    add("--seed", type=SEED, default=0, help="of the model's sampling (default: 0)")
     parser.set_defaults(run=run)
 
 

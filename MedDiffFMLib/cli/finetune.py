@@ -12,6 +12,7 @@ from ..segmentation.registry import METHODS
 from ..training.finetune.config import PRESETS
 from ..training.finetune.registry import FINETUNE_TASKS
 from . import key_values
+from .arguments import PROCESSES, SEED
 from .console import Console, duration
 from .pretrain import positive
 
@@ -51,7 +52,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--devices", type=positive, default=int(os.environ.get("LOCAL_WORLD_SIZE", "1")), metavar="N",
         help="devices a node (default: 1, or torchrun's setting)")  # fmt: skip
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
-    add("--workers", type=int, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
+    add("--workers", type=PROCESSES, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
     add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
     parser.set_defaults(run=run)
 
@@ -64,7 +65,7 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=positive, metavar="N", help="windows a step, all devices")
     add("--learning-rate", type=float, metavar="X", help="at its peak")
     add("--window", type=positive, metavar="N", help="edge of a window in voxels")
-    add("--seed", type=int, metavar="N", help="of weights, windows and noise (default: 0)")
+    add("--seed", type=SEED, metavar="N", help="of weights, windows and noise (default: 0)")
     add("--labels", type=int, nargs="+", metavar="N", help="numbers in the masks that count (default: all)")
     add("--validation", type=float, metavar="SHARE",
         help="of patients for validation, where the data name none (default: 0.2)")  # fmt: skip

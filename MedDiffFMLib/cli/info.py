@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.visible_text import visible
 from ..imaging.image_files import input_sha256
 from ..imaging.io import read_volume
 from ..imaging.volume import Volume, check_ct, geometry
@@ -17,7 +18,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
     sentence = "Show geometry, HU range, region and problems of a CT."
     parser = subparsers.add_parser("info", parents=[common], help=sentence, description=sentence)
-    parser.add_argument("input", type=Path, help="CT as .nrrd, .nii, .nii.gz, DICOM folder or DICOM file")
+    source = "CT as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
+    parser.add_argument("input", type=Path, help=source)
     parser.set_defaults(run=run)
 
 
@@ -55,4 +57,4 @@ def _text(facts: dict[str, Any]) -> str:
         ("sha256", facts["sha256"]),
         *(("warning", text) for text in facts["warnings"]),
     ]
-    return "\n".join(f"{name:8} {text}" for name, text in rows)
+    return "\n".join(f"{name:8} {visible(text)}" for name, text in rows)

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from .. import __version__
+from ..core import library_messages
 from ..core.errors import MedDiffFMError, expected, log_defect
 from ..core.progress import CancelToken
 from ..runner.report import NOTICE
@@ -140,17 +141,13 @@ def _interrupts(cancel: CancelToken, console: Console) -> Iterator[None]:
 def _library_messages(console: Console) -> Iterator[None]:
     """Show this library's log warnings (memory that ran out), and keep those of foreign packages off the screen."""
     handler = _Handler(console)
-    library, foreign = logging.getLogger(__name__.partition(".")[0]), logging.getLogger("py.warnings")
-    silent = logging.NullHandler()
-    logging.captureWarnings(True)
+    library = logging.getLogger(__name__.partition(".")[0])
     library.addHandler(handler)
-    foreign.addHandler(silent)
     try:
-        yield
+        with library_messages.kept():
+            yield
     finally:
-        logging.captureWarnings(False)
         library.removeHandler(handler)
-        foreign.removeHandler(silent)
 
 
 class _Handler(logging.Handler):

@@ -10,6 +10,7 @@ from ..core.errors import Cancelled, InputError
 from ..diffusion.kinds import DENOISER_KINDS
 from ..networks.registry import NETWORKS
 from ..training.pretrain.presets import PRESETS, preset
+from .arguments import PROCESSES, SEED
 from .console import Console, duration
 from .key_values import options
 
@@ -40,7 +41,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--steps", type=positive, metavar="N", help="optimizer steps in all (starter-ct: 100000)")
     add("--batch", type=positive, metavar="N", help="windows a step, all devices (starter-ct: 4)")
     add("--learning-rate", type=float, metavar="X", help="at its peak (starter-ct: 0.0004)")
-    add("--seed", type=int, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
+    add("--seed", type=SEED, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
     add(
         "--initial",
         metavar="WEIGHTS",
@@ -65,7 +66,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
     add("--devices", type=positive, default=1, metavar="N", help="devices a node (default: %(default)s)")
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
-    add("--workers", type=int, default=0, metavar="N",
+    add("--workers", type=PROCESSES, default=0, metavar="N",
         help="processes that draw windows, each device (default: %(default)s)")  # fmt: skip
     add("--windows-on-device", action="store_true",
         help="keep the cases in the GPU's memory and draw windows and noise there: for a GPU that the processors "

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.atomic_files import check_output
 from ..core.errors import InputError
+from .arguments import SEED
 from .console import Console
 
 
@@ -21,7 +22,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("cache", type=Path, metavar="FOLDER", help="folder made by `meddifffm prepare`")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="WEIGHTS", help=".safetensors file")
     parser.add_argument("--minutes", type=float, default=12.0, help="of processor time (default: %(default)g)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and windows (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of weights and windows (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=run)
 

@@ -10,11 +10,14 @@ from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
 from ..core.errors import InputError
+from ..core.input_guard import InputGuard
 from ..core.text_table import columns
+from ..core.visible_text import visible
 from ..imaging.modality import WORDS
 from ..models.no_model import NO_MODEL
-from ..runner.batch import CaseStatus, find_cases, run_batch
+from ..runner.batch import CaseStatus, run_batch, table_files
 from ..runner.case import CaseFiles, run_case
+from ..runner.case_search import find_cases
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
@@ -46,7 +49,7 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         "Finished cases are skipped, so the same command resumes"
     )
     kind = WORDS[inputs.modality]
-    source = f"{kind} as .nrrd, .nii, .nii.gz, DICOM folder or DICOM file"
+    source = f"{kind} as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
     if inputs.volume is NONE:  # known all the same, so that they can be refused in words
         source = cases = argparse.SUPPRESS
     add = parser.add_argument
@@ -123,7 +126,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for warning in report["warnings"]:
         console.warning(warning)
     written = [plan.folder / record["file"] for record in report["outputs"].values()]
-    text = "\n".join([*(str(path) for path in written), str(plan.report)])
+    text = "\n".join(visible(str(path)) for path in (*written, plan.report))
     console.answer({"status": "done", "report_file": plan.report, **report}, text)
     console.note(NOTICE)
     return 0
@@ -158,9 +161,11 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, console: Console) -> int:
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
-    cases = find_cases(args.batch, settings.task, folders, files.texts)
+    cases = find_cases(args.batch, settings.task, folders, files.texts, console.warning)
+    folder = args.output or Path(".")
+    InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
-        settings, cases, args.output or Path("."), load, overwrite=args.overwrite,
+        settings, cases, folder, load, overwrite=args.overwrite,
         progress=console.progress, cancel=console.cancel, on_case=_announce(console, len(cases)),
     )  # fmt: skip
     heading = ["case", "status", "seconds", "message"]

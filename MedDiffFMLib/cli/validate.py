@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.text_table import columns
+from .arguments import COUNT
 from .console import Console
 
 
@@ -18,7 +19,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("cache", type=Path, help="folder made by `meddifffm prepare`, with validation cases")
     add("models", nargs="+", metavar="MODEL", help="names or .safetensors files")
-    add("--windows", type=int, default=128, metavar="N", help="windows of each kind (default: %(default)s)")
+    add("--windows", type=COUNT, default=128, metavar="N", help="windows of each kind (default: %(default)s)")
     parser.set_defaults(run=run)
 
 

@@ -7,12 +7,15 @@ import os
 import tempfile
 import traceback
 
+from .library_messages import RECENT
+from .visible_text import visible
+
 
 class MedDiffFMError(Exception):
     """Base of all expected failures.
 
     Args:
-        cause: one sentence that says what is wrong.
+        cause: one sentence that says what is wrong; it may quote foreign data, whose control characters are escaped.
         remedy: one sentence that says what to do about it.
     """
 
@@ -20,6 +23,7 @@ class MedDiffFMError(Exception):
     exit_code = 3
 
     def __init__(self, cause: str, remedy: str = "") -> None:
+        cause, remedy = visible(cause), visible(remedy)
         super().__init__(f"{cause} {remedy}".strip())
         self.cause = cause
         self.remedy = remedy
@@ -143,12 +147,17 @@ def _memory_shortage() -> MemoryShortage:
 
 
 def log_defect(problem: BaseException) -> str:
-    """Write the traceback of an unforeseen failure to a file of this user only; gives one line that names it."""
+    """Write the traceback of an unforeseen failure, and what libraries said before it, to a file of this user only.
+
+    Returns:
+        One line that names the file.
+    """
     summary = f"{type(problem).__name__}: {problem}".splitlines()[0]
     try:
         handle, path = tempfile.mkstemp(prefix="meddifffm-error-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             traceback.print_exception(type(problem), problem, problem.__traceback__, file=stream)
+            stream.writelines(["\nMessages of libraries before:\n", *(f"{line}\n" for line in RECENT)])
     except OSError:  # the temporary folder may be full: the summary must do
         return summary
     return f"{summary} (details in {path})"

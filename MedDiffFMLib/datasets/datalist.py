@@ -17,7 +17,7 @@ _EXAMPLE = 'Expected {"training": [{"image": "ct.nii.gz"}, ...], "validation": [
 _FILE_KEYS = ("label", "anatomy")
 _LONGEST_NAME = 120
 """Bytes; file systems take 255, and temporary names are longer."""
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".dcm")
+_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
 
 
 @dataclass(frozen=True)

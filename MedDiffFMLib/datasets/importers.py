@@ -16,14 +16,14 @@ from typing import Any
 from ..core.errors import InputError, OutputError, expected
 from ..core.progress import CancelToken
 from ..imaging.image_files import input_sha256, stem_of
-from ..imaging.io import NIFTI_SUFFIXES, read_volume
+from ..imaging.io import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, read_volume
 from .datalist import SPLITS, Entry, folder_name, read_datalist, refuse_shared_patients
 from .dataset_folder import ANATOMY, LABEL, Dataset
 from .labels import labels_in
 
 IMAGE_WORDS = ("image", "images", "imagestr", "img", "ct", "cts", "scan", "scans", "volume", "volumes")
 LABEL_WORDS = ("mask", "masks", "label", "labels", "labelstr", "seg", "segmentation", "segmentations", "lesion")
-_SUFFIXES = (".nrrd", ".nhdr", *NIFTI_SUFFIXES)
+_SUFFIXES = (".nrrd", ".nhdr", *METAIMAGE_SUFFIXES, *NIFTI_SUFFIXES)
 _IGNORED = ("imagests", "labelsts")  # nnU-Net's test cases
 _LAYOUTS = (
     "Use images/NAME.nii.gz with labels/NAME.nii.gz, NAME.nrrd with NAME_mask.nrrd, or NAME/ct.nii.gz with "

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from ..core.file_hash import file_sha256
+from .formats import metaimage
 
 
 def input_sha256(path: Path) -> str:
@@ -16,14 +17,14 @@ def input_sha256(path: Path) -> str:
     A single file gives what ``sha256sum`` prints. Several files (DICOM folder or series, detached NRRD) give the
     SHA-256 of the lines ``<sha256>  <name>`` in order of the names.
     """
-    files = _files_of(path)
+    files = files_of(path)
     if files == [path]:
         return file_sha256(path)
     lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """The files that reading ``path`` may touch."""
     lower = path.name.lower()
     if path.is_dir():
@@ -32,17 +33,21 @@ def _files_of(path: Path) -> list[Path]:
         named = re.search(rb"^data ?file: *(.+?)\r?$", path.read_bytes()[:65536], re.MULTILINE)
         data = path.parent / os.fsdecode(named[1]) if named else path
         return [path, data] if data.is_file() and data != path else [path]
-    if lower.endswith((".nrrd", ".nii", ".nii.gz")):
+    if lower.endswith(".mhd"):
+        voxels = metaimage.data_file(path, metaimage.read_header(path)["ElementDataFile"])
+        return [path] if voxels is None else [path, voxels]
+    if lower.endswith((".nrrd", ".nii", ".nii.gz", ".mha", ".zip")):
         return [path]
     return sorted(file for file in path.parent.iterdir() if file.is_file())  # one file of a DICOM series
 
 
-_READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".dcm")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
+"""Of files that are one volume each."""
+_STRIPPED = (".seg.nrrd", *VOLUME_SUFFIXES, ".dcm")
 
 
 def stem_of(path: Path) -> str:
-    """File name without the suffix of a known format."""
-    for suffix in _READABLE:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
+    """File name without the suffix of a known format; that of a link is its own, wherever it leads."""
+    name = Path(os.path.abspath(path)).name
+    suffix = next((known for known in _STRIPPED if name.lower().endswith(known)), "")
+    return name[: -len(suffix)] if suffix else name

@@ -12,7 +12,7 @@ from ..conditioning.anatomy import check_labels
 from ..conditioning.condition import Condition
 from ..conditioning.regions import NULL_REGION, REGIONS
 from ..imaging.grid import Grid, from_grid, to_grid, working_grid
-from ..imaging.intensity import to_network
+from ..imaging.intensity import in_network_range, to_network
 from ..imaging.volume import Box, Volume
 from .body_localization import choose_region, localize_body
 
@@ -165,7 +165,7 @@ def slabs_of(volume: Volume) -> Iterator[slice]:
 
 
 def changed(volume: Volume, slabs: Iterable[tuple[slice, np.ndarray]]) -> np.ndarray:
-    """The input with a change in HU added, in its own number type.
+    """The input with a change in HU added, in its own number type; what the network saw clipped stays bit for bit.
 
     Args:
         slabs: planes of the input and the change of their voxels, such as :meth:`WorkingImage.slabs_on_input` gives.
@@ -173,7 +173,9 @@ def changed(volume: Volume, slabs: Iterable[tuple[slice, np.ndarray]]) -> np.nda
     result = np.empty(volume.voxels.shape, volume.voxels.dtype)
     for planes, change in slabs:
         before = volume.voxels[planes]
-        result[planes] = like_input(before + change, volume) if change.any() else before
+        result[planes] = before
+        if change.any():
+            np.copyto(result[planes], like_input(before + change, volume), where=in_network_range(before))
     return result
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic_files import atomic_path
+from ..core.csv_files import write_csv
 from ..core.errors import Cancelled, InputError, MedDiffFMError, expected, log_defect
 from ..core.file_hash import file_sha256
+from ..core.input_guard import InputGuard
 from ..core.json_files import write_json
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.image_files import input_sha256
-from ..imaging.io import NIFTI_SUFFIXES, NRRD_SUFFIXES
-from ..tasks.inputs import NONE, Inputs
-from ..tasks.registry import TASKS
 from .case import CaseFiles, run_case
 from .load import Loaded
 from .outputs import OutputPlan, make_folder, plan_outputs
+from .read_files import files_read
 from .report import NOTICE, read_report
 from .settings import RunSettings
-
-_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
 
 
 @dataclass
@@ -43,91 +39,6 @@ class CaseStatus:
     message: str = ""
     exit_code: int = 0
     report: str = ""
-
-
-def find_cases(
-    sources: Sequence[Path],
-    task: str,
-    folders: Mapping[str, Path] | None = None,
-    texts: Mapping[str, str] | None = None,
-) -> list[CaseFiles]:
-    """The cases in folders, files and lists.
-
-    Args:
-        sources: folders of volumes or of DICOM folders, single volumes, .txt with one path a line, .csv with the
-            columns input, mask, anatomy and the task's further scans and texts. Paths in a list are relative to it.
-        folders: mask, anatomy or further scan -> folder that holds a file of the same name for every case.
-        texts: for every case that has none of its own.
-
-    Raises:
-        InputError: nothing found, no name or one twice, a label map missing, or a task that works on no CT.
-    """
-    inputs = TASKS[task].inputs
-    if inputs.volume is NONE:
-        inputs.check(task, ["volume"])
-    cases = [case for source in sources for case in _cases_of(source, inputs)]
-    cases = [_completed(case, folders or {}, texts or {}) for case in cases]
-    if not cases:
-        places = ", ".join(map(str, sources))
-        raise InputError(f"No volumes in {places}.", "Give .nrrd, .nii, .nii.gz files or DICOM folders.")
-    names = [case.name for case in cases]
-    if "" in names:
-        nameless = cases[names.index("")].input
-        raise InputError(f"'{nameless}' has no name that results could be called after.", "Name a file or a folder.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"Several cases are called {twice[0]!r}.", "Rename them, or run them into different folders.")
-    for case in cases:
-        inputs.check(task, case.names)
-    return cases
-
-
-def _cases_of(source: Path, inputs: Inputs) -> list[CaseFiles]:
-    if source.is_dir():
-        entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-        volumes = [path for path in entries if path.is_file() and path.name.lower().endswith(_SUFFIXES)]
-        folders = [path for path in entries if path.is_dir()]
-        return [CaseFiles(path) for path in volumes or folders]
-    try:
-        if source.suffix in (".txt", ".csv") and b"\0" in source.read_bytes():
-            raise InputError(f"'{source}' is no text.", "Save the list as plain text (UTF-8).")
-        if source.suffix == ".txt":
-            lines = source.read_text(encoding="utf-8").splitlines()
-            return [CaseFiles(source.parent / line.strip()) for line in lines if line.strip()]
-        if source.suffix == ".csv":
-            with open(source, newline="", encoding="utf-8-sig") as stream:
-                return [_case_from_row(source, row, inputs) for row in csv.DictReader(stream)]
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise InputError(f"'{source}' cannot be read: {problem}.", "Check the list.") from None
-    return [CaseFiles(source)]
-
-
-def _case_from_row(source: Path, row: dict[str, str], inputs: Inputs) -> CaseFiles:
-    if not row.get("input"):
-        raise InputError(f"'{source}' has a row without input.", "Give the columns input, mask and anatomy.")
-    given = {name: source.parent / row[name] for name in inputs.modalities if row.get(name)}
-    texts = {text.name: row[text.name] for text in inputs.texts if row.get(text.name)}
-    return _with_files(CaseFiles(source.parent / row["input"], texts=texts), given)
-
-
-def _completed(case: CaseFiles, folders: Mapping[str, Path], texts: Mapping[str, str]) -> CaseFiles:
-    """The case with files of its name from folders, and texts for all, where it has none of its own."""
-    partners = {name: _partner(case, folder) for name, folder in folders.items() if name not in case.paths}
-    return replace(_with_files(case, partners), texts={**texts, **case.texts})
-
-
-def _with_files(case: CaseFiles, given: Mapping[str, Path]) -> CaseFiles:
-    scans = {name: path for name, path in given.items() if name not in ("mask", "anatomy")}
-    mask, anatomy = given.get("mask", case.mask), given.get("anatomy", case.anatomy)
-    return replace(case, mask=mask, anatomy=anatomy, scans={**case.scans, **scans})
-
-
-def _partner(case: CaseFiles, folder: Path) -> Path:
-    """The file that belongs to a case."""
-    for suffix in _SUFFIXES:
-        if (folder / (case.name + suffix)).is_file():
-            return folder / (case.name + suffix)
-    raise InputError(f"'{folder}' has no file for {case.name!r}.", f"Add {case.name}.nrrd, or use a .csv list.")
 
 
 def run_batch(
@@ -154,9 +65,10 @@ def run_batch(
     make_folder(folder)
     model = load()
     rows: list[CaseStatus] = []
+    guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         stage = f"{number + 1}/{len(cases)} {case.name}"
-        row = _run_one(settings, case, folder, model, overwrite, _prefixed(progress, stage), cancel)
+        row = _run_one(settings, case, folder, model, guard, overwrite, _prefixed(progress, stage), cancel)
         rows.append(row)
         on_case(row)
         write_table(rows, folder, settings.task)
@@ -170,6 +82,7 @@ def _run_one(
     case: CaseFiles,
     folder: Path,
     model: Loaded,
+    guard: InputGuard,
     overwrite: bool,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
@@ -182,6 +95,7 @@ def _run_one(
             cancel.check()
         if is_done(settings, case, plan, model):
             return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
+        guard.refuse(plan.expected(settings.task))  # also those of other cases
         run_case(settings, case, plan, lambda: model, overwrite=overwrite, progress=progress, cancel=cancel)
     except Exception as problem:
         failure = expected(problem) or _defect(problem)
@@ -220,14 +134,14 @@ def _prefixed(progress: ProgressCallback | None, prefix: str) -> ProgressCallbac
     return lambda event: progress(ProgressEvent(event.fraction, f"{prefix}: {event.stage}", event.seconds_left))
 
 
+def table_files(folder: Path, task: str) -> tuple[Path, Path]:
+    """Where the table goes, as JSON and CSV."""
+    return folder / f"batch_{task}.json", folder / f"batch_{task}.csv"
+
+
 def write_table(rows: Sequence[CaseStatus], folder: Path, task: str) -> None:
     """The table as JSON and CSV; each replaces the one of the case before."""
     records: list[dict[str, Any]] = [vars(row) for row in rows]
-    write_json({"notice": NOTICE, "task": task, "cases": records}, folder / f"batch_{task}.json", overwrite=True)
-    with (
-        atomic_path(folder / f"batch_{task}.csv", overwrite=True) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.DictWriter(stream, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
+    as_json, as_csv = table_files(folder, task)
+    write_json({"notice": NOTICE, "task": task, "cases": records}, as_json, overwrite=True)
+    write_csv(records, list(records[0]), as_csv, overwrite=True)

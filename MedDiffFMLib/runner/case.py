@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Cancelled, InputError
+from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
 from ..imaging.image_files import stem_of
 from ..imaging.io import read_volume
@@ -21,6 +22,7 @@ from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
 from .load import Loaded
 from .outputs import OutputPlan, check_outputs, publish
+from .read_files import files_read
 from .report import Stopwatch, input_record, run_report
 from .settings import RunSettings
 
@@ -49,7 +51,7 @@ class CaseFiles:
     def name(self) -> str:
         """What results are called after; empty where there is no input."""
         source = self.input or self.anatomy or next(iter(self.scans.values()), None)
-        return "" if source is None else stem_of(source.resolve())
+        return "" if source is None else stem_of(source)
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -183,10 +185,13 @@ def run_case(
         MedDiffFMError: whatever is wrong; then no output exists.
     """
     settings = settings.checked()
+    guard = InputGuard(files_read(case.paths.values(), settings))
+    guard.refuse(plan.expected(settings.task))
     check_outputs(plan, settings.task, overwrite)
     loaded = load_case(case, settings.task)
     model = load()
     result, report = compute(settings, loaded, model, progress, cancel)
     if cancel is not None and cancel.cancelled:
         raise Cancelled()
+    guard.refuse(plan.file(settings.task, name) for name in (*result.volumes, *result.tables, *result.texts))
     return publish(plan, loaded.volume, result, report, overwrite)

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic_files import atomic_path, owned_name, sweep
+from ..core.atomic_files import owned_name, sweep
+from ..core.csv_files import write_csv
 from ..core.errors import InputError, OutputError, reason_of
 from ..core.file_hash import file_sha256
 from ..core.json_files import write_json
 from ..imaging.formats.png import write_png
 from ..imaging.image_files import stem_of
-from ..imaging.io import NIFTI_SUFFIXES, write_volume
+from ..imaging.io import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, WRITABLE_SUFFIXES, write_volume
 from ..imaging.volume import Volume
 from ..tasks.base import TaskResult
 from ..tasks.output_kinds import OutputKind
 from ..tasks.registry import TASKS
 
-_WRITABLE = (".nii.gz", ".nii", ".nrrd")
 CALCULATED = "Calculated from a CT: not an acquired radiograph."
+_NOT_WRITTEN = (
+    ".nhdr", ".dcm", ".ima", ".img", ".hdr", ".mgh", ".mgz", ".vtk", ".vti", ".zip", ".gz", ".npy", ".npz", ".h5",
+    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".csv", ".txt", ".json", ".pdf", ".safetensors",
+)  # fmt: skip
+"""Suffixes of names that are meant as files, though not of one that is written; any other may be that of a folder."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,25 @@ def plan_outputs(task: str, source: Path | None, output: Path | None, seed: int 
     Raises:
         InputError: the output is a file of a format that is not written.
     """
-    suffix = ".nii.gz" if source is not None and source.name.lower().endswith(NIFTI_SUFFIXES) else ".nrrd"
     target = output or Path(".")
-    for known in _WRITABLE:
+    for known in WRITABLE_SUFFIXES:
         if target.name.lower().endswith(known) and not target.is_dir():
             return OutputPlan(target.parent, target.name[: -len(known)], target.name[-len(known) :])
-    if target.suffix and not target.is_dir():
+    if target.suffix.lower() in _NOT_WRITTEN and not target.is_dir():
         raise InputError(
-            f"Files of type {target.suffix} cannot be written ({target}).", "Use .nrrd, .nii, .nii.gz, or a folder."
+            f"Files of type {target.suffix} cannot be written ({target}).",
+            "Use .nrrd, .nii, .nii.gz, .mha, or a folder.",
         )
-    base = f"{task}_seed{seed}" if source is None else f"{stem_of(source.resolve())}_{task}"
-    return OutputPlan(target, base, suffix)
+    base = f"{task}_seed{seed}" if source is None else f"{stem_of(source)}_{task}"
+    return OutputPlan(target, base, _suffix_like(source))
+
+
+def _suffix_like(source: Path | None) -> str:
+    """Format of the results of an input."""
+    name = "" if source is None else source.name.lower()
+    if name.endswith(METAIMAGE_SUFFIXES):
+        return ".mha"
+    return ".nii.gz" if name.endswith(NIFTI_SUFFIXES) else ".nrrd"
 
 
 def check_outputs(plan: OutputPlan, task: str, overwrite: bool) -> None:
@@ -162,7 +173,7 @@ def _stage(
             if TASKS[task].output(name).kind is OutputKind.XRAY:
                 pictures[f"{name}_png"] = _write_picture(output, staged, _window(name, result))
         elif name in result.tables:
-            write_table(result.tables[name], TASKS[task].output(name).columns, staged)
+            write_csv(result.tables[name], TASKS[task].output(name).columns, staged)
         else:
             staged.write_text(result.texts[name], encoding="utf-8")
     return {**finished, **{name: plan.folder / path.name for name, path in pictures.items()}}
@@ -177,7 +188,7 @@ def _window(name: str, result: TaskResult) -> tuple[float, float]:
 
 def _write_picture(picture: Volume, beside: Path, window: tuple[float, float]) -> Path:
     """A radiograph as PNG beside its volume, for programs that know no volumes."""
-    name = next(beside.name.removesuffix(suffix) for suffix in _WRITABLE if beside.name.endswith(suffix))
+    name = next(beside.name.removesuffix(suffix) for suffix in WRITABLE_SUFFIXES if beside.name.endswith(suffix))
     path = beside.with_name(f"{name}.png")
     write_png(path, picture.voxels[0], window, picture.spacing[0], CALCULATED)
     return path
@@ -194,21 +205,6 @@ def located(name: str, volume: Volume | None, result: TaskResult) -> Volume:
         return Volume(voxels, result.ijk_to_ras[name])
     assert volume is not None  # a task without a CT says where its result lies
     return volume.with_voxels(voxels)
-
-
-def write_table(rows: list[dict[str, Any]], columns: Sequence[str], path: Path, *, overwrite: bool = False) -> None:
-    """Rows as CSV; without rows the heading alone.
-
-    Raises:
-        OutputError: no space.
-    """
-    with (
-        atomic_path(path, overwrite=overwrite) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _move(staging: Path, paths: list[Path], overwrite: bool) -> None:

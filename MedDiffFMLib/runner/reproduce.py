@@ -12,6 +12,7 @@ from ..core.errors import InputError, ModelError
 from ..core.progress import CancelToken, ProgressCallback
 from ..core.safe_load import is_there, plain_path
 from ..imaging.image_files import input_sha256
+from ..imaging.io import WRITABLE_SUFFIXES
 from ..models.no_model import NoModel
 from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
@@ -20,8 +21,6 @@ from .load import Loaded, load
 from .outputs import OutputPlan
 from .report import read_report, software_versions
 from .settings import RunSettings
-
-_FORMATS = (".nii.gz", ".nii", ".nrrd")
 
 
 def repeat(
@@ -43,7 +42,7 @@ def repeat(
     report = read_report(path)
     settings, case = _settings(report), _case(report)
     files = [str(record.get("file")) for record in report["outputs"].values()]
-    suffix = next((known for file in files for known in _FORMATS if file.endswith(known)), ".nrrd")
+    suffix = next((known for file in files for known in WRITABLE_SUFFIXES if file.endswith(known)), ".nrrd")
     sweep(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix=f"meddifffm-{owned_name()}-") as folder:
         plan = OutputPlan(Path(folder), path.stem, suffix)

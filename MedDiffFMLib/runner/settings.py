@@ -6,6 +6,7 @@ This module needs the standard library only: a client of the worker, which compu
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,9 @@ AUTOMATIC = "auto"
 """Device and precision are chosen by what the computer has."""
 PRECISIONS = (AUTOMATIC, "float32", "bfloat16")
 SEED_LIMIT = 2**63
-THREADS_LIMIT = 4096
+THREADS_LIMIT = max(256, 4 * (os.cpu_count() or 1))
+"""More threads give nothing, and a system that cannot start them ends the program without words. A report of a larger
+computer can still be repeated on a small one."""
 
 _TYPES = {"seed": int, "model": str, "device": str, "precision": str}
 
@@ -73,7 +76,7 @@ class RunSettings:
         check_region(self.region)
         threads = self.threads
         if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_LIMIT):
-            raise InputError(f"threads is {threads!r:.80}.", "Give 1 or more.")
+            raise InputError(f"threads is {threads!r:.80}.", f"Give 1 to {THREADS_LIMIT}.")
         return dataclasses.replace(self, parameters=self._checked_parameters(), model=self._checked_model())
 
     def _checked_model(self) -> str:

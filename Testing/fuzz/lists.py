@@ -12,7 +12,7 @@ import numpy as np
 from MedDiffFMLib.datasets.check import Needs, check_dataset, read_entries
 from MedDiffFMLib.datasets.datalist import folder_name, read_datalist, refuse_shared_patients
 from MedDiffFMLib.imaging.io import write_volume
-from MedDiffFMLib.runner.batch import find_cases
+from MedDiffFMLib.runner.case_search import find_cases
 from MedDiffFMLib.runner.report import FORMAT as REPORT_FORMAT
 from MedDiffFMLib.runner.report import read_report
 

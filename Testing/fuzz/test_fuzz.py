@@ -24,7 +24,7 @@ from MedDiffFMLib.datasets.prepared_cases import open_cases
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
-from MedDiffFMLib.runner.batch import find_cases
+from MedDiffFMLib.runner.case_search import find_cases
 from MedDiffFMLib.runner.reproduce import repeat
 from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.worker.client import Callbacks, RunRequest, State, WorkerSession

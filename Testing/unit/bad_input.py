@@ -143,12 +143,13 @@ def _magic(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 @case(
     "format that cannot be read",
-    "'thorax.mha' is of a format that cannot be read. "
-    "Give a .nrrd, .nhdr, .nii or .nii.gz file, a DICOM folder, or one file of a DICOM series.",
+    "'thorax.mgz' is of a format that cannot be read. "
+    "Give a .nrrd, .nhdr, .nii, .nii.gz, .mha or .mhd file, a DICOM folder or a .zip of one, or one file of a DICOM "
+    "series.",
 )
 def _format(folder: Path, _: pytest.MonkeyPatch) -> None:
-    (folder / "thorax.mha").write_bytes(b"ObjectType = Image\n" * 20)
-    read_volume(folder / "thorax.mha")
+    (folder / "thorax.mgz").write_bytes(bytes(400))
+    read_volume(folder / "thorax.mgz")
 
 
 @case("2-D image", "'slice.nrrd' is a 2-D image (60 x 60), not a 3-D volume. Load the whole series.")

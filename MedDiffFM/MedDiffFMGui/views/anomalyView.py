@@ -324,9 +324,9 @@ class AnomalyView:
 
         :raises OutputError: no permission or no space.
         """
-        from MedDiffFMLib.runner.outputs import write_table
+        from MedDiffFMLib.core.csv_files import write_csv
 
-        write_table(self.nodes.rows(), self.nodes.columns(), Path(path), overwrite=True)
+        write_csv(self.nodes.rows(), self.nodes.columns(), Path(path), overwrite=True)
         self.ui.findingsLabel.text = _("Table written to {path}").format(path=path)
 
     # Side by side

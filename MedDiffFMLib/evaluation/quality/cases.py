@@ -14,7 +14,7 @@ from ...core.errors import InputError
 from ...imaging.volume import Volume
 from .ldct_benchmark import WINDOWS
 
-IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz")
+IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
         InputError: neither mask nor diameter, contradicting parameters, or no room.
         ModelError: there is no lesion ControlNet for this model.
     """
+    from ...imaging.intensity import in_network_range, is_padding
     from ...preprocessing.mask_crop import neighborhood
     from ...preprocessing.working_image import like_input, working_image
 
@@ -63,7 +64,8 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
     share = np.clip(1 - distance / max(parameters.rim, 1e-6), 0, 1)
     before = volume.voxels[near].astype(np.float32)
     result = volume.voxels.copy()
-    result[near] = like_input(before + share * (made[near] - before), volume)
+    keep = is_padding(before) | (~in_network_range(before) & ~lesion[near])
+    result[near] = np.where(keep, result[near], like_input(before + share * (made[near] - before), volume))
     facts = {
         "region": image.region,
         "control": control.facts(),

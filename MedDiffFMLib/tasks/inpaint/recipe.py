@@ -29,6 +29,7 @@ def inpaint(parameters: Inpaint, case: Case, run: Run) -> TaskResult:
         ``inpainted`` in the input's number type. Outside the mask it equals the input bit for bit; inside, over
         ``feather`` mm from the rim, input and filling blend.
     """
+    from ...imaging.intensity import is_padding
     from ...preprocessing.working_image import like_input, working_image
 
     volume, model, mask = case.scan, run.model, case.mask
@@ -44,7 +45,7 @@ def inpaint(parameters: Inpaint, case: Case, run: Run) -> TaskResult:
     share = inward_share(inside, volume, parameters.feather)
     before = volume.voxels[place][inside].astype(np.float32)
     after = before + share * (filling - before)
-    result[place][inside] = like_input(after, volume)
+    result[place][inside] = np.where(is_padding(before), result[place][inside], like_input(after, volume))
     facts = {
         "region": image.region,
         "filled_mm3": round(float(mask.sum() * volume.voxel_volume), 1),

@@ -118,8 +118,11 @@ def _on_input(
 
 
 def _inside(values: torch.Tensor, image: WorkingImage, mask: np.ndarray | None) -> np.ndarray:
-    """Values on the input's voxels, 0 outside of the mask."""
+    """Values on the input's voxels, 0 outside of the mask and where nothing was scanned."""
+    from ...imaging.intensity import is_padding
+
     on_input = image.on_input(values.numpy())
+    on_input[is_padding(image.volume.voxels)] = 0
     return on_input if mask is None else on_input * mask
 
 

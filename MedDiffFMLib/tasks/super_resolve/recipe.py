@@ -48,6 +48,7 @@ def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
         InputError: the voxels are nearly cubes already, or the result would be too large.
         ModelError: a ControlNet that is damaged, of another prior or for another task.
     """
+    from ...imaging.intensity import is_padding
     from ...imaging.slice_averaging import repeat_blocks
     from ...models.controlnet_file import find_control, load_control
     from ...preprocessing.working_image import like_input, working_image
@@ -63,6 +64,8 @@ def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
     change = image.on_input(_change(image, factors, model, control, parameters, run.seed, meter))
     voxels = fit_range(fine.voxels + change, factors, LOWEST_HU)
     result = like_input(voxels, volume)
+    padding = repeat_blocks(is_padding(volume.voxels), factors)
+    np.copyto(result, repeat_blocks(volume.voxels, factors), where=padding)
     facts = {
         "factors_ijk": list(reversed(factors)),
         "spacing_before_mm": [round(s, 4) for s in volume.spacing],
@@ -105,18 +108,21 @@ def choose_factors(volume: Volume, parameters: SuperResolve) -> Factors:
 
 
 def smooth_volume(volume: Volume, factors: Factors) -> Volume:
-    """The first guess: smooth, float32, with the measured averages, on the fine grid.
+    """The first guess: smooth, float32, with the measured averages, on the fine grid; padding is taken for air.
 
     A voxel of the input and the block that it becomes cover the same space, so the first fine voxel's center lies
     towards the input's edge.
     """
+    from ...imaging.intensity import is_padding
     from ...imaging.slice_averaging import smooth_blocks
     from ...imaging.volume import Volume
 
     to_input = np.eye(4)
     for axis, factor in enumerate(reversed(factors)):
         to_input[axis, axis], to_input[axis, 3] = 1 / factor, 0.5 / factor - 0.5
-    smooth = fit_range(smooth_blocks(volume.voxels.astype(np.float32), factors), factors, LOWEST_HU)
+    measured = volume.voxels.astype(np.float32)
+    measured[is_padding(measured)] = LOWEST_HU
+    smooth = fit_range(smooth_blocks(measured, factors), factors, LOWEST_HU)
     return Volume(smooth, volume.ijk_to_ras @ to_input, volume.modality)
 
 

@@ -209,7 +209,7 @@ def test_flipped_bits_in_compressed_data_are_refused(tmp_path: Path, suffix: str
         read_volume(path)
 
 
-@pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz", "a.dcm", "a.mha", "a"])
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz", "a.dcm", "a.mgz", "a"])
 @pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"NRRD0004\n", b"not an image at all" * 100])
 def test_nonsense_is_refused_with_a_remedy(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -310,7 +310,7 @@ def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
 
 def test_unknown_suffix_and_folder_as_output(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no suffix that can be written"):
-        write_volume(Volume(voxels(), oblique()), tmp_path / "a.mha")
+        write_volume(Volume(voxels(), oblique()), tmp_path / "a.mgz")
     (tmp_path / "b.nrrd").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         write_volume(Volume(voxels(), oblique()), tmp_path / "b.nrrd", overwrite=True)

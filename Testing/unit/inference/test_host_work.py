@@ -103,6 +103,7 @@ def test_a_change_slab_by_slab_is_the_change_of_the_whole(small_ct: Volume, monk
     change = np.random.default_rng(0).normal(0, 30, image.shape).astype(np.float32)
     change[:4] = 0
     expected = np.rint(small_ct.voxels + image.on_input(change)).astype(np.int16)
+    expected = np.where(np.abs(small_ct.voxels) <= 1000, expected, small_ct.voxels)
     assert np.array_equal(changed(small_ct, image.slabs_on_input(change)), expected)
 
 

@@ -12,8 +12,8 @@ from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.runner.batch import find_cases
 from MedDiffFMLib.runner.case import CaseFiles
+from MedDiffFMLib.runner.case_search import find_cases
 
 
 @pytest.fixture
@@ -92,6 +92,7 @@ def test_cases_are_found_in_folders_and_lists(folder: Path, small_mask: Volume, 
     assert find_cases([folder / "a.nrrd"], "inpaint", {"mask": masks})[0].mask == masks / "a.nii.gz"
     dicom = tmp_path / "dicom"
     (dicom / "patient1").mkdir(parents=True)
+    (dicom / "patient1" / "IM0").write_bytes(bytes(128) + b"DICM")
     assert find_cases([dicom], "denoise") == [CaseFiles(dicom / "patient1")]
 
 

@@ -28,7 +28,7 @@ AS_TEXT = (
     [
         ({"seed": -1}, "seed is -1. Give 0 or more, below 2^63."),
         ({"seed": 2**63}, f"seed is {2**63}. Give 0 or more, below 2^63."),
-        ({"threads": 0}, "threads is 0. Give 1 or more."),
+        ({"threads": 0}, "threads is 0. Give 1 to "),
         ({"noise": -1.0}, "noise is -1.0 HU. Allowed are "),
     ],
 )

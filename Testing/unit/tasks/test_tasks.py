@@ -69,7 +69,8 @@ def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_
     image = np.clip(small_ct.voxels, -1000, 1000).astype(np.float32)[::-1]
     expected = denoise_nl_means(image[20], patch_size=5, patch_distance=6, h=20.0, sigma=20.0, fast_mode=True)
     found = (np.clip(small_ct.voxels, -1000, 1000) - classical)[::-1][20]
-    assert np.abs(found - expected).max() < 0.5
+    seen = np.abs(small_ct.voxels[::-1][20]) <= 1000  # elsewhere nothing is changed
+    assert np.abs(found - expected)[seen].max() < 0.5
 
 
 def test_non_local_means_can_be_cancelled(small_ct):
