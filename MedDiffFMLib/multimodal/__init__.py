@@ -1,0 +1,1 @@
+"""CT, MR, X-ray and text from each other."""
