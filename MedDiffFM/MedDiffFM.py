@@ -120,9 +120,9 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed)
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
         views = {
-            "anomaly": (self.anomalyView, self.ui.anomalyResultWidget),
-            "segment": (self.segmentView, self.ui.segmentResultWidget),
-            "": (self.compareView, self.ui.compareResultWidget),
+            "findings": (self.anomalyView, self.ui.anomalyResultWidget),
+            "structures": (self.segmentView, self.ui.segmentResultWidget),
+            "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)

@@ -34,14 +34,12 @@ def as_volume(given: Any, modality: str = "CT") -> Volume:
     )
 
 
-def as_labels(given: Any, grid: Volume | None) -> Volume | None:
-    """A label map; an array (k, j, i) is taken to lie on ``grid``, None stays None.
+def as_labels(given: Any, grid: Volume | None) -> Volume:
+    """A label map; an array (k, j, i) is taken to lie on ``grid``.
 
     Raises:
         InputError: an array without a grid, or what is no volume.
     """
-    if given is None:
-        return None
     if isinstance(given, np.ndarray):
         if grid is None:
             raise InputError("An array alone does not say where it lies.", "Give a Volume, or the path of a file.")

@@ -10,7 +10,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ..tasks.registry import TASKS, Task
+from ..tasks.base import Task
+from ..tasks.registry import TASKS
 from .task_functions import REQUIRED, arguments, docstring
 
 PATH = Path(__file__).with_name("tasks.pyi")
@@ -27,7 +28,7 @@ def stub() -> str:
     return "\n".join([_HEADER, *(_function(task) for task in TASKS.values())])
 
 
-def _function(task: Task) -> str:
+def _function(task: type[Task]) -> str:
     lines = [f"def {task.name}("]
     only_names = False
     for argument in arguments(task):

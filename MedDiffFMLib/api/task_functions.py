@@ -1,4 +1,4 @@
-"""Tasks as functions with plain keyword parameters, made from the table of tasks and its parameter dataclasses.
+"""Tasks as functions with plain keyword parameters, made from the table of tasks.
 
 Default, limits, unit and explanation of a parameter stand in ``tasks/<task>/spec.py`` and nowhere else: signature,
 docstring and the stub for type checkers are made from there.
@@ -19,20 +19,21 @@ import numpy as np
 from ..conditioning.regions import NO_REGION, REGIONS
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressCallback
+from ..imaging.modality import CT, WORDS
 from ..imaging.volume import Volume, geometry
 from ..runner.case import LoadedCase, checked_case, compute
 from ..runner.outputs import located
 from ..runner.report import input_record
 from ..runner.settings import DEFAULT_MODEL, RunSettings
+from ..tasks.base import Task, TaskResult
+from ..tasks.inputs import Need
 from ..tasks.parameters import describe
-from ..tasks.registry import Task, TaskResult
-from .inputs import LabelsLike, ModelLike, VolumeLike, as_labels, as_model, as_volume
+from .inputs import ModelLike, as_labels, as_model, as_volume
 from .result import Result
 
 REQUIRED = inspect.Parameter.empty
 WIDTH = 100
 """Columns of a docstring."""
-ON_GRID = "on the CT's grid: a Volume, an array (k, j, i), or a path."
 ERRORS = {
     "InputError": "an input, a parameter, or a combination of them cannot be used.",
     "ModelError": "there is no such model, or it cannot do this task.",
@@ -64,45 +65,65 @@ class Argument:
         return self.text if self.default in (REQUIRED, None) else f"{self.text} Default: {self.default}."
 
 
-def arguments(task: Task) -> list[Argument]:
-    """The arguments of a task's function: volume and model, its own parameters, then how to run it."""
-    volume = Argument(
-        "volume", "VolumeLike", "CT in HU: a Volume, or the path of a file or DICOM folder.", REQUIRED, False
-    )
+def arguments(task: type[Task]) -> list[Argument]:
+    """The arguments of a task's function: what it works on and model, its own parameters, then how to run it."""
     source = "What load_model gives, a catalogue name, or a weight file."
     model = Argument("model", "ModelLike", source, DEFAULT_MODEL, False)
-    mask = Argument("mask", "LabelsLike", f"Label map of what to change, {ON_GRID}", REQUIRED)
-    first = [*([volume] if task.needs_volume else []), model, *([mask] if task.needs_mask else [])]
-    return [*first, *_parameters(task), *_run_options(task)]
+    inputs = _inputs(task)
+    volume = [row for row in inputs if not row.keyword]
+    required = [row for row in inputs if row.keyword and row.default is REQUIRED]
+    optional = [row for row in inputs if row.keyword and row.default is not REQUIRED]
+    return [*volume, model, *required, *_parameters(task), *_run_options(optional)]
 
 
-def _parameters(task: Task) -> list[Argument]:
-    """The fields of the task's dataclass."""
-    found = []
-    for field, info in describe(task.parameter_class()):
+def _inputs(task: type[Task]) -> list[Argument]:
+    """What the task works on; the volume is given without its name."""
+    inputs, source = task.inputs, "a Volume, or the path of a file or DICOM folder."
+    kind = WORDS[inputs.modality]
+    grid = "whose grid the result takes" if inputs.volume is Need.NONE else f"on the {kind}'s grid"
+    place = "of where to work" if inputs.mask is Need.OPTIONAL else "of what to change"
+    mask = f"Label map {place}, {grid}: a Volume, an array (k, j, i), or a path."
+    volume = f"{kind}{' in HU' if inputs.modality == CT else ''}: {source}"
+    organs = f"Organ labels (TotalSegmentator's, 118 for the body) {grid}."
+    rows = [
+        (inputs.volume, Argument("volume", "VolumeLike", volume, None, False)),
+        *((row.need, Argument(row.name, "VolumeLike", f"{row.help.rstrip('.')}: {source}")) for row in inputs.scans),
+        *((row.need, Argument(row.name, "str", row.help)) for row in inputs.texts),
+        (inputs.mask, Argument("mask", "LabelsLike", mask)),
+        (inputs.anatomy, Argument("anatomy", "LabelsLike", organs)),
+    ]
+    return [_needed(row, need) for need, row in rows if need is not Need.NONE]
+
+
+def _needed(row: Argument, need: Need) -> Argument:
+    if need is Need.REQUIRED:
+        return replace(row, default=REQUIRED)
+    return replace(row, kind=f"{row.kind} | None")
+
+
+def _parameters(task: type[Task]) -> list[Argument]:
+    """The fields of the task."""
+    rows = []
+    for field, info in describe(task):
         note = ", ".join(info.choices) or info.limits
         text = f"{info.help.rstrip('.')} ({note})." if note else f"{info.help.rstrip('.')}."
-        found.append(Argument(field.name, str(field.type), text, field.default))
-    return found
+        rows.append(Argument(field.name, str(field.type), text, field.default))
+    return rows
 
 
-def _run_options(task: Task) -> list[Argument]:
-    """What every task takes, and a mask where the task can do without but has use for one."""
+def _run_options(inputs: list[Argument]) -> list[Argument]:
+    """What every task takes, and inputs that it can do without."""
     regions = f"Body region: {', '.join(REGIONS)}, or {NO_REGION} to tell the model nothing; automatic when not given."
-    where = "on the CT's grid" if task.needs_volume else "whose grid the result takes"
-    options = [
+    return [
         Argument("seed", "int", "Start of the random numbers: same seed, same result.", 0),
         Argument("region", "str | None", regions),
-        Argument("anatomy", "LabelsLike | None", f"Organ labels (TotalSegmentator's, 118 for the body) {where}."),
+        *inputs,
         Argument("progress", "ProgressCallback | None", "Called with a ProgressEvent after each part of the work."),
         Argument("cancel", "CancelToken | None", "Token whose cancel() ends the run with Cancelled."),
     ]
-    if task.takes_mask:
-        options.insert(2, Argument("mask", "LabelsLike | None", f"Label map of where to work, {ON_GRID}"))
-    return options
 
 
-def task_function(task: Task) -> Callable[..., Result]:
+def task_function(task: type[Task]) -> Callable[..., Result]:
     """The function of the front door for a row of the table."""
     kind = inspect.Parameter
     signature = inspect.Signature(
@@ -133,15 +154,14 @@ def _bound(name: str, signature: inspect.Signature, positional: tuple, keywords:
         raise InputError(f"{name}: {error}.", f"Call it as {name}{signature}.") from None
 
 
-def docstring(task: Task) -> str:
+def docstring(task: type[Task]) -> str:
     """What ``help`` shows: what the task does, each argument with unit, limits and default, the result, the errors."""
-    names = ", ".join(f'``volumes["{name}"]``' for name in task.output_names)
-    table = ", and a ``table`` of findings" if task.findings else ""
+    parts = {"volumes": task.volumes(), "tables": task.tables(), "texts": task.texts()}
+    names = ", ".join(f'``{part}["{output.name}"]``' for part, outputs in parts.items() for output in outputs)
     rows = [f"{row.name}: {row.sentence}" for row in arguments(task)]
     errors = [f"{name}: {cause}" for name, cause in ERRORS.items()]
-    parts = {"Args": rows, "Returns": [f"Result with {names}{table}."], "Raises": errors}
     lines = [task.sentence]
-    for heading, texts in parts.items():
+    for heading, texts in (("Args", rows), ("Returns", [f"Result with {names}."]), ("Raises", errors)):
         lines += ["", f"{heading}:"]
         for text in texts:
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8)
@@ -149,38 +169,42 @@ def docstring(task: Task) -> str:
 
 
 def run(
-    task: Task,
+    task: type[Task],
     *,
-    volume: VolumeLike | None = None,
     model: ModelLike = DEFAULT_MODEL,
     seed: int = 0,
     region: str | None = None,
-    mask: LabelsLike | None = None,
-    anatomy: LabelsLike | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
-    **parameters: Any,
+    **named: Any,
 ) -> Result:
     """Check everything, load the model where only its name is given, run the task.
+
+    Args:
+        named: inputs, texts and parameters of the task.
 
     Raises:
         MedDiffFMError: whatever is wrong, before any long work where possible.
     """
-    chosen = {name: _plain(value) for name, value in parameters.items()}
+    given = {name: named.pop(name, None) for name in task.inputs.modalities}
+    texts = {text.name: named.pop(text.name, None) for text in task.inputs.texts}
+    chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
-    case = _case(task, volume, mask, anatomy)
+    case = _case(task, given, {name: text for name, text in texts.items() if text is not None})
     loaded = as_model(model)
     settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.engine.precision)
-    return _result(*compute(settings, case, loaded, progress, cancel), case.volume)
+    return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 
-def _case(task: Task, volume: Any, mask: Any, anatomy: Any) -> LoadedCase:
+def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str]) -> LoadedCase:
     """The inputs, read where paths are given, and checked."""
-    source = None if volume is None else as_volume(volume)
-    read = {"volume": source, "mask": as_labels(mask, source), "anatomy": as_labels(anatomy, source)}
-    case = checked_case(task.name, **read)
-    given = {"volume": volume, "mask": mask, "anatomy": anatomy}
-    case.records = {name: _record(given[name], found) for name, found in read.items() if found is not None}
+    read: dict[str, Volume] = {}
+    for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
+        if given[name] is not None:
+            is_map = kind == "mask"
+            read[name] = as_labels(given[name], read.get("volume")) if is_map else as_volume(given[name], kind)
+    case = checked_case(task.name, read, texts)
+    case.records = {name: _record(given[name], volume) for name, volume in read.items()}
     return case
 
 
@@ -198,10 +222,10 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _result(computed: TaskResult, report: dict[str, Any], source: Volume | None) -> Result:
-    """Arrays as volumes. Label maps are marked as such: they alone are unsigned, since air is near -1000 HU in a CT."""
+def _result(task: type[Task], computed: TaskResult, report: dict[str, Any], source: Volume | None) -> Result:
+    """Arrays as volumes. Label maps alone are unsigned, also those of single structures, since air is near -1000 HU."""
     volumes = {}
     for name, voxels in computed.volumes.items():
-        modality = "mask" if voxels.dtype.kind in "bu" else "CT"
-        volumes[name] = replace(located(voxels, source, computed), modality=modality, synthetic=report["synthetic"])
-    return Result(volumes, computed.table, computed.facts, report["warnings"], report)
+        modality = "mask" if voxels.dtype.kind in "bu" else task.output(name).kind.modality
+        volumes[name] = replace(located(name, source, computed), modality=modality, synthetic=report["synthetic"])
+    return Result(volumes, computed.tables, computed.texts, computed.facts, report["warnings"], report)

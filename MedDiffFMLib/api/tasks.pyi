@@ -4,6 +4,45 @@ from ..core.progress import CancelToken, ProgressCallback
 from .inputs import LabelsLike, ModelLike, VolumeLike
 from .result import Result
 
+def anomaly(
+    volume: VolumeLike,
+    model: ModelLike = "starter-ct",
+    *,
+    threshold: float = 3.0,
+    minimum_volume: float = 100.0,
+    seed: int = 0,
+    region: str | None = None,
+    mask: LabelsLike | None = None,
+    anatomy: LabelsLike | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Marks regions that the model would not expect in normal tissue.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
+        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.0.
+        minimum_volume: Smaller regions are not listed (0 to 1e+06 mm3). Default: 100.0.
+        seed: Start of the random numbers: same seed, same result. Default: 0.
+        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
+            nothing; automatic when not given.
+        mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["anomaly"]``, ``volumes["healthy"]``, ``volumes["uncertainty"]``,
+            ``tables["findings"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
 def denoise(
     volume: VolumeLike,
     model: ModelLike = "starter-ct",
@@ -45,45 +84,6 @@ def denoise(
 
     Returns:
         Result with ``volumes["denoised"]``, ``volumes["noise"]``.
-
-    Raises:
-        InputError: an input, a parameter, or a combination of them cannot be used.
-        ModelError: there is no such model, or it cannot do this task.
-        DeviceError: the device is absent, or has too little memory even after every fallback.
-        Cancelled: ``cancel`` was used.
-    """
-
-def anomaly(
-    volume: VolumeLike,
-    model: ModelLike = "starter-ct",
-    *,
-    threshold: float = 3.0,
-    minimum_volume: float = 100.0,
-    seed: int = 0,
-    region: str | None = None,
-    mask: LabelsLike | None = None,
-    anatomy: LabelsLike | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> Result:
-    """Marks regions that the model would not expect in normal tissue.
-
-    Args:
-        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
-        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.0.
-        minimum_volume: Smaller regions are not listed (0 to 1e+06 mm3). Default: 100.0.
-        seed: Start of the random numbers: same seed, same result. Default: 0.
-        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
-            nothing; automatic when not given.
-        mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
-        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
-        progress: Called with a ProgressEvent after each part of the work.
-        cancel: Token whose cancel() ends the run with Cancelled.
-
-    Returns:
-        Result with ``volumes["anomaly"]``, ``volumes["healthy"]``, ``volumes["uncertainty"]``, and a
-            ``table`` of findings.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.
@@ -135,115 +135,6 @@ def inpaint(
 
     Returns:
         Result with ``volumes["inpainted"]``.
-
-    Raises:
-        InputError: an input, a parameter, or a combination of them cannot be used.
-        ModelError: there is no such model, or it cannot do this task.
-        DeviceError: the device is absent, or has too little memory even after every fallback.
-        Cancelled: ``cancel`` was used.
-    """
-
-def synthesize(
-    model: ModelLike = "starter-ct",
-    *,
-    size: tuple[float, float, float] | None = None,
-    spacing: float | None = None,
-    guidance: float = 1.0,
-    whole_steps: int = 6,
-    middle_steps: int = 6,
-    native_steps: int = 6,
-    sigma_max: float = 80.0,
-    sigma_min: float = 0.02,
-    detail: float = 2.0,
-    companion: str = "auto",
-    seed: int = 0,
-    region: str | None = None,
-    anatomy: LabelsLike | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> Result:
-    """Makes a whole CT that shows no patient.
-
-    Args:
-        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        size: Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map (20 to
-            2000 mm).
-        spacing: Edge of the cubic voxels: 1.5, or the voxels of the anatomy map (0.5 to 20 mm).
-        guidance: Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice
-            the time (0 to 10). Default: 1.0.
-        whole_steps: Network evaluations for the coarse image of the whole volume (1 to 500). Default:
-            6.
-        middle_steps: Network evaluations on each grid between the coarsest and the finest (1 to 200).
-            Default: 6.
-        native_steps: Network evaluations on the finest grid (1 to 200). Default: 6.
-        sigma_max: Noise level at which the coarse image starts, in units of 1000 HU (1 to 80). Default:
-            80.0.
-        sigma_min: Noise level below which nothing is invented any more, in units of 1000 HU (0.002 to
-            0.1). Default: 0.02.
-        detail: Factor on the noise level at which finer grids start: more invents more detail and keeps
-            less (0.1 to 10). Default: 2.0.
-        companion: Network for the coarse image: auto takes the model's own companion, none the model
-            itself; or a name or a file. Default: auto.
-        seed: Start of the random numbers: same seed, same result. Default: 0.
-        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
-            nothing; automatic when not given.
-        anatomy: Organ labels (TotalSegmentator's, 118 for the body) whose grid the result takes.
-        progress: Called with a ProgressEvent after each part of the work.
-        cancel: Token whose cancel() ends the run with Cancelled.
-
-    Returns:
-        Result with ``volumes["synthetic"]``.
-
-    Raises:
-        InputError: an input, a parameter, or a combination of them cannot be used.
-        ModelError: there is no such model, or it cannot do this task.
-        DeviceError: the device is absent, or has too little memory even after every fallback.
-        Cancelled: ``cancel`` was used.
-    """
-
-def super_resolve(
-    volume: VolumeLike,
-    model: ModelLike = "starter-ct",
-    *,
-    mode: str = "slices",
-    factor: int | None = None,
-    axis: str = "auto",
-    steps: int = 1,
-    noise: float = 0.0,
-    control: str = "auto",
-    control_weight: float = 1.0,
-    seed: int = 0,
-    region: str | None = None,
-    anatomy: LabelsLike | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> Result:
-    """Makes thin slices out of thick ones, or halves every voxel.
-
-    Args:
-        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
-        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        mode: slices: thin slices out of thick ones; isotropic: every voxel halved along all axes
-            (slices, isotropic). Default: slices.
-        factor: Thin slices out of each thick one; when not given, as many as come closest to cubes (2
-            to 6).
-        axis: Voxel axis across the slices; auto takes the coarsest (auto, i, j, k). Default: auto.
-        steps: Network evaluations. 1 has the least error; more add plausible texture (1 to 200).
-            Default: 1.
-        noise: Noise of the measured slices: averages of the result may differ by that; 0 keeps them (0
-            to 200 HU). Default: 0.0.
-        control: ControlNet: auto takes the model's own, none works with the prior alone; or a name or a
-            file. Default: auto.
-        control_weight: Weight of the ControlNet; 0 leaves the prior alone (0 to 2). Default: 1.0.
-        seed: Start of the random numbers: same seed, same result. Default: 0.
-        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
-            nothing; automatic when not given.
-        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
-        progress: Called with a ProgressEvent after each part of the work.
-        cancel: Token whose cancel() ends the run with Cancelled.
-
-    Returns:
-        Result with ``volumes["fine"]``.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.
@@ -308,6 +199,115 @@ def generate_lesion(
 
     Returns:
         Result with ``volumes["with_lesion"]``, ``volumes["lesion"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
+def super_resolve(
+    volume: VolumeLike,
+    model: ModelLike = "starter-ct",
+    *,
+    mode: str = "slices",
+    factor: int | None = None,
+    axis: str = "auto",
+    steps: int = 1,
+    noise: float = 0.0,
+    control: str = "auto",
+    control_weight: float = 1.0,
+    seed: int = 0,
+    region: str | None = None,
+    anatomy: LabelsLike | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Makes thin slices out of thick ones, or halves every voxel.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
+        mode: slices: thin slices out of thick ones; isotropic: every voxel halved along all axes
+            (slices, isotropic). Default: slices.
+        factor: Thin slices out of each thick one; when not given, as many as come closest to cubes (2
+            to 6).
+        axis: Voxel axis across the slices; auto takes the coarsest (auto, i, j, k). Default: auto.
+        steps: Network evaluations. 1 has the least error; more add plausible texture (1 to 200).
+            Default: 1.
+        noise: Noise of the measured slices: averages of the result may differ by that; 0 keeps them (0
+            to 200 HU). Default: 0.0.
+        control: ControlNet: auto takes the model's own, none works with the prior alone; or a name or a
+            file. Default: auto.
+        control_weight: Weight of the ControlNet; 0 leaves the prior alone (0 to 2). Default: 1.0.
+        seed: Start of the random numbers: same seed, same result. Default: 0.
+        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
+            nothing; automatic when not given.
+        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["fine"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
+def synthesize(
+    model: ModelLike = "starter-ct",
+    *,
+    size: tuple[float, float, float] | None = None,
+    spacing: float | None = None,
+    guidance: float = 1.0,
+    whole_steps: int = 6,
+    middle_steps: int = 6,
+    native_steps: int = 6,
+    sigma_max: float = 80.0,
+    sigma_min: float = 0.02,
+    detail: float = 2.0,
+    companion: str = "auto",
+    seed: int = 0,
+    region: str | None = None,
+    anatomy: LabelsLike | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Makes a whole CT that shows no patient.
+
+    Args:
+        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
+        size: Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map (20 to
+            2000 mm).
+        spacing: Edge of the cubic voxels: 1.5, or the voxels of the anatomy map (0.5 to 20 mm).
+        guidance: Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice
+            the time (0 to 10). Default: 1.0.
+        whole_steps: Network evaluations for the coarse image of the whole volume (1 to 500). Default:
+            6.
+        middle_steps: Network evaluations on each grid between the coarsest and the finest (1 to 200).
+            Default: 6.
+        native_steps: Network evaluations on the finest grid (1 to 200). Default: 6.
+        sigma_max: Noise level at which the coarse image starts, in units of 1000 HU (1 to 80). Default:
+            80.0.
+        sigma_min: Noise level below which nothing is invented any more, in units of 1000 HU (0.002 to
+            0.1). Default: 0.02.
+        detail: Factor on the noise level at which finer grids start: more invents more detail and keeps
+            less (0.1 to 10). Default: 2.0.
+        companion: Network for the coarse image: auto takes the model's own companion, none the model
+            itself; or a name or a file. Default: auto.
+        seed: Start of the random numbers: same seed, same result. Default: 0.
+        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
+            nothing; automatic when not given.
+        anatomy: Organ labels (TotalSegmentator's, 118 for the body) whose grid the result takes.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["synthetic"]``.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.

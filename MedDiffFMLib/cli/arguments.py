@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from ..tasks.parameters import ParameterInfo, check, describe, element_type, tuple_length, value_types
+from ..tasks.parameters import ParameterInfo, describe, element_type, tuple_length, value_types
 
 
 def add_parameters(parser: argparse._ArgumentGroup, parameters: type) -> None:
@@ -27,7 +27,7 @@ def add_parameters(parser: argparse._ArgumentGroup, parameters: type) -> None:
 
 
 def parameters_from(args: argparse.Namespace, parameters: type) -> Any:
-    """The dataclass with the options that were given, checked.
+    """The dataclass, which checks itself, with the options that were given.
 
     Raises:
         InputError: a value outside its limits.
@@ -37,9 +37,7 @@ def parameters_from(args: argparse.Namespace, parameters: type) -> Any:
         if hasattr(args, _destination(field.name)):
             value = getattr(args, _destination(field.name))
             given[field.name] = tuple(value) if isinstance(value, list) else value
-    values = parameters(**given)
-    check(values)
-    return values
+    return parameters(**given)
 
 
 def option_name(field: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..training.throughput import Pace
 
 WEIGHTINGS = ("set", "learned")
+OPTIMIZERS = ("adamw", "muon")
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -54,6 +55,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--blocks", type=positive, nargs="+", metavar="N",
         help="residual blocks of all levels, or of each (starter-ct: 1 2 3)")  # fmt: skip
     add("--weighting", choices=WEIGHTINGS, help="of noise levels in the loss (starter-ct: learned)")
+    add("--optimizer", choices=OPTIMIZERS, help="AdamW, or Muon for the convolutions of the body (starter-ct: adamw)")
     add("--averages", type=float, nargs="*", metavar="WIDTH",
         help="relative widths of the weight averages that are kept for `meddifffm average`; without any, one "
         "exponential average (starter-ct: 0.05 0.1)")  # fmt: skip
@@ -144,6 +146,7 @@ def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> Pretrai
         validate_every=args.validate_every, log_every=args.log_every,
         widths=recipe.loop.widths if args.averages is None else tuple(args.averages),
         snapshot_every=args.snapshot_every or recipe.loop.snapshot_every,
+        optimizer=args.optimizer or recipe.loop.optimizer,
     )  # fmt: skip
     _check_widths(loop.widths)
     if header is None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
 from ..core.errors import InputError
 from ..core.text_table import columns
+from ..imaging.modality import WORDS
 from ..models.checkpoint import load_model
 from ..runner.batch import CaseStatus, find_cases, run_batch
-from ..runner.case import Case, check_mask_given, check_volume_given, run_case
+from ..runner.case import CaseFiles, run_case
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
 from ..runner.settings import AUTOMATIC, DEFAULT_MODEL, PRECISIONS, RunSettings
-from ..tasks.registry import TASKS, Task
+from ..tasks.base import Task
+from ..tasks.inputs import NONE, REQUIRED, Scan, Text
+from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration
 
@@ -28,32 +32,54 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
             task.name, parents=[common], help=task.sentence, description=task.sentence, epilog=NOTICE
         )
         _add_files(parser, task)
-        add_parameters(parser.add_argument_group("parameters of this task"), task.parameter_class())
-        _add_run_options(parser.add_argument_group("how to run"), "guessed" if task.needs_volume else "chest")
+        add_parameters(parser.add_argument_group("parameters of this task"), task)
+        _add_run_options(parser.add_argument_group("how to run"), "chest" if task.inputs.volume is NONE else "guessed")
         parser.set_defaults(run=run, task=task.name)
 
 
-def _add_files(parser: argparse.ArgumentParser, task: Task) -> None:
+def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
+    inputs = task.inputs
+    columns = ", ".join(["input", "mask", "anatomy", *(row.name for row in inputs.named)])
     cases = (
-        "many cases instead of INPUT: a folder, files, a .txt list of paths, or a .csv with columns input, mask, "
-        "anatomy. Finished cases are skipped, so the same command resumes"
+        f"many cases instead of INPUT: a folder, files, a .txt list of paths, or a .csv with columns {columns}. "
+        "Finished cases are skipped, so the same command resumes"
     )
-    source = "CT as .nrrd, .nii, .nii.gz, DICOM folder or DICOM file"
-    if not task.needs_volume:  # known all the same, so that they can be refused in words
+    kind = WORDS[inputs.modality]
+    source = f"{kind} as .nrrd, .nii, .nii.gz, DICOM folder or DICOM file"
+    if inputs.volume is NONE:  # known all the same, so that they can be refused in words
         source = cases = argparse.SUPPRESS
-    parser.add_argument("input", nargs="?", type=Path, help=source)
-    parser.add_argument(
-        "-o", "--output", type=Path, help="folder, or file name of the main result (default: the current folder)"
-    )
-    if task.needs_mask or task.takes_mask:
-        parser.add_argument(
-            "--mask", type=Path, help="label map on the CT's grid; with --batch a folder of masks named as the cases"
+    add = parser.add_argument
+    add("input", nargs="?", type=Path, help=source)
+    add("-o", "--output", type=Path, help="folder, or file name of the main result (default: the current folder)")
+    for scan in inputs.scans:
+        add(
+            _option(scan),
+            type=Path,
+            metavar="FILE",
+            help=f"{_help(scan)}; with --batch a folder of files named as the cases",
         )
-    labels = "organ label map (TotalSegmentator numbers, 118 for the body)"
-    use = "on the CT's grid, or a folder of them" if task.needs_volume else "whose grid the result takes"
-    parser.add_argument("--anatomy", type=Path, help=f"{labels} {use}")
-    parser.add_argument("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
-    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    for text in inputs.texts:
+        add(_option(text), metavar="TEXT", help=_help(text))
+    if inputs.mask is not NONE:
+        add(
+            "--mask",
+            type=Path,
+            help=f"label map on the {kind}'s grid; with --batch a folder of masks named as the cases",
+        )
+    if inputs.anatomy is not NONE:
+        labels = "organ label map (TotalSegmentator numbers, 118 for the body)"
+        use = "whose grid the result takes" if inputs.volume is NONE else f"on the {kind}'s grid, or a folder of them"
+        add("--anatomy", type=Path, help=f"{labels} {use}")
+    add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
+    add("--overwrite", action="store_true", help="replace existing outputs")
+
+
+def _option(row: Scan | Text) -> str:
+    return f"--{row.name.replace('_', '-')}"
+
+
+def _help(row: Scan | Text) -> str:
+    return f"{row.help.rstrip('.')} (required)" if row.need is REQUIRED else row.help.rstrip(".")
 
 
 def _add_run_options(group: argparse._ArgumentGroup, region: str) -> None:
@@ -69,22 +95,23 @@ def _add_run_options(group: argparse._ArgumentGroup, region: str) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Run one case or a batch."""
-    if not TASKS[args.task].needs_volume:
-        check_volume_given(args.task, args.input is not None or args.batch is not None)
-    elif (args.input is None) == (args.batch is None):
-        raise InputError("Nothing to work on." if args.batch is None else "INPUT and --batch exclude each other.",
-                         "Give one INPUT, or --batch with cases.")  # fmt: skip
+    inputs = TASKS[args.task].inputs
+    if inputs.volume is NONE:
+        inputs.check(args.task, ["volume"] if args.input or args.batch else _case_files(args).names)
+    elif args.input is not None and args.batch is not None:
+        raise InputError("INPUT and --batch exclude each other.", "Give one INPUT, or --batch with cases.")
+    elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
+        raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = _settings(args)
     load = functools.cache(lambda: load_model(settings.model, device=settings.device, precision=settings.precision))
     if args.batch is not None:
         return _run_batch(args, settings, load, console)
-    mask = getattr(args, "mask", None)
-    check_mask_given(args.task, mask is not None)
-    plan = plan_outputs(args.task, args.input or args.anatomy, args.output, args.seed)
+    files = _case_files(args)
+    inputs.check(args.task, files.names)
+    plan = plan_outputs(args.task, files.input or files.anatomy, args.output, args.seed)
     report = run_case(
-        settings, Case(args.input, mask, args.anatomy), plan, load,
-        overwrite=args.overwrite, progress=console.progress, cancel=console.cancel,
-    )  # fmt: skip
+        settings, files, plan, load, overwrite=args.overwrite, progress=console.progress, cancel=console.cancel
+    )
     for warning in report["warnings"]:
         console.warning(warning)
     written = [plan.folder / record["file"] for record in report["outputs"].values()]
@@ -94,11 +121,23 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _case_files(args: argparse.Namespace) -> CaseFiles:
+    """The files of the one case."""
+    inputs = TASKS[args.task].inputs
+    mask, anatomy = (getattr(args, name, None) for name in ("mask", "anatomy"))
+    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts))
+
+
+def _given(args: argparse.Namespace, rows: Sequence[Scan | Text]) -> dict[str, Any]:
+    """Name -> value of the options that were given."""
+    return {row.name: getattr(args, row.name) for row in rows if getattr(args, row.name) is not None}
+
+
 def _settings(args: argparse.Namespace) -> RunSettings:
     model = str(Path(args.model).resolve()) if args.model.endswith(".safetensors") else args.model
     return RunSettings(
         task=args.task,
-        parameters=parameters_from(args, TASKS[args.task].parameter_class()),
+        parameters=parameters_from(args, TASKS[args.task]),
         seed=args.seed,
         region=args.region,
         model=model,
@@ -109,7 +148,9 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 
 
 def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, console: Console) -> int:
-    cases = find_cases(args.batch, settings.task, getattr(args, "mask", None), args.anatomy)
+    files = _case_files(args)
+    folders = {name: path for name, path in files.paths.items() if name != "volume"}
+    cases = find_cases(args.batch, settings.task, folders, files.texts)
     rows = run_batch(
         settings, cases, args.output or Path("."), load, overwrite=args.overwrite,
         progress=console.progress, cancel=console.cancel, on_case=_announce(console, len(cases)),

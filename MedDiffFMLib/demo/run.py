@@ -45,10 +45,11 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
     from ..core.resources import resource_folder
     from ..imaging.io import read_volume, write_volume
     from ..models.checkpoint import load_model
-    from ..runner.case import Case, run_case
+    from ..runner.case import CaseFiles, run_case
     from ..runner.outputs import OutputPlan
     from ..runner.report import NOTICE
     from ..runner.settings import RunSettings
+    from ..tasks.inputs import REQUIRED
     from ..tasks.registry import TASKS
     from .figure import draw_demo
 
@@ -65,11 +66,11 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
     for name in ("anomaly", "denoise", "inpaint"):
         task = TASKS[name]
         settings = RunSettings(name, seed=seed, model=model_name, device=device)
-        case = Case(samples / SAMPLE, fill_mask if task.needs_mask else None)
+        case = CaseFiles(samples / SAMPLE, fill_mask if task.inputs.mask is REQUIRED else None)
         plan = OutputPlan(folder, name, ".nrrd")
         reports[name] = run_case(settings, case, plan, lambda: model, overwrite=True, progress=_ProgressLine(name))
-        for output in task.output_names:
-            results[output] = read_volume(plan.volume(output, output == task.output_names[0])).voxels
+        for output in task.volumes():
+            results[output.name] = read_volume(plan.file(name, output.name)).voxels
     summary = _summary(volume, nodule.voxels > 0, results, reports)
     draw_demo(folder / "demo.png", volume, nodule.voxels > 0, results, summary)
     write_json(summary, folder / "demo.json", overwrite=True)

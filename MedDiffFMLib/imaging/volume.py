@@ -36,10 +36,10 @@ class Volume:
     Attributes:
         voxels: array (k, j, i), Hounsfield units for CT; last axis is the fastest (``slicer.util.arrayFromVolume``).
         ijk_to_ras: 4x4 float64, voxel index (i, j, k, 1) to patient RAS coordinates in mm.
-        modality: "CT", or "mask" for a label map.
+        modality: "CT", "MR", "XR", or "mask" for a label map.
         synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
-        whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``tasks/needed_piece.py``.
+        whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
     """
 
     voxels: np.ndarray
@@ -96,24 +96,27 @@ def check_ct(volume: Volume) -> list[str]:
     if volume.modality != "CT":
         raise InputError(f"The volume is marked as {volume.modality}, not as CT.", "Choose a CT volume.")
     check_grid(volume)
-    bounds = _check_values(volume.voxels)
+    bounds = check_values(volume.voxels)
     mark = "This CT is synthetic, in whole or in part: it shows no patient as scanned."
     made = [mark] if volume.synthetic else []
     if volume.whole is not None:  # a piece may lie in bone or lung alone, and is small on purpose
         check_grid(volume.whole)
-        bounds = _check_values(volume.whole.voxels)
+        bounds = check_values(volume.whole.voxels)
         return [*made, *volume.notes, *_check_hounsfield(volume.whole.voxels, *bounds)]
     return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels, *bounds)]
 
 
-def check_grid(volume: Volume) -> None:
+def check_grid(volume: Volume, least_slices: int = MIN_SLICES) -> None:
     """Refuse arrays and geometries that no task can work on, whatever the voxels mean.
+
+    Args:
+        least_slices: along the first axis; a radiograph is one plane.
 
     Raises:
         InputError: with the cause and the remedy.
     """
     _check_array(volume.voxels)
-    _check_geometry(volume)
+    _check_geometry(volume, least_slices)
 
 
 def check_mask(mask: Volume, volume: Volume) -> np.ndarray:
@@ -164,7 +167,7 @@ def _check_array(voxels: np.ndarray) -> None:
         raise InputError(f"The volume is empty ({_times(voxels.shape[::-1])} voxels).", "Choose another volume.")
 
 
-def _check_geometry(volume: Volume) -> None:
+def _check_geometry(volume: Volume, least_slices: int) -> None:
     """Orthogonal axes and sizes that a patient can have."""
     matrix = np.asarray(volume.ijk_to_ras, dtype=float)
     affine = matrix.shape == (4, 4) and np.isfinite(matrix).all() and np.allclose(matrix[3], (0, 0, 0, 1))
@@ -189,7 +192,7 @@ def _check_geometry(volume: Volume) -> None:
             "or harden the transform and use Resample Scalar/Vector/DWI Volume.",
         )
     shape = volume.voxels.shape[::-1]
-    if min(shape) < MIN_SLICES:
+    if min(shape[:2]) < MIN_SLICES or shape[2] < least_slices:
         count = "one slice" if min(shape) == 1 else f"{min(shape)} slices"
         raise InputError(
             f"The volume has only {count} ({_times(shape)} voxels); at least {MIN_SLICES} are needed.",
@@ -202,8 +205,12 @@ def _check_geometry(volume: Volume) -> None:
         )
 
 
-def _check_values(voxels: np.ndarray) -> tuple[float, float]:
-    """Finite and not constant; gives the lowest and the highest value."""
+def check_values(voxels: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest value.
+
+    Raises:
+        InputError: not all finite, or all the same.
+    """
     low, high = voxels.min(), voxels.max()  # both propagate NaN, so no mask of the whole volume is needed
     if not (np.isfinite(low) and np.isfinite(high)):
         count = int(np.count_nonzero(~np.isfinite(voxels)))

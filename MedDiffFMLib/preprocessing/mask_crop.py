@@ -48,3 +48,11 @@ def crop(volume: Volume, box: Box) -> Volume:
         np.ascontiguousarray(volume.voxels[box]), volume.ijk_to_ras @ shift, volume.modality, volume.notes,
         volume.synthetic, Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
     )  # fmt: skip
+
+
+def piece_around(mask: np.ndarray, volume: Volume, context: int) -> Box:
+    """Index box (k, j, i) of the neighborhood of a mask with ``context`` voxels on each side."""
+    low, high = neighborhood(mask, volume, None, WINDOW, context)
+    first, last = np.floor(low).astype(int), np.ceil(high).astype(int)
+    i, j, k = (slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
+    return k, j, i

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.image_files import input_sha256
 from ..imaging.io import NIFTI_SUFFIXES, NRRD_SUFFIXES
 from ..models.checkpoint import FoundationModel
-from .case import Case, check_mask_given, check_volume_given, run_case
+from ..tasks.inputs import NONE, Inputs
+from ..tasks.registry import TASKS
+from .case import CaseFiles, run_case
 from .outputs import OutputPlan, make_folder, plan_outputs
 from .report import NOTICE, read_report
 from .settings import RunSettings
@@ -44,24 +46,27 @@ class CaseStatus:
 
 
 def find_cases(
-    sources: Sequence[Path], task: str, masks: Path | None = None, anatomies: Path | None = None
-) -> list[Case]:
+    sources: Sequence[Path],
+    task: str,
+    folders: Mapping[str, Path] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> list[CaseFiles]:
     """The cases in folders, files and lists.
 
     Args:
         sources: folders of volumes or of DICOM folders, single volumes, .txt with one path a line, .csv with the
-            columns input, mask and anatomy. Paths in a list are relative to the list.
-        masks, anatomies: folders that hold a label map of the same name for every case.
+            columns input, mask, anatomy and the task's further scans and texts. Paths in a list are relative to it.
+        folders: mask, anatomy or further scan -> folder that holds a file of the same name for every case.
+        texts: for every case that has none of its own.
 
     Raises:
         InputError: nothing found, no name or one twice, a label map missing, or a task that works on no CT.
     """
-    check_volume_given(task, True)
-    cases = [case for source in sources for case in _cases_of(source)]
-    cases = [
-        replace(case, mask=case.mask or _partner(case, masks), anatomy=case.anatomy or _partner(case, anatomies))
-        for case in cases
-    ]
+    inputs = TASKS[task].inputs
+    if inputs.volume is NONE:
+        inputs.check(task, ["volume"])
+    cases = [case for source in sources for case in _cases_of(source, inputs)]
+    cases = [_completed(case, folders or {}, texts or {}) for case in cases]
     if not cases:
         places = ", ".join(map(str, sources))
         raise InputError(f"No volumes in {places}.", "Give .nrrd, .nii, .nii.gz files or DICOM folders.")
@@ -73,50 +78,61 @@ def find_cases(
     if twice:
         raise InputError(f"Several cases are called {twice[0]!r}.", "Rename them, or run them into different folders.")
     for case in cases:
-        check_mask_given(task, case.mask is not None)
+        inputs.check(task, case.names)
     return cases
 
 
-def _cases_of(source: Path) -> list[Case]:
+def _cases_of(source: Path, inputs: Inputs) -> list[CaseFiles]:
     if source.is_dir():
         entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
         volumes = [path for path in entries if path.is_file() and path.name.lower().endswith(_SUFFIXES)]
         folders = [path for path in entries if path.is_dir()]
-        return [Case(path) for path in volumes or folders]
+        return [CaseFiles(path) for path in volumes or folders]
     try:
         if source.suffix in (".txt", ".csv") and b"\0" in source.read_bytes():
             raise InputError(f"'{source}' is no text.", "Save the list as plain text (UTF-8).")
         if source.suffix == ".txt":
             lines = source.read_text(encoding="utf-8").splitlines()
-            return [Case(source.parent / line.strip()) for line in lines if line.strip()]
+            return [CaseFiles(source.parent / line.strip()) for line in lines if line.strip()]
         if source.suffix == ".csv":
             with open(source, newline="", encoding="utf-8-sig") as stream:
-                return [_case_from_row(source, row) for row in csv.DictReader(stream)]
+                return [_case_from_row(source, row, inputs) for row in csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise InputError(f"'{source}' cannot be read: {problem}.", "Check the list.") from None
-    return [Case(source)]
+    return [CaseFiles(source)]
 
 
-def _case_from_row(source: Path, row: dict[str, str]) -> Case:
+def _case_from_row(source: Path, row: dict[str, str], inputs: Inputs) -> CaseFiles:
     if not row.get("input"):
         raise InputError(f"'{source}' has a row without input.", "Give the columns input, mask and anatomy.")
-    mask, anatomy = (source.parent / row[name] if row.get(name) else None for name in ("mask", "anatomy"))
-    return Case(source.parent / row["input"], mask, anatomy)
+    given = {name: source.parent / row[name] for name in inputs.modalities if row.get(name)}
+    texts = {text.name: row[text.name] for text in inputs.texts if row.get(text.name)}
+    return _with_files(CaseFiles(source.parent / row["input"], texts=texts), given)
 
 
-def _partner(case: Case, folder: Path | None) -> Path | None:
-    """The label map that belongs to a case."""
-    if folder is None:
-        return None
+def _completed(case: CaseFiles, folders: Mapping[str, Path], texts: Mapping[str, str]) -> CaseFiles:
+    """The case with files of its name from folders, and texts for all, where it has none of its own."""
+    partners = {name: _partner(case, folder) for name, folder in folders.items() if name not in case.paths}
+    return replace(_with_files(case, partners), texts={**texts, **case.texts})
+
+
+def _with_files(case: CaseFiles, given: Mapping[str, Path]) -> CaseFiles:
+    scans = {name: path for name, path in given.items() if name not in ("mask", "anatomy")}
+    mask, anatomy = given.get("mask", case.mask), given.get("anatomy", case.anatomy)
+    return replace(case, mask=mask, anatomy=anatomy, scans={**case.scans, **scans})
+
+
+def _partner(case: CaseFiles, folder: Path) -> Path:
+    """The file that belongs to a case."""
     for suffix in _SUFFIXES:
         if (folder / (case.name + suffix)).is_file():
             return folder / (case.name + suffix)
-    raise InputError(f"'{folder}' has no label map for {case.name!r}.", f"Add {case.name}.nrrd, or use a .csv list.")
+    raise InputError(f"'{folder}' has no file for {case.name!r}.", f"Add {case.name}.nrrd, or use a .csv list.")
 
 
 def run_batch(
     settings: RunSettings,
-    cases: Sequence[Case],
+    cases: Sequence[CaseFiles],
     folder: Path,
     load: Callable[[], FoundationModel],
     *,
@@ -151,7 +167,7 @@ def run_batch(
 
 def _run_one(
     settings: RunSettings,
-    case: Case,
+    case: CaseFiles,
     folder: Path,
     model: FoundationModel,
     overwrite: bool,
@@ -180,7 +196,7 @@ def _defect(problem: Exception) -> MedDiffFMError:
     return failure
 
 
-def is_done(settings: RunSettings, case: Case, plan: OutputPlan, model: FoundationModel) -> bool:
+def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: FoundationModel) -> bool:
     """Whether the report says that the same input, model and settings gave the files that are there."""
     try:
         report = read_report(plan.report)
@@ -189,11 +205,9 @@ def is_done(settings: RunSettings, case: Case, plan: OutputPlan, model: Foundati
             return False
         if any(before.get(name) != now[name] for name in ("task", "parameters", "seed", "region")):
             return False
-        inputs = {"volume": case.input, "mask": case.mask, "anatomy": case.anatomy}
-        given = {name: path for name, path in inputs.items() if path is not None}
-        if given.keys() != report["inputs"].keys():
+        if case.paths.keys() != report["inputs"].keys() or case.texts != report.get("texts", {}):
             return False
-        same_inputs = all(report["inputs"][name]["sha256"] == input_sha256(path) for name, path in given.items())
+        same_inputs = all(report["inputs"][name]["sha256"] == input_sha256(path) for name, path in case.paths.items())
         outputs = [(plan.folder / record["file"], record["sha256"]) for record in report["outputs"].values()]
         return same_inputs and all(file_sha256(path) == digest for path, digest in outputs)
     except (InputError, OSError, KeyError, TypeError):  # no report, or not a whole one

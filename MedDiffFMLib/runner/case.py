@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..core.errors import Cancelled, InputError
 from ..core.progress import CancelToken, ProgressCallback
 from ..imaging.image_files import stem_of
 from ..imaging.io import read_volume
-from ..imaging.volume import Volume, check_ct, check_mask
+from ..imaging.modality import CT
+from ..imaging.modality_checks import check_volume
+from ..imaging.volume import Volume, check_mask
 from ..models.checkpoint import FoundationModel
-from ..tasks.registry import TASKS, TaskResult
+from ..tasks.base import Case, Run, TaskResult
+from ..tasks.registry import TASKS
 from .outputs import OutputPlan, check_outputs, publish
 from .report import Stopwatch, input_record, run_report
 from .settings import RunSettings
@@ -26,93 +27,95 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Case:
+class CaseFiles:
     """The files of one case.
 
     Attributes:
         input: NRRD, NIfTI, DICOM folder or one file of a DICOM series; None for a task that makes a CT.
         mask: label map on the input's grid, for tasks that need one.
         anatomy: organ label map (TotalSegmentator numbers) on the input's grid.
+        scans: further scans by name, for tasks that take them.
+        texts: by name.
     """
 
     input: Path | None = None
     mask: Path | None = None
     anatomy: Path | None = None
+    scans: Mapping[str, Path] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """What results are called after; empty where there is no input."""
-        source = self.input or self.anatomy
+        source = self.input or self.anatomy or next(iter(self.scans.values()), None)
         return "" if source is None else stem_of(source.resolve())
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Every file by the name of the input."""
+        named = {"volume": self.input, "mask": self.mask, "anatomy": self.anatomy, **self.scans}
+        return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def names(self) -> list[str]:
+        """Inputs and texts that are given."""
+        return [*self.paths, *self.texts]
 
 
 @dataclass
-class LoadedCase:
+class LoadedCase(Case):
     """A case that was read and passed every check.
 
     Attributes:
-        volume: the CT, or for a task that makes one, the organ map whose grid it takes, None without a map.
+        records: what the report says about each input.
+        warnings: what the checks had to say.
     """
 
-    volume: Volume | None
-    mask: np.ndarray | None
-    anatomy: np.ndarray | None
     records: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
-def load_case(case: Case, task: str) -> LoadedCase:
+def load_case(case: CaseFiles, task: str) -> LoadedCase:
     """Read and check the files of a case.
 
     Raises:
-        InputError: unreadable, not a CT, or a mask or organ map that does not fit.
+        InputError: unreadable, of another modality, or a mask or organ map that does not fit.
     """
-    check_volume_given(task, case.input is not None)
-    check_mask_given(task, case.mask is not None)
-    paths = {"volume": case.input, "mask": case.mask, "anatomy": case.anatomy}
-    given = {
-        name: read_volume(path, modality="CT" if name == "volume" else "mask")
-        for name, path in paths.items()
-        if path is not None
-    }
-    loaded = checked_case(task, given.get("volume"), given.get("mask"), given.get("anatomy"))
-    loaded.records = {name: input_record(path, given[name]) for name, path in paths.items() if path is not None}
+    inputs = TASKS[task].inputs
+    inputs.check(task, case.names)
+    given = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
+    loaded = checked_case(task, given, case.texts)
+    loaded.records = {name: input_record(path, given[name]) for name, path in case.paths.items()}
     return loaded
 
 
-def checked_case(task: str, volume: Volume | None, mask: Volume | None, anatomy: Volume | None) -> LoadedCase:
+def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str] | None = None) -> LoadedCase:
     """A case from volumes in memory.
 
+    Args:
+        given: volume, mask, anatomy and further scans by name.
+
     Raises:
-        InputError: not a CT, something missing or useless, or a mask or organ map that does not fit.
+        InputError: of another modality, something missing or useless, or a mask or organ map that does not fit.
     """
     from ..conditioning.anatomy import check_anatomy
     from ..preprocessing.body_coordinates import turned_around
 
-    check_volume_given(task, volume is not None)
-    warnings = [] if volume is None else [*check_ct(volume), *turned_around(volume)]
-    check_mask_given(task, mask is not None)
+    inputs, texts = TASKS[task].inputs, texts or {}
+    inputs.check(task, [*given, *texts])
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise InputError(f"{name} is {text!r:.80}.", "Give a text.")
+    volume, mask, anatomy = (given.get(name) for name in ("volume", "mask", "anatomy"))
+    warnings = [] if volume is None else check_volume(volume, inputs.modality)
+    if volume is not None and inputs.modality == CT:
+        warnings += turned_around(volume)
+    scans = {scan.name: given[scan.name] for scan in inputs.scans if scan.name in given}
+    for name, scan in scans.items():
+        warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name])]
     inside = None if mask is None or volume is None else check_mask(mask, volume)
     labels = None if anatomy is None else check_anatomy(anatomy, volume)
-    return LoadedCase(anatomy if volume is None else volume, inside, labels, warnings=warnings)
-
-
-def check_volume_given(task: str, given: bool) -> None:
-    """Refuse a missing CT, and one that would be ignored."""
-    if TASKS[task].needs_volume and not given:
-        raise InputError(f"{task} needs a CT to work on.", "Give one.")
-    if given and not TASKS[task].needs_volume:
-        raise InputError(
-            f"{task} makes a CT and takes none.", "Leave the input and --batch out; run it once for each seed."
-        )
-
-
-def check_mask_given(task: str, given: bool) -> None:
-    """Refuse a missing mask, and one that would be ignored."""
-    if TASKS[task].needs_mask and not given:
-        raise InputError(f"{task} needs a mask of what to change.", "Give one with --mask.")
-    if given and not (TASKS[task].needs_mask or TASKS[task].takes_mask):
-        raise InputError(f"{task} uses no mask.", "Leave --mask out.")
+    return LoadedCase(anatomy if volume is None else volume, inside, labels, scans, dict(texts), warnings=warnings)
 
 
 def compute(
@@ -134,13 +137,12 @@ def compute(
 
     model.engine.on_warning = memory_ran_out
     with _cpu_threads(settings.threads):
-        result = task.run()(
-            case.volume, model, settings.parameters, mask=case.mask, anatomy=case.anatomy, region=settings.region,
-            seed=settings.seed, progress=progress, cancel=cancel,
-        )  # fmt: skip
+        result = settings.parameters.run(case, Run(model, settings.seed, settings.region, progress, cancel))
         report = run_report(settings, model, result, watch, [*case.warnings, *shortages])
     report["inputs"] = case.records
-    report["synthetic"] = task.synthetic or (case.volume is not None and case.volume.synthetic)
+    if case.texts:
+        report["texts"] = case.texts
+    report["synthetic"] = task.synthetic or any(scan.synthetic for scan in (case.volume, *case.scans.values()) if scan)
     return result, report
 
 
@@ -162,7 +164,7 @@ def _cpu_threads(count: int | None) -> Iterator[None]:
 
 def run_case(
     settings: RunSettings,
-    case: Case,
+    case: CaseFiles,
     plan: OutputPlan,
     load: Callable[[], FoundationModel],
     *,

@@ -8,11 +8,10 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..core.atomic_files import atomic_path, owned_name, sweep
 from ..core.errors import InputError, OutputError, reason_of
@@ -21,8 +20,8 @@ from ..core.json_files import write_json
 from ..imaging.image_files import stem_of
 from ..imaging.io import NIFTI_SUFFIXES, write_volume
 from ..imaging.volume import Volume
-from ..tasks.anomaly.findings import COLUMNS
-from ..tasks.registry import TASKS, TaskResult
+from ..tasks.base import TaskResult
+from ..tasks.registry import TASKS
 
 _WRITABLE = (".nii.gz", ".nii", ".nrrd")
 
@@ -39,19 +38,16 @@ class OutputPlan:
     def report(self) -> Path:
         return self.folder / f"{self.base}.json"
 
-    def volume(self, name: str, main: bool) -> Path:
-        """Where the volume called ``name`` goes."""
-        return self.folder / (f"{self.base}{self.suffix}" if main else f"{self.base}_{name}{self.suffix}")
-
-    def table(self) -> Path:
-        """Where the findings go."""
-        return self.folder / f"{self.base}_findings.csv"
+    def file(self, task: str, name: str) -> Path:
+        """Where the output called ``name`` goes."""
+        declared = TASKS[task]
+        suffix = declared.output(name).kind.suffix or self.suffix
+        base = self.base if name == declared.outputs[0].name else f"{self.base}_{name}"
+        return self.folder / f"{base}{suffix}"
 
     def expected(self, task: str) -> list[Path]:
         """Every file that the task is known to write."""
-        main, *others = TASKS[task].output_names
-        paths = [self.volume(main, True), *(self.volume(name, False) for name in others), self.report]
-        return [*paths, self.table()] if TASKS[task].findings else paths
+        return [*(self.file(task, output.name) for output in TASKS[task].outputs), self.report]
 
 
 def plan_outputs(task: str, source: Path | None, output: Path | None, seed: int = 0) -> OutputPlan:
@@ -146,32 +142,37 @@ def _file_record(path: Path) -> dict[str, Any]:
 def _stage(
     staging: Path, plan: OutputPlan, volume: Volume | None, result: TaskResult, report: dict[str, Any]
 ) -> dict[str, Path]:
-    """Write volumes and findings into the staging folder; output name -> final path."""
-    finished: dict[str, Path] = {}
-    for number, (name, voxels) in enumerate(result.volumes.items()):
-        finished[name] = plan.volume(name, main=number == 0)
-        output = replace(located(voxels, volume, result), synthetic=report["synthetic"])
-        write_volume(output, staging / finished[name].name, mask=voxels.dtype == bool)
-    if TASKS[report["settings"]["task"]].findings:
-        finished["findings"] = plan.table()
-        write_table(result.table, staging / plan.table().name)
+    """Write everything into the staging folder; output name -> final path."""
+    task = report["settings"]["task"]
+    names = [*result.volumes, *result.tables, *result.texts]
+    finished = {name: plan.file(task, name) for name in names}
+    for name, path in finished.items():
+        staged = staging / path.name
+        if name in result.volumes:
+            output = replace(located(name, volume, result), synthetic=report["synthetic"])
+            write_volume(output, staged, mask=output.voxels.dtype == bool)
+        elif name in result.tables:
+            write_table(result.tables[name], TASKS[task].output(name).columns, staged)
+        else:
+            staged.write_text(result.texts[name], encoding="utf-8")
     return finished
 
 
-def located(voxels: np.ndarray, volume: Volume | None, result: TaskResult) -> Volume:
-    """An output of a task where it lies.
+def located(name: str, volume: Volume | None, result: TaskResult) -> Volume:
+    """A volume of a result where it lies.
 
     Args:
         volume: the input; None for a task without one, whose result says where it lies.
     """
-    if result.ijk_to_ras is not None:
-        return Volume(voxels, result.ijk_to_ras)
+    voxels = result.volumes[name]
+    if name in result.ijk_to_ras:
+        return Volume(voxels, result.ijk_to_ras[name])
     assert volume is not None  # a task without a CT says where its result lies
     return volume.with_voxels(voxels)
 
 
-def write_table(rows: list[dict[str, Any]], path: Path, *, overwrite: bool = False) -> None:
-    """Findings as CSV, one line a finding; without findings the heading alone.
+def write_table(rows: list[dict[str, Any]], columns: Sequence[str], path: Path, *, overwrite: bool = False) -> None:
+    """Rows as CSV; without rows the heading alone.
 
     Raises:
         OutputError: no space.
@@ -180,7 +181,7 @@ def write_table(rows: list[dict[str, Any]], path: Path, *, overwrite: bool = Fal
         atomic_path(path, overwrite=overwrite) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,
     ):
-        writer = csv.DictWriter(stream, COLUMNS)
+        writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -19,7 +19,7 @@ from ..core.safe_load import read_json
 from ..imaging.image_files import input_sha256
 from ..imaging.volume import Volume, geometry
 from ..models.checkpoint import FoundationModel
-from ..tasks.registry import TaskResult
+from ..tasks.base import TaskResult
 from .settings import RunSettings
 
 FORMAT = "meddifffm-report-1"
@@ -128,7 +128,7 @@ def run_report(
             "machine": machine(model.device),
             "warnings": list(dict.fromkeys([*warnings, *result.warnings])),
             "facts": result.facts,
-            "findings": len(result.table),
+            "findings": sum(len(rows) for rows in result.tables.values()),
         }
     )
 

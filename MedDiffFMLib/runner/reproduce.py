@@ -13,8 +13,9 @@ from ..core.progress import CancelToken, ProgressCallback
 from ..core.safe_load import is_there, plain_path
 from ..imaging.image_files import input_sha256
 from ..models.checkpoint import FoundationModel, load_model
+from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
-from .case import Case, run_case
+from .case import CaseFiles, run_case
 from .outputs import OutputPlan
 from .report import read_report, software_versions
 from .settings import RunSettings
@@ -40,8 +41,8 @@ def repeat(
     """
     report = read_report(path)
     settings, case = _settings(report), _case(report)
-    main = next((str(record.get("file")) for record in report["outputs"].values()), "")
-    suffix = next((known for known in _FORMATS if main.endswith(known)), ".nrrd")
+    files = [str(record.get("file")) for record in report["outputs"].values()]
+    suffix = next((known for file in files for known in _FORMATS if file.endswith(known)), ".nrrd")
     sweep(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix=f"meddifffm-{owned_name()}-") as folder:
         plan = OutputPlan(Path(folder), path.stem, suffix)
@@ -69,7 +70,7 @@ def _settings(report: dict[str, Any]) -> RunSettings:
         raise InputError(f"The report is incomplete ({problem}).", "It may come from another version.") from None
 
 
-def _case(report: dict[str, Any]) -> Case:
+def _case(report: dict[str, Any]) -> CaseFiles:
     """The inputs, if they are still the same."""
     paths: dict[str, Path] = {}
     for name, record in report["inputs"].items():
@@ -80,9 +81,13 @@ def _case(report: dict[str, Any]) -> Case:
             raise InputError(f"The {name} '{paths[name]}' is gone.", "Put it back where it was.")
         if input_sha256(paths[name]) != record.get("sha256"):
             raise InputError(f"The {name} '{paths[name]}' was changed since the report.", "Put the original back.")
-    if "volume" not in paths and TASKS[report["settings"]["task"]].needs_volume:
+    volume, mask, anatomy = (paths.pop(name, None) for name in ("volume", "mask", "anatomy"))
+    if volume is None and TASKS[report["settings"]["task"]].inputs.volume is REQUIRED:
         raise InputError("The report names no volume.", "It may come from another version.")
-    return Case(paths.get("volume"), paths.get("mask"), paths.get("anatomy"))
+    texts = report.get("texts", {})
+    if not isinstance(texts, dict):
+        raise InputError("The report's texts cannot be read.", "It may come from another version.")
+    return CaseFiles(volume, mask, anatomy, paths, texts)
 
 
 def _same_model(report: dict[str, Any], settings: RunSettings) -> FoundationModel:

@@ -12,7 +12,8 @@ from typing import Any
 from ..conditioning.regions import check_region
 from ..core.errors import InputError
 from ..core.json_files import json_ready
-from ..tasks.parameters import check, from_dict
+from ..tasks.base import Task
+from ..tasks.parameters import from_dict
 from ..tasks.registry import TASKS
 
 DEFAULT_MODEL = "starter-ct"
@@ -33,7 +34,7 @@ class RunSettings:
 
     Attributes:
         task: name in TASKS.
-        parameters: the task's parameter dataclass, or values by name; what is left out has the task's default.
+        parameters: the task itself, or values by name; what is left out has the task's default.
         seed: start of the random numbers: same seed, same result.
         region: one of ``REGION_CHOICES``, None for an automatic guess.
         model: catalogue name or path of a weight file.
@@ -55,7 +56,7 @@ class RunSettings:
         return json_ready(dataclasses.asdict(self))
 
     def checked(self) -> RunSettings:
-        """The same with the task's parameter dataclass.
+        """The same with the task itself as parameters.
 
         Raises:
             InputError: a value of another type, outside its limits, or unknown.
@@ -74,11 +75,10 @@ class RunSettings:
             raise InputError(f"threads is {threads!r:.80}.", "Give 1 or more.")
         return dataclasses.replace(self, parameters=self._checked_parameters())
 
-    def _checked_parameters(self) -> Any:
-        """The parameters as the task's dataclass."""
-        kind = TASKS[self.task].parameter_class()
+    def _checked_parameters(self) -> Task:
+        """The task with its parameters."""
+        kind = TASKS[self.task]
         if isinstance(self.parameters, kind):
-            check(self.parameters)
             return self.parameters
         if isinstance(self.parameters, Mapping):
             return from_dict(kind, self.parameters)

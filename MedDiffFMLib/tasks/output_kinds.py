@@ -1,16 +1,22 @@
-"""What the volumes of a result are: the panel shows each kind in its own way; imports the standard library only."""
+"""What a result is made of: the panel shows each kind in its own way; imports the standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
+from ..imaging.modality import CT, MR, XR
+
 
 class OutputKind(Enum):
-    """What the voxels of an output mean."""
+    """What an output is."""
 
     CT = "ct"
     """HU, shown with the window of the input."""
+    MR = "mr"
+    """Signal of an MR, shown with a window that fits it."""
+    XRAY = "x-ray"
+    """Radiographs, each a plane (1, j, i) with a geometry of its own."""
     DIFFERENCE = "difference"
     """HU around zero, shown in gray with the same range to both sides."""
     Z_SCORE = "z-score"
@@ -25,20 +31,39 @@ class OutputKind(Enum):
     """Standard deviation of a label, 0 to 0.5; one of each structure may follow, as ``<name>_<structure>``."""
     VALUES = "values"
     """Any other numbers, shown with a window that fits them."""
+    TABLE = "table"
+    """Rows of figures."""
+    POINTS = "points"
+    """Rows with a place each: ``r_mm``, ``a_mm``, ``s_mm`` among the columns."""
+    TEXT = "text"
+    """A text to read."""
+
+    @property
+    def modality(self) -> str:
+        """Of an image; "mask" for label maps, and "CT" for maps in HU or without unit beside one."""
+        special = {OutputKind.MR: MR, OutputKind.XRAY: XR, OutputKind.MASK: "mask", OutputKind.LABELS: "mask"}
+        return special.get(self, CT)
+
+    @property
+    def suffix(self) -> str:
+        """Of its file; empty for voxels, which are written in the format of the input."""
+        return {OutputKind.TABLE: ".csv", OutputKind.POINTS: ".csv", OutputKind.TEXT: ".txt"}.get(self, "")
 
 
 @dataclass(frozen=True)
 class Output:
-    """One volume of a task's result.
+    """One part of a task's result.
 
     Attributes:
         name: in results, file names and the protocol.
         title: what a user reads; the name where it is left out.
+        columns: of a table or of points.
     """
 
     name: str
     kind: OutputKind
     title: str = ""
+    columns: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:

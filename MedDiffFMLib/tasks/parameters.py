@@ -56,7 +56,8 @@ def describe(parameters: type) -> list[tuple[dataclasses.Field, ParameterInfo]]:
 def check(parameters: Any) -> None:
     """Raise :class:`InputError` for the first value that is outside its limits or choices.
 
-    A dataclass whose fields must fit each other has a method ``check_together``, which raises it too.
+    A task calls it when it is made. One whose fields must fit each other has a method ``check_together``, which raises
+    it too.
     """
     for f, info in describe(type(parameters)):
         value = getattr(parameters, f.name)
@@ -92,7 +93,9 @@ def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
     A tuple field gives the type ``tuple``; :func:`element_type` tells of what.
     """
     found = {}
-    for name, hint in get_type_hints(parameters).items():
+    hints = get_type_hints(parameters)
+    for name in [f.name for f in dataclasses.fields(parameters)]:
+        hint = hints[name]
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         plain = [option for option in options if option is not type(None)][0]
         found[name] = (get_origin(plain) or plain, type(None) in options)
@@ -117,7 +120,7 @@ def _elements(parameters: type, name: str) -> tuple[Any, ...]:
 
 
 def from_dict(parameters: type, values: Mapping[str, Any]) -> Any:
-    """An object of the dataclass from JSON values (a report, a message of the worker), checked.
+    """An object of the dataclass, which checks itself, from JSON values (a report, a message of the worker).
 
     Raises:
         InputError: for an unknown name, a value of another type, or one outside its limits.
@@ -126,9 +129,7 @@ def from_dict(parameters: type, values: Mapping[str, Any]) -> Any:
     unknown = sorted(set(values) - set(kinds))
     if unknown:
         raise InputError(f"Unknown parameter {unknown[0]!r}.", f"Known are: {', '.join(kinds)}.")
-    given = parameters(**{name: _typed(parameters, name, value, *kinds[name]) for name, value in values.items()})
-    check(given)
-    return given
+    return parameters(**{name: _typed(parameters, name, value, *kinds[name]) for name, value in values.items()})
 
 
 def _typed(parameters: type, name: str, value: Any, kind: type, optional: bool) -> Any:

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..core.errors import ModelError, OutputError
 from .averages import Average, ExponentialAverage, PowerAverage, save_snapshot
+from .optimizers import make_optimizer
 
 LossFunction = Callable[[nn.Module, int], torch.Tensor]
 
@@ -33,6 +34,7 @@ class LoopConfig:
     Attributes:
         steps: optimizer steps in all.
         learning_rate: peak, reached after ``warmup`` steps; falls linearly to 0 over the last ``decay_share``.
+        optimizer: "adamw", or "muon" for the convolution kernels of the body, see :mod:`.optimizers`.
         ema: decay of the weight average, reached gradually; used where ``widths`` is empty.
         widths: relative widths of power-function averages instead, see :mod:`.averages`; the last one is validated.
         snapshot_every: steps between snapshots of those averages, from which any other width can be made.
@@ -45,6 +47,7 @@ class LoopConfig:
     warmup: int = 100
     decay_share: float = 0.3
     weight_decay: float = 0.01
+    optimizer: str = "adamw"
     ema: float = 0.999
     widths: tuple[float, ...] = ()
     snapshot_every: int = 1000
@@ -139,13 +142,7 @@ class TrainingLoop:
         self.observer = observer or Observer()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.averages = _averages(module.to(fabric.device), config)
-        optimizer = torch.optim.AdamW(
-            module.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            betas=(0.9, 0.99),
-            fused=True,
-        )
+        optimizer = make_optimizer(module, config.optimizer, config.learning_rate, config.weight_decay)
         self.plain = module
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.step = 0

@@ -13,7 +13,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,12 @@ class RunRequest:
 
     Attributes:
         settings: what the worker computes, and how; it checks them.
-        voxels: (k, j, i) array in HU; None for a task that makes a CT.
-        ijk_to_ras: 4x4 nested lists or array, mm, of all arrays; None where there is none.
+        voxels: (k, j, i) array; None for a task that makes a CT.
+        ijk_to_ras: 4x4 nested lists or array, mm, of voxels, mask and anatomy; None where there is none.
         mask, anatomy: arrays on the same grid, or None.
         whole: (voxels, ijk_to_ras) of a coarse copy of the scan where ``voxels`` are a piece of it, else None.
+        scans: name of a further scan of the task -> (voxels, ijk_to_ras).
+        texts: by name.
     """
 
     settings: RunSettings
@@ -82,22 +84,32 @@ class RunRequest:
     mask: Any = None
     anatomy: Any = None
     whole: Any = None
+    scans: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, tuple[Any, Any]]:
+        """Name of each input -> (voxels, ijk_to_ras)."""
+        named = {"volume": self.voxels, "mask": self.mask, "anatomy": self.anatomy}
+        own = {name: (array, self.ijk_to_ras) for name, array in named.items() if array is not None}
+        return {**own, **self.scans}
 
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """What a run gave: arrays, findings, facts, warnings, and the report without files.
+    """What a run gave: arrays, tables, texts, facts, warnings, and the report without files.
 
     Attributes:
-        ijk_to_ras: where the arrays lie, nested lists; None for the input's grid.
+        ijk_to_ras: where those arrays lie that are not on the input's grid, by name, nested lists.
     """
 
     volumes: dict[str, Any]
-    table: list[dict[str, Any]]
+    tables: dict[str, list[dict[str, Any]]]
+    texts: dict[str, str]
     facts: dict[str, Any]
     warnings: list[str]
     report: dict[str, Any]
-    ijk_to_ras: list[list[float]] | None = None
+    ijk_to_ras: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -157,6 +169,7 @@ class WorkerSession:
         self._waiting: RunRequest | None = None
         self._current: int | None = None
         self._sending = False
+        self._input_files: list[str] = []
         self._result_files: list[str] = []
         self._reset()
 
@@ -327,18 +340,11 @@ class WorkerSession:
     def _sending_run(self, request: RunRequest, number: int) -> Generator[None, None, None]:
         """Arrays first, step by step; the message last. Ends early when the run is given up."""
         assert self._folder is not None
-        whole, whole_matrix = request.whole or (None, None)
-        arrays: dict[str, Any] = {}
-        for name, array, matrix, modality in (
-            ("volume", request.voxels, request.ijk_to_ras, "CT"),
-            ("mask", request.mask, request.ijk_to_ras, "mask"),
-            ("anatomy", request.anatomy, request.ijk_to_ras, "mask"),
-            ("whole", whole, whole_matrix, "CT"),
-        ):
-            if array is None:
-                continue
-            file = f"run-{number}-{name}.npy"
-            arrays[name] = {"file": file, "ijk_to_ras": matrix, "modality": modality}
+        arrays = {**request.inputs, "whole": request.whole} if request.whole else request.inputs
+        records: dict[str, Any] = {}
+        self._input_files = [f"run-{number}-{index}.npy" for index in range(len(arrays))]
+        for file, (name, (array, matrix)) in zip(self._input_files, arrays.items(), strict=True):
+            records[name] = {"file": file, "ijk_to_ras": matrix}
             try:
                 for _ in self._folder.saving(file, array):
                     yield
@@ -348,7 +354,9 @@ class WorkerSession:
                 self._finish_run()
                 raise
         self._sending = False
-        self._write(encode("run", id=number, **arrays, **request.settings.as_dict()))
+        whole = records.pop("whole", None)
+        fields = {"inputs": records, "texts": dict(request.texts), "whole": whole, **request.settings.as_dict()}
+        self._write(encode("run", id=number, **fields))
 
     def _about_current(self, message: dict[str, Any]) -> bool:
         return self._current is not None and message["id"] == self._current
@@ -366,17 +374,19 @@ class WorkerSession:
         if not self._about_current(message):
             return
         assert self._folder is not None
-        self._result_files = [str(file) for file in message["volumes"].values()]
-        volumes = {str(name): self._folder.load(file, self._mapped) for name, file in message["volumes"].items()}
+        records = message["volumes"].items()
+        self._result_files = [str(record["file"]) for _, record in records]
+        volumes = {str(name): self._folder.load(record["file"], self._mapped) for name, record in records}
+        places = {str(name): record["ijk_to_ras"] for name, record in records if record["ijk_to_ras"] is not None}
         if not self._mapped:
             self.discard_result()
-        fields = {name: message[name] for name in ("table", "facts", "warnings", "report", "ijk_to_ras")}
+        fields = {name: message[name] for name in ("tables", "texts", "facts", "warnings", "report")}
         cancelled = self.state is State.CANCELLING  # the result was on its way when the user cancelled
         self._finish_run()
         if cancelled:
             self.callbacks.on_cancelled()
         else:
-            self.callbacks.on_result(WorkerResult(volumes, **fields))
+            self.callbacks.on_result(WorkerResult(volumes, **fields, ijk_to_ras=places))
 
     def _stopped(self, message: dict[str, Any]) -> None:
         if self._about_current(message):
@@ -393,14 +403,11 @@ class WorkerSession:
             self.callbacks.on_error(problem)
 
     def _finish_run(self) -> None:
-        self._discard_inputs(self._current)
-        self._current, self._sending = None, False
-        self._change(State.READY)
-
-    def _discard_inputs(self, number: int | None) -> None:
         assert self._folder is not None
-        for name in ("volume", "whole", "mask", "anatomy"):
-            self._folder.discard(f"run-{number}-{name}.npy")
+        for file in self._input_files:
+            self._folder.discard(file)
+        self._current, self._sending, self._input_files = None, False, []
+        self._change(State.READY)
 
     # Ends
 
@@ -411,7 +418,7 @@ class WorkerSession:
         """Leave nothing behind, and tell the owner once."""
         interrupted = self.busy
         self._waiting = self._current = None
-        self._sending, self._result_files = False, []
+        self._sending, self._input_files, self._result_files = False, [], []
         if self._folder is not None:
             self._folder.remove()
             self._folder = None

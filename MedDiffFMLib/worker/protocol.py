@@ -4,24 +4,25 @@
 from      message                                                                     answered by
 ========  ==========================================================================  =======================
 client    ``hello`` protocol, package, folder                                         ``hello`` or ``error``
-client    ``run`` id, task, volume, whole, mask, anatomy, parameters, seed, region,    ``result``, ``error`` or
-          model, device, precision, threads                                           ``cancelled`` of that id
+client    ``run`` id, task, inputs, texts, whole, parameters, seed, region, model,     ``result``, ``error`` or
+          device, precision, threads                                                  ``cancelled`` of that id
 client    ``cancel`` id                                                               (ends the run)
 client    ``ping``                                                                    ``pong``
 client    ``shutdown``, or the end of its input                                       (the worker exits)
 worker    ``hello`` protocol, package, python, torch, devices, process
 worker    ``progress`` id, fraction, stage, seconds_left
 worker    ``warning`` id, text: memory that ran out and the like
-worker    ``result`` id, volumes, ijk_to_ras, table, facts, warnings, report
+worker    ``result`` id, volumes, tables, texts, facts, warnings, report
 worker    ``error`` id or null, kind, cause, remedy, exit_code
 worker    ``cancelled`` id;  ``pong``
 ========  ==========================================================================  =======================
 
-A run of a task that makes a CT has no volume, and its result says with ``ijk_to_ras`` where it lies; null means on the
-volume's grid. A volume that is a piece of a scan comes with a coarse copy of it, ``whole``. An array is
-``{"file": "name.npy", "ijk_to_ras": 4x4, "modality": "CT"}``; its file lies in the private folder that the client named
-in its hello and is read without pickle. This module needs nothing but the standard library, so that a worker in an
-incomplete Python can still say what is missing.
+``inputs`` are the volume, the mask, the anatomy and further scans of the task by name; a run of a task that makes a CT
+has no volume. A volume that is a piece of a scan comes with a coarse copy of it, ``whole``. An array, also one of
+``volumes``, is ``{"file": "name.npy", "ijk_to_ras": 4x4}``, where null in a result stands for the volume's grid; its
+file lies in the private folder that the client named in its hello and is read without pickle. What an array shows is
+declared by the task. This module needs nothing but the standard library, so that a worker in an incomplete Python can
+still say what is missing.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from ..core.errors import MedDiffFMError, reason_of
 from ..core.json_files import json_ready
 from ..core.safe_load import load_array
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
 
 SAVED_AT_A_TIME = 4 * 1024 * 1024  # bytes

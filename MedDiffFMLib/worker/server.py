@@ -187,10 +187,12 @@ class Server:
         cancel.check()
         result, report = compute(settings, case, model, progress, cancel)
         cancel.check()
-        volumes = enumerate(result.volumes.items())
-        files = {name: folder.save(f"result-{index}.npy", array) for index, (name, array) in volumes}
+        volumes = {
+            name: {"file": folder.save(f"result-{index}.npy", array), "ijk_to_ras": result.ijk_to_ras.get(name)}
+            for index, (name, array) in enumerate(result.volumes.items())
+        }
         return {
-            "volumes": files, "ijk_to_ras": result.ijk_to_ras, "table": result.table, "facts": result.facts,
+            "volumes": volumes, "tables": result.tables, "texts": result.texts, "facts": result.facts,
             "warnings": report["warnings"], "report": report,
         }  # fmt: skip
 
@@ -229,29 +231,37 @@ def _settings(message: dict[str, Any]) -> Any:
     """The run's settings, checked as if a user had typed them."""
     from ..runner.settings import RunSettings
 
-    parameters = message.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise ProtocolError("The parameters are no object.")
     names = ("seed", "region", "model", "device", "precision", "threads")
     given = {name: message[name] for name in names if name in message}
-    return RunSettings(message.get("task", ""), parameters, **given).checked()
+    return RunSettings(message.get("task", ""), _named(message, "parameters"), **given).checked()
 
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
-    """The run's arrays, checked as if they came from files."""
+    """The run's arrays and texts, checked as if they came from files."""
     from ..imaging.volume import geometry
     from ..runner.case import checked_case
+    from ..tasks.registry import TASKS
 
-    names = ("volume", "mask", "anatomy")
-    given = {name: _volume(message[name], folder) for name in names if message.get(name) is not None}
+    inputs, texts = (_named(message, name) for name in ("inputs", "texts"))
+    modalities = TASKS[task].inputs.modalities
+    given = {name: _volume(record, folder, modalities.get(name, "CT")) for name, record in inputs.items()}
     if message.get("whole") is not None and "volume" in given:
-        given["volume"] = replace(given["volume"], whole=_volume(message["whole"], folder))
-    case = checked_case(task, given.get("volume"), given.get("mask"), given.get("anatomy"))
+        whole = _volume(message["whole"], folder, given["volume"].modality)
+        given["volume"] = replace(given["volume"], whole=whole)
+    case = checked_case(task, given, texts)
     case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in given.items()}
     return case
 
 
-def _volume(record: Any, folder: PrivateFolder) -> Any:
+def _named(message: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object of a message; empty where it is left out."""
+    value = message.get(name) or {}
+    if not isinstance(value, dict):
+        raise ProtocolError(f"The {name} are no object.")
+    return value
+
+
+def _volume(record: Any, folder: PrivateFolder, modality: str) -> Any:
     """An array with its geometry from a message."""
     import numpy as np
 
@@ -265,7 +275,7 @@ def _volume(record: Any, folder: PrivateFolder) -> Any:
         raise ProtocolError("ijk_to_ras is no matrix.") from None
     if matrix.shape != (4, 4):
         raise ProtocolError("ijk_to_ras is no 4x4 matrix.")
-    return Volume(folder.load(record.get("file"), mapped=True), matrix, str(record.get("modality", "CT")))
+    return Volume(folder.load(record.get("file"), mapped=True), matrix, modality)
 
 
 def describe_process() -> dict[str, Any]:

@@ -22,8 +22,8 @@ from MedDiffFMLib.core.progress import CancelToken, ProgressEvent
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.runner.settings import RunSettings
-from MedDiffFMLib.tasks.denoise.recipe import denoise
-from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.worker.client import RunRequest, State, worker_command, worker_environment
 from MedDiffFMLib.worker.protocol import FOLDER_PREFIX, PROTOCOL_VERSION, ProtocolError, WorkerError
 from MedDiffFMLib.worker.transport import WorkerClient
@@ -99,7 +99,7 @@ def test_result_is_that_of_the_library_bit_for_bit(
     torch.set_num_threads(1)
     try:
         model = load_model(str(tiny_model_file), device="cpu")
-        direct = denoise(small_ct, model, DenoiseParameters(noise=20.0, steps=4))
+        direct = Denoise(noise=20.0, steps=4).run(Case(small_ct), Run(model))
     finally:
         torch.set_num_threads(threads)
     assert list(result.volumes) == list(direct.volumes) == ["denoised", "noise"]
@@ -121,7 +121,7 @@ def test_synthesis_needs_no_volume(worker: WorkerClient, small_ct: Volume, tiny_
     request = RunRequest(RunSettings("synthesize", quick, seed=5, **common))
     free = worker.run(request)
     assert free.volumes["synthetic"].shape == (26, 24, 24) and free.volumes["synthetic"].dtype == np.int16
-    assert np.allclose(np.array(free.ijk_to_ras) @ [11.5, 11.5, 12.5, 1], [0, 0, 0, 1])
+    assert np.allclose(np.array(free.ijk_to_ras["synthetic"]) @ [11.5, 11.5, 12.5, 1], [0, 0, 0, 1])
     assert free.report["synthetic"] is True and free.report["inputs"] == {}
     np.testing.assert_array_equal(worker.run(request).volumes["synthetic"], free.volumes["synthetic"])
 
@@ -130,7 +130,7 @@ def test_synthesis_needs_no_volume(worker: WorkerClient, small_ct: Volume, tiny_
     body = RunRequest(settings, None, small_ct.ijk_to_ras, anatomy=labels)
     shaped = worker.run(body)
     assert shaped.volumes["synthetic"].shape == labels.shape
-    assert np.array_equal(shaped.ijk_to_ras, small_ct.ijk_to_ras)
+    assert np.array_equal(shaped.ijk_to_ras["synthetic"], small_ct.ijk_to_ras)
     assert shaped.report["inputs"]["anatomy"]["source"] == "memory"
     with pytest.raises(InputError, match="takes none"):
         worker.run(replace(body, voxels=small_ct.voxels))

@@ -193,14 +193,14 @@ def run_one(task: str, array: Path, matrix: list[list[float]], model: str, threa
     volume = Volume(np.load(array, mmap_mode="c"), np.array(matrix))
     try:
         settings = RunSettings(task, threads=threads)
-        result, _ = job.compute(settings, job.checked_case(task, volume, None, None), loaded)
+        result, _ = job.compute(settings, job.checked_case(task, {"volume": volume}), loaded)
         for number, values in enumerate(result.volumes.values()):
             folder.save(f"result-{number}.npy", values)
     finally:
         folder.remove()
     stages.finish()
     seconds = {name: list(both) for name, both in stages.seconds.items()}
-    facts = {"findings": len(result.table), "voxels": volume.voxels.size, "before": before}
+    facts = {"findings": sum(map(len, result.tables.values())), "voxels": volume.voxels.size, "before": before}
     print(json.dumps({"seconds": seconds, "peak": stages.peak, **facts}))
 
 

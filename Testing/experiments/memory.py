@@ -60,6 +60,7 @@ def run_one(task: str, volume: Volume, model: Path) -> None:
 
     from MedDiffFMLib.models.checkpoint import load_model
     from MedDiffFMLib.runner.report import peak_main_memory
+    from MedDiffFMLib.tasks.base import Case, Run
     from MedDiffFMLib.tasks.registry import TASKS
 
     loaded = load_model(str(model), device="cpu")
@@ -68,7 +69,7 @@ def run_one(task: str, volume: Volume, model: Path) -> None:
         mask = np.zeros(volume.voxels.shape, bool)
         mask[tuple(slice(edge // 2 - 5, edge // 2 + 5) for edge in mask.shape)] = True
     before, cpu = peak_main_memory(), time.process_time()
-    TASKS[task].run()(volume, loaded, mask=mask)
+    TASKS[task]().run(Case(volume, mask), Run(loaded))
     print(json.dumps([before, peak_main_memory(), time.process_time() - cpu]))
 
 

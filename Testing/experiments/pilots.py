@@ -34,6 +34,10 @@ FROM_PRIOR: dict[str, dict[str, Any]] = {
     "blocks 1, 2, 3, set weights": GROWN,
     "blocks 1, 2, 3, learned weights": {**GROWN, "weighting": "learned"},
     "the same, windows of 32^3, 32 a step": {**GROWN, "weighting": "learned", "windows": {"size": 32}, "batch": 32},
+    "the same, Muon": {**GROWN, "weighting": "learned", "loop": {**BASE["loop"], "optimizer": "muon"}},
+    "the same, Muon, rate 1.2e-3": {
+        **GROWN, "weighting": "learned", "loop": {**BASE["loop"], "optimizer": "muon", "learning_rate": 1.2e-3}
+    },
     "the same, fill 0.25, denoise 0.25": {
         **GROWN, "weighting": "learned", "windows": {"fill_share": 0.25, "denoise_share": 0.25}
     },

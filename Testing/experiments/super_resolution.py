@@ -24,8 +24,8 @@ from MedDiffFMLib.evaluation.quality.cases import LoadedCase, load_case, read_ca
 from MedDiffFMLib.evaluation.quality.metrics import bootstrap, psnr, ssim
 from MedDiffFMLib.imaging.slice_averaging import Factors, average_blocks, interpolate_blocks, smooth_blocks
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.tasks.super_resolve.recipe import super_resolve
-from MedDiffFMLib.tasks.super_resolve.spec import AXES, LARGEST_FACTOR, SuperResolveParameters
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.super_resolve.spec import AXES, LARGEST_FACTOR, SuperResolve
 
 LONGEST_MM = 1.5
 """Edge of voxels that count as thin."""
@@ -65,14 +65,14 @@ def thickened(loaded: LoadedCase, factors: Factors) -> tuple[Volume, np.ndarray,
 def results(thick: Volume, factors: Factors, axis: int, model: Any, steps: int) -> dict[str, np.ndarray]:
     """Method -> thin volume in HU."""
     voxels = thick.voxels.astype(np.float32)
-    parameters = SuperResolveParameters(factor=max(factors), axis=AXES[axis], steps=steps)
+    parameters = SuperResolve(factor=max(factors), axis=AXES[axis], steps=steps)
     found = {
         "linear": interpolate_blocks(voxels, factors, 1),
         "cubic": interpolate_blocks(voxels, factors, 3),
         "smooth curve with the averages": smooth_blocks(voxels, factors),
     }
     for name, chosen in (("prior alone", replace(parameters, control="none")), ("ControlNet", parameters)):
-        answer = super_resolve(thick, model, chosen)
+        answer = chosen.run(Case(thick), Run(model))
         found[name] = answer.volumes["fine"].astype(np.float32)
     return found
 

@@ -22,7 +22,7 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
 from MedDiffFMLib.runner import outputs
 from MedDiffFMLib.runner.outputs import OutputPlan, publish
-from MedDiffFMLib.tasks.registry import TaskResult
+from MedDiffFMLib.tasks.base import TaskResult
 
 from .scenarios import damaged_files, small_case
 
@@ -51,7 +51,7 @@ def test_faults_lose_nothing(tmp_path: Path) -> None:
 
 def result() -> TaskResult:
     image, _ = small_case(0)
-    return TaskResult({"denoised": image.voxels, "noise": image.voxels}, [], {}, [])
+    return TaskResult({"denoised": image.voxels, "noise": image.voxels})
 
 
 REPORT = {"settings": {"task": "denoise"}, "synthetic": False}

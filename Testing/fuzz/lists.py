@@ -134,16 +134,16 @@ class Report(Target):
 
     def read(self, folder: Path) -> None:
         from MedDiffFMLib.runner.batch import is_done
-        from MedDiffFMLib.runner.case import Case
+        from MedDiffFMLib.runner.case import CaseFiles
         from MedDiffFMLib.runner.outputs import plan_outputs
         from MedDiffFMLib.runner.reproduce import repeat
         from MedDiffFMLib.runner.settings import RunSettings
-        from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
+        from MedDiffFMLib.tasks.denoise.spec import Denoise
 
         path = folder / "x_denoise.json"
-        case = Case(folder / "x.nrrd")
+        case = CaseFiles(folder / "x.nrrd")
         model: Any = type("Model", (), {"sha256": "2" * 64})
-        settings = RunSettings("denoise", DenoiseParameters(noise=20.0, steps=1))
+        settings = RunSettings("denoise", Denoise(noise=20.0, steps=1))
         assert not is_done(settings, case, plan_outputs("denoise", case.input, folder), model)
         read_report(path)
         repeat(path)

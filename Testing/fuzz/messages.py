@@ -28,8 +28,9 @@ from .volumes import small_ct
 
 HELLO = {"type": "hello", "protocol": PROTOCOL_VERSION, "package": __version__, "python": "3", "torch": "2",
          "executable": "python", "devices": [], "process": 1}  # fmt: skip
-RESULT = {"type": "result", "id": 1, "volumes": {"denoised": "result-0.npy"}, "ijk_to_ras": None, "table": [],
-          "facts": {}, "warnings": ["x"], "report": {"device": "cpu"}}  # fmt: skip
+RESULT = {"type": "result", "id": 1, "volumes": {"denoised": {"file": "result-0.npy", "ijk_to_ras": None}},
+          "tables": {"findings": []}, "texts": {"text": "x"}, "facts": {}, "warnings": ["x"],
+          "report": {"device": "cpu"}}  # fmt: skip
 ANSWERS: tuple[dict[str, Any], ...] = (
     {"type": "progress", "id": 1, "fraction": 0.5, "stage": "reading", "seconds_left": None},
     {"type": "warning", "id": 1, "text": "less memory"}, RESULT, {"type": "cancelled", "id": 1}, {"type": "pong"},
@@ -119,10 +120,11 @@ class ServerMessages(Target):
 
     def _request(self) -> dict[str, Any]:
         ct = small_ct()
-        array = {"file": "in.npy", "ijk_to_ras": ct.ijk_to_ras.tolist(), "modality": "CT"}
+        array = {"file": "in.npy", "ijk_to_ras": ct.ijk_to_ras.tolist()}
         return {
-            "type": "run", "id": 1, "volume": array, "task": "denoise", "parameters": {"noise": 20.0, "steps": 1},
-            "seed": 0, "region": None, "model": str(self.model), "device": "cpu", "precision": "float32", "threads": 1,
+            "type": "run", "id": 1, "inputs": {"volume": array}, "texts": {}, "task": "denoise",
+            "parameters": {"noise": 20.0, "steps": 1}, "seed": 0, "region": None, "model": str(self.model),
+            "device": "cpu", "precision": "float32", "threads": 1,
         }  # fmt: skip
 
     def make(self, rng: random.Random) -> Files:

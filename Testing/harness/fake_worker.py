@@ -30,7 +30,7 @@ class FakeServer(server.Server):
             print("something is missing", file=sys.stderr, flush=True)
             os._exit(3)
         assert self._folder is not None
-        voxels = self._folder.load(message["volume"]["file"])
+        voxels = self._folder.load(message["inputs"]["volume"]["file"])
         for step in range(STEPS):
             if not (behave == "deaf" and step):
                 cancel.check()
@@ -38,9 +38,9 @@ class FakeServer(server.Server):
             time.sleep(60 if behave == "deaf" else 0.02)
         half = voxels.astype("float32") * 0.5
         names = ("inpainted",) if message["task"] == "inpaint" else ("denoised", "noise")
-        files = {name: self._folder.save(f"result-{name}.npy", half) for name in names}
-        nothing: dict[str, Any] = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": []}
-        return {"volumes": files, **nothing, "report": {"device": "cpu"}}
+        volumes = {name: {"file": self._folder.save(f"result-{name}.npy", half), "ijk_to_ras": None} for name in names}
+        nothing: dict[str, Any] = {"tables": {}, "texts": {}, "facts": {}, "warnings": []}
+        return {"volumes": volumes, **nothing, "report": {"device": "cpu"}}
 
 
 def describe() -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_each_task_shows_its_own_parameters_and_fits_the_panel(app: Any, widget:
     press(app, widget, task)
     assert widget.logic.getParameterNode().task == task
     assert widget.ui.taskSentenceLabel.text == TASKS[task].sentence
-    expected = describe(TASKS[task].parameter_class())
+    expected = describe(TASKS[task])
     assert list(editors(widget)) == [field.name for field, _info in expected]
     for field, info in expected:
         tooltip = editors(widget)[field.name].widget.toolTip
@@ -104,7 +104,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
             assert editor.value() != before, f"{task}.{name}"
             values = {name: editor.value()}
             if (task, name) != ("synthesize", "size"):  # the smallest size is refused with words of its own
-                from_dict(TASKS[task].parameter_class(), values)
+                from_dict(TASKS[task], values)
             editor.setValue(before)
             assert editor.value() == before
 
@@ -197,7 +197,7 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
     assert np.array_equal(request.voxels, voxels[piece]) and np.array_equal(request.mask, inside[piece])
     assert request.mask.sum() == inside.sum()
     whole = drained(pasting(request.voxels + 1, piece, ct))
-    result = WorkerResult({"inpainted": whole}, [], {}, [], {"device": "cpu"}, None)
+    result = WorkerResult({"inpainted": whole}, {}, {}, {}, [], {"device": "cpu"})
     pasted = app.slicer.util.arrayFromVolume(addResult("inpaint", ct, result).main)
     assert np.array_equal(pasted[piece], voxels[piece] + 1)
     pasted = pasted.copy()
@@ -217,11 +217,10 @@ def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: s
     ct.GetDisplayNode().SetAutoWindowLevel(False)
     ct.GetDisplayNode().SetWindowLevel(1234, -321)
     voxels = app.slicer.util.arrayFromVolume(ct)
-    volumes = {
-        output.name: voxels > 0 if output.kind is OutputKind.MASK else voxels.copy() for output in TASKS[task].outputs
-    }
-    run = addResult(task, ct, WorkerResult(volumes, [], {}, [], {}, None))
-    for output in TASKS[task].outputs:
+    declared = TASKS[task].volumes()
+    volumes = {output.name: voxels > 0 if output.kind is OutputKind.MASK else voxels.copy() for output in declared}
+    run = addResult(task, ct, WorkerResult(volumes, {}, {}, {}, [], {}))
+    for output in declared:
         node = run.volumes[output.name]
         assert node.GetName() == f"thorax {output.words}"
         assert node.IsA("vtkMRMLLabelMapVolumeNode") == (output.kind is OutputKind.MASK)
@@ -474,10 +473,10 @@ def test_all_connections_exist_in_slicer(widget: Any) -> None:
 
 
 def test_icons_exist(module: Any) -> None:
-    from MedDiffFMGui.panels.taskButtons import taskRows
+    from MedDiffFMLib.tasks.registry import TASKS
 
     folder = Path(module.__file__).parent / "Resources" / "Icons"
-    assert [row.icon for row in taskRows() if not (folder / row.icon).is_file()] == []
+    assert [task.icon for task in TASKS.values() if not (folder / task.icon).is_file()] == []
 
 
 @pytest.mark.slow

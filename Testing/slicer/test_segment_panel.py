@@ -345,7 +345,7 @@ def add_result(app: Any, ct: Any) -> Any:
     array = outlined(app, ct)["spine"].astype(np.uint8)
     label = {"name": "spine", "color": [255, 0, 0], "terminology": "", "volume_ml": 1234.4, "uncertainty": 0.1}
     maps = {"uncertainty": np.full(array.shape, 0.2, np.float32)}
-    result = SimpleNamespace(volumes={"segmentation": array, **maps}, ijk_to_ras=None, report={}, table=[],
+    result = SimpleNamespace(volumes={"segmentation": array, **maps}, ijk_to_ras={}, report={}, tables={}, texts={},
                              facts={"labels": [{**label, "value": 1}]}, warnings=["A warning."])  # fmt: skip
     return resultNodes.addResult("segment", ct, result)
 

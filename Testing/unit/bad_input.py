@@ -36,13 +36,12 @@ from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.case import checked_case
 from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
 from MedDiffFMLib.segmentation.head_file import load_head
+from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
-from MedDiffFMLib.tasks.generate_lesion.recipe import generate_lesion
-from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesionParameters
-from MedDiffFMLib.tasks.parameters import check
+from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
 from MedDiffFMLib.tasks.super_resolve.recipe import choose_factors
-from MedDiffFMLib.tasks.super_resolve.spec import SuperResolveParameters
-from MedDiffFMLib.tasks.synthesize.spec import SynthesizeParameters
+from MedDiffFMLib.tasks.super_resolve.spec import SuperResolve
+from MedDiffFMLib.tasks.synthesize.spec import Synthesize
 from Testing.unit.phantoms import body
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "bad-input.md"
@@ -331,7 +330,7 @@ def _mask_full(*_: object) -> None:
     "size is 0.0 mm. Allowed are 20 to 2000 mm.",
 )
 def _no_size(*_: object) -> None:
-    check(SynthesizeParameters(size=(300.0, 300.0, 0.0)))
+    Synthesize(size=(300.0, 300.0, 0.0))
 
 
 @case(
@@ -340,7 +339,7 @@ def _no_size(*_: object) -> None:
     "Give a larger size or a finer spacing.",
 )
 def _large_voxels(*_: object) -> None:
-    check(SynthesizeParameters(size=(20.0, 300.0, 300.0), spacing=10.0))
+    Synthesize(size=(20.0, 300.0, 300.0), spacing=10.0)
 
 
 @case(
@@ -348,7 +347,7 @@ def _large_voxels(*_: object) -> None:
     "The result would have 8000 million voxels, more than 400 million. Choose a coarser spacing or a smaller size.",
 )
 def _large_synthesis(*_: object) -> None:
-    check(SynthesizeParameters(size=(1000.0, 1000.0, 1000.0), spacing=0.5))
+    Synthesize(size=(1000.0, 1000.0, 1000.0), spacing=0.5)
 
 
 @case(
@@ -356,7 +355,7 @@ def _large_synthesis(*_: object) -> None:
     "synthesize makes a CT and takes none. Leave the input and --batch out; run it once for each seed.",
 )
 def _useless_input(*_: object) -> None:
-    checked_case("synthesize", body(), None, None)
+    checked_case("synthesize", {"volume": body()})
 
 
 @case("synthetic CT as input", "This CT is synthetic, in whole or in part: it shows no patient as scanned.", None)
@@ -588,7 +587,7 @@ def _prior_as_control(folder: Path, _: pytest.MonkeyPatch) -> None:
     ModelError,
 )
 def _no_control(_: Path, __: pytest.MonkeyPatch) -> None:
-    generate_lesion(body(), _model("cd" * 32), GenerateLesionParameters(diameter=20))
+    GenerateLesion(diameter=20).run(Case(body()), Run(_model("cd" * 32)))
 
 
 @case(
@@ -596,7 +595,7 @@ def _no_control(_: Path, __: pytest.MonkeyPatch) -> None:
     "There is no mask of the lesion. Give one, or a diameter for one to be made.",
 )
 def _no_lesion_mask(_: Path, __: pytest.MonkeyPatch) -> None:
-    generate_lesion(body(), _model("cd" * 32))
+    GenerateLesion().run(Case(body()), Run(_model("cd" * 32)))
 
 
 @case(
@@ -616,7 +615,7 @@ def _no_room(_: Path, __: pytest.MonkeyPatch) -> None:
     "Give a factor, or use the isotropic mode.",
 )
 def _cubes(_: Path, __: pytest.MonkeyPatch) -> None:
-    choose_factors(body(), SuperResolveParameters())
+    choose_factors(body(), SuperResolve())
 
 
 @case(

@@ -15,7 +15,9 @@ TASK_ATTRIBUTE = "MedDiffFM.Task"
 THRESHOLD_ATTRIBUTE = "MedDiffFM.Threshold"
 MINIMUM_ATTRIBUTE = "MedDiffFM.MinimumVolume"
 ROLES = ("anomaly", "healthy", "difference", "uncertainty", "regions", "report")
-"""What belongs to the map besides its table; the CT and the organs are the user's."""
+"""What belongs to the map besides its table, as saved scenes have it; the CT and the organs are the user's."""
+KIND_ROLES = {"z-score": "anomaly", "ct": "healthy", "hu-spread": "uncertainty"}
+"""Kind of an output -> role of its node."""
 REGION_COLOR = (0.20, 0.85, 0.95)  # cyan stands out from Inferno for every kind of color vision
 CHOSEN_COLOR = (1.0, 1.0, 1.0)
 SHOWN_COLUMNS = {
@@ -47,19 +49,23 @@ class AnomalyNodes:
     def create(cls, run):
         """The table of a finished run, with references to what belongs together.
 
-        :param run: FinishedRun of the task ``anomaly``.
+        :param run: FinishedRun of a task with a heat map and findings.
         """
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        declared = TASKS[run.task]
         scene = slicer.mrmlScene
         name = scene.GenerateUniqueName(f"{run.inputNode.GetName()} findings")
         nodes = cls(scene.AddNewNodeByClass("vtkMRMLTableNode", name))
-        nodes.table.SetAttribute(TASK_ATTRIBUTE, "anomaly")
+        nodes.table.SetAttribute(TASK_ATTRIBUTE, run.task)
         nodes.table.SetUseColumnTitleAsColumnHeader(True)
         nodes.table.SetLocked(True)
         moveToStudyOf(run.inputNode, nodes.table)
         others = {"input": run.inputNode, "report": run.reportNode, "organs": run.choices and run.choices.anatomy}
-        for role, node in {**others, **run.volumes}.items():
+        maps = {KIND_ROLES[declared.output(name).kind.value]: node for name, node in run.volumes.items()}
+        for role, node in {**others, **maps}.items():
             nodes._refer(role, node)
-        parameters = _defaults() | run.report.get("settings", {}).get("parameters", {})
+        parameters = nodes._defaults() | run.report.get("settings", {}).get("parameters", {})
         nodes.table.SetAttribute(MINIMUM_ATTRIBUTE, repr(float(parameters["minimum_volume"])))
         nodes.threshold = float(parameters["threshold"])
         return nodes
@@ -67,8 +73,12 @@ class AnomalyNodes:
     @classmethod
     def ofScene(cls):
         """The latest anomaly map of the scene whose CT and map are there, or None."""
+        from MedDiffFMLib.tasks.base import View
+        from MedDiffFMLib.tasks.registry import tasks_shown_as
+
+        names = tasks_shown_as(View.FINDINGS)
         tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
-        found = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) == "anomaly"]
+        found = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) in names]
         return next((nodes for nodes in reversed(found) if nodes.complete), None)
 
     @property
@@ -79,11 +89,28 @@ class AnomalyNodes:
     @property
     def threshold(self):
         """z-score above which a region is a finding."""
-        return float(self.table.GetAttribute(THRESHOLD_ATTRIBUTE) or _defaults()["threshold"])
+        return float(self.table.GetAttribute(THRESHOLD_ATTRIBUTE) or self._defaults()["threshold"])
 
     @threshold.setter
     def threshold(self, value):
         self.table.SetAttribute(THRESHOLD_ATTRIBUTE, repr(float(value)))
+
+    def _task(self):
+        """The task that made the map, as the library declares it."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        return TASKS[self.table.GetAttribute(TASK_ATTRIBUTE)]
+
+    def _defaults(self):
+        """The task's parameters by name, for a report or a scene that lacks one."""
+        from dataclasses import asdict
+
+        return asdict(self._task()())
+
+    def columns(self):
+        """What the library lists of a finding."""
+        (findings,) = self._task().tables()
+        return findings.columns
 
     def node(self, role):
         """The node of a role, None where it is not (any more) there."""
@@ -123,11 +150,9 @@ class AnomalyNodes:
 
     def rows(self):
         """The findings as one dict a row, as the library lists them."""
-        from MedDiffFMLib.tasks.anomaly.findings import COLUMNS as NAMES
-
-        table = self.table.GetTable()
+        table, names = self.table.GetTable(), self.columns()
         return [
-            {name: _value(table.GetValueByName(row, name)) for name in NAMES} | {"number": row + 1}
+            {name: _value(table.GetValueByName(row, name)) for name in names} | {"number": row + 1}
             for row in range(table.GetNumberOfRows())
         ]
 
@@ -186,15 +211,6 @@ class AnomalyNodes:
         for node in [*map(self.node, ROLES), self.table]:
             if node and slicer.mrmlScene.IsNodePresent(node):
                 slicer.mrmlScene.RemoveNode(node)
-
-
-def _defaults():
-    """The task's parameters by name, for a report or a scene that lacks one."""
-    from dataclasses import asdict
-
-    from MedDiffFMLib.tasks.anomaly.spec import AnomalyParameters
-
-    return asdict(AnomalyParameters())
 
 
 def writeRows(node, rows):

@@ -9,12 +9,14 @@ class FinishedRun:
     """One run of a task and the nodes that hold its result.
 
     :param task: name of the task in the library's table.
-    :param inputNode: the CT that it was computed from, None for a task that makes one.
-    :param volumes: output name -> node in the scene, the main one first; "segmentation" is a vtkMRMLSegmentationNode,
-        the others are volumes.
+    :param inputNode: the scan that it was computed from, None for a task that takes none.
+    :param volumes: output name -> node in the scene, the main one first; labels are a vtkMRMLSegmentationNode, the
+        others are volumes.
     :param report: everything that decides about the numbers, as written beside results on disk.
     :param reportNode: vtkMRMLTextNode with the report as JSON.
-    :param table: findings, one dict a row; empty where the task has none.
+    :param tables: output name -> rows, one dict each; for another view than that of findings each is a node too.
+    :param texts: output name -> text, each a vtkMRMLTextNode too.
+    :param others: the nodes of tables and texts by output name.
     :param facts: figures worth showing.
     :param warnings: sentences for the user.
     :param seconds: from the click to the result.
@@ -26,7 +28,9 @@ class FinishedRun:
     volumes: dict[str, Any]
     report: dict[str, Any]
     reportNode: Any
-    table: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    others: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -35,9 +39,14 @@ class FinishedRun:
     @property
     def main(self):
         """The node to show first."""
-        return next(iter(self.volumes.values()))
+        return next(iter(self.nodes))
 
     @property
     def nodes(self):
-        """All nodes with voxels."""
-        return list(self.volumes.values())
+        """All nodes of the result, those with voxels first."""
+        return [*self.volumes.values(), *self.others.values()]
+
+    @property
+    def table(self):
+        """The first table; empty where the task has none."""
+        return next(iter(self.tables.values()), [])

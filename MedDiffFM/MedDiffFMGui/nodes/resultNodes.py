@@ -5,79 +5,96 @@ import json
 import slicer
 
 from .finishedRun import FinishedRun
-from .segmentNodes import TASK as SEGMENT_TASK
 from .segmentNodes import SegmentNodes, addSegmentation, styleUncertainty
+from .textNodes import addTable, addText
 from .volumeNodes import (
     addLabelNode,
     addResultNode,
     copying,
-    moveToStudyOf,
     subtracting,
-    uniqueName,
     volumeFromNode,
 )
 
-SYNTHETIC_WINDOW = {"chest": (1400, -350)}
-"""Width and level for a CT without a patient; soft tissue for other regions."""
+CT_WINDOWS = {"chest": (1400, -350)}
+"""Width and level for a CT that was made without one; soft tissue for other regions."""
 
 
 def addResult(task, inputNode, result):
     """Add everything that a run gave, beside its input.
 
-    :param inputNode: the CT, None where there is none.
-    :param result: ``MedDiffFMLib.worker.client.WorkerResult``, see :func:`pasting` where it covers a piece of the CT.
+    :param inputNode: the scan, None where there is none.
+    :param result: ``MedDiffFMLib.worker.client.WorkerResult``, see :func:`pasting` where it covers a piece of the scan.
     :return: FinishedRun; its ``seconds`` are still 0.
     """
+    from MedDiffFMLib.tasks.base import View
+    from MedDiffFMLib.tasks.output_kinds import OutputKind
     from MedDiffFMLib.tasks.registry import TASKS
 
-    volumes = {}
+    declared = TASKS[task]
+    volumes, others = {}, {}
     try:
         for name, array in result.volumes.items():
-            volumes[name] = _addVolume(TASKS[task].output(name), array, inputNode, result)
-        reportNode = _addReport(next(iter(volumes.values())), inputNode, result.report)
+            volumes[name] = _addVolume(declared, name, array, inputNode, result)
+        for name, text in result.texts.items():
+            others[name] = addText(_nodeName(declared.output(name), inputNode, result), text, inputNode)
+        for name, rows in result.tables.items() if declared.view is not View.FINDINGS else ():  # it makes its own
+            output = declared.output(name)
+            others[name] = addTable(_nodeName(output, inputNode, result), output, rows, inputNode)
+        main = next(iter([*volumes.values(), *others.values()]))
+        text = json.dumps(result.report, indent=2, ensure_ascii=False)
+        reportNode = addText(f"{main.GetName()} report", text, inputNode or main)
     except Exception:
-        for node in volumes.values():
+        for node in [*volumes.values(), *others.values()]:
             slicer.mrmlScene.RemoveNode(node)
         raise
-    for node in volumes.values():
+    for node in [*volumes.values(), *others.values()]:
         node.SetAttribute("MedDiffFM.Task", task)
         node.SetAttribute("MedDiffFM.Report", reportNode.GetID())
-    if task == SEGMENT_TASK:
-        segmentation, *maps = volumes.values()
-        SegmentNodes(segmentation).refer(inputNode, reportNode, maps)
+    for name, node in volumes.items():
+        if declared.output(name).kind is OutputKind.LABELS:
+            maps = [other for other in volumes.values() if other is not node]
+            SegmentNodes(node).refer(inputNode, reportNode, maps)
     return FinishedRun(
         task=task,
         inputNode=inputNode,
         volumes=volumes,
         report=result.report,
         reportNode=reportNode,
-        table=result.table,
+        tables=result.tables,
+        texts=result.texts,
+        others=others,
         facts=result.facts,
         warnings=list(result.warnings),
     )
 
 
-def _addVolume(output, array, inputNode, result):
+def _nodeName(output, inputNode, result):
+    return (
+        f"{inputNode.GetName()} {output.words}" if inputNode else f"{output.words} {result.facts.get('region') or 'CT'}"
+    )
+
+
+def _addVolume(declared, name, array, inputNode, result):
     """The node of one volume, with the window of its kind.
 
-    :param output: ``MedDiffFMLib.tasks.output_kinds.Output``.
+    :param declared: the task, a class of the library.
     """
     from MedDiffFMLib.tasks.output_kinds import OutputKind
 
-    title, kind = output.words, output.kind
-    nodeName = f"{inputNode.GetName()} {title}" if inputNode else f"{title} {result.facts.get('region') or 'CT'}"
+    output = declared.output(name)
+    kind, nodeName, place = output.kind, _nodeName(output, inputNode, result), result.ijk_to_ras.get(name)
     if kind is OutputKind.LABELS:
         return addSegmentation(array, result.facts["labels"], inputNode, nodeName)
     if kind is OutputKind.MASK:
-        return addLabelNode(array, inputNode, nodeName, ijkToRAS=result.ijk_to_ras)
-    node = addResultNode(array, inputNode, nodeName, kind is OutputKind.CT, ijkToRAS=result.ijk_to_ras)
+        return addLabelNode(array, inputNode, nodeName, ijkToRAS=place)
+    isLikeInput = kind in (OutputKind.CT, OutputKind.MR, OutputKind.XRAY) and kind.modality == declared.inputs.modality
+    node = addResultNode(array, inputNode, nodeName, isLikeInput, ijkToRAS=place)
     if kind is OutputKind.LABEL_SPREAD:
         styleUncertainty(node)
-    if inputNode is None:
-        width, level = SYNTHETIC_WINDOW.get(result.facts.get("region"), (400, 40))
+    if kind is OutputKind.CT and (inputNode is None or not isLikeInput):
         display = node.GetDisplayNode()
         display.SetAutoWindowLevel(False)
-        display.SetWindowLevel(width, level)
+        display.SetWindowLevel(*CT_WINDOWS.get(result.facts.get("region"), (400, 40)))
     return node
 
 
@@ -95,14 +112,6 @@ def pasting(part, piece, inputNode):
         whole = yield from copying(before)
     whole[piece] = part
     return whole
-
-
-def _addReport(mainNode, inputNode, report):
-    name = uniqueName(slicer.mrmlScene, f"{mainNode.GetName()} report")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", name)
-    node.SetText(json.dumps(report, indent=2, ensure_ascii=False))
-    moveToStudyOf(inputNode or mainNode, node)
-    return node
 
 
 def removeNodes(run):

@@ -6,7 +6,6 @@ import vtk
 from .colors import INFERNO
 from .volumeNodes import moveToStudyOf, uniqueName
 
-TASK = "segment"
 TASK_ATTRIBUTE, ACCEPTED_ATTRIBUTE = "MedDiffFM.Task", "MedDiffFM.Accepted"
 VOLUME_TAG, UNCERTAINTY_TAG = "MedDiffFM.VolumeMl", "MedDiffFM.Uncertainty"
 UNCERTAINTY_WINDOW = (0.0, 0.5)  # fixed: 0.5 is the standard deviation of a label that may as well be there as not
@@ -26,10 +25,13 @@ class SegmentNodes:
     @classmethod
     def ofScene(cls):
         """The results that the user has not accepted yet, whose CT is there; the latest last."""
+        from MedDiffFMLib.tasks.base import View
+        from MedDiffFMLib.tasks.registry import tasks_shown_as
+
+        names = tasks_shown_as(View.STRUCTURES)
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        ours = [node for node in nodes if node.GetAttribute(TASK_ATTRIBUTE) == TASK]
-        found = [cls(node) for node in ours if not node.GetAttribute(ACCEPTED_ATTRIBUTE)]
-        return [result for result in found if result.complete]
+        results = [cls(node) for node in nodes if node.GetAttribute(TASK_ATTRIBUTE) in names]
+        return [one for one in results if one.complete and not one.segmentation.GetAttribute(ACCEPTED_ATTRIBUTE)]
 
     @property
     def complete(self):

@@ -7,13 +7,13 @@ SAMPLE_VOXELS = 300_000
 BYTES_AT_A_TIME = 8 * 1024 * 1024
 
 
-def volumeFromNode(node):
+def volumeFromNode(node, modality="CT"):
     """The node's voxels and geometry as a library Volume; it shares the node's memory, so it is only to be read."""
     from MedDiffFMLib.imaging.volume import Volume
 
     ijkToRAS = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(ijkToRAS)
-    return Volume(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVTKMatrix(ijkToRAS))
+    return Volume(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVTKMatrix(ijkToRAS), modality)
 
 
 def addResultNode(array, inputNode, name, sameDisplay, ijkToRAS=None):

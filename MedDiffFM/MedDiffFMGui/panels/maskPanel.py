@@ -27,31 +27,39 @@ class MaskPanel(VTKObservationMixin):
         self.parameterNode: Any = None
         self.editor: Any = None
         self._editorNode: Any = None
-        self._row: Any = None
+        self._inputs: Any = None  # of the chosen task, as the library declares them
         self._observed: Any = None
         self._hasKeys = False
         self.ui.maskWidget.visible = False
 
     # What the Task section asks
 
-    def setTask(self, row):
+    def setTask(self, task):
         """Show the editor for a task that is painted, and hide it for any other."""
-        self._row = row
+        self._inputs = task.inputs
         self.update()
 
     def segmentation(self):
         """The mask of the task, None where it has none."""
-        if self._row is None or not self.parameterNode:
+        if self._inputs is None or not self.parameterNode:
             return None
-        if self._row.paints:
+        if self._inputs.paints:
             return self.parameterNode.mask if self._isPainted() else None
-        return self.parameterNode.searchArea if self._row.takesMask else None
+        return self.parameterNode.searchArea if self._takesArea() else None
+
+    def _takesArea(self):
+        """Whether the task takes a mask that is not painted."""
+        from MedDiffFMLib.tasks.inputs import NONE
+
+        return self._inputs is not None and self._inputs.mask is not NONE and not self._inputs.paints
 
     def reason(self):
         """Why the task cannot run with this mask, one sentence."""
-        if self._row is None or not self._row.needsMask or self._isPainted():
+        from MedDiffFMLib.tasks.inputs import REQUIRED
+
+        if self._inputs is None or self._inputs.mask is not REQUIRED or self.segmentation() is not None:
             return ""
-        return _("Paint what is to be changed first.")
+        return _("Paint what is to be changed first.") if self._inputs.paints else _("Choose a mask first.")
 
     # What the widget tells
 
@@ -62,8 +70,8 @@ class MaskPanel(VTKObservationMixin):
     def update(self):
         """Bring editor and mask to the chosen task and CT."""
         volume = self.parameterNode.inputVolume if self.parameterNode else None
-        paints = bool(self._row and self._row.paints and volume and volume.GetImageData())
-        self.ui.searchAreaWidget.visible = bool(self._row and self._row.takesMask and not self._row.paints)
+        paints = bool(self._inputs and self._inputs.paints and volume and volume.GetImageData())
+        self.ui.searchAreaWidget.visible = self._takesArea()
         self.ui.maskWidget.visible = paints
         if not paints:
             self.leave()

@@ -20,50 +20,44 @@ def fittingModels(kind, prior):
     return sorted(fitting, key=lambda entry: entry.path.stat().st_mtime if entry.path.exists() else 0, reverse=True)
 
 
-def missingControl(task, model):
-    """Why there is no ControlNet for ``task`` and the prior ``model``; empty where there is one, or it is unknown.
+def missingModel(needs, chosen, model):
+    """Why a task lacks its fine-tuned model for the prior ``model``; empty where it has one, or it is unknown.
 
-    :param task: what the ControlNet must be trained for.
-    :param model: name in the catalogue, or path of a weight file.
-    """
-    from MedDiffFMLib.core.errors import MedDiffFMError
-
-    try:
-        digest = _priorDigest(model)
-    except MedDiffFMError as error:
-        return str(error)
-    if not digest or any(entry.task == task for entry in fittingModels("control", model)):
-        return ""
-    return _("There is no ControlNet for {task} with {model} yet. Train one below, or name a file under More.").format(
-        task=task, model=model
-    )
-
-
-def missingHead(chosen, model):
-    """Why ``segment`` has no head for the prior ``model``; empty where it has one, or it is unknown.
-
+    :param needs: ``MedDiffFMLib.tasks.base.FineTuned``, None for a task that works with the prior alone.
     :param chosen: name or file that the user chose, None for the latest one.
+    :param model: name in the catalogue, or path of a weight file.
     """
     from MedDiffFMLib.core.errors import MedDiffFMError
     from MedDiffFMLib.models.catalogue import list_models
 
+    if needs is None:
+        return ""
     try:
         digest = _priorDigest(model)
-        entry = next((one for one in list_models("segmentation") if one.name == chosen), None)
+        entry = next((one for one in list_models(needs.kind) if one.name == chosen), None)
     except MedDiffFMError as error:
         return str(error)
     if not digest:
         return ""
-    if chosen is None and not fittingModels("segmentation", model):
+    # A ControlNet says what it was trained for, a segmentation head does not: there is one fine-tuning task for them.
+    if chosen is None and not any(entry.task in ("", needs.task) for entry in fittingModels(needs.kind, model)):
+        return _nothingTrained(needs, model)
+    if entry is not None and entry.prior != digest:
+        return _("{name} was trained with another model than {model}. Choose that model, or another one here.").format(
+            name=entry.name, model=model
+        )
+    return ""
+
+
+def _nothingTrained(needs, model):
+    if needs.kind == "segmentation":
         return _(
             "Train a segmentation first: under Train add a few CTs with outlined segments and choose the task "
             "Segmentation with {model}."
         ).format(model=model)
-    if entry is not None and entry.prior != digest:
-        return _("{head} was trained with another model than {model}. Choose that model, or another head.").format(
-            head=entry.name, model=model
-        )
-    return ""
+    return _("There is no ControlNet for {task} with {model} yet. Train one below, or name a file under More.").format(
+        task=needs.task, model=model
+    )
 
 
 def _priorDigest(model):

@@ -1,4 +1,4 @@
-"""The Result section: which view shows the result of which task.
+"""The Result section: which view shows which result.
 
 A view is an object with ``show(run)``, ``clear()`` (gives the user's view back) and ``setParameterNode(parameterNode)``
 (None when the scene closes or the module is left). It fills one widget of the section, which is visible only while the
@@ -11,10 +11,10 @@ from .shortcuts import Shortcuts
 
 
 class ResultPanel:
-    """Hands a finished run to the view of its task and takes the one before away.
+    """Hands a finished run to the view that its task declares and takes the one before away.
 
     :param ui: widgets of the module's .ui file.
-    :param views: task name -> (view, its widget in the section); the name ``""`` stands for every other task.
+    :param views: value of the library's ``View`` -> (view, its widget in the section).
     """
 
     def __init__(self, ui, views):
@@ -48,7 +48,9 @@ class ResultPanel:
 
     def show(self, run):
         """Show ``run`` in place of what was shown."""
-        name = run.task if run.task in self._views else ""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        name = TASKS[run.task].view.value
         if self._shown not in (None, name):
             self._views[self._shown][0].clear()
         self._showOnly(name)

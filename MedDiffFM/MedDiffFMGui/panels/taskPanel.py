@@ -12,7 +12,6 @@ from ..runs.manyRuns import ManyRuns
 from ..runs.runRequest import runChoices
 from ..runs.runtimeEstimate import RuntimeEstimate, duration
 from .parameterWidgets import ParameterWidgets
-from .taskButtons import taskRows
 
 BUTTONS_IN_A_ROW = 4
 
@@ -23,16 +22,18 @@ class TaskPanel:
     :param ui: widgets of the module's .ui file.
     :param logic: starts and cancels the run and reports to this panel (``onProgress`` and so on).
     :param iconPath: gives the path of an icon file.
-    :param maskPanel: lets the user paint a mask; has ``setTask(row)``, ``segmentation()``, ``reason()``.
+    :param maskPanel: lets the user paint a mask; has ``setTask(task)``, ``segmentation()``, ``reason()``.
     """
 
     def __init__(self, ui, logic, iconPath, maskPanel):
+        from MedDiffFMLib.tasks.registry import TASKS
+
         self.ui = ui
         self.logic = logic
         self.maskPanel = maskPanel
         self.parameterNode: Any = None
         self._speed = RuntimeEstimate()
-        self._rows = {row.name: row for row in taskRows()}
+        self._tasks = TASKS
         self._forms = {}
         self._inputReason = ""
         self._inputLine = InputLine(ui.inputFactsLabel)
@@ -49,22 +50,25 @@ class TaskPanel:
     def task(self):
         """Name of the chosen task."""
         chosen = self.parameterNode.task if self.parameterNode else ""
-        return chosen if chosen in self._rows else next(iter(self._rows))
+        return chosen if chosen in self._tasks else next(iter(self._tasks))
+
+    @property
+    def declared(self):
+        """The chosen task as the library declares it."""
+        return self._tasks[self.task]
 
     # The choice of a task
 
     def _makeButtons(self, iconPath):
-        from MedDiffFMLib.tasks.registry import TASKS
-
         self._group = qt.QButtonGroup(self.ui.taskButtonsWidget)
         self._group.setExclusive(True)
         self._buttons = {}
-        for index, (name, row) in enumerate(self._rows.items()):
+        for index, (name, task) in enumerate(self._tasks.items()):
             button = qt.QToolButton(self.ui.taskButtonsWidget)
             button.objectName = f"{name}TaskButton"
-            button.text = row.title
-            button.toolTip = _(TASKS[name].sentence)
-            button.setIcon(qt.QIcon(iconPath(row.icon)))
+            button.text = _(task.title)
+            button.toolTip = _(task.sentence)
+            button.setIcon(qt.QIcon(iconPath(task.icon)))
             button.setIconSize(qt.QSize(32, 32))
             button.setToolButtonStyle(qt.Qt.ToolButtonTextUnderIcon)
             button.checkable = True
@@ -105,21 +109,17 @@ class TaskPanel:
         self._updateButton()
 
     def _showTask(self):
-        from MedDiffFMLib.tasks.registry import TASKS
-
         self._shownTask = self.task
         self._buttons[self.task].checked = True
-        self.ui.taskSentenceLabel.text = _(TASKS[self.task].sentence)
+        self.ui.taskSentenceLabel.text = _(self.declared.sentence)
         self._showForm()
-        self.ui.alsoWidget.visible = self._rows[self.task].many
-        self.maskPanel.setTask(self._rows[self.task])
+        self.ui.alsoWidget.visible = self.declared.many
+        self.maskPanel.setTask(self.declared)
 
     def _showForm(self):
         """The widgets of this task's parameters; those of the other tasks are kept, but not shown."""
-        from MedDiffFMLib.tasks.registry import TASKS
-
         if self.task not in self._forms:
-            self._forms[self.task] = _TaskForm(TASKS[self.task].parameter_class(), self.ui, self._onValuesChanged)
+            self._forms[self.task] = _TaskForm(self.declared, self.ui, self._onValuesChanged)
             self._forms[self.task].widgets.setModels(self.parameterNode.model)
         for name, form in self._forms.items():
             form.setVisible(name == self.task)
@@ -200,35 +200,27 @@ class TaskPanel:
 
     def reason(self):
         """Why the task cannot run, one sentence; empty when it can."""
-        from MedDiffFMLib.tasks.registry import TASKS
+        from MedDiffFMLib.tasks.inputs import NONE
 
         return (
-            (self._inputReason if TASKS[self.task].needs_volume else "")
-            or self._controlReason()
-            or self._headReason()
+            (self._inputReason if self.declared.inputs.volume is not NONE else "")
+            or self._modelReason()
             or self.maskPanel.reason()
             or self._valuesReason()
             or self.logic.workerPython.problem()
         )
 
-    def _controlReason(self):
-        from .modelCheck import missingControl
+    def _modelReason(self):
+        from .modelCheck import missingModel
 
-        control = self._rows[self.task].control
-        ownChoice = self._forms[self.task].widgets.values().get("control")
-        return missingControl(control, self.parameterNode.model) if control and not ownChoice else ""
-
-    def _headReason(self):
-        from .modelCheck import missingHead
-
-        if not self._rows[self.task].head:
-            return ""
-        return missingHead(self._forms[self.task].widgets.values().get("head"), self.parameterNode.model)
+        needs = self.declared.needs
+        chosen = self._forms[self.task].widgets.values().get(needs.parameter) if needs else None
+        return missingModel(needs, chosen, self.parameterNode.model)
 
     def _inputs(self):
         """The chosen CT, and where the task takes them the others that are checked."""
         first = self.parameterNode.inputVolume
-        others = self.ui.alsoSelector.checkedNodes() if self._rows[self.task].many else ()
+        others = self.ui.alsoSelector.checkedNodes() if self.declared.many else ()
         return [first, *(node for node in others if node is not first)]
 
     def _valuesReason(self):
@@ -254,7 +246,7 @@ class TaskPanel:
                 button.toolTip = _("Stop; what is done so far stays in the scene.")
         else:
             reason, count = self.reason(), len(self._inputs())
-            button.text, button.enabled = self._rows[self.task].action, not reason
+            button.text, button.enabled = _(self.declared.action or self.declared.title), not reason
             if count > 1:
                 button.text = _("{action} {count} CTs").format(action=button.text, count=count)
             button.toolTip = reason or _("The result is a new volume; the original stays as it is.")

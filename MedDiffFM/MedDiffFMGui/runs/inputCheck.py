@@ -21,16 +21,16 @@ class InputLine:
         self._label = label
         self._loopTask = EventLoopTask()
 
-    def show(self, node):
+    def show(self, node, modality="CT"):
         """Say what the volume is, at once, and which region it probably shows, a few turns of the event loop later.
 
         :return: why it cannot be used; empty for a volume that can be.
         """
-        facts, reason = describeInput(node)
+        facts, reason = describeInput(node, modality)
         self._label.text = facts
         self._label.visible = bool(facts)
         self._loopTask.stop()
-        if not reason:
+        if not reason and modality == "CT":
             self._loopTask.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)
         return reason
 
@@ -62,21 +62,22 @@ def guessingRegion(node):
     return localize_body(Volume(coarse, volume.ijk_to_ras @ np.diag([i, j, k, 1.0]))).guessed
 
 
-def describeInput(node):
+def describeInput(node, modality="CT"):
     """What the panel shows below the volume selector, and why it cannot be used.
 
     :return: (facts or warnings, reason); the reason is empty for a volume that can be used.
     """
     from MedDiffFMLib.core.errors import MedDiffFMError
-    from MedDiffFMLib.imaging.volume import check_ct
+    from MedDiffFMLib.imaging.modality import WITH_ARTICLE
+    from MedDiffFMLib.imaging.modality_checks import check_volume
 
     if node is None:
-        return "", _("Choose a CT volume first.")
+        return "", _("Choose {scan} volume first.").format(scan=WITH_ARTICLE[modality])
     if node.GetImageData() is None:
         return "", _("This volume has no voxels. Choose another one.")
     try:
-        volume = volumeFromNode(node)
-        warnings = check_ct(volume)
+        volume = volumeFromNode(node, modality)
+        warnings = check_volume(volume, modality)
     except MedDiffFMError as error:
         return "", str(error)
     size = " x ".join(str(count) for count in reversed(volume.voxels.shape))

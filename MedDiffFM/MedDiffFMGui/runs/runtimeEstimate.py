@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import time
-from typing import Any
 
 import qt
 import slicer
@@ -17,9 +16,8 @@ SPEED_SETTING = "MedDiffFM/MachineSpeed"
 
 MATRIX_EDGE = 96  # one thread multiplies matrices so small
 REFERENCE_SPEED = 200.0
-"""What :func:`measuredSpeed` gives where the seconds below were measured: 2 cores with AVX-512, 100 GFLOP/s each."""
-REFERENCE_SECONDS = {"anomaly": 50.0, "denoise": 3.5, "inpaint": 0.17, "generate_lesion": 0.9}
-"""Task -> seconds a unit of work with starter-ct there; denoising took 2 to 7 on three CTs of other shapes."""
+"""What :func:`measuredSpeed` gives where the tasks' ``reference_seconds`` were measured: 2 cores with AVX-512, 100
+GFLOP/s each; denoising took 2 to 7 s on three CTs of other shapes."""
 CORES_POWER = 0.7
 """Many cores wait for memory, and of some two share one's arithmetic."""
 START_SECONDS = 6.0
@@ -29,8 +27,7 @@ START_SECONDS = 6.0
 class RuntimeEstimate:
     """Seconds that a unit of work took in the last run of the same kind, kept in the application settings.
 
-    A unit is one network evaluation of a million voxels, or of the neighborhood of a mask, so that parameters and size
-    of the input count.
+    What a unit is, each task says by its ``work``, so that parameters and size of the input count.
     """
 
     def remember(self, run):
@@ -60,13 +57,14 @@ class RuntimeEstimate:
 
     def _expected(self, inputNode, settings):
         """Seconds of a first run on the processor, None where nothing can be said: on a GPU, or of another model."""
-        units = workUnits(inputNode, settings)
-        task = settings.task
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        units, reference = workUnits(inputNode, settings), TASKS[settings.task].reference_seconds
         known = settings.model == "starter-ct" and settings.device in ("auto", "cpu")
-        if not (known and units and task in REFERENCE_SECONDS):
+        if not (known and units and reference):
             return None
         start = 0 if self._known() else START_SECONDS
-        return (REFERENCE_SECONDS[task] * units + start) * REFERENCE_SPEED / machineSpeed()
+        return (reference * units + start) * REFERENCE_SPEED / machineSpeed()
 
     def _known(self):
         try:
@@ -112,27 +110,6 @@ def _key(settings):
 
 
 def workUnits(inputNode, settings):
-    """Network evaluations times millions of voxels; 0 where it is unknown."""
-    from MedDiffFMLib.tasks.parameters import describe
-    from MedDiffFMLib.tasks.registry import TASKS
-
-    task = settings.task
-    values: dict[str, Any] = {field.name: field.default for field, _info in describe(TASKS[task].parameter_class())}
-    values.update(settings.parameters)
-    if task == "synthesize":
-        return _synthesisUnits(values)
-    if inputNode is None or inputNode.GetImageData() is None:
-        return 0
-    volume = volumeFromNode(inputNode)
-    if task == "anomaly":  # its working voxels have a fixed size
-        return volume.voxels.size * volume.voxel_volume / 27e6
-    if TASKS[task].needs_mask or TASKS[task].synthetic:  # the neighborhood of the mask alone
-        return max(values["steps"], 1) * values.get("samples", 1)
-    return max(values.get("steps", 1), 1) * volume.voxels.size / 1e6
-
-
-def _synthesisUnits(values):
-    """The finest grid decides."""
-    size, spacing = values["size"] or (300.0, 300.0, 300.0), values["spacing"] or 1.5
-    passes = values["native_steps"] * (2 if values["guidance"] not in (0, 1) else 1)
-    return passes * size[0] * size[1] * size[2] / spacing**3 / 1e6
+    """The task's own measure of its work; 0 where it is unknown."""
+    isThere = inputNode is not None and inputNode.GetImageData() is not None
+    return settings.checked().parameters.work(volumeFromNode(inputNode) if isThere else None)

@@ -23,8 +23,8 @@ class ScriptedRun(TaskRun):
         :param inputNode: CT volume node, a list of them, or a vtkMRMLSequenceNode of CT volumes; None for a task that
             makes a CT.
         :param callback: called with the FinishedRun or with the exception; then this function returns at once.
-        :param choices: mask and anatomy, and fields of the library's RunSettings: parameters, region, seed, model,
-            device.
+        :param choices: mask and anatomy, further ``scans`` (nodes) and ``texts`` by name, and fields of the library's
+            RunSettings: parameters, region, seed, model, device.
         :return: FinishedRun, its ``volumes`` are the nodes by name; for a sequence a vtkMRMLSequenceNode of the main
             results; for a list a list of FinishedRuns; None with a callback.
         :raises MedDiffFMError: the run failed; of kind Cancelled when it was cancelled. Of a list all CTs are tried;

@@ -195,12 +195,11 @@ class TaskRun:
 
     def _add(self, result):
         from MedDiffFMLib.core.errors import MedDiffFMError
-        from MedDiffFMLib.tasks.registry import TASKS
 
         node, self._inputNode, self._isReading = self._inputNode, None, False
         self._setState(running=False)
         isGone = node is None or not slicer.mrmlScene.IsNodePresent(node)
-        if self._abandoned or (isGone and TASKS[self._choices.task].needs_volume):
+        if self._abandoned or (isGone and _needsInput(self._choices)):
             self._tell("onFailed", MedDiffFMError("The CT was removed during the run.", "Its result is dropped."))
             return
         try:
@@ -247,8 +246,13 @@ def _geometryOf(node):
     return node.GetImageData().GetDimensions(), places
 
 
-def _usesInput(choices):
-    """Whether the run belongs to the chosen CT; a synthetic one does only where it lies on the CT's anatomy."""
+def _needsInput(choices):
+    from MedDiffFMLib.tasks.inputs import NONE
     from MedDiffFMLib.tasks.registry import TASKS
 
-    return TASKS[choices.task].needs_volume or choices.anatomy is not None
+    return TASKS[choices.task].inputs.volume is not NONE
+
+
+def _usesInput(choices):
+    """Whether the run belongs to the chosen CT; a synthetic one does only where it lies on the CT's anatomy."""
+    return _needsInput(choices) or choices.anatomy is not None

@@ -326,7 +326,7 @@ class AnomalyView:
         """
         from MedDiffFMLib.runner.outputs import write_table
 
-        write_table(self.nodes.rows(), Path(path), overwrite=True)
+        write_table(self.nodes.rows(), self.nodes.columns(), Path(path), overwrite=True)
         self.ui.findingsLabel.text = _("Table written to {path}").format(path=path)
 
     # Side by side

@@ -55,12 +55,13 @@ class CompareView:
         if self.run and _repeats(run, self.run):
             _replace(self.run, run)
         self.run = run
-        hasInput = self._original() is not None
+        hasInput = self._original() is not None and bool(run.volumes)
         self.ui.resultTitleLabel.text = run.main.GetName()
         self.ui.resultFactsLabel.text = factsText(run)
         self.ui.blendWidget.visible = self.ui.compareButtonsWidget.visible = hasInput
         self._makeChoices()
-        self._choose(next(iter(self._choices)))
+        if self._choices:
+            self._choose(next(iter(self._choices)))
 
     def clear(self):
         """Nothing is shown any more; views as they were before the result."""
@@ -84,7 +85,8 @@ class CompareView:
         main = self.run.main
         self._before.restore()
         self.run = self._before = None  # the views stay as they are now
-        slicer.util.setSliceViewerLayers(background=main)
+        if main.IsA("vtkMRMLVolumeNode"):
+            slicer.util.setSliceViewerLayers(background=main)
         self._close()
 
     def discard(self):
@@ -249,4 +251,4 @@ def factsText(run):
             words = [UNITS.get(word, word) for word in name.split("_")]
             words[0] = words[0][:1].upper() + words[0][1:]
             lines.append(f"{' '.join(words)}: {value:g}")
-    return "\n".join([*lines, *run.warnings])
+    return "\n".join([*run.texts.values(), *lines, *run.warnings])

@@ -65,7 +65,7 @@ class SegmentView:
     def show(self, run):
         """Show a finished run; the views of before the first one are remembered."""
         self._warnings = "\n".join(run.warnings)
-        self._switch(SegmentNodes(run.volumes["segmentation"]))
+        self._switch(SegmentNodes(run.main))
 
     def restore(self):
         """Show the latest result that a loaded scene holds.

@@ -12,7 +12,7 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.progress import CancelToken
 from ...imaging.volume import Volume
-from ...tasks.parameters import check
+from ...tasks.base import Case, Run, Task
 from ...tasks.registry import TASKS
 from .added_noise import NoisyPart
 from .parameter_sweep import Curve
@@ -68,10 +68,10 @@ def candidates_of(model: Any, tasks: Sequence[str], curves: Sequence[Curve], var
         key = (model.sha256, sorted(fields.items()), seed, told)
         if task == SYNTHESIZE:
             return Candidate(task, name, _generator(model, checked, cancel), curve, key)
-        return Candidate(task, name, _method(model, task, checked, seed, cancel, told), curve, key)
+        return Candidate(task, name, _method(model, checked, seed, cancel, told), curve, key)
 
     plain = [candidate(task, model.name, {}) for task in tasks]
-    if "denoise" in tasks and _has(TASKS["denoise"].parameter_class(), "noise"):
+    if "denoise" in tasks and _has(TASKS["denoise"], "noise"):
         plain.append(candidate("denoise", f"{model.name}, level told", {}, told=True))
     others = [candidate(v.task, f"{model.name}, {v.label}", v.fields) for v in variants if v.task in tasks]
     points = [candidate(c.task, c.label(v), c.settings(v), c.name) for c in curves for v in c.values]
@@ -84,62 +84,54 @@ def _has(parameters: type, field: str) -> bool:
 
 def settings_of(task: str, given: dict[str, Any]) -> dict[str, Any]:
     """The evaluation's own defaults, where the task has such fields, and over them what the user gave."""
-    known = TASKS[task].parameter_class()
+    known = TASKS[task]
     return {name: value for name, value in EVALUATED.get(task, {}).items() if _has(known, name)} | given
 
 
-def _checked(task: str, fields: dict[str, Any]) -> Any:
-    """The task's parameters.
+def _checked(task: str, fields: dict[str, Any]) -> Task:
+    """The task with these parameters.
 
     Raises:
         InputError: a field that the task does not have, or a value out of range.
     """
     try:
-        chosen = TASKS[task].parameter_class()(**fields)
+        return TASKS[task](**fields)
     except TypeError as error:
         raise InputError(f"{task} does not take these parameters: {fields}.", str(error)) from error
-    check(chosen)
-    return chosen
 
 
-def _method(model: Any, task: str, parameters: Any, seed: int, cancel: CancelToken | None,
-            told: bool = False) -> Method:  # fmt: skip
+def _method(model: Any, task: Any, seed: int, cancel: CancelToken | None, told: bool = False) -> Method:
     """A task as a method of its protocol; ``told``: denoising that knows the level, where the question tells it."""
-    run = TASKS[task].run()
-
     from ...tasks.denoise.coarse_to_fine import OVERLAP as DENOISE_OVERLAP
 
     def method(volume: Volume, extra: np.ndarray | NoisyPart | None = None) -> Answer | None:
-        settings = parameters
+        settings = task
         if told:
             assert isinstance(extra, NoisyPart)
             if not extra.tell:
                 return None
-            settings = dataclasses.replace(parameters, noise=extra.told)
+            settings = dataclasses.replace(task, noise=extra.told)
         mask = extra if isinstance(extra, np.ndarray) else None
-        result = run(volume, model, settings, mask=mask, seed=seed, cancel=cancel)
-        voxels = result.volumes[OUTPUTS[task]]
+        result = settings.run(Case(volume, mask), Run(model, seed, cancel=cancel))
+        voxels = result.volumes[OUTPUTS[task.name]]
         # On a grid of its own a task's windows end elsewhere, and interpolation hides where.
-        own_voxels = task == "denoise" and getattr(parameters, "spacing", None) is None
+        own_voxels = task.name == "denoise" and getattr(task, "spacing", None) is None
         borders = _borders(model, voxels.shape, DENOISE_OVERLAP) if own_voxels else None
-        listing = {name: getattr(parameters, name) for name in LISTING if hasattr(parameters, name)}
+        listing = {name: getattr(task, name) for name in LISTING if hasattr(task, name)}
         return Answer(voxels, result.facts.get("network_evaluations"), borders, result.facts | listing)
 
     return method
 
 
-def _generator(model: Any, parameters: Any, cancel: CancelToken | None) -> Generator:
+def _generator(model: Any, task: Task, cancel: CancelToken | None) -> Generator:
     """The task that makes CTs."""
-    run = TASKS[SYNTHESIZE].run()
-
     from ...inference.sliding_window import OVERLAP
 
     def generate(region: str, seed: int) -> tuple[Volume, Answer]:
-        result = run(None, model, parameters, region=region, seed=seed, cancel=cancel)
+        result = task.run(Case(), Run(model, seed, region, cancel=cancel))
         voxels = result.volumes[OUTPUTS[SYNTHESIZE]]
         answer = Answer(voxels, result.facts.get("network_evaluations"), _borders(model, voxels.shape, OVERLAP))
-        assert result.ijk_to_ras is not None  # a task without a CT says where its result lies
-        return Volume(voxels, result.ijk_to_ras), answer
+        return Volume(voxels, result.ijk_to_ras[OUTPUTS[SYNTHESIZE]]), answer
 
     return generate
 

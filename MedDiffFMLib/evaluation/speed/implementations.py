@@ -13,6 +13,8 @@ import torch
 from ...conditioning.condition import Condition, stack
 from ...imaging.intensity import to_network
 from ...imaging.volume import Volume
+from ...tasks.base import Case as TaskCase
+from ...tasks.base import Run, Task
 from ...tasks.registry import TASKS
 from .cases import SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
 from .monai_reference import Answer, Reference, SameWeights, Stock, flops, stock_network, wait
@@ -64,12 +66,11 @@ class Engine:
             return self._network()
         if case.task == "train":
             return self._training_step()
-        volume, options, clean = _task_inputs(case)
-        task = "anomaly" if case.task == "whole-body" else case.task
-        run, engine = TASKS[task].run(), self.model.engine
+        task, taken, clean = _task_inputs(case)
+        engine = self.model.engine
         seen = _count_windows(engine)
         begin, cpu = time.perf_counter(), time.process_time()
-        result = run(volume, self.model, **options)
+        result = task.run(taken, Run(self.model, case.seed))
         wait(self.device)
         figures: Figures = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
         del engine.denoise  # the counter
@@ -153,7 +154,8 @@ class ReferenceSubject:
         if case.task == "synthesize":
             self.reference.spacing = (SYNTHETIC_SPACING_MM,) * 3
             return self.reference.synthesize((case.edge,) * 3, generator), None
-        volume, options, clean = _task_inputs(case)
+        _, taken, clean = _task_inputs(case)
+        volume = taken.scan
         i, j, k = volume.spacing
         self.reference.spacing = (k, j, i)
         image = torch.from_numpy(to_network(volume.voxels))
@@ -161,8 +163,9 @@ class ReferenceSubject:
             return self.reference.denoise(image), clean
         if case.task in ("anomaly", "whole-body"):
             return self.reference.anomaly(image, generator), None
-        box = _neighborhood(options["mask"], volume)
-        return self.reference.inpaint(image[box], torch.from_numpy(options["mask"][box]), generator), None
+        assert taken.mask is not None
+        box = _neighborhood(taken.mask, volume)
+        return self.reference.inpaint(image[box], torch.from_numpy(taken.mask[box]), generator), None
 
 
 def make_subject(name: str, settings: Settings) -> Engine | ReferenceSubject:
@@ -172,23 +175,20 @@ def make_subject(name: str, settings: Settings) -> Engine | ReferenceSubject:
     return Engine(settings) if name == SUBJECTS[0] else ReferenceSubject(settings, name == SUBJECTS[1])
 
 
-def _task_inputs(case: Case) -> tuple[Any, dict[str, Any], Volume | None]:
-    """What a task is given, and the truth to compare its result with where there is one."""
+def _task_inputs(case: Case) -> tuple[Task, TaskCase, Volume | None]:
+    """A task and what it works on, and the truth to compare its result with where there is one."""
     from ...imaging.io import read_volume
 
     if case.task == "synthesize":
         size = (case.edge * SYNTHETIC_SPACING_MM,) * 3
-        parameters = TASKS["synthesize"].parameter_class()(size=size, spacing=SYNTHETIC_SPACING_MM)
-        return None, {"parameters": parameters, "seed": case.seed}, None
+        return TASKS["synthesize"](size=size, spacing=SYNTHETIC_SPACING_MM), TaskCase(), None
     source = read_volume(Path(case.source))
     if case.task == "whole-body":
-        return whole_body(source), {"seed": case.seed}, None
-    clean = cut_volume(source, (case.edge,) * 3)
+        return TASKS["anomaly"](), TaskCase(whole_body(source)), None
+    clean, task = cut_volume(source, (case.edge,) * 3), TASKS[case.task]()
     if case.task == "denoise":
-        return with_noise(clean, case.seed), {}, clean
-    if case.task == "inpaint":
-        return clean, {"mask": lesion_mask(clean, case.lesion_mm), "seed": case.seed}, None
-    return clean, {"seed": case.seed}, None
+        return task, TaskCase(with_noise(clean, case.seed)), clean
+    return task, TaskCase(clean, lesion_mask(clean, case.lesion_mm) if case.task == "inpaint" else None), None
 
 
 def _neighborhood(mask: np.ndarray, volume: Volume) -> tuple[slice, ...]:

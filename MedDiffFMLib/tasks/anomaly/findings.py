@@ -11,7 +11,6 @@ import numpy as np
 from ...imaging.volume import Box, Volume
 
 MAXIMUM_ROWS = 100
-COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu")
 SLAB_VOXELS = 2_000_000
 """Searched at a time: a panel stays usable in between."""
 
@@ -21,7 +20,7 @@ class Regions:
     """What was found.
 
     Attributes:
-        rows: one dict a region, highest peak first, see COLUMNS; at most 100.
+        rows: one dict a region, highest peak first, see COLUMNS of ``spec``; at most 100.
         numbered: (k, j, i) uint8 with the number of the region in each voxel, 0 in none.
         boxes: number of a region -> its index box (k, j, i).
     """

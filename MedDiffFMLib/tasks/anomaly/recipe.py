@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import InputError, ModelError
-from ..parameters import check
-from ..registry import TaskResult
-from .spec import AnomalyParameters
+from ..base import Case, Run, TaskResult
+from .spec import Anomaly
 
 if TYPE_CHECKING:
-    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
-    from ...imaging.volume import Volume
+    from ...core.progress import ProgressMeter
     from ...inference.engine import Engine
     from ...models.checkpoint import FoundationModel
     from ...preprocessing.working_image import WorkingImage
@@ -23,18 +21,7 @@ HEALTHY_STEPS = 1
 HEALTHY_MARGIN_MM = 4.0
 
 
-def anomaly(
-    volume: Volume,
-    model: FoundationModel,
-    parameters: AnomalyParameters | None = None,
-    *,
-    mask: np.ndarray | None = None,
-    anatomy: np.ndarray | None = None,
-    region: str | None = None,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> TaskResult:
+def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     """Mark what the prior would not expect.
 
     Cubes of each calibrated size are hidden in turn, the model says what it expects in them, and the difference is
@@ -43,9 +30,7 @@ def anomaly(
     show the tissue that the model expects in its place.
 
     Args:
-        volume: CT in HU, any geometry.
-        mask: search only inside; the whole body when None.
-        anatomy, region: conditions, see ``denoise``.
+        case: its mask is where to search; the whole body when None.
 
     Returns:
         ``anomaly`` (z-score, 0 outside the body), ``healthy`` (HU, the input with its findings filled),
@@ -56,25 +41,23 @@ def anomaly(
         ModelError: the weights carry no calibration.
     """
     from ...conditioning.region import body_mask
-    from ...core.progress import ProgressMeter
     from ...preprocessing.working_image import changed, working_image
     from .findings import list_findings
     from .masked_prediction import lattices
 
-    parameters = parameters or AnomalyParameters()
-    check(parameters)
+    volume, model = case.scan, run.model
     settings = _settings(model)
-    image = working_image(volume, settings["spacing"], region=region, anatomy=anatomy)
-    search = _search_area(image, body_mask(image.hounsfield), mask)
+    image = working_image(volume, settings["spacing"], region=run.region, anatomy=case.anatomy)
+    search = _search_area(image, body_mask(image.hounsfield), case.mask)
     edges = [float(key) for key in settings["levels"]]
     evaluations = len(edges) * lattices(settings["sets"]) + HEALTHY_STEPS
-    meter = ProgressMeter(evaluations, progress, cancel)
-    score, usual = _score(image, model.engine, settings, search, seed, meter)
+    meter = run.meter(evaluations)
+    score, usual = _score(image, model.engine, settings, search, run.seed, meter)
     meter.stage = "filling what was found"
-    change = expected_change(image, score > parameters.threshold, model, seed, meter)
+    change = expected_change(image, score > parameters.threshold, model, run.seed, meter)
     image = image.without_voxels()
     volumes = {"anomaly": image.on_input(score)}
-    table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, anatomy)
+    table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy)
     volumes["healthy"] = changed(volume, image.slabs_on_input(change)) if change.any() else np.array(volume.voxels)
     volumes["uncertainty"] = image.on_input(usual)
     facts: dict[str, Any] = {
@@ -84,7 +67,7 @@ def anomaly(
         "findings": len(table),
         "network_evaluations": evaluations,
     }
-    return TaskResult(volumes, table, facts)
+    return TaskResult(volumes, {"findings": table}, facts=facts)
 
 
 def _score(
@@ -122,7 +105,7 @@ def expected_change(
     from ...conditioning.region import grown
     from ...inference.sliding_window import SlidingWindowDenoiser
     from ..inpaint.recipe import sample_filling
-    from ..inpaint.spec import InpaintParameters
+    from ..inpaint.spec import Inpaint
 
     if not found.any():
         meter.advance(HEALTHY_STEPS)
@@ -131,7 +114,7 @@ def expected_change(
     known = image.network_input()
     condition = image.condition.filling(known[0, 0], hole[0, 0])
     denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter, wanted=hole[0, 0] > 0)
-    settings = InpaintParameters(steps=HEALTHY_STEPS)
+    settings = Inpaint(steps=HEALTHY_STEPS)
     generator = torch.Generator().manual_seed(seed)
     filled = sample_filling(denoiser, known, hole, condition, settings, generator)
     return (filled - known).mul_(1000)[0, 0].numpy()

@@ -1,15 +1,40 @@
-"""Parameters of the anomaly map. Imports no torch."""
+"""Declaration of the anomaly map. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ..base import Task, View
+from ..inputs import OPTIONAL, Inputs
+from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
+
+if TYPE_CHECKING:
+    from ...imaging.volume import Volume
+
+COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu")
 
 
 @dataclass(frozen=True)
-class AnomalyParameters:
-    """Parameters of ``anomaly``."""
+class Anomaly(Task):
+    """Anomaly map: how unusual each place is for normal tissue."""
+
+    name, title, action, icon = "anomaly", "Anomaly", "Find anomalies", "anomaly.png"
+    sentence = "Marks regions that the model would not expect in normal tissue."
+    inputs = Inputs(mask=OPTIONAL)
+    outputs = (
+        Output("anomaly", OutputKind.Z_SCORE),
+        Output("healthy", OutputKind.CT, "normal tissue"),
+        Output("uncertainty", OutputKind.HU_SPREAD),
+        Output("findings", OutputKind.POINTS, columns=COLUMNS),
+    )
+    view = View.FINDINGS
+    reference_seconds = 50.0
 
     threshold: float = parameter(3.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
     minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)
+
+    def work(self, volume: Volume | None) -> float:
+        """The working voxels have a fixed size."""
+        return 0.0 if volume is None else volume.voxels.size * volume.voxel_volume / 27e6

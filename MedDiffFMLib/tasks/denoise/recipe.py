@@ -13,52 +13,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import InputError
-from ..parameters import check
-from ..registry import TaskResult
-from .spec import DenoiseParameters
+from ..base import Case, Run, TaskResult
+from .spec import Denoise
 
 if TYPE_CHECKING:
     import torch
 
-    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
-    from ...imaging.volume import Volume
+    from ...core.progress import ProgressMeter
     from ...inference.engine import Engine
-    from ...models.checkpoint import FoundationModel
     from ...preprocessing.working_image import WorkingImage
 
 
-def denoise(
-    volume: Volume,
-    model: FoundationModel,
-    parameters: DenoiseParameters | None = None,
-    *,
-    mask: np.ndarray | None = None,
-    anatomy: np.ndarray | None = None,
-    region: str | None = None,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> TaskResult:
-    """Remove noise.
-
-    Args:
-        volume: CT in HU, any geometry.
-        mask: not used.
-        anatomy: TotalSegmentator labels on the input's grid, optional.
-        region: region class, "none", or None for automatic.
-        seed: not used; denoising is deterministic.
+def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
+    """Remove noise; deterministic, whatever the seed.
 
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
     """
-    from ...core.progress import ProgressMeter
     from ...preprocessing.working_image import changed, slabs_of, working_image
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
     from .noise_estimate import estimate_noise
 
-    parameters = parameters or DenoiseParameters()
-    check(parameters)
-    image = working_image(volume, parameters.spacing, region=region, anatomy=anatomy)
+    volume, engine = case.scan, run.model.engine
+    image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy)
     noise = parameters.noise if parameters.noise is not None else estimate_noise(image.hounsfield)
     if noise is None:
         raise InputError(
@@ -67,15 +44,14 @@ def denoise(
     sigma = max(noise * parameters.strength, 0.5) / 1000
     evaluations = parameters.steps or len(SCALES)
     share = parameters.non_local if parameters.steps == 0 else 0.0
-    meter = ProgressMeter(evaluations + (share > 0), progress, cancel)
-    meter.stage = "denoising"
+    meter = run.meter(evaluations + (share > 0), "denoising")
     noisy, image = image.network_input(), image.without_voxels()
     if parameters.steps == 0:
-        clean = denoise_coarse_to_fine(model.engine, noisy, sigma, image.condition, meter)
+        clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter)
         if share > 0:
             meter.stage = "non-local means"
     else:
-        clean = _sample(model.engine, noisy, sigma, image, parameters, meter)
+        clean = _sample(engine, noisy, sigma, image, parameters, meter)
     # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
     removed = _removed(noisy[0, 0], clean[0, 0], sigma, share, meter)
     del noisy, clean
@@ -96,7 +72,7 @@ def _sample(
     noisy: torch.Tensor,
     sigma: float,
     image: WorkingImage,
-    parameters: DenoiseParameters,
+    parameters: Denoise,
     meter: ProgressMeter,
 ) -> torch.Tensor:
     """One plausible noise-free image by DiffPIR, (1, 1, D, H, W) in the network's range."""

@@ -1,15 +1,24 @@
-"""Parameters of denoising. Imports no torch."""
+"""Declaration of denoising. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..base import Task
+from ..inputs import Inputs
+from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
 
 
 @dataclass(frozen=True)
-class DenoiseParameters:
-    """Parameters of ``denoise``."""
+class Denoise(Task):
+    """Denoising by the prior, and by non-local means beside it."""
+
+    name, title, action, icon = "denoise", "Denoise", "Denoise", "denoise.png"
+    sentence = "Removes noise and shows what was removed."
+    inputs = Inputs()
+    outputs = (Output("denoised", OutputKind.CT), Output("noise", OutputKind.DIFFERENCE))
+    reference_seconds = 3.5
 
     noise: float | None = parameter(
         None,

@@ -12,48 +12,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import InputError, ModelError
-from ..parameters import check
-from ..registry import TaskResult
-from .spec import KINDS, GenerateLesionParameters
+from ..base import Case, Run, TaskResult
+from .lesion_extent import distance_outside, surroundings, working_spacing
+from .spec import KINDS, GenerateLesion
 
 if TYPE_CHECKING:
     import torch
 
-    from ...core.progress import CancelToken, ProgressCallback
     from ...diffusion.samplers import Denoise
     from ...imaging.volume import Volume
     from ...models.checkpoint import FoundationModel
     from ...models.controlnet_file import Control
 
-SHELL_MM = (1.0, 5.0)
-"""Surroundings of a lesion: between these distances from its rim."""
 ALIKE = 5
 """Training lesions with the most similar surroundings, one of which lends its density."""
-FITTING_VOXELS = 40
-"""A lesion at most so long in the scanner's voxels is made on them; a longer one on isotropic voxels that make it so
-long, so that the network sees it whole."""
 
 
-def generate_lesion(
-    volume: Volume,
-    model: FoundationModel,
-    parameters: GenerateLesionParameters | None = None,
-    *,
-    mask: np.ndarray | None = None,
-    anatomy: np.ndarray | None = None,
-    region: str | None = None,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> TaskResult:
+def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskResult:
     """Put a lesion into a CT.
 
     Args:
-        volume: CT in HU, any geometry.
-        mask: bool (k, j, i) on the input's grid: the lesion, or with a ``diameter`` the room for it. Without mask the
-            room is an organ of ``anatomy``, or the body.
-        anatomy, region: conditions, see ``denoise``.
-        seed: decides place, shape, density where none is given, and texture.
+        case: its mask is the lesion, or with a ``diameter`` the room for it. Without mask the room is an organ of its
+            anatomy, or the body.
+        run: its seed decides place, shape, density where none is given, and texture.
 
     Returns:
         ``with_lesion`` in the input's number type, bit for bit the input farther than ``rim`` mm from the lesion, and
@@ -63,25 +44,22 @@ def generate_lesion(
         InputError: neither mask nor diameter, contradicting parameters, or no room.
         ModelError: there is no lesion ControlNet for this model.
     """
-    from ...core.progress import ProgressMeter
     from ...preprocessing.mask_crop import neighborhood
     from ...preprocessing.working_image import like_input, working_image
 
-    parameters = parameters or GenerateLesionParameters()
-    check(parameters)
-    _check_wishes(parameters, mask, anatomy)
+    volume, model = case.scan, run.model
+    _check_wishes(parameters, case)
     control = _control(model, parameters)
-    rng = np.random.default_rng(seed)
-    lesion = place_lesion(volume, parameters, mask, anatomy, rng)
+    rng = np.random.default_rng(run.seed)
+    lesion = place_lesion(parameters, case, rng)
     distance, near = distance_outside(lesion, volume.spacing, parameters.rim)
     around = surroundings(volume.voxels, lesion, volume.spacing)
     mean = wished_mean(parameters, around, control.settings.get("lesions", []), rng)
     spacing = parameters.spacing or working_spacing(lesion, volume.spacing)
     box = neighborhood(lesion, volume, spacing, model.engine.memory_level.window)
-    image = working_image(volume, spacing, region=region, anatomy=anatomy, around=box)
-    meter = ProgressMeter(parameters.steps, progress, cancel)
-    meter.stage = "generating"
-    made = image.on_input(_generate(image, lesion, mean, model, control, parameters, seed, meter), fill=np.nan)
+    image = working_image(volume, spacing, region=run.region, anatomy=case.anatomy, around=box)
+    meter = run.meter(parameters.steps, "generating")
+    made = image.on_input(_generate(image, lesion, mean, model, control, parameters, run.seed, meter), fill=np.nan)
     share = np.clip(1 - distance / max(parameters.rim, 1e-6), 0, 1)
     before = volume.voxels[near].astype(np.float32)
     result = volume.voxels.copy()
@@ -102,20 +80,20 @@ def generate_lesion(
     return TaskResult({"with_lesion": result, "lesion": lesion}, facts=facts)
 
 
-def _check_wishes(parameters: GenerateLesionParameters, mask: np.ndarray | None, anatomy: np.ndarray | None) -> None:
+def _check_wishes(parameters: GenerateLesion, case: Case) -> None:
     if parameters.mean is not None and parameters.contrast is not None:
         raise InputError("Both the mean and the contrast of the lesion are given.", "Give one of them.")
-    if mask is None and parameters.diameter is None:
+    if case.mask is None and parameters.diameter is None:
         raise InputError("There is no mask of the lesion.", "Give one, or a diameter for one to be made.")
-    if parameters.organ is not None and (mask is not None or parameters.diameter is None):
+    if parameters.organ is not None and (case.mask is not None or parameters.diameter is None):
         raise InputError("An organ is given, but not used.", "Give a diameter, and no mask, or leave out the organ.")
-    if parameters.organ is not None and anatomy is None:
+    if parameters.organ is not None and case.anatomy is None:
         raise InputError(
             "An organ is given, but no organ map.", "Give the map, or paint a mask of where the lesion may be."
         )
 
 
-def _control(model: FoundationModel, parameters: GenerateLesionParameters) -> Control:
+def _control(model: FoundationModel, parameters: GenerateLesion) -> Control:
     """The lesion ControlNet."""
     from ...models.controlnet_file import find_control, load_control
 
@@ -130,26 +108,20 @@ def _control(model: FoundationModel, parameters: GenerateLesionParameters) -> Co
     return control
 
 
-def place_lesion(
-    volume: Volume,
-    parameters: GenerateLesionParameters,
-    mask: np.ndarray | None,
-    anatomy: np.ndarray | None,
-    rng: np.random.Generator,
-) -> np.ndarray:
+def place_lesion(parameters: GenerateLesion, case: Case, rng: np.random.Generator) -> np.ndarray:
     """The lesion's mask: as given, or made inside the mask, an organ or the body; bool (k, j, i)."""
     from .lesion_shape import make_lesion_mask
 
     if parameters.diameter is None:
-        assert mask is not None
-        return mask
-    if mask is not None:
-        room = mask
-    elif parameters.organ is not None and anatomy is not None:
-        room = anatomy == parameters.organ
+        assert case.mask is not None
+        return case.mask
+    if case.mask is not None:
+        room = case.mask
+    elif parameters.organ is not None and case.anatomy is not None:
+        room = case.anatomy == parameters.organ
     else:
-        room = _body(volume)
-    return make_lesion_mask(room, volume.spacing, parameters.diameter, rng)
+        room = _body(case.scan)
+    return make_lesion_mask(room, case.scan.spacing, parameters.diameter, rng)
 
 
 def _body(volume: Volume) -> np.ndarray:
@@ -161,43 +133,7 @@ def _body(volume: Volume) -> np.ndarray:
     return from_grid(body_mask(to_grid(volume, grid)), grid, volume) & (volume.voxels > -950)
 
 
-def distance_outside(
-    lesion: np.ndarray, spacing: tuple[float, float, float], rim: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels nearer to the lesion than ``rim`` mm, bool (k, j, i), lesion included, and their distance from it."""
-    distance, box = _distance_around(lesion, spacing, rim)
-    inside = (distance < rim) | (distance == 0)
-    near = np.zeros(lesion.shape, dtype=bool)
-    near[box] = inside
-    return distance[inside], near
-
-
-def surroundings(hounsfield: np.ndarray, lesion: np.ndarray, spacing: tuple[float, float, float]) -> float:
-    """Median HU of the shell around a lesion."""
-    distance, box = _distance_around(lesion, spacing, SHELL_MM[1])
-    shell = (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
-    if not shell.any():  # voxels larger than the shell
-        shell = distance > 0
-    return float(np.median(hounsfield[box][shell] if shell.any() else hounsfield[lesion]))
-
-
-def _distance_around(
-    lesion: np.ndarray, spacing: tuple[float, float, float], reach: float
-) -> tuple[np.ndarray, tuple[slice, ...]]:
-    """Distance in mm to the lesion, in the box that holds everything up to ``reach`` mm from it."""
-    from scipy.ndimage import distance_transform_edt
-
-    box = []
-    for axis, edge in enumerate(spacing[::-1]):
-        line = np.flatnonzero(lesion.any(axis=tuple(a for a in range(3) if a != axis)))
-        margin = int(np.ceil(reach / edge)) + 1
-        box.append(slice(max(int(line[0]) - margin, 0), int(line[-1]) + margin + 1))
-    return distance_transform_edt(~lesion[tuple(box)], sampling=spacing[::-1]), tuple(box)
-
-
-def wished_mean(
-    parameters: GenerateLesionParameters, around: float, known: list[list[float]], rng: np.random.Generator
-) -> float:
+def wished_mean(parameters: GenerateLesion, around: float, known: list[list[float]], rng: np.random.Generator) -> float:
     """Mean HU that the lesion shall have.
 
     Args:
@@ -217,14 +153,6 @@ def wished_mean(
     return float(alike[rng.integers(len(alike))][1])
 
 
-def working_spacing(lesion: np.ndarray, spacing: tuple[float, float, float]) -> float | None:
-    """Isotropic voxel for a large lesion, None where the scanner's own will do."""
-    extent = [np.ptp(np.flatnonzero(lesion.any(axis=tuple(a for a in range(3) if a != axis)))) + 1 for axis in range(3)]
-    if max(extent) <= FITTING_VOXELS:
-        return None
-    return max(n * s for n, s in zip(extent, spacing[::-1], strict=True)) / FITTING_VOXELS
-
-
 def _center(lesion: np.ndarray, volume: Volume) -> np.ndarray:
     k, j, i = (axis.mean() for axis in np.nonzero(lesion))
     return (volume.ijk_to_ras @ [i, j, k, 1.0])[:3]
@@ -236,7 +164,7 @@ def _generate(
     mean: float,
     model: FoundationModel,
     control: Control,
-    parameters: GenerateLesionParameters,
+    parameters: GenerateLesion,
     seed: int,
     meter: Any,
 ) -> np.ndarray:

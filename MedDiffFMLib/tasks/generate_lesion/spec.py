@@ -1,10 +1,20 @@
-"""Parameters of lesion generation. Imports no torch."""
+"""Declaration of lesion generation. Imports no torch."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ..base import FineTuned, Task
+from ..inputs import OPTIONAL, Inputs
+from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...imaging.volume import Box, Volume
 
 KINDS: dict[str, tuple[str, float] | None] = {
     "like-training": None,
@@ -19,8 +29,16 @@ KINDS: dict[str, tuple[str, float] | None] = {
 
 
 @dataclass(frozen=True)
-class GenerateLesionParameters:
-    """Parameters of ``generate_lesion``."""
+class GenerateLesion(Task):
+    """Lesion that the patient does not have."""
+
+    name, title, action, icon = "generate_lesion", "Insert", "Insert lesion", "insert.png"
+    sentence = "Puts a lesion that the patient does not have into a CT."
+    inputs = Inputs(mask=OPTIONAL, paints=True)
+    outputs = (Output("with_lesion", OutputKind.CT), Output("lesion", OutputKind.MASK))
+    synthetic = True
+    needs = FineTuned("control", "control", "lesion")
+    reference_seconds = 0.9
 
     kind: str = parameter(
         "like-training", "Density of the lesion; the default is taken from training lesions in such surroundings.",
@@ -59,3 +77,17 @@ class GenerateLesionParameters:
     )  # fmt: skip
     control: str = parameter("auto", "ControlNet: auto takes the model's own; or a name or a file.", advanced=True)
     control_weight: float = parameter(1.0, "Weight of the ControlNet.", minimum=0, maximum=2, advanced=True)
+
+    def needed_piece(self, volume: Volume, mask: np.ndarray) -> Box | None:
+        from ...preprocessing.mask_crop import WINDOW, piece_around
+        from .lesion_extent import SHELL_MM, working_spacing
+
+        # Isotropic working voxels, also those for a large lesion, would begin elsewhere on a piece.
+        if self.spacing is not None or working_spacing(mask, volume.spacing) is not None:
+            return None
+        reach = max(self.rim, SHELL_MM[1])
+        return piece_around(mask, volume, max(WINDOW // 2, math.ceil(reach / min(volume.spacing)) + 1))
+
+    def work(self, volume: Volume | None) -> float:
+        """The neighborhood of the mask alone."""
+        return 0.0 if volume is None else self.steps

@@ -8,57 +8,36 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...preprocessing.mask_crop import around_mask, neighborhood
-from ..parameters import check
-from ..registry import TaskResult
-from .spec import InpaintParameters
+from ..base import Case, Run, TaskResult
+from .spec import Inpaint
 
 if TYPE_CHECKING:
     import torch
 
     from ...conditioning.condition import Condition
-    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
+    from ...core.progress import ProgressMeter
     from ...imaging.volume import Volume
     from ...inference.sliding_window import SlidingWindowDenoiser
     from ...models.checkpoint import FoundationModel
     from ...preprocessing.working_image import WorkingImage
 
 
-def inpaint(
-    volume: Volume,
-    model: FoundationModel,
-    parameters: InpaintParameters | None = None,
-    *,
-    mask: np.ndarray | None = None,
-    anatomy: np.ndarray | None = None,
-    region: str | None = None,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> TaskResult:
-    """Fill ``mask`` with healthy tissue.
-
-    Args:
-        volume: CT in HU, any geometry.
-        mask: bool (k, j, i) on the input's grid; what is to be filled.
-        anatomy, region: conditions, see ``denoise``.
-        seed: starts the noise; the same seed gives the same filling.
+def inpaint(parameters: Inpaint, case: Case, run: Run) -> TaskResult:
+    """Fill the mask of the case with healthy tissue; the same seed gives the same filling.
 
     Returns:
         ``inpainted`` in the input's number type. Outside the mask it equals the input bit for bit; inside, over
         ``feather`` mm from the rim, input and filling blend.
     """
-    from ...core.progress import ProgressMeter
     from ...preprocessing.working_image import like_input, working_image
 
-    parameters = parameters or InpaintParameters()
-    check(parameters)
+    volume, model, mask = case.scan, run.model, case.mask
     if mask is None or not mask.any():
         raise InputError("There is nothing to fill: the mask is missing or empty.", "Paint the region to fill.")
     box = neighborhood(mask, volume, parameters.spacing, model.engine.memory_level.window)
-    image = working_image(volume, parameters.spacing, region=region, anatomy=anatomy, around=box)
-    meter = ProgressMeter(parameters.steps * parameters.samples, progress, cancel)
-    meter.stage = "filling"
-    working = fill_hole(image, mask, model, parameters, seed, meter)
+    image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy, around=box)
+    meter = run.meter(parameters.steps * parameters.samples, "filling")
+    working = fill_hole(image, mask, model, parameters, run.seed, meter)
     result = volume.voxels.copy()
     place = around_mask(mask)
     filling, inside = image.on_input(working, fill=np.nan, box=place)[mask[place]], mask[place]
@@ -97,7 +76,7 @@ def fill_hole(
     image: WorkingImage,
     mask: np.ndarray,
     model: FoundationModel,
-    parameters: InpaintParameters,
+    parameters: Inpaint,
     seed: int,
     meter: ProgressMeter | None = None,
 ) -> np.ndarray:
@@ -122,7 +101,7 @@ def sample_filling(
     known: torch.Tensor,
     hole: torch.Tensor,
     condition: Condition,
-    parameters: InpaintParameters,
+    parameters: Inpaint,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """One sample of the hole's content given the known voxels; (1, 1, D, H, W), network range.

@@ -1,15 +1,33 @@
-"""Parameters of inpainting. Imports no torch."""
+"""Declaration of inpainting. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ..base import Task
+from ..inputs import REQUIRED, Inputs
+from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...imaging.volume import Box, Volume
+
+CONTEXT = 16
+"""Voxels around the mask on each side that the model is shown."""
 
 
 @dataclass(frozen=True)
-class InpaintParameters:
-    """Parameters of ``inpaint``."""
+class Inpaint(Task):
+    """Filling of a mask with healthy tissue."""
+
+    name, title, action, icon = "inpaint", "Fill", "Fill with healthy tissue", "fill.png"
+    sentence = "Fills a mask with healthy tissue."
+    inputs = Inputs(mask=REQUIRED, paints=True)
+    outputs = (Output("inpainted", OutputKind.CT, "filled"),)
+    reference_seconds = 0.17
 
     steps: int = parameter(
         1, "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
@@ -40,3 +58,13 @@ class InpaintParameters:
         maximum=80,
         advanced=True,
     )
+
+    def needed_piece(self, volume: Volume, mask: np.ndarray) -> Box | None:
+        from ...preprocessing.mask_crop import piece_around
+
+        # With isotropic voxels the working grid of a piece would begin elsewhere.
+        return piece_around(mask, volume, CONTEXT) if self.spacing is None else None
+
+    def work(self, volume: Volume | None) -> float:
+        """The neighborhood of the mask alone."""
+        return 0.0 if volume is None else self.steps * self.samples

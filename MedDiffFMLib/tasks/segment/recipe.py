@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import ModelError
-from ..parameters import check
-from ..registry import TaskResult
-from .spec import SegmentParameters
+from ..base import Case, Run, TaskResult
+from .spec import Segment
 
 if TYPE_CHECKING:
     import torch
 
-    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
+    from ...core.progress import ProgressMeter
     from ...imaging.volume import Volume
     from ...models.checkpoint import FoundationModel
     from ...preprocessing.working_image import WorkingImage
@@ -24,26 +23,12 @@ if TYPE_CHECKING:
     from ...segmentation.method import Prediction
 
 
-def segment(
-    volume: Volume,
-    model: FoundationModel,
-    parameters: SegmentParameters | None = None,
-    *,
-    mask: np.ndarray | None = None,
-    anatomy: np.ndarray | None = None,
-    region: str | None = None,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> TaskResult:
+def segment(parameters: Segment, case: Case, run: Run) -> TaskResult:
     """Find the structures that a head was trained on.
 
     Args:
-        volume: CT in HU, any geometry.
-        mask: search only inside; everywhere when None.
-        anatomy: not used.
-        region: region class, "none", or None for automatic.
-        seed: of a method that samples.
+        case: its mask is where to search; everywhere when None. Its anatomy is not used.
+        run: its seed is that of a method that samples.
 
     Returns:
         ``segmentation`` (label numbers of the training masks, uint8 or uint16), ``uncertainty`` (standard deviation of
@@ -53,14 +38,12 @@ def segment(
     Raises:
         ModelError: there is no head, it is damaged, or it was made for another prior.
     """
-    from ...core.progress import ProgressMeter
     from ...preprocessing.body_coordinates import locate
     from ...preprocessing.working_image import working_image
     from ...segmentation.head_file import find_head, load_head
     from ...segmentation.inputs import SegmentationInput
 
-    parameters = parameters or SegmentParameters()
-    check(parameters)
+    volume, model = case.scan, run.model
     name = parameters.head or find_head(model)
     if name is None:
         raise ModelError(
@@ -68,13 +51,12 @@ def segment(
             "Train one on scans that you outlined: meddifffm finetune --task segmentation --data FOLDER -o RUN.",
         )
     head = load_head(name, model)
-    image = working_image(volume, head.spacing, region=region)
+    image = working_image(volume, head.spacing, region=run.region)
     place = locate(volume)
-    meter = ProgressMeter(1.0, progress, cancel)
-    meter.stage = f"looking for {', '.join(label.name for label in head.labels[:4])}"
+    meter = run.meter(1.0, f"looking for {', '.join(label.name for label in head.labels[:4])}")
     inputs = SegmentationInput(image.hounsfield, image.condition, place.field(image.grid))
-    found = _predict(head, inputs, model, parameters, seed, meter)
-    result = _on_input(found, image, head, parameters, mask)
+    found = _predict(head, inputs, model, parameters, run.seed, meter)
+    result = _on_input(found, image, head, parameters, case.mask)
     facts: dict[str, Any] = {
         "head": head.facts(),
         "region": image.region,
@@ -93,7 +75,7 @@ def _predict(
     head: Head,
     inputs: SegmentationInput,
     model: FoundationModel,
-    parameters: SegmentParameters,
+    parameters: Segment,
     seed: int,
     meter: ProgressMeter,
 ) -> Prediction:
@@ -114,7 +96,7 @@ def _predict(
 
 
 def _on_input(
-    found: Prediction, image: WorkingImage, head: Head, parameters: SegmentParameters, mask: np.ndarray | None
+    found: Prediction, image: WorkingImage, head: Head, parameters: Segment, mask: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Label numbers and uncertainties on the input's voxels; where structures meet, the more probable one wins."""
     shape = image.volume.voxels.shape

@@ -1,15 +1,26 @@
-"""Parameters of segmentation. Imports no torch."""
+"""Declaration of segmentation. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..base import FineTuned, Task, View
+from ..inputs import OPTIONAL, Inputs
+from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
 
 
 @dataclass(frozen=True)
-class SegmentParameters:
-    """Parameters of ``segment``."""
+class Segment(Task):
+    """Segmentation by a head that a few outlined scans have trained."""
+
+    name, title, action, icon = "segment", "Segment", "Segment", "segment.png"
+    sentence = "Outlines what you outlined in a few other scans, and says how sure it is."
+    inputs = Inputs(mask=OPTIONAL)
+    outputs = (Output("segmentation", OutputKind.LABELS), Output("uncertainty", OutputKind.LABEL_SPREAD))
+    view = View.STRUCTURES
+    many = True
+    needs = FineTuned("head", "segmentation", "segmentation")
 
     head: str | None = parameter(
         None,

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import InputError
-from ..parameters import check
-from ..registry import TaskResult
-from .spec import AXES, LARGEST_FACTOR, SuperResolveParameters
+from ..base import Case, Run, TaskResult
+from .spec import AXES, LARGEST_FACTOR, SuperResolve
 
 if TYPE_CHECKING:
     import torch
 
-    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
+    from ...core.progress import ProgressMeter
     from ...diffusion.samplers import Correct, Denoise
     from ...imaging.slice_averaging import Factors
     from ...imaging.volume import Volume
@@ -38,26 +37,8 @@ as it has detail, 0.6 to 1.5 times in windows of the training data; with more th
 gained in lungs."""
 
 
-def super_resolve(
-    volume: Volume,
-    model: FoundationModel,
-    parameters: SuperResolveParameters | None = None,
-    *,
-    mask: np.ndarray | None = None,
-    anatomy: np.ndarray | None = None,
-    region: str | None = None,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> TaskResult:
-    """Raise the resolution.
-
-    Args:
-        volume: CT in HU, any geometry.
-        mask: not used.
-        anatomy: TotalSegmentator labels on the input's grid, optional.
-        region: region class, "none", or None for automatic.
-        seed: starts the noise of further steps; of no effect for one step.
+def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
+    """Raise the resolution; the seed is of no effect for one step.
 
     Returns:
         ``fine`` in the input's number type, on a grid of its own (``ijk_to_ras``) that covers exactly what the input
@@ -67,20 +48,19 @@ def super_resolve(
         InputError: the voxels are nearly cubes already, or the result would be too large.
         ModelError: a ControlNet that is damaged, of another prior or for another task.
     """
-    from ...core.progress import ProgressMeter
+    from ...imaging.slice_averaging import repeat_blocks
     from ...models.controlnet_file import find_control, load_control
     from ...preprocessing.working_image import like_input, working_image
 
-    parameters = parameters or SuperResolveParameters()
-    check(parameters)
+    volume, model = case.scan, run.model
     factors = choose_factors(volume, parameters)
     name = find_control("super-resolution", model) if parameters.control == "auto" else parameters.control
     control = None if name in (None, "none") else load_control(str(name), model, "super-resolution")
-    meter = ProgressMeter(parameters.steps, progress, cancel)
-    meter.stage = "raising the resolution"
+    meter = run.meter(parameters.steps, "raising the resolution")
     fine = smooth_volume(volume, factors)
-    image = working_image(fine, None, region=region, anatomy=None if anatomy is None else _repeated(anatomy, factors))
-    change = image.on_input(_change(image, factors, model, control, parameters, seed, meter))
+    anatomy = None if case.anatomy is None else repeat_blocks(case.anatomy, factors)
+    image = working_image(fine, None, region=run.region, anatomy=anatomy)
+    change = image.on_input(_change(image, factors, model, control, parameters, run.seed, meter))
     voxels = fit_range(fine.voxels + change, factors, LOWEST_HU)
     result = like_input(voxels, volume)
     facts = {
@@ -92,12 +72,11 @@ def super_resolve(
         "network_evaluations": parameters.steps,
         "measured_slice_error_hu": round(measured_error(result, volume, factors), 3),
     }
-    return TaskResult(
-        {"fine": result}, facts=facts, warnings=_warnings(control, parameters, factors), ijk_to_ras=fine.ijk_to_ras
-    )
+    warnings = _warnings(control, parameters, factors)
+    return TaskResult({"fine": result}, facts=facts, warnings=warnings, ijk_to_ras={"fine": fine.ijk_to_ras})
 
 
-def choose_factors(volume: Volume, parameters: SuperResolveParameters) -> Factors:
+def choose_factors(volume: Volume, parameters: SuperResolve) -> Factors:
     """How many voxels along (k, j, i) each voxel becomes.
 
     Raises:
@@ -173,7 +152,7 @@ def _change(
     factors: Factors,
     model: FoundationModel,
     control: Control | None,
-    parameters: SuperResolveParameters,
+    parameters: SuperResolve,
     seed: int,
     meter: ProgressMeter,
 ) -> np.ndarray:
@@ -240,13 +219,7 @@ def factors_on_grid(image: WorkingImage, factors: Factors) -> Factors:
     return k, j, i
 
 
-def _repeated(anatomy: np.ndarray, factors: Factors) -> np.ndarray:
-    from ...imaging.slice_averaging import repeat_blocks
-
-    return repeat_blocks(anatomy, factors)
-
-
-def _warnings(control: Control | None, parameters: SuperResolveParameters, factors: Factors) -> list[str]:
+def _warnings(control: Control | None, parameters: SuperResolve, factors: Factors) -> list[str]:
     if control is None:
         prior_alone = parameters.control == "none"
         return (

@@ -1,9 +1,12 @@
-"""Parameters of super-resolution. Imports no torch."""
+"""Declaration of super-resolution. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..base import Task
+from ..inputs import Inputs
+from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
 
 AXES = ("k", "j", "i")
@@ -11,8 +14,13 @@ LARGEST_FACTOR = 6
 
 
 @dataclass(frozen=True)
-class SuperResolveParameters:
-    """Parameters of ``super_resolve``."""
+class SuperResolve(Task):
+    """Thin slices from thick ones, or halved voxels."""
+
+    name, title, action, icon = "super_resolve", "Sharpen", "Sharpen", "sharpen.png"
+    sentence = "Makes thin slices out of thick ones, or halves every voxel."
+    inputs = Inputs()
+    outputs = (Output("fine", OutputKind.CT, "sharpened"),)
 
     mode: str = parameter(
         "slices", "slices: thin slices out of thick ones; isotropic: every voxel halved along all axes.",

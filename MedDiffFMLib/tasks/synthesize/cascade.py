@@ -12,7 +12,7 @@ from ...imaging.grid import Grid
 if TYPE_CHECKING:
     import torch
 
-    from .spec import SynthesizeParameters
+    from .spec import Synthesize
 
 WIDEST_MM = 4.2
 """Coarsest spacing of the grids between: training knew boxes of 3 mm, zoomed by up to 1.4."""
@@ -64,9 +64,7 @@ class CascadeStage:
         }
 
 
-def plan_stages(
-    finest: Grid, whole: int, parameters: SynthesizeParameters, coarse: int | None = None
-) -> list[CascadeStage]:
+def plan_stages(finest: Grid, whole: int, parameters: Synthesize, coarse: int | None = None) -> list[CascadeStage]:
     """Stages from the coarsest grid to ``finest``.
 
     Args:

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import InputError
-from ..parameters import check
-from ..registry import TaskResult
-from .spec import DEFAULT_SIZE_MM, DEFAULT_SPACING_MM, SynthesizeParameters
+from ..base import Case, Run, TaskResult
+from .spec import DEFAULT_SIZE_MM, DEFAULT_SPACING_MM, Synthesize
 
 if TYPE_CHECKING:
     import torch
 
-    from ...core.progress import CancelToken, ProgressCallback, ProgressMeter
-    from ...imaging.volume import Volume
+    from ...core.progress import ProgressMeter
     from ...models.checkpoint import FoundationModel
     from .body_layout import Layout
     from .cascade import CascadeStage
@@ -30,26 +28,13 @@ if TYPE_CHECKING:
 DEFAULT_REGION = "chest"
 
 
-def synthesize(
-    volume: Volume | None,
-    model: FoundationModel,
-    parameters: SynthesizeParameters | None = None,
-    *,
-    mask: np.ndarray | None = None,
-    anatomy: np.ndarray | None = None,
-    region: str | None = None,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-    cancel: CancelToken | None = None,
-) -> TaskResult:
+def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     """Make a CT that shows no patient.
 
     Args:
-        volume: label map whose grid the result takes; None for cubic voxels of ``spacing`` that fill ``size`` around 0.
-        mask: not used.
-        anatomy: TotalSegmentator labels on the grid of ``volume``, 118 for the body; by default its voxels.
-        region: region class, "none", or None for the chest.
-        seed: starts the noise. The same seed gives the same CT, and the same coarse image at every spacing.
+        case: its volume is a label map whose grid the result takes; None for cubic voxels of ``spacing`` that fill
+            ``size`` around 0. Its anatomy is the voxels of that volume where it is not given.
+        run: without a region the chest. The same seed gives the same CT, and the same coarse image at every spacing.
 
     Returns:
         ``synthetic`` in HU, int16, and where it lies.
@@ -60,19 +45,17 @@ def synthesize(
     """
     import torch
 
-    from ...core.progress import ProgressMeter
     from ...imaging.grid import from_grid
     from .cascade import plan_stages
 
-    parameters = parameters or SynthesizeParameters()
-    check(parameters)
-    layout = _layout(volume, anatomy, parameters, region or DEFAULT_REGION)
+    model = run.model
+    layout = _layout(case, parameters, run.region or DEFAULT_REGION)
     inventor, coarse, companion = _inventor(model, parameters)
     stages = plan_stages(layout.grid, int(model.config.get("window", 64)), parameters, coarse)
     windows = [_windows(stage, model) for stage in stages]
     work = sum(count * stage.evaluations for stage, count in zip(stages, windows, strict=True))
-    meter = ProgressMeter(work, progress, cancel)
-    generator = torch.Generator().manual_seed(seed)
+    meter = run.meter(work)
+    generator = torch.Generator().manual_seed(run.seed)
     meter.weight, meter.stage = windows[0], f"inventing the body, {stages[0].voxel} voxels"
     with inventor:
         image = run_stage(None, stages[0], layout, model, parameters, generator, meter)
@@ -93,22 +76,23 @@ def synthesize(
         {"synthetic": hounsfield if target is None else from_grid(hounsfield, layout.grid, target)},
         facts=facts,
         warnings=layout.warnings,
-        ijk_to_ras=layout.grid.ijk_to_ras if target is None else target.ijk_to_ras,
+        ijk_to_ras={"synthetic": (target or layout.grid).ijk_to_ras},
     )
 
 
-def _layout(volume: Volume | None, anatomy: np.ndarray | None, parameters: SynthesizeParameters, region: str) -> Layout:
+def _layout(case: Case, parameters: Synthesize, region: str) -> Layout:
     from .body_layout import anatomy_layout, free_layout
 
+    volume = case.volume
     if volume is None:
         return free_layout(parameters.size or DEFAULT_SIZE_MM, parameters.spacing or DEFAULT_SPACING_MM, region)
     if parameters.size is not None or parameters.spacing is not None:
         raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
-    return anatomy_layout(volume, volume.voxels if anatomy is None else anatomy, region)
+    return anatomy_layout(volume, volume.voxels if case.anatomy is None else case.anatomy, region)
 
 
 def _inventor(
-    model: FoundationModel, parameters: SynthesizeParameters
+    model: FoundationModel, parameters: Synthesize
 ) -> tuple[AbstractContextManager[Any], int | None, dict[str, Any] | None]:
     """Context in which the engine runs the network for the coarse image, and of a companion the edge of the windows in
     which it saw whole bodies and what reports say about it."""
@@ -134,7 +118,7 @@ def run_stage(
     stage: CascadeStage,
     layout: Layout,
     model: FoundationModel,
-    parameters: SynthesizeParameters,
+    parameters: Synthesize,
     generator: torch.Generator,
     meter: ProgressMeter | None = None,
 ) -> torch.Tensor:

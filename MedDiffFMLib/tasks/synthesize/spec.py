@@ -1,18 +1,32 @@
-"""Parameters of synthesis. Imports no torch."""
+"""Declaration of synthesis. Imports no torch."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ..base import Task
+from ..inputs import NONE, Inputs
+from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
+
+if TYPE_CHECKING:
+    from ...imaging.volume import Volume
 
 DEFAULT_SIZE_MM = (300.0, 300.0, 300.0)
 DEFAULT_SPACING_MM = 1.5  # the finest cubic voxels that training knows well
 
 
 @dataclass(frozen=True)
-class SynthesizeParameters:
-    """Parameters of ``synthesize``."""
+class Synthesize(Task):
+    """Whole CT that shows no patient."""
+
+    name, title, action, icon = "synthesize", "Synthesize", "Synthesize a CT", "synthesize.png"
+    sentence = "Makes a whole CT that shows no patient."
+    inputs = Inputs(volume=NONE)
+    outputs = (Output("synthetic", OutputKind.CT),)
+    synthetic = True
 
     size: tuple[float, float, float] | None = parameter(
         None, "Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map.",
@@ -57,3 +71,8 @@ class SynthesizeParameters:
         from .body_layout import free_grid
 
         free_grid(self.size or DEFAULT_SIZE_MM, self.spacing or DEFAULT_SPACING_MM)
+
+    def work(self, volume: Volume | None) -> float:
+        """The finest grid decides."""
+        passes = self.native_steps * (2 if self.guidance not in (0, 1) else 1)
+        return passes * math.prod(self.size or DEFAULT_SIZE_MM) / (self.spacing or DEFAULT_SPACING_MM) ** 3 / 1e6

@@ -19,7 +19,8 @@ from ...core.precision import autocast
 from ...datasets.prepared_cases import Case
 from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
-from ...tasks.generate_lesion.recipe import FITTING_VOXELS, sample_lesion, surroundings
+from ...tasks.generate_lesion.lesion_extent import FITTING_VOXELS, surroundings
+from ...tasks.generate_lesion.recipe import sample_lesion
 from .interface import ControlBatch, ControlCase
 from .preview import Preview, Slice
 

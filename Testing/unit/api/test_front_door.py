@@ -14,9 +14,10 @@ import pytest
 
 import MedDiffFMLib as mdf
 from MedDiffFMLib.api import stub
-from MedDiffFMLib.runner.case import Case, run_case
+from MedDiffFMLib.runner.case import CaseFiles, run_case
 from MedDiffFMLib.runner.outputs import plan_outputs
 from MedDiffFMLib.runner.settings import RunSettings
+from MedDiffFMLib.tasks.inputs import NONE, REQUIRED
 from MedDiffFMLib.tasks.parameters import describe
 from MedDiffFMLib.tasks.registry import TASKS
 
@@ -62,15 +63,15 @@ def test_a_tasks_function_is_its_dataclass(name: str) -> None:
     """Names, order and defaults; the docstring has every limit and every choice."""
     function = getattr(mdf, name)
     parameters = inspect.signature(function).parameters
-    own = {field.name: field.default for field in dataclasses.fields(TASKS[name].parameter_class())}
+    own = {field.name: field.default for field in dataclasses.fields(TASKS[name])}
     assert {name: parameters[name].default for name in parameters if name in own} == own
     assert [name for name in parameters if name in own] == list(own)
-    assert ("mask" in parameters) == (TASKS[name].needs_mask or TASKS[name].takes_mask)
+    assert ("mask" in parameters) == (TASKS[name].inputs.mask is not NONE)
     text = " ".join(inspect.getdoc(function).split())
-    for field, info in describe(TASKS[name].parameter_class()):
+    for field, info in describe(TASKS[name]):
         assert f"{field.name}: {info.help.rstrip('.')}" in text
         assert info.limits in text and all(choice in text for choice in info.choices)
-    assert all(f'volumes["{output}"]' in text for output in TASKS[name].output_names)
+    assert all(f's["{output.name}"]' in text for output in TASKS[name].outputs)
 
 
 def test_the_stub_is_that_of_the_table() -> None:
@@ -85,15 +86,15 @@ def test_results_are_those_of_the_command_line(
 ) -> None:  # fmt: skip
     """The same bits, geometry, findings and report, whether inputs are paths, volumes or arrays."""
     task = TASKS[name]
-    mask = {"mask": small_mask_file} if task.needs_mask else {}
-    settings = RunSettings(name, task.parameter_class()(**options), seed=3, model=str(tiny_model_file), device="cpu")
+    mask = {"mask": small_mask_file} if task.inputs.mask is REQUIRED else {}
+    settings = RunSettings(name, task(**options), seed=3, model=str(tiny_model_file), device="cpu")
     plan = plan_outputs(name, small_ct_file, tmp_path)
-    expected = run_case(settings, Case(small_ct_file, **mask), plan, lambda: model)
+    expected = run_case(settings, CaseFiles(small_ct_file, **mask), plan, lambda: model)
     by_path = getattr(mdf, name)(small_ct_file, model, seed=3, **options, **mask)
     arrays = {key: mdf.read_volume(path, "mask").voxels for key, path in mask.items()}
     by_volume = getattr(mdf, name)(mdf.read_volume(small_ct_file), model, seed=np.int64(3), **options, **arrays)
-    for number, output in enumerate(task.output_names):
-        written = mdf.read_volume(plan.volume(output, number == 0))
+    for output in [output.name for output in task.volumes()]:
+        written = mdf.read_volume(plan.file(name, output))
         for result in (by_path, by_volume):
             assert np.array_equal(result.volumes[output].voxels, written.voxels)
             assert result.volumes[output].same_geometry(written)

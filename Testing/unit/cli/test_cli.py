@@ -22,7 +22,9 @@ from MedDiffFMLib.core.text_table import columns
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.runner.report import NOTICE
-from MedDiffFMLib.tasks.anomaly.findings import COLUMNS, list_findings
+from MedDiffFMLib.tasks.anomaly.findings import list_findings
+from MedDiffFMLib.tasks.anomaly.spec import COLUMNS
+from MedDiffFMLib.tasks.inputs import REQUIRED
 from MedDiffFMLib.tasks.parameters import describe
 from MedDiffFMLib.tasks.registry import TASKS
 
@@ -46,7 +48,7 @@ def test_every_task_and_parameter_has_its_option(capsys: pytest.CaptureFixture[s
         assert main([task.name, "--help"]) == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert task.sentence in shown and NOTICE in shown
-        for field, info in describe(task.parameter_class()):
+        for field, info in describe(task):
             assert "--" + field.name.replace("_", "-") in shown
             assert info.help in shown, "the help text is that of the dataclass"
 
@@ -71,12 +73,12 @@ def test_run_writes_what_the_table_says_and_repeats_to_the_same_bits(
     task: str, options: list[str], common: list[str], small_ct_file: Path, small_mask_file: Path, small_ct: Volume,
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    mask = ["--mask", str(small_mask_file)] if TASKS[task].needs_mask else []
+    mask = ["--mask", str(small_mask_file)] if TASKS[task].inputs.mask is REQUIRED else []
     assert main([task, str(small_ct_file), "-o", str(tmp_path), "--seed", "3", *mask, *options, *common]) == 0
     shown = capsys.readouterr()
-    main_name, *others = TASKS[task].output_names
+    main_name, *others = [output.name for output in TASKS[task].volumes()]
     expected = [f"chest_{task}.json", f"chest_{task}.nrrd", *(f"chest_{task}_{name}.nrrd" for name in others)]
-    expected += [f"chest_{task}_findings.csv"] if TASKS[task].findings else []
+    expected += [f"chest_{task}_{table.name}.csv" for table in TASKS[task].tables()]
     assert names(tmp_path) == sorted(expected) == sorted(Path(line).name for line in shown.out.split())
     assert NOTICE in shown.err and "100%" in shown.err
     for path in tmp_path.glob("*.nrrd"):
@@ -292,7 +294,7 @@ def test_unforeseen_failure_is_one_line_that_names_a_log(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("MedDiffFMLib.runner.case.check_ct", lambda _: 1 / 0)
+    monkeypatch.setattr("MedDiffFMLib.runner.case.check_volume", lambda *_: 1 / 0)
     assert main(["denoise", str(small_ct_file), "-o", str(tmp_path / "out"), "--json", *common]) == 1
     shown = capsys.readouterr()
     (log,) = tmp_path.glob("meddifffm-error-*.log")

@@ -25,15 +25,15 @@ from MedDiffFMLib.evaluation.quality.protocols import PROTOCOLS, Row
 from MedDiffFMLib.evaluation.quality.tables import HIGHER_IS_BETTER
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.tasks.base import Task, TaskResult
 from MedDiffFMLib.tasks.parameters import parameter
-from MedDiffFMLib.tasks.registry import TaskResult
 
 PLAN = Plan(slab_mm=60.0, sphere_diameters_mm=(20.0, 10.0), lesion_diameters_mm=(15.0,), spheres_per_size=1,
             noise_kinds=("dose",))  # fmt: skip
 
 
-@dataclass
-class Nothing:
+@dataclass(frozen=True)
+class Nothing(Task):
     strength: float = parameter(1.0, "No effect.", minimum=0, maximum=2)
 
 
@@ -69,16 +69,14 @@ def oracle(monkeypatch, folder):
     truth = {case.name: load_case(case, PLAN.slab_mm).volume.voxels for case in read_cases(folder)}
 
     def make(answer):
-        def run(name):
-            def task(volume, model, parameters, *, mask=None, seed=0, progress=None, cancel=None):
-                assert (mask is not None) == (name == "inpaint")
-                same = [t for t in truth.values() if np.median(np.abs(t - volume.voxels)) < 30]
-                best = min(same, key=lambda t: np.abs(t - volume.voxels)[:, :5].sum())
-                return TaskResult({benchmark.OUTPUTS[name]: answer(name, best, volume.voxels)})
+        def run(self, case, run):
+            name, voxels = self.name, case.scan.voxels
+            assert (case.mask is not None) == (name == "inpaint")
+            same = [t for t in truth.values() if np.median(np.abs(t - voxels)) < 30]
+            best = min(same, key=lambda t: np.abs(t - voxels)[:, :5].sum())
+            return TaskResult({benchmark.OUTPUTS[name]: answer(name, best, voxels)})
 
-            return task
-
-        tasks = {n: SimpleNamespace(parameter_class=lambda: Nothing, run=lambda n=n: run(n)) for n in benchmark.OUTPUTS}
+        tasks = {name: type("Oracle", (Nothing,), {"name": name, "run": run}) for name in benchmark.OUTPUTS}
         monkeypatch.setattr(candidates, "TASKS", tasks)
         return SimpleNamespace(name="oracle", sha256="0" * 64, device="cpu")
 

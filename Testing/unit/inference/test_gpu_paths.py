@@ -18,7 +18,7 @@ from MedDiffFMLib.core.precision import autocast, choose_precision
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.datasets.labels import SegmentLabel
 from MedDiffFMLib.diffusion.controlled_denoiser import with_control
-from MedDiffFMLib.evaluation.speed.cases import Case
+from MedDiffFMLib.evaluation.speed.cases import Case as SpeedCase
 from MedDiffFMLib.evaluation.speed.implementations import Engine as EngineSubject
 from MedDiffFMLib.evaluation.speed.implementations import Settings as SubjectSettings
 from MedDiffFMLib.imaging.volume import Volume
@@ -33,6 +33,8 @@ from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.segmentation.head_file import save_head
 from MedDiffFMLib.segmentation.method import make_method, options_of
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.inputs import NONE
 from MedDiffFMLib.tasks.registry import TASKS
 from MedDiffFMLib.training.finetune.registry import finetune_task
 from MedDiffFMLib.worker.server import _free_memory, describe_process
@@ -111,8 +113,8 @@ def run(model: FoundationModel, name: str, ct: Volume, files: dict[str, str], **
     if name in ("inpaint", "generate_lesion"):
         mask = np.zeros(ct.voxels.shape, bool)
         mask[8:12, 16:22, 10:15] = True
-    given = ct if task.needs_volume else None
-    return task.run()(given, model, task.parameter_class()(**options), mask=mask, seed=3).volumes
+    case = Case() if task.inputs.volume is NONE else Case(ct, mask)
+    return task(**options).run(case, Run(model, seed=3)).volumes
 
 
 # The pretend GPU
@@ -418,10 +420,10 @@ def test_the_benchmark_measures_a_gpu(files: dict[str, str], monkeypatch: pytest
     with pretend_gpu():
         subject = EngineSubject(settings)
         subject.model.engine.memory_level = replace(subject.model.engine.memory_level, batch=2, window=16)
-        figures = subject.measure(Case("network"))
+        figures = subject.measure(SpeedCase("network"))
         assert figures["windows"] == 2 and figures["flops"] > 1e6 and subject.about()["precision"] == "bfloat16"
     with pretend_gpu(autograd=True):
-        figures = EngineSubject(settings).measure(Case("train"))
+        figures = EngineSubject(settings).measure(SpeedCase("train"))
         assert figures["windows"] == 4 and figures["seconds"] > 0
 
 
@@ -431,9 +433,9 @@ def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> No
         devices = describe_process()["devices"]
         assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30, "free_bytes": None}
         model = model_on("auto", files)
-        parameters = TASKS["denoise"].parameter_class()(noise=20.0, non_local=0.0)
+        parameters = TASKS["denoise"](noise=20.0, non_local=0.0)
         settings = RunSettings("denoise", parameters, model=files["prior"], precision="float32")
-        result, report = compute(settings, LoadedCase(ct, None, None), model, None, CancelToken())
+        result, report = compute(settings, LoadedCase(ct), model, None, CancelToken())
     assert report["device"] == "cuda:0" and report["machine"]["gpu"] == NAME and result.volumes
     assert report["peak_memory_bytes"]["cuda"] > 2**20
 

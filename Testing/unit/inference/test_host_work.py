@@ -143,8 +143,8 @@ from MedDiffFMLib.inference import sliding_window
 from MedDiffFMLib.inference.engine import Engine
 from MedDiffFMLib.preprocessing import working_image
 from MedDiffFMLib.tasks.denoise import noise_estimate
-from MedDiffFMLib.tasks.anomaly.recipe import anomaly
-from MedDiffFMLib.tasks.denoise.recipe import denoise
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.registry import TASKS
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
 from MedDiffFMLib.imaging.volume import Volume
 
@@ -170,15 +170,16 @@ figures = {"all": {"centre": [0.0] * CLASSES, "spread": [30.0] * CLASSES}}
 calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": {"36": figures, "24": figures}}
 model = SimpleNamespace(engine=Engine(Free(), "cpu", "float32", window=32), calibration=calibration, name="free")
 found = {}
-for task, sizes in ((anomaly, ((40, 160), (120, 160))), (denoise, ((16, 192), (48, 192)))):
-    task(ct(28, 96), model)  # what is imported or kept is there from now on
+for name, sizes in (("anomaly", ((40, 160), (120, 160))), ("denoise", ((16, 192), (48, 192)))):
+    task, run = TASKS[name](), Run(model)
+    task.run(Case(ct(28, 96)), run)  # what is imported or kept is there from now on
     for size in sizes:
         volume = ct(*size)
         open("/proc/self/clear_refs", "w").write("5")
         before, start = memory("VmRSS"), time.process_time()
-        result = task(volume, model)
+        result = task.run(Case(volume), run)
         took = time.process_time() - start
-        found.setdefault(task.__name__, []).append([(memory("VmHWM") - before) / volume.voxels.size, took])
+        found.setdefault(name, []).append([(memory("VmHWM") - before) / volume.voxels.size, took])
         del result
 print(json.dumps(found))
 """

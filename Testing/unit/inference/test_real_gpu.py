@@ -19,6 +19,7 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.inference.engine import Engine
 from MedDiffFMLib.inference.memory_plan import plan_memory
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.registry import TASKS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -35,7 +36,7 @@ def found(name: str, options: dict[str, Any], ct: Volume, device: str, precision
         mask = np.zeros(ct.voxels.shape, bool)
         mask[8:12, 16:22, 10:15] = True
     model = load_model("starter-ct", device=device, precision=precision)
-    return TASKS[name].run()(ct, model, TASKS[name].parameter_class()(**options), mask=mask, seed=3).volumes
+    return TASKS[name](**options).run(Case(ct, mask), Run(model, seed=3)).volumes
 
 
 @pytest.mark.parametrize(("name", "options"), TASKS_AND_OPTIONS)

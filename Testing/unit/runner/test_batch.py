@@ -13,7 +13,7 @@ from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.runner.batch import find_cases
-from MedDiffFMLib.runner.case import Case
+from MedDiffFMLib.runner.case import CaseFiles
 
 
 @pytest.fixture
@@ -85,14 +85,14 @@ def test_cases_are_found_in_folders_and_lists(folder: Path, small_mask: Volume, 
         tmp_path / "cases/c.nii.gz", tmp_path / "cases/a.nrrd",
     ]  # fmt: skip
     (tmp_path / "list.csv").write_text("input,mask\ncases/a.nrrd,m.nrrd\n")
-    assert find_cases([tmp_path / "list.csv"], "inpaint") == [Case(tmp_path / "cases/a.nrrd", tmp_path / "m.nrrd")]
+    assert find_cases([tmp_path / "list.csv"], "inpaint") == [CaseFiles(tmp_path / "cases/a.nrrd", tmp_path / "m.nrrd")]
     masks = tmp_path / "masks"
     masks.mkdir()
     write_volume(small_mask, masks / "a.nii.gz", mask=True)
-    assert find_cases([folder / "a.nrrd"], "inpaint", masks)[0].mask == masks / "a.nii.gz"
+    assert find_cases([folder / "a.nrrd"], "inpaint", {"mask": masks})[0].mask == masks / "a.nii.gz"
     dicom = tmp_path / "dicom"
     (dicom / "patient1").mkdir(parents=True)
-    assert find_cases([dicom], "denoise") == [Case(dicom / "patient1")]
+    assert find_cases([dicom], "denoise") == [CaseFiles(dicom / "patient1")]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_cases_are_found_in_folders_and_lists(folder: Path, small_mask: Volume, 
     [
         (["empty"], "denoise", None, "No volumes"),
         (["cases/a.nrrd", "copy/a.nrrd"], "denoise", None, "Several cases are called 'a'"),
-        (["cases"], "inpaint", "empty", "no label map for 'a'"),
+        (["cases"], "inpaint", "empty", "no file for 'a'"),
         (["cases"], "inpaint", None, "needs a mask"),
         (["no.csv"], "denoise", None, "cannot be read"),
         (["bad.csv"], "denoise", None, "row without input"),
@@ -112,4 +112,4 @@ def test_unclear_batches_are_refused(
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.csv").write_text("file\nx.nrrd\n")
     with pytest.raises(InputError, match=words):
-        find_cases([tmp_path / name for name in sources], task, tmp_path / masks if masks else None)
+        find_cases([tmp_path / name for name in sources], task, {"mask": tmp_path / masks} if masks else None)

@@ -14,7 +14,7 @@ from MedDiffFMLib.core.json_files import write_json
 from MedDiffFMLib.imaging.image_files import input_sha256, stem_of
 from MedDiffFMLib.runner.outputs import OutputPlan, plan_outputs
 from MedDiffFMLib.runner.report import FORMAT, Stopwatch, read_report, software_versions
-from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
+from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.parameters import from_dict
 from MedDiffFMLib.tasks.registry import TASKS
 
@@ -69,22 +69,22 @@ def test_names_of_outputs(tmp_path: Path) -> None:
     assert [stem_of(Path(name)) for name in ("a.b.nii.gz", "A.NRRD", "x.dcm", "folder")] == ["a.b", "A", "x", "folder"]
     plan = plan_outputs("anomaly", Path("/data/ct.nrrd"), tmp_path)
     assert [path.name for path in plan.expected("anomaly")] == [
-        "ct_anomaly.nrrd", "ct_anomaly_healthy.nrrd", "ct_anomaly_uncertainty.nrrd", "ct_anomaly.json",
-        "ct_anomaly_findings.csv",
+        "ct_anomaly.nrrd", "ct_anomaly_healthy.nrrd", "ct_anomaly_uncertainty.nrrd",
+        "ct_anomaly_findings.csv", "ct_anomaly.json",
     ]  # fmt: skip
     assert plan_outputs("denoise", Path("x.nrrd"), tmp_path / "y.nii.gz") == OutputPlan(tmp_path, "y", ".nii.gz")
     assert plan_outputs("synthesize", None, tmp_path, 7) == OutputPlan(tmp_path, "synthesize_seed7", ".nrrd")
 
 
 def test_parameters_come_back_from_json_and_nothing_else_does() -> None:
-    given = DenoiseParameters(noise=12.0, steps=3)
-    again = from_dict(DenoiseParameters, json.loads(json.dumps(vars(given))))
-    assert again == given and isinstance(from_dict(DenoiseParameters, {"noise": 12}).noise, float)
+    given = Denoise(noise=12.0, steps=3)
+    again = from_dict(Denoise, json.loads(json.dumps(vars(given))))
+    assert again == given and isinstance(from_dict(Denoise, {"noise": 12}).noise, float)
     for wrong in ({"steps": "3"}, {"steps": 2.5}, {"steps": True}, {"steps": None}, {"noise": 0}, {"x": 1}):
         with pytest.raises(InputError):
-            from_dict(DenoiseParameters, wrong)
+            from_dict(Denoise, wrong)
     for task in TASKS.values():
-        assert from_dict(task.parameter_class(), {}) == task.parameter_class()()
+        assert from_dict(task, {}) == task()
 
 
 @pytest.mark.parametrize(

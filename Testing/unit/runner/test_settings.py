@@ -12,7 +12,8 @@ import pytest
 import MedDiffFMLib as mdf
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.runner.settings import RunSettings
-from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
+from MedDiffFMLib.tasks.denoise.spec import Denoise
+from MedDiffFMLib.tasks.inpaint.spec import Inpaint
 from MedDiffFMLib.worker.protocol import encode
 from MedDiffFMLib.worker.server import _settings as settings_of_message
 
@@ -60,7 +61,7 @@ def test_every_door_refuses_with_the_same_words(
         ({"threads": 1.5}, "threads is 1.5"),
         ({"parameters": None}, "The parameters are None. Give values by name"),
         ({"parameters": {"noise": np.float32}}, "noise is "),
-        ({"parameters": DenoiseParameters(noise=-1.0)}, "noise is -1.0 HU"),
+        ({"parameters": Inpaint()}, "The parameters are Inpaint"),
     ],
 )
 def test_what_cannot_be_run_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -74,6 +75,6 @@ def test_their_text_in_reports_and_messages_stays() -> None:
     assert json.dumps(settings.as_dict()) == AS_TEXT
     assert encode("run", **settings.as_dict()) == b'{"type": "run", ' + AS_TEXT[1:].encode() + b"\n"
     checked = settings.checked()
-    assert checked.parameters == DenoiseParameters(noise=20.0) and checked.checked() == checked
+    assert checked.parameters == Denoise(noise=20.0) and checked.checked() == checked
     assert checked == settings_of_message(json.loads(AS_TEXT))
     assert mdf.RunSettings is RunSettings

@@ -30,8 +30,8 @@ from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput
 from MedDiffFMLib.segmentation.medsegdiff import MedSegDiffMethod, MedSegDiffSegmenter, fuse
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method, options_of
 from MedDiffFMLib.segmentation.window_dataset import OVERLAP
-from MedDiffFMLib.tasks.segment.recipe import segment
-from MedDiffFMLib.tasks.segment.spec import SegmentParameters
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.segment.spec import Segment
 from MedDiffFMLib.training.finetune.run import finetune
 from Testing.unit.phantoms import body
 
@@ -398,12 +398,12 @@ def test_from_outlined_scans_to_masks_of_another(tiny_model_file: Path, tmp_path
     )  # fmt: skip
     assert result.state == "done" and result.value is not None and result.value > 0.4
     model, (image, truth) = load_model(str(tiny_model_file), device="cpu", precision="float32"), scan(9)
-    parameters = SegmentParameters(head=str(result.weights))
-    found = segment(image, model, parameters, seed=3)
+    parameters = Segment(head=str(result.weights))
+    found = parameters.run(Case(image), Run(model, seed=3))
     ours = found.volumes["segmentation"] == 1
     assert 2 * (ours & (truth > 0)).sum() / (ours.sum() + truth.sum()) > 0.4
     assert 0.01 < found.volumes["uncertainty"].max() <= 0.5
-    again = segment(image, model, parameters, seed=3)
+    again = parameters.run(Case(image), Run(model, seed=3))
     assert all(np.array_equal(found.volumes[name], again.volumes[name]) for name in found.volumes)
 
 

@@ -28,8 +28,8 @@ from MedDiffFMLib.segmentation.loss import mask_loss
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
 from MedDiffFMLib.segmentation.point_head import to_points, to_voxels
 from MedDiffFMLib.segmentation.window_dataset import Window, WindowSamples, collate_windows
-from MedDiffFMLib.tasks.segment.recipe import segment
-from MedDiffFMLib.tasks.segment.spec import SegmentParameters
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.segment.spec import Segment
 from MedDiffFMLib.training.finetune.run import FinetuneResult, finetune
 from Testing.unit.phantoms import body
 
@@ -113,7 +113,7 @@ def test_a_head_of_another_prior_is_refused(trained: FinetuneResult, tmp_path: P
     with pytest.raises(ModelError, match="was trained with the prior"):
         load_head(trained.weights or "", model)
     with pytest.raises(ModelError, match="no segmentation head for the model"):
-        segment(outlined(0)[0], model, SegmentParameters())
+        Segment().run(Case(outlined(0)[0]), Run(model))
     with pytest.raises(ModelError, match="holds no segmentation head"):
         load_head(other, model)
 

@@ -11,9 +11,11 @@ from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.controlnet_file import save_control
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.generate_lesion.lesion_extent import surroundings, working_spacing
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
-from MedDiffFMLib.tasks.generate_lesion.recipe import generate_lesion, place_lesion, surroundings, working_spacing
-from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesionParameters
+from MedDiffFMLib.tasks.generate_lesion.recipe import place_lesion
+from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
 from MedDiffFMLib.training.finetune.registry import finetune_task
 
 SETTINGS = {"lesions": [[-850.0, -20.0], [-800.0, -30.0], [40.0, 70.0], [45.0, 75.0], [50.0, 80.0]]}
@@ -43,7 +45,7 @@ def lesion(small_mask):
 
 
 def wishes(control, **options):
-    return GenerateLesionParameters(**{"control": control, "steps": 2, **options})
+    return GenerateLesion(**{"control": control, "steps": 2, **options})
 
 
 def oblique(volume):
@@ -59,7 +61,7 @@ def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion,
     from scipy.ndimage import distance_transform_edt
 
     volume = oblique(small_ct)
-    result = generate_lesion(volume, model, wishes(control, mean=60.0, **options), mask=lesion)
+    result = wishes(control, mean=60.0, **options).run(Case(volume, mask=lesion), Run(model))
     made = result.volumes["with_lesion"]
     assert made.dtype == volume.voxels.dtype and np.array_equal(result.volumes["lesion"], lesion)
     beyond = distance_transform_edt(~lesion, sampling=3.0) >= max(options["rim"], 1e-3)
@@ -82,7 +84,7 @@ def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion,
     ],
 )
 def test_wished_densities_are_met(model, control, small_ct, lesion, options, expected):
-    result = generate_lesion(small_ct, model, wishes(control, **options), mask=lesion)
+    result = wishes(control, **options).run(Case(small_ct, mask=lesion), Run(model))
     around = surroundings(small_ct.voxels, lesion, small_ct.spacing)
     if isinstance(expected, str):
         expected = around + float(expected.removeprefix("around"))
@@ -95,7 +97,7 @@ def test_without_a_wish_a_training_lesion_in_such_surroundings_lends_its_density
     mask = np.zeros(small_ct.voxels.shape, dtype=bool)
     mask[18:21, 9:12, 20:23] = True  # muscle of 45 HU
     seen = {
-        generate_lesion(small_ct, model, wishes(control, steps=1), mask=mask, seed=s).facts["mean_hu_wished"]
+        wishes(control, steps=1).run(Case(small_ct, mask=mask), Run(model, seed=s)).facts["mean_hu_wished"]
         for s in range(8)
     }
     assert len(seen) > 1 and seen <= {70.0, 75.0, 80.0, -20.0, -30.0}
@@ -103,7 +105,7 @@ def test_without_a_wish_a_training_lesion_in_such_surroundings_lends_its_density
 
 def test_no_controlnet_is_refused_with_the_remedy(model, small_ct, lesion):
     with pytest.raises(ModelError, match="no lesion ControlNet.*meddifffm finetune --task lesion"):
-        generate_lesion(small_ct, model, GenerateLesionParameters(), mask=lesion)
+        GenerateLesion().run(Case(small_ct, mask=lesion), Run(model))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_no_controlnet_is_refused_with_the_remedy(model, small_ct, lesion):
 )
 def test_contradictory_wishes_are_refused(model, control, small_ct, lesion, options, given, words):
     with pytest.raises(InputError, match=words):
-        generate_lesion(small_ct, model, wishes(control, **options), mask=lesion if given else None)
+        wishes(control, **options).run(Case(small_ct, mask=lesion if given else None), Run(model))
 
 
 @pytest.mark.slow
@@ -126,18 +128,18 @@ def test_a_lesion_is_made_in_the_organ(model, control, small_ct):
     anatomy = np.zeros(small_ct.voxels.shape, dtype=np.uint8)
     anatomy[10:30, 12:34, 8:18] = 5
     parameters = wishes(control, diameter=15.0, organ=5, mean=50.0)
-    result = generate_lesion(small_ct, model, parameters, anatomy=anatomy, seed=3)
+    result = parameters.run(Case(small_ct, anatomy=anatomy), Run(model, seed=3))
     mask = result.volumes["lesion"]
     assert mask.any() and (anatomy[mask] == 5).all()
-    again = generate_lesion(small_ct, model, parameters, anatomy=anatomy, seed=3)
+    again = parameters.run(Case(small_ct, anatomy=anatomy), Run(model, seed=3))
     assert np.array_equal(again.volumes["with_lesion"], result.volumes["with_lesion"])
-    other = generate_lesion(small_ct, model, parameters, anatomy=anatomy, seed=4)
+    other = parameters.run(Case(small_ct, anatomy=anatomy), Run(model, seed=4))
     assert not np.array_equal(other.volumes["lesion"], mask)
 
 
 def test_without_room_given_the_lesion_lies_in_the_body(small_ct):
-    parameters = GenerateLesionParameters(diameter=12.0)
-    mask = place_lesion(small_ct, parameters, None, None, np.random.default_rng(0))
+    parameters = GenerateLesion(diameter=12.0)
+    mask = place_lesion(parameters, Case(small_ct), np.random.default_rng(0))
     assert (small_ct.voxels[mask] > -950).all()
 
 

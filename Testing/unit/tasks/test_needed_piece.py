@@ -7,11 +7,10 @@ from MedDiffFMLib.imaging.volume import Volume, check_ct, thinned
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.preprocessing.body_localization import localize_body
 from MedDiffFMLib.preprocessing.mask_crop import crop
-from MedDiffFMLib.tasks.generate_lesion.recipe import generate_lesion
-from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesionParameters
-from MedDiffFMLib.tasks.inpaint.recipe import inpaint
-from MedDiffFMLib.tasks.inpaint.spec import InpaintParameters
-from MedDiffFMLib.tasks.needed_piece import needed_piece
+from MedDiffFMLib.tasks.anomaly.spec import Anomaly
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
+from MedDiffFMLib.tasks.inpaint.spec import Inpaint
 from Testing.unit.tasks.test_generate_lesion import control  # noqa: F401  # a fixture
 
 
@@ -46,11 +45,11 @@ def ball(shape, center, radius):
 @pytest.mark.parametrize("center", [(35, 60, 50), (66, 5, 116)])
 def test_filling_a_piece_is_filling_the_whole(model, chest, center):
     mask = ball(chest.voxels.shape, center, 4)
-    parameters = InpaintParameters(samples=1)
-    box = needed_piece("inpaint", chest, mask, parameters)
+    parameters = Inpaint(samples=1)
+    box = parameters.needed_piece(chest, mask)
     piece = crop(chest, box)
-    whole = inpaint(chest, model, parameters, mask=mask, seed=5).volumes["inpainted"]
-    part = inpaint(piece, model, parameters, mask=mask[box], seed=5).volumes["inpainted"]
+    whole = parameters.run(Case(chest, mask=mask), Run(model, seed=5)).volumes["inpainted"]
+    part = parameters.run(Case(piece, mask=mask[box]), Run(model, seed=5)).volumes["inpainted"]
     assert np.array_equal(part, whole[box])
     assert np.array_equal(part[~mask[box]], chest.voxels[box][~mask[box]])
     assert piece.voxels.size < 0.5 * chest.voxels.size
@@ -59,11 +58,11 @@ def test_filling_a_piece_is_filling_the_whole(model, chest, center):
 @pytest.mark.slow
 def test_a_lesion_in_a_piece_is_the_lesion_in_the_whole(model, control, chest):  # noqa: F811
     mask = ball(chest.voxels.shape, (35, 60, 50), 6)
-    parameters = GenerateLesionParameters(control=control, steps=1, kind="solid", diameter=6.0, rim=2)
-    box = needed_piece("generate_lesion", chest, mask, parameters)
+    parameters = GenerateLesion(control=control, steps=1, kind="solid", diameter=6.0, rim=2)
+    box = parameters.needed_piece(chest, mask)
     piece = crop(chest, box)
-    whole = generate_lesion(chest, model, parameters, mask=mask, seed=5).volumes
-    part = generate_lesion(piece, model, parameters, mask=mask[box], seed=5).volumes
+    whole = parameters.run(Case(chest, mask=mask), Run(model, seed=5)).volumes
+    part = parameters.run(Case(piece, mask=mask[box]), Run(model, seed=5)).volumes
     assert whole["lesion"].any()
     for name in ("with_lesion", "lesion"):
         assert np.array_equal(part[name], whole[name][box])
@@ -75,7 +74,7 @@ def test_a_lesion_in_a_piece_is_the_lesion_in_the_whole(model, control, chest): 
 
 def test_a_piece_is_judged_by_the_whole(chest):
     """Body box and region are those of the whole; a piece of solid tissue alone passes as CT."""
-    box = needed_piece("inpaint", chest, ball(chest.voxels.shape, (35, 60, 85), 3), InpaintParameters())
+    box = Inpaint().needed_piece(chest, ball(chest.voxels.shape, (35, 60, 85), 3))
     piece, found = crop(chest, box), localize_body(chest)
     again = localize_body(piece)
     assert np.array_equal(again.low, found.low) and np.array_equal(again.high, found.high)
@@ -86,8 +85,7 @@ def test_a_piece_is_judged_by_the_whole(chest):
 
 def test_what_needs_the_whole_gets_it(chest):
     mask = ball(chest.voxels.shape, (35, 60, 50), 4)
-    assert needed_piece("anomaly", chest, mask, None) is None
-    assert needed_piece("inpaint", chest, None, InpaintParameters()) is None
-    assert needed_piece("inpaint", chest, mask, InpaintParameters(spacing=1.5)) is None
+    assert Anomaly().needed_piece(chest, mask) is None
+    assert Inpaint(spacing=1.5).needed_piece(chest, mask) is None
     large = ball(chest.voxels.shape, (35, 60, 50), 24)
-    assert needed_piece("generate_lesion", chest, large, GenerateLesionParameters()) is None
+    assert GenerateLesion().needed_piece(chest, large) is None

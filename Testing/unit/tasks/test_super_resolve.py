@@ -15,8 +15,9 @@ from MedDiffFMLib.imaging.slice_averaging import average_blocks
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.controlnet_file import save_control
-from MedDiffFMLib.tasks.super_resolve.recipe import fit_range, super_resolve
-from MedDiffFMLib.tasks.super_resolve.spec import SuperResolveParameters
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.super_resolve.recipe import fit_range
+from MedDiffFMLib.tasks.super_resolve.spec import SuperResolve
 from MedDiffFMLib.training.finetune.registry import finetune_task
 
 
@@ -72,7 +73,7 @@ def positions(volume, index_kji):
 
 def check_result(result, volume, factors):
     """Same number type, blocks that lie on the input's voxels and average to them."""
-    fine = Volume(result.volumes["fine"], result.ijk_to_ras)
+    fine = Volume(result.volumes["fine"], result.ijk_to_ras["fine"])
     assert fine.voxels.dtype == volume.voxels.dtype
     assert fine.voxels.shape == tuple(n * f for n, f in zip(volume.voxels.shape, factors, strict=True))
     assert np.allclose(fine.spacing, np.array(volume.spacing) / factors[::-1], atol=1e-9)
@@ -88,7 +89,7 @@ def check_result(result, volume, factors):
 @pytest.mark.parametrize("axis", ["k", "j", "i"])
 def test_the_coarse_axis_is_found_and_averages_are_kept_by_the_prior_alone(model, thick, axis):
     volume = turned(thick, axis)
-    result = super_resolve(volume, model, SuperResolveParameters(steps=2))
+    result = SuperResolve(steps=2).run(Case(volume), Run(model))
     check_result(result, volume, tuple(4 if name == axis else 1 for name in "kji"))
     assert any("no super-resolution ControlNet" in warning for warning in result.warnings)
 
@@ -97,25 +98,25 @@ def test_the_coarse_axis_is_found_and_averages_are_kept_by_the_prior_alone(model
 @pytest.mark.parametrize("options", [{"factor": 3}, {"mode": "isotropic"}, {"factor": 2, "axis": "i", "steps": 3}])
 def test_averages_are_kept_with_a_controlnet(model, control, thick, options):
     volume = oblique(thick)
-    result = super_resolve(volume, model, SuperResolveParameters(control=control, **options))
+    result = SuperResolve(control=control, **options).run(Case(volume), Run(model))
     expected = (2, 2, 2) if "mode" in options else (1, 1, 2) if "axis" in options else (3, 1, 1)
     check_result(result, volume, expected)
     assert result.warnings == [] and result.facts["control"]["name"] == "sr"
-    alone = super_resolve(volume, model, SuperResolveParameters(control=control, control_weight=0.0, **options))
+    alone = SuperResolve(control=control, control_weight=0.0, **options).run(Case(volume), Run(model))
     assert np.abs(alone.volumes["fine"].astype(float) - result.volumes["fine"]).mean() > 1
 
 
 def test_real_numbers_are_kept_to_a_hundredth(model, control, thick):
     volume = thick.with_voxels(thick.voxels + np.float32(0.25))
-    fine = super_resolve(volume, model, SuperResolveParameters(control=control, factor=3)).volumes["fine"]
+    fine = SuperResolve(control=control, factor=3).run(Case(volume), Run(model)).volumes["fine"]
     assert fine.dtype == np.float32
     assert np.abs(average_blocks(fine, (3, 1, 1)) - volume.voxels).max() < 0.01
 
 
 @pytest.mark.slow
 def test_noisy_slices_are_met_within_their_noise(model, control, thick):
-    parameters = SuperResolveParameters(control=control, factor=3, steps=4, noise=30)
-    error = super_resolve(thick, model, parameters).facts["measured_slice_error_hu"]
+    parameters = SuperResolve(control=control, factor=3, steps=4, noise=30)
+    error = parameters.run(Case(thick), Run(model)).facts["measured_slice_error_hu"]
     assert 0.5 < error < 30
 
 
@@ -124,8 +125,8 @@ def test_same_seed_same_bits_and_one_step_needs_no_seed(model, control, thick):
     part = Volume(thick.voxels[:4], thick.ijk_to_ras)
 
     def run(seed, steps):
-        parameters = SuperResolveParameters(control=control, factor=2, steps=steps)
-        return super_resolve(part, model, parameters, seed=seed).volumes["fine"]
+        parameters = SuperResolve(control=control, factor=2, steps=steps)
+        return parameters.run(Case(part), Run(model, seed=seed)).volumes["fine"]
 
     assert np.array_equal(run(1, 2), run(1, 2))
     assert not np.array_equal(run(1, 2), run(2, 2))
@@ -144,13 +145,13 @@ def test_air_does_not_swing_below_air_and_keeps_its_averages():
 def test_wishes_that_cannot_be_met_are_refused(model, control, thick):
     cubes = replace(thick, ijk_to_ras=np.diag([-3.0, -3.0, 4.0, 1.0]))
     with pytest.raises(InputError, match="isotropic mode"):
-        super_resolve(cubes, model)
+        SuperResolve().run(Case(cubes), Run(model))
     with pytest.raises(InputError, match="halves all voxel edges"):
-        super_resolve(thick, model, SuperResolveParameters(mode="isotropic", factor=3))
+        SuperResolve(mode="isotropic", factor=3).run(Case(thick), Run(model))
     with pytest.raises(InputError, match="factor is 7"):
-        super_resolve(thick, model, SuperResolveParameters(factor=7))
+        SuperResolve(factor=7).run(Case(thick), Run(model))
     with pytest.raises(ModelError, match="no weight file"):
-        super_resolve(thick, model, SuperResolveParameters(control="missing.safetensors"))
+        SuperResolve(control="missing.safetensors").run(Case(thick), Run(model))
 
 
 def test_files_lie_on_the_finer_grid_and_repeat(model, tiny_model_file, thick, tmp_path, capsys):
@@ -159,8 +160,8 @@ def test_files_lie_on_the_finer_grid_and_repeat(model, tiny_model_file, thick, t
     options = ["--factor", "2", "--steps", "1", "--model", str(tiny_model_file), "--device", "cpu"]
     assert main(["super_resolve", str(source), "-o", str(tmp_path), *options]) == 0
     fine = read_volume(tmp_path / "thick_super_resolve.nrrd")
-    expected = super_resolve(thick, model, SuperResolveParameters(factor=2, steps=1))
-    assert np.allclose(fine.ijk_to_ras, expected.ijk_to_ras, atol=1e-6)
+    expected = SuperResolve(factor=2, steps=1).run(Case(thick), Run(model))
+    assert np.allclose(fine.ijk_to_ras, expected.ijk_to_ras["fine"], atol=1e-6)
     assert np.abs(average_blocks(fine.voxels, (2, 1, 1)) - thick.voxels).max() <= 0.5 + 1e-3
     report = tmp_path / "thick_super_resolve.json"
     assert json.loads(report.read_text())["facts"]["factors_ijk"] == [1, 1, 2]
@@ -170,5 +171,5 @@ def test_files_lie_on_the_finer_grid_and_repeat(model, tiny_model_file, thick, t
 
 
 def test_a_factor_beyond_the_training_is_told(model, control, thick):
-    result = super_resolve(thick, model, SuperResolveParameters(control=control, factor=4))
+    result = SuperResolve(control=control, factor=4).run(Case(thick), Run(model))
     assert any("trained for factors 2 to 3, not for 4" in warning for warning in result.warnings)

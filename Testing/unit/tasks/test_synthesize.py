@@ -18,11 +18,11 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.inference.engine import Engine, MemoryLevel
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig
-from MedDiffFMLib.tasks.parameters import check, from_dict
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.parameters import from_dict
 from MedDiffFMLib.tasks.synthesize.body_layout import anatomy_layout, free_grid, free_layout
 from MedDiffFMLib.tasks.synthesize.cascade import handover_sigma, plan_grids, plan_stages, same_box, upsample
-from MedDiffFMLib.tasks.synthesize.recipe import synthesize
-from MedDiffFMLib.tasks.synthesize.spec import SynthesizeParameters
+from MedDiffFMLib.tasks.synthesize.spec import Synthesize
 
 WINDOW = 24
 
@@ -47,8 +47,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FoundationModel:
     return model
 
 
-FAST = SynthesizeParameters((60.0, 48.0, 54.0), 1.5, whole_steps=3, native_steps=2)
-LONG = SynthesizeParameters((70.0, 24.0, 24.0), 1.0, whole_steps=20, middle_steps=2, native_steps=2)
+FAST = Synthesize((60.0, 48.0, 54.0), 1.5, whole_steps=3, native_steps=2)
+LONG = Synthesize((70.0, 24.0, 24.0), 1.0, whole_steps=20, middle_steps=2, native_steps=2)
 
 
 def labels(shape: tuple[int, int, int] = (20, 32, 24), matrix: np.ndarray | None = None) -> Volume:
@@ -65,8 +65,8 @@ def labels(shape: tuple[int, int, int] = (20, 32, 24), matrix: np.ndarray | None
 
 @pytest.mark.slow
 def test_result_is_upright_around_zero_in_whole_hounsfield(model: FoundationModel) -> None:
-    result = synthesize(None, model, FAST)
-    voxels, matrix = result.volumes["synthetic"], result.ijk_to_ras
+    result = FAST.run(Case(), Run(model))
+    voxels, matrix = result.volumes["synthetic"], result.ijk_to_ras["synthetic"]
     assert voxels.shape == (36, 32, 40) and voxels.dtype == np.int16
     assert matrix is not None and np.array_equal(np.diag(matrix), [-1.5, -1.5, 1.5, 1])
     assert np.allclose(matrix @ [19.5, 15.5, 17.5, 1], [0, 0, 0, 1])
@@ -77,18 +77,18 @@ def test_result_is_upright_around_zero_in_whole_hounsfield(model: FoundationMode
 
 def test_anatomy_map_gives_its_grid(model: FoundationModel) -> None:
     given = labels()
-    result = synthesize(given, model, SynthesizeParameters(whole_steps=2, middle_steps=1, native_steps=1))
+    result = Synthesize(whole_steps=2, middle_steps=1, native_steps=1).run(Case(given), Run(model))
     assert result.volumes["synthetic"].shape == given.voxels.shape
-    assert np.array_equal(result.ijk_to_ras, given.ijk_to_ras)
+    assert np.array_equal(result.ijk_to_ras["synthetic"], given.ijk_to_ras)
 
 
 def test_flipped_map_gives_the_flipped_picture(model: FoundationModel) -> None:
     """The patient counts, not the order in which the file stores the voxels."""
-    given, quick = labels(), SynthesizeParameters(whole_steps=2, middle_steps=1, native_steps=1)
+    given, quick = labels(), Synthesize(whole_steps=2, middle_steps=1, native_steps=1)
     matrix = given.ijk_to_ras @ np.diag([-1.0, 1, -1, 1])
     matrix[:3, 3] = (given.ijk_to_ras @ [23, 0, 19, 1])[:3]
     flipped = Volume(given.voxels[::-1, :, ::-1].copy(), matrix, "mask")
-    one, other = (synthesize(v, model, quick, seed=3).volumes["synthetic"] for v in (given, flipped))
+    one, other = (quick.run(Case(v), Run(model, seed=3)).volumes["synthetic"] for v in (given, flipped))
     assert np.array_equal(one, other[::-1, :, ::-1])
 
 
@@ -136,7 +136,7 @@ def test_handover_noise_follows_the_spectrum() -> None:
     assert handover_sigma(quarter, half) == pytest.approx(2**0.5 * handover_sigma(half, fine))
     assert 0.1 < handover_sigma(half, fine) < 0.4
     steps = {"whole_steps": 40, "middle_steps": 12, "native_steps": 6}
-    stages = plan_stages(fine, 64, SynthesizeParameters(detail=2.0, **steps))
+    stages = plan_stages(fine, 64, Synthesize(detail=2.0, **steps))
     assert stages[2].sigma == pytest.approx(2 * handover_sigma(half, fine))
     assert [stage.steps for stage in stages] == [40, 12, 6]
     assert [stage.evaluations for stage in stages] == [40, 12, 7]
@@ -194,19 +194,19 @@ def test_binary_map_is_taken_as_the_body() -> None:
 def test_region_anatomy_and_guidance_change_the_result(model: FoundationModel) -> None:
     quick = {"whole_steps": 2, "middle_steps": 1, "native_steps": 1}
     given = labels()
-    plain = synthesize(given, model, SynthesizeParameters(**quick)).volumes["synthetic"]
+    plain = Synthesize(**quick).run(Case(given), Run(model)).volumes["synthetic"]
     other = {
-        "region": synthesize(given, model, SynthesizeParameters(**quick), region="abdomen"),
-        "anatomy": synthesize(given, model, SynthesizeParameters(**quick), anatomy=np.roll(given.voxels, 5, 0)),
-        "guidance": synthesize(given, model, SynthesizeParameters(guidance=3.0, **quick)),
+        "region": Synthesize(**quick).run(Case(given), Run(model, region="abdomen")),
+        "anatomy": Synthesize(**quick).run(Case(given, anatomy=np.roll(given.voxels, 5, 0)), Run(model)),
+        "guidance": Synthesize(guidance=3.0, **quick).run(Case(given), Run(model)),
     }
     for name, result in other.items():
         assert not np.array_equal(result.volumes["synthetic"], plain), name
 
 
 def test_without_guidance_region_and_anatomy_do_not_count(model: FoundationModel) -> None:
-    free = SynthesizeParameters((60.0,) * 3, 2.5, guidance=0.0, whole_steps=2)
-    one, other = (synthesize(None, model, free, region=name).volumes["synthetic"] for name in ("chest", "pelvis"))
+    free = Synthesize((60.0,) * 3, 2.5, guidance=0.0, whole_steps=2)
+    one, other = (free.run(Case(), Run(model, region=name)).volumes["synthetic"] for name in ("chest", "pelvis"))
     assert np.array_equal(one, other)
 
 
@@ -215,7 +215,7 @@ def test_without_guidance_region_and_anatomy_do_not_count(model: FoundationModel
 
 @pytest.mark.slow
 def test_same_seed_same_bits_other_seed_other_body(model: FoundationModel) -> None:
-    runs = [synthesize(None, model, FAST, seed=seed).volumes["synthetic"] for seed in (3, 3, 4)]
+    runs = [FAST.run(Case(), Run(model, seed=seed)).volumes["synthetic"] for seed in (3, 3, 4)]
     assert np.array_equal(runs[0], runs[1])
     assert np.corrcoef(runs[0].ravel(), runs[2].ravel())[0, 1] < 0.9
 
@@ -224,7 +224,7 @@ def test_same_seed_same_bits_other_seed_other_body(model: FoundationModel) -> No
 def test_progress_is_even_and_cancel_is_heard(model: FoundationModel) -> None:
     """Fractions count windows, so that many quick steps on the coarse grid do not look like half of the work."""
     events = []
-    result = synthesize(None, model, LONG, progress=events.append)
+    result = LONG.run(Case(), Run(model, progress=events.append))
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
     windows = [stage["windows"] * stage["evaluations"] for stage in result.facts["stages"]]
@@ -234,7 +234,7 @@ def test_progress_is_even_and_cancel_is_heard(model: FoundationModel) -> None:
 
     token = CancelToken()
     with pytest.raises(Cancelled):
-        synthesize(None, model, FAST, cancel=token, progress=lambda event: token.cancel())
+        FAST.run(Case(), Run(model, cancel=token, progress=lambda event: token.cancel()))
 
 
 @pytest.mark.slow
@@ -246,12 +246,12 @@ def test_memory_shortage_is_survived(model: FoundationModel, monkeypatch: pytest
             raise MemoryError
         return real(self, x, *rest)  # type: ignore[arg-type]
 
-    expected = synthesize(None, model, LONG).volumes["synthetic"]
+    expected = LONG.run(Case(), Run(model)).volumes["synthetic"]
     before = model.engine.memory_level
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "denoise", hungry)
         patch.setattr(model.engine, "on_warning", told.append)
-        found = synthesize(None, model, LONG).volumes["synthetic"]
+        found = LONG.run(Case(), Run(model)).volumes["synthetic"]
     assert len(told) == 1 and model.engine.memory_level.batch == 1
     model.engine.memory_level = before
     assert np.abs(found.astype(int) - expected).max() <= 1
@@ -271,12 +271,12 @@ def test_a_companion_invents_the_coarse_image_and_nothing_else(
         return denoise(self, x, *rest)
 
     monkeypatch.setattr(Engine, "denoise", spy)
-    result = synthesize(None, model, replace(LONG, companion=str(path)))
+    result = replace(LONG, companion=str(path)).run(Case(), Run(model))
     own = ran.index(8)
     assert set(ran[:own]) == {16} and set(ran[own:]) == {8} and own >= LONG.whole_steps
     assert result.facts["companion"]["name"] == "companion"
     assert [max(stage["shape_ijk"]) for stage in result.facts["stages"]] == [12, 24, 35, 70]
-    assert synthesize(None, model, LONG).facts["companion"] is None
+    assert LONG.run(Case(), Run(model)).facts["companion"] is None
 
 
 def test_a_companion_with_other_levels_is_refused(model: FoundationModel, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_companion_with_other_levels_is_refused(model: FoundationModel, tmp_pa
     path = tmp_path / "deep.safetensors"
     save_model(path, build_denoiser(config).state_dict(), config)
     with pytest.raises(ModelError, match="number of levels"):
-        synthesize(None, model, replace(FAST, companion=str(path)))
+        replace(FAST, companion=str(path)).run(Case(), Run(model))
 
 
 def test_last_image_holds_no_trace_of_the_stems_pairs(model: FoundationModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_last_image_holds_no_trace_of_the_stems_pairs(model: FoundationModel, mo
         return torch.zeros_like(x) + 0.3 * (1 - 2 * (torch.arange(x.shape[-1]) % 2))
 
     monkeypatch.setattr(Engine, "denoise", paired)
-    voxels = synthesize(None, model, LONG).volumes["synthetic"]
+    voxels = LONG.run(Case(), Run(model)).volumes["synthetic"]
     assert np.abs(voxels).max() <= 1
 
 
@@ -317,23 +317,22 @@ def test_last_image_holds_no_trace_of_the_stems_pairs(model: FoundationModel, mo
 )
 def test_impossible_requests_are_refused_in_words(values: dict, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        from_dict(SynthesizeParameters, values)
+        from_dict(Synthesize, values)
     assert words in caught.value.cause and caught.value.remedy
 
 
 def test_size_from_json_is_that_of_the_report() -> None:
-    given = from_dict(SynthesizeParameters, {"size": [300, 300, 300], "spacing": 3})
-    assert given == SynthesizeParameters((300.0, 300.0, 300.0), 3.0)
-    check(given)
+    given = from_dict(Synthesize, {"size": [300, 300, 300], "spacing": 3})
+    assert given == Synthesize((300.0, 300.0, 300.0), 3.0)
 
 
 def test_maps_and_regions_that_make_no_sense_are_refused(model: FoundationModel) -> None:
     given = labels()
     with pytest.raises(InputError, match="knee"):
-        synthesize(None, model, FAST, region="knee")
+        FAST.run(Case(), Run(model, region="knee"))
     with pytest.raises(InputError, match="decides about size"):
-        synthesize(given, model, FAST)
+        FAST.run(Case(given), Run(model))
     with pytest.raises(InputError, match="empty"):
-        synthesize(given.with_voxels(np.zeros_like(given.voxels)), model)
+        Synthesize().run(Case(given.with_voxels(np.zeros_like(given.voxels))), Run(model))
     with pytest.raises(InputError, match="119"):
-        synthesize(given.with_voxels(given.voxels + 1), model)
+        Synthesize().run(Case(given.with_voxels(given.voxels + 1)), Run(model))

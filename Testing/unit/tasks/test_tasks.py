@@ -9,14 +9,12 @@ from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.tasks.anomaly.findings import list_findings
-from MedDiffFMLib.tasks.anomaly.recipe import anomaly
-from MedDiffFMLib.tasks.anomaly.spec import AnomalyParameters
+from MedDiffFMLib.tasks.anomaly.spec import Anomaly
+from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.denoise.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.denoise.non_local_means import non_local_means
-from MedDiffFMLib.tasks.denoise.recipe import denoise
-from MedDiffFMLib.tasks.denoise.spec import DenoiseParameters
-from MedDiffFMLib.tasks.inpaint.recipe import inpaint
-from MedDiffFMLib.tasks.inpaint.spec import InpaintParameters
+from MedDiffFMLib.tasks.denoise.spec import Denoise
+from MedDiffFMLib.tasks.inpaint.spec import Inpaint
 from MedDiffFMLib.training.pretrain.calibrate import CalibrationConfig, calibrate
 
 
@@ -32,7 +30,7 @@ def calibrated(model, small_ct):
     return model
 
 
-FAST = InpaintParameters(steps=2, samples=1, spacing=3.0, margin=2.0)
+FAST = Inpaint(steps=2, samples=1, spacing=3.0, margin=2.0)
 
 
 def oblique(volume):
@@ -47,7 +45,7 @@ def oblique(volume):
 
 
 def test_denoise_splits_the_input_into_image_and_noise(model, small_ct):
-    result = denoise(small_ct, model, DenoiseParameters(noise=20))
+    result = Denoise(noise=20).run(Case(small_ct), Run(model))
     clean, noise = result.volumes["denoised"], result.volumes["noise"]
     assert clean.dtype == small_ct.voxels.dtype and clean.shape == small_ct.voxels.shape
     assert np.abs(clean + noise - small_ct.voxels).max() <= 0.5 + 1e-3
@@ -57,14 +55,14 @@ def test_denoise_splits_the_input_into_image_and_noise(model, small_ct):
 def test_denoise_gives_metal_and_air_beyond_the_window_their_own_values(model, small_ct):
     voxels = small_ct.voxels.copy()
     voxels[20, 36:39, 21:24] = 3000
-    result = denoise(small_ct.with_voxels(voxels), model, DenoiseParameters(noise=5))
+    result = Denoise(noise=5).run(Case(small_ct.with_voxels(voxels)), Run(model))
     assert result.volumes["denoised"][20, 37, 22] > 2500
 
 
 @pytest.mark.slow
 def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_ct):
     network, both, classical = (
-        denoise(small_ct, model, DenoiseParameters(noise=20, non_local=share)).volumes["noise"] for share in (0, 0.5, 1)
+        Denoise(noise=20, non_local=share).run(Case(small_ct), Run(model)).volumes["noise"] for share in (0, 0.5, 1)
     )
     assert np.allclose(both, (network + classical) / 2, atol=0.01)
     assert np.abs(network - classical).mean() > 1
@@ -88,19 +86,19 @@ def test_denoise_estimates_the_noise_it_was_given(small_ct):
 def test_denoise_says_when_it_cannot_estimate(model, small_ct):
     air = np.where(small_ct.voxels > -500, -700, small_ct.voxels).astype(np.int16)
     with pytest.raises(InputError, match="--noise"):
-        denoise(small_ct.with_voxels(air), model)
+        Denoise().run(Case(small_ct.with_voxels(air)), Run(model))
 
 
 def test_several_steps_stay_consistent_with_the_input(model, small_ct):
     """With little trust in the prior the result must come back to the input."""
-    result = denoise(small_ct, model, DenoiseParameters(noise=20, steps=3, consistency=0.01))
+    result = Denoise(noise=20, steps=3, consistency=0.01).run(Case(small_ct), Run(model))
     assert np.abs(result.volumes["noise"]).mean() < 2
 
 
 @pytest.mark.parametrize("turn", [lambda v: v, oblique])
 def test_inpaint_leaves_everything_outside_the_mask_bit_for_bit(model, small_ct, small_mask, turn):
     volume, mask = turn(small_ct), small_mask.voxels > 0
-    result = inpaint(volume, model, FAST, mask=mask).volumes["inpainted"]
+    result = FAST.run(Case(volume, mask=mask), Run(model)).volumes["inpainted"]
     assert result.dtype == volume.voxels.dtype
     assert np.array_equal(result[~mask], volume.voxels[~mask])
     assert (result[mask] != volume.voxels[mask]).mean() > 0.3
@@ -109,8 +107,8 @@ def test_inpaint_leaves_everything_outside_the_mask_bit_for_bit(model, small_ct,
 @pytest.mark.slow
 def test_inpaint_blends_only_inside_the_rim(model, small_ct, small_mask):
     mask = small_mask.voxels > 0
-    hard = inpaint(small_ct, model, InpaintParameters(2, 1, 0.0, 2.0, 3.0), mask=mask).volumes["inpainted"]
-    soft = inpaint(small_ct, model, InpaintParameters(2, 1, 6.0, 2.0, 3.0), mask=mask).volumes["inpainted"]
+    hard = Inpaint(2, 1, 0.0, 2.0, 3.0).run(Case(small_ct, mask=mask), Run(model)).volumes["inpainted"]
+    soft = Inpaint(2, 1, 6.0, 2.0, 3.0).run(Case(small_ct, mask=mask), Run(model)).volumes["inpainted"]
     before = small_ct.voxels.astype(float)
     share = (soft - before)[mask] / np.where(hard == small_ct.voxels, np.nan, hard - before)[mask]
     share = share[np.isfinite(share) & (np.abs((hard - before)[mask]) > 50)]
@@ -123,36 +121,36 @@ def test_the_model_never_sees_what_it_fills(model, small_ct, small_mask):
     mask = small_mask.voxels > 0
     changed = small_ct.voxels.copy()
     changed[mask] = 900
-    hard = InpaintParameters(2, 1, 0.0, 4.0, 3.0)
-    first = inpaint(small_ct, model, hard, mask=mask).volumes["inpainted"]
-    second = inpaint(small_ct.with_voxels(changed), model, hard, mask=mask).volumes["inpainted"]
+    hard = Inpaint(2, 1, 0.0, 4.0, 3.0)
+    first = hard.run(Case(small_ct, mask=mask), Run(model)).volumes["inpainted"]
+    second = hard.run(Case(small_ct.with_voxels(changed), mask=mask), Run(model)).volumes["inpainted"]
     assert np.array_equal(first[mask], second[mask])
 
 
 @pytest.mark.slow
 def test_same_seed_same_bits_other_seed_other_filling(model, small_ct, small_mask):
     mask = small_mask.voxels > 0
-    runs = [inpaint(small_ct, model, FAST, mask=mask, seed=s).volumes["inpainted"] for s in (3, 3, 4)]
+    runs = [FAST.run(Case(small_ct, mask=mask), Run(model, seed=s)).volumes["inpainted"] for s in (3, 3, 4)]
     assert np.array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
 
 
 def test_inpaint_needs_a_mask(model, small_ct):
     with pytest.raises(InputError, match="mask"):
-        inpaint(small_ct, model, FAST, mask=np.zeros(small_ct.voxels.shape, bool))
+        FAST.run(Case(small_ct, mask=np.zeros(small_ct.voxels.shape, bool)), Run(model))
 
 
 def test_a_mask_thinner_than_a_working_voxel_is_filled(model, small_ct):
     mask = np.zeros(small_ct.voxels.shape, bool)
     mask[20, 20, 12] = True
-    result = inpaint(small_ct, model, InpaintParameters(2, 1, 0.0, 0.0, 5.0), mask=mask)
+    result = Inpaint(2, 1, 0.0, 0.0, 5.0).run(Case(small_ct, mask=mask), Run(model))
     assert np.isfinite(result.facts["mean_hu_after"])
 
 
 @pytest.mark.slow
 def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct):
     volume = oblique(small_ct)
-    result = anomaly(volume, calibrated, AnomalyParameters(threshold=1.0, minimum_volume=0))
+    result = Anomaly(threshold=1.0, minimum_volume=0).run(Case(volume), Run(calibrated))
     for name in ("anomaly", "healthy", "uncertainty"):
         assert result.volumes[name].shape == volume.voxels.shape
         assert np.isfinite(result.volumes[name]).all()
@@ -164,7 +162,7 @@ def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct
 @pytest.mark.slow
 def test_z_score_has_unit_spread_on_the_tissue_it_was_calibrated_on(calibrated, small_ct):
     """On its own normal case the root mean square of two sizes of cubes is near one, and its tail thin."""
-    result = anomaly(small_ct, calibrated)
+    result = Anomaly().run(Case(small_ct), Run(calibrated))
     score = result.volumes["anomaly"]
     inside = score[score > 0]
     assert 0.4 < np.median(inside) < 1.8
@@ -175,7 +173,7 @@ def test_anomaly_without_calibration_says_what_to_do(tiny_model_file, small_ct):
     bare = load_model(str(tiny_model_file), device="cpu", precision="float32")
     bare.calibration = {}
     with pytest.raises(ModelError, match="calibrate"):
-        anomaly(small_ct, bare)
+        Anomaly().run(Case(small_ct), Run(bare))
 
 
 def test_findings_give_place_and_size_of_a_known_blob():
@@ -229,9 +227,9 @@ def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [
-    lambda v, m, mask, **k: denoise(v, m, DenoiseParameters(noise=20), **k),
-    lambda v, m, mask, **k: inpaint(v, m, FAST, mask=mask, **k),
-    lambda v, m, mask, **k: anomaly(v, m, **k),
+    lambda v, m, mask, **k: Denoise(noise=20).run(Case(v), Run(m, **k)),
+    lambda v, m, mask, **k: FAST.run(Case(v, mask=mask), Run(m, **k)),
+    lambda v, m, mask, **k: Anomaly().run(Case(v), Run(m, **k)),
 ])  # fmt: skip
 def test_every_task_reports_progress_and_obeys_cancel(calibrated, small_ct, small_mask, run):
     fractions = []

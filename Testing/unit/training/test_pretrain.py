@@ -29,8 +29,8 @@ from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, read_header
 from MedDiffFMLib.networks.unet import NetworkConfig
-from MedDiffFMLib.tasks.anomaly.recipe import anomaly
-from MedDiffFMLib.tasks.anomaly.spec import AnomalyParameters
+from MedDiffFMLib.tasks.anomaly.spec import Anomaly
+from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.training.loop import LoopConfig, rate_at
 from MedDiffFMLib.training.noise import NoiseConfig
 from MedDiffFMLib.training.pretrain.batches import Batches
@@ -293,7 +293,7 @@ def test_calibrated_weights_give_an_anomaly_map(
 ) -> None:
     source, target = whole_run / "model.safetensors", tmp_path / "calibrated.safetensors"
     with pytest.raises(ModelError, match="carries no calibration"):
-        anomaly(small_ct, load_model(str(source), device="cpu"))
+        Anomaly().run(Case(small_ct), Run(load_model(str(source), device="cpu")))
     write_volume(small_ct, tmp_path / "chest.nrrd")
     abnormal = np.zeros(small_ct.voxels.shape, np.uint8)
     abnormal[10:20, 30:40, 18:26] = 1
@@ -321,6 +321,6 @@ def test_calibrated_weights_give_an_anomaly_map(
     left_out = {both[key] - 2 * alone[key] for key in alone}
     assert labeled > 500 and left_out == {labeled}, "the label's voxels and no others"
 
-    result = anomaly(small_ct, load_model(str(target), device="cpu"), AnomalyParameters())
+    result = Anomaly().run(Case(small_ct), Run(load_model(str(target), device="cpu")))
     score = result.volumes["anomaly"]
     assert score.shape == small_ct.voxels.shape and np.isfinite(score).all() and score.max() > 0

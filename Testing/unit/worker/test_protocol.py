@@ -186,6 +186,7 @@ def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     return Owner()
 
 
+NOTHING: dict[str, Any] = {"tables": {}, "texts": {}, "facts": {}, "warnings": [], "report": {}}
 REQUEST = RunRequest(RunSettings("denoise", {"steps": 2}), np.zeros((2, 3, 4), np.int16), np.eye(4))
 
 
@@ -197,11 +198,10 @@ def test_run_waits_for_the_start_and_gives_its_result(owner: Owner) -> None:
     owner.answer("hello", protocol=PROTOCOL_VERSION, package=__version__, devices=[])
     run = owner.written[1]
     assert (run["type"], run["task"], run["parameters"]) == ("run", "denoise", {"steps": 2})
-    assert np.load(owner.folder / run["volume"]["file"]).shape == (2, 3, 4)
+    assert np.load(owner.folder / run["inputs"]["volume"]["file"]).shape == (2, 3, 4)
     owner.answer("progress", id=run["id"], fraction=0.5, stage="denoising", seconds_left=None)
     np.save(owner.folder / "result-0.npy", np.ones(3))
-    nothing = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": [], "report": {}}
-    owner.answer("result", id=run["id"], volumes={"denoised": "result-0.npy"}, **nothing)
+    owner.answer("result", id=run["id"], volumes={"denoised": {"file": "result-0.npy", "ijk_to_ras": None}}, **NOTHING)
     event, result = owner.heard
     assert event == ProgressEvent(0.5, "denoising", None)
     assert isinstance(result, WorkerResult) and result.volumes["denoised"].sum() == 3
@@ -212,11 +212,13 @@ def test_run_waits_for_the_start_and_gives_its_result(owner: Owner) -> None:
 def test_run_without_arrays_gets_a_result_that_says_where_it_lies(owner: Owner) -> None:
     owner.start().session.run(RunRequest(RunSettings("synthesize", {"spacing": 3})))
     run = owner.written[1]
-    assert not {"volume", "mask", "anatomy"} & run.keys() and list(owner.folder.iterdir()) == []
+    assert run["inputs"] == {} and list(owner.folder.iterdir()) == []
     np.save(owner.folder / "result-0.npy", np.ones(3))
-    nothing = {"table": [], "facts": {}, "warnings": [], "report": {}}
-    owner.answer("result", id=1, volumes={"synthetic": "result-0.npy"}, ijk_to_ras=np.eye(4), **nothing)
-    assert owner.heard[0].ijk_to_ras == np.eye(4).tolist() and owner.heard[0].volumes["synthetic"].sum() == 3
+    owner.answer("result", id=1, volumes={"synthetic": {"file": "result-0.npy", "ijk_to_ras": np.eye(4)}}, **NOTHING)
+    assert (
+        owner.heard[0].ijk_to_ras == {"synthetic": np.eye(4).tolist()}
+        and owner.heard[0].volumes["synthetic"].sum() == 3
+    )
 
 
 def test_old_messages_of_another_run_are_not_heard(owner: Owner) -> None:
@@ -264,8 +266,7 @@ def test_cancel_before_the_worker_is_ready(owner: Owner) -> None:
 def test_result_that_crosses_a_cancel_counts_as_cancelled(owner: Owner) -> None:
     owner.start().session.run(REQUEST)
     owner.session.cancel()
-    nothing = {"ijk_to_ras": None, "table": [], "facts": {}, "warnings": [], "report": {}}
-    owner.answer("result", id=owner.written[1]["id"], volumes={}, **nothing)
+    owner.answer("result", id=owner.written[1]["id"], volumes={}, **NOTHING)
     assert owner.heard == ["cancelled"] and owner.session.state is State.READY
 
 
@@ -308,7 +309,7 @@ def test_start_timer_counts_only_for_its_own_start(owner: Owner) -> None:
         b"hello\n",
         b'{"type": "dance"}\n',
         b'{"type": "progress"}\n',
-        b'{"type": "result", "id": 1, "volumes": {"x": "../y.npy"}}\n',
+        b'{"type": "result", "id": 1, "volumes": {"x": {"file": "../y.npy", "ijk_to_ras": null}}}\n',
     ],
 )
 def test_worker_that_leaves_the_protocol_is_ended(owner: Owner, line: bytes) -> None:

@@ -1,0 +1,56 @@
+"""Check of an input by its modality: what no task can use is refused, what makes results less reliable is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..core.errors import InputError
+from .modality import CT, MR, WORDS, XR
+from .volume import Volume, check_ct, check_grid, check_values, thinned
+
+
+def check_volume(volume: Volume, modality: str) -> list[str]:
+    """Check a volume that is to be of a modality.
+
+    Args:
+        modality: CT, MR or XR.
+
+    Returns:
+        Warnings, one sentence each.
+
+    Raises:
+        InputError: with the cause and the remedy.
+    """
+    if volume.modality != modality:
+        kind = WORDS[modality]
+        raise InputError(f"The volume is marked as {volume.modality}, not as {kind}.", f"Choose a {kind} volume.")
+    return _CHECKS[modality](volume)
+
+
+def _check_mr(volume: Volume) -> list[str]:
+    """Signal is not negative but for filtering; a CT has its air near -1000."""
+    check_grid(volume)
+    low, high = check_values(volume.voxels)
+    coarse = thinned(volume).voxels
+    if np.mean(coarse < -0.05 * high) > 0.02:
+        raise InputError(
+            f"The values ({low:.4g} to {high:.4g}) do not look like MR, whose signal is not negative; they fit CT or "
+            "normalized data.",
+            "Choose an MR volume.",
+        )
+    return list(volume.notes)
+
+
+def _check_radiograph(volume: Volume) -> list[str]:
+    """One plane (1, j, i)."""
+    check_grid(volume, least_slices=1)
+    if volume.voxels.shape[0] != 1:
+        count = volume.voxels.shape[0]
+        raise InputError(f"The X-ray has {count} planes.", "Give one radiograph a file.")
+    check_values(volume.voxels)
+    return list(volume.notes)
+
+
+_CHECKS: dict[str, Callable[[Volume], list[str]]] = {CT: check_ct, MR: _check_mr, XR: _check_radiograph}

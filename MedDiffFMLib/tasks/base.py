@@ -1,0 +1,208 @@
+"""Contract of a task: what it declares, what it works on, what it returns. Imports the standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..core.progress import CancelToken, ProgressCallback, ProgressMeter
+from .inputs import Inputs
+from .output_kinds import Output, OutputKind
+from .parameters import check
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..imaging.volume import Box, Volume
+    from ..models.checkpoint import FoundationModel
+
+
+class View(Enum):
+    """How the panel shows a result."""
+
+    COMPARE = "compare"
+    """Before and after, side by side or blended, and each other output over the input."""
+    FINDINGS = "findings"
+    """A heat map (Z_SCORE) over the input with a table of places."""
+    STRUCTURES = "structures"
+    """Segments (LABELS) with their uncertainty."""
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A model beside the prior without which a task cannot run.
+
+    Attributes:
+        parameter: field of the task that names one.
+        kind: "control" or "segmentation", as in the catalogue.
+        task: fine-tuning task that makes it.
+    """
+
+    parameter: str
+    kind: str
+    task: str
+
+
+@dataclass
+class Case:
+    """What a run works on, read and checked.
+
+    Attributes:
+        volume: the scan; for a task that takes none the organ map whose grid the result takes, None without a map.
+        mask: bool (k, j, i) on the volume's grid.
+        anatomy: TotalSegmentator labels (k, j, i) on the volume's grid, 118 for the body.
+        scans: the further scans by name, each on its own grid.
+        texts: by name.
+    """
+
+    volume: Volume | None = None
+    mask: np.ndarray | None = None
+    anatomy: np.ndarray | None = None
+    scans: dict[str, Volume] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scan(self) -> Volume:
+        """The volume of a task that requires one."""
+        assert self.volume is not None
+        return self.volume
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a task runs.
+
+    Attributes:
+        seed: start of the random numbers.
+        region: body region, "none" to tell the model nothing, None for an automatic guess.
+    """
+
+    model: FoundationModel
+    seed: int = 0
+    region: str | None = None
+    progress: ProgressCallback | None = None
+    cancel: CancelToken | None = None
+
+    def meter(self, total: float, stage: str = "") -> ProgressMeter:
+        """Counter of ``total`` units of work (network calls), which reports progress and notices a cancel."""
+        meter = ProgressMeter(total, self.progress, self.cancel)
+        meter.stage = stage
+        return meter
+
+
+@dataclass
+class TaskResult:
+    """What every task returns.
+
+    Attributes:
+        volumes: output name -> array (k, j, i); a plane is (1, j, i). The first one is the main result.
+        tables: output name -> rows with the declared columns, of tables and points.
+        texts: output name -> text.
+        facts: figures worth reporting (estimated noise, network evaluations, region used ...), JSON-ready.
+        warnings: sentences for the user.
+        ijk_to_ras: where those volumes lie that are not on exactly the input's grid, by output name.
+    """
+
+    volumes: dict[str, np.ndarray] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    ijk_to_ras: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Task:
+    """A task with its parameters. A subclass is a frozen dataclass: its fields, each a ``parameter(...)``, are what the
+    user chooses, its class attributes everything else that command line, Python, worker, batch and panel need to know.
+
+    Attributes:
+        name: of the folder, on the command line, in Python and in the protocol.
+        title: short, for a button.
+        sentence: what it does.
+        action: text of the button that runs it; the title where it is left out.
+        icon: file in ``MedDiffFM/Resources/Icons``.
+        inputs: what it takes.
+        outputs: what it gives, the main one first; nothing is overwritten unasked because of it.
+        synthetic: whether its result shows no patient, or what the patient does not have; files of it are marked.
+        view: how the panel shows the result.
+        many: whether the panel offers to run it on several scans in one go.
+        needs: a fine-tuned model that the catalogue must have for the prior.
+        reference_seconds: for a unit of :meth:`work` with the shipped prior on two cores of 100 GFLOP/s each; None
+            where nothing was measured.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    sentence: ClassVar[str]
+    action: ClassVar[str] = ""
+    icon: ClassVar[str] = "MedDiffFM.png"
+    inputs: ClassVar[Inputs]
+    outputs: ClassVar[tuple[Output, ...]]
+    synthetic: ClassVar[bool] = False
+    view: ClassVar[View] = View.COMPARE
+    many: ClassVar[bool] = False
+    needs: ClassVar[FineTuned | None] = None
+    reference_seconds: ClassVar[float | None] = None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *values: Any, **named: Any) -> None:
+            """Made by the dataclass of each task."""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits: a task that exists can run."""
+        check(self)
+
+    def run(self, case: Case, run: Run) -> TaskResult:
+        """Do it: the function of the task's name in the ``recipe.py`` beside its declaration, which imports torch.
+
+        Raises:
+            MedDiffFMError: something cannot be used, or the run was cancelled.
+        """
+        package = type(self).__module__.rpartition(".")[0]
+        recipe: Callable[[Task, Case, Run], TaskResult] = getattr(import_module(f"{package}.recipe"), self.name)
+        return recipe(self, case, run)
+
+    def needed_piece(self, volume: Volume, mask: np.ndarray) -> Box | None:
+        """Index box (k, j, i) that holds all that the task looks at; None where it needs the whole volume.
+
+        A run on the piece, which brings a coarse copy of the whole, must give the same voxels as one on the whole.
+
+        Args:
+            mask: bool (k, j, i) on the volume's grid, not empty.
+        """
+        return None
+
+    def work(self, volume: Volume | None) -> float:
+        """Work for an estimate of the time, in network evaluations of a million voxels; 0 where it is unknown."""
+        if volume is None:
+            return 0.0
+        return max(getattr(self, "steps", 1), 1) * volume.voxels.size / 1e6
+
+    @classmethod
+    def output(cls, name: str) -> Output:
+        """What a part of the result is; one of several structures is what the output that its name begins with is."""
+        for output in cls.outputs:
+            if name == output.name:
+                return output
+            if name.startswith(f"{output.name}_"):
+                return Output(name, output.kind)
+        return Output(name, OutputKind.VALUES)
+
+    @classmethod
+    def volumes(cls) -> list[Output]:
+        """The outputs with voxels."""
+        return [output for output in cls.outputs if not output.kind.suffix]
+
+    @classmethod
+    def tables(cls) -> list[Output]:
+        """Tables and points."""
+        return [output for output in cls.outputs if output.kind.suffix == ".csv"]
+
+    @classmethod
+    def texts(cls) -> list[Output]:
+        """The outputs to read."""
+        return [output for output in cls.outputs if output.kind is OutputKind.TEXT]
