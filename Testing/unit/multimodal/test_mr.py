@@ -10,6 +10,7 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.multimodal.field_of_view import field_of_view
 from MedDiffFMLib.multimodal.mr_intensity import mr_scale
 from MedDiffFMLib.multimodal.rigid_registration import align
+from MedDiffFMLib.multimodal.simulate_mr import clean_signal, draw_contrast, simulate_mr
 
 
 def thigh(shape: tuple[int, int, int] = (20, 64, 64)) -> np.ndarray:
@@ -85,3 +86,30 @@ def test_images_that_do_not_overlap_are_refused() -> None:
     image = painted(thigh(), (10, 900, 300, 60), 20, 1).astype(np.float32)
     with pytest.raises(InputError, match="cannot be aligned"):
         align(Volume(image, np.eye(4)), Volume(image, turned((500.0, 0, 0), 0)))
+
+
+def limb_ct(seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """HU with noise, and tissue classes, of the limb."""
+    labels = thigh()
+    classes = np.array([1, 4, 5, 7])[labels]
+    return painted(labels, (-1000, -100, 50, 900), 25, seed), classes
+
+
+def test_a_simulated_mr_has_the_ct_s_geometry_and_t1_s_order_of_tissues() -> None:
+    hounsfield, tissue = limb_ct()
+    for seed in range(6):
+        generator = np.random.default_rng(seed)
+        image = simulate_mr(hounsfield, tissue, (3.0, 2.0, 2.0), draw_contrast(generator), generator)
+        inner = {value: np.median(image[tissue == value]) for value in (1, 4, 5, 7)}
+        assert inner[4] > 1.6 * inner[5] > inner[5] > inner[7], "fat, muscle, compact bone"
+        assert inner[1] < 0.3 * inner[5]
+
+
+def test_the_noise_of_the_ct_is_not_in_the_mr() -> None:
+    hounsfield, tissue = limb_ct()
+    generator = np.random.default_rng(0)
+    image = simulate_mr(hounsfield, tissue, (3.0, 2.0, 2.0), draw_contrast(generator), generator)
+    clean = clean_signal(hounsfield, tissue, (3.0, 2.0, 2.0), draw_contrast(np.random.default_rng(0)))
+    muscle = tissue == 5
+    assert abs(np.corrcoef(hounsfield[muscle], image[muscle])[0, 1]) < 0.25
+    assert clean[muscle].std() < 0.02
