@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ...core.errors import InputError
+from ..source import Reading
 from ..volume import Volume
 from .common import LPS_TO_RAS, MAX_COMPRESSION, Portions, affine, check_promise, damaged, parsing, truncated
 
@@ -29,11 +30,12 @@ def is_dicom_file(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path, modality: str) -> Volume:
+def read_dicom(path: Path, modality: str, reading: Reading) -> Volume:
     """Read one CT series, slices ordered by position, rescaled to HU.
 
     Args:
         path: folder that holds one series, or one file of a series (its folder may then hold others).
+        reading: opens the files.
 
     Raises:
         InputError: no or several series, other modality, multi-frame or color images, mixed orientations or sizes,
@@ -41,21 +43,33 @@ def read_dicom(path: Path, modality: str) -> Volume:
     """
     folder = path if path.is_dir() else path.parent
     with parsing(lambda error: damaged(folder.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
-        slices = _one_series(path)
+        slices = _one_series(path, reading)
         name = f"{folder.name}/{_title(slices[0])}"
         _refuse_other_images(name, slices, modality)
         slices, matrix = _ordered(name, slices)
-        return Volume(_stack(name, slices), matrix, modality)
+        return Volume(_stack(name, slices, reading), matrix, modality)
 
 
-def _one_series(path: Path) -> list[Any]:
+def dicom_files(path: Path) -> list[Path]:
+    """The files that :func:`read_dicom` makes the volume of, in its order.
+
+    Raises:
+        InputError: as :func:`read_dicom`, but for what only the pixels tell.
+    """
+    with parsing(lambda error: damaged(path.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
+        slices = _one_series(path, Reading(path))
+        _refuse_other_images(path.name, slices, None)
+        return [Path(header.filename) for header in _ordered(path.name, slices)[0]]
+
+
+def _one_series(path: Path, reading: Reading) -> list[Any]:
     """Headers of the images of the one series that is meant."""
     folder = path if path.is_dir() else path.parent
-    series = _group(file for file in sorted(folder.iterdir()) if file.is_file())
+    series = _group((file for file in sorted(folder.iterdir()) if file.is_file()), reading)
     if path.is_dir() and not series:
-        series = _group(file for file in sorted(folder.rglob("*")) if file.is_file())
+        series = _group((file for file in sorted(folder.rglob("*")) if file.is_file()), reading)
     if not path.is_dir():
-        uid = str(_dataset(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS).get("SeriesInstanceUID"))
+        uid = str(_header(path, reading).get("SeriesInstanceUID"))
         if uid not in series:
             raise InputError(f"'{path.name}' is a DICOM file without an image.", "Choose a file of a CT series.")
         return series[uid]
@@ -67,7 +81,7 @@ def _one_series(path: Path) -> list[Any]:
     return next(iter(series.values()))
 
 
-def _group(files: Iterable[Path]) -> dict[str, list[Any]]:
+def _group(files: Iterable[Path], reading: Reading) -> dict[str, list[Any]]:
     """Headers of all images, by SeriesInstanceUID; other files are passed over, damaged images are not.
 
     Raises:
@@ -78,18 +92,23 @@ def _group(files: Iterable[Path]) -> dict[str, list[Any]]:
         if not is_dicom_file(file):
             continue
         with parsing(_damaged_file(file)):
-            header = _dataset(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+            header = _header(file, reading)
         if "Rows" in header and "Columns" in header:
             series[str(header.get("SeriesInstanceUID"))].append(header)
     return dict(series)
 
 
-def _dataset(file: Path, **options: Any) -> Any:
+def _header(file: Path, reading: Reading) -> Any:
+    """The tags that grouping and order need."""
+    with reading.look(file) as plain:
+        return _dataset(file, plain, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+
+
+def _dataset(file: Path, plain: BinaryIO, **options: Any) -> Any:
     """What pydicom makes of a file, with no more memory than the file can need."""
     import pydicom
 
-    with file.open("rb") as plain:
-        dataset = pydicom.dcmread(_ImageFile(file, plain), **options)
+    dataset = pydicom.dcmread(_ImageFile(file, plain), **options)
     dataset.filename = str(file)
     return dataset
 
@@ -115,8 +134,8 @@ def _title(header: Any) -> str:
     return " ".join(str(part) for part in (number, text) if part not in (None, "")) or "without a name"
 
 
-def _refuse_other_images(name: str, slices: list[Any], modality: str) -> None:
-    """Only single-frame gray CT images of one size and orientation make a volume."""
+def _refuse_other_images(name: str, slices: list[Any], modality: str | None) -> None:
+    """Only single-frame gray CT images of one size and orientation make a volume; without a modality, of any."""
     kinds = {str(s.get("Modality", "?")) for s in slices}
     if modality == "CT" and kinds != {"CT"}:
         raise InputError(f"'{name}': these are {' and '.join(sorted(kinds))} images, not CT.", "Choose a CT series.")
@@ -188,13 +207,13 @@ def _even_step(name: str, positions: np.ndarray, heights: np.ndarray) -> np.ndar
     return step
 
 
-def _stack(name: str, slices: list[Any]) -> np.ndarray:
+def _stack(name: str, slices: list[Any], reading: Reading) -> np.ndarray:
     """Voxels (k, j, i) in HU: int16 or int32 where slopes and intercepts are whole numbers, else float32."""
     shape = (len(slices), int(slices[0].Rows), int(slices[0].Columns))
     _check_encoding(name, slices, shape)
     voxels: np.ndarray | None = None
     for k, header in enumerate(slices):
-        image = _hounsfield(name, Path(header.filename), shape[1:])
+        image = _hounsfield(name, Path(header.filename), shape[1:], reading)
         if voxels is None:
             voxels = np.empty(shape, image.dtype)
         if voxels.dtype != image.dtype:  # one slice needs more than the others: widen all
@@ -231,10 +250,11 @@ def _damaged_file(file: Path) -> Callable[[Exception], InputError]:
     return lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")
 
 
-def _hounsfield(name: str, file: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _hounsfield(name: str, file: Path, shape: tuple[int, ...], reading: Reading) -> np.ndarray:
     """One slice (j, i), rescaled."""
     with parsing(lambda error: truncated(f"{name}/{file.name}", "its pixels cannot be decoded")):
-        dataset = _dataset(file)
+        with reading.open(file) as plain:
+            dataset = _dataset(file, plain)
         stored = dataset.pixel_array
     if stored.shape != shape:
         raise damaged(file.name, "DICOM", f"its pixels are {stored.shape}, not {shape}")

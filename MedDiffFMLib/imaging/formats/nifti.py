@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
+from ..source import Reading
 from ..volume import Volume
 from .common import (
     MAX_HEADER,
@@ -25,15 +26,18 @@ from .common import (
 )
 
 
-def read_nifti(path: Path, modality: str) -> Volume:
+def read_nifti(path: Path, modality: str, reading: Reading) -> Volume:
     """Read a 3-D scalar NIfTI; trailing axes of length 1 are dropped, slope and intercept applied.
 
     Voxels are integers when file, slope and intercept are, else float32.
 
+    Args:
+        reading: opens the file.
+
     Raises:
         InputError: wrong magic, damaged, truncated, or not 3-D scalar.
     """
-    with path.open("rb") as plain, contextlib.ExitStack() as stack:
+    with reading.open(path) as plain, contextlib.ExitStack() as stack:
         compressed = path.name.lower().endswith(".gz")
         file: Any = stack.enter_context(gzip.GzipFile(fileobj=plain)) if compressed else plain
         with parsing(lambda error: damaged(path.name, "NIfTI", "its header makes no sense")):

@@ -31,7 +31,7 @@ from ...core.json_files import json_ready, write_json
 from ...core.progress import CancelToken, ProgressCallback
 from ...datasets.check_report import CheckReport
 from ...models.catalogue import CatalogueEntry, list_models, register_model
-from ...models.checkpoint import load_denoiser, read_header
+from ...models.checkpoint import denoiser_of, read_weights
 from ...runner.report import software_versions
 from ..loop import LoopConfig, TrainingLoop
 from ..pretrain.run import launch
@@ -190,7 +190,7 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
 def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
     """The frozen prior with the part to train, in its first state."""
     torch.manual_seed(run.config.seed)
-    denoiser = load_denoiser(run.prior_path, read_header(run.prior_path)).to(device)
+    denoiser = denoiser_of(read_weights(run.prior_path, run.prior["sha256"])).to(device)
     adapted = run.adapter.attach(denoiser, run.task).to(device)
     return AdaptedModule(adapted, run.adapter.part(adapted), run.task.loss, precision)
 
