@@ -86,12 +86,14 @@ def _inputs(task: type[Task]) -> list[Argument]:
     place = "of where to work" if inputs.mask is Need.OPTIONAL else "of what to change"
     mask = f"Label map {place}, {grid}: a Volume, an array (k, j, i), or a path."
     volume = f"{kind}{' in HU' if inputs.modality == CT else ''}: {source}"
+    label = "Name or number of the one label of the mask to take; all when not given."
     organs = f"Organ labels (TotalSegmentator's, 118 for the body) {grid}."
     rows = [
         (inputs.volume, Argument("volume", "VolumeLike", volume, None, False)),
         *((row.need, Argument(row.name, "VolumeLike", f"{row.help.rstrip('.')}: {source}")) for row in inputs.scans),
         *((row.need, Argument(row.name, "str", row.help)) for row in inputs.texts),
         (inputs.mask, Argument("mask", "LabelsLike", mask)),
+        (Need.NONE if inputs.mask is Need.NONE else Need.OPTIONAL, Argument("label", "str", label)),
         (inputs.anatomy, Argument("anatomy", "LabelsLike", organs)),
     ]
     return [_needed(row, need) for need, row in rows if need is not Need.NONE]
@@ -193,23 +195,26 @@ def run(
     """
     given = {name: named.pop(name, None) for name in task.inputs.modalities}
     texts = {text.name: named.pop(text.name, None) for text in task.inputs.texts}
+    label = _plain(named.pop("label", None)) if task.inputs.mask is not Need.NONE else None
     chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
-    case = _case(task, given, {name: text for name, text in texts.items() if text is not None})
+    case = _case(task, given, {name: text for name, text in texts.items() if text is not None}, label)
     loaded = as_model(model) if task.needs_model else load(settings)
     settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.precision)
     return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 
-def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str]) -> LoadedCase:
+def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str], label: Any = None) -> LoadedCase:
     """The inputs, read where paths are given, and checked."""
     read: dict[str, Volume] = {}
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
         if given[name] is not None:
             is_map = kind == "mask"
             read[name] = as_labels(given[name], read.get("volume")) if is_map else as_volume(given[name], kind)
-    case = checked_case(task.name, read, texts)
+    case = checked_case(task.name, read, texts, None if label is None else str(label))
     case.records = {name: _record(given[name], volume) for name, volume in read.items()}
+    if label is not None:
+        case.records["mask"]["label"] = str(label)
     return case
 
 

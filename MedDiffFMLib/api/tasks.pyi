@@ -13,6 +13,7 @@ def anomaly(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -28,6 +29,7 @@ def anomaly(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
@@ -105,6 +107,7 @@ def inpaint(
     sigma_max: float = 10.0,
     seed: int = 0,
     region: str | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -129,6 +132,7 @@ def inpaint(
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
@@ -161,6 +165,7 @@ def generate_lesion(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -193,6 +198,7 @@ def generate_lesion(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
@@ -327,6 +333,7 @@ def segment(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -347,6 +354,7 @@ def segment(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.

@@ -43,7 +43,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
     inputs = task.inputs
-    columns = ", ".join(["input", "mask", "anatomy", *(row.name for row in inputs.named)])
+    masks = [] if inputs.mask is NONE else ["mask", "label"]
+    columns = ", ".join(["input", *masks, "anatomy", *(row.name for row in inputs.named)])
     cases = (
         f"many cases instead of INPUT: a folder, files, a .txt list of paths, or a .csv with columns {columns}. "
         "Finished cases are skipped, so the same command resumes"
@@ -70,6 +71,7 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
             type=Path,
             help=f"label map on the {kind}'s grid; with --batch a folder of masks named as the cases",
         )
+        add("--label", metavar="LABEL", help="number or name of the one label of the mask to take (default: all)")
     if inputs.anatomy is not NONE:
         labels = "organ label map (TotalSegmentator numbers, 118 for the body)"
         use = "whose grid the result takes" if inputs.volume is NONE else f"on the {kind}'s grid, or a folder of them"
@@ -136,7 +138,8 @@ def _case_files(args: argparse.Namespace) -> CaseFiles:
     """The files of the one case."""
     inputs = TASKS[args.task].inputs
     mask, anatomy = (getattr(args, name, None) for name in ("mask", "anatomy"))
-    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts))
+    label = getattr(args, "label", None)
+    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts), label)
 
 
 def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, console: Console) -> int:
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
-    cases = find_cases(args.batch, settings.task, folders, files.texts, console.warning)
+    cases = find_cases(args.batch, settings.task, folders, files.texts, files.label, console.warning)
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(

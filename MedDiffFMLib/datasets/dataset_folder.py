@@ -32,6 +32,7 @@ from ..core.file_hash import file_sha256
 from ..core.json_files import write_json
 from ..core.safe_load import check_fields, plain_path, read_json
 from ..imaging.io import write_volume
+from ..imaging.segments import listed
 from ..imaging.volume import Volume, check_ct, geometry
 from .datalist import SPLITS, Entry, folder_name
 from .labels import SegmentLabel, labels_in, shared_numbers
@@ -357,6 +358,11 @@ def check_label_map(given: Volume | np.ndarray, image: Volume, what: str = "mask
     """
     label = given if isinstance(given, Volume) else Volume(np.asarray(given), image.ijk_to_ras, "mask")
     _check_grid(label, image, what)
+    if any(len(segment.numbers) > 1 for segment in label.segments):
+        raise InputError(
+            f"Segments of the {what} overlap: {listed(label.segments)}.",
+            "Export it from Slicer as a label map, or give the segments as masks of their own.",
+        )
     voxels = np.asarray(label.voxels)
     numbers = voxels.astype(np.uint8) if voxels.dtype == bool else voxels
     if numbers.dtype.kind == "f" and not (np.isfinite(numbers).all() and np.array_equal(numbers, np.rint(numbers))):
@@ -376,7 +382,8 @@ def _check_grid(label: Volume, image: Volume, what: str) -> None:
         sizes = [" x ".join(map(str, volume.voxels.shape[::-1])) for volume in (label, image)]
         raise InputError(f"The {what} has {sizes[0]} voxels, the CT {sizes[1]}.", remedy)
     if not label.same_geometry(image):
-        raise InputError(f"The {what} has the CT's number of voxels but lies elsewhere or has other spacing.", remedy)
+        distance = f"{label.apart(image):.3g} mm away"
+        raise InputError(f"The {what} has the CT's number of voxels but lies elsewhere, up to {distance}.", remedy)
 
 
 def _read_case(folder: Path, validating: set[str]) -> DatasetCase:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.json_files import json_ready
+from .segments import Segment, labels_in, listed
 from .source import Source
 
 Box = tuple[slice, slice, slice]
@@ -21,6 +22,9 @@ THICK_SLICE_MM = 4.0
 COARSE_SPACING_MM = 3.0
 SAMPLE_VOXELS = 500_000  # enough to judge values by; a panel looks at a volume while the user waits
 WINDOW_MM = 96.0  # one 64-voxel window of the model at its finest trained spacing, 1.5 mm
+GRID_TOLERANCE = 0.05
+"""Voxel edges by which a label map may lie off its image: other programs round geometries, and no edge is sharper."""
+_EXACT = 1e-3  # voxel edges that nobody needs to hear of
 # Cosine between two voxel axes, 0.06 degrees: the rounding of text headers lies below, gantry tilt far above.
 SHEAR_TOLERANCE = 1e-3
 
@@ -40,6 +44,7 @@ class Volume:
         modality: "CT", "MR", "XR", or "mask" for a label map.
         synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
+        segments: what a segmentation says about its labels.
         source: the files that the voxels were read from; None where they were made or changed in memory.
         whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
     """
@@ -49,6 +54,7 @@ class Volume:
     modality: str = "CT"
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    segments: tuple[Segment, ...] = ()
     source: Source | None = None
     whole: Volume | None = None
 
@@ -67,13 +73,13 @@ class Volume:
         """The same geometry with other voxel values of the same shape."""
         if voxels.shape != self.voxels.shape:
             raise ValueError(f"shape {voxels.shape} does not fit geometry of shape {self.voxels.shape}")
-        return replace(self, voxels=voxels, source=None)
+        return replace(self, voxels=voxels, segments=(), source=None)
 
-    def same_geometry(self, other: Volume, tolerance: float = 1e-3) -> bool:
+    def same_geometry(self, other: Volume, tolerance: float = GRID_TOLERANCE) -> bool:
         """True when shapes agree and no voxel center is further apart than ``tolerance`` times the smallest spacing."""
-        return self.voxels.shape == other.voxels.shape and self._apart(other) <= tolerance * min(self.spacing)
+        return self.voxels.shape == other.voxels.shape and self.apart(other) <= tolerance * min(self.spacing)
 
-    def _apart(self, other: Volume) -> float:
+    def apart(self, other: Volume) -> float:
         """Largest distance in mm between the corner voxels of two volumes of the same shape."""
         k, j, i = self.voxels.shape
         corners = np.array([[a, b, c, 1.0] for a in (0, i - 1) for b in (0, j - 1) for c in (0, k - 1)]).T
@@ -137,7 +143,7 @@ def check_mask(mask: Volume, volume: Volume) -> np.ndarray:
         raise InputError(f"The mask has {shapes}.", resample)
     if not mask.same_geometry(volume):
         raise InputError(
-            f"The mask has the CT's shape but lies elsewhere, up to {mask._apart(volume):.3g} mm away.", resample
+            f"The mask has the CT's shape but lies elsewhere, up to {mask.apart(volume):.3g} mm away.", resample
         )
     if mask.voxels.dtype.kind == "f" and not np.isfinite(mask.voxels).all():
         raise InputError(
@@ -152,6 +158,22 @@ def check_mask(mask: Volume, volume: Volume) -> np.ndarray:
             "Paint only the region; if it looks right, the mask may be inverted.",
         )
     return inside
+
+
+def label_notes(labels: Volume, volume: Volume, what: str) -> list[str]:
+    """What a user should know of a label map that fits a volume: a small distance between their grids."""
+    distance = labels.apart(volume)
+    if distance <= _EXACT * min(volume.spacing):
+        return []
+    return [f"The {what} lies up to {distance:.3g} mm off the image's voxels; it is taken to lie on them."]
+
+
+def several_labels(mask: Volume) -> list[str]:
+    """A sentence where a mask of what to work on holds more than one label."""
+    found = labels_in(mask.voxels, mask.segments)
+    if len(found) < 2:
+        return []
+    return [f"The mask holds {len(found)} labels, {listed(found)}; all of them are taken. --label chooses one."]
 
 
 def _check_array(voxels: np.ndarray) -> None:

@@ -121,6 +121,8 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
             return False
         if case.paths.keys() != report["inputs"].keys() or case.texts != report.get("texts", {}):
             return False
+        if report["inputs"].get("mask", {}).get("label") != case.label:
+            return False
         same_inputs = all(
             report["inputs"][name]["sha256"] == source_of(path).sha256 for name, path in case.paths.items()
         )

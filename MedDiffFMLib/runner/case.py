@@ -16,7 +16,8 @@ from ..imaging.image_files import stem_of
 from ..imaging.io import read_volume
 from ..imaging.modality import CT
 from ..imaging.modality_checks import check_volume
-from ..imaging.volume import Volume, check_mask
+from ..imaging.segments import chosen
+from ..imaging.volume import Volume, check_mask, label_notes, several_labels
 from ..models.checkpoint import FoundationModel
 from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
@@ -39,6 +40,7 @@ class CaseFiles:
         anatomy: organ label map (TotalSegmentator numbers) on the input's grid.
         scans: further scans by name, for tasks that take them.
         texts: by name.
+        label: the one label of the mask that is taken, by name or number; None for all.
     """
 
     input: Path | None = None
@@ -46,6 +48,7 @@ class CaseFiles:
     anatomy: Path | None = None
     scans: Mapping[str, Path] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    label: str | None = None
 
     @property
     def name(self) -> str:
@@ -87,16 +90,21 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
     given = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
-    loaded = checked_case(task, given, case.texts)
+    loaded = checked_case(task, given, case.texts, case.label)
     loaded.records = {name: input_record(path, given[name]) for name, path in case.paths.items()}
+    if case.label is not None:
+        loaded.records["mask"]["label"] = case.label
     return loaded
 
 
-def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str] | None = None) -> LoadedCase:
+def checked_case(
+    task: str, given: Mapping[str, Volume], texts: Mapping[str, str] | None = None, label: str | None = None
+) -> LoadedCase:
     """A case from volumes in memory.
 
     Args:
         given: volume, mask, anatomy and further scans by name.
+        label: name or number of the one label of the mask that is taken; None for all.
 
     Raises:
         InputError: of another modality, something missing or useless, or a mask or organ map that does not fit.
@@ -116,8 +124,16 @@ def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str
     scans = {scan.name: given[scan.name] for scan in inputs.scans if scan.name in given}
     for name, scan in scans.items():
         warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name])]
-    inside = None if mask is None or volume is None else check_mask(mask, volume)
+    inside = None
+    if mask is not None and volume is not None:
+        mask = mask if label is None else mask.with_voxels(chosen(mask.voxels, mask.segments, label))
+        inside = check_mask(mask, volume)
+        warnings += [*several_labels(mask), *label_notes(mask, volume, "mask")]
+    elif label is not None:
+        raise InputError("A label is chosen, but there is no mask.", "Give a mask, or leave --label out.")
     labels = None if anatomy is None else check_anatomy(anatomy, volume)
+    if anatomy is not None and volume is not None:
+        warnings += label_notes(anatomy, volume, "organ map")
     return LoadedCase(anatomy if volume is None else volume, inside, labels, scans, dict(texts), warnings=warnings)
 
 

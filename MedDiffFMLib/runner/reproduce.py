@@ -86,7 +86,10 @@ def _case(report: dict[str, Any]) -> CaseFiles:
     texts = report.get("texts", {})
     if not isinstance(texts, dict):
         raise InputError("The report's texts cannot be read.", "It may come from another version.")
-    return CaseFiles(volume, mask, anatomy, paths, texts)
+    label = report["inputs"].get("mask", {}).get("label")
+    if not isinstance(label, str | None):
+        raise InputError("The report's label cannot be read.", "It may come from another version.")
+    return CaseFiles(volume, mask, anatomy, paths, texts, label)
 
 
 def _same_model(report: dict[str, Any], settings: RunSettings) -> Loaded:

@@ -79,7 +79,7 @@ def test_the_folder_can_be_moved_and_its_datalist_read_by_others(dataset: Datase
     ("change", "words"),
     [
         ({"label": np.zeros((12, 20, 21), np.uint8)}, "The mask has 21 x 20 x 12 voxels, the CT 20 x 20 x 12."),
-        ({"label": Volume(lesion(), np.diag([-3.0, -3.0, 3.5, 1]), "mask")}, "lies elsewhere or has other spacing"),
+        ({"label": Volume(lesion(), np.diag([-3.0, -3.0, 3.5, 1]), "mask")}, "lies elsewhere, up to 5.5 mm away"),
         ({"label": lesion() * 0.5}, "holds values that are no whole numbers"),
         ({"label": ct()}, "check that it is not the CT itself"),
         ({"anatomy": np.zeros((3, 3, 3))}, "The organ map has 3 x 3 x 3 voxels"),
