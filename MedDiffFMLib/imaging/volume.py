@@ -44,9 +44,9 @@ class Volume:
         modality: "CT", "MR", "XR", or "mask" for a label map.
         synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
+        whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
         segments: what a segmentation says about its labels.
         source: the files that the voxels were read from; None where they were made or changed in memory.
-        whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
     """
 
     voxels: np.ndarray
@@ -54,9 +54,9 @@ class Volume:
     modality: str = "CT"
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    whole: Volume | None = None
     segments: tuple[Segment, ...] = ()
     source: Source | None = None
-    whole: Volume | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -90,7 +90,7 @@ def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
     if layered:
         with parsing(lambda error: damaged(path.name, "NRRD", error)):
             voxels, named = flattened(voxels, segments)
-    return Volume(voxels, matrix, modality, notes, synthetic, named)
+    return Volume(voxels, matrix, modality, notes, synthetic, segments=named)
 
 
 def nrrd_files(path: Path) -> list[Path]:
@@ -185,7 +185,7 @@ def _segments(name: str, header: dict[str, Any]) -> list[tuple[str, int, int]]:
             if match := _SEGMENT.fullmatch(key):
                 about = f"Segment{match[1]}"
                 # Slicer of before 4.11 gave each segment a layer of its own, and no value.
-                layer = header.get(f"{about}_Layer", 0 if f"{about}_LabelValue" in header else match[1])
+                layer: Any = header.get(f"{about}_Layer", 0 if f"{about}_LabelValue" in header else match[1])
                 found.append((str(header[key]), int(header.get(f"{about}_LabelValue", 1)), int(layer)))
     return found
 
