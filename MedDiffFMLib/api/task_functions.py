@@ -122,9 +122,11 @@ def _run_options(task: type[Task], inputs: list[Argument]) -> list[Argument]:
         Argument("seed", "int", "Start of the random numbers: same seed, same result.", 0),
         Argument("region", "str | None", regions),
     ]
+    force = Argument("force", "bool", "Work on values that do not look like those of a scan, with a warning.", False)
     return [
         *(of_model if task.needs_model else []),
         *inputs,
+        *([force] if task.inputs.volume is not Need.NONE else []),
         Argument("progress", "ProgressCallback | None", "Called with a ProgressEvent after each part of the work."),
         Argument("cancel", "CancelToken | None", "Token whose cancel() ends the run with Cancelled."),
     ]
@@ -195,23 +197,24 @@ def run(
     """
     given = {name: named.pop(name, None) for name in task.inputs.modalities}
     texts = {text.name: named.pop(text.name, None) for text in task.inputs.texts}
+    force = bool(named.pop("force", False))
     label = _plain(named.pop("label", None)) if task.inputs.mask is not Need.NONE else None
     chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
-    case = _case(task, given, {name: text for name, text in texts.items() if text is not None}, label)
+    case = _case(task, given, {name: text for name, text in texts.items() if text is not None}, label, force)
     loaded = as_model(model) if task.needs_model else load(settings)
     settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.precision)
     return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 
-def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str], label: Any = None) -> LoadedCase:
+def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str], label: Any, force: bool) -> LoadedCase:
     """The inputs, read where paths are given, and checked."""
     read: dict[str, Volume] = {}
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
         if given[name] is not None:
             is_map = kind == "mask"
             read[name] = as_labels(given[name], read.get("volume")) if is_map else as_volume(given[name], kind)
-    case = checked_case(task.name, read, texts, None if label is None else str(label))
+    case = checked_case(task.name, read, texts, None if label is None else str(label), force)
     case.records = {name: _record(given[name], volume) for name, volume in read.items()}
     if label is not None:
         case.records["mask"]["label"] = str(label)

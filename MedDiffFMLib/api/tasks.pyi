@@ -15,6 +15,7 @@ def anomaly(
     mask: LabelsLike | None = None,
     label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -31,6 +32,7 @@ def anomaly(
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
         label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -58,6 +60,7 @@ def denoise(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -81,6 +84,7 @@ def denoise(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -109,6 +113,7 @@ def inpaint(
     region: str | None = None,
     label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -134,6 +139,7 @@ def inpaint(
             nothing; automatic when not given.
         label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -167,6 +173,7 @@ def generate_lesion(
     mask: LabelsLike | None = None,
     label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -200,6 +207,7 @@ def generate_lesion(
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
         label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -227,6 +235,7 @@ def super_resolve(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -251,6 +260,7 @@ def super_resolve(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -335,6 +345,7 @@ def segment(
     mask: LabelsLike | None = None,
     label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -356,6 +367,7 @@ def segment(
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
         label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -379,6 +391,7 @@ def deblur(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -395,6 +408,7 @@ def deblur(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -421,6 +435,7 @@ def radiograph(
     complete: bool = True,
     table: bool = False,
     camera: tuple[float, float, float, float, float, float, float, float, float] | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -442,6 +457,7 @@ def radiograph(
             body only. Default: True.
         table: Keep the table and all else beside the body. Default: False.
         camera: For the view camera: position, focal point and view up of a 3-D view, RAS (mm).
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 

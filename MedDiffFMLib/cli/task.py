@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         add("--anatomy", type=Path, help=f"{labels} {use}")
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     add("--overwrite", action="store_true", help="replace existing outputs")
+    add("--private", action="store_true", help="reports name no files, and cannot be repeated")
+    add(
+        "--force",
+        action="store_true",
+        help=f"go on with values that do not look like {kind}, as of a crop",
+    )
 
 
 def _option(row: Named) -> str:
@@ -123,8 +130,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     inputs.check(args.task, files.names)
     plan = plan_outputs(args.task, files.input or files.anatomy, args.output, args.seed)
     report = run_case(
-        settings, files, plan, load, overwrite=args.overwrite, progress=console.progress, cancel=console.cancel
-    )
+        settings, files, plan, load, overwrite=args.overwrite, private=args.private, progress=console.progress,
+        cancel=console.cancel,
+    )  # fmt: skip
     for warning in report["warnings"]:
         console.warning(warning)
     written = [plan.folder / record["file"] for record in report["outputs"].values()]
@@ -138,8 +146,8 @@ def _case_files(args: argparse.Namespace) -> CaseFiles:
     """The files of the one case."""
     inputs = TASKS[args.task].inputs
     mask, anatomy = (getattr(args, name, None) for name in ("mask", "anatomy"))
-    label = getattr(args, "label", None)
-    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts), label)
+    scans, texts = _given(args, inputs.scans), _given(args, inputs.texts)
+    return CaseFiles(args.input, mask, anatomy, scans, texts, getattr(args, "label", None), args.force)
 
 
 def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
@@ -165,10 +173,11 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
     cases = find_cases(args.batch, settings.task, folders, files.texts, files.label, console.warning)
+    cases = [replace(case, force=args.force) for case in cases]
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
-        settings, cases, folder, load, overwrite=args.overwrite,
+        settings, cases, folder, load, overwrite=args.overwrite, private=args.private,
         progress=console.progress, cancel=console.cancel, on_case=_announce(console, len(cases)),
     )  # fmt: skip
     heading = ["case", "status", "seconds", "message"]

@@ -30,7 +30,8 @@ SHEAR_TOLERANCE = 1e-3
 
 _NOT_HOUNSFIELD = (
     "Choose a CT. If this is a CT that was stored with an offset (often 1024) or rescaled for display, "
-    "load the original DICOM series or undo that first."
+    "load the original DICOM series or undo that first. A crop of a CT that holds neither air nor fat goes on with "
+    "--force."
 )
 
 
@@ -93,8 +94,11 @@ def thinned(volume: Volume) -> Volume:
     return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)
 
 
-def check_ct(volume: Volume) -> list[str]:
+def check_ct(volume: Volume, force: bool = False) -> list[str]:
     """Refuse what no task can use, and say what makes results less reliable.
+
+    Args:
+        force: values that do not look like Hounsfield units are warned of, not refused.
 
     Returns:
         Warnings, one sentence each; an empty list for a plain CT.
@@ -111,8 +115,8 @@ def check_ct(volume: Volume) -> list[str]:
     if volume.whole is not None:  # a piece may lie in bone or lung alone, and is small on purpose
         check_grid(volume.whole)
         bounds = check_values(volume.whole.voxels)
-        return [*made, *volume.notes, *_check_hounsfield(volume.whole.voxels, *bounds)]
-    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels, *bounds)]
+        return [*made, *volume.notes, *_check_hounsfield(volume.whole.voxels, *bounds, force)]
+    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels, *bounds, force)]
 
 
 def check_grid(volume: Volume, least_slices: int = MIN_SLICES) -> None:
@@ -250,8 +254,8 @@ def check_values(voxels: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _check_hounsfield(voxels: np.ndarray, low: float, high: float) -> list[str]:
-    """Refuse values that cannot be Hounsfield units; return warnings.
+def _check_hounsfield(voxels: np.ndarray, low: float, high: float, force: bool) -> list[str]:
+    """Refuse values that cannot be Hounsfield units, or warn of them where it is forced; return warnings.
 
     A CT holds air near -1000, or, cropped inside the body, at least fat below -30 around a median near soft tissue.
     MR, PET, label maps and unsigned CT are non-negative but for a little noise; phase images lack the gap between
@@ -264,15 +268,17 @@ def _check_hounsfield(voxels: np.ndarray, low: float, high: float) -> list[str]:
     fat = float(np.mean(sample < -30))
     median = float(np.median(sample))
     in_body = fat >= 0.005 and -150 <= median <= 300
+    warnings = []
     if high > 100_000 or typical < 0.6 or not (air >= 0.001 or in_body):
-        raise InputError(
+        cause = (
             f"The values ({low:.4g} to {high:.4g}, median {median:.4g}) do not look like CT in Hounsfield units, "
             "where air is near -1000, fat near -100 and soft tissue 0 to 100; they fit MR, PET, a label map or "
-            "normalized data.",
-            _NOT_HOUNSFIELD,
+            "normalized data."
         )
-    warnings = []
-    if air < 0.001:
+        if not force:
+            raise InputError(cause, _NOT_HOUNSFIELD)
+        warnings.append(cause)
+    elif air < 0.001:
         warnings.append("The volume holds no air: if it is not a crop inside the body, check that it is in HU.")
     if low < -1500:
         warnings.append(f"Values go down to {low:.4g} HU (padding outside the scanner's field); they count as air.")

@@ -19,7 +19,7 @@ from .case import CaseFiles, run_case
 from .load import Loaded
 from .outputs import OutputPlan, make_folder, plan_outputs
 from .read_files import files_read
-from .report import NOTICE, read_report
+from .report import NOTICE, found_again, read_report, was_forced
 from .settings import RunSettings
 
 
@@ -48,6 +48,7 @@ def run_batch(
     load: Callable[[], Loaded],
     *,
     overwrite: bool = False,
+    private: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
     on_case: Callable[[CaseStatus], None] = lambda _: None,
@@ -56,6 +57,7 @@ def run_batch(
 
     Args:
         overwrite: also replace outputs that were made with other settings. What is done already is always skipped.
+        private: reports name no files.
 
     Raises:
         ModelError, DeviceError: the model cannot be loaded at all.
@@ -68,7 +70,7 @@ def run_batch(
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         stage = f"{number + 1}/{len(cases)} {case.name}"
-        row = _run_one(settings, case, folder, model, guard, overwrite, _prefixed(progress, stage), cancel)
+        row = _run_one(settings, case, folder, model, guard, overwrite, private, _prefixed(progress, stage), cancel)
         rows.append(row)
         on_case(row)
         write_table(rows, folder, settings.task)
@@ -84,6 +86,7 @@ def _run_one(
     model: Loaded,
     guard: InputGuard,
     overwrite: bool,
+    private: bool,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
 ) -> CaseStatus:
@@ -96,7 +99,9 @@ def _run_one(
         if is_done(settings, case, plan, model):
             return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
         guard.refuse(plan.expected(settings.task))  # also those of other cases
-        run_case(settings, case, plan, lambda: model, overwrite=overwrite, progress=progress, cancel=cancel)
+        run_case(
+            settings, case, plan, lambda: model, overwrite=overwrite, private=private, progress=progress, cancel=cancel
+        )
     except Exception as problem:
         failure = expected(problem) or _defect(problem)
         status = "cancelled" if isinstance(failure, Cancelled) else "failed"
@@ -115,18 +120,21 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
     try:
         report = read_report(plan.report)
         before, now = report["settings"], settings.as_dict()
+        before["parameters"] = {n: found_again(v, plan.folder) for n, v in before["parameters"].items()}
         if report["model"].get("sha256") != model.sha256:
             return False
         if any(before.get(name) != now[name] for name in ("task", "parameters", "seed", "region")):
             return False
         if case.paths.keys() != report["inputs"].keys() or case.texts != report.get("texts", {}):
             return False
-        if report["inputs"].get("mask", {}).get("label") != case.label:
+        if report["inputs"].get("mask", {}).get("label") != case.label or was_forced(report) > case.force:
             return False
         same_inputs = all(
             report["inputs"][name]["sha256"] == source_of(path).sha256 for name, path in case.paths.items()
         )
-        outputs = [(plan.folder / record["file"], record["sha256"]) for record in report["outputs"].values()]
+        outputs = [
+            (plan.recorded(settings.task, name, record), record["sha256"]) for name, record in report["outputs"].items()
+        ]
         return same_inputs and all(file_sha256(path) == digest for path, digest in outputs)
     except (InputError, OSError, KeyError, TypeError):  # no report, or not a whole one
         return False
@@ -145,7 +153,7 @@ def table_files(folder: Path, task: str) -> tuple[Path, Path]:
 
 def write_table(rows: Sequence[CaseStatus], folder: Path, task: str) -> None:
     """The table as JSON and CSV; each replaces the one of the case before."""
-    records: list[dict[str, Any]] = [vars(row) for row in rows]
+    records: list[dict[str, Any]] = [{**vars(row), "report": Path(row.report).name} for row in rows]
     as_json, as_csv = table_files(folder, task)
     write_json({"notice": NOTICE, "task": task, "cases": records}, as_json, overwrite=True)
     write_csv(records, list(records[0]), as_csv, overwrite=True)

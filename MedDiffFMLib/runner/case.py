@@ -41,6 +41,7 @@ class CaseFiles:
         scans: further scans by name, for tasks that take them.
         texts: by name.
         label: the one label of the mask that is taken, by name or number; None for all.
+        force: scans whose values do not look like those of their modality are worked on, with a warning.
     """
 
     input: Path | None = None
@@ -49,6 +50,7 @@ class CaseFiles:
     scans: Mapping[str, Path] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     label: str | None = None
+    force: bool = False
 
     @property
     def name(self) -> str:
@@ -90,27 +92,33 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
     given = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
-    loaded = checked_case(task, given, case.texts, case.label)
+    loaded = checked_case(task, given, case.texts, case.label, case.force)
     loaded.records = {name: input_record(path, given[name]) for name, path in case.paths.items()}
     if case.label is not None:
         loaded.records["mask"]["label"] = case.label
+    if case.force:
+        next(iter(loaded.records.values()))["forced"] = True
     return loaded
 
 
 def checked_case(
-    task: str, given: Mapping[str, Volume], texts: Mapping[str, str] | None = None, label: str | None = None
+    task: str,
+    given: Mapping[str, Volume],
+    texts: Mapping[str, str] | None = None,
+    label: str | None = None,
+    force: bool = False,
 ) -> LoadedCase:
     """A case from volumes in memory.
 
     Args:
         given: volume, mask, anatomy and further scans by name.
         label: name or number of the one label of the mask that is taken; None for all.
+        force: values that do not look like those of the modality are warned of, not refused.
 
     Raises:
         InputError: of another modality, something missing or useless, or a mask or organ map that does not fit.
     """
     from ..conditioning.anatomy import check_anatomy
-    from ..preprocessing.body_coordinates import turned_around
 
     inputs, texts = TASKS[task].inputs, texts or {}
     inputs.check(task, [*given, *texts])
@@ -118,12 +126,10 @@ def checked_case(
         if not isinstance(text, str):
             raise InputError(f"{name} is {text!r:.80}.", "Give a text.")
     volume, mask, anatomy = (given.get(name) for name in ("volume", "mask", "anatomy"))
-    warnings = [] if volume is None else check_volume(volume, inputs.modality)
-    if volume is not None and inputs.modality == CT:
-        warnings += turned_around(volume)
+    warnings = [] if volume is None else scan_warnings(volume, inputs.modality, force)
     scans = {scan.name: given[scan.name] for scan in inputs.scans if scan.name in given}
     for name, scan in scans.items():
-        warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name])]
+        warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name], force)]
     inside = None
     if mask is not None and volume is not None:
         mask = mask if label is None else mask.with_voxels(chosen(mask.voxels, mask.segments, label))
@@ -135,6 +141,21 @@ def checked_case(
     if anatomy is not None and volume is not None:
         warnings += label_notes(anatomy, volume, "organ map")
     return LoadedCase(anatomy if volume is None else volume, inside, labels, scans, dict(texts), warnings=warnings)
+
+
+def scan_warnings(volume: Volume, modality: str, force: bool = False) -> list[str]:
+    """What every task says of the scan that it works on.
+
+    Args:
+        force: values that do not look like those of the modality are warned of, not refused.
+
+    Raises:
+        InputError: no task can work on it.
+    """
+    from ..preprocessing.body_coordinates import turned_around
+
+    warnings = check_volume(volume, modality, force)
+    return warnings + turned_around(volume) if modality == CT else warnings
 
 
 def compute(
@@ -189,6 +210,7 @@ def run_case(
     load: Callable[[], Loaded],
     *,
     overwrite: bool = False,
+    private: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> dict[str, Any]:
@@ -196,6 +218,7 @@ def run_case(
 
     Args:
         load: gives the model, called only after every check has passed.
+        private: the report that is written names no file.
 
     Raises:
         MedDiffFMError: whatever is wrong; then no output exists.
@@ -210,4 +233,4 @@ def run_case(
     if cancel is not None and cancel.cancelled:
         raise Cancelled()
     guard.refuse(plan.file(settings.task, name) for name in (*result.volumes, *result.tables, *result.texts))
-    return publish(plan, loaded.volume, result, report, overwrite)
+    return publish(plan, loaded.volume, result, report, overwrite, private)

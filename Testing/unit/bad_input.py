@@ -268,7 +268,7 @@ def _spacing(*_: object) -> None:
     "The values (0 to 1200, median 80) do not look like CT in Hounsfield units, where air is near -1000, fat near "
     "-100 and soft tissue 0 to 100; they fit MR, PET, a label map or normalized data. Choose a CT. If this is a CT "
     "that was stored with an offset (often 1024) or rescaled for display, load the original DICOM series or undo that "
-    "first.",
+    "first. A crop of a CT that holds neither air nor fat goes on with --force.",
 )
 def _magnetic(*_: object) -> None:
     tissue = body().voxels
