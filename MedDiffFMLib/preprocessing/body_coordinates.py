@@ -165,7 +165,7 @@ def turned_around(volume: Volume) -> list[str]:
     hounsfield, first = _coarse(volume.whole or volume)
     place = _locate(hounsfield, first, shipped_regressor())
     axes = list(place.flipped)
-    if place.understood and "front-back" not in axes:
+    if place.understood and not axes:  # what stands on its head is more likely no trunk at all
         level = place.offset[0] + place.slope[0] * (first[0] + FINE_MM * np.arange(len(hounsfield)))
         trunk = (level > TRUNK_M[0]) & (level < TRUNK_M[1])
         axes += ["front-back"] if spine_in_front(hounsfield[trunk]) else []

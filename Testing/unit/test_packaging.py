@@ -209,7 +209,8 @@ def unpacked_copy(folder: Path) -> Path:
     """The part of the library that finds its resources, at another place."""
     package = folder / "MedDiffFMLib"
     (package / "core").mkdir(parents=True)
-    for name in ("__init__.py", "core/__init__.py", "core/errors.py", "core/resources.py"):
+    for name in ("__init__.py", "core/__init__.py", "core/errors.py", "core/resources.py", "core/visible_text.py",
+                 "core/library_messages.py"):
         shutil.copy(ROOT / "MedDiffFMLib" / name, package / name)
     return package
 
