@@ -22,9 +22,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
     sentence = "Calibrate the anomaly map of a model on normal tissue."
     parser = subparsers.add_parser(
-        "calibrate", parents=[common], help=sentence,
+        "calibrate",
+        parents=[common],
+        help=sentence,
         description=f'{sentence} Voxels above 0 in a case\'s "label" are abnormal and left out.',
-    )  # fmt: skip
+    )
     parser.add_argument("weights", help="name of a model, or .safetensors file")
     parser.add_argument("datalist", type=Path, help="MONAI decathlon JSON")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="NEW_WEIGHTS", help=".safetensors file")

@@ -82,15 +82,33 @@ def run(args: argparse.Namespace, console: Console) -> int:
         model = load_model(args.model, device=args.device)
     plan = Plan(slab_mm=args.slab or None, noise_kinds=tuple(args.noise), noise_levels_hu=tuple(args.levels))
     report = evaluate(
-        model, cases, args.tasks, args.output, args.quick, plan=plan,
-        synthesis=SynthesisPlan(args.volumes, args.seed, tuple(args.regions)), space=space, parameters=parameters,
-        curves=curves, variants=variants, references=read_cases(args.references) if args.references else (),
-        resume=args.resume, earlier=earlier, cache=args.cache, seed=args.seed, progress=console.note,
+        model,
+        cases,
+        args.tasks,
+        args.output,
+        args.quick,
+        plan=plan,
+        synthesis=SynthesisPlan(args.volumes, args.seed, tuple(args.regions)),
+        space=space,
+        parameters=parameters,
+        curves=curves,
+        variants=variants,
+        references=read_cases(args.references) if args.references else (),
+        resume=args.resume,
+        earlier=earlier,
+        cache=args.cache,
+        seed=args.seed,
+        progress=console.note,
         cancel=console.cancel,
-    )  # fmt: skip
+    )
     page = args.output / "evaluation.md"
-    answer = {"status": "done", "output": str(args.output), "model": report["model"], "verdict": report["verdict"],
-              "tables": report["tables"]}  # fmt: skip
+    answer = {
+        "status": "done",
+        "output": str(args.output),
+        "model": report["model"],
+        "verdict": report["verdict"],
+        "tables": report["tables"],
+    }
     console.answer(answer, page.read_text(encoding="utf-8"))
     return 0
 
@@ -106,8 +124,9 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
         name, equals, text = setting.partition("=")
         task, dot, field = name.partition(".")
         if not (equals and dot and field) or task not in EVALUATED_TASKS:
-            raise InputError(f"--set {setting} cannot be understood.",
-                             "Write TASK.FIELD=VALUE, as in denoise.steps=20.")  # fmt: skip
+            raise InputError(
+                f"--set {setting} cannot be understood.", "Write TASK.FIELD=VALUE, as in denoise.steps=20."
+            )
         try:
             value = json.loads(text)
         except ValueError:

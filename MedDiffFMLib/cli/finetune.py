@@ -25,11 +25,13 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     sentence = "Fine-tune the prior for a task on your own cases."
     presets = " ".join(f"{name}: {preset.sentence} ({preset.steps} steps)." for name, preset in PRESETS.items())
     parser = subparsers.add_parser(
-        "finetune", parents=[common], help=sentence,
+        "finetune",
+        parents=[common],
+        help=sentence,
         description=f"{sentence} The data are checked first. The same command continues a run that was stopped or "
         "killed. FOLDER receives progress.jsonl for panels, best.safetensors, losses.csv, validation.csv, card.md and "
         f"last.pt; the result is listed by `meddifffm models`. Presets: {presets}",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("--task", choices=FINETUNE_TASKS, required=True,
         help=" ".join(f"{row.name}: {row.sentence}" for row in FINETUNE_TASKS.values()))  # fmt: skip
@@ -84,11 +86,25 @@ def run(args: argparse.Namespace, console: Console) -> int:
         changes["labels"] = tuple(changes["labels"])
     changes["options"] = _options(args)
     result: FinetuneResult = finetune(
-        args.data, args.output, args.task, prior=args.prior, preset=args.preset, name=args.name, title=args.title,
-        register=not args.no_register, prepare_only=args.prepare_only, cache=args.cache, accelerator=args.accelerator,
-        devices=args.devices, nodes=args.nodes, bfloat16=not args.float32, workers=args.workers,
-        progress=console.progress, cancel=console.cancel, **changes,
-    )  # fmt: skip
+        args.data,
+        args.output,
+        args.task,
+        prior=args.prior,
+        preset=args.preset,
+        name=args.name,
+        title=args.title,
+        register=not args.no_register,
+        prepare_only=args.prepare_only,
+        cache=args.cache,
+        accelerator=args.accelerator,
+        devices=args.devices,
+        nodes=args.nodes,
+        bfloat16=not args.float32,
+        workers=args.workers,
+        progress=console.progress,
+        cancel=console.cancel,
+        **changes,
+    )
     if not first_process():  # one process speaks for all
         return 0
     for sentence in result.warnings:

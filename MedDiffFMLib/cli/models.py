@@ -22,10 +22,12 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
     sentence = "List the models, check their files, or remove one of your own."
     parser = subparsers.add_parser(
-        "models", parents=[common], help=sentence,
+        "models",
+        parents=[common],
+        help=sentence,
         description=f"{sentence} Models that `meddifffm finetune` made lie in a folder of their own, which the "
         "environment variable MEDDIFFFM_MODELS can name.",
-    )  # fmt: skip
+    )
     parser.add_argument("action", nargs="?", choices=("list", "check"), default="list")
     parser.add_argument("--remove", metavar="NAME", help="remove this model of your own")
     parser.set_defaults(run=run)
@@ -46,8 +48,18 @@ def _list(console: Console) -> int:
     rows = [["name", "kind", "task", "prior", "size", "licence", "from", "title"]]
     for entry in entries:
         prior = names.get(entry.prior, entry.prior[:12])
-        rows.append([entry.name, KINDS.get(entry.kind, entry.kind), entry.task, prior, f"{entry.bytes / 1e6:.1f} MB",
-                     entry.licence, "you" if entry.is_own else "shipped", entry.title])  # fmt: skip
+        rows.append(
+            [
+                entry.name,
+                KINDS.get(entry.kind, entry.kind),
+                entry.task,
+                prior,
+                f"{entry.bytes / 1e6:.1f} MB",
+                entry.licence,
+                "you" if entry.is_own else "shipped",
+                entry.title,
+            ]
+        )
     answer = {"status": "done", "folder": str(user_folder()), "models": [_record(entry) for entry in entries]}
     console.answer(answer, f"{columns(rows)}\n\nYour own models lie in {user_folder()}.")
     return 0

@@ -15,10 +15,12 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
     sentence = "Prepare CTs for training."
     parser = subparsers.add_parser(
-        "prepare", parents=[common], help=sentence,
+        "prepare",
+        parents=[common],
+        help=sentence,
         description=f"{sentence} Finished cases are kept, so the same command resumes. Cases that cannot be used are "
         "listed with the reason and left out.",
-    )  # fmt: skip
+    )
     parser.add_argument("datalist", type=Path, help='MONAI decathlon JSON with "training" and "validation"')
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the cache")
     parser.add_argument("--anatomy-key", default="anatomy", choices=("anatomy", "label"),

@@ -16,9 +16,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
     sentence = "Train body coordinates without labels."
     parser = subparsers.add_parser(
-        "pretrain-body", parents=[common], help=sentence,
+        "pretrain-body",
+        parents=[common],
+        help=sentence,
         description=f"{sentence} They tell which part of a body a scan shows, and whether it is turned around.",
-    )  # fmt: skip
+    )
     parser.add_argument("cache", type=Path, metavar="FOLDER", help="folder made by `meddifffm prepare`")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="WEIGHTS", help=".safetensors file")
     parser.add_argument("--minutes", type=float, default=12.0, help="of processor time (default: %(default)g)")

@@ -16,9 +16,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
     sentence = "Do a reported run again and compare the bits."
     parser = subparsers.add_parser(
-        "repeat", parents=[common], help=sentence,
+        "repeat",
+        parents=[common],
+        help=sentence,
         description=f"{sentence} Nothing is kept. Exit code 0: identical, {DIFFERENT}: different.",
-    )  # fmt: skip
+    )
     parser.add_argument("report", type=Path, help="JSON report beside a result")
     parser.set_defaults(run=run)
 

@@ -165,9 +165,15 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
-        settings, cases, folder, load, overwrite=args.overwrite,
-        progress=console.progress, cancel=console.cancel, on_case=_announce(console, len(cases)),
-    )  # fmt: skip
+        settings,
+        cases,
+        folder,
+        load,
+        overwrite=args.overwrite,
+        progress=console.progress,
+        cancel=console.cancel,
+        on_case=_announce(console, len(cases)),
+    )
     heading = ["case", "status", "seconds", "message"]
     table = [heading, *([row.name, row.status, f"{row.seconds:.1f}", row.message] for row in rows)]
     code = max(row.exit_code for row in rows)

@@ -176,9 +176,15 @@ def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str], labels
             for path in (entry.file(LABEL), entry.file(ANATOMY))
         )
         dataset.add(
-            entry.name, read_volume(entry.image), label, anatomy=anatomy, patient=entry.patient, region=entry.region,
-            source=source, labels=labels,
-        )  # fmt: skip
+            entry.name,
+            read_volume(entry.image),
+            label,
+            anatomy=anatomy,
+            patient=entry.patient,
+            region=entry.region,
+            source=source,
+            labels=labels,
+        )
         return Added(entry.name, "added")
     except Exception as problem:
         failure = expected(problem)

@@ -171,9 +171,15 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
     path = entry.file(anatomy_key)
     labels = None if path is None else _labels(path, volume)
     summary = CaseSummary(
-        entry.name, entry.split, "prepared", region=region, shape=voxels.shape[::-1],
-        spacing=tuple(round(s, 4) for s in grid.spacing), native=entry.native, warnings=warnings,
-    )  # fmt: skip
+        entry.name,
+        entry.split,
+        "prepared",
+        region=region,
+        shape=voxels.shape[::-1],
+        spacing=tuple(round(s, 4) for s in grid.spacing),
+        native=entry.native,
+        warnings=warnings,
+    )
     del volume
     arrays, record = build_case(voxels, spacing, labels, whole_body=region == "whole-body")
     summary.levels, summary.parts = len(record["levels"]), tuple(part["region"] for part in record["parts"])

@@ -265,8 +265,9 @@ def load_regressor(path: Path) -> BodyRegressor:
         regressor.load_state_dict(read_weights(path))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise ModelError(f"The weights in {path.name} do not fit their description ({first}).",
-                         "Install MedDiff-FM again.") from error  # fmt: skip
+        raise ModelError(
+            f"The weights in {path.name} do not fit their description ({first}).", "Install MedDiff-FM again."
+        ) from error
     return regressor.eval().requires_grad_(False)
 
 

@@ -52,10 +52,15 @@ class DynUNetSegmenter(Segmenter):
         levels = len(method.filters)
         self.classes, self.divisor = classes, 2 ** (levels - 1)
         self.part = DynUNet(
-            spatial_dims=3, in_channels=5, out_channels=classes, kernel_size=[3] * levels,
-            strides=[1] + [2] * (levels - 1), upsample_kernel_size=[2] * (levels - 1), filters=list(method.filters),
+            spatial_dims=3,
+            in_channels=5,
+            out_channels=classes,
+            kernel_size=[3] * levels,
+            strides=[1] + [2] * (levels - 1),
+            upsample_kernel_size=[2] * (levels - 1),
+            filters=list(method.filters),
             norm_name=("INSTANCE", {"affine": True}),
-        )  # fmt: skip
+        )
 
     def loss(self, batch: WindowBatch) -> torch.Tensor:
         logits = self._logits(Window(batch.image, batch.body, batch.condition))

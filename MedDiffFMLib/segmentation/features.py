@@ -321,8 +321,13 @@ class FeatureSegmenter(Segmenter):
             if _stored_folder(folder, self.method) is None:
                 report(f"Features of {number + 1} of {len(examples)}  {example.name}")
                 meter = ProgressMeter(1, None, cancel)
-                _store(folder, self.method, volume_activations(
-                    self.prior, example.inputs, self.method.sigmas, self.method.scales, budget, meter))  # fmt: skip
+                _store(
+                    folder,
+                    self.method,
+                    volume_activations(
+                        self.prior, example.inputs, self.method.sigmas, self.method.scales, budget, meter
+                    ),
+                )
         head = self.part
         assert isinstance(head, PointHead)
         rng = np.random.default_rng(BANK_SEED)

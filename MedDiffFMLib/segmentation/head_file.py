@@ -64,8 +64,12 @@ class Head:
 
     def facts(self) -> dict[str, Any]:
         """For a report."""
-        return {"name": self.name, "sha256": self.sha256, "method": self.description["method"],
-                "spacing_mm": self.spacing}  # fmt: skip
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "method": self.description["method"],
+            "spacing_mm": self.spacing,
+        }
 
 
 def save_head(
@@ -88,10 +92,16 @@ def save_head(
     from ..preprocessing.body_coordinates import shipped_sha256
 
     description = {
-        "task": "segmentation", "method": method, "options": options, "labels": [label.as_dict() for label in labels],
-        "spacing": spacing, "prior": prior, "settings": settings or {}, "training": training or {},
+        "task": "segmentation",
+        "method": method,
+        "options": options,
+        "labels": [label.as_dict() for label in labels],
+        "spacing": spacing,
+        "prior": prior,
+        "settings": settings or {},
+        "training": training or {},
         "body": shipped_sha256(),
-    }  # fmt: skip
+    }
     return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 
 

@@ -84,8 +84,13 @@ class Segmenter(nn.Module):
         """
         raise NotImplementedError
 
-    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, report: Callable[[str], None],
-                   cancel: CancelToken | None) -> None:  # fmt: skip
+    def precompute(
+        self,
+        examples: Sequence[LabeledInput],
+        budget: InferenceBudget,
+        report: Callable[[str], None],
+        cancel: CancelToken | None,
+    ) -> None:
         """Compute once, into each example's folder, what training reads again and again; nothing by default."""
 
 

@@ -67,8 +67,9 @@ class WindowSamples(Dataset):
         box = draw_box(example, self.size, rng)
         sample = cut(example, box, self.size)
         if self.flip and rng.random() < 0.5:
-            sample = {key: mirrored(value) if key in ("image", "target", "body") else value
-                      for key, value in sample.items()}  # fmt: skip
+            sample = {
+                key: mirrored(value) if key in ("image", "target", "body") else value for key, value in sample.items()
+            }
         return {**sample, "case": example.name, "seed": int(rng.integers(2**62)), "number": number}
 
 
@@ -170,8 +171,10 @@ def _windows(
         bodies.append(extend(inputs.body.window(inside), size))
         condition = inputs.condition.window(inside)
         if condition.coordinates is not None:
-            lines = [line[torch.from_numpy(reflected_range(0, n, len(line)))]
-                     for line, n in zip(condition.coordinates, size, strict=True)]  # fmt: skip
+            lines = [
+                line[torch.from_numpy(reflected_range(0, n, len(line)))]
+                for line, n in zip(condition.coordinates, size, strict=True)
+            ]
             condition = type(condition)(condition.spacing, (lines[0], lines[1], lines[2]), condition.region)
         conditions.append(condition.encode(size))
     return Window(torch.stack(images).to(device), torch.stack(bodies).to(device), stack(conditions).to(device))

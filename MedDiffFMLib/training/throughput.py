@@ -144,9 +144,16 @@ class Throughput(Observer):
         work, rate = self.measure()
         flops = work * count / seconds
         return Pace(
-            step, self.config.steps, sum(row["loss"] for row in self._rows) / count, self.batch * count / seconds,
-            min(wait / seconds, 1.0), self._peak_memory(), flops, rate, (self.config.steps - step) * seconds / count,
-        )  # fmt: skip
+            step,
+            self.config.steps,
+            sum(row["loss"] for row in self._rows) / count,
+            self.batch * count / seconds,
+            min(wait / seconds, 1.0),
+            self._peak_memory(),
+            flops,
+            rate,
+            (self.config.steps - step) * seconds / count,
+        )
 
     def _peak_memory(self) -> int:
         device = self.fabric.device
@@ -156,11 +163,14 @@ class Throughput(Observer):
         """To the file and to the user."""
         path = self.folder / "throughput.csv"
         row = {
-            "step": pace.step, "windows_per_second": round(pace.windows_per_second, 3),
-            "data_wait": round(pace.data_wait, 4), "peak_memory_gib": round(pace.peak_memory / 2**30, 3),
-            "tflops": round(pace.flops_per_second / 1e12, 4), "matrix_tflops": round(pace.matrix_rate / 1e12, 4),
+            "step": pace.step,
+            "windows_per_second": round(pace.windows_per_second, 3),
+            "data_wait": round(pace.data_wait, 4),
+            "peak_memory_gib": round(pace.peak_memory / 2**30, 3),
+            "tflops": round(pace.flops_per_second / 1e12, 4),
+            "matrix_tflops": round(pace.matrix_rate / 1e12, 4),
             "utilisation": round(pace.utilisation, 4),
-        }  # fmt: skip
+        }
         new = not path.exists()
         with open(path, "a", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))

@@ -81,8 +81,10 @@ class Validation:
     def _noised(self) -> Iterator[tuple[str, float, Batch, torch.Tensor]]:
         """Kind, level, batch and unit noise of every network call."""
         for kind, samples, sigmas in (
-            ("white", self.plain, SIGMAS), ("scan", self.scans, SCAN_SIGMAS), ("hole", self.holed, SIGMAS[-1:]),
-        ):  # fmt: skip
+            ("white", self.plain, SIGMAS),
+            ("scan", self.scans, SCAN_SIGMAS),
+            ("hole", self.holed, SIGMAS[-1:]),
+        ):
             for first in range(0, len(samples), BATCH):
                 batch = _batch(samples[first : first + BATCH])
                 generator = torch.Generator().manual_seed(SEED + first)

@@ -224,17 +224,25 @@ class PrivateFolder:
 _ERRORS: dict[str, type[MedDiffFMError]] = {
     kind.kind: kind
     for kind in (
-        errors.InputError, errors.OutputError, errors.ModelError, errors.DeviceError,
-        errors.MemoryShortage, errors.DependencyError, ProtocolError,
+        errors.InputError,
+        errors.OutputError,
+        errors.ModelError,
+        errors.DeviceError,
+        errors.MemoryShortage,
+        errors.DependencyError,
+        ProtocolError,
     )
-}  # fmt: skip
+}
 
 
 def error_fields(problem: MedDiffFMError) -> dict[str, Any]:
     """What an ``error`` message says."""
     return {
-        "kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy, "exit_code": problem.exit_code,
-    }  # fmt: skip
+        "kind": problem.kind,
+        "cause": problem.cause,
+        "remedy": problem.remedy,
+        "exit_code": problem.exit_code,
+    }
 
 
 def error_from(message: dict[str, Any]) -> MedDiffFMError:

@@ -195,9 +195,13 @@ class Server:
             for index, (name, array) in enumerate(result.volumes.items())
         }
         return {
-            "volumes": volumes, "tables": result.tables, "texts": result.texts, "facts": result.facts,
-            "warnings": report["warnings"], "report": report,
-        }  # fmt: skip
+            "volumes": volumes,
+            "tables": result.tables,
+            "texts": result.texts,
+            "facts": result.facts,
+            "warnings": report["warnings"],
+            "report": report,
+        }
 
     def _load(self, settings: RunSettings) -> Any:
         """The model, kept warm; the one before is dropped first, so that two never share the memory."""
@@ -296,9 +300,14 @@ def describe_process() -> dict[str, Any]:
             uuid = f"GPU-{getattr(about, 'uuid', '')}"
             devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
     return {
-        "protocol": PROTOCOL_VERSION, "package": __version__, "python": platform.python_version(),
-        "executable": sys.executable, "torch": torch.__version__, "devices": devices, "process": os.getpid(),
-    }  # fmt: skip
+        "protocol": PROTOCOL_VERSION,
+        "package": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "torch": torch.__version__,
+        "devices": devices,
+        "process": os.getpid(),
+    }
 
 
 def _device(name: str, title: str, memory: int | None = None, free: int | None = None) -> dict[str, Any]:

@@ -48,9 +48,14 @@ class SubprocessTransport:
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )  # fmt: skip
+        )
         readers = [
             threading.Thread(target=self._read, args=(self._process.stdout, WorkerSession.feed), daemon=True),
             threading.Thread(target=self._read, args=(self._process.stderr, WorkerSession.feed_log), daemon=True),
@@ -131,10 +136,13 @@ class WorkerClient:
             self._write,
             self._kill,
             Callbacks(
-                on_log=on_log, on_warning=on_warning, on_result=self._keep, on_error=self._keep,
+                on_log=on_log,
+                on_warning=on_warning,
+                on_result=self._keep,
+                on_error=self._keep,
                 on_cancelled=lambda: self._keep(Cancelled()),
             ),
-        )  # fmt: skip
+        )
 
     def __enter__(self) -> WorkerClient:
         return self

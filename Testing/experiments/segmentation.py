@@ -127,11 +127,15 @@ def judge(segmenter: Segmenter, test: list[LabeledInput], samples: int) -> list[
         score = dice(found.probabilities, truth)
         for number, known in enumerate(example.known):
             if known:
-                rows.append({
-                    "case": example.name, "class": number + 1, "dice": round(float(score[number]), 4),
-                    "seconds_to_predict": round(time.process_time() - begin, 1),
-                    **calibration(found.probabilities[number], found.uncertainty[number], truth[number]),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "case": example.name,
+                        "class": number + 1,
+                        "dice": round(float(score[number]), 4),
+                        "seconds_to_predict": round(time.process_time() - begin, 1),
+                        **calibration(found.probabilities[number], found.uncertainty[number], truth[number]),
+                    }
+                )
     return rows
 
 
@@ -165,8 +169,10 @@ def table(folder: Path) -> str:
     for row in rows:
         cells[row["method"], row["count"]].append(row)
     counts = sorted({count for _, count in cells})
-    lines = ["| method | " + " | ".join(f"{n} case{'s' if n > 1 else ''}" for n in counts) + " |",
-             "|---|" + "---|" * len(counts)]  # fmt: skip
+    lines = [
+        "| method | " + " | ".join(f"{n} case{'s' if n > 1 else ''}" for n in counts) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
     for method in dict.fromkeys(name for name, _ in cells):
         texts = [_cell(cells.get((method, count), [])) for count in counts]
         lines.append(f"| {method} | {' | '.join(texts)} |")

@@ -17,8 +17,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "MedDiffFM" / "MedDiffFM.py"
 PANEL_WIDTH = 430  # pixels, beside a Slicer window of 1107 x 570
-IN_SUBJECT_HIERARCHY = ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTextNode", "vtkMRMLTableNode",
-                        "vtkMRMLPlotChartNode", "vtkMRMLTransformNode")  # fmt: skip
+IN_SUBJECT_HIERARCHY = (
+    "vtkMRMLVolumeNode",
+    "vtkMRMLSegmentationNode",
+    "vtkMRMLTextNode",
+    "vtkMRMLTableNode",
+    "vtkMRMLPlotChartNode",
+    "vtkMRMLTransformNode",
+)
 
 
 class Application:

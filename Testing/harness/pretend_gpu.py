@@ -41,9 +41,12 @@ INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, a
 AT_ONCE = {aten._conj.default: aten._conj_physical.default, aten._neg_view.default: aten.neg.default}
 """Of what PyTorch puts off by a flag: the flag is not looked at below the level on which these operations are seen."""
 WAITING = (
-    aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default,
+    aten._local_scalar_dense.default,
+    aten.equal.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
     aten._unique2.default,
-)  # fmt: skip
+)
 """Operations that make the CPU wait for the GPU, as the shape or a number of what comes out depends on values."""
 
 
@@ -109,9 +112,14 @@ class GpuTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, values: torch.Tensor, gpu: Gpu) -> GpuTensor:
         made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, values.size(), strides=values.stride(), storage_offset=values.storage_offset(), dtype=values.dtype,
-            layout=values.layout, device=torch.device("cpu") if gpu.autograd else DEVICE,
-        )  # fmt: skip
+            cls,
+            values.size(),
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
+            layout=values.layout,
+            device=torch.device("cpu") if gpu.autograd else DEVICE,
+        )
         made.behind, made.gpu = gpu.hold(values), gpu
         return made
 

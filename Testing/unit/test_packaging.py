@@ -133,9 +133,18 @@ def test_extension_descriptions_agree() -> None:
         "keywords",
     }  # fmt: skip
     for field in (
-        "homepage", "contributors", "category", "iconurl", "description", "screenshoturls", "depends", "recommends",
-        "status", "tier", "keywords",
-    ):  # fmt: skip
+        "homepage",
+        "contributors",
+        "category",
+        "iconurl",
+        "description",
+        "screenshoturls",
+        "depends",
+        "recommends",
+        "status",
+        "tier",
+        "keywords",
+    ):
         assert described[field] == " ".join(truth[f"EXTENSION_{field.upper()}"]), field
 
     entry = json.loads((ROOT / "MedDiffFM.json").read_text())

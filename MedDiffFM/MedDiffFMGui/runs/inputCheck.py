@@ -7,8 +7,14 @@ from ..nodes.volumeNodes import volumeFromNode
 from ..worker.eventLoopTasks import EventLoopTask, importing
 
 COARSE_MM, GUESS_VOXELS = 3.0, 800_000
-GUESS_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
-                 "scipy.ndimage")  # fmt: skip
+GUESS_MODULES = (
+    "numpy.testing",
+    "numpy.f2py",
+    "scipy._lib._util",
+    "scipy._lib._array_api",
+    "scipy.special",
+    "scipy.ndimage",
+)
 
 
 class InputLine:

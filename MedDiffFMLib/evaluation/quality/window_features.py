@@ -137,8 +137,9 @@ def haar_bands(windows: np.ndarray) -> np.ndarray:
     """Orthonormal 2 x 2 x 2 Haar transform: (B, D, H, W) -> (8, B, D/2, H/2, W/2), the smooth band first."""
     bands = [windows]
     for axis in (1, 2, 3):
-        halves = [(np.take(b, range(0, b.shape[axis], 2), axis), np.take(b, range(1, b.shape[axis], 2), axis))
-                  for b in bands]  # fmt: skip
+        halves = [
+            (np.take(b, range(0, b.shape[axis], 2), axis), np.take(b, range(1, b.shape[axis], 2), axis)) for b in bands
+        ]
         bands = [part for even, odd in halves for part in ((even + odd) / np.sqrt(2), (even - odd) / np.sqrt(2))]
     return np.stack(bands)
 
@@ -189,8 +190,10 @@ class NetworkFeatures:
             found = [self.module(part) for part in images.split(8)]
         features = torch.cat(found).float()
         if features.ndim < 2:
-            raise InputError(f"{self.name} returns an array of shape {tuple(features.shape)}.",
-                             "A feature network returns (windows, features).")  # fmt: skip
+            raise InputError(
+                f"{self.name} returns an array of shape {tuple(features.shape)}.",
+                "A feature network returns (windows, features).",
+            )
         return features.flatten(2).mean(-1).double().numpy() if features.ndim > 2 else features.double().numpy()
 
 

@@ -105,8 +105,12 @@ class Engine:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         wait(self.device)
-        return {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu,
-                "windows": TRAINING_BATCH, "extrapolated": False}  # fmt: skip
+        return {
+            "seconds": time.perf_counter() - begin,
+            "cpu_seconds": time.process_time() - cpu,
+            "windows": TRAINING_BATCH,
+            "extrapolated": False,
+        }
 
 
 class ReferenceSubject:
@@ -141,8 +145,12 @@ class ReferenceSubject:
                 lambda: reference.network_call(1), reference.device, 1, reference.window, torch.float32
             )
         answer, clean = self._answer(case)
-        figures: Figures = {"seconds": answer.seconds, "cpu_seconds": answer.cpu_seconds, "windows": answer.windows,
-                            "extrapolated": answer.extrapolated}  # fmt: skip
+        figures: Figures = {
+            "seconds": answer.seconds,
+            "cpu_seconds": answer.cpu_seconds,
+            "windows": answer.windows,
+            "extrapolated": answer.extrapolated,
+        }
         if answer.image is not None and clean is not None and self.same_weights:
             figures["psnr"] = psnr(answer.image.numpy() * 1000, clean)
         return figures
@@ -222,6 +230,11 @@ def _network_figures(call: Any, device: torch.device, windows: int, edge: int, d
     wait(device)
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
     return {
-        "seconds": seconds, "cpu_seconds": cpu_seconds, "windows": windows, "extrapolated": False,
-        "flops": work, "voxels": windows * edge**3, "matrix_rate": matrix_rate(device, dtype),
-    }  # fmt: skip
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "windows": windows,
+        "extrapolated": False,
+        "flops": work,
+        "voxels": windows * edge**3,
+        "matrix_rate": matrix_rate(device, dtype),
+    }

@@ -62,9 +62,15 @@ def stock_network() -> nn.Module:
     from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(
-        spatial_dims=3, in_channels=1, out_channels=1, channels=CHANNELS, num_res_blocks=1,
-        attention_levels=(False, False, False, True), num_head_channels=32, norm_num_groups=32,
-    )  # fmt: skip
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=1,
+        channels=CHANNELS,
+        num_res_blocks=1,
+        attention_levels=(False, False, False, True),
+        num_head_channels=32,
+        norm_num_groups=32,
+    )
 
 
 class Reference:

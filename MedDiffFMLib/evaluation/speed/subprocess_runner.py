@@ -55,9 +55,12 @@ class Child:
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, self.name, json.dumps(asdict(self.settings))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )  # fmt: skip
+        )
         self.about = self._answer()
         if "failed" in self.about:
             raise MedDiffFMError(f"{self.name} cannot be measured: {self.about['failed']}", "See what it says.")

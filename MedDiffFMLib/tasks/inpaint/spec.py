@@ -30,9 +30,11 @@ class Inpaint(Task):
     reference_seconds = 0.17
 
     steps: int = parameter(
-        1, "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
-        minimum=1, maximum=200,
-    )  # fmt: skip
+        1,
+        "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
+        minimum=1,
+        maximum=200,
+    )
     samples: int = parameter(
         3, "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.", minimum=1, maximum=64
     )
@@ -40,9 +42,13 @@ class Inpaint(Task):
         1.5, "Width inside the mask's rim over which input and filling blend.", unit="mm", minimum=0, maximum=20
     )
     margin: float = parameter(
-        3.0, "Ring around the mask that the model may not look at, since a lesion's rim lies there.",
-        unit="mm", minimum=0, maximum=30, advanced=True,
-    )  # fmt: skip
+        3.0,
+        "Ring around the mask that the model may not look at, since a lesion's rim lies there.",
+        unit="mm",
+        minimum=0,
+        maximum=30,
+        advanced=True,
+    )
     spacing: float | None = parameter(
         None,
         "Isotropic working voxel; the scanner's own voxels when not given.",

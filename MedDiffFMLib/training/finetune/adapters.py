@@ -45,10 +45,15 @@ class Adapter(Protocol):
         """
 
     def precompute(
-        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
-        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+        self,
+        denoiser: nn.Module,
+        task: ControlTask,
+        training: Sequence[ControlCase],
+        validation: Sequence[ControlCase],
+        report: Callable[[str], None],
+        cancel: CancelToken | None,
         precision: str = "auto",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Compute once what training looks at again and again; what an earlier start computed is kept."""
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
@@ -58,9 +63,14 @@ class Adapter(Protocol):
         """The trained part of what :meth:`attach` gave."""
 
     def save(
-        self, path: Path, denoiser: nn.Module, task: ControlTask, prior: dict[str, str], settings: dict[str, Any],
+        self,
+        path: Path,
+        denoiser: nn.Module,
+        task: ControlTask,
+        prior: dict[str, str],
+        settings: dict[str, Any],
         training: dict[str, Any],
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Write the trained part atomically; returns the file's SHA-256.
 
         Args:
@@ -86,10 +96,15 @@ class ControlAdapter:
         return task
 
     def precompute(
-        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
-        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+        self,
+        denoiser: nn.Module,
+        task: ControlTask,
+        training: Sequence[ControlCase],
+        validation: Sequence[ControlCase],
+        report: Callable[[str], None],
+        cancel: CancelToken | None,
         precision: str = "auto",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Nothing: every window is drawn anew."""
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
@@ -101,9 +116,14 @@ class ControlAdapter:
         return cast(nn.Module, denoiser.control)
 
     def save(
-        self, path: Path, denoiser: nn.Module, task: ControlTask, prior: dict[str, str], settings: dict[str, Any],
+        self,
+        path: Path,
+        denoiser: nn.Module,
+        task: ControlTask,
+        prior: dict[str, str],
+        settings: dict[str, Any],
         training: dict[str, Any],
-    ) -> str:  # fmt: skip
+    ) -> str:
         from ...models.controlnet_file import save_control
 
         branch = cast(Any, self.part(denoiser))

@@ -80,10 +80,16 @@ class KeepBest(Observer):
         self._pace = [*self._pace[-49:], row["seconds"]]
         step = int(row["step"])
         self.progress.emit_now_and_then(
-            "training", step / self.config.steps, step=step, steps=self.config.steps, loss=row["loss"],
-            learning_rate=rate_at(step - 1, self.config), seconds_left=self._seconds_left(step),
-            best=self.best, best_step=self.best_step,
-        )  # fmt: skip
+            "training",
+            step / self.config.steps,
+            step=step,
+            steps=self.config.steps,
+            loss=row["loss"],
+            learning_rate=rate_at(step - 1, self.config),
+            seconds_left=self._seconds_left(step),
+            best=self.best,
+            best_step=self.best_step,
+        )
 
     def timed(self, validate: Callable[[nn.Module], dict[str, float]]) -> Callable[[nn.Module], dict[str, float]]:
         """The same validation, whose time counts in the time left."""
@@ -106,24 +112,42 @@ class KeepBest(Observer):
         else:
             self.worse += 1
         self.progress.emit(
-            "validated", step / self.config.steps, step=step, steps=self.config.steps, metric=self.task.metric,
-            value=value, figures=figures, best=self.best, best_step=self.best_step,
+            "validated",
+            step / self.config.steps,
+            step=step,
+            steps=self.config.steps,
+            metric=self.task.metric,
+            value=value,
+            figures=figures,
+            best=self.best,
+            best_step=self.best_step,
             seconds_left=self._seconds_left(step),
-        )  # fmt: skip
+        )
         return self.finished
 
     def facts(self) -> dict[str, Any]:
         """Of the training, for the file and the card."""
-        return {"metric": self.task.metric, "before": self.before, "value": self.best, "best_step": self.best_step,
-                "seconds": round(self.seconds, 1)}  # fmt: skip
+        return {
+            "metric": self.task.metric,
+            "before": self.before,
+            "value": self.best,
+            "best_step": self.best_step,
+            "seconds": round(self.seconds, 1),
+        }
 
     def wants_stop(self) -> bool:
         return (self.folder / STOP_FILE).exists() or (self.cancel is not None and self.cancel.cancelled)
 
     def state(self) -> dict[str, Any]:
         self.memory = {kind: max(size, self.memory.get(kind, 0)) for kind, size in peak_memory().items()}
-        return {"before": self.before, "best": self.best, "best_step": self.best_step, "worse": self.worse,
-                "seconds": self.seconds, "memory": self.memory}  # fmt: skip
+        return {
+            "before": self.before,
+            "best": self.best,
+            "best_step": self.best_step,
+            "worse": self.worse,
+            "seconds": self.seconds,
+            "memory": self.memory,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.before, self.best = state["before"], state["best"]

@@ -150,9 +150,9 @@ class LesionTask:
                     return denoiser(x, torch.full((1,), sigma, device=device), encoded).float()
 
             generator = torch.Generator().manual_seed(number)
-            made = sample_lesion(
-                denoise, known, hole, guess, share, drawn.mean, VALIDATION_STEPS, 1.0, generator
-            )[0, 0].cpu()  # fmt: skip
+            made = sample_lesion(denoise, known, hole, guess, share, drawn.mean, VALIDATION_STEPS, 1.0, generator)[
+                0, 0
+            ].cpu()
             inside = drawn.share > 0.5
             if preview is not None:
                 preview.add(*_axial(drawn, made.numpy(), inside))

@@ -124,9 +124,16 @@ def finetune(
         DeviceError: no such accelerator.
     """
     run = open_run(
-        settings(task, preset, **changes), Path(data), Path(folder), prior=prior, name=name, title=title,
-        cache=cache, progress=progress, cancel=cancel,
-    )  # fmt: skip
+        settings(task, preset, **changes),
+        Path(data),
+        Path(folder),
+        prior=prior,
+        name=name,
+        title=title,
+        cache=cache,
+        progress=progress,
+        cancel=cancel,
+    )
     with claimed(run, register) as run, run.progress.failures():
         found = prepare_run(run) if run.first else None
         if prepare_only:
@@ -137,8 +144,15 @@ def finetune(
         if found is not None and result.state != "stopped":
             result = _publish(run, found, result, register, str(fabric.device))
         if run.first:
-            run.progress.emit(result.state, 1.0, step=result.steps, metric=result.metric, value=result.value,
-                              best_step=result.best_step, model=result.model)  # fmt: skip
+            run.progress.emit(
+                result.state,
+                1.0,
+                step=result.steps,
+                metric=result.metric,
+                value=result.value,
+                best_step=result.best_step,
+                model=result.model,
+            )
         fabric.barrier()
     return result
 
@@ -162,9 +176,15 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
             preview.draw(run.folder, f"{task.metric} {facts['value']:.3g} after step {facts['steps']}")
 
     observer = KeepBest(task, stream, run.progress, run.folder, schedule, config.loop.patience, save_best, run.cancel)
-    run.adapter.precompute(module.denoiser, task, training, validation,
-                           lambda line: run.progress.emit("preparing", message=line), run.cancel,
-                           precision)  # fmt: skip
+    run.adapter.precompute(
+        module.denoiser,
+        task,
+        training,
+        validation,
+        lambda line: run.progress.emit("preparing", message=line),
+        run.cancel,
+        precision,
+    )
     loop = TrainingLoop(
         module,
         stream.loss,
@@ -198,9 +218,12 @@ def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
 def _loop_config(config: FinetuneConfig) -> LoopConfig:
     schedule = config.loop
     return LoopConfig(
-        steps=schedule.steps, learning_rate=schedule.learning_rate, warmup=min(100, max(schedule.steps // 10, 1)),
-        checkpoint_every=schedule.checkpoint_every, validate_every=schedule.validate_every,
-    )  # fmt: skip
+        steps=schedule.steps,
+        learning_rate=schedule.learning_rate,
+        warmup=min(100, max(schedule.steps // 10, 1)),
+        checkpoint_every=schedule.checkpoint_every,
+        validate_every=schedule.validate_every,
+    )
 
 
 def _validation(
@@ -221,9 +244,19 @@ def _result(run: Run, loop: TrainingLoop, observer: KeepBest) -> FinetuneResult:
     if state != "stopped" and not _better(run.task, observer.best, observer.before):
         warnings.append("No checkpoint was better on the validation cases than the prior before training.")
     return FinetuneResult(
-        run.folder, state, run.best if observer.best_step else None, "", loop.step, observer.best_step, facts["metric"],
-        facts["value"], facts["before"], facts["seconds"], observer.memory, tuple(warnings),
-    )  # fmt: skip
+        run.folder,
+        state,
+        run.best if observer.best_step else None,
+        "",
+        loop.step,
+        observer.best_step,
+        facts["metric"],
+        facts["value"],
+        facts["before"],
+        facts["seconds"],
+        observer.memory,
+        tuple(warnings),
+    )
 
 
 def _better(task: ControlTask, value: float, before: float) -> bool:
@@ -241,10 +274,16 @@ def _publish(run: Run, found: CheckReport, result: FinetuneResult, register: boo
         )
     title = run.title or f"{run.row.title}, fine-tuned on {run.data.resolve().stem}"
     digest = file_sha256(result.weights)
-    training = {"metric": result.metric, "value": result.value, "before": result.before, "seconds": result.seconds,
-                "best_step": result.best_step}  # fmt: skip
-    facts = CardFacts(run.name, title, run.prior, digest, training, result.steps, result.peak_memory, device,
-                      software_versions())  # fmt: skip
+    training = {
+        "metric": result.metric,
+        "value": result.value,
+        "before": result.before,
+        "seconds": result.seconds,
+        "best_step": result.best_step,
+    }
+    facts = CardFacts(
+        run.name, title, run.prior, digest, training, result.steps, result.peak_memory, device, software_versions()
+    )
     text = card(run.row, run.config, found, facts)
     with atomic_path(run.folder / "card.md", overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -261,11 +300,20 @@ def _entry(run: Run, found: CheckReport, title: str, digest: str, result: Finetu
     memory = next((entry.memory_mb for entry in list_models() if entry.sha256 == run.prior["sha256"]), None)
     peak = max([*result.peak_memory.values(), 1_000_000])
     return CatalogueEntry(
-        name=run.name, title=title, description=run.row.sentence, file="", sha256=digest, bytes=1,
-        licence="that of your data", training_data=f"{found.data}: {found.count('training')} cases",
-        memory_mb=memory or peak // 1_000_000, kind=run.adapter.kind, task=run.config.task, prior=run.prior["sha256"],
+        name=run.name,
+        title=title,
+        description=run.row.sentence,
+        file="",
+        sha256=digest,
+        bytes=1,
+        licence="that of your data",
+        training_data=f"{found.data}: {found.count('training')} cases",
+        memory_mb=memory or peak // 1_000_000,
+        kind=run.adapter.kind,
+        task=run.config.task,
+        prior=run.prior["sha256"],
         run=run.id,
-    )  # fmt: skip
+    )
 
 
 def _sentences(found: CheckReport | None) -> tuple[str, ...]:

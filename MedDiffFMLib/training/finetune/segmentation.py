@@ -58,8 +58,12 @@ class SegmentationTask:
     @property
     def all_options(self) -> dict[str, Any]:
         """The options of the run with those that were not given, so that none can change between two starts."""
-        return {"method": self.method.name, "spacing": self.spacing,
-                "label_names": [list(pair) for pair in self.label_names], **options_of(self.method)}  # fmt: skip
+        return {
+            "method": self.method.name,
+            "spacing": self.spacing,
+            "label_names": [list(pair) for pair in self.label_names],
+            **options_of(self.method),
+        }
 
     def network(self) -> Any:
         raise NotImplementedError("a segmentation head is no ControlNet")
@@ -129,8 +133,9 @@ class SegmentationTask:
             found = dice(probabilities, example.truth())
             if preview is not None:
                 preview.add(*_outlined(example, (probabilities > 0.5).any(0).cpu().numpy()))
-            scores.append([float(value) if known else np.nan
-                           for value, known in zip(found, example.known, strict=True)])  # fmt: skip
+            scores.append(
+                [float(value) if known else np.nan for value, known in zip(found, example.known, strict=True)]
+            )
         segmenter.part.train(training)
         return self._figures(np.array(scores, dtype=float))
 
@@ -183,10 +188,15 @@ class SegmentationAdapter:
         return cast(ControlTask, fitted)
 
     def precompute(
-        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
-        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
+        self,
+        denoiser: nn.Module,
+        task: ControlTask,
+        training: Sequence[ControlCase],
+        validation: Sequence[ControlCase],
+        report: Callable[[str], None],
+        cancel: CancelToken | None,
         precision: str = "auto",
-    ) -> None:  # fmt: skip
+    ) -> None:
         ours, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
         budget = InferenceBudget(device, choose_precision(precision, device), window=ours.window)
@@ -195,20 +205,36 @@ class SegmentationAdapter:
             segmenter.precompute(ours.examples(cases), budget, report, cancel)
 
     def save(
-        self, path: Path, denoiser: nn.Module, task: ControlTask, prior: dict[str, str], settings: dict[str, Any],
+        self,
+        path: Path,
+        denoiser: nn.Module,
+        task: ControlTask,
+        prior: dict[str, str],
+        settings: dict[str, Any],
         training: dict[str, Any],
-    ) -> str:  # fmt: skip
+    ) -> str:
         ours = cast(SegmentationTask, task)
         return save_head(
-            path, self.part(denoiser), method=ours.method.name, options=options_of(ours.method), labels=ours.labels,
-            spacing=ours.spacing, prior=prior, settings=settings, training=training,
-        )  # fmt: skip
+            path,
+            self.part(denoiser),
+            method=ours.method.name,
+            options=options_of(ours.method),
+            labels=ours.labels,
+            spacing=ours.spacing,
+            prior=prior,
+            settings=settings,
+            training=training,
+        )
 
 
 def segmentation_task(
-    *, method: str = "features", spacing: float = 2.0, window: int = 64,
-    label_names: Sequence[Sequence[Any]] = (), **options: Any,
-) -> SegmentationTask:  # fmt: skip
+    *,
+    method: str = "features",
+    spacing: float = 2.0,
+    window: int = 64,
+    label_names: Sequence[Sequence[Any]] = (),
+    **options: Any,
+) -> SegmentationTask:
     """The task from the options of a run.
 
     Args:

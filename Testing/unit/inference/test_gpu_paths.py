@@ -43,12 +43,17 @@ from Testing.harness.pretend_gpu import NAME, can_pretend, pretend_gpu
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
 
 SMALL = 24
-CONFIG = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm",
-          "window": 16}  # fmt: skip
+CONFIG = {
+    "network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(),
+    "denoiser": "edm",
+    "window": 16,
+}
 HEADS: dict[str, dict[str, Any]] = {
-    "features": {"window": 16}, "unet": {"window": 16}, "dynunet": {"window": 16, "filters": [4, 8, 8]},
+    "features": {"window": 16},
+    "unet": {"window": 16},
+    "dynunet": {"window": 16, "filters": [4, 8, 8]},
     "medsegdiff": {"window": 16, "channels": [8, 8, 8], "steps": 2, "draws": 2},
-}  # fmt: skip
+}
 
 
 def shake(module: torch.nn.Module, size: float = 0.05) -> None:
@@ -79,8 +84,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         method = make_method(name, options)
         segmenter = method.build(1, prior)
         shake(segmenter.part)
-        save_head(Path(found[name]), segmenter.part, method=name, options=options_of(method), spacing=6.0, prior=named,
-                  labels=[SegmentLabel(1, "ball", (255, 0, 0))])  # fmt: skip
+        save_head(
+            Path(found[name]),
+            segmenter.part,
+            method=name,
+            options=options_of(method),
+            spacing=6.0,
+            prior=named,
+            labels=[SegmentLabel(1, "ball", (255, 0, 0))],
+        )
     return found
 
 
@@ -125,9 +137,11 @@ def test_the_pretend_gpu_refuses_what_a_real_one_refuses() -> None:
     with pretend_gpu() as gpu:
         there, here = torch.arange(6.0, device="cuda:0").reshape(2, 3), torch.ones(2, 3)
         mixed: tuple[Callable[[], Any], ...] = (
-            lambda: there + here, lambda: here.add_(there), lambda: torch.cat([here, there]),
+            lambda: there + here,
+            lambda: here.add_(there),
+            lambda: torch.cat([here, there]),
             lambda: torch.where(there > 0, here, there),
-        )  # fmt: skip
+        )
         for operation in mixed:
             with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
                 operation()
@@ -263,9 +277,13 @@ def step(engine: Engine, shape: tuple[int, int, int]) -> torch.Tensor:
     ],
 )
 def test_a_step_ends_with_the_same_result_however_little_memory_there_is(
-    megabytes: int, batch: int | None, memory_level: tuple[str, int], sentences: int, files: dict[str, str],
+    megabytes: int,
+    batch: int | None,
+    memory_level: tuple[str, int],
+    sentences: int,
+    files: dict[str, str],
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     shape = (24, 60, 60)
     engine = load_model(files["prior"], device="cpu", precision="float32").engine
     engine.memory_level = replace(engine.memory_level, window=SMALL)

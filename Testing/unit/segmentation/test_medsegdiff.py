@@ -222,8 +222,10 @@ def test_logit_denoiser_is_the_posterior_mean_and_samples_follow_the_chance() ->
     denoiser = LogitMaskDenoiser(_KnownChance(chance))  # type: ignore[arg-type]
     none = Guide((), ())
     x, sigma = normal(1, 1, 3, 40, 40, dtype=torch.float64), 1.3
-    inside, outside = (chance * torch.exp(-((x - 1) ** 2) / (2 * sigma**2)),
-                       (1 - chance) * torch.exp(-((x + 1) ** 2) / (2 * sigma**2)))  # fmt: skip
+    inside, outside = (
+        chance * torch.exp(-((x - 1) ** 2) / (2 * sigma**2)),
+        (1 - chance) * torch.exp(-((x + 1) ** 2) / (2 * sigma**2)),
+    )
     expected = (inside - outside) / (inside + outside)
     torch.testing.assert_close(denoiser(x, torch.tensor([sigma]), none).double(), expected, rtol=0, atol=1e-5)
     sigmas = karras_sigmas(30, 20.0, 0.1)
@@ -392,10 +394,19 @@ def test_from_outlined_scans_to_masks_of_another(tiny_model_file: Path, tmp_path
         dataset.add(f"c{number}", *scan(number))
     dataset.set_validation(["c2"])
     result = finetune(
-        dataset.folder, tmp_path / "run", "segmentation", prior=str(tiny_model_file), steps=40, batch=4, window=16,
-        learning_rate=4e-3, validate_every=40, accelerator="cpu", register=False,
+        dataset.folder,
+        tmp_path / "run",
+        "segmentation",
+        prior=str(tiny_model_file),
+        steps=40,
+        batch=4,
+        window=16,
+        learning_rate=4e-3,
+        validate_every=40,
+        accelerator="cpu",
+        register=False,
         options={"method": "medsegdiff", "spacing": 2.5, "channels": [8, 8, 8], "steps": 3, "draws": 3},
-    )  # fmt: skip
+    )
     assert result.state == "done" and result.value is not None and result.value > 0.4
     model, (image, truth) = load_model(str(tiny_model_file), device="cpu", precision="float32"), scan(9)
     parameters = Segment(head=str(result.weights))

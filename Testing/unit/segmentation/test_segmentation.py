@@ -36,9 +36,14 @@ from Testing.unit.phantoms import body
 SHAPE = (20, 28, 28)
 OPTIONS = {"spacing": 2.5, "points": 1024}
 RUN: dict[str, Any] = {
-    "preset": "small", "steps": 100, "window": 16, "validate_every": 50, "learning_rate": 1e-2, "accelerator": "cpu",
+    "preset": "small",
+    "steps": 100,
+    "window": 16,
+    "validate_every": 50,
+    "learning_rate": 1e-2,
+    "accelerator": "cpu",
     "register": False,
-}  # fmt: skip
+}
 LABELS = {"1": {"name": "ball", "color": [1, 2, 3], "terminology": "T~ball"}, "4": "cube"}
 
 
@@ -72,9 +77,13 @@ def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(datalist: Path, tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
     return finetune(
-        datalist, tmp_path_factory.mktemp("runs") / "heads", "segmentation", prior=str(tiny_model_file), **RUN,
+        datalist,
+        tmp_path_factory.mktemp("runs") / "heads",
+        "segmentation",
+        prior=str(tiny_model_file),
+        **RUN,
         options=OPTIONS,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
@@ -235,8 +244,12 @@ def test_segments_become_a_label_map() -> None:
     merged, warnings = merge_segments({"tumor": tumor, "liver": liver}, {"tumor": 2, "liver": 1})
     assert (merged == 2).sum() == 8 and (merged == 1).sum() == 56
     assert warnings == ["8 voxels are in 'liver' and in 'tumor'; they count as 'tumor', the smaller one."]
-    for wrong in ({}, {"liver": liver, "tumor": 0 * tumor}, {"liver": liver, "tumor": liver},
-                  {"liver": liver, "tumor": tumor[:3]}):  # fmt: skip
+    for wrong in (
+        {},
+        {"liver": liver, "tumor": 0 * tumor},
+        {"liver": liver, "tumor": liver},
+        {"liver": liver, "tumor": tumor[:3]},
+    ):
         with pytest.raises(InputError):
             merge_segments(wrong, {"tumor": 2, "liver": 1})
     with pytest.raises(InputError):

@@ -227,11 +227,14 @@ def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [
-    lambda v, m, mask, **k: Denoise(noise=20).run(Case(v), Run(m, **k)),
-    lambda v, m, mask, **k: FAST.run(Case(v, mask=mask), Run(m, **k)),
-    lambda v, m, mask, **k: Anomaly().run(Case(v), Run(m, **k)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda v, m, mask, **k: Denoise(noise=20).run(Case(v), Run(m, **k)),
+        lambda v, m, mask, **k: FAST.run(Case(v, mask=mask), Run(m, **k)),
+        lambda v, m, mask, **k: Anomaly().run(Case(v), Run(m, **k)),
+    ],
+)
 def test_every_task_reports_progress_and_obeys_cancel(calibrated, small_ct, small_mask, run):
     fractions = []
     run(small_ct, calibrated, small_mask.voxels > 0, progress=lambda event: fractions.append(event.fraction))
