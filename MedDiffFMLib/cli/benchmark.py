@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..evaluation.speed.cases import TASKS, choose_cases
+from ..models.names import DEFAULT_MODEL
 from .arguments import COUNT, SEED, THREADS
 from .console import Console
 
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--budget", type=float, default=60.0, metavar="SECONDS",
         help="a reference that would take longer is extrapolated from a few windows (default: 60)")  # fmt: skip
     add("--image", type=Path, help="CT that the volumes are cut from (default: the sample CT)")
-    add("--model", default="starter-ct", help="name or .safetensors file")
+    add("--model", default=DEFAULT_MODEL, help="name or .safetensors file")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     add("--threads", type=THREADS, help="CPU threads (default: all)")
     add("--seed", type=SEED, default=0)

@@ -17,6 +17,7 @@ from ..evaluation.quality.evaluate import EVALUATED_TASKS, evaluate
 from ..evaluation.quality.parameter_sweep import parse_curve
 from ..evaluation.quality.synthesis import SynthesisPlan
 from ..evaluation.quality.variants import parse_variant
+from ..models.names import DEFAULT_MODEL
 from .arguments import COUNT, SEED
 from .console import Console
 
@@ -28,7 +29,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("cases", help="folder of CTs, or a MONAI datalist (.json); none of them may be training data")
     add("-o", "--output", type=Path, default=Path("evaluation"), help="folder for evaluation.md and evaluation.json")
-    add("--model", default="starter-ct", help="name or .safetensors file; 'none' for the baselines alone")
+    add("--model", default=DEFAULT_MODEL, help="name or .safetensors file; 'none' for the baselines alone")
     add("--tasks", nargs="*", choices=EVALUATED_TASKS, default=EVALUATED_TASKS, metavar="TASK",
         help=f"any of {', '.join(EVALUATED_TASKS)}; none for curves alone (default: all)")  # fmt: skip
     add("--cache", type=Path, help="folder that keeps degraded cases and baselines for the next model")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Cancelled, InputError
+from ..models.names import DEFAULT_MODEL
 from ..segmentation.registry import METHODS
 from ..training.finetune.config import PRESETS
 from ..training.finetune.registry import FINETUNE_TASKS
@@ -42,7 +43,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--spacing", type=float, metavar="MM", help="of segmentation: edge of the working voxels (default: 2)")
     add("--label-names", nargs="+", metavar="N=NAME", help="of segmentation: names of label numbers")
     add("--option", action="append", metavar="KEY=VALUE", help="of the task or method, VALUE as JSON or a word")
-    add("--prior", default="starter-ct", metavar="MODEL", help="name or .safetensors file (default: %(default)s)")
+    add("--prior", default=DEFAULT_MODEL, metavar="MODEL", help="name or .safetensors file (default: %(default)s)")
     add("--preset", choices=PRESETS, default="standard", help="size of the run (default: %(default)s)")
     add("--name", help="of the result among your models (default: from task and folder)")
     add("--title", default="", help="one line about the result")

@@ -11,17 +11,18 @@ from typing import Any
 from ..conditioning.regions import REGION_CHOICES
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
+from ..core.precision import PRECISIONS
 from ..core.text_table import columns
 from ..core.visible_text import visible
 from ..imaging.modality import WORDS
-from ..models.no_model import NO_MODEL
+from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..runner.batch import CaseStatus, run_batch, table_files
 from ..runner.case import CaseFiles, run_case
 from ..runner.case_search import find_cases
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
-from ..runner.settings import AUTOMATIC, DEFAULT_MODEL, PRECISIONS, RunSettings
+from ..runner.settings import AUTOMATIC, RunSettings
 from ..tasks.base import Task
 from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS

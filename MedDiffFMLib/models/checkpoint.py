@@ -12,6 +12,7 @@ from ..core.atomic_files import atomic_path
 from ..core.errors import ModelError, OutputError, expected
 from ..core.file_hash import file_sha256
 from ..core.safe_load import parse_json
+from .names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import torch
@@ -232,7 +233,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str = "auto") -> FoundationModel:
+def load_model(spec: str = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto") -> FoundationModel:
     """Load a prior by catalogue name or file path.
 
     Args:

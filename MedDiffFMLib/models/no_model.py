@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NO_MODEL = "none"
-"""Name of the model in settings and reports of such a task."""
+from .names import NO_MODEL
 
 
 @dataclass(frozen=True)

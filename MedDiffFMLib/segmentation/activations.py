@@ -20,12 +20,10 @@ from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.errors import ModelError
 from ..core.progress import ProgressMeter
 from ..imaging.volume import Box
-from ..inference.window_plan import extend, ramp
+from ..inference.window_plan import OVERLAP, extend, ramp
 from ..networks.backbone import DecoderBackbone
 from .inputs import SegmentationInput
 from .method import InferenceBudget
-
-OVERLAP = 16
 
 
 def decoder_activations(

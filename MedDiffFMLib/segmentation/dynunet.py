@@ -14,8 +14,9 @@ from ..core.progress import ProgressMeter
 from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss
 from .method import InferenceBudget, Prediction, Segmenter
+from .sliding_window import Window
 from .unet import blended_prediction
-from .window_dataset import Window, WindowBatch, WindowSamples, collate_windows
+from .window_dataset import WindowBatch, WindowSamples, collate_windows
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ class FeatureMethod:
         body: whether the head is given body coordinates.
         points: of one sample.
         hidden, dropout: of the non-linear head.
-        prior: SHA-256 of the prior's weights; filled in by the training, since cached features belong to it.
+        prior: SHA-256 of the prior's weights, and
+        precision: of its arithmetic, "float32" or "bfloat16"; filled in by the training, since cached features belong
+            to them.
     """
 
     window: int = 64
@@ -67,6 +69,7 @@ class FeatureMethod:
     hidden: int = 64
     dropout: float = 0.1
     prior: str = ""
+    precision: str = ""
 
     name = "features"
     own_body = False
@@ -78,7 +81,7 @@ class FeatureMethod:
     @property
     def key(self) -> str:
         """Names the features in a case's folder."""
-        what = [self.prior, list(self.sigmas), list(self.scales), self.window]
+        what = [self.prior, list(self.sigmas), list(self.scales), self.window, self.precision]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def build(self, classes: int, prior: nn.Module) -> Segmenter:

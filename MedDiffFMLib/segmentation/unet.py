@@ -20,7 +20,8 @@ from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import PointHead
-from .window_dataset import Window, WindowBatch, WindowSamples, blend, collate_windows
+from .sliding_window import Window, blend
+from .window_dataset import WindowBatch, WindowSamples, collate_windows
 
 STANDARD_WINDOWS = 8
 """Training windows from which mean and deviation of the activations are taken."""

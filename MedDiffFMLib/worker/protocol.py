@@ -48,6 +48,8 @@ PROTOCOL_VERSION = 4
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
 
 SAVED_AT_A_TIME = 4 * 1024 * 1024  # bytes
+READ_BYTES = 65536
+"""Of a stream at a time."""
 
 FOLDER_PREFIX = "meddifffm-"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.npy")

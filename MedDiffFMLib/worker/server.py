@@ -28,7 +28,16 @@ from .. import __version__
 from ..core.errors import Cancelled, DependencyError, expected, log_defect
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
-from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
+from .protocol import (
+    PROTOCOL_VERSION,
+    READ_BYTES,
+    LineReader,
+    PrivateFolder,
+    ProtocolError,
+    WorkerError,
+    encode,
+    error_fields,
+)
 
 if TYPE_CHECKING:
     from ..runner.settings import RunSettings
@@ -36,7 +45,6 @@ if TYPE_CHECKING:
 NEEDED = ("numpy", "scipy", "torch", "monai", "safetensors")
 _GRACE_SECONDS = 3.0  # for the computing thread to notice that the client is gone
 _PROGRESS_SECONDS = 0.05
-_READ = 65536
 DRIVER_SECONDS = 5.0  # for the driver to tell how much memory is free
 
 
@@ -98,7 +106,7 @@ class Server:
 
     def _read(self) -> None:
         lines = LineReader()
-        while data := os.read(self._source.fileno(), _READ):
+        while data := os.read(self._source.fileno(), READ_BYTES):
             for line in lines.feed(data):
                 try:
                     self._receive(protocol.decode(line) if isinstance(line, str) else _raised(line))
@@ -205,7 +213,7 @@ class Server:
 
     def _load(self, settings: RunSettings) -> Any:
         """The model, kept warm; the one before is dropped first, so that two never share the memory."""
-        from ..models.no_model import NO_MODEL
+        from ..models.names import NO_MODEL
         from ..runner.load import load
 
         if settings.model == NO_MODEL:  # what is warm stays warm

@@ -26,10 +26,10 @@ from .client import (
     worker_command,
     worker_environment,
 )
+from .protocol import READ_BYTES
 
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 5.0
-_READ = 65536
 
 Event = Callable[[WorkerSession], None]
 
@@ -92,7 +92,7 @@ class SubprocessTransport:
 
     def _read(self, stream: Any, method: Callable[[WorkerSession, bytes], None]) -> None:
         with stream:
-            while data := stream.read(_READ):
+            while data := stream.read(READ_BYTES):
                 self.events.put(functools.partial(_hand_over, method, data))
 
     def _wait(self, readers: list[threading.Thread]) -> None:

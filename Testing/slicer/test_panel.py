@@ -42,10 +42,12 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------- tasks
 
 
-def test_regions_are_those_of_the_library(module: Any) -> None:
+def test_choices_are_those_of_the_library(module: Any, widget: Any) -> None:
     from MedDiffFMLib.conditioning.regions import REGION_CHOICES
+    from MedDiffFMLib.models.names import DEFAULT_MODEL
 
     assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
+    assert widget.logic.getParameterNode().model == DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)

@@ -35,6 +35,7 @@ class Adapter(Protocol):
         data: Path,
         labels: tuple[int, ...],
         prior: dict[str, str],
+        precision: str,
     ) -> ControlTask:
         """The task with what only the training cases decide, such as the number of classes.
 
@@ -42,6 +43,7 @@ class Adapter(Protocol):
             data: dataset folder or datalist that the cases come from.
             labels: numbers in the masks that count; empty for all.
             prior: ``name`` and ``sha256``.
+            precision: of the run, "float32" or "bfloat16".
         """
 
     def precompute(
@@ -92,6 +94,7 @@ class ControlAdapter:
         data: Path,
         labels: tuple[int, ...],
         prior: dict[str, str],
+        precision: str,
     ) -> ControlTask:
         return task
 

@@ -22,6 +22,7 @@ from ...core.atomic_files import atomic_path
 from ...core.errors import InputError, OutputError, expected
 from ...core.file_lock import LOCK_SECONDS, locked
 from ...core.progress import CancelToken
+from ...models.names import DEFAULT_MODEL
 from .progress_log import FILE as PROGRESS_FILE
 from .progress_log import STOP_FILE, read_progress
 
@@ -41,7 +42,7 @@ class Request:
     data: str
     task: str
     preset: str = "standard"
-    prior: str = "starter-ct"
+    prior: str = DEFAULT_MODEL
     name: str | None = None
     title: str = ""
     accelerator: str = "auto"

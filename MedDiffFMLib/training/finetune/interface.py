@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ...networks.controlnet import ControlConfig
     from .preview import Preview
 
+VALIDATION_SEED = 12345
+"""Of all that a task draws for its validation: the same at every step of every run."""
+
 
 @dataclass(frozen=True)
 class ControlCase:

@@ -21,7 +21,7 @@ from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
 from ...tasks.generate_lesion.lesion_extent import FITTING_VOXELS, surroundings
 from ...tasks.generate_lesion.recipe import sample_lesion
-from .interface import ControlBatch, ControlCase
+from .interface import VALIDATION_SEED, ControlBatch, ControlCase
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ RIM_MM = (1.0, 5.0)
 """Width around the lesion that is hidden too."""
 VALIDATION_LESIONS = 4
 VALIDATION_STEPS = 6
-VALIDATION_SEED = 12345
 
 
 class Lesion(NamedTuple):

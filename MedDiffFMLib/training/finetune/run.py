@@ -28,10 +28,12 @@ from ...core.atomic_files import atomic_path
 from ...core.errors import MedDiffFMError
 from ...core.file_hash import file_sha256
 from ...core.json_files import json_ready, write_json
+from ...core.precision import choose_precision
 from ...core.progress import CancelToken, ProgressCallback
 from ...datasets.check_report import CheckReport
 from ...models.catalogue import CatalogueEntry, list_models, register_model
 from ...models.checkpoint import load_denoiser, read_header
+from ...models.names import DEFAULT_MODEL
 from ...runner.report import software_versions
 from ..loop import LoopConfig, TrainingLoop
 from ..pretrain.run import launch
@@ -80,7 +82,7 @@ def finetune(
     folder: str | Path,
     task: str,
     *,
-    prior: str = "starter-ct",
+    prior: str = DEFAULT_MODEL,
     preset: str = "standard",
     name: str | None = None,
     title: str = "",
@@ -140,7 +142,8 @@ def finetune(
             return FinetuneResult(run.folder, "prepared", warnings=_sentences(found))
         fabric = launch(accelerator, devices, nodes)
         fabric.barrier()
-        result = _train(run, fabric, "auto" if bfloat16 else "float32", workers)
+        dtype = choose_precision("auto" if bfloat16 else "float32", fabric.device)
+        result = _train(run, fabric, str(dtype).removeprefix("torch."), workers)
         if found is not None and result.state != "stopped":
             result = _publish(run, found, result, register, str(fabric.device))
         if run.first:
@@ -158,10 +161,14 @@ def finetune(
 
 
 def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResult:
-    """Train to the end, to the end of patience, or until asked to stop."""
+    """Train to the end, to the end of patience, or until asked to stop.
+
+    Args:
+        precision: "float32" or "bfloat16", of training, validation and precomputed features.
+    """
     config = run.config
     training, validation = (open_control_cases(run.cache, split) for split in ("training", "validation"))
-    run = replace(run, task=run.adapter.fitted(run.task, training, run.data, config.labels, run.prior))
+    run = replace(run, task=run.adapter.fitted(run.task, training, run.data, config.labels, run.prior, precision))
     task, validation = run.task, validation or training
     module = _module(run, fabric.device, precision)
     stream = SampleStream(task, training, config.batch, config.seed, fabric, workers)

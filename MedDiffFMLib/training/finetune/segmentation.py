@@ -68,13 +68,16 @@ class SegmentationTask:
     def network(self) -> Any:
         raise NotImplementedError("a segmentation head is no ControlNet")
 
-    def fitted(self, cases: Sequence[ControlCase], data: Path, wanted: tuple[int, ...], prior: str) -> SegmentationTask:
+    def fitted(
+        self, cases: Sequence[ControlCase], data: Path, wanted: tuple[int, ...], prior: str, precision: str
+    ) -> SegmentationTask:
         """The same task with the classes that the training cases show.
 
         Args:
             data: dataset folder or datalist, which may name the labels.
             wanted: label numbers that count; empty for all.
             prior: SHA-256 of the prior.
+            precision: "float32" or "bfloat16".
 
         Raises:
             InputError: no class, or more than a label map of organs has.
@@ -85,7 +88,7 @@ class SegmentationTask:
         given = {**labels_of(data), **dict(self.label_names)}
         method = self.method
         if hasattr(method, "prior"):
-            method = replace(cast(Any, method), prior=prior)
+            method = replace(cast(Any, method), prior=prior, precision=precision)
         return replace(self, labels=label_table(found, given), method=method)
 
     def check(self, cases: Sequence[ControlCase]) -> list[str]:
@@ -183,8 +186,9 @@ class SegmentationAdapter:
         data: Path,
         labels: tuple[int, ...],
         prior: dict[str, str],
+        precision: str,
     ) -> ControlTask:
-        fitted = cast(SegmentationTask, task).fitted(cases, data, labels, prior["sha256"])
+        fitted = cast(SegmentationTask, task).fitted(cases, data, labels, prior["sha256"], precision)
         return cast(ControlTask, fitted)
 
     def precompute(

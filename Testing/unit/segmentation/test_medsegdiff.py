@@ -18,7 +18,7 @@ from MedDiffFMLib.diffusion.denoiser import EDMDenoiser
 from MedDiffFMLib.diffusion.mask_denoiser import LogitMaskDenoiser, NoiseMaskDenoiser, condition_loss
 from MedDiffFMLib.diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.inference.window_plan import plan_windows
+from MedDiffFMLib.inference.window_plan import OVERLAP, plan_windows
 from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.networks.conditional_encoding import AnchorAttention, enhance
@@ -29,7 +29,6 @@ from MedDiffFMLib.preprocessing.body_coordinates import MODEL, BodyField
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput
 from MedDiffFMLib.segmentation.medsegdiff import MedSegDiffMethod, MedSegDiffSegmenter, fuse
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method, options_of
-from MedDiffFMLib.segmentation.window_dataset import OVERLAP
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.segment.spec import Segment
 from MedDiffFMLib.training.finetune.run import finetune

@@ -27,7 +27,8 @@ from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, di
 from MedDiffFMLib.segmentation.loss import mask_loss
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
 from MedDiffFMLib.segmentation.point_head import to_points, to_voxels
-from MedDiffFMLib.segmentation.window_dataset import Window, WindowSamples, collate_windows
+from MedDiffFMLib.segmentation.sliding_window import Window
+from MedDiffFMLib.segmentation.window_dataset import WindowSamples, collate_windows
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.segment.spec import Segment
 from MedDiffFMLib.training.finetune.run import FinetuneResult, finetune
@@ -158,6 +159,20 @@ def test_features_are_those_of_each_place(tiny_model_file: Path) -> None:
     wide = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="trilinear")[0, :, :8, :7, :6]
     first = 14 + arrays[0].shape[3]
     torch.testing.assert_close(points[:, first : first + len(wide)].T.reshape(wide.shape), wide, atol=1e-3, rtol=1e-3)
+
+
+def test_stored_features_belong_to_a_precision(tiny_model_file: Path, tmp_path: Path) -> None:
+    """A run in float32 does not read what one in bfloat16 has stored for the same cases."""
+    prior, rng = load_model(str(tiny_model_file), device="cpu").engine.denoiser, np.random.default_rng(0)
+    seen = inputs(rng.integers(-200, 200, (16, 16, 16)).astype(np.int16), tmp_path)
+    example = LabeledInput("a", seen, rng.integers(0, 2, (16, 16, 16)).astype(np.uint8), (True,))
+    stored = []
+    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        method = FeatureMethod(window=16, sigmas=(0.1,), scales=(1,), precision=precision)
+        budget = InferenceBudget(torch.device("cpu"), dtype, window=16)
+        method.build(1, prior).precompute([example], budget, print, None)
+        stored.append(StoredFeatures(method, seen).arrays)
+    assert any((np.asarray(one) != np.asarray(other)).any() for one, other in zip(*stored, strict=True))
 
 
 def test_points_and_voxels_are_two_orders_of_the_same() -> None:
