@@ -50,7 +50,8 @@ def blend(
             estimates = see(window, boxes)
         for box, estimate in zip(boxes, estimates.float().cpu(), strict=True):
             (k, j, i), part, weight = plan.placed(box, inputs.shape)
-            total[:, k, j, i] += weight * estimate[(slice(None), *part)]
+            a, b, c = part
+            total[:, k, j, i] += weight * estimate[:, a, b, c]
         if meter is not None:
             meter.advance(share * len(boxes) / len(plan.boxes))
     return total
