@@ -44,10 +44,14 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 
 def test_choices_are_those_of_the_library(module: Any, widget: Any) -> None:
     from MedDiffFMLib.conditioning.regions import REGION_CHOICES
+    from MedDiffFMLib.core.precision import PRECISIONS
     from MedDiffFMLib.models.names import DEFAULT_MODEL
 
+    assert [precision.value for precision in module.Precision] == list(PRECISIONS)
     assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
     assert widget.logic.getParameterNode().model == DEFAULT_MODEL
+    widget.ui.precisionComboBox.currentIndex = 1
+    assert widget.taskPanel.choices().settings.precision == "float32"
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
@@ -61,8 +65,9 @@ def test_each_task_shows_its_own_parameters_and_fits_the_panel(app: Any, widget:
     expected = describe(TASKS[task])
     assert list(editors(widget)) == [field.name for field, _info in expected]
     for field, info in expected:
-        tooltip = editors(widget)[field.name].widget.toolTip
-        assert info.help in tooltip or field.name == "size"
+        editor = editors(widget)[field.name]
+        for part in getattr(editor, "_numbers", [editor]):  # numbers in a row have the same help each
+            assert info.help in part.widget.toolTip
     shown = [name for name, form in widget.taskPanel._forms.items() if form._holders[0].isVisibleTo(form._holders[0])]
     assert task in shown
     panel = widget.parent.panel
@@ -103,7 +108,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
             for number in numbers:
                 _move(number.widget)
             assert editor.value() != before, f"{task}.{name}"
-            values = {name: editor.value()}
+            values = {name: editor.value(), **({"views": "camera"} if name == "camera" else {})}
             if (task, name) != ("synthesize", "size"):  # the smallest size is refused with words of its own
                 from_dict(TASKS[task], values)
             editor.setValue(before)
@@ -117,7 +122,7 @@ def _move(shown: Any) -> None:
     elif kind == "QCheckBox":
         shown.checked = not shown.checked
     elif kind == "QLineEdit":
-        shown.text = "none"
+        shown.text = "none" if shown.text == "auto" else "lat"
     else:
         step = shown.singleStep if shown.value < shown.maximum else -shown.singleStep
         shown.value = shown.value + step
