@@ -211,6 +211,7 @@ class TaskPanel:
             seed=parameterNode.seed,
             model=parameterNode.model,
             device=parameterNode.device.value,
+            precision=parameterNode.precision.value,
         )
 
     def reason(self):
@@ -269,7 +270,8 @@ class TaskPanel:
         self.ui.reasonLabel.text = reason
         self.ui.reasonLabel.visible = bool(reason)
         self._showEstimate(possible=not reason and not running)
-        for widget in (self.ui.deviceComboBox, self.ui.modelComboBox, self.ui.alsoSelector):
+        ui = self.ui
+        for widget in (ui.deviceComboBox, ui.precisionComboBox, ui.modelComboBox, ui.alsoSelector):
             widget.enabled = not running
 
     def _showEstimate(self, possible):
