@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Calibrate and write the same weights with the figures."""
     from ..datasets.datalist import read_datalist
     from ..models.catalogue import resolve
-    from ..models.checkpoint import load_denoiser, load_model, read_header, save_model
+    from ..models.checkpoint import load_denoiser, load_model, save_model
     from ..training.pretrain.calibrate import calibrate
 
     check_output(args.output, overwrite=args.overwrite)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     model = load_model(args.weights, device=args.device)
     calibration = calibrate(model.engine, cases, report=console.note)
     console.cancel.check()
-    state = load_denoiser(path, read_header(path)).state_dict()
+    state = load_denoiser(path).state_dict()
     digest = save_model(args.output, state, model.config, calibration)
     answer = {"status": "done", "output": str(args.output), "sha256": digest, "calibration": calibration}
     edges = ", ".join(calibration["levels"])

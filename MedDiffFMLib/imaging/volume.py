@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.json_files import json_ready
+from .source import Source
 
 Box = tuple[slice, slice, slice]
 """A part of an array by its indices (k, j, i)."""
@@ -39,6 +40,7 @@ class Volume:
         modality: "CT", "MR", "XR", or "mask" for a label map.
         synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
+        source: the files that the voxels were read from; None where they were made or changed in memory.
         whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
     """
 
@@ -47,6 +49,7 @@ class Volume:
     modality: str = "CT"
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    source: Source | None = None
     whole: Volume | None = None
 
     @property
@@ -64,7 +67,7 @@ class Volume:
         """The same geometry with other voxel values of the same shape."""
         if voxels.shape != self.voxels.shape:
             raise ValueError(f"shape {voxels.shape} does not fit geometry of shape {self.voxels.shape}")
-        return replace(self, voxels=voxels)
+        return replace(self, voxels=voxels, source=None)
 
     def same_geometry(self, other: Volume, tolerance: float = 1e-3) -> bool:
         """True when shapes agree and no voxel center is further apart than ``tolerance`` times the smallest spacing."""

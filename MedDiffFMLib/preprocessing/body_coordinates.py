@@ -247,22 +247,25 @@ def save_regressor(path: Path, regressor: BodyRegressor, facts: dict[str, Any]) 
     return write_weights(path, regressor.state_dict(), metadata)
 
 
-def load_regressor(path: Path) -> BodyRegressor:
+def load_regressor(path: Path, sha256: str | None = None) -> BodyRegressor:
     """Read a regressor, on the CPU.
+
+    Args:
+        sha256: what its bytes must have, None for any.
 
     Raises:
         ModelError: missing, damaged, a pickle, or something else.
     """
     from ..core.errors import ModelError
-    from ..models.checkpoint import read_metadata, read_weights
+    from ..models.checkpoint import read_weights
     from ..networks.body_regressor import BodyRegressor
 
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
+    weights = read_weights(path, sha256)
+    if weights.metadata.get("format") != FORMAT:
         raise ModelError(f"{path.name} holds no body coordinates of this version.", "Install MedDiff-FM again.")
     try:
-        regressor = BodyRegressor(**json.loads(metadata["config"]))
-        regressor.load_state_dict(read_weights(path))
+        regressor = BodyRegressor(**json.loads(weights.metadata["config"]))
+        regressor.load_state_dict(weights.state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
@@ -275,11 +278,9 @@ def load_regressor(path: Path) -> BodyRegressor:
 def shipped_regressor() -> BodyRegressor:
     """The regressor of the catalogue, read once a process."""
     from ..models.catalogue import resolve
-    from ..models.checkpoint import check_sha256
 
     _, path, expected = resolve(MODEL)
-    check_sha256(path, expected)
-    return load_regressor(path)
+    return load_regressor(path, expected)
 
 
 def shipped_sha256() -> str:

@@ -50,7 +50,7 @@ def crop(volume: Volume, box: Box) -> Volume:
         volume.modality,
         volume.notes,
         volume.synthetic,
-        Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
+        whole=Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
     )
 
 

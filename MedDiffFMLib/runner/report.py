@@ -17,7 +17,6 @@ from ..core import devices
 from ..core.errors import InputError
 from ..core.json_files import json_ready
 from ..core.safe_load import read_json
-from ..imaging.image_files import input_sha256
 from ..imaging.volume import Volume, geometry
 from ..models.no_model import NoModel
 from ..tasks.base import TaskResult
@@ -87,8 +86,11 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def input_record(path: Path, volume: Volume) -> dict[str, Any]:
-    """Path, hash and geometry of one input."""
-    return {"path": str(path.resolve()), "sha256": input_sha256(path), **geometry(volume)}
+    """Path, hash and geometry of one input, and the files that were read where it has several."""
+    source = volume.source
+    assert source is not None  # it was read from there
+    files = {"files": source.lines} if len(source.files) > 1 else {}
+    return {"path": str(path.resolve()), "sha256": source.sha256, **files, **geometry(volume)}
 
 
 def run_report(

@@ -129,7 +129,7 @@ class ReferenceSubject:
             header = read_header(path)
             window = int(header["config"].get("window", 64))
             self.reference: Reference = SameWeights(
-                load_denoiser(path, header), device, window, settings.steps, settings.budget
+                load_denoiser(path), device, window, settings.steps, settings.budget
             )
         else:
             self.reference = Stock(stock_network(), device, settings.window, settings.steps, settings.budget)

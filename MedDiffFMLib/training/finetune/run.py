@@ -32,7 +32,7 @@ from ...core.precision import choose_precision
 from ...core.progress import CancelToken, ProgressCallback, ProgressEvent, ProgressMeter
 from ...datasets.check_report import CheckReport
 from ...models.catalogue import CatalogueEntry, list_models, register_model
-from ...models.checkpoint import load_denoiser, read_header
+from ...models.checkpoint import denoiser_of, read_weights
 from ...models.names import DEFAULT_MODEL
 from ...runner.report import software_versions
 from ..loop import LoopConfig, TrainingLoop
@@ -224,7 +224,7 @@ def _stages(progress: Progress) -> ProgressCallback:
 def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
     """The frozen prior with the part to train, in its first state."""
     torch.manual_seed(run.config.seed)
-    denoiser = load_denoiser(run.prior_path, read_header(run.prior_path)).to(device)
+    denoiser = denoiser_of(read_weights(run.prior_path, run.prior["sha256"])).to(device)
     adapted = run.adapter.attach(denoiser, run.task).to(device)
     return AdaptedModule(adapted, run.adapter.part(adapted), run.task.loss, precision)
 

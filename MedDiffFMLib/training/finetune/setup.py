@@ -21,6 +21,7 @@ from ...core.safe_load import read_json
 from ...datasets.check import Needs, check_dataset, read_entries
 from ...datasets.check_report import CheckReport
 from ...datasets.datalist import Entry
+from ...imaging.io import files_of
 from ...models.catalogue import check_name, resolve
 from ...models.checkpoint import check_sha256, read_header
 from ...networks.registry import network_config
@@ -279,7 +280,7 @@ def _stamp(run: Run, entries: list[Entry]) -> str:
     for entry in entries:
         lines.append(f"{entry.name} {entry.split} {entry.patient} {entry.region}")
         for path in (entry.image, *entry.files.values()):
-            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            for file in files_of(path) if path.exists() else [path]:
                 state = file.stat() if file.exists() else None
                 lines.append(f"{file} {state and (state.st_size, state.st_mtime_ns)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

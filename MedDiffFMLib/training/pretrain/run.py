@@ -233,7 +233,7 @@ def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
     described = header["config"]
     if described.get("denoiser") != config.denoiser:
         raise InputError(f"{initial.name} was trained as {described.get('denoiser')}.", "Leave --denoiser out.")
-    small, denoiser, network = network_config(described), load_denoiser(initial, header), config.network
+    small, denoiser, network = network_config(described), load_denoiser(initial), config.network
     if small == network:
         return denoiser
     if not (isinstance(small, NetworkConfig) and isinstance(network, NetworkConfig)):
