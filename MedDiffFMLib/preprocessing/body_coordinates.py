@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..conditioning.region import body_mask
-from ..imaging.volume import Box, Volume
+from ..imaging.volume import Box, Volume, thinned
 
 if TYPE_CHECKING:
     from ..imaging.grid import Grid
@@ -139,7 +139,7 @@ def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPositi
     """
     from ..imaging.grid import to_grid, working_grid
 
-    coarse = _thin(volume)
+    coarse = thinned(volume, FINE_MM)  # so that large volumes are not smoothed in whole
     grid = working_grid(coarse, FINE_MM)
     shares, inside = tissue_shares(to_grid(coarse, grid))
     lowest = _LPS[::-1] * grid.ijk_to_ras[:3, 3][::-1] + (CELL - 1) / 2 * FINE_MM
@@ -288,10 +288,3 @@ def shipped_sha256() -> str:
     from ..models.catalogue import resolve
 
     return str(resolve(MODEL)[2])
-
-
-def _thin(volume: Volume) -> Volume:
-    """Every n-th voxel along each axis, no more than 4 mm apart, so that large volumes are not smoothed in whole."""
-    steps = [max(1, int(FINE_MM / s)) for s in volume.spacing]
-    matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
-    return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)
