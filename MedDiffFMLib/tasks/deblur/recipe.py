@@ -36,8 +36,8 @@ def deblur(parameters: Deblur, case: Case, run: Run) -> TaskResult:
         InputError: the noise level is not given and cannot be estimated.
     """
     from ...inference.sliding_window import SlidingWindowDenoiser
+    from ...preprocessing.noise_estimate import estimate_noise
     from ...preprocessing.working_image import changed, slabs_of, unchanged_out_of_range, working_image
-    from ..denoise.noise_estimate import estimate_noise
     from .gaussian_blur import FWHM_OVER_SIGMA, BlurredImage
 
     volume = case.scan

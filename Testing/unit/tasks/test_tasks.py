@@ -8,10 +8,10 @@ from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.preprocessing.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.anomaly.findings import list_findings
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.tasks.base import Case, Run
-from MedDiffFMLib.tasks.denoise.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.denoise.non_local_means import non_local_means
 from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.inpaint.spec import Inpaint
