@@ -15,7 +15,7 @@ from ..imaging.formats.dicom import is_dicom_file
 from ..imaging.image_files import VOLUME_SUFFIXES, files_of, stem_of
 from ..tasks.inputs import NONE, Inputs
 from ..tasks.registry import TASKS
-from .case import CaseFiles
+from .case_files import CaseFiles
 from .earlier_results import results_in
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
