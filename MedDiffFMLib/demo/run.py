@@ -47,7 +47,8 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MO
     from ..core.resources import resource_folder
     from ..imaging.io import read_volume, write_volume
     from ..models.checkpoint import load_model
-    from ..runner.case import CaseFiles, run_case
+    from ..runner.case import run_case
+    from ..runner.case_files import CaseFiles
     from ..runner.outputs import OutputPlan
     from ..runner.report import NOTICE
     from ..runner.settings import RunSettings

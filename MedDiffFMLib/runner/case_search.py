@@ -16,7 +16,7 @@ from ..imaging.image_files import VOLUME_SUFFIXES, stem_of
 from ..imaging.io import files_of
 from ..tasks.inputs import NONE, Inputs
 from ..tasks.registry import TASKS
-from .case import CaseFiles
+from .case_files import CaseFiles
 from .earlier_results import results_in
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")

@@ -15,7 +15,8 @@ from ..imaging.io import WRITABLE_SUFFIXES, source_of
 from ..models.no_model import NoModel
 from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
-from .case import CaseFiles, run_case
+from .case import run_case
+from .case_files import CaseFiles
 from .load import Loaded, load
 from .outputs import OutputPlan
 from .report import read_report, software_versions

@@ -135,6 +135,7 @@ class TaskResult:
         facts: figures worth reporting (estimated noise, network evaluations, region used ...), JSON-ready.
         warnings: sentences for the user.
         ijk_to_ras: where those volumes lie that are not on exactly the input's grid, by output name.
+        regions: name of a table -> number of the row whose region each voxel of the input lies in, 0 for none; no file.
     """
 
     volumes: dict[str, np.ndarray] = field(default_factory=dict)
@@ -143,6 +144,7 @@ class TaskResult:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     ijk_to_ras: dict[str, np.ndarray] = field(default_factory=dict)
+    regions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def as_stored(self, case: Case, turned: Case) -> TaskResult:
         """What lies on the grid of an input in the order of axes in which that is stored; the rest as it is.

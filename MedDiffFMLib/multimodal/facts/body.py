@@ -61,9 +61,10 @@ def _sizes(scan: Scan) -> list[Fact]:
     columns, rows = np.any(scan.body, axis=1), np.any(scan.body, axis=2)
     found = []
     for kind, slot, lengths in (
-        ("body_width", "width", _extents(np.asarray(columns)) * i), ("body_depth", "depth", _extents(np.asarray(rows)) * j),
+        ("body_width", "width", _extents(np.asarray(columns)) * i),
+        ("body_depth", "depth", _extents(np.asarray(rows)) * j),
         ("body_area", "area", scan.body.sum((1, 2)) * j * i / 100),
-    ):  # fmt: skip
+    ):
         k = int(lengths.argmax())
         if _touches(scan.body[k]):
             found.append(unknown(kind, CROPPED))

@@ -26,7 +26,7 @@ class Inpaint(Task):
     name, title, action, icon = "inpaint", "Fill", "Fill with healthy tissue", "fill.png"
     sentence = "Fills a mask with healthy tissue."
     inputs = Inputs(mask=REQUIRED, paints=True)
-    outputs = (Output("inpainted", OutputKind.CT, "filled"),)
+    outputs = (Output("inpainted", OutputKind.CT, "filled", invented=True),)
     reference_seconds = 0.17
 
     steps: int = parameter(
