@@ -60,6 +60,18 @@ class Device(Enum):
         return {"auto": _("automatic"), "cpu": _("processor (CPU)"), "cuda": _("NVIDIA GPU (CUDA)")}[self.value]
 
 
+class Precision(Enum):
+    """Number type of the network's arithmetic; the values are the library's names."""
+
+    AUTOMATIC = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+    def label(self):
+        """Text in the panel."""
+        return _("automatic") if self is Precision.AUTOMATIC else self.value
+
+
 class Region(Enum):
     """Part of the body; the values are the library's names, empty for a guess from the image."""
 
@@ -92,6 +104,7 @@ class MedDiffFMParameterNode:
     model: str = "starter-ct"
     region: Region = Region.AUTOMATIC
     device: Device = Device.AUTOMATIC
+    precision: Precision = Precision.AUTOMATIC
     seed: int = 0
 
 

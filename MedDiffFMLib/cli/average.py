@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
-from .arguments import COUNT
+from .arguments import COUNT, add_command
 from .console import Console
 from .validate import table, validation
 
@@ -17,12 +17,13 @@ WIDTHS = (0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Make weights of a run as an average over its last part, whose length validation chooses."
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
+        common,
         "average",
-        parents=[common],
-        help=sentence,
-        description=f"{sentence} The run has kept snapshots of two power-function averages, from which one of any "
+        run,
+        "Make weights of a run as an average over its last part, whose length validation chooses.",
+        "The run has kept snapshots of two power-function averages, from which one of any "
         "other width and step is made (Karras et al. 2024).",
     )
     add = parser.add_argument
@@ -36,7 +37,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add(
         "--windows", type=COUNT, default=128, metavar="N", help="validation windows of each kind (default: %(default)s)"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..evaluation.speed.cases import TASKS, choose_cases
 from ..models.names import DEFAULT_MODEL
-from .arguments import COUNT, SEED, THREADS
+from .arguments import COUNT, SEED, THREADS, add_command
 from .console import Console
 
 SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network": "stock network"}
@@ -17,8 +17,13 @@ SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network":
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Time and memory of the tasks beside MONAI's stock parts, on this machine."
-    parser = subparsers.add_parser("benchmark", parents=[common], help=sentence, description=sentence)
+    parser = add_command(
+        subparsers,
+        common,
+        "benchmark",
+        run,
+        "Time and memory of the tasks beside MONAI's stock parts, on this machine.",
+    )
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path("benchmark"), help="folder for the page, its figures and the picture")
     add("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK", help=f"any of {', '.join(TASKS)}")
@@ -37,7 +42,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     add("--threads", type=THREADS, help="CPU threads (default: all)")
     add("--seed", type=SEED, default=0)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -18,14 +18,19 @@ from ..evaluation.quality.parameter_sweep import parse_curve
 from ..evaluation.quality.synthesis import SynthesisPlan
 from ..evaluation.quality.variants import parse_variant
 from ..models.names import DEFAULT_MODEL
-from .arguments import COUNT, SEED
+from .arguments import COUNT, SEED, add_command
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Measure a model beside baselines: denoising, inpainting, anomaly maps, synthetic CTs."
-    parser = subparsers.add_parser("evaluate", parents=[common], help=sentence, description=sentence)
+    parser = add_command(
+        subparsers,
+        common,
+        "evaluate",
+        run,
+        "Measure a model beside baselines: denoising, inpainting, anomaly maps, synthetic CTs.",
+    )
     add = parser.add_argument
     add("cases", help="folder of CTs, or a MONAI datalist (.json); none of them may be training data")
     add("-o", "--output", type=Path, default=Path("evaluation"), help="folder for evaluation.md and evaluation.json")
@@ -59,7 +64,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="two cases and thin slabs: a trial, no figures to report")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     add("--seed", type=SEED, default=0, help="of the model's sampling (default: 0)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -13,7 +13,7 @@ from ..segmentation.registry import METHODS
 from ..training.finetune.config import PRESETS
 from ..training.finetune.registry import FINETUNE_TASKS
 from . import key_values
-from .arguments import PROCESSES, SEED
+from .arguments import PROCESSES, SEED, add_command
 from .console import Console, duration
 from .pretrain import positive
 
@@ -23,13 +23,14 @@ CHANGES = ("steps", "batch", "learning_rate", "window", "seed", "labels", "valid
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Fine-tune the prior for a task on your own cases."
     presets = " ".join(f"{name}: {preset.sentence} ({preset.steps} steps)." for name, preset in PRESETS.items())
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
+        common,
         "finetune",
-        parents=[common],
-        help=sentence,
-        description=f"{sentence} The data are checked first. The same command continues a run that was stopped or "
+        run,
+        "Fine-tune the prior for a task on your own cases.",
+        "The data are checked first. The same command continues a run that was stopped or "
         "killed. FOLDER receives progress.jsonl for panels, best.safetensors, losses.csv, validation.csv, card.md and "
         f"last.pt; the result is listed by `meddifffm models`. Presets: {presets}",
     )
@@ -57,7 +58,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=PROCESSES, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
     add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
-    parser.set_defaults(run=run)
 
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model,
 from ..models.checkpoint import read_header, read_metadata
 from ..models.controlnet_file import read_description
 from ..segmentation.head_file import read_head
+from .arguments import add_command
 from .console import Console
 
 READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata}
@@ -20,17 +21,17 @@ READERS = {"control": read_description, "segmentation": read_head, "body": read_
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "List the models, check their files, or remove one of your own."
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
+        common,
         "models",
-        parents=[common],
-        help=sentence,
-        description=f"{sentence} Models that `meddifffm finetune` made lie in a folder of their own, which the "
+        run,
+        "List the models, check their files, or remove one of your own.",
+        "Models that `meddifffm finetune` made lie in a folder of their own, which the "
         "environment variable MEDDIFFFM_MODELS can name.",
     )
     parser.add_argument("action", nargs="?", choices=("list", "check"), default="list")
     parser.add_argument("--remove", metavar="NAME", help="remove this model of your own")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

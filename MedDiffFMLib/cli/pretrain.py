@@ -10,7 +10,7 @@ from ..core.errors import Cancelled, InputError
 from ..diffusion.kinds import DENOISER_KINDS
 from ..networks.registry import NETWORKS
 from ..training.pretrain.presets import PRESETS, preset
-from .arguments import PROCESSES, SEED
+from .arguments import PROCESSES, SEED, add_command
 from .console import Console, duration
 from .key_values import options
 
@@ -26,12 +26,13 @@ OPTIMIZERS = ("adamw", "muon")
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Train a prior on prepared CTs."
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
+        common,
         "pretrain",
-        parents=[common],
-        help=sentence,
-        description=f"{sentence} The same command continues a run that was stopped or killed, on the same curve. "
+        run,
+        "Train a prior on prepared CTs.",
+        "The same command continues a run that was stopped or killed, on the same curve. "
         "FOLDER receives model.safetensors, losses.csv, validation.csv (error by noise level), throughput.csv, "
         "curves.png and last.pt. Under torchrun, its processes share the work.",
     )
@@ -79,7 +80,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
     add("--validate-every", type=positive, default=250, metavar="N", help="steps (default: %(default)s)")
     add("--log-every", type=positive, default=50, metavar="N", help="steps between lines of progress (default: 50)")
-    parser.set_defaults(run=run)
 
 
 def positive(text: str) -> int:

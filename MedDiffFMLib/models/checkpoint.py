@@ -141,14 +141,28 @@ def read_metadata(path: Path) -> dict[str, str]:
         ) from error
 
 
+def read_metadata_of(path: Path, kind: str, what: str, remedy: str) -> dict[str, str]:
+    """The description in a file that must be of one format.
+
+    Args:
+        kind: the format.
+        what: the file should hold, and
+        remedy: for the message.
+
+    Raises:
+        ModelError: missing, damaged, a pickle, or of another format.
+    """
+    metadata = read_metadata(path)
+    found = metadata.get("format", "unknown")
+    if found != kind:
+        raise ModelError(f"{path.name} holds no {what} ({found!r}, not {kind!r}).", remedy)
+    return metadata
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Format, config and calibration of a weight file; raises ModelError for anything that is not one of ours."""
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no MedDiff-FM prior (format {metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
-        )
+    remedy = "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`."
+    metadata = read_metadata_of(path, FORMAT, "MedDiff-FM prior", remedy)
     try:
         config, calibration = parse_json(metadata["config"]), parse_json(metadata.get("calibration", "{}"))
         if not (isinstance(config, dict) and isinstance(config["network"], dict) and isinstance(calibration, dict)):

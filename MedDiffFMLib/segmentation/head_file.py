@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelError
+from ..core.safe_load import parse_json
 from ..datasets.labels import SegmentLabel
 from ..models.catalogue import list_models, resolve
 from ..models.checkpoint import (
     FoundationModel,
     build_denoiser,
     check_sha256,
-    read_metadata,
+    read_metadata_of,
     read_weights,
     write_weights,
 )
@@ -111,14 +112,10 @@ def read_head(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: missing, damaged, a pickle, or no head of this format.
     """
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no segmentation head ({metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use a file made by `meddifffm finetune --task segmentation`.",
-        )
+    remedy = "Use a file made by `meddifffm finetune --task segmentation`."
+    metadata = read_metadata_of(path, FORMAT, "segmentation head", remedy)
     try:
-        description = json.loads(metadata["description"])
+        description = parse_json(metadata["description"])
         _labels(description)
         description["prior"]["sha256"], description["method"], description["options"], float(description["spacing"])
         return description

@@ -49,9 +49,8 @@ def blend(
         with budget.autocast():
             estimates = see(window, boxes)
         for box, estimate in zip(boxes, estimates.float().cpu(), strict=True):
-            (k, j, i), part, weight = plan.placed(box, inputs.shape)
-            a, b, c = part
-            total[:, k, j, i] += weight * estimate[:, a, b, c]
+            (k, j, i), (in_k, in_j, in_i), weight = plan.placed(box, inputs.shape)
+            total[:, k, j, i] += weight * estimate[:, in_k, in_j, in_i]
         if meter is not None:
             meter.advance(share * len(boxes) / len(plan.boxes))
     return total

@@ -50,6 +50,15 @@ def parameter(default: Any, help: str, **info: Any) -> Any:
     return field(default=default, metadata={"info": ParameterInfo(help=help, **info)})
 
 
+def spacing_parameter(otherwise: str) -> Any:
+    """The parameter ``spacing`` of a task that also computes on isotropic voxels.
+
+    Args:
+        otherwise: which voxels it takes when none is given.
+    """
+    return parameter(None, f"Isotropic working voxel; {otherwise}.", unit="mm", minimum=0.5, maximum=10, advanced=True)
+
+
 def describe(parameters: type) -> list[tuple[dataclasses.Field, ParameterInfo]]:
     """The fields of a parameter dataclass with what a user needs to know about each."""
     return [(f, f.metadata["info"]) for f in dataclasses.fields(parameters)]

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from MedDiffFMLib.core.json_files import write_json
-from MedDiffFMLib.core.progress import CancelToken
+from MedDiffFMLib.core.progress import ProgressMeter
 from MedDiffFMLib.datasets.datalist import read_datalist
 from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.models.checkpoint import load_model
@@ -86,11 +86,11 @@ def precomputed(method: Method, segmenter: Segmenter, examples: list[LabeledInpu
         assert folder is not None
         note = folder / f"seconds-{getattr(method, 'key', method.name)}.json"
         begin = time.process_time()
-        segmenter.precompute([example], InferenceBudget(torch.device("cpu")), print, CancelToken())
+        segmenter.precompute([example], InferenceBudget(torch.device("cpu")), ProgressMeter(1))
         if not note.exists():
             write_json({"seconds": time.process_time() - begin}, note)
         total += json.loads(note.read_text())["seconds"]
-    segmenter.precompute(examples, InferenceBudget(torch.device("cpu")), print, CancelToken())
+    segmenter.precompute(examples, InferenceBudget(torch.device("cpu")), ProgressMeter(1))
     return total
 
 

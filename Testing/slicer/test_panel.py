@@ -44,10 +44,14 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 
 def test_choices_are_those_of_the_library(module: Any, widget: Any) -> None:
     from MedDiffFMLib.conditioning.regions import REGION_CHOICES
+    from MedDiffFMLib.core.precision import PRECISIONS
     from MedDiffFMLib.models.names import DEFAULT_MODEL
 
+    assert [precision.value for precision in module.Precision] == list(PRECISIONS)
     assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
     assert widget.logic.getParameterNode().model == DEFAULT_MODEL
+    widget.ui.precisionComboBox.currentIndex = 1
+    assert widget.taskPanel.choices().settings.precision == "float32"
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
@@ -104,7 +108,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
             for number in numbers:
                 _move(number.widget)
             assert editor.value() != before, f"{task}.{name}"
-            values = {name: editor.value()}
+            values = {name: editor.value(), **({"views": "camera"} if name == "camera" else {})}
             if (task, name) != ("synthesize", "size"):  # the smallest size is refused with words of its own
                 from_dict(TASKS[task], values)
             editor.setValue(before)

@@ -470,7 +470,7 @@ def _small_prior(path: Path) -> Path:
 
 @case(
     "weights of another program",
-    "prior.safetensors holds no MedDiff-FM prior (format 'pt', not 'meddifffm-prior-1'). "
+    "prior.safetensors holds no MedDiff-FM prior ('pt', not 'meddifffm-prior-1'). "
     "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
     ModelError,
 )

@@ -270,16 +270,16 @@ class _CameraEditor(_Editor):
 
 
 class _TupleEditor(_Editor):
-    """Several numbers in a row; all are automatic as long as one of them is."""
+    """Several numbers in rows of three; all are automatic as long as one of them is."""
 
     def __init__(self, kinds, optional, field, info, onChanged):
         self.widget = qt.QWidget()
-        row = qt.QHBoxLayout(self.widget)
-        row.setContentsMargins(0, 0, 0, 0)
+        rows = qt.QGridLayout(self.widget)
+        rows.setContentsMargins(0, 0, 0, 0)
         self._numbers = [_NumberEditor(kind, optional, field, info, onChanged) for kind in kinds]
-        for number in self._numbers:
+        for index, number in enumerate(self._numbers):
             number.widget.suffix = ""  # three units do not fit into the panel; the tooltip says it
-            row.addWidget(number.widget)
+            rows.addWidget(number.widget, index // 3, index % 3)
 
     def setToolTip(self, text):
         self.widget.toolTip = text

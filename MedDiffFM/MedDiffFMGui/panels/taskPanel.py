@@ -229,6 +229,7 @@ class TaskPanel:
             seed=parameterNode.seed,
             model=parameterNode.model,
             device=parameterNode.device.value,
+            precision=parameterNode.precision.value,
         )
 
     def reason(self):
@@ -286,7 +287,8 @@ class TaskPanel:
             button.toolTip = reason or _("The result is a new volume; the original stays as it is.")
         self.strip.showReason(reason)
         self._showEstimate(possible=not reason and not running)
-        for widget in (self.ui.deviceComboBox, self.ui.modelComboBox, self.ui.alsoSelector):
+        ui = self.ui
+        for widget in (ui.deviceComboBox, ui.precisionComboBox, ui.modelComboBox, ui.alsoSelector):
             widget.enabled = not running
 
     def _showEstimate(self, possible):

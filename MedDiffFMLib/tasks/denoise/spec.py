@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..base import Task
 from ..inputs import Inputs
 from ..output_kinds import Output, OutputKind
-from ..parameters import parameter
+from ..parameters import parameter, spacing_parameter
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,4 @@ class Denoise(Task):
         maximum=1,
         advanced=True,
     )
-    spacing: float | None = parameter(
-        None,
-        "Isotropic working voxel; the scanner's own voxels when not given.",
-        unit="mm",
-        minimum=0.5,
-        maximum=10,
-        advanced=True,
-    )
+    spacing: float | None = spacing_parameter("the scanner's own voxels when not given")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..base import FineTuned, Task
 from ..inputs import OPTIONAL, Inputs
 from ..output_kinds import Output, OutputKind
-from ..parameters import parameter
+from ..parameters import parameter, spacing_parameter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,14 +83,7 @@ class GenerateLesion(Task):
         maximum=80,
         advanced=True,
     )
-    spacing: float | None = parameter(
-        None,
-        "Isotropic working voxel; when not given, the scanner's own unless the lesion is large.",
-        unit="mm",
-        minimum=0.5,
-        maximum=10,
-        advanced=True,
-    )
+    spacing: float | None = spacing_parameter("when not given, the scanner's own unless the lesion is large")
     control: str = parameter("auto", "ControlNet: auto takes the model's own; or a name or a file.", advanced=True)
     control_weight: float = parameter(1.0, "Weight of the ControlNet.", minimum=0, maximum=2, advanced=True)
 

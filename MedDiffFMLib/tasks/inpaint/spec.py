@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..base import Task
 from ..inputs import REQUIRED, Inputs
 from ..output_kinds import Output, OutputKind
-from ..parameters import parameter
+from ..parameters import parameter, spacing_parameter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,14 +49,7 @@ class Inpaint(Task):
         maximum=30,
         advanced=True,
     )
-    spacing: float | None = parameter(
-        None,
-        "Isotropic working voxel; the scanner's own voxels when not given.",
-        unit="mm",
-        minimum=0.5,
-        maximum=10,
-        advanced=True,
-    )
+    spacing: float | None = spacing_parameter("the scanner's own voxels when not given")
     sigma_max: float = parameter(
         10.0,
         "Noise that is put on the first guess, in units of 1000 HU; more leaves more to the model.",

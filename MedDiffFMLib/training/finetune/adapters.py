@@ -9,18 +9,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ...core.precision import autocast
-from ...core.progress import CancelToken
+from ...core.progress import ProgressMeter
 from .interface import ControlCase, ControlTask
 
 
-class Adapter(Protocol):
-    """Joins a trained part to the prior.
+class Adapter:
+    """Join of a trained part and the prior.
 
     Attributes:
         kind: of the catalogue's entry.
@@ -45,6 +45,7 @@ class Adapter(Protocol):
             prior: ``name`` and ``sha256``.
             precision: of the run, "float32" or "bfloat16".
         """
+        return task
 
     def precompute(
         self,
@@ -52,17 +53,22 @@ class Adapter(Protocol):
         task: ControlTask,
         training: Sequence[ControlCase],
         validation: Sequence[ControlCase],
-        report: Callable[[str], None],
-        cancel: CancelToken | None,
-        precision: str = "auto",
+        meter: ProgressMeter,
+        precision: str,
     ) -> None:
-        """Compute once what training looks at again and again; what an earlier start computed is kept."""
+        """Compute once what training looks at again and again; what an earlier start computed is kept.
+
+        Args:
+            meter: a unit is a case; its stage names the present one.
+        """
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
         """The prior's denoiser with a fresh part beside it; the prior's own weights are frozen."""
+        raise NotImplementedError
 
     def part(self, denoiser: nn.Module) -> nn.Module:
         """The trained part of what :meth:`attach` gave."""
+        raise NotImplementedError
 
     def save(
         self,
@@ -80,35 +86,13 @@ class Adapter(Protocol):
             settings: what inference must know, see :meth:`.interface.ControlTask.settings`.
             training: facts of the training.
         """
+        raise NotImplementedError
 
 
-class ControlAdapter:
+class ControlAdapter(Adapter):
     """A ControlNet, see :mod:`networks.controlnet`."""
 
     kind = "control"
-
-    def fitted(
-        self,
-        task: ControlTask,
-        cases: Sequence[ControlCase],
-        data: Path,
-        labels: tuple[int, ...],
-        prior: dict[str, str],
-        precision: str,
-    ) -> ControlTask:
-        return task
-
-    def precompute(
-        self,
-        denoiser: nn.Module,
-        task: ControlTask,
-        training: Sequence[ControlCase],
-        validation: Sequence[ControlCase],
-        report: Callable[[str], None],
-        cancel: CancelToken | None,
-        precision: str = "auto",
-    ) -> None:
-        """Nothing: every window is drawn anew."""
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
         from ...diffusion.controlled_denoiser import with_control

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch.utils.data import Dataset
 
-from ...conditioning.condition import EncodedCondition
+from ...conditioning.condition import EncodedCondition, stack
 from ...datasets.prepared_cases import Case
 
 if TYPE_CHECKING:
@@ -56,6 +56,21 @@ class ControlBatch(NamedTuple):
     sigma: torch.Tensor
     noise: torch.Tensor
     condition: EncodedCondition
+
+
+class NoisyWindows:
+    """Batch and loss of a task whose samples are windows with noise: ``x0``, ``sigma``, ``noise`` and ``condition``."""
+
+    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
+        return ControlBatch(
+            torch.cat([sample["x0"] for sample in samples]),
+            torch.tensor([sample["sigma"] for sample in samples], dtype=torch.float32),
+            torch.cat([sample["noise"] for sample in samples]),
+            stack([sample["condition"].encode(tuple(sample["x0"].shape[2:])) for sample in samples]),
+        )
+
+    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
+        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
 
 
 class ControlTask(Protocol):

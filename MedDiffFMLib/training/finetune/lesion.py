@@ -21,7 +21,7 @@ from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
 from ...tasks.generate_lesion.lesion_extent import FITTING_VOXELS, surroundings
 from ...tasks.generate_lesion.recipe import sample_lesion
-from .interface import VALIDATION_SEED, ControlBatch, ControlCase
+from .interface import VALIDATION_SEED, ControlCase, NoisyWindows
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Lesion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LesionTask:
+class LesionTask(NoisyWindows):
     """See :class:`.interface.ControlTask`.
 
     Attributes:
@@ -98,17 +98,6 @@ class LesionTask:
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
         return _Windows([lesion for one in cases for lesion in lesions_of(one)], self, seed, first, count)
-
-    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
-        return ControlBatch(
-            torch.cat([sample["x0"] for sample in samples]),
-            torch.tensor([sample["sigma"] for sample in samples], dtype=torch.float32),
-            torch.cat([sample["noise"] for sample in samples]),
-            stack([sample["condition"].encode(tuple(sample["x0"].shape[2:])) for sample in samples]),
-        )
-
-    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
-        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         """``lesions``: of each one the surroundings' median and the mean, HU."""

@@ -29,7 +29,7 @@ from ...core.errors import MedDiffFMError
 from ...core.file_hash import file_sha256
 from ...core.json_files import json_ready, write_json
 from ...core.precision import choose_precision
-from ...core.progress import CancelToken, ProgressCallback
+from ...core.progress import CancelToken, ProgressCallback, ProgressEvent, ProgressMeter
 from ...datasets.check_report import CheckReport
 from ...models.catalogue import CatalogueEntry, list_models, register_model
 from ...models.checkpoint import load_denoiser, read_header
@@ -45,6 +45,7 @@ from .interface import ControlCase, ControlTask
 from .keep_best import KeepBest
 from .model_card import CardFacts, card
 from .preview import Preview
+from .progress_log import Progress
 from .setup import Run, claimed, open_run, prepare_run, write_config
 
 
@@ -183,15 +184,8 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
             preview.draw(run.folder, f"{task.metric} {facts['value']:.3g} after step {facts['steps']}")
 
     observer = KeepBest(task, stream, run.progress, run.folder, schedule, config.loop.patience, save_best, run.cancel)
-    run.adapter.precompute(
-        module.denoiser,
-        task,
-        training,
-        validation,
-        lambda line: run.progress.emit("preparing", message=line),
-        run.cancel,
-        precision,
-    )
+    meter = ProgressMeter(len(training) + len(validation), _stages(run.progress), run.cancel)
+    run.adapter.precompute(module.denoiser, task, training, validation, meter, precision)
     loop = TrainingLoop(
         module,
         stream.loss,
@@ -212,6 +206,19 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
         stream.start(loop)
         loop.run()
     return _result(run, loop, observer)
+
+
+def _stages(progress: Progress) -> ProgressCallback:
+    """A line of the progress for each stage."""
+    seen = ""
+
+    def tell(event: ProgressEvent) -> None:
+        nonlocal seen
+        if event.stage != seen:
+            seen = event.stage
+            progress.emit("preparing", message=seen)
+
+    return tell
 
 
 def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:

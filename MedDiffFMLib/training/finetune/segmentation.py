@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 
 from ...core.errors import InputError
 from ...core.precision import choose_precision
-from ...core.progress import CancelToken
+from ...core.progress import ProgressMeter
 from ...datasets.importers import labels_of
 from ...datasets.labels import SegmentLabel, label_table
 from ...segmentation.head_file import save_head
 from ...segmentation.inputs import LabeledInput, dice
 from ...segmentation.method import InferenceBudget, Method, Segmenter, make_method, options_of
+from .adapters import Adapter
 from .interface import ControlCase, ControlTask
 from .preview import Preview, Slice
 from .segmentation_case import make_example
@@ -167,7 +168,7 @@ def _outlined(example: LabeledInput, found: np.ndarray) -> list[Slice]:
     return [Slice("now", image, ((found[k], "orange"),)), Slice("outlined", image, ((truth[k], "cyan"),))]
 
 
-class SegmentationAdapter:
+class SegmentationAdapter(Adapter):
     """A segmentation head, see :class:`.adapters.Adapter`."""
 
     kind = "segmentation"
@@ -197,16 +198,15 @@ class SegmentationAdapter:
         task: ControlTask,
         training: Sequence[ControlCase],
         validation: Sequence[ControlCase],
-        report: Callable[[str], None],
-        cancel: CancelToken | None,
-        precision: str = "auto",
+        meter: ProgressMeter,
+        precision: str,
     ) -> None:
         ours, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
         budget = InferenceBudget(device, choose_precision(precision, device), window=ours.window)
         # The training cases last: what a method takes over from its examples is theirs.
         for cases in (validation, training):
-            segmenter.precompute(ours.examples(cases), budget, report, cancel)
+            segmenter.precompute(ours.examples(cases), budget, meter)
 
     def save(
         self,

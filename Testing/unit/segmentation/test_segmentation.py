@@ -13,6 +13,7 @@ import torch
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.core.errors import InputError, ModelError
+from MedDiffFMLib.core.progress import ProgressMeter
 from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.datasets.segments import merge_segments
 from MedDiffFMLib.imaging.io import read_volume, write_volume
@@ -170,7 +171,7 @@ def test_stored_features_belong_to_a_precision(tiny_model_file: Path, tmp_path: 
     for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
         method = FeatureMethod(window=16, sigmas=(0.1,), scales=(1,), precision=precision)
         budget = InferenceBudget(torch.device("cpu"), dtype, window=16)
-        method.build(1, prior).precompute([example], budget, print, None)
+        method.build(1, prior).precompute([example], budget, ProgressMeter(1))
         stored.append(StoredFeatures(method, seen).arrays)
     assert any((np.asarray(one) != np.asarray(other)).any() for one, other in zip(*stored, strict=True))
 
@@ -222,7 +223,7 @@ def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], ti
     method = make_method(name, {"window": 16, **options})
     torch.manual_seed(0)
     segmenter = method.build(1, prior)
-    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), ProgressMeter(1))
     batch = collate_windows([WindowSamples([one], 16, 0, n, 1)[0] for n in range(2)])
     optimizer = torch.optim.Adam(segmenter.part.parameters(), 3e-3)
     losses = []
@@ -245,7 +246,7 @@ def test_fine_tuning_begins_from_activations_of_even_size(tiny_model_file: Path)
     one = example(np.pad(np.ones((4, 4, 4)), 8), (True,))
     method = make_method("unet", {"window": 16})
     segmenter = method.build(1, model.engine.denoiser)
-    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), ProgressMeter(1))
     head = segmenter.part["head"]  # type: ignore[index]
     batch = method.collate([method.samples([one], 0, 0, 8)[n] for n in range(8)])
     features = segmenter._features(Window(batch.image, batch.body, batch.condition)).movedim(1, -1).flatten(0, -2)  # type: ignore[operator]

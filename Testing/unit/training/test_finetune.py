@@ -41,6 +41,8 @@ from MedDiffFMLib.training.finetune.run import FinetuneResult, finetune
 from MedDiffFMLib.training.finetune.setup import WRITER_LOCK_FILE
 from Testing.unit.phantoms import body
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS, EVERY = 20, 4
 SHAPE = (20, 28, 28)
 TINY: dict[str, Any] = {
@@ -75,15 +77,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset.add(f"c{number}", *case(number))
     dataset.set_validation(["c2"])
     return dataset.folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums in the same order every time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

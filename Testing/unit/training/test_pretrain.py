@@ -40,6 +40,8 @@ from MedDiffFMLib.training.pretrain.run import pretrain
 from MedDiffFMLib.training.windows import WindowConfig
 from Testing.unit.phantoms import body
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[3]
 STEPS = 40
 TINY = ["--channels", "8", "32", "--window", "16", "--batch", "2", "--accelerator", "cpu", "--steps", str(STEPS),
@@ -58,15 +60,6 @@ def cache(small_ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "datalist.json").write_text(json.dumps(datalist))
     prepare(folder / "datalist.json", folder / "cache")
     return folder / "cache"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums in the same order as in the child processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
