@@ -9,6 +9,7 @@ from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.panels.maskPanel import MaskPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
+from MedDiffFMGui.panels.shortcuts import Shortcuts
 from MedDiffFMGui.panels.taskPanel import TaskPanel
 from MedDiffFMGui.panels.trainingPanel import TrainingPanel
 from MedDiffFMGui.runs.scriptedRun import ScriptedRun
@@ -147,6 +148,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
+        self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
@@ -165,6 +167,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """The widget goes away: on reload and when Slicer quits."""
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
+        self._shortcuts.remove()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -179,9 +182,13 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.maskPanel.enter()
         self.trainingPanel.enter()
         self.resultPanel.enter()
+        self._shortcuts.install()
+        self.taskPanel.strip.setAway(False)
 
     def exit(self):
-        """Another module is opened; a run goes on and is shown again by enter."""
+        """Another module is opened; a run goes on, is told of in the status bar, and is shown again by enter."""
+        self.taskPanel.strip.setAway(True)
+        self._shortcuts.remove()
         self.maskPanel.leave()
         self.trainingPanel.exit()
         self.resultPanel.exit()

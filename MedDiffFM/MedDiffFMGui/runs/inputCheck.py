@@ -28,13 +28,13 @@ class InputLine:
         self._loopTask = EventLoopTask()
 
     def show(self, node, modality="CT"):
-        """Say what the volume is, at once, and which region it probably shows, a few turns of the event loop later.
+        """Say what the volume is, or why it cannot be used; a few turns of the event loop later which region it shows.
 
         :return: why it cannot be used; empty for a volume that can be.
         """
         facts, reason = describeInput(node, modality)
-        self._label.text = facts
-        self._label.visible = bool(facts)
+        self._label.text = facts or (reason if node else "")
+        self._label.visible = bool(self._label.text)
         self._loopTask.stop()
         if not reason and modality == "CT":
             self._loopTask.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)
