@@ -152,8 +152,8 @@ def stack(conditions: list[EncodedCondition], holes: bool = False) -> EncodedCon
     """
     region = torch.cat([c.region for c in conditions])
     channels = torch.cat([c.channels for c in conditions])
-    given = [c.control for c in conditions if c.control is not None]
-    control = torch.cat(given) if given else None
+    controls = [c.control for c in conditions if c.control is not None]
+    control = torch.cat(controls) if controls else None
     if not holes and all(c.hole is None for c in conditions):
         return EncodedCondition(region, channels, control=control)
     shape = (1, 1, *(2 * n for n in channels.shape[2:]))

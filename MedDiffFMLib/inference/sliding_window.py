@@ -70,18 +70,18 @@ class SlidingWindowDenoiser:
 
     def _prepare(self) -> None:
         """Lay the windows for the present turn and memory level."""
-        wanted = (self.engine.memory_level.window, self.engine.device, self.turn % 2 == 1)
-        if wanted == self._prepared:
+        state = (self.engine.memory_level.window, self.engine.device, self.turn % 2 == 1)
+        if state == self._prepared:
             return
-        self.plan: WindowPlan = plan_windows(self.shape, wanted[0], self.overlap, self.engine.divisor, wanted[2])
+        self.plan: WindowPlan = plan_windows(self.shape, state[0], self.overlap, self.engine.divisor, state[2])
         self._computed = [box for box in self.plan.boxes if self._is_wanted(box)]
         self._skipped = [box for box in self.plan.boxes if not self._is_wanted(box)]
         self._extended = _extend_condition(self._condition, self.plan)
-        if self._prepared is not None and self._prepared[:2] != wanted[:2]:
+        if self._prepared is not None and self._prepared[:2] != state[:2]:
             self._encoded.clear()
         free = self.engine.free_memory()
         self._room = KEPT_CONDITIONS if free is None else min(KEPT_CONDITIONS, KEPT_SHARE * free)
-        self._prepared = wanted
+        self._prepared = state
 
     def _is_wanted(self, box: Box) -> bool:
         return self._wanted is None or bool(self._wanted[inside(box, self.plan.offset, self.shape)[0]].any())

@@ -178,15 +178,15 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(AEKLResBlock(3, c, config.groups, 1e-6, c) for c in widths[:-1])
         self.down = nn.ModuleList(_down(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(1, given, affine=False), nn.Conv3d(given, own, 1))
-            for given, own in zip(config.prior, widths[:-1], strict=False)
+            nn.Sequential(nn.GroupNorm(1, channels, affine=False), nn.Conv3d(channels, own, 1))
+            for channels, own in zip(config.prior, widths[:-1], strict=False)
         )
 
     def project(self, prior: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """What the prior's activations add to each stage."""
         if len(prior) != len(self.projections):
             raise ValueError(f"{len(self.projections)} activations of the prior are needed, not {len(prior)}")
-        added = [projection(given) for projection, given in zip(self.projections, prior, strict=True)]
+        added = [projection(activation) for projection, activation in zip(self.projections, prior, strict=True)]
         weight = self.stem.weight
         none = [weight.new_zeros(1, 1, 1, 1, 1)] * (len(self.blocks) - len(added))
         return (*added, *none)

@@ -127,8 +127,8 @@ class PriorUNet(nn.Module):
         if self.config.signature and condition.signature is not None:
             unit = unit * condition.signature.to(x.dtype)
         squashed = torch.tanh(detail_bands(bands) / (2 * unit[:, :, None, None, None]))
-        given = condition.channels[:, : self.config.condition_channels].to(x.dtype)
-        channels = torch.cat([bands, squashed, given], dim=1)
+        condition_channels = condition.channels[:, : self.config.condition_channels].to(x.dtype)
+        channels = torch.cat([bands, squashed, condition_channels], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
         return channels.contiguous(memory_format=torch.channels_last_3d)
 

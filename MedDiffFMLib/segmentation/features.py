@@ -81,8 +81,8 @@ class FeatureMethod:
     @property
     def key(self) -> str:
         """Names the features in a case's folder."""
-        what = [self.prior, list(self.sigmas), list(self.scales), self.window, self.precision]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+        parts = [self.prior, list(self.sigmas), list(self.scales), self.window, self.precision]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return FeatureSegmenter(self, classes, prior)
@@ -219,15 +219,15 @@ class StoredFeatures:
         """(N, F) features of points by number."""
         size = self.shape[1] * self.shape[2]
         planes, rows = np.divmod(points, size)
-        found: torch.Tensor | None = None
+        features_of_points: torch.Tensor | None = None
         for k in np.unique(planes):
             here = np.flatnonzero(planes == k)
             features = self.plane(int(k))[torch.from_numpy(rows[here])]
-            if found is None:
-                found = features.new_empty((len(points), features.shape[1]))
-            found[torch.from_numpy(here)] = features
-        assert found is not None
-        return found
+            if features_of_points is None:
+                features_of_points = features.new_empty((len(points), features.shape[1]))
+            features_of_points[torch.from_numpy(here)] = features
+        assert features_of_points is not None
+        return features_of_points
 
     def plane(self, k: int) -> torch.Tensor:
         """(h * w, F) features of all points of a plane: of the voxels, of the place, of each decoder level."""
@@ -344,10 +344,10 @@ def _stored_folder(folder: Path | None, method: FeatureMethod) -> Path | None:
 
 
 def _mapped(folder: Path | None, method: FeatureMethod) -> list[np.ndarray]:
-    found = _stored_folder(folder, method)
-    if found is None:
+    stored = _stored_folder(folder, method)
+    if stored is None:
         raise InputError(f"The features in {folder} are not complete.", "Start again; finished cases are kept.")
-    return [np.load(path, mmap_mode="r") for path in sorted(found.glob("*.npy"))]
+    return [np.load(path, mmap_mode="r") for path in sorted(stored.glob("*.npy"))]
 
 
 def _store(folder: Path, method: FeatureMethod, arrays: list[np.ndarray]) -> None:

@@ -69,9 +69,9 @@ class LabeledInput:
         return torch.stack([(part == number + 1).float() for number in range(len(self.known))])
 
 
-def dice(ours: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def dice(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Dice of masks (C, ...), above 0.5 is inside; (C,), NaN where both are empty."""
-    inside, real = (ours > 0.5).flatten(1), (truth > 0.5).flatten(1)
+    inside, real = (predicted > 0.5).flatten(1), (truth > 0.5).flatten(1)
     total = inside.sum(1) + real.sum(1)
     return torch.where(total > 0, 2 * (inside & real).sum(1) / total, torch.nan)
 

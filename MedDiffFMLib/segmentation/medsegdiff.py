@@ -143,12 +143,12 @@ class MedSegDiffSegmenter(Segmenter):
         """
         sigmas = karras_sigmas(self.method.steps, SIGMA_RANGE[1], SIGMA_RANGE[0])
         seer = _Windows(self, inputs, budget, sigmas[0], meter, 1 / (draws * self.method.steps))
-        found = []
+        masks = []
         for first in range(0, draws, budget.batch):  # of many classes and draws at once the noise alone would be large
             numbers = range(first, min(first + budget.batch, draws))
             noise = torch.stack([_noise([budget.seed, n], (self.classes, *inputs.shape)) for n in numbers])
-            found.append(dpm_solver_pp_2m(seer, sigmas[0] * noise, sigmas))
-        return (torch.cat(found).clamp(-1, 1) + 1) / 2
+            masks.append(dpm_solver_pp_2m(seer, sigmas[0] * noise, sigmas))
+        return (torch.cat(masks).clamp(-1, 1) + 1) / 2
 
 
 def fuse(drawn: torch.Tensor, fusion: str) -> Prediction:
@@ -197,10 +197,10 @@ class _Windows:
         noisy = extend(x, self._shape)
 
         def see(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
-            found = []
+            estimates = []
             for row, (k, j, i) in enumerate(boxes):
-                found.append(self._see(window, row, noisy[..., k, j, i], sigma, str((k, j, i))))
-            return torch.stack(found).flatten(1, 2)
+                estimates.append(self._see(window, row, noisy[..., k, j, i], sigma, str((k, j, i))))
+            return torch.stack(estimates).flatten(1, 2)
 
         channels, share = x.shape[0] * x.shape[1], self.share * len(x)
         seen = blend(self.inputs, self.budget, self.divisor, channels, see, self.meter, share)
@@ -217,10 +217,10 @@ class _Windows:
             return torch.full_like(noisy, -1)
         device = window.image.device
         level = torch.full((len(noisy),), sigma, device=device)
-        found = self.segmenter.part(noisy.to(device), level, guide.repeated(len(noisy))).float().cpu()
-        if sigma == self.start and found.max() < 2 * QUIET - 1:
+        estimate = self.segmenter.part(noisy.to(device), level, guide.repeated(len(noisy))).float().cpu()
+        if sigma == self.start and estimate.max() < 2 * QUIET - 1:
             self._guides[where] = None
-        return found
+        return estimate
 
 
 def _noise_level_and_noise(seed: int, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -236,6 +236,6 @@ def _noise(seeds: list[int], shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(state))
 
 
-def _choose(what: str, value: str, known: Sequence[str] | dict[str, Any]) -> None:
+def _choose(option: str, value: str, known: Sequence[str] | dict[str, Any]) -> None:
     if value not in known:
-        raise InputError(f"medsegdiff has no {what} {value!r}.", f"Choose {' or '.join(known)}.")
+        raise InputError(f"medsegdiff has no {option} {value!r}.", f"Choose {' or '.join(known)}.")

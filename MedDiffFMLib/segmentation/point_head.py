@@ -49,10 +49,10 @@ class PointHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, F) -> (N, C, 8)."""
-        given = self.dropout((features - self.mean) / self.deviation)
+        standard = self.dropout((features - self.mean) / self.deviation)
         if self.kind == "linear":
-            return self.linear(given).reshape(len(features), self.classes, SUBVOXELS)
-        parts = given.split(self.widths, dim=1)
+            return self.linear(standard).reshape(len(features), self.classes, SUBVOXELS)
+        parts = standard.split(self.widths, dim=1)
         state: torch.Tensor | None = None
         for part, enter, block in reversed(list(zip(parts, self.enter, self.blocks, strict=True))):
             entered = enter(part)

@@ -283,8 +283,8 @@ class TrainingLoop:
         stop = self._stop or self.observer.wants_stop()
         if self.fabric.world_size == 1:
             return stop
-        wish = torch.tensor(float(stop), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(wish, reduce_op="max") > 0)
+        stops = torch.tensor(float(stop), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(stops, reduce_op="max") > 0)
 
     def _check_finite(self, what: str, value: torch.Tensor) -> None:
         """Stop before a value that is not finite reaches the weights."""

@@ -318,11 +318,11 @@ class WorkerSession:
             raise ProtocolError(f"A {kind} message is not well formed ({problem!r}).") from None
 
     def _greeted(self, message: dict[str, Any]) -> None:
-        theirs = (message["protocol"], message["package"])
-        if theirs != (PROTOCOL_VERSION, __version__):
+        versions = (message["protocol"], message["package"])
+        if versions != (PROTOCOL_VERSION, __version__):
             self._fail(
                 WorkerError(
-                    f"The worker is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
+                    f"The worker is MedDiff-FM {versions[1]} (protocol {versions[0]}), "
                     f"this program is {__version__} (protocol {PROTOCOL_VERSION}).",
                     "Use the same version in both.",
                     "version",

@@ -78,8 +78,8 @@ class TaskRun:
         if self.running:  # else the failure was reported while the process was being started
             self._loopTask.start(makeRequest(inputNode, choices), self._send, self._onError)
 
-    def _send(self, made):
-        request, self._piece = made
+    def _send(self, requestAndPiece):
+        request, self._piece = requestAndPiece
         try:
             if self._worker:  # else its end was reported
                 self._worker.session.run(request)

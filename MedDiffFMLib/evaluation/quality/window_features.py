@@ -79,8 +79,8 @@ def windows_of(volume: Volume, spacing: float, always: bool = False) -> np.ndarr
     lacking = [(max(size - n, 0) // 2, -(-max(size - n, 0) // 2)) for n in hounsfield.shape]
     hounsfield = np.pad(hounsfield, lacking, mode="reflect")
     windows = list(_cut(hounsfield, size, stride))
-    found = [w for w in windows if np.mean(w > TISSUE_HU) >= LEAST_TISSUE] or (windows if always else [])
-    return np.stack(found) if found else np.zeros((0, size, size, size), np.float32)
+    filled = [w for w in windows if np.mean(w > TISSUE_HU) >= LEAST_TISSUE] or (windows if always else [])
+    return np.stack(filled) if filled else np.zeros((0, size, size, size), np.float32)
 
 
 def _cut(array: np.ndarray, size: int, stride: int) -> Iterator[np.ndarray]:
@@ -187,8 +187,8 @@ class NetworkFeatures:
         import torch
 
         with torch.inference_mode():
-            found = [self.module(part) for part in images.split(8)]
-        features = torch.cat(found).float()
+            batches = [self.module(part) for part in images.split(8)]
+        features = torch.cat(batches).float()
         if features.ndim < 2:
             raise InputError(
                 f"{self.name} returns an array of shape {tuple(features.shape)}.",

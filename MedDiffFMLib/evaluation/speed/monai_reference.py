@@ -188,9 +188,9 @@ class SameWeights(Reference):
 
     def denoise_window(self, windows: torch.Tensor, sigma: float) -> torch.Tensor:
         """With the voxel size as the only condition."""
-        one = Condition(self.spacing).encode((self.window,) * 3, self.device)
+        condition = Condition(self.spacing).encode((self.window,) * 3, self.device)
         level = torch.full((len(windows),), sigma, device=self.device)
-        return self.network(windows, level, stack([one] * len(windows)))
+        return self.network(windows, level, stack([condition] * len(windows)))
 
 
 class Stock(Reference):

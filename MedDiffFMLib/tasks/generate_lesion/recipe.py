@@ -60,12 +60,12 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
     box = neighborhood(lesion, volume, spacing, model.engine.memory_level.window)
     image = working_image(volume, spacing, region=run.region, anatomy=case.anatomy, around=box)
     meter = run.meter(parameters.steps, "generating")
-    made = image.on_input(_generate(image, lesion, mean, model, control, parameters, run.seed, meter), fill=np.nan)
+    generated = image.on_input(_generate(image, lesion, mean, model, control, parameters, run.seed, meter), fill=np.nan)
     share = np.clip(1 - distance / max(parameters.rim, 1e-6), 0, 1)
     before = volume.voxels[near].astype(np.float32)
     result = volume.voxels.copy()
     keep = is_padding(before) | (~in_network_range(before) & ~lesion[near])
-    result[near] = np.where(keep, result[near], like_input(before + share * (made[near] - before), volume))
+    result[near] = np.where(keep, result[near], like_input(before + share * (generated[near] - before), volume))
     facts = {
         "region": image.region,
         "control": control.facts(),
@@ -188,7 +188,7 @@ def _generate(
     with model.engine.running(control.denoiser):
         denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
         generator = torch.Generator().manual_seed(seed)
-        made = sample_lesion(
+        generated = sample_lesion(
             denoiser,
             known,
             hole[None, None],
@@ -199,7 +199,7 @@ def _generate(
             parameters.sigma_max,
             generator,
         )
-    return made[0, 0].numpy() * 1000
+    return generated[0, 0].numpy() * 1000
 
 
 def sample_lesion(

@@ -65,8 +65,8 @@ class Radiograph(Task):
 
     def check_together(self) -> None:
         """Refuse views that do not exist, and a camera without its view or the other way round."""
-        wanted = None in parse_views(self.views)
-        if wanted != (self.camera is not None):
+        camera_named = None in parse_views(self.views)
+        if camera_named != (self.camera is not None):
             raise InputError(
                 f"The view {CAMERA} needs a camera, and a camera that view.",
                 f"Give both, or neither: nine numbers, and {CAMERA} among the views.",

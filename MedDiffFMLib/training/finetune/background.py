@@ -132,12 +132,12 @@ def finish_request(folder: str | Path) -> Request:
     Raises:
         InputError: no checkpoint was kept yet.
     """
-    request, found = request_of(folder), state_of(folder)
+    request, run_state = request_of(folder), state_of(folder)
     if request is None or not (Path(folder) / "best.safetensors").exists():
         raise InputError(
             "No checkpoint was better than the model before training yet.", "Let it train on, or give it up."
         )
-    return replace(request, changes={**request.changes, "steps": max(found.step, 1)})
+    return replace(request, changes={**request.changes, "steps": max(run_state.step, 1)})
 
 
 def state_of(folder: str | Path) -> RunState:

@@ -46,37 +46,43 @@ class WindowMaker:
     @torch.no_grad()
     def make(self, plan: PlanBatch) -> Batch:
         """A batch on the device."""
-        given = upload_together({**plan.arrays, "geometry": self.cache.geometry(plan.level)}, self.device)
+        arrays = upload_together({**plan.arrays, "geometry": self.cache.geometry(plan.level)}, self.device)
         places = Places(
-            plan.level, plan.crop, plan.reach, given["geometry"], given["positions"], given["step"], given["nearest"]
+            plan.level,
+            plan.crop,
+            plan.reach,
+            arrays["geometry"],
+            arrays["positions"],
+            arrays["step"],
+            arrays["nearest"],
         )
         x0 = (self.cache.hounsfield(places) / HU_LIMIT).clamp(-1, 1)[:, None]
         conditions = WindowConditions(
-            given["spacing"],
-            given["coordinates"],
-            given["position_known"],
-            given["region"],
+            arrays["spacing"],
+            arrays["coordinates"],
+            arrays["position_known"],
+            arrays["region"],
             self.cache.labels("anatomy", places),
-            given["anatomy_known"],
+            arrays["anatomy_known"],
             self.cache.labels("tissue", places),
-            given["tissue_known"],
-            given["holed"],
-            hole_masks(given["lattice"], given["blobs"], self.size).float(),
+            arrays["tissue_known"],
+            arrays["holed"],
+            hole_masks(arrays["lattice"], arrays["blobs"], self.size).float(),
         )
-        noise = self._noise(plan, given)
+        noise = self._noise(plan, arrays)
         signature = signature_of(noise)
-        signature = torch.where(given["signature_known"][:, None], signature, torch.ones_like(signature))
+        signature = torch.where(arrays["signature_known"][:, None], signature, torch.ones_like(signature))
         condition = replace(encode_batch(x0, conditions, self.operator), signature=signature)
-        return Batch(x0, condition, plan.purposes, given["sigma"], noise)
+        return Batch(x0, condition, plan.purposes, arrays["sigma"], noise)
 
-    def _noise(self, plan: PlanBatch, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _noise(self, plan: PlanBatch, arrays: dict[str, torch.Tensor]) -> torch.Tensor:
         """(n, 1, S, S, S): white noise from each sample's own seed, however a batch is divided, and textures."""
         noise = torch.empty((len(plan.seeds), *(self.size,) * 3), device=self.device)
         for image, seed in zip(noise, plan.seeds, strict=True):
             self.generator.manual_seed(seed)
             image.normal_(generator=self.generator)
-        if len(given["textured"]):
-            noise[given["textured"]] = texture_of(given["texture"]).given_to(noise[given["textured"]])
+        if len(arrays["textured"]):
+            noise[arrays["textured"]] = texture_of(arrays["texture"]).given_to(noise[arrays["textured"]])
         return noise[:, None]
 
 

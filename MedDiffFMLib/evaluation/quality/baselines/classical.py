@@ -122,8 +122,8 @@ def _parts(
 
     labels, count = label(mask)
     margin = [int(np.ceil(v)) for v in voxels_of(spacing, margin_mm)]
-    for number, found in enumerate(find_objects(labels, count), start=1):
+    for number, region in enumerate(find_objects(labels, count), start=1):
         box = tuple(
-            slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(found, margin, labels.shape, strict=True)
+            slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(region, margin, labels.shape, strict=True)
         )
         yield box, labels[box] == number
