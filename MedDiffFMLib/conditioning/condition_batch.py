@@ -18,7 +18,7 @@ from .tissue import TISSUE_CHANNELS
 
 @dataclass(frozen=True)
 class WindowConditions:
-    """What the network is told about n windows of edge S; all on one device.
+    """Conditions of n windows of edge S; all on one device.
 
     Attributes:
         spacing: (n, 3) float32 mm, order (k, j, i).

@@ -94,7 +94,7 @@ class EDMDenoiser(nn.Module):
 
 
 class CosineEpsilonDenoiser(nn.Module):
-    """The paper's parametrisation: noise prediction on the cosine chain with 1000 steps (arXiv 2410.15432, 1.3).
+    """The paper's parametrization: noise prediction on the cosine chain with 1000 steps (arXiv 2410.15432, 1.3).
 
     The chain sees sqrt(abar) (x0 + sigma eps) with sigma = sqrt((1 - abar) / abar), so a sigma names a step.
     """

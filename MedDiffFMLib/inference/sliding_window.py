@@ -4,7 +4,7 @@ At every step overlapping windows are denoised in batches and their x0 estimates
 samplers and tasks never see patches (the paper's per-step blending, arXiv 2410.15432, 1.5, as one object).
 
 The network's Haar stem takes voxels in pairs, and its error is larger between pairs than within. From step to step the
-windows therefore begin a voxel earlier or later, so that one step mends what the other leaves.
+windows therefore begin a voxel earlier or later, so that one step corrects what the other leaves.
 
 Besides the image and its estimate nothing of the volume's size is held: windows are cut where they are needed, and
 their weights are products of three lines that already sum to one.
@@ -25,7 +25,7 @@ from .engine import Engine
 from .window_plan import OVERLAP, WindowPlan, cut, extend, inside, plan_windows, reflected_range
 
 AIR = -1.0
-"""Network range of what is estimated where nothing is wanted."""
+"""Estimate, in network range, where none is needed."""
 KEPT_CONDITIONS = 256 * 2**20
 """Bytes of encoded conditions that are kept from step to step; a larger volume encodes them anew at every step."""
 KEPT_SHARE = 1 / 16

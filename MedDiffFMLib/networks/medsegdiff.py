@@ -24,7 +24,7 @@ from .ff_parser import FFParser
 
 BANDS = 8
 HU_WINDOWS = ((0.0, 1.0), (0.04, 0.15))
-"""Centre and width in the network's range: the whole range, and soft tissue, whose contrasts are a hundredth of it."""
+"""Center and width in the network's range: the whole range, and soft tissue, whose contrasts are a hundredth of it."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class ConditionModel(nn.Module):
 
 
 def _timed_block(width: int, groups: int) -> Callable[[int, int], nn.Module]:
-    """Makes the paper's residual block: twice GroupNorm, SiLU, convolution, the time added in between."""
+    """The paper's residual block: twice GroupNorm, SiLU, convolution, the time added in between."""
     from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
 
     def block(before: int, after: int) -> nn.Module:

@@ -17,7 +17,7 @@ from ..imaging.haar import haar_forward, haar_inverse
 from .folded_upsampling import fold_for_training
 
 _LARGEST, _MOST_LEVELS = 8192, 8
-"""Channels of a level, and levels, beyond what anybody trains."""
+"""Upper limits of the channels of a level and of the levels."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ UNKNOWN = BodyField((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 @dataclass(frozen=True)
 class BodyPosition:
-    """Where a scan lies in the body.
+    """Place of a scan in the body.
 
     Attributes:
         offset, slope: coordinate at position p mm along (superior, posterior, left) is ``offset + slope * p``.
@@ -132,7 +132,7 @@ class BodyPosition:
 
 
 def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPosition:
-    """Where a CT lies in the body; about a second for a large one.
+    """Find the place of a CT in the body; about a second for a large one.
 
     Args:
         regressor: the shipped one where it is not given.

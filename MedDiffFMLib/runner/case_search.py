@@ -1,4 +1,4 @@
-"""Cases in folders, files and lists; what is left out is told."""
+"""Cases in folders, files and lists; what is left out is reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_cases(
             columns input, mask, anatomy and the task's further scans and texts. Paths in a list are relative to it.
         folders: mask, anatomy or further scan -> folder that holds a file of the same name for every case.
         texts: for every case that has none of its own.
-        note: is told what was left out, and why.
+        note: receives what was left out, and why.
 
     Raises:
         InputError: nothing found, no name or one twice, a label map missing, or a task that works on no CT.
@@ -204,7 +204,7 @@ def _case_from_row(source: Path, row: Mapping[str, str], inputs: Inputs) -> Case
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """Volumes, label maps and DICOM folders by what a case of theirs is called.
+    """Volumes, label maps and DICOM folders by the name of their case.
 
     Raises:
         InputError: no folder.

@@ -246,7 +246,7 @@ class StoredFeatures:
         return [scale << level for scale in self.method.scales for level in range(levels)]
 
     def _place(self, k: int) -> torch.Tensor:
-        """(6, h, w) body coordinates and their squares, zeros where they are not wanted."""
+        """(6, h, w) body coordinates and their squares, zeros where the method does without."""
         _, height, width = self.shape
         place = self.inputs.body.window((slice(2 * k, 2 * k + 2), slice(0, 2 * height), slice(0, 2 * width)), 2)[:, 0]
         return torch.cat([place, place.square()]) * float(self.method.body)
@@ -323,7 +323,7 @@ class FeatureSegmenter(Segmenter):
         assert isinstance(head, PointHead)
         rng = np.random.default_rng(BANK_SEED)
         banks = [Bank(self.method, example, STANDARD_POINTS) for example in examples]
-        head.standardise(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
+        head.standardize(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
 
 
 def _even(mask: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ class PointHead(nn.Module):
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def standardise(self, features: torch.Tensor) -> None:
+    def standardize(self, features: torch.Tensor) -> None:
         """Take mean and deviation of each feature from points (N, F)."""
         self.mean.copy_(features.mean(0))
         self.deviation.copy_(features.std(0).clamp(min=1e-3))

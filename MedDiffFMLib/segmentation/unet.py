@@ -103,7 +103,7 @@ class UNetSegmenter(Segmenter):
             image, body = batch.image.to(budget.device), batch.body.to(budget.device)
             window = Window(image, body, batch.condition.to(budget.device))
             activations.append(self._features(window).movedim(1, -1).flatten(0, -2))
-        self.layers["head"].standardise(torch.cat(activations))  # type: ignore[operator]
+        self.layers["head"].standardize(torch.cat(activations))  # type: ignore[operator]
 
     @torch.inference_mode()
     def predict(

@@ -26,7 +26,7 @@ AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a level of a case lies.
+    """Place of a level of a case.
 
     Attributes:
         offset: of its first voxel in the flat arrays.

@@ -25,7 +25,7 @@ class NoiseConfig:
         denoise_range: "denoise": sigma log-uniform from 4 to 120 HU, the noise of real scans.
         ct_texture_share: share of the "denoise" windows whose noise has the texture of reconstructed CT instead of
             white noise. White noise alone would leave a scan's blotches in place.
-        signature_share: share of the "denoise" windows for which the network is told the noise's strength by band.
+        signature_share: share of the "denoise" windows for which the network is given the noise's strength by band.
     """
 
     levels: str = "log-normal"

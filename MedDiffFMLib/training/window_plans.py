@@ -45,7 +45,7 @@ class PlanBatch(NamedTuple):
 
 class Sample(NamedTuple):
     """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture, and
-    whether the network is told the noise's signature."""
+    whether the network is given the noise's signature."""
 
     level: int
     shape: tuple[int, ...]

@@ -56,7 +56,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.npy")
 
 
 class ProtocolError(MedDiffFMError):
-    """The other side said something that is no message of this protocol."""
+    """A line from the other side is no message of this protocol."""
 
     kind = "protocol"
 

@@ -49,7 +49,7 @@ DRIVER_SECONDS = 5.0  # for the driver to tell how much memory is free
 
 
 class Server:
-    """Reads requests, runs them one after the other, answers.
+    """Loop that reads requests, runs them one after the other, and answers.
 
     Args:
         source, sink: binary streams of the protocol.

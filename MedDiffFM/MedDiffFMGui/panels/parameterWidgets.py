@@ -169,7 +169,7 @@ class _SliderEditor(_Editor):
 
 
 class _CheckEditor(_Editor):
-    """Yes or no."""
+    """Check box of a yes or no."""
 
     def __init__(self, onChanged):
         _Editor.__init__(self, qt.QCheckBox(), "toggled(bool)", onChanged)

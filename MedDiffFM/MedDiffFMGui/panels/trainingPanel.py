@@ -30,7 +30,7 @@ def modelNames():
 
 
 class TrainingPanel:
-    """Fills the Train section and follows the training whose folder is chosen.
+    """Train section: follows the training whose folder is chosen.
 
     The training needs neither this panel nor Slicer: all that is known about it is read from its folder.
 

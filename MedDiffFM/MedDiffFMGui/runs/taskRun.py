@@ -15,7 +15,7 @@ from .runRequest import makeRequest
 
 
 class TaskRun:
-    """Starts and cancels runs, and turns their results into nodes. Knows no widget.
+    """Start and cancel of runs, results as nodes; without any widget.
 
     Listeners are objects with the methods ``onStateChanged()``, ``onReady(description)``,
     ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(run)`` with a FinishedRun, ``onFailed(error)``,

@@ -49,7 +49,7 @@ class NoisyPart:
         told: standard deviation of the added noise over the body, HU.
         added: the same in soft tissue; NaN where there is too little.
         own: noise that the scan itself has there, estimated; NaN where there is too little soft tissue.
-        tell: whether the model is asked a second time, told the level.
+        tell: whether the model is run a second time, with the level given.
     """
 
     group: str
@@ -178,7 +178,7 @@ def _around(middle: float, length: int) -> slice:
 
 
 def _moved(ijk_to_ras: np.ndarray, box: Box) -> np.ndarray:
-    """Where the part lies."""
+    """Place of the part."""
     matrix = ijk_to_ras.copy()
     matrix[:3, 3] += ijk_to_ras[:3, :3] @ np.array([box[2].start, box[1].start, box[0].start], dtype=float)
     return matrix

@@ -1,4 +1,4 @@
-"""Every way in which an evaluation runs the model: as it is, told the noise, as a variant, at points of a curve."""
+"""Ways in which an evaluation runs the model: as it is, with the noise given, as a variant, at points of a curve."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Plan:
             once as a solid nodule where there is lung.
         noise_kinds: of :data:`evaluation.quality.added_noise.KINDS`, each a question of the denoising task.
         noise_levels_hu: of every kind but the quarter dose.
-        told_levels_hu: levels at which the model is asked a second time, told the level.
+        told_levels_hu: levels at which the model is run a second time, with the level given.
         seed: added to every case's own.
     """
 

@@ -43,7 +43,7 @@ WRITE_SECONDS = 30.0
 VERSION = 3
 """Of stored figures; raise it when a protocol or a baseline changes, so that they are made anew."""
 UNREPORTED = ("patches", "scores")
-"""Details of rows that figures are computed from and nobody reads."""
+"""Details of rows from which figures are computed; not reported."""
 
 
 def evaluate(
@@ -136,7 +136,7 @@ def evaluate(
 
 
 def _teller(progress: Callable[[str], None] | None, cancel: CancelToken | None) -> Callable[[str], None]:
-    """Tells what comes next, and is where a wish to stop is noticed between the runs of the model."""
+    """Progress message between the runs of the model, where a cancel is noticed too."""
 
     def tell(line: str) -> None:
         if cancel is not None:

@@ -51,7 +51,7 @@ class Answer:
 Method = Callable[..., "np.ndarray | Answer | None"]
 """``denoise(volume, part) | inpaint(volume, mask) | anomaly(volume)`` -> array (k, j, i); None where it has no answer.
 
-``part``, a :class:`evaluation.quality.added_noise.NoisyPart`, is for methods that are told what was added."""
+``part``, a :class:`evaluation.quality.added_noise.NoisyPart`, is for methods that are given what was added."""
 
 KEPT_SCORES = 400
 """Scores of normal voxels that a row keeps, evenly spaced in their order, to rank all cases together; lesions: half."""
@@ -232,7 +232,7 @@ def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
 
 
 def baseline_methods(task: str, loaded: LoadedCase) -> dict[str, Method]:
-    """The classical methods of a task; the denoisers are told the true noise of the case, but where a name says not."""
+    """The classical methods of a task; the denoisers know the true noise of the case, but where a name says not."""
     spacing, body = loaded.volume.spacing, loaded.body
     if task == "denoise":
         return {
@@ -261,7 +261,7 @@ def _on_scored(volume: Volume, part: NoisyPart, method: Callable[..., np.ndarray
 
 
 def _estimating_non_local_means(volume: Volume, part: NoisyPart) -> Answer:
-    """Non-local means as it would be used on a scan whose noise nobody knows."""
+    """Non-local means as on a scan of unknown noise."""
     level = baselines.wavelet_level(volume.voxels, part.body)
     smooth = _on_scored(volume, part, baselines.non_local_means, level)
     return Answer(smooth, facts={"noise_hu": level, "noise_estimated": True})

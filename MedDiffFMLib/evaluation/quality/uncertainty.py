@@ -83,11 +83,11 @@ def draw_calibration(
     FigureCanvasAgg(canvas)
     canvas.suptitle(title)
     left, right = canvas.subplots(1, 2)
-    left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
     for name, curve in curves.items():
         left.plot(curve.predicted, curve.observed, "o-", label=f"{name}, error {curve.error:.3f}")
     left.set(xlabel="predicted probability", ylabel="share inside", xlim=(0, 1), ylim=(0, 1))
-    right.plot(SHARES, SHARES, "--", color="grey", linewidth=1, label="by chance")
+    right.plot(SHARES, SHARES, "--", color="gray", linewidth=1, label="by chance")
     for name, line in coverage.items():
         right.plot(SHARES, line, "o-", label=name)
     right.set(

@@ -5,7 +5,7 @@ The shipped space, "Haar and HU statistics", needs no trained network. A window 
 * 16 shares of its voxels by HU, from air to metal, as square roots;
 * for each of 7 detail bands of the orthonormal Haar transform at 4 scales (6 to 48 mm) the logarithm of its energy and
   its sparsity (mean absolute over root mean square value);
-* the means of its 4 x 4 x 4 cubes of 24 mm: what lies where.
+* the means of its 4 x 4 x 4 cubes of 24 mm: layout.
 
 It sees tissue composition, coarse texture, sharpness and layout. It sees nothing finer than 3 mm, no organ as such, and
 cannot tell whether an anatomy is possible. A network given as a TorchScript file may; see :class:`NetworkFeatures`.

@@ -1,7 +1,7 @@
 """Lesion generation in a mask: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
 
 Only the neighborhood of the mask is computed. The noise starts from a flat lesion of the chosen density in the smooth
-continuation of what lies around it; the mean over the lesion is put right at every step, so the chosen density is met
+continuation of what lies around it; the mean over the lesion is corrected at every step, so the chosen density is met
 however little the ControlNet has learned.
 """
 

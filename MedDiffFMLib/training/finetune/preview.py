@@ -92,7 +92,7 @@ def _show(axes: Any, view: Slice, low: float, high: float) -> None:
 
 
 def _window(row: Sequence[Slice]) -> tuple[float, float]:
-    """Grey scale that the last slice, the truth, fills; at least 200 HU wide, or noise would look like structure."""
+    """Gray scale that the last slice, the truth, fills; at least 200 HU wide, or noise would look like structure."""
     low, high = (float(value) for value in np.percentile(row[-1].image, [1, 99]))
     middle, half = (low + high) / 2, max((high - low) / 2, 100.0)
     return middle - half, middle + half

@@ -204,7 +204,7 @@ class SegmentationAdapter(Adapter):
         segmentation, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
         budget = InferenceBudget(device, choose_precision(precision, device), window=segmentation.window)
-        # The training cases last: what a method takes over from its examples is theirs.
+        # The training cases last: what a method learns of its examples here must come from them.
         for cases in (validation, training):
             segmenter.precompute(segmentation.examples(cases), budget, meter)
 

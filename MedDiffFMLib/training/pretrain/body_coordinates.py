@@ -226,7 +226,7 @@ def coordinate_loss(
     """Distance, order and box losses.
 
     Args:
-        said, target, weight: (3, D, H, W), see :func:`draw`.
+        predicted, target, weight: (3, D, H, W), see :func:`draw`.
         height: of slice 0 of the whole scan.
     """
     truth = torch.cat([target[:1] + height, target[1:]])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class WindowMaker:
-    """Makes windows of edge ``size`` out of plans, on the device of ``cache``.
+    """Maker of windows of edge ``size`` out of plans, on the device of ``cache``.
 
     Args:
         operator: see :func:`conditioning.biharmonic_batch.bend_batch`.
@@ -135,7 +135,7 @@ class DeviceBatches(Batches):
         self._plans, self._ready = iter(()), None
 
     def loss(self, module: torch.nn.Module, step: int) -> torch.Tensor:
-        """The device goes on with the next batch while it is told how to come back from this one."""
+        """Loss of a step; the next batch is queued behind it, and the device makes it before the backward pass."""
         loss = super().loss(module, step)
         self._ready = self._made()
         return loss
