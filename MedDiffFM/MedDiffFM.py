@@ -53,10 +53,19 @@ class Device(Enum):
     AUTOMATIC = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    XPU = "xpu"
+    MPS = "mps"
 
     def label(self):
         """Text in the panel."""
-        return {"auto": _("automatic"), "cpu": _("processor (CPU)"), "cuda": _("NVIDIA GPU (CUDA)")}[self.value]
+        titles = {
+            "auto": _("automatic"),
+            "cpu": _("processor (CPU)"),
+            "cuda": _("NVIDIA or AMD GPU"),
+            "xpu": _("Intel GPU"),
+            "mps": _("Apple GPU"),
+        }
+        return titles[self.value]
 
 
 class Precision(Enum):

@@ -433,7 +433,8 @@ def radiograph(
         complete: Leave out what lies so close to an end of the scan that rays pass through part of the
             body only. Default: True.
         table: Keep the table and all else beside the body. Default: False.
-        camera: For the view camera: position, focal point and view up of a 3-D view, RAS (mm).
+        camera: A view more, from where a 3-D view is seen: its position, focal point and view up, RAS
+            (mm).
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.atomic_files import check_output
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
 from .arguments import add_command
@@ -33,7 +34,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("datalist", type=Path, help="MONAI decathlon JSON")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="NEW_WEIGHTS", help=".safetensors file")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="use these (default: all)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 

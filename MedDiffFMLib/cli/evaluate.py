@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGIONS
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..evaluation.quality.added_noise import KINDS
 from ..evaluation.quality.cases import read_cases
@@ -62,7 +63,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="TorchScript network in whose features synthetic CTs are compared, and FID is computed")  # fmt: skip
     add("--feature-slices", action="store_true", help="the network takes (B, 3, H, W) slices, not (B, 1, D, H, W)")
     add("--quick", action="store_true", help="two cases and thin slabs: a trial, no figures to report")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    add("--device", default="auto", help=DEVICE_HELP)
     add("--seed", type=SEED, default=0, help="of the model's sampling (default: 0)")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
 from ..core.precision import PRECISIONS
@@ -92,7 +93,7 @@ def _add_run_options(group: argparse._ArgumentGroup, task: type[Task]) -> None:
         _add_model_options(group, "chest" if task.inputs.volume is NONE else "guessed")
     else:
         group.set_defaults(seed=0, region=None, model=NO_MODEL, precision=AUTOMATIC)
-    group.add_argument("--device", default=AUTOMATIC, help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    group.add_argument("--device", default=AUTOMATIC, help=DEVICE_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.devices import DEVICE_HELP
 from ..core.errors import MedDiffFMError
 from ..models.names import DEFAULT_MODEL
 
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3 run.py demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="catalogue name or .safetensors file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

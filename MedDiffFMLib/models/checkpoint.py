@@ -252,7 +252,7 @@ def load_model(spec: str = DEFAULT_MODEL, *, device: str = "auto", precision: st
 
     Args:
         spec: name from the catalogue, or path of a .safetensors file.
-        device: "auto" (CUDA if there is a usable GPU, else CPU), "cpu", "cuda", "cuda:1".
+        device: "auto" (a usable GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "xpu", "mps".
         precision: "auto" (bfloat16 where the device computes it), "float32", "bfloat16".
 
     Raises:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..core import devices
 from ..core.errors import InputError
 from ..core.json_files import json_ready
 from ..core.safe_load import read_json
@@ -37,25 +38,13 @@ class Stopwatch:
     def __init__(self) -> None:
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._start = time.monotonic()
-        torch = _torch_with_cuda()
-        if torch is not None:
-            for device in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(device)
+        devices.reset_peak_memory()
 
     def fields(self) -> dict[str, Any]:
         """The report's ``started``, ``seconds`` and ``peak_memory_bytes``."""
-        peak = {"main": peak_main_memory()}
-        torch = _torch_with_cuda()
-        if torch is not None:
-            peak["cuda"] = max(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count()))
+        peak = {"main": peak_main_memory(), **devices.peak_memory()}
         seconds = round(time.monotonic() - self._start, 3)
         return {"started": self.started, "seconds": seconds, "peak_memory_bytes": peak}
-
-
-def _torch_with_cuda() -> Any:
-    """torch where it is loaded and has initialized a GPU, else None."""
-    torch = sys.modules.get("torch")
-    return torch if torch is not None and torch.cuda.is_initialized() else None
 
 
 def peak_main_memory() -> int | None:
@@ -92,10 +81,8 @@ def machine(device: str) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
     }
-    if device.startswith("cuda"):
-        import torch
-
-        facts["gpu"] = torch.cuda.get_device_name(device)
+    if device != devices.CPU:
+        facts["gpu"] = devices.title(device)
     return facts
 
 

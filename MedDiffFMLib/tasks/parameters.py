@@ -22,6 +22,7 @@ class ParameterInfo:
         choices: allowed strings, empty for free values.
         advanced: shown under "More" in the panel.
         catalogue: kind of model whose name a text is; "" where it is none.
+        camera: nine numbers that are position, focal point and view up of a 3-D view, which the panel takes from it.
     """
 
     help: str
@@ -31,6 +32,7 @@ class ParameterInfo:
     choices: tuple[str, ...] = ()
     advanced: bool = False
     catalogue: str = ""
+    camera: bool = False
 
     @property
     def limits(self) -> str:

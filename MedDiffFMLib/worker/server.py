@@ -25,6 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
+from ..core.devices import count, title, total_memory
 from ..core.errors import Cancelled, DependencyError, expected, log_defect
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
@@ -301,12 +302,13 @@ def describe_process() -> dict[str, Any]:
     import torch
 
     devices: list[dict[str, Any]] = [_device("cpu", f"CPU, {os.cpu_count()} cores")]
-    if torch.cuda.is_available():
-        free = _free_memory()
-        for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            uuid = f"GPU-{getattr(about, 'uuid', '')}"
-            devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    free = _free_memory() if count("cuda") else {}
+    for index in range(count("cuda")):
+        about = torch.cuda.get_device_properties(index)
+        uuid = f"GPU-{getattr(about, 'uuid', '')}"
+        devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    for name in (f"{kind}:{index}" for kind in ("xpu", "mps") for index in range(count(kind))):
+        devices.append(_device(name, title(name), total_memory(name)))
     return {
         "protocol": PROTOCOL_VERSION,
         "package": __version__,

@@ -34,7 +34,7 @@ def deblur(parameters: Deblur, case: Case, run: Run) -> TaskResult:
         InputError: the noise level is not given and cannot be estimated.
     """
     from ...inference.sliding_window import SlidingWindowDenoiser
-    from ...preprocessing.working_image import changed, slabs_of, working_image
+    from ...preprocessing.working_image import changed, slabs_of, unchanged_out_of_range, working_image
     from ..denoise.noise_estimate import estimate_noise
     from .gaussian_blur import FWHM_OVER_SIGMA, BlurredImage
 
@@ -56,6 +56,7 @@ def deblur(parameters: Deblur, case: Case, run: Run) -> TaskResult:
         sharp, before = denoise(consistent(sharp, before), level), level
     # The change travels back, not the image: clipped voxels keep their own HU.
     difference = image.on_input((sharp - measured)[0, 0].numpy() * 1000)
+    unchanged_out_of_range(difference, volume)
     facts = {
         "noise_hu": round(float(noise), 2),
         "noise_estimated": parameters.noise is None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...core.errors import InputError
-from ...multimodal.names import CAMERA, DIGITAL, LOOKS, MAX_PIXELS, MIN_PIXELS, parse_views
+from ...multimodal.names import CAMERA, DIGITAL, LOOKS, MAX_PIXELS, MIN_PIXELS, Angles, parse_views
 from ..base import Task
 from ..inputs import NONE, Inputs
 from ..output_kinds import Output, OutputKind
@@ -60,14 +60,18 @@ class Radiograph(Task):
     )
     table: bool = parameter(False, "Keep the table and all else beside the body.", advanced=True)
     camera: tuple[float, float, float, float, float, float, float, float, float] | None = parameter(
-        None, "For the view camera: position, focal point and view up of a 3-D view, RAS.", unit="mm", advanced=True
-    )
+        None, "A view more, from where a 3-D view is seen: its position, focal point and view up, RAS.",
+        unit="mm", camera=True,
+    )  # fmt: skip
 
     def check_together(self) -> None:
-        """Refuse views that do not exist, and a camera without its view or the other way round."""
-        camera_named = None in parse_views(self.views)
-        if camera_named != (self.camera is not None):
+        """Refuse views that do not exist, and the one of a camera that is not given."""
+        if None in self.angles() and self.camera is None:
             raise InputError(
-                f"The view {CAMERA} needs a camera, and a camera that view.",
-                f"Give both, or neither: nine numbers, and {CAMERA} among the views.",
+                f"The view {CAMERA} needs a camera.", "Give its position, focal point and view up: nine numbers."
             )
+
+    def angles(self) -> list[Angles | None]:
+        """Directions of the views that are asked for; None for the camera's, which comes last if not named."""
+        views = parse_views(self.views)
+        return [*views, None] if self.camera is not None and None not in views else views

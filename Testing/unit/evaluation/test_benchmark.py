@@ -152,7 +152,7 @@ def test_command_measures_both_in_processes_of_their_own(tiny_model_file, tmp_pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--steps", "0"], "--steps is 0"),
+        (["--steps", "0"], "--steps: 0 is not within 1 to"),
         (["--sizes", "4"], "4 voxels along each edge is too small"),
         (["--stock-window", "60"], "--stock-window is 60"),
         (["--image", "missing.nrrd"], "There is no file 'missing.nrrd'"),

@@ -100,7 +100,7 @@ def test_command_line_batch_and_repeat(
         assert [row["name"] for row in csv.DictReader(stream)] == ["Größe"]
     report = json.loads((tmp_path / "chest_toy.json").read_text(encoding="utf-8"))
     assert report["texts"] == {"prompt": "Größe"} and set(report["inputs"]) == {"volume", "mr"}
-    assert list(report["outputs"]) == ["shadow", "bright", "places", "answer"]
+    assert list(report["outputs"]) == ["shadow", "bright", "places", "answer", "shadow_png"]
     assert main(["repeat", str(tmp_path / "chest_toy.json")]) == 0
 
     (tmp_path / "list.csv").write_text(f"input,mr,prompt\n{small_ct_file},{mr_file},A\n", encoding="utf-8")
