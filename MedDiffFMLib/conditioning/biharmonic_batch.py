@@ -49,7 +49,7 @@ def bend_batch(
     iterations: int = ITERATIONS,
     operator: Operator = bending,
 ) -> torch.Tensor:
-    """Images with their holes bent through; float32.
+    """Images with their holes filled biharmonically; float32.
 
     Args:
         image: (n, D, H, W); what lies in the hole is ignored.

@@ -90,10 +90,10 @@ class PriorUNet(nn.Module):
 
     The seven detail bands of the Haar transform enter twice: as they are, and divided by the noise and squashed. At
     the noise of real scans, a fiftieth of the image's range, the second copy is what lets a small network see the
-    noise at all. The same is done with what the mean band holds beyond its blurs, for the noise of a scan is blotchy
-    and its blotches are wider than two voxels.
+    noise at all. The same is done with what the mean band holds beyond its blurs, for the noise of a scan is
+    correlated over more than two voxels.
 
-    There are two heads on one body: one for whole images, one that corrects the first guess in a hole.
+    There are two heads on one body: one for whole images, one that corrects the biharmonic initialization of a hole.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:

@@ -23,7 +23,7 @@ class SegmentationInput:
         voxels: (D, H, W) HU, a memory map or an array; axes to superior, posterior, left.
         condition: for the whole box: region, position in the body box, voxel size.
         body: universal body coordinates.
-        folder: where what was computed before lies; None for a CT that is seen once.
+        folder: of stored features; None for a CT that is computed on once.
     """
 
     voxels: np.ndarray

@@ -122,10 +122,10 @@ def blended_prediction(
 ) -> Prediction:
     """Prediction of a network without chance: probabilities of overlapping windows, averaged."""
 
-    def see(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
+    def predict(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
         return logits(window).float().sigmoid()
 
-    probability = blend(inputs, budget, divisor, classes, see, meter).clamp(0, 1)
+    probability = blend(inputs, budget, divisor, classes, predict, meter).clamp(0, 1)
     return Prediction(probability, (probability * (1 - probability)).sqrt())
 
 

@@ -92,7 +92,7 @@ def whole_body(source: Volume) -> Volume:
 
 
 def with_noise(clean: Volume, seed: int) -> Volume:
-    """The volume with noise of NOISE_HU, blotchy in-plane as that of a scan."""
+    """The volume with noise of NOISE_HU, correlated in-plane as that of a scan."""
     from scipy.ndimage import gaussian_filter
 
     noise = np.random.default_rng(seed).standard_normal(clean.voxels.shape, dtype=np.float32)

@@ -90,7 +90,7 @@ class DeviceBatches(Batches):
     """Like :class:`.batches.Batches`, with windows drawn on the device.
 
     Args:
-        compiled: fuse what is computed for the first guess in holes; takes some seconds at the first batch.
+        compiled: fuse what is computed for the initialization of holes; takes some seconds at the first batch.
 
     Raises:
         DeviceError: the device does not hold the cases.
