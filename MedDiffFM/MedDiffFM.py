@@ -118,7 +118,7 @@ class MedDiffFMParameterNode:
 
 
 class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Puts the panels together and follows the life of scene, module and application."""
+    """Widget of the module: its panels, and the life of scene, module and application."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -266,7 +266,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedDiffFMLogic(ScriptedRun, ScriptedLoadableModuleLogic):
-    """Runs tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
+    """Runs of tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)

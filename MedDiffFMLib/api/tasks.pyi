@@ -124,8 +124,8 @@ def inpaint(
         margin: Ring around the mask that the model may not look at, since a lesion's rim lies there (0
             to 30 mm). Default: 3.0.
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
-        sigma_max: Noise that is put on the first guess, in units of 1000 HU; more leaves more to the
-            model (0.01 to 80). Default: 10.0.
+        sigma_max: Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves
+            more to the model (0.01 to 80). Default: 10.0.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.

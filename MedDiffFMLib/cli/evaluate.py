@@ -125,7 +125,7 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: not of that form.
     """
-    found: dict[str, dict[str, Any]] = {}
+    by_task: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         task, dot, field = name.partition(".")
@@ -137,5 +137,5 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
             value = json.loads(text)
         except ValueError:
             value = text
-        found.setdefault(task, {})[field] = tuple(value) if isinstance(value, list) else value
-    return found
+        by_task.setdefault(task, {})[field] = tuple(value) if isinstance(value, list) else value
+    return by_task

@@ -267,8 +267,8 @@ def _labels(path: Path, volume: Volume, sha256: str) -> np.ndarray:
     """
     from ..conditioning.anatomy import check_anatomy
 
-    given = check_anatomy(read_unchanged(path, sha256, "mask"), volume)
-    on_ct = Volume(given, volume.ijk_to_ras, "mask")
+    anatomy = check_anatomy(read_unchanged(path, sha256, "mask"), volume)
+    on_ct = Volume(anatomy, volume.ijk_to_ras, "mask")
     return to_grid(on_ct, working_grid(volume, None), order=0, fill=0).astype(np.uint8)
 
 

@@ -121,8 +121,8 @@ def _summary(
 
 def _tell(summary: dict[str, Any], folder: Path) -> None:
     where = f"finding {summary['nodule_rank']} of {summary['findings']}" if summary["nodule_rank"] else "not listed"
-    found = f"found ({where}, peak z {summary['nodule_peak_z']})" if summary["nodule_found"] else "not found"
-    print(f"Nodule of 24.6 mm: {found}.")
+    verdict = f"found ({where}, peak z {summary['nodule_peak_z']})" if summary["nodule_found"] else "not found"
+    print(f"Nodule of 24.6 mm: {verdict}.")
     print(f"Nodule: {summary['nodule_mean_hu']:g} HU before, {summary['filled_mean_hu']:g} HU after filling.")
     print(f"Noise of the CT: {summary['noise_hu']:g} HU. Peak memory {summary['peak_memory_mb']} MB.")
     print(f"Look at {folder / 'demo.png'}; volumes and reports lie beside it.")

@@ -70,7 +70,7 @@ UNKNOWN = BodyField((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 @dataclass(frozen=True)
 class BodyPosition:
-    """Where a scan lies in the body.
+    """Place of a scan in the body.
 
     Attributes:
         offset, slope: coordinate at position p mm along (superior, posterior, left) is ``offset + slope * p``.
@@ -132,7 +132,7 @@ class BodyPosition:
 
 
 def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPosition:
-    """Where a CT lies in the body; about a second for a large one.
+    """Find the place of a CT in the body; about a second for a large one.
 
     Args:
         regressor: the shipped one where it is not given.
@@ -177,12 +177,12 @@ def fit_position(shares: np.ndarray, body: np.ndarray, lowest: np.ndarray, regre
         lowest: (3,) mm, middle of cell 0.
     """
     inside = body if body.any() else np.ones_like(body)
-    said, turned = _said(shares, inside, regressor)
+    predicted, turned = _said(shares, inside, regressor)
     offset, slope, stray, sizes = np.zeros(3), np.zeros(3), np.zeros(3), []
     span = (0.0, 0.0)
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        used, level = _levels(said[axis], inside, others)
+        used, level = _levels(predicted[axis], inside, others)
         position = lowest[axis] + SPACING_MM * used
         sizes.append(SPACING_MM * len(used))
         offset[axis], slope[axis] = _line(position, level, axis, turned)
@@ -212,11 +212,11 @@ def _said(shares: np.ndarray, inside: np.ndarray, regressor: BodyRegressor) -> t
     return answers[0], False
 
 
-def _levels(said: np.ndarray, inside: np.ndarray, others: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _levels(predicted: np.ndarray, inside: np.ndarray, others: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Slices along one axis that show enough of the body, and the mean coordinate of each."""
     count = inside.sum(others)
     used = np.flatnonzero(count > 0.2 * count.max())
-    return used, (said * inside).sum(others)[used] / count[used]
+    return used, (predicted * inside).sum(others)[used] / count[used]
 
 
 def _slope(position: np.ndarray, level: np.ndarray) -> float:

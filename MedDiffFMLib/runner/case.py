@@ -52,17 +52,17 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     """
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
-    given = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
-    loaded = checked_case(task, given, case.texts)
-    loaded.records = {name: input_record(path, given[name]) for name, path in case.paths.items()}
+    volumes = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
+    loaded = checked_case(task, volumes, case.texts)
+    loaded.records = {name: input_record(path, volumes[name]) for name, path in case.paths.items()}
     return loaded
 
 
-def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str] | None = None) -> LoadedCase:
+def checked_case(task: str, volumes: Mapping[str, Volume], texts: Mapping[str, str] | None = None) -> LoadedCase:
     """A case from volumes in memory.
 
     Args:
-        given: volume, mask, anatomy and further scans by name.
+        volumes: volume, mask, anatomy and further scans by name.
 
     Raises:
         InputError: of another modality, something missing or useless, or a mask or organ map that does not fit.
@@ -71,15 +71,15 @@ def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str
     from ..preprocessing.body_coordinates import turned_around
 
     inputs, texts = TASKS[task].inputs, texts or {}
-    inputs.check(task, [*given, *texts])
+    inputs.check(task, [*volumes, *texts])
     for name, text in texts.items():
         if not isinstance(text, str):
             raise InputError(f"{name} is {text!r:.80}.", "Give a text.")
-    volume, mask, anatomy = (given.get(name) for name in ("volume", "mask", "anatomy"))
+    volume, mask, anatomy = (volumes.get(name) for name in ("volume", "mask", "anatomy"))
     warnings = [] if volume is None else check_volume(volume, inputs.modality)
     if volume is not None and inputs.modality == CT:
         warnings += turned_around(volume)
-    scans = {scan.name: given[scan.name] for scan in inputs.scans if scan.name in given}
+    scans = {scan.name: volumes[scan.name] for scan in inputs.scans if scan.name in volumes}
     for name, scan in scans.items():
         warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name])]
     inside = None if mask is None or volume is None else check_mask(mask, volume)

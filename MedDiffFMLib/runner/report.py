@@ -64,25 +64,25 @@ def peak_main_memory() -> int | None:
 
 def software_versions() -> dict[str, str]:
     """This package, Python, and the packages that decide about the numbers."""
-    found = {"meddifffm": __version__, "python": platform.python_version()}
+    versions = {"meddifffm": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
+            versions[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
         except metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions[name] = "missing"
+    return versions
 
 
 def machine(device: str) -> dict[str, Any]:
     """Platform, processor, and the GPU where one was used."""
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
     }
     if device != devices.CPU:
-        found["gpu"] = devices.title(device)
-    return found
+        facts["gpu"] = devices.title(device)
+    return facts
 
 
 def input_record(path: Path, volume: Volume) -> dict[str, Any]:

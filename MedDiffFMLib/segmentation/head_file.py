@@ -175,7 +175,7 @@ def find_head(model: FoundationModel) -> str | None:
 
 
 def _labels(description: dict[str, Any]) -> tuple[SegmentLabel, ...]:
-    found = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
-    if not found:
+    labels = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
+    if not labels:
         raise ValueError("no labels")
-    return found
+    return labels

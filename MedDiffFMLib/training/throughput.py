@@ -90,7 +90,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class Throughput(Observer):
-    """Measures the pace, writes ``throughput.csv``, draws the curves, warns when data are too slow.
+    """Observer that measures the pace, writes ``throughput.csv``, draws curves, and warns when data are too slow.
 
     The first step after a start is left out: it compiles the network and fills caches.
 

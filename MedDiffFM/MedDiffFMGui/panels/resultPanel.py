@@ -16,7 +16,7 @@ KEYS = {"K": "blink", "N": "next", "P": "previous"}
 
 
 class ResultPanel:
-    """Hands a finished run to the view that its task declares and takes the one before away.
+    """Result section: gives a finished run to the view that its task declares, and removes the one before.
 
     :param ui: widgets of the module's .ui file.
     :param views: value of the library's ``View`` -> (view, its widget in the section).

@@ -96,8 +96,8 @@ class Engine:
             self._train = denoiser, torch.optim.AdamW(denoiser.parameters(), 1e-4)
         denoiser, optimizer = self._train
         edge = int(self.model.config.get("window", 64))
-        one = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
-        condition, shape = stack([one] * TRAINING_BATCH), (TRAINING_BATCH, 1, edge, edge, edge)
+        unconditional = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
+        condition, shape = stack([unconditional] * TRAINING_BATCH), (TRAINING_BATCH, 1, edge, edge, edge)
         x, noise = torch.zeros(shape, device=self.device), torch.randn(shape, device=self.device)
         begin, cpu = time.perf_counter(), time.process_time()
         with autocast(self.device):

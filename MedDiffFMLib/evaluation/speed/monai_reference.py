@@ -7,7 +7,7 @@ how the paper works (arXiv 2410.15432, 1.5 and 1.6). Two networks:
 * ``stock network``: ``DiffusionModelUNet`` of the paper's size at full resolution. There are no weights for it, so its
   time is all that counts.
 
-The reference is favored: it is told the noise level, fills only the neighborhood of a lesion, and of conditions it
+The reference is favored: it is given the noise level, fills only the neighborhood of a lesion, and of conditions it
 gets the voxel size alone.
 """
 
@@ -189,9 +189,9 @@ class SameWeights(Reference):
 
     def denoise_window(self, windows: torch.Tensor, sigma: float) -> torch.Tensor:
         """With the voxel size as the only condition."""
-        one = Condition(self.spacing).encode((self.window,) * 3, self.device)
+        condition = Condition(self.spacing).encode((self.window,) * 3, self.device)
         level = torch.full((len(windows),), sigma, device=self.device)
-        return self.network(windows, level, stack([one] * len(windows)))
+        return self.network(windows, level, stack([condition] * len(windows)))
 
 
 class Stock(Reference):

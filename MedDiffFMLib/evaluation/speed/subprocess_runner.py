@@ -79,9 +79,9 @@ class Child:
         code = self._process.wait()
         self.close()
         self._errors.seek(0)
-        said = self._errors.read().strip().splitlines()
+        lines = self._errors.read().strip().splitlines()
         killed = "The process was killed, most likely for want of memory."
-        return {"failed": killed if code < 0 or not said else said[-1][:LAST_WORDS]}
+        return {"failed": killed if code < 0 or not lines else lines[-1][:LAST_WORDS]}
 
 
 def main() -> None:

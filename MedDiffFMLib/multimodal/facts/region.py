@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ...conditioning.region import guess_region
-from ...preprocessing.body_coordinates import REGION_SPANS
 from .assess import known, unknown
 from .fact import AXIAL, Evidence, Fact
 from .kinds import LEVELS, REGION_WORDS, TOO_LITTLE, UNSURE
@@ -56,6 +55,8 @@ def _by_position(span: tuple[float, float]) -> str:
     low, high = span
     if high - low > WHOLE_BODY_M:
         return "whole-body"
+    from ...preprocessing.body_coordinates import REGION_SPANS
+
     return max(REGION_SPANS, key=lambda name: min(high, REGION_SPANS[name][1]) - max(low, REGION_SPANS[name][0]))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...preprocessing.working_image import WorkingImage
 
 FIRST, LAST = 1.5, 1.0
-"""Noise that the network is told at the first and the last step, in units of the input's. With more, and with the
+"""Noise level of the first and the last step, in units of the input's. With more, and with the
 measurement last, a chest gained another dB and a smooth pelvis lost three."""
 LONGER = 1.25
 """Times as long as along the body a voxel must be along another axis for its slices to lie across that one."""

@@ -202,8 +202,8 @@ def _change(
 def _detail(guess: torch.Tensor, repeated: torch.Tensor) -> float:
     """Standard deviation of the first guess within the measured voxels of the body, network range."""
     body = guess > -0.5
-    found = (guess - repeated)[body if body.any() else ...].square().mean().sqrt()
-    return min(max(float(found), SIGMA_MIN), 0.2)
+    detail = (guess - repeated)[body if body.any() else ...].square().mean().sqrt()
+    return min(max(float(detail), SIGMA_MIN), 0.2)
 
 
 def _refine(

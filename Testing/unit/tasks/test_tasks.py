@@ -196,7 +196,7 @@ def test_findings_give_place_and_size_of_a_known_blob():
 
 
 def test_findings_say_where_they_are():
-    """Centre in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
+    """Center in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
     volume = Volume(np.full((20, 30, 30), 40, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
     score = np.zeros(volume.voxels.shape, np.float32)
     for k, peak in ((4, 9.0), (10, 8.0), (16, 7.0)):
