@@ -52,11 +52,11 @@ def _region(scan: Scan) -> tuple[str | None, float]:
 
 def _by_position(span: tuple[float, float]) -> str:
     """Region that most of a span of body coordinates lies in."""
+    from ...preprocessing.body_coordinates import REGION_SPANS
+
     low, high = span
     if high - low > WHOLE_BODY_M:
         return "whole-body"
-    from ...preprocessing.body_coordinates import REGION_SPANS
-
     return max(REGION_SPANS, key=lambda name: min(high, REGION_SPANS[name][1]) - max(low, REGION_SPANS[name][0]))
 
 
