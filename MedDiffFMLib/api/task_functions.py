@@ -21,11 +21,12 @@ from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressCallback
 from ..imaging.modality import CT, WORDS
 from ..imaging.volume import Volume, geometry
+from ..models.names import DEFAULT_MODEL
 from ..runner.case import LoadedCase, checked_case, compute
 from ..runner.load import load
 from ..runner.outputs import located
 from ..runner.report import input_record
-from ..runner.settings import DEFAULT_MODEL, RunSettings
+from ..runner.settings import RunSettings
 from ..tasks.base import Task, TaskResult
 from ..tasks.inputs import Need
 from ..tasks.parameters import describe
@@ -195,36 +196,36 @@ def run(
     Raises:
         MedDiffFMError: whatever is wrong, before any long work where possible.
     """
-    given = {name: named.pop(name, None) for name in task.inputs.modalities}
+    sources = {name: named.pop(name, None) for name in task.inputs.modalities}
     texts = {text.name: named.pop(text.name, None) for text in task.inputs.texts}
     force = bool(named.pop("force", False))
     label = _plain(named.pop("label", None)) if task.inputs.mask is not Need.NONE else None
     chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
-    case = _case(task, given, {name: text for name, text in texts.items() if text is not None}, label, force)
+    case = _case(task, sources, {name: text for name, text in texts.items() if text is not None}, label, force)
     loaded = as_model(model) if task.needs_model else load(settings)
     settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.precision)
     return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 
-def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str], label: Any, force: bool) -> LoadedCase:
+def _case(task: type[Task], sources: dict[str, Any], texts: dict[str, str], label: Any, force: bool) -> LoadedCase:
     """The inputs, read where paths are given, and checked."""
     read: dict[str, Volume] = {}
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
-        if given[name] is not None:
+        if sources[name] is not None:
             is_map = kind == "mask"
-            read[name] = as_labels(given[name], read.get("volume")) if is_map else as_volume(given[name], kind)
+            read[name] = as_labels(sources[name], read.get("volume")) if is_map else as_volume(sources[name], kind)
     case = checked_case(task.name, read, texts, None if label is None else str(label), force)
-    case.records = {name: _record(given[name], volume) for name, volume in read.items()}
+    case.records = {name: _record(sources[name], volume) for name, volume in read.items()}
     if label is not None:
         case.records["mask"]["label"] = str(label)
     return case
 
 
-def _record(given: Any, volume: Volume) -> dict[str, Any]:
+def _record(source: Any, volume: Volume) -> dict[str, Any]:
     """What the report says about an input."""
-    if isinstance(given, (str, os.PathLike)):
-        return input_record(Path(given), volume)
+    if isinstance(source, (str, os.PathLike)):
+        return input_record(Path(source), volume)
     return {"source": "memory", **geometry(volume)}
 
 

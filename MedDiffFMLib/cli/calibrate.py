@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.atomic_files import check_output
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
+from .arguments import add_command
 from .console import Console
 
 if TYPE_CHECKING:
@@ -20,18 +22,20 @@ SPLITS = ("training", "validation", "testing")
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Calibrate the anomaly map of a model on normal tissue."
-    parser = subparsers.add_parser(
-        "calibrate", parents=[common], help=sentence,
-        description=f'{sentence} Voxels above 0 in a case\'s "label" are abnormal and left out.',
-    )  # fmt: skip
+    parser = add_command(
+        subparsers,
+        common,
+        "calibrate",
+        run,
+        "Calibrate the anomaly map of a model on normal tissue.",
+        'Voxels above 0 in a case\'s "label" are abnormal and left out.',
+    )
     parser.add_argument("weights", help="name of a model, or .safetensors file")
     parser.add_argument("datalist", type=Path, help="MONAI decathlon JSON")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="NEW_WEIGHTS", help=".safetensors file")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="use these (default: all)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

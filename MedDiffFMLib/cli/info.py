@@ -13,17 +13,16 @@ from ..imaging.modality import CT
 from ..imaging.volume import Volume
 from ..runner.case import scan_warnings
 from ..runner.report import input_record
+from .arguments import add_command
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Show geometry, HU range, region and problems of a CT."
-    parser = subparsers.add_parser("info", parents=[common], help=sentence, description=sentence)
+    parser = add_command(subparsers, common, "info", run, "Show geometry, HU range, region and problems of a CT.")
     source = "CT as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
     parser.add_argument("input", type=Path, help=source)
     parser.add_argument("--force", action="store_true", help="go on with values that do not look like CT")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
+from ..core.precision import PRECISIONS
 from ..core.text_table import columns
 from ..core.visible_text import visible
 from ..imaging.modality import WORDS
-from ..models.no_model import NO_MODEL
+from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..runner.batch import CaseStatus, run_batch, table_files
-from ..runner.case import CaseFiles, run_case
+from ..runner.case import run_case
+from ..runner.case_files import CaseFiles
 from ..runner.case_search import find_cases
+from ..runner.dicom_export import refuse_inside
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
-from ..runner.settings import AUTOMATIC, DEFAULT_MODEL, PRECISIONS, RunSettings
+from ..runner.settings import AUTOMATIC, RunSettings
 from ..tasks.base import Task
 from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
@@ -85,6 +89,16 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         action="store_true",
         help=f"go on with values that do not look like {kind}, as of a crop",
     )
+    add(
+        "--dicom",
+        type=Path,
+        metavar="FOLDER",
+        help="also write the result as DICOM objects (CT, SEG, RTSTRUCT, parametric maps, SR) into a folder of its own "
+        "in FOLDER, in the study of the scan where it came as DICOM",
+    )
+    if inputs.volume is not NONE:
+        series = "series to work on, by number or UID, where the DICOM folder or DICOMDIR holds several"
+        add("--series", metavar="NUMBER|UID", help=series)
 
 
 def _option(row: Named) -> str:
@@ -100,7 +114,7 @@ def _add_run_options(group: argparse._ArgumentGroup, task: type[Task]) -> None:
         _add_model_options(group, "chest" if task.inputs.volume is NONE else "guessed")
     else:
         group.set_defaults(seed=0, region=None, model=NO_MODEL, precision=AUTOMATIC)
-    group.add_argument("--device", default=AUTOMATIC, help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    group.add_argument("--device", default=AUTOMATIC, help=DEVICE_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
 
 
@@ -128,18 +142,24 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _run_batch(args, settings, load, console)
     files = _case_files(args)
     inputs.check(args.task, files.names)
-    plan = plan_outputs(args.task, files.input or files.anatomy, args.output, args.seed)
+    plan = plan_outputs(args.task, files.source, args.output, args.seed)
     report = run_case(
-        settings, files, plan, load, overwrite=args.overwrite, private=args.private, progress=console.progress,
-        cancel=console.cancel,
+        settings, files, plan, load, overwrite=args.overwrite, private=args.private, dicom=args.dicom,
+        progress=console.progress, cancel=console.cancel,
     )  # fmt: skip
     for warning in report["warnings"]:
         console.warning(warning)
     written = [plan.folder / record["file"] for record in report["outputs"].values()]
-    text = "\n".join(visible(str(path)) for path in (*written, plan.report))
+    text = "\n".join(visible(str(path)) for path in (*written, plan.report, *_dicom_folders(report)))
     console.answer({"status": "done", "report_file": plan.report, **report}, text)
     console.note(NOTICE)
     return 0
+
+
+def _dicom_folders(report: dict[str, Any]) -> list[Path]:
+    """One for each series that was written as DICOM."""
+    dicom = report.get("dicom")
+    return [] if dicom is None else [Path(dicom["folder"]) / row["folder"] for row in dicom["series"]]
 
 
 def _case_files(args: argparse.Namespace) -> CaseFiles:
@@ -147,7 +167,8 @@ def _case_files(args: argparse.Namespace) -> CaseFiles:
     inputs = TASKS[args.task].inputs
     mask, anatomy = (getattr(args, name, None) for name in ("mask", "anatomy"))
     scans, texts = _given(args, inputs.scans), _given(args, inputs.texts)
-    return CaseFiles(args.input, mask, anatomy, scans, texts, getattr(args, "label", None), args.force)
+    further = {name: getattr(args, name, None) for name in ("series", "label")}
+    return CaseFiles(args.input, mask, anatomy, scans, texts, force=args.force, **further)
 
 
 def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
@@ -172,14 +193,23 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, console: Console) -> int:
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
+    refuse_inside(args.dicom, args.batch)
     cases = find_cases(args.batch, settings.task, folders, files.texts, files.label, console.warning)
-    cases = [replace(case, force=args.force) for case in cases]
+    cases = [replace(case, series=files.series, force=files.force) for case in cases]
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
-        settings, cases, folder, load, overwrite=args.overwrite, private=args.private,
-        progress=console.progress, cancel=console.cancel, on_case=_announce(console, len(cases)),
-    )  # fmt: skip
+        settings,
+        cases,
+        folder,
+        load,
+        overwrite=args.overwrite,
+        private=args.private,
+        dicom=args.dicom,
+        progress=console.progress,
+        cancel=console.cancel,
+        on_case=_announce(console, len(cases)),
+    )
     heading = ["case", "status", "seconds", "message"]
     table = [heading, *([row.name, row.status, f"{row.seconds:.1f}", row.message] for row in rows)]
     code = max(row.exit_code for row in rows)

@@ -177,9 +177,15 @@ def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str], labels
             read_unchanged(files[kind], hashes[kind], "mask") if kind in files else None for kind in (LABEL, ANATOMY)
         )
         dataset.add(
-            entry.name, read_unchanged(entry.image, hashes["image"]), label, anatomy=anatomy, patient=entry.patient,
-            region=entry.region, source=source, labels=labels,
-        )  # fmt: skip
+            entry.name,
+            read_unchanged(entry.image, hashes["image"]),
+            label,
+            anatomy=anatomy,
+            patient=entry.patient,
+            region=entry.region,
+            source=source,
+            labels=labels,
+        )
         return Added(entry.name, "added")
     except Exception as problem:
         failure = expected(problem)

@@ -170,9 +170,15 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
     path = entry.file(anatomy_key)
     labels = None if path is None else _labels(path, volume, source["anatomy"])
     summary = CaseSummary(
-        entry.name, entry.split, "prepared", region=region, shape=voxels.shape[::-1],
-        spacing=tuple(round(s, 4) for s in grid.spacing), native=entry.native, warnings=warnings,
-    )  # fmt: skip
+        entry.name,
+        entry.split,
+        "prepared",
+        region=region,
+        shape=voxels.shape[::-1],
+        spacing=tuple(round(s, 4) for s in grid.spacing),
+        native=entry.native,
+        warnings=warnings,
+    )
     del volume
     arrays, record = build_case(voxels, spacing, labels, whole_body=region == "whole-body")
     summary.levels, summary.parts = len(record["levels"]), tuple(part["region"] for part in record["parts"])
@@ -261,8 +267,8 @@ def _labels(path: Path, volume: Volume, sha256: str) -> np.ndarray:
     """
     from ..conditioning.anatomy import check_anatomy
 
-    given = check_anatomy(read_unchanged(path, sha256, "mask"), volume)
-    on_ct = Volume(given, volume.ijk_to_ras, "mask")
+    anatomy = check_anatomy(read_unchanged(path, sha256, "mask"), volume)
+    on_ct = Volume(anatomy, volume.ijk_to_ras, "mask")
     return to_grid(on_ct, working_grid(volume, None), order=0, fill=0).astype(np.uint8)
 
 

@@ -12,6 +12,7 @@ from ..core.atomic_files import atomic_path
 from ..core.errors import ModelError, OutputError, expected
 from ..core.file_hash import file_sha256
 from ..core.safe_load import parse_json
+from .names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import torch
@@ -173,6 +174,22 @@ def _unreadable(path: Path) -> ModelError:
     )
 
 
+def check_format(path: Path, metadata: dict[str, str], kind: str, what: str, remedy: str) -> None:
+    """Refuse a file whose description is not of one format.
+
+    Args:
+        kind: the format.
+        what: the file should hold, and
+        remedy: for the message.
+
+    Raises:
+        ModelError: another format, or none.
+    """
+    found = metadata.get("format", "unknown")
+    if found != kind:
+        raise ModelError(f"{path.name} holds no {what} ({found!r}, not {kind!r}).", remedy)
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Format, config and calibration of a weight file; raises ModelError for anything that is not one of ours."""
     return header_of(path, read_metadata(path))
@@ -180,11 +197,8 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def header_of(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     """Format, config and calibration in a description; raises ModelError for anything that is not one of ours."""
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no MedDiff-FM prior (format {metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
-        )
+    remedy = "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`."
+    check_format(path, metadata, FORMAT, "MedDiff-FM prior", remedy)
     try:
         config, calibration = parse_json(metadata["config"]), parse_json(metadata.get("calibration", "{}"))
         if not (isinstance(config, dict) and isinstance(config["network"], dict) and isinstance(calibration, dict)):
@@ -281,12 +295,12 @@ def read_weights(path: Path, sha256: str | None = None) -> Weights:
     return Weights(path, digest, metadata, state)
 
 
-def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str = "auto") -> FoundationModel:
+def load_model(spec: str = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto") -> FoundationModel:
     """Load a prior by catalogue name or file path.
 
     Args:
         spec: name from the catalogue, or path of a .safetensors file.
-        device: "auto" (CUDA if there is a usable GPU, else CPU), "cpu", "cuda", "cuda:1".
+        device: "auto" (a usable GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "xpu", "mps".
         precision: "auto" (bfloat16 where the device computes it), "float32", "bfloat16".
 
     Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelError
 from ..core.safe_load import check_fields, parse_json
 from .catalogue import list_models, resolve
-from .checkpoint import FoundationModel, check_shapes, read_metadata, read_weights, write_weights
+from .checkpoint import FoundationModel, check_format, check_shapes, read_metadata, read_weights, write_weights
 
 if TYPE_CHECKING:
     import torch
@@ -96,11 +96,8 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no MedDiff-FM ControlNet ({metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use a file made by `meddifffm finetune` or listed by `meddifffm models`.",
-        )
+    remedy = "Use a file made by `meddifffm finetune` or listed by `meddifffm models`."
+    check_format(path, metadata, FORMAT, "MedDiff-FM ControlNet", remedy)
     try:
         description = parse_json(metadata["description"])
         texts = [description["prior"]["sha256"], description["prior"].get("name", ""), description["task"]]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..conditioning.region import body_mask
-from ..imaging.volume import Box, Volume
+from ..imaging.volume import Box, Volume, thinned
 
 if TYPE_CHECKING:
     from ..imaging.grid import Grid
@@ -76,7 +76,7 @@ UNKNOWN = BodyField((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 @dataclass(frozen=True)
 class BodyPosition:
-    """Where a scan lies in the body.
+    """Place of a scan in the body.
 
     Attributes:
         offset, slope: coordinate at position p mm along (superior, posterior, left) is ``offset + slope * p``.
@@ -138,7 +138,7 @@ class BodyPosition:
 
 
 def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPosition:
-    """Where a CT lies in the body; about a second for a large one.
+    """Find the place of a CT in the body; about a second for a large one.
 
     Args:
         regressor: the shipped one where it is not given.
@@ -150,9 +150,9 @@ def _coarse(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     """HU (k, j, i) at 4 mm along superior, posterior, left, and the place of voxel 0 in mm."""
     from ..imaging.grid import to_grid, working_grid
 
-    thin = _thin(volume)
-    grid = working_grid(thin, FINE_MM)
-    return to_grid(thin, grid), _LPS[::-1] * grid.ijk_to_ras[:3, 3][::-1]
+    coarse = thinned(volume, FINE_MM)  # so that large volumes are not smoothed in whole
+    grid = working_grid(coarse, FINE_MM)
+    return to_grid(coarse, grid), _LPS[::-1] * grid.ijk_to_ras[:3, 3][::-1]
 
 
 def _locate(hounsfield: np.ndarray, first: np.ndarray, regressor: BodyRegressor) -> BodyPosition:
@@ -217,12 +217,12 @@ def fit_position(shares: np.ndarray, body: np.ndarray, lowest: np.ndarray, regre
         lowest: (3,) mm, middle of cell 0.
     """
     inside = body if body.any() else np.ones_like(body)
-    said, turned = _said(shares, inside, regressor)
+    predicted, turned = _said(shares, inside, regressor)
     offset, slope, stray, sizes = np.zeros(3), np.zeros(3), np.zeros(3), []
     span = (0.0, 0.0)
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        used, level = _levels(said[axis], inside, others)
+        used, level = _levels(predicted[axis], inside, others)
         position = lowest[axis] + SPACING_MM * used
         sizes.append(SPACING_MM * len(used))
         offset[axis], slope[axis] = _line(position, level, axis, turned)
@@ -252,11 +252,11 @@ def _said(shares: np.ndarray, inside: np.ndarray, regressor: BodyRegressor) -> t
     return answers[0], False
 
 
-def _levels(said: np.ndarray, inside: np.ndarray, others: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _levels(predicted: np.ndarray, inside: np.ndarray, others: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Slices along one axis that show enough of the body, and the mean coordinate of each."""
     count = inside.sum(others)
     used = np.flatnonzero(count > 0.2 * count.max())
-    return used, (said * inside).sum(others)[used] / count[used]
+    return used, (predicted * inside).sum(others)[used] / count[used]
 
 
 def _slope(position: np.ndarray, level: np.ndarray) -> float:
@@ -308,8 +308,9 @@ def load_regressor(path: Path, sha256: str | None = None) -> BodyRegressor:
         regressor.load_state_dict(weights.state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise ModelError(f"The weights in {path.name} do not fit their description ({first}).",
-                         "Install MedDiff-FM again.") from error  # fmt: skip
+        raise ModelError(
+            f"The weights in {path.name} do not fit their description ({first}).", "Install MedDiff-FM again."
+        ) from error
     return regressor.eval().requires_grad_(False)
 
 
@@ -327,10 +328,3 @@ def shipped_sha256() -> str:
     from ..models.catalogue import resolve
 
     return str(resolve(MODEL)[2])
-
-
-def _thin(volume: Volume) -> Volume:
-    """Every n-th voxel along each axis, no more than 4 mm apart, so that large volumes are not smoothed in whole."""
-    steps = [max(1, int(FINE_MM / s)) for s in volume.spacing]
-    matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
-    return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)

@@ -15,8 +15,10 @@ from ..core.input_guard import InputGuard
 from ..core.json_files import write_json
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.io import source_of
-from .case import CaseFiles, run_case
+from .case import run_case
+from .case_files import CaseFiles
 from .load import Loaded
+from .one_series import with_one_series
 from .outputs import OutputPlan, make_folder, plan_outputs
 from .read_files import files_read
 from .report import NOTICE, found_again, read_report, was_forced
@@ -49,6 +51,7 @@ def run_batch(
     *,
     overwrite: bool = False,
     private: bool = False,
+    dicom: Path | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
     on_case: Callable[[CaseStatus], None] = lambda _: None,
@@ -58,6 +61,7 @@ def run_batch(
     Args:
         overwrite: also replace outputs that were made with other settings. What is done already is always skipped.
         private: reports name no files.
+        dicom: folder that gets a folder of DICOM objects for each case; None for none.
 
     Raises:
         ModelError, DeviceError: the model cannot be loaded at all.
@@ -70,7 +74,9 @@ def run_batch(
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         stage = f"{number + 1}/{len(cases)} {case.name}"
-        row = _run_one(settings, case, folder, model, guard, overwrite, private, _prefixed(progress, stage), cancel)
+        row = _run_one(
+            settings, case, folder, model, guard, overwrite, private, dicom, _prefixed(progress, stage), cancel
+        )
         rows.append(row)
         on_case(row)
         write_table(rows, folder, settings.task)
@@ -87,21 +93,25 @@ def _run_one(
     guard: InputGuard,
     overwrite: bool,
     private: bool,
+    dicom: Path | None,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
 ) -> CaseStatus:
     """One case; every failure becomes a row."""
-    plan = plan_outputs(settings.task, case.input, folder)
+    plan = plan_outputs(settings.task, case.source, folder)
     start = time.monotonic()
     try:
         if cancel is not None:
             cancel.check()
-        if is_done(settings, case, plan, model):
+        case = with_one_series(case, settings.task)
+        done = is_done(settings, case, plan, model)
+        if done and (dicom is None or (dicom / plan.base).is_dir()):
             return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
         guard.refuse(plan.expected(settings.task))  # also those of other cases
         run_case(
-            settings, case, plan, lambda: model, overwrite=overwrite, private=private, progress=progress, cancel=cancel
-        )
+            settings, case, plan, lambda: model,
+            overwrite=overwrite or done, private=private, dicom=dicom, progress=progress, cancel=cancel,
+        )  # fmt: skip
     except Exception as problem:
         failure = expected(problem) or _defect(problem)
         status = "cancelled" if isinstance(failure, Cancelled) else "failed"

@@ -15,7 +15,8 @@ from ..imaging.io import WRITABLE_SUFFIXES, source_of
 from ..models.no_model import NoModel
 from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
-from .case import CaseFiles, run_case
+from .case import run_case
+from .case_files import CaseFiles
 from .load import Loaded, load
 from .outputs import OutputPlan
 from .report import found_again, read_report, software_versions, was_forced
@@ -96,7 +97,7 @@ def _case(report: dict[str, Any], folder: Path) -> CaseFiles:
     label = report["inputs"].get("mask", {}).get("label")
     if not isinstance(label, str | None):
         raise InputError("The report's label cannot be read.", "It may come from another version.")
-    return CaseFiles(volume, mask, anatomy, paths, texts, label, was_forced(report))
+    return CaseFiles(volume, mask, anatomy, paths, texts, label=label, force=was_forced(report))
 
 
 def _same_model(report: dict[str, Any], settings: RunSettings) -> Loaded:

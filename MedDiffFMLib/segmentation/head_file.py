@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelError
+from ..core.safe_load import parse_json
 from ..datasets.labels import SegmentLabel
 from ..models.catalogue import list_models, resolve
 from ..models.checkpoint import (
     FoundationModel,
     build_denoiser,
+    check_format,
     read_metadata,
     read_weights,
     write_weights,
@@ -63,8 +65,12 @@ class Head:
 
     def facts(self) -> dict[str, Any]:
         """For a report."""
-        return {"name": self.name, "sha256": self.sha256, "method": self.description["method"],
-                "spacing_mm": self.spacing}  # fmt: skip
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "method": self.description["method"],
+            "spacing_mm": self.spacing,
+        }
 
 
 def save_head(
@@ -87,10 +93,16 @@ def save_head(
     from ..preprocessing.body_coordinates import shipped_sha256
 
     description = {
-        "task": "segmentation", "method": method, "options": options, "labels": [label.as_dict() for label in labels],
-        "spacing": spacing, "prior": prior, "settings": settings or {}, "training": training or {},
+        "task": "segmentation",
+        "method": method,
+        "options": options,
+        "labels": [label.as_dict() for label in labels],
+        "spacing": spacing,
+        "prior": prior,
+        "settings": settings or {},
+        "training": training or {},
         "body": shipped_sha256(),
-    }  # fmt: skip
+    }
     return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 
 
@@ -104,13 +116,10 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no segmentation head ({metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use a file made by `meddifffm finetune --task segmentation`.",
-        )
+    remedy = "Use a file made by `meddifffm finetune --task segmentation`."
+    check_format(path, metadata, FORMAT, "segmentation head", remedy)
     try:
-        description = json.loads(metadata["description"])
+        description = parse_json(metadata["description"])
         _labels(description)
         description["prior"]["sha256"], description["method"], description["options"], float(description["spacing"])
         return description
@@ -166,7 +175,7 @@ def find_head(model: FoundationModel) -> str | None:
 
 
 def _labels(description: dict[str, Any]) -> tuple[SegmentLabel, ...]:
-    found = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
-    if not found:
+    labels = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
+    if not labels:
         raise ValueError("no labels")
-    return found
+    return labels

@@ -22,6 +22,7 @@ class ParameterInfo:
         choices: allowed strings, empty for free values.
         advanced: shown under "More" in the panel.
         catalogue: kind of model whose name a text is; "" where it is none.
+        camera: nine numbers that are position, focal point and view up of a 3-D view, which the panel takes from it.
     """
 
     help: str
@@ -31,6 +32,7 @@ class ParameterInfo:
     choices: tuple[str, ...] = ()
     advanced: bool = False
     catalogue: str = ""
+    camera: bool = False
 
     @property
     def limits(self) -> str:
@@ -46,6 +48,15 @@ class ParameterInfo:
 def parameter(default: Any, help: str, **info: Any) -> Any:
     """A dataclass field with its :class:`ParameterInfo` attached."""
     return field(default=default, metadata={"info": ParameterInfo(help=help, **info)})
+
+
+def spacing_parameter(otherwise: str) -> Any:
+    """The parameter ``spacing`` of a task that also computes on isotropic voxels.
+
+    Args:
+        otherwise: which voxels it takes when none is given.
+    """
+    return parameter(None, f"Isotropic working voxel; {otherwise}.", unit="mm", minimum=0.5, maximum=10, advanced=True)
 
 
 def describe(parameters: type) -> list[tuple[dataclasses.Field, ParameterInfo]]:
@@ -92,14 +103,14 @@ def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
 
     A tuple field gives the type ``tuple``; :func:`element_type` tells of what.
     """
-    found = {}
+    types_by_name = {}
     hints = get_type_hints(parameters)
     for name in [f.name for f in dataclasses.fields(parameters)]:
         hint = hints[name]
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         plain = [option for option in options if option is not type(None)][0]
-        found[name] = (get_origin(plain) or plain, type(None) in options)
-    return found
+        types_by_name[name] = (get_origin(plain) or plain, type(None) in options)
+    return types_by_name
 
 
 def element_type(parameters: type, name: str) -> type:

@@ -105,8 +105,10 @@ class Catalogue(Target):
     def make(self, rng: random.Random) -> Files:
         return {
             "models/ours.json": changed_json(self.content, rng),
-            "models/ours.12345678.safetensors": b"weights", "models/ours.12345678.md": b"card", "outside": b"keep",
-        }  # fmt: skip
+            "models/ours.12345678.safetensors": b"weights",
+            "models/ours.12345678.md": b"card",
+            "outside": b"keep",
+        }
 
     def read(self, folder: Path) -> None:
         from MedDiffFMLib.cli.models import _record

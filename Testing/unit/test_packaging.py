@@ -133,9 +133,18 @@ def test_extension_descriptions_agree() -> None:
         "keywords",
     }  # fmt: skip
     for field in (
-        "homepage", "contributors", "category", "iconurl", "description", "screenshoturls", "depends", "recommends",
-        "status", "tier", "keywords",
-    ):  # fmt: skip
+        "homepage",
+        "contributors",
+        "category",
+        "iconurl",
+        "description",
+        "screenshoturls",
+        "depends",
+        "recommends",
+        "status",
+        "tier",
+        "keywords",
+    ):
         assert described[field] == " ".join(truth[f"EXTENSION_{field.upper()}"]), field
 
     entry = json.loads((ROOT / "MedDiffFM.json").read_text())
@@ -185,7 +194,7 @@ def test_screenshots_that_are_named_are_there() -> None:
         assert (ROOT / url.split("/main/", 1)[1]).is_file(), url
 
 
-def test_licence_is_apache_2_word_for_word() -> None:
+def test_license_is_apache_2_word_for_word() -> None:
     digest = hashlib.sha256((ROOT / "LICENSE.txt").read_bytes()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 
@@ -208,10 +217,8 @@ def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
 def unpacked_copy(folder: Path) -> Path:
     """The part of the library that finds its resources, at another place."""
     package = folder / "MedDiffFMLib"
-    (package / "core").mkdir(parents=True)
-    for name in ("__init__.py", "core/__init__.py", "core/errors.py", "core/resources.py", "core/visible_text.py",
-                 "core/library_messages.py"):
-        shutil.copy(ROOT / "MedDiffFMLib" / name, package / name)
+    shutil.copytree(ROOT / "MedDiffFMLib/core", package / "core")
+    shutil.copy(ROOT / "MedDiffFMLib/__init__.py", package)
     return package
 
 

@@ -31,7 +31,9 @@ class SegmentNodes:
         names = tasks_shown_as(View.STRUCTURES)
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         results = [cls(node) for node in nodes if node.GetAttribute(TASK_ATTRIBUTE) in names]
-        return [one for one in results if one.complete and not one.segmentation.GetAttribute(ACCEPTED_ATTRIBUTE)]
+        return [
+            result for result in results if result.complete and not result.segmentation.GetAttribute(ACCEPTED_ATTRIBUTE)
+        ]
 
     @property
     def complete(self):

@@ -4,7 +4,7 @@ import slicer
 
 
 class Cameras:
-    """Turns cameras to a CT, and back to where they were before the first time."""
+    """Cameras turned to a CT, and back to where they were before the first time."""
 
     def __init__(self):
         self._poses = {}
@@ -43,6 +43,12 @@ def centerCameras(location):
         move = [new - old for new, old in zip(location, node.GetFocalPoint(), strict=True)]
         position = [old + step for old, step in zip(node.GetPosition(), move, strict=True)]
         _setPose(node, (position, location, node.GetViewUp()))
+
+
+def cameraOfView():
+    """Position, focal point and view up of the first 3D view's camera, nine numbers in RAS mm; None without a view."""
+    node = next(iter(_cameraNodes()), None)
+    return None if node is None else [round(value, 3) for part in _pose(node) for value in part]
 
 
 def _cameraNodes():

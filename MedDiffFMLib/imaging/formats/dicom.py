@@ -97,8 +97,8 @@ def _is_copy(name: str, one: Any, other: Any) -> bool:
     if not one.get("SOPInstanceUID") or one.SOPInstanceUID != other.get("SOPInstanceUID"):
         return False
     shape = (int(one.Rows), int(one.Columns))
-    here, there = (_hounsfield(name, file, shape, Reading(file)) for file in (first, second))
-    return np.array_equal(here, there)
+    left, right = (_hounsfield(name, file, shape, Reading(file)) for file in (first, second))
+    return np.array_equal(left, right)
 
 
 def _one_series(path: Path, reading: Reading) -> tuple[list[Any], int]:

@@ -132,11 +132,11 @@ def _prepare_mask(entry: Entry, folder: Path, labels: tuple[int, ...], keep_labe
     if path is None:
         raise InputError(f"{entry.name} has no mask.", 'Name one under "label".')
     sha256 = source_of(path).sha256
-    what = f"{sha256} {sorted(labels)}"
-    name = f"{'labels' if keep_labels else 'lesions'}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npy"
+    stamp = f"{sha256} {sorted(labels)}"
+    name = f"{'labels' if keep_labels else 'lesions'}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy"
     if not (folder / entry.name / name).exists():
-        given = read_unchanged(path, sha256, "mask")
-        turned = to_grid(given, working_grid(given, None), order=0, fill=0).astype(np.int32)
+        mask = read_unchanged(path, sha256, "mask")
+        turned = to_grid(mask, working_grid(mask, None), order=0, fill=0).astype(np.int32)
         with atomic_path(folder / entry.name / name) as temporary, open(temporary, "wb") as stream:
             np.save(stream, _chosen(turned, labels) if keep_labels else number_lesions(turned, labels))
     return name

@@ -85,9 +85,14 @@ def pretrain(
         module.network = cast(nn.Module, torch.compile(cast(nn.Module, module.network)))
     validation = open_cases(cache, "validation")
     loop = TrainingLoop(
-        step_module, batches.loss, _validation(validation, config, bfloat16), config.loop, folder, fabric,
+        step_module,
+        batches.loss,
+        _validation(validation, config, bfloat16),
+        config.loop,
+        folder,
+        fabric,
         _observer(config, folder, fabric, bfloat16, report, warn),
-    )  # fmt: skip
+    )
     loop.resume()
     if fabric.global_rank == 0:
         (folder / "config.json").write_text(json.dumps(config.record(), indent=1), encoding="utf-8")
@@ -109,7 +114,7 @@ def pretrain(
 def _batches(
     cases: list[Case], config: PretrainConfig, fabric: Any, workers: int, on_device: bool, compiled: bool
 ) -> Batches:
-    """Who draws the windows."""
+    """Stream of training windows."""
     if not on_device:
         return Batches(cases, config, fabric, workers)
     from .device_batches import DeviceBatches
@@ -196,10 +201,14 @@ def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
 
 
 def _observer(
-    config: PretrainConfig, folder: Path, fabric: Any, bfloat16: bool, report: Callable[[Pace], None],
+    config: PretrainConfig,
+    folder: Path,
+    fabric: Any,
+    bfloat16: bool,
+    report: Callable[[Pace], None],
     warn: Callable[[str], None],
-) -> Throughput:  # fmt: skip
-    """Measures the run."""
+) -> Throughput:
+    """Observer that measures the run."""
 
     def measure() -> tuple[int, float]:
         share, size = config.batch // fabric.world_size, config.windows.size

@@ -156,9 +156,7 @@ def test_detached_nrrd_in_any_encoding(tmp_path: Path, encoding: str) -> None:
 
 
 def test_nrrd_big_endian_and_other_units(tmp_path: Path) -> None:
-    header = {
-        "space": "RAS", "space directions": np.eye(3) / 10, "space origin": np.ones(3), "space units": ["cm"] * 3
-    }  # fmt: skip
+    header = {"space": "RAS", "space directions": np.eye(3) / 10, "space origin": np.ones(3), "space units": ["cm"] * 3}
     nrrd.write(str(tmp_path / "a.nrrd"), voxels(">i2"), header, index_order="C")
     volume = read_volume(tmp_path / "a.nrrd")
     assert volume.spacing == pytest.approx((1, 1, 1)) and volume.ijk_to_ras[0, 3] == pytest.approx(10)

@@ -55,9 +55,14 @@ def test_hash_covers_detached_voxels(tmp_path: Path) -> None:
 
 
 GOOD = {
-    "ObjectType": "Image", "NDims": "3", "BinaryData": "True", "ElementSpacing": "1 1 1", "DimSize": "4 4 4",
-    "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL",
-}  # fmt: skip
+    "ObjectType": "Image",
+    "NDims": "3",
+    "BinaryData": "True",
+    "ElementSpacing": "1 1 1",
+    "DimSize": "4 4 4",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
+}
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,12 @@ def test_names_of_outputs(tmp_path: Path) -> None:
     assert [stem_of(Path(name)) for name in ("a.b.nii.gz", "A.NRRD", "x.dcm", "folder")] == ["a.b", "A", "x", "folder"]
     plan = plan_outputs("anomaly", Path("/data/ct.nrrd"), tmp_path)
     assert [path.name for path in plan.expected("anomaly")] == [
-        "ct_anomaly.nrrd", "ct_anomaly_healthy.nrrd", "ct_anomaly_uncertainty.nrrd",
-        "ct_anomaly_findings.csv", "ct_anomaly.json",
-    ]  # fmt: skip
+        "ct_anomaly.nrrd",
+        "ct_anomaly_healthy.nrrd",
+        "ct_anomaly_uncertainty.nrrd",
+        "ct_anomaly_findings.csv",
+        "ct_anomaly.json",
+    ]
     assert plan_outputs("denoise", Path("x.nrrd"), tmp_path / "y.nii.gz") == OutputPlan(tmp_path, "y", ".nii.gz")
     assert plan_outputs("synthesize", None, tmp_path, 7) == OutputPlan(tmp_path, "synthesize_seed7", ".nrrd")
 
