@@ -19,6 +19,7 @@ import numpy as np
 from ..conditioning.regions import NO_REGION, REGIONS
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressCallback
+from ..dicom.masks import read_mask, structures_file
 from ..imaging.modality import CT, WORDS
 from ..imaging.volume import Volume, geometry
 from ..runner.case import LoadedCase, checked_case, compute
@@ -207,10 +208,21 @@ def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str]) -> Loa
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
         if given[name] is not None:
             is_map = kind == "mask"
-            read[name] = as_labels(given[name], read.get("volume")) if is_map else as_volume(given[name], kind)
+            read[name] = _labels(name, given, read.get("volume")) if is_map else as_volume(given[name], kind)
     case = checked_case(task.name, read, texts)
     case.records = {name: _record(given[name], volume) for name, volume in read.items()}
     return case
+
+
+def _labels(name: str, given: dict[str, Any], volume: Volume | None) -> Volume:
+    """A map; a DICOM segmentation or structure set may be the mask of a scan, where it holds one structure."""
+    source, scan = given[name], given["volume"]
+    if name == "mask" and volume is not None and isinstance(source, (str, os.PathLike)):
+        structures = structures_file(Path(source))
+        if structures is not None:
+            place = Path(scan) if isinstance(scan, (str, os.PathLike)) else None
+            return read_mask(structures, None, volume, place)
+    return as_labels(source, volume)
 
 
 def _record(given: Any, volume: Volume) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration
+from .remote import local_copy
+from .remote import source as source_type
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -52,11 +54,12 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         "Finished cases are skipped, so the same command resumes"
     )
     kind = WORDS[inputs.modality]
-    source = f"{kind} as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
+    formats = ".nrrd, .nii, .nii.gz, .mha, DICOM folder, DICOMDIR, .zip of one, or DICOM file"
+    source = f"{kind} as {formats}, or its dicomweb:// or pacs:// address"
     if inputs.volume is NONE:  # known all the same, so that they can be refused in words
         source = cases = argparse.SUPPRESS
     add = parser.add_argument
-    add("input", nargs="?", type=Path, help=source)
+    add("input", nargs="?", type=source_type, help=source)
     add("-o", "--output", type=Path, help="folder, or file name of the main result (default: the current folder)")
     for scan in inputs.scans:
         add(
@@ -71,8 +74,11 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         add(
             "--mask",
             type=Path,
-            help=f"label map on the {kind}'s grid; with --batch a folder of masks named as the cases",
+            help=f"label map on the {kind}'s grid, DICOM SEG or RTSTRUCT; with --batch a folder of masks named as the "
+            "cases",
         )
+        structure = "which one of a DICOM SEG or RTSTRUCT with several is the mask"
+        add("--structure", metavar="NUMBER|NAME", help=structure)
     if inputs.anatomy is not NONE:
         labels = "organ label map (TotalSegmentator numbers, 118 for the body)"
         use = "whose grid the result takes" if inputs.volume is NONE else f"on the {kind}'s grid, or a folder of them"
@@ -130,8 +136,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     load = functools.cache(lambda: load_for(settings))
     if args.batch is not None:
         return _run_batch(args, settings, load, console)
-    files = _case_files(args)
-    inputs.check(args.task, files.names)
+    with local_copy(args.input, getattr(args, "series", None), inputs.modality, console) as (local, origin):
+        files = replace(_case_files(args), input=local, origin=origin)
+        return _run_one(args, settings, replace(files, series=None) if origin else files, load, console)
+
+
+def _run_one(args: argparse.Namespace, settings: RunSettings, files: CaseFiles, load: Any, console: Console) -> int:
+    TASKS[args.task].inputs.check(args.task, files.names)
     plan = plan_outputs(args.task, files.source, args.output, args.seed)
     report = run_case(
         settings, files, plan, load,
@@ -156,8 +167,10 @@ def _case_files(args: argparse.Namespace) -> CaseFiles:
     """The files of the one case."""
     inputs = TASKS[args.task].inputs
     mask, anatomy = (getattr(args, name, None) for name in ("mask", "anatomy"))
-    series = getattr(args, "series", None)
-    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts), series)
+    return CaseFiles(
+        args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts),
+        getattr(args, "series", None), getattr(args, "structure", None),
+    )  # fmt: skip
 
 
 def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
@@ -184,7 +197,7 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
     refuse_inside(args.dicom, args.batch)
     cases = find_cases(args.batch, settings.task, folders, files.texts, console.warning)
-    cases = [replace(case, series=files.series) for case in cases]
+    cases = [replace(case, series=files.series, structure=files.structure) for case in cases]
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(

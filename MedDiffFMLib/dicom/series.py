@@ -87,6 +87,11 @@ def find_series(path: Path) -> list[Series]:
     found = _grouped(files)
     if not found:
         raise InputError(f"'{path}' holds no DICOM series.", "Give the folder that holds the series.")
+    return sorted_series(found)
+
+
+def sorted_series(found: Iterable[Series]) -> list[Series]:
+    """In order of the numbers."""
     return sorted(found, key=lambda s: (int(s.number) if s.number.isdecimal() else 1 << 40, s.description, s.uid))
 
 
@@ -142,10 +147,15 @@ def _below(folder: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[Path]:
     """The files of a DICOMDIR."""
-    from pydicom.fileset import FileSet
+    import pydicom
 
     with parsing(lambda error: damaged(path.name, "DICOMDIR", type(error).__name__)):
-        files = [Path(instance.path) for instance in FileSet(path)]
+        records = pydicom.dcmread(path).get("DirectoryRecordSequence") or []
+        names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
+        files = [path.parent.joinpath(*([name] if isinstance(name, str) else name)) for name in names]
+    inside = path.parent.resolve()
+    if any(not file.resolve().is_relative_to(inside) for file in files):
+        raise damaged(path.name, "DICOMDIR", "it leads out of its folder")
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(

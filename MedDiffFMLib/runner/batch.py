@@ -131,6 +131,8 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
             return False
         if case.paths.keys() != report["inputs"].keys() or case.texts != report.get("texts", {}):
             return False
+        if case.structure != report.get("structure"):
+            return False
         same_inputs = all(report["inputs"][name]["sha256"] == input_sha256(path) for name, path in case.paths.items())
         outputs = [(plan.folder / record["file"], record["sha256"]) for record in report["outputs"].values()]
         return same_inputs and all(file_sha256(path) == digest for path, digest in outputs)

@@ -12,6 +12,7 @@ from typing import Any
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
+from ..dicom.masks import read_mask, structures_file
 from ..imaging.io import read_volume
 from ..imaging.modality import CT
 from ..imaging.modality_checks import check_volume
@@ -52,7 +53,13 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     """
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
-    given = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
+    given: dict[str, Volume] = {}
+    for name, path in case.paths.items():
+        structures = structures_file(path) if name == "mask" else None
+        if structures is not None and "volume" in given:
+            given[name] = read_mask(structures, case.structure, given["volume"], case.input)
+        else:
+            given[name] = read_volume(path, inputs.modalities[name])
     loaded = checked_case(task, given, case.texts)
     loaded.records = {name: input_record(path, given[name]) for name, path in case.paths.items()}
     return loaded
@@ -159,10 +166,15 @@ def run_case(
     check_outputs(plan, settings.task, overwrite)
     check_export(dicom, plan.base, case)
     loaded = load_case(case, settings.task)
+    if case.origin is not None:
+        record = loaded.records["volume"]
+        loaded.records["volume"] = {"source": case.origin, **{key: record[key] for key in record if key != "path"}}
     model = load()
     result, report = compute(settings, loaded, model, progress, cancel)
     if cancel is not None and cancel.cancelled:
         raise Cancelled()
     guard.refuse(plan.file(settings.task, name) for name in (*result.volumes, *result.tables, *result.texts))
+    if case.structure is not None:
+        report["structure"] = case.structure
     with exported(dicom, plan.base, case, loaded.volume, result, report):
         return publish(plan, loaded.volume, result, report, overwrite)

@@ -88,7 +88,7 @@ def _case(report: dict[str, Any]) -> CaseFiles:
     texts = report.get("texts", {})
     if not isinstance(texts, dict):
         raise InputError("The report's texts cannot be read.", "It may come from another version.")
-    return CaseFiles(volume, mask, anatomy, paths, texts)
+    return CaseFiles(volume, mask, anatomy, paths, texts, structure=report.get("structure"))
 
 
 def _same_model(report: dict[str, Any], settings: RunSettings) -> Loaded:

@@ -108,7 +108,7 @@ def study_of(files: Sequence[Path]) -> Study:
         InputError: damaged, of several patients or studies, or without what a reference needs.
     """
     name = files[0].parent.name
-    images = [_image(file) for file in files]
+    images = [decoded(file) for file in files]
     images = [image for image in images if "Rows" in image]
     for keyword in _NEEDED:
         if any(not image.get(keyword) for image in images) or not images:
@@ -132,12 +132,16 @@ def study_of(files: Sequence[Path]) -> Study:
     return study
 
 
-def _image(file: Path) -> Any:
-    """A header in Unicode, without pixels and private tags."""
+def decoded(file: Path, pixels: bool = False) -> Any:
+    """A dataset in Unicode, without private tags, and without pixels unless asked for.
+
+    Raises:
+        InputError: damaged.
+    """
     import pydicom
 
     with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
-        image = pydicom.dcmread(file, stop_before_pixels=True)
+        image = pydicom.dcmread(file, stop_before_pixels=not pixels)
         image.remove_private_tags()
         image.decode()
         for element in list(image):
