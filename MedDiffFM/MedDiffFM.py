@@ -9,6 +9,7 @@ from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.panels.maskPanel import MaskPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
+from MedDiffFMGui.panels.shortcuts import Shortcuts
 from MedDiffFMGui.panels.taskPanel import TaskPanel
 from MedDiffFMGui.panels.trainingPanel import TrainingPanel
 from MedDiffFMGui.runs.scriptedRun import ScriptedRun
@@ -53,10 +54,31 @@ class Device(Enum):
     AUTOMATIC = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    XPU = "xpu"
+    MPS = "mps"
 
     def label(self):
         """Text in the panel."""
-        return {"auto": _("automatic"), "cpu": _("processor (CPU)"), "cuda": _("NVIDIA GPU (CUDA)")}[self.value]
+        titles = {
+            "auto": _("automatic"),
+            "cpu": _("processor (CPU)"),
+            "cuda": _("NVIDIA or AMD GPU"),
+            "xpu": _("Intel GPU"),
+            "mps": _("Apple GPU"),
+        }
+        return titles[self.value]
+
+
+class Precision(Enum):
+    """Number type of the network's arithmetic; the values are the library's names."""
+
+    AUTOMATIC = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+    def label(self):
+        """Text in the panel."""
+        return _("automatic") if self is Precision.AUTOMATIC else self.value
 
 
 class Region(Enum):
@@ -91,6 +113,7 @@ class MedDiffFMParameterNode:
     model: str = "starter-ct"
     region: Region = Region.AUTOMATIC
     device: Device = Device.AUTOMATIC
+    precision: Precision = Precision.AUTOMATIC
     seed: int = 0
 
 
@@ -125,6 +148,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
+        self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
@@ -143,6 +167,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """The widget goes away: on reload and when Slicer quits."""
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
+        self._shortcuts.remove()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -157,9 +182,13 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.maskPanel.enter()
         self.trainingPanel.enter()
         self.resultPanel.enter()
+        self._shortcuts.install()
+        self.taskPanel.strip.setAway(False)
 
     def exit(self):
-        """Another module is opened; a run goes on and is shown again by enter."""
+        """Another module is opened; a run goes on, is told of in the status bar, and is shown again by enter."""
+        self.taskPanel.strip.setAway(True)
+        self._shortcuts.remove()
         self.maskPanel.leave()
         self.trainingPanel.exit()
         self.resultPanel.exit()

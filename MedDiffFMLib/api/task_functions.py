@@ -19,14 +19,16 @@ import numpy as np
 from ..conditioning.regions import NO_REGION, REGIONS
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressCallback
-from ..dicom.masks import read_mask, structures_file
+from ..dicom.masks import read_mask
+from ..imaging.formats.dicom_structures import structures_file
 from ..imaging.modality import CT, WORDS
 from ..imaging.volume import Volume, geometry
+from ..models.names import DEFAULT_MODEL
 from ..runner.case import LoadedCase, checked_case, compute
 from ..runner.load import load
 from ..runner.outputs import located
 from ..runner.report import input_record
-from ..runner.settings import DEFAULT_MODEL, RunSettings
+from ..runner.settings import RunSettings
 from ..tasks.base import Task, TaskResult
 from ..tasks.inputs import Need
 from ..tasks.parameters import describe

@@ -433,12 +433,43 @@ def radiograph(
         complete: Leave out what lies so close to an end of the scan that rays pass through part of the
             body only. Default: True.
         table: Keep the table and all else beside the body. Default: False.
-        camera: For the view camera: position, focal point and view up of a 3-D view, RAS (mm).
+        camera: A view more, from where a 3-D view is seen: its position, focal point and view up, RAS
+            (mm).
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
     Returns:
         Result with ``volumes["radiograph"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
+def describe(
+    volume: VolumeLike,
+    *,
+    certainty: float = 0.7,
+    mask: LabelsLike | None = None,
+    anatomy: LabelsLike | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Says in sentences what can be measured in a CT, each with the place to check it.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        certainty: Sentences that are less certain are left out and listed as not assessed (0.7 to 1).
+            Default: 0.7.
+        mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["evidence"]``, ``tables["facts"]``, ``texts["description"]``.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.

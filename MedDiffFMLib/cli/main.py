@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 defect of the program, 2 bad usage or input, 3 model or device, 130 cancelled.
 
-A sub-command is one module with ``add_parser(subparsers, common)``, which ends in ``set_defaults(run=run)``, and
+A sub-command is one module with ``add_parser(subparsers, common)``, which calls ``arguments.add_command``, and
 ``run(args, console) -> exit code``; it is listed in COMMANDS. Modules import torch only inside ``run``.
 """
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
+from ..core.precision import PRECISIONS
 from ..core.text_table import columns
 from ..core.visible_text import visible
 from ..imaging.modality import WORDS
-from ..models.no_model import NO_MODEL
+from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..runner.batch import CaseStatus, run_batch, table_files
 from ..runner.case import run_case
 from ..runner.case_files import CaseFiles
@@ -24,7 +26,7 @@ from ..runner.dicom_export import refuse_inside
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
-from ..runner.settings import AUTOMATIC, DEFAULT_MODEL, PRECISIONS, RunSettings
+from ..runner.settings import AUTOMATIC, RunSettings
 from ..tasks.base import Task
 from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
@@ -110,7 +112,7 @@ def _add_run_options(group: argparse._ArgumentGroup, task: type[Task]) -> None:
         _add_model_options(group, "chest" if task.inputs.volume is NONE else "guessed")
     else:
         group.set_defaults(seed=0, region=None, model=NO_MODEL, precision=AUTOMATIC)
-    group.add_argument("--device", default=AUTOMATIC, help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    group.add_argument("--device", default=AUTOMATIC, help=DEVICE_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
 
 
@@ -201,9 +203,16 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
-        settings, cases, folder, load, overwrite=args.overwrite, dicom=args.dicom,
-        progress=console.progress, cancel=console.cancel, on_case=_announce(console, len(cases)),
-    )  # fmt: skip
+        settings,
+        cases,
+        folder,
+        load,
+        overwrite=args.overwrite,
+        dicom=args.dicom,
+        progress=console.progress,
+        cancel=console.cancel,
+        on_case=_announce(console, len(cases)),
+    )
     heading = ["case", "status", "seconds", "message"]
     table = [heading, *([row.name, row.status, f"{row.seconds:.1f}", row.message] for row in rows)]
     code = max(row.exit_code for row in rows)

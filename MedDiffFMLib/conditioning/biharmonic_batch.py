@@ -43,9 +43,12 @@ def bending(image: torch.Tensor, hole: torch.Tensor, weights: torch.Tensor) -> t
 
 
 def bend_batch(
-    image: torch.Tensor, hole: torch.Tensor, spacing: torch.Tensor, iterations: int = ITERATIONS,
+    image: torch.Tensor,
+    hole: torch.Tensor,
+    spacing: torch.Tensor,
+    iterations: int = ITERATIONS,
     operator: Operator = bending,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Images with their holes bent through; float32.
 
     Args:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
-_VERTEBRAE = ["S1", *(f"L{n}" for n in range(5, 0, -1)), *(f"T{n}" for n in range(12, 0, -1)),
-              *(f"C{n}" for n in range(7, 0, -1))]  # fmt: skip
+_VERTEBRAE = [
+    "S1",
+    *(f"L{n}" for n in range(5, 0, -1)),
+    *(f"T{n}" for n in range(12, 0, -1)),
+    *(f"C{n}" for n in range(7, 0, -1)),
+]
 
 ORGANS: tuple[str, ...] = (
     "spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", "adrenal_gland_right",
@@ -32,3 +36,10 @@ _NUMBERS = {name.lower(): number for number, name in enumerate(ORGANS, 1)}
 def organ_number(name: str) -> int | None:
     """Number of a structure by its name; case, spaces and hyphens do not matter. None for any other name."""
     return _NUMBERS.get(re.sub(r"[\s-]+", "_", name.strip().lower()))
+
+
+def organ_words(organ: str) -> str:
+    """``lung_upper_lobe_right`` as "right lung upper lobe"."""
+    words = organ.replace("vertebrae", "vertebra").split("_")
+    sides = [word for word in words if word in ("right", "left")]
+    return " ".join([*sides, *(word for word in words if word not in sides)])

@@ -83,8 +83,13 @@ def check_dataset(
         return found
     found.validation = [entry.name for entry in entries if entry.split == "validation"]
     if entries != listed:
-        found.add("warning", "auto-split", "", f"No case is named to validate; chosen: {', '.join(found.validation)}.",
-                  "Choose others with `meddifffm dataset split`, or in the datalist.")  # fmt: skip
+        found.add(
+            "warning",
+            "auto-split",
+            "",
+            f"No case is named to validate; chosen: {', '.join(found.validation)}.",
+            "Choose others with `meddifffm dataset split`, or in the datalist.",
+        )
     _check_folder(Path(data), found)
     _check_counts(entries, needs, found)
     _check_patients(entries, found)
@@ -125,21 +130,36 @@ def _check_folder(data: Path, found: CheckReport) -> None:
         return
     cases, damaged = Dataset(data).scan()
     for name, reason in damaged.items():
-        found.add("error", "damaged-case", name, f"The case folder is damaged ({reason}).",
-                  "Remove it with `meddifffm dataset remove` and add the case again.")  # fmt: skip
+        found.add(
+            "error",
+            "damaged-case",
+            name,
+            f"The case folder is damaged ({reason}).",
+            "Remove it with `meddifffm dataset remove` and add the case again.",
+        )
     for case in cases:
         for kind, path in case.files.items():
             if file_sha256(path) != case.hashes[kind]:
-                found.add("warning", "changed", case.name, f"{path.name} was changed after the case was added.",
-                          "If you did not do it, remove the case and add it again.")  # fmt: skip
+                found.add(
+                    "warning",
+                    "changed",
+                    case.name,
+                    f"{path.name} was changed after the case was added.",
+                    "If you did not do it, remove the case and add it again.",
+                )
 
 
 def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> None:
     """Enough patients to train and to validate."""
     patients = {split: {entry.patient for entry in entries if entry.split == split} for split in SPLITS}
     if needs.few and patients["training"] and not patients["validation"]:
-        found.add("warning", "none-validates", "", "No patient validates; the training cases do.",
-                  "The figure says how well these are remembered; look at the result on other scans.")  # fmt: skip
+        found.add(
+            "warning",
+            "none-validates",
+            "",
+            "No patient validates; the training cases do.",
+            "The figure says how well these are remembered; look at the result on other scans.",
+        )
         return
     everyone = patients["training"] | patients["validation"]
     remedy = "Add cases of other patients; training and validation need at least one patient each."
@@ -148,14 +168,29 @@ def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> Non
         return
     for split in SPLITS:
         if not patients[split]:
-            found.add("error", "empty-split", "", f"There is no {split} case.",
-                      "Move a patient there: `meddifffm dataset split`, or the datalist's splits.")  # fmt: skip
+            found.add(
+                "error",
+                "empty-split",
+                "",
+                f"There is no {split} case.",
+                "Move a patient there: `meddifffm dataset split`, or the datalist's splits.",
+            )
     if patients["training"] and len(patients["training"]) < FEW_PATIENTS:
-        found.add("warning", "few-cases", "", f"Only {len(patients['training'])} patients to train on.",
-                  "The result will know these patients; test it on others before you trust it.")  # fmt: skip
+        found.add(
+            "warning",
+            "few-cases",
+            "",
+            f"Only {len(patients['training'])} patients to train on.",
+            "The result will know these patients; test it on others before you trust it.",
+        )
     if len(patients["validation"]) == 1:
-        found.add("warning", "one-validates", "", "Only one patient validates.",
-                  "The kept checkpoint fits this patient; add others if you can.")  # fmt: skip
+        found.add(
+            "warning",
+            "one-validates",
+            "",
+            "Only one patient validates.",
+            "The kept checkpoint fits this patient; add others if you can.",
+        )
 
 
 def _check_patients(entries: list[Entry], found: CheckReport) -> None:
@@ -171,8 +206,13 @@ def _check_patients(entries: list[Entry], found: CheckReport) -> None:
                 cause = f"{what} is in two splits: {first.name} in {first.split}, {entry.name} in {entry.split}."
                 found.add("error", code, entry.name, cause, "Keep all cases of a patient in one split.")
             elif code == "file-leak" and first is not entry:
-                found.add("warning", "duplicate", entry.name, f"It has the same image file as {first.name}.",
-                          "Keep one of them, unless their masks differ on purpose.")  # fmt: skip
+                found.add(
+                    "warning",
+                    "duplicate",
+                    entry.name,
+                    f"It has the same image file as {first.name}.",
+                    "Keep one of them, unless their masks differ on purpose.",
+                )
 
 
 def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFacts, set[bytes]]:
@@ -195,9 +235,13 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
     for sentence in warnings:
         found.add("warning", "ct", entry.name, sentence, "Nothing to do if that is how the scan is.")
     if min(facts.shape) < needs.window:
-        found.add("warning", "small-image", entry.name,
-                  f"It has {' x '.join(map(str, facts.shape))} voxels, fewer than a window of {needs.window}.",
-                  "Windows reach over its borders; use larger images or a smaller window if you can.")  # fmt: skip
+        found.add(
+            "warning",
+            "small-image",
+            entry.name,
+            f"It has {' x '.join(map(str, facts.shape))} voxels, fewer than a window of {needs.window}.",
+            "Windows reach over its borders; use larger images or a smaller window if you can.",
+        )
     try:
         if needs.mask:
             _check_mask(entry, image, needs, facts, found)
@@ -236,20 +280,40 @@ def _doubts(
     doubts = []
     chosen = f" of the labels {', '.join(map(str, needs.labels))}" if needs.labels else ""
     if count == 0:
-        return [("empty-mask", f"The mask is empty: it has no voxel{chosen or ' above 0'}.",
-                 "The case is left out; mark a lesion, or remove the case.")]  # fmt: skip
+        return [
+            (
+                "empty-mask",
+                f"The mask is empty: it has no voxel{chosen or ' above 0'}.",
+                "The case is left out; mark a lesion, or remove the case.",
+            )
+        ]
     if count < FEW_VOXELS:
         doubts.append(("tiny-mask", f"The mask marks only {count} voxels.", "Check that this is no stray click."))
     if not needs.labels and len(facts.labels) > MANY_LABELS:
-        doubts.append(("many-labels", f"The mask holds {len(facts.labels)} labels, like an organ map.",
-                       "All of them count as lesions; choose the right ones with --labels."))  # fmt: skip
+        doubts.append(
+            (
+                "many-labels",
+                f"The mask holds {len(facts.labels)} labels, like an organ map.",
+                "All of them count as lesions; choose the right ones with --labels.",
+            )
+        )
     edges = [int(np.ptp(np.flatnonzero(marked.any(axis=tuple({0, 1, 2} - {a}))))) + 1 for a in range(3)]
     if len(facts.labels) <= 1 and max(edges) > needs.window:
-        doubts.append(("large-mask", f"What the mask marks is up to {max(edges)} voxels long, a window {needs.window}.",
-                       "Windows show parts of it only, if it is one lesion."))  # fmt: skip
+        doubts.append(
+            (
+                "large-mask",
+                f"What the mask marks is up to {max(edges)} voxels long, a window {needs.window}.",
+                "Windows show parts of it only, if it is one lesion.",
+            )
+        )
     if np.mean(image.voxels[marked] < AIR_HU) > 0.5:
-        doubts.append(("mask-in-air", f"More than half of the mask lies in air (below {AIR_HU:g} HU).",
-                       "Check that mask and image belong together."))  # fmt: skip
+        doubts.append(
+            (
+                "mask-in-air",
+                f"More than half of the mask lies in air (below {AIR_HU:g} HU).",
+                "Check that mask and image belong together.",
+            )
+        )
     return doubts
 
 
@@ -276,8 +340,13 @@ def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], found: Ch
         cause = f"{shared[other]} of its slices are equal to slices of {other}, voxel by voxel."
         crossing = next(e.split for e in entries if e.name == other) != entry.split
         if crossing:
-            found.add("error", "voxel-leak", entry.name, f"{cause} They are in different splits.",
-                      "Give both the same patient, or remove one.")  # fmt: skip
+            found.add(
+                "error",
+                "voxel-leak",
+                entry.name,
+                f"{cause} They are in different splits.",
+                "Give both the same patient, or remove one.",
+            )
         else:
             found.add("warning", "duplicate", entry.name, cause, "Keep one, unless their masks differ on purpose.")
 
@@ -287,5 +356,10 @@ def _check_marked(found: CheckReport) -> None:
     for split in SPLITS:
         cases = [case for case in found.cases if case.split == split and case.marked_ml is not None]
         if cases and not any(case.marked_ml for case in cases):
-            found.add("error", "all-empty", "", f"All masks of the {split} cases are empty.",
-                      "Check the masks' labels (--labels), or move a case with a lesion to this split.")  # fmt: skip
+            found.add(
+                "error",
+                "all-empty",
+                "",
+                f"All masks of the {split} cases are empty.",
+                "Check the masks' labels (--labels), or move a case with a lesion to this split.",
+            )

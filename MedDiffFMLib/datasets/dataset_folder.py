@@ -177,8 +177,12 @@ class Dataset:
                 volumes[kind] = check_label_map(given, image, "organ map" if kind == ANATOMY else "mask")
         self._refuse_taken(name)
         record: dict[str, Any] = {
-            "format": FORMAT, "name": name, "patient": patient or name, "region": region, "source": source,
-        }  # fmt: skip
+            "format": FORMAT,
+            "name": name,
+            "patient": patient or name,
+            "region": region,
+            "source": source,
+        }
         sweep(self.folder)
         sweep(self.folder / "cases")
         if labels and LABEL in volumes:
@@ -395,12 +399,18 @@ def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
     if IMAGE not in files or not all(path.is_file() for path in files.values()):
         raise ValueError("a file of the case is missing")
     return DatasetCase(
-        name=folder.name, patient=record["patient"],
+        name=folder.name,
+        patient=record["patient"],
         split="validation" if record["patient"] in validating else "training",
-        region=record["region"], files=files, shape=tuple(map(int, record["shape_ijk"])),
-        spacing=tuple(map(float, record["spacing_mm"])), labels=tuple(record["labels"]),
-        named=named, hashes=record["hashes"], source=record["source"],
-    )  # fmt: skip
+        region=record["region"],
+        files=files,
+        shape=tuple(map(int, record["shape_ijk"])),
+        spacing=tuple(map(float, record["spacing_mm"])),
+        labels=tuple(record["labels"]),
+        named=named,
+        hashes=record["hashes"],
+        source=record["source"],
+    )
 
 
 @contextlib.contextmanager

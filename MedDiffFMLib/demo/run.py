@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.devices import DEVICE_HELP
 from ..core.errors import MedDiffFMError
+from ..models.names import DEFAULT_MODEL
 
 SAMPLE = "thorax_lidc0001.nrrd"
 SAMPLE_MASK = "thorax_lidc0001_mask.nrrd"
@@ -20,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3 run.py demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument("--model", default="starter-ct", help="catalogue name or .safetensors file")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="catalogue name or .safetensors file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -35,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-ct", seed: int = 0) -> dict[str, Any]:
+def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MODEL, seed: int = 0) -> dict[str, Any]:
     """All three tasks on the sample CT; writes volumes, findings, reports and ``demo.png`` into ``folder``.
 
     Returns:

@@ -10,16 +10,15 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..imaging.formats.common import LPS_TO_RAS, affine, damaged, parsing
-from ..imaging.formats.dicom import is_dicom_file
+from ..imaging.formats.dicom_structures import STRUCTURE_SET
 from ..imaging.grid import Grid, to_grid
+from ..imaging.source import Reading
 from ..imaging.volume import Volume
 from .out.contours import filled
 from .out.study import decoded
 from .packages import needed
 from .series import patient_of, source_files
 
-SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _NAMED = 12
 _OFF_PLANE = 0.25
 """Of the distance of planes: a contour further away was drawn on another series."""
@@ -38,25 +37,11 @@ class Structure:
         return wanted == str(self.number) or wanted.casefold() == self.name.casefold()
 
 
-def structures_file(path: Path) -> Path | None:
-    """The segmentation or structure set that a path is, or that a folder holds alone; None for anything else."""
-    files = [path]
-    if path.is_dir():
-        files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
-    if len(files) != 1 or not files[0].is_file() or not is_dicom_file(files[0]):
-        return None
-    from pydicom.filereader import read_file_meta_info
-
-    with parsing(lambda error: damaged(path.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
-        kind = str(read_file_meta_info(files[0]).get("MediaStorageSOPClassUID"))
-    return files[0] if kind in (*SEGMENTATIONS, STRUCTURE_SET) else None
-
-
 def read_mask(path: Path, wanted: str | None, volume: Volume, scan: Path | None = None) -> Volume:
     """One structure on the grid of a scan.
 
     Args:
-        path: a file that :func:`structures_file` knows.
+        path: a segmentation or structure set.
         wanted: its number or name; None for the only one.
         volume: the scan.
         scan: where it was read from, to tell whether both are of one patient.
@@ -70,16 +55,18 @@ def read_mask(path: Path, wanted: str | None, volume: Volume, scan: Path | None 
         DependencyError: highdicom is missing.
     """
     with parsing(lambda error: damaged(path.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
-        dataset = decoded(path, pixels=True)
+        reading = Reading(path)
+        with reading.open(path):
+            dataset = decoded(path, pixels=True)
         is_set = str(dataset.SOPClassUID) == STRUCTURE_SET
         _check_owner(path, dataset, is_set, scan)
         chosen = _chosen(path.name, _structures(dataset, is_set), wanted)
-        inside = _drawn(path.name, dataset, chosen, volume) if is_set else _segment(path, chosen, volume)
+        inside = _drawn(path.name, dataset, chosen, volume) if is_set else _segment(dataset, chosen, volume)
     if not inside.any():
         raise InputError(
             f"'{path.name}': {chosen.name!r} marks no voxel of the scan.", "Choose another structure, or another scan."
         )
-    return Volume(inside.astype(np.uint8), volume.ijk_to_ras, "mask")
+    return Volume(inside.astype(np.uint8), volume.ijk_to_ras, "mask", source=reading.source())
 
 
 def _structures(dataset: Any, is_set: bool) -> list[Structure]:
@@ -127,10 +114,10 @@ def _check_owner(path: Path, dataset: Any, is_set: bool, scan: Path | None) -> N
         )
 
 
-def _segment(path: Path, chosen: Structure, volume: Volume) -> np.ndarray:
+def _segment(dataset: Any, chosen: Structure, volume: Volume) -> np.ndarray:
     """A segment, resampled to the nearest voxel where the grids differ."""
     highdicom = needed("highdicom", "a DICOM segmentation")
-    found = highdicom.seg.segread(path).get_volume(segment_numbers=[chosen.number])
+    found = highdicom.seg.Segmentation.from_dataset(dataset, copy=False).get_volume(segment_numbers=[chosen.number])
     array = np.asarray(found.array)
     inside = (array.reshape(*array.shape[:3]) >= 0.5).astype(np.uint8)
     matrix = LPS_TO_RAS @ np.asarray(found.affine)[:, [2, 1, 0, 3]]
@@ -158,7 +145,7 @@ def _drawn(name: str, dataset: Any, chosen: Structure, volume: Volume) -> np.nda
             "Give the series that it was drawn on.",
         )
     inside = np.zeros(volume.voxels.shape, bool)
-    view = np.moveaxis(inside, 2 - axis, 0)  # (planes, rows, columns)
+    view: np.ndarray = np.moveaxis(inside, 2 - axis, 0)  # (planes, rows, columns)
     for plane, points in zip(planes, indices, strict=True):
         if 0 <= round(plane) < len(view):
             view[round(plane)] ^= filled([points[:, others]], (view.shape[1], view.shape[2]))

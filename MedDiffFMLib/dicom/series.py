@@ -13,7 +13,8 @@ from typing import Any
 from ..core.errors import InputError
 from ..imaging.archives import unpacked
 from ..imaging.formats.common import damaged, parsing
-from ..imaging.formats.dicom import is_dicom_file
+from ..imaging.formats.dicom import dicom_files, has_mark, is_dicom_file
+from ..imaging.source import Reading
 from ..imaging.volume import MIN_SLICES
 
 DIRECTORY = "1.2.840.10008.1.3.10"
@@ -103,33 +104,19 @@ def source_files(path: Path | None) -> Iterator[list[Path]]:
         path: as for ``read_volume``: folder of one series, ZIP archive of it, or one file of a series.
     """
     if path is not None and path.name.lower().endswith(".zip"):
-        with unpacked(path) as folder:
-            yield _files_of_one(folder)
+        with unpacked(path, Reading(path)) as folder:
+            yield dicom_files(folder)
     elif path is None or not path.exists() or (path.is_file() and not is_dicom_file(path)):
         yield []
     else:
-        yield _files_of_one(path)
-
-
-def _files_of_one(path: Path) -> list[Path]:
-    """Files of one series as the reader of volumes takes them: those in the folder itself, else those below."""
-    folder = path if path.is_dir() else path.parent
-    direct = [file for file in sorted(folder.iterdir()) if file.is_file() and is_dicom_file(file)]
-    series = [s for s in _grouped(direct) if s.images]
-    if path.is_dir() and not series:
-        series = [s for s in _grouped(_below(path)) if s.images]
-    if path.is_file():
-        series = [s for s in series if path in s.files]
-    if len(series) != 1:
-        raise InputError(f"'{path}' is not one DICOM series.", "Choose one with --series.")
-    return list(series[0].files)
+        yield dicom_files(path)
 
 
 def is_directory_record(path: Path) -> bool:
     """Whether a file is a DICOMDIR, whatever it is called."""
     import pydicom
 
-    if not path.is_file() or not is_dicom_file(path):
+    if not path.is_file() or not has_mark(path):
         return False
     with parsing(lambda error: damaged(path.name, "DICOM", type(error).__name__)):
         return str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID")) == DIRECTORY
@@ -175,12 +162,17 @@ def _grouped(files: Iterable[Path]) -> list[Series]:
 
 
 def _header(file: Path) -> Any:
+    """What tells series apart; nothing of a file that only looks like bare DICOM data."""
     import pydicom
 
-    with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+    try:
+        header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=_TAGS)
         header.decode()
         return header
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None or has_mark(file):
+            raise damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})") from error
+        return {}
 
 
 def _series(uid: str, members: list[tuple[Path, Any]]) -> Series:

@@ -22,9 +22,8 @@ from ..core.async_copy import PendingTensor, upload
 from ..core.progress import ProgressMeter
 from ..imaging.volume import Box
 from .engine import Engine
-from .window_plan import WindowPlan, cut, extend, inside, plan_windows, reflected_range
+from .window_plan import OVERLAP, WindowPlan, cut, extend, inside, plan_windows, reflected_range
 
-OVERLAP = 16
 AIR = -1.0
 """Network range of what is estimated where nothing is wanted."""
 KEPT_CONDITIONS = 256 * 2**20
@@ -139,8 +138,8 @@ class SlidingWindowDenoiser:
 
     def _add(self, total: torch.Tensor, plan: WindowPlan, box: Box, x0: torch.Tensor) -> None:
         """Add a window's share, as far as it lies in the volume; all at one place."""
-        place, part = inside(box, plan.offset, self.shape)
-        total[place].addcmul_(x0[part], plan.importance_map(box)[part])
+        place, part, weight = plan.placed(box, self.shape)
+        total[place].addcmul_(x0[part], weight)
 
     def _guided(self, windows: torch.Tensor, sigma: float, boxes: list[Box]) -> torch.Tensor:
         conditional = self._encode(boxes)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..conditioning.region import body_mask
-from ..imaging.volume import Box, Volume
+from ..imaging.volume import Box, Volume, thinned
 
 if TYPE_CHECKING:
     from ..imaging.grid import Grid
@@ -139,7 +139,7 @@ def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPositi
     """
     from ..imaging.grid import to_grid, working_grid
 
-    coarse = _thin(volume)
+    coarse = thinned(volume, FINE_MM)  # so that large volumes are not smoothed in whole
     grid = working_grid(coarse, FINE_MM)
     shares, inside = tissue_shares(to_grid(coarse, grid))
     lowest = _LPS[::-1] * grid.ijk_to_ras[:3, 3][::-1] + (CELL - 1) / 2 * FINE_MM
@@ -247,26 +247,30 @@ def save_regressor(path: Path, regressor: BodyRegressor, facts: dict[str, Any]) 
     return write_weights(path, regressor.state_dict(), metadata)
 
 
-def load_regressor(path: Path) -> BodyRegressor:
+def load_regressor(path: Path, sha256: str | None = None) -> BodyRegressor:
     """Read a regressor, on the CPU.
+
+    Args:
+        sha256: what its bytes must have, None for any.
 
     Raises:
         ModelError: missing, damaged, a pickle, or something else.
     """
     from ..core.errors import ModelError
-    from ..models.checkpoint import read_metadata, read_weights
+    from ..models.checkpoint import read_weights
     from ..networks.body_regressor import BodyRegressor
 
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
+    weights = read_weights(path, sha256)
+    if weights.metadata.get("format") != FORMAT:
         raise ModelError(f"{path.name} holds no body coordinates of this version.", "Install MedDiff-FM again.")
     try:
-        regressor = BodyRegressor(**json.loads(metadata["config"]))
-        regressor.load_state_dict(read_weights(path))
+        regressor = BodyRegressor(**json.loads(weights.metadata["config"]))
+        regressor.load_state_dict(weights.state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise ModelError(f"The weights in {path.name} do not fit their description ({first}).",
-                         "Install MedDiff-FM again.") from error  # fmt: skip
+        raise ModelError(
+            f"The weights in {path.name} do not fit their description ({first}).", "Install MedDiff-FM again."
+        ) from error
     return regressor.eval().requires_grad_(False)
 
 
@@ -274,11 +278,9 @@ def load_regressor(path: Path) -> BodyRegressor:
 def shipped_regressor() -> BodyRegressor:
     """The regressor of the catalogue, read once a process."""
     from ..models.catalogue import resolve
-    from ..models.checkpoint import check_sha256
 
     _, path, expected = resolve(MODEL)
-    check_sha256(path, expected)
-    return load_regressor(path)
+    return load_regressor(path, expected)
 
 
 def shipped_sha256() -> str:
@@ -286,10 +288,3 @@ def shipped_sha256() -> str:
     from ..models.catalogue import resolve
 
     return str(resolve(MODEL)[2])
-
-
-def _thin(volume: Volume) -> Volume:
-    """Every n-th voxel along each axis, no more than 4 mm apart, so that large volumes are not smoothed in whole."""
-    steps = [max(1, int(FINE_MM / s)) for s in volume.spacing]
-    matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
-    return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)

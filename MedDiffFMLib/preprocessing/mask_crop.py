@@ -45,9 +45,13 @@ def crop(volume: Volume, box: Box) -> Volume:
     shift[:3, 3] = [part.start for part in reversed(box)]
     whole = thinned(volume)
     return Piece(
-        np.ascontiguousarray(volume.voxels[box]), volume.ijk_to_ras @ shift, volume.modality, volume.notes,
-        volume.synthetic, Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
-    )  # fmt: skip
+        np.ascontiguousarray(volume.voxels[box]),
+        volume.ijk_to_ras @ shift,
+        volume.modality,
+        volume.notes,
+        volume.synthetic,
+        whole=Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
+    )
 
 
 def piece_around(mask: np.ndarray, volume: Volume, context: int) -> Box:

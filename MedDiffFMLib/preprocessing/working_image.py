@@ -186,3 +186,9 @@ def like_input(values: np.ndarray, volume: Volume) -> np.ndarray:
         limits, rounded = np.iinfo(kind), np.rint(values)
         return np.clip(rounded, limits.min, limits.max, out=rounded).astype(kind)
     return values.astype(kind, copy=False)
+
+
+def unchanged_out_of_range(change: np.ndarray, volume: Volume) -> None:
+    """Set a change to 0, in place, where the network saw clipped values; (k, j, i) of the input."""
+    for planes in slabs_of(volume):
+        change[planes] *= in_network_range(volume.voxels[planes])

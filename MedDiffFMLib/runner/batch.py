@@ -14,7 +14,7 @@ from ..core.file_hash import file_sha256
 from ..core.input_guard import InputGuard
 from ..core.json_files import write_json
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
-from ..imaging.image_files import input_sha256
+from ..imaging.io import source_of
 from .case import run_case
 from .case_files import CaseFiles
 from .load import Loaded
@@ -133,7 +133,9 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
             return False
         if case.structure != report.get("structure"):
             return False
-        same_inputs = all(report["inputs"][name]["sha256"] == input_sha256(path) for name, path in case.paths.items())
+        same_inputs = all(
+            report["inputs"][name]["sha256"] == source_of(path).sha256 for name, path in case.paths.items()
+        )
         outputs = [(plan.folder / record["file"], record["sha256"]) for record in report["outputs"].values()]
         return same_inputs and all(file_sha256(path) == digest for path, digest in outputs)
     except (InputError, OSError, KeyError, TypeError):  # no report, or not a whole one

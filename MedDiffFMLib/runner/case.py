@@ -12,7 +12,8 @@ from typing import Any
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
-from ..dicom.masks import read_mask, structures_file
+from ..dicom.masks import read_mask
+from ..imaging.formats.dicom_structures import structures_file
 from ..imaging.io import read_volume
 from ..imaging.modality import CT
 from ..imaging.modality_checks import check_volume

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..core.errors import InputError, reason_of
 from ..imaging.formats.dicom import is_dicom_file
-from ..imaging.image_files import VOLUME_SUFFIXES, files_of, stem_of
+from ..imaging.image_files import VOLUME_SUFFIXES, stem_of
+from ..imaging.io import files_of
 from ..tasks.inputs import NONE, Inputs
 from ..tasks.registry import TASKS
 from .case_files import CaseFiles

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from ..models.checkpoint import FoundationModel, load_model
-from ..models.no_model import NO_MODEL, NoModel, device_alone
+from ..models.names import NO_MODEL
+from ..models.no_model import NoModel, device_alone
 from .settings import RunSettings
 
 Loaded: TypeAlias = FoundationModel | NoModel

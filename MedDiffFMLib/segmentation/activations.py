@@ -20,12 +20,10 @@ from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.errors import ModelError
 from ..core.progress import ProgressMeter
 from ..imaging.volume import Box
-from ..inference.window_plan import extend, ramp
+from ..inference.window_plan import OVERLAP, extend, ramp
 from ..networks.backbone import DecoderBackbone
 from .inputs import SegmentationInput
 from .method import InferenceBudget
-
-OVERLAP = 16
 
 
 def decoder_activations(
@@ -68,9 +66,14 @@ def _readable(denoiser: nn.Module) -> DecoderBackbone:
 
 
 def volume_activations(
-    denoiser: nn.Module, inputs: SegmentationInput, sigmas: Sequence[float], scales: Sequence[int],
-    budget: InferenceBudget, meter: ProgressMeter | None = None, share: float = 1.0,
-) -> list[np.ndarray]:  # fmt: skip
+    denoiser: nn.Module,
+    inputs: SegmentationInput,
+    sigmas: Sequence[float],
+    scales: Sequence[int],
+    budget: InferenceBudget,
+    meter: ProgressMeter | None = None,
+    share: float = 1.0,
+) -> list[np.ndarray]:
     """Features of a whole CT: one float16 array (d, h, w, channels) for each scale and decoder level.
 
     Args:
@@ -111,9 +114,14 @@ def _averaged(line: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def _levels(
-    denoiser: nn.Module, image: torch.Tensor, condition: Condition, sigmas: Sequence[float], budget: InferenceBudget,
-    meter: ProgressMeter | None, share: float,
-) -> list[np.ndarray]:  # fmt: skip
+    denoiser: nn.Module,
+    image: torch.Tensor,
+    condition: Condition,
+    sigmas: Sequence[float],
+    budget: InferenceBudget,
+    meter: ProgressMeter | None,
+    share: float,
+) -> list[np.ndarray]:
     """Averaged activations of one scale."""
     channels = decoder_channels(denoiser)
     divisor = 2 ** len(channels)
@@ -143,8 +151,10 @@ def _levels(
                     weights[level][k, j, i] += weight
         if meter is not None:
             meter.advance(share / len(boxes))
-    return [(total / weight).permute(1, 2, 3, 0).contiguous().half().numpy()
-            for total, weight in zip(sums, weights, strict=True)]  # fmt: skip
+    return [
+        (total / weight).permute(1, 2, 3, 0).contiguous().half().numpy()
+        for total, weight in zip(sums, weights, strict=True)
+    ]
 
 
 def tiles(shape: tuple[int, int, int], window: int, divisor: int) -> list[Box]:

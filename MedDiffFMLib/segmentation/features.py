@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError
-from ..core.progress import CancelToken, ProgressMeter
+from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
@@ -55,7 +55,9 @@ class FeatureMethod:
         body: whether the head is given body coordinates.
         points: of one sample.
         hidden, dropout: of the non-linear head.
-        prior: SHA-256 of the prior's weights; filled in by the training, since cached features belong to it.
+        prior: SHA-256 of the prior's weights, and
+        precision: of its arithmetic, "float32" or "bfloat16"; filled in by the training, since cached features belong
+            to them.
     """
 
     window: int = 64
@@ -67,6 +69,7 @@ class FeatureMethod:
     hidden: int = 64
     dropout: float = 0.1
     prior: str = ""
+    precision: str = ""
 
     name = "features"
     own_body = False
@@ -78,7 +81,7 @@ class FeatureMethod:
     @property
     def key(self) -> str:
         """Names the features in a case's folder."""
-        what = [self.prior, list(self.sigmas), list(self.scales), self.window]
+        what = [self.prior, list(self.sigmas), list(self.scales), self.window, self.precision]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
@@ -305,24 +308,17 @@ class FeatureSegmenter(Segmenter):
             meter.advance(0.1 if arrays is not None else 1.0)
         return Prediction(probability, (probability * (1 - probability)).sqrt())
 
-    def precompute(
-        self,
-        examples: Sequence[LabeledInput],
-        budget: InferenceBudget,
-        report: Callable[[str], None],
-        cancel: CancelToken | None,
-    ) -> None:
+    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
         """Features of each example into its folder; mean and deviation of the training features into the head."""
+        method = self.method
         for number, example in enumerate(examples):
-            if cancel is not None:
-                cancel.check()
+            meter.check()
             folder = example.inputs.folder
             assert folder is not None
-            if _stored_folder(folder, self.method) is None:
-                report(f"Features of {number + 1} of {len(examples)}  {example.name}")
-                meter = ProgressMeter(1, None, cancel)
-                _store(folder, self.method, volume_activations(
-                    self.prior, example.inputs, self.method.sigmas, self.method.scales, budget, meter))  # fmt: skip
+            if _stored_folder(folder, method) is None:
+                meter.advance(0, f"Features of {number + 1} of {len(examples)}  {example.name}")
+                arrays = volume_activations(self.prior, example.inputs, method.sigmas, method.scales, budget, meter)
+                _store(folder, method, arrays)
         head = self.part
         assert isinstance(head, PointHead)
         rng = np.random.default_rng(BANK_SEED)

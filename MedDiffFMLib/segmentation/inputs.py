@@ -53,7 +53,7 @@ class LabeledInput:
     """A prepared case with its labels.
 
     Attributes:
-        sight: with a ``folder`` that stays.
+        inputs: the case, with a ``folder`` that stays.
         target: (D, H, W) uint8: 0, or 1 + index of the class.
         known: for each class whether this case has it outlined; where it has not, its absence means nothing.
     """

@@ -17,13 +17,14 @@ from ..core.progress import ProgressMeter
 from ..diffusion.mask_denoiser import MASK_DENOISERS
 from ..diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
 from ..imaging.volume import Box
-from ..inference.window_plan import extend, plan_windows
+from ..inference.window_plan import OVERLAP, extend, plan_windows
 from ..networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
 from .activations import decoder_activations, decoder_channels
 from .inputs import LabeledInput, SegmentationInput
 from .method import InferenceBudget, Prediction, Segmenter
+from .sliding_window import Window, blend
 from .staple import simple_itk, staple
-from .window_dataset import OVERLAP, Window, WindowBatch, WindowSamples, blend, collate_windows
+from .window_dataset import WindowBatch, WindowSamples, collate_windows
 
 LOG_SIGMA = (1.5, 1.2)
 """Mean and deviation of log sigma in training. A structure of many voxels shows through noise of several times its

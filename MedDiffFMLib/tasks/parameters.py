@@ -22,6 +22,7 @@ class ParameterInfo:
         choices: allowed strings, empty for free values.
         advanced: shown under "More" in the panel.
         catalogue: kind of model whose name a text is; "" where it is none.
+        camera: nine numbers that are position, focal point and view up of a 3-D view, which the panel takes from it.
     """
 
     help: str
@@ -31,6 +32,7 @@ class ParameterInfo:
     choices: tuple[str, ...] = ()
     advanced: bool = False
     catalogue: str = ""
+    camera: bool = False
 
     @property
     def limits(self) -> str:
@@ -46,6 +48,15 @@ class ParameterInfo:
 def parameter(default: Any, help: str, **info: Any) -> Any:
     """A dataclass field with its :class:`ParameterInfo` attached."""
     return field(default=default, metadata={"info": ParameterInfo(help=help, **info)})
+
+
+def spacing_parameter(otherwise: str) -> Any:
+    """The parameter ``spacing`` of a task that also computes on isotropic voxels.
+
+    Args:
+        otherwise: which voxels it takes when none is given.
+    """
+    return parameter(None, f"Isotropic working voxel; {otherwise}.", unit="mm", minimum=0.5, maximum=10, advanced=True)
 
 
 def describe(parameters: type) -> list[tuple[dataclasses.Field, ParameterInfo]]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..core.async_copy import upload
+from ..core.devices import free_memory
 from ..core.errors import DeviceError
 from ..datasets.prepared_cases import Case
 
@@ -171,10 +172,8 @@ def _weights(positions: torch.Tensor, step: torch.Tensor, reach: torch.Tensor, l
 
 def _check_room(needed: int, device: torch.device) -> None:
     """Refuse what would leave no room for the network."""
-    if device.type != "cuda":
-        return
-    free = torch.cuda.mem_get_info(device)[0]
-    if needed > WORK_SHARE * free:
+    free = free_memory(device)
+    if free is not None and needed > WORK_SHARE * free:
         raise DeviceError(
             f"The cases take {needed / 1e9:.1f} GB, and the GPU has {free / 1e9:.1f} GB free.",
             "Draw windows on the CPU (leave --windows-on-device out), or use fewer cases.",

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-OPTIMIZERS = ("adamw", "muon")
-
 _MOMENTUM, _SCALE = 0.95, 0.2
 _STEPS = ((3.4445, -4.7750, 2.0315),) * 5
 """Coefficients of the quintic Newton-Schulz iterations."""
@@ -24,7 +22,7 @@ def make_optimizer(module: nn.Module, name: str, learning_rate: float, weight_de
     """Optimizer of a module's parameters.
 
     Args:
-        name: one of ``OPTIMIZERS``.
+        name: "adamw" or "muon".
     """
     settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "betas": (0.9, 0.99), "fused": True}
     if name == "adamw":

@@ -71,7 +71,7 @@ class Validation:
             error = self._error(denoiser, batch, sigma, noise)
             for name, judged in _judged(kind, sigma, batch).items():
                 total = sums.setdefault(name, [0.0, 0.0])
-                total[0] += float(error[judged].square().sum(dtype=torch.float64))
+                total[0] += float(error[judged].square().cpu().sum(dtype=torch.float64))
                 total[1] += float(judged.sum())
         figures = {n: round(1000 * math.sqrt(total / max(count, 1.0)), 2) for n, (total, count) in sorted(sums.items())}
         chosen = [v for n, v in figures.items() if n.startswith(("rmse_", "scan_"))]
@@ -81,8 +81,10 @@ class Validation:
     def _noised(self) -> Iterator[tuple[str, float, Batch, torch.Tensor]]:
         """Kind, level, batch and unit noise of every network call."""
         for kind, samples, sigmas in (
-            ("white", self.plain, SIGMAS), ("scan", self.scans, SCAN_SIGMAS), ("hole", self.holed, SIGMAS[-1:]),
-        ):  # fmt: skip
+            ("white", self.plain, SIGMAS),
+            ("scan", self.scans, SCAN_SIGMAS),
+            ("hole", self.holed, SIGMAS[-1:]),
+        ):
             for first in range(0, len(samples), BATCH):
                 batch = _batch(samples[first : first + BATCH])
                 generator = torch.Generator().manual_seed(SEED + first)

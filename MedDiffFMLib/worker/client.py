@@ -259,9 +259,12 @@ class WorkerSession:
         """The owner's timer ran out; counts only if that start still waits."""
         if generation == self.generation and self.state is State.STARTING:
             self._fail(
-                WorkerError(f"The worker did not answer within {START_SECONDS:g} s.{self._last_words()}",
-                            "Start again; the first start after an installation is the slowest.", "timeout")
-            )  # fmt: skip
+                WorkerError(
+                    f"The worker did not answer within {START_SECONDS:g} s.{self._last_words()}",
+                    "Start again; the first start after an installation is the slowest.",
+                    "timeout",
+                )
+            )
             self._kill()
 
     def process_finished(self, code: int, crashed: bool) -> None:
@@ -299,9 +302,14 @@ class WorkerSession:
     def _receive(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         handler = {
-            "hello": self._greeted, "progress": self._progressed, "warning": self._warned, "result": self._resulted,
-            "error": self._erred, "cancelled": self._stopped, "pong": lambda _: None,
-        }.get(kind)  # fmt: skip
+            "hello": self._greeted,
+            "progress": self._progressed,
+            "warning": self._warned,
+            "result": self._resulted,
+            "error": self._erred,
+            "cancelled": self._stopped,
+            "pong": lambda _: None,
+        }.get(kind)
         if handler is None:
             raise ProtocolError(f"Unknown message {kind!r}.")
         try:
@@ -313,10 +321,13 @@ class WorkerSession:
         theirs = (message["protocol"], message["package"])
         if theirs != (PROTOCOL_VERSION, __version__):
             self._fail(
-                WorkerError(f"The worker is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
-                            f"this program is {__version__} (protocol {PROTOCOL_VERSION}).",
-                            "Use the same version in both.", "version")
-            )  # fmt: skip
+                WorkerError(
+                    f"The worker is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
+                    f"this program is {__version__} (protocol {PROTOCOL_VERSION}).",
+                    "Use the same version in both.",
+                    "version",
+                )
+            )
             self._kill()
             return
         if self.state is not State.STARTING:

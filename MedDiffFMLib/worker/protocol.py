@@ -48,6 +48,8 @@ PROTOCOL_VERSION = 4
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
 
 SAVED_AT_A_TIME = 4 * 1024 * 1024  # bytes
+READ_BYTES = 65536
+"""Of a stream at a time."""
 
 FOLDER_PREFIX = "meddifffm-"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.npy")
@@ -224,17 +226,25 @@ class PrivateFolder:
 _ERRORS: dict[str, type[MedDiffFMError]] = {
     kind.kind: kind
     for kind in (
-        errors.InputError, errors.OutputError, errors.ModelError, errors.DeviceError,
-        errors.MemoryShortage, errors.DependencyError, ProtocolError,
+        errors.InputError,
+        errors.OutputError,
+        errors.ModelError,
+        errors.DeviceError,
+        errors.MemoryShortage,
+        errors.DependencyError,
+        ProtocolError,
     )
-}  # fmt: skip
+}
 
 
 def error_fields(problem: MedDiffFMError) -> dict[str, Any]:
     """What an ``error`` message says."""
     return {
-        "kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy, "exit_code": problem.exit_code,
-    }  # fmt: skip
+        "kind": problem.kind,
+        "cause": problem.cause,
+        "remedy": problem.remedy,
+        "exit_code": problem.exit_code,
+    }
 
 
 def error_from(message: dict[str, Any]) -> MedDiffFMError:

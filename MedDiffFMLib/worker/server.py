@@ -25,10 +25,20 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
+from ..core.devices import count, title, total_memory
 from ..core.errors import Cancelled, DependencyError, expected, log_defect
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
-from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
+from .protocol import (
+    PROTOCOL_VERSION,
+    READ_BYTES,
+    LineReader,
+    PrivateFolder,
+    ProtocolError,
+    WorkerError,
+    encode,
+    error_fields,
+)
 
 if TYPE_CHECKING:
     from ..runner.settings import RunSettings
@@ -36,7 +46,6 @@ if TYPE_CHECKING:
 NEEDED = ("numpy", "scipy", "torch", "monai", "safetensors")
 _GRACE_SECONDS = 3.0  # for the computing thread to notice that the client is gone
 _PROGRESS_SECONDS = 0.05
-_READ = 65536
 DRIVER_SECONDS = 5.0  # for the driver to tell how much memory is free
 
 
@@ -98,7 +107,7 @@ class Server:
 
     def _read(self) -> None:
         lines = LineReader()
-        while data := os.read(self._source.fileno(), _READ):
+        while data := os.read(self._source.fileno(), READ_BYTES):
             for line in lines.feed(data):
                 try:
                     self._receive(protocol.decode(line) if isinstance(line, str) else _raised(line))
@@ -195,13 +204,17 @@ class Server:
             for index, (name, array) in enumerate(result.volumes.items())
         }
         return {
-            "volumes": volumes, "tables": result.tables, "texts": result.texts, "facts": result.facts,
-            "warnings": report["warnings"], "report": report,
-        }  # fmt: skip
+            "volumes": volumes,
+            "tables": result.tables,
+            "texts": result.texts,
+            "facts": result.facts,
+            "warnings": report["warnings"],
+            "report": report,
+        }
 
     def _load(self, settings: RunSettings) -> Any:
         """The model, kept warm; the one before is dropped first, so that two never share the memory."""
-        from ..models.no_model import NO_MODEL
+        from ..models.names import NO_MODEL
         from ..runner.load import load
 
         if settings.model == NO_MODEL:  # what is warm stays warm
@@ -289,16 +302,22 @@ def describe_process() -> dict[str, Any]:
     import torch
 
     devices: list[dict[str, Any]] = [_device("cpu", f"CPU, {os.cpu_count()} cores")]
-    if torch.cuda.is_available():
-        free = _free_memory()
-        for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            uuid = f"GPU-{getattr(about, 'uuid', '')}"
-            devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    free = _free_memory() if count("cuda") else {}
+    for index in range(count("cuda")):
+        about = torch.cuda.get_device_properties(index)
+        uuid = f"GPU-{getattr(about, 'uuid', '')}"
+        devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    for name in (f"{kind}:{index}" for kind in ("xpu", "mps") for index in range(count(kind))):
+        devices.append(_device(name, title(name), total_memory(name)))
     return {
-        "protocol": PROTOCOL_VERSION, "package": __version__, "python": platform.python_version(),
-        "executable": sys.executable, "torch": torch.__version__, "devices": devices, "process": os.getpid(),
-    }  # fmt: skip
+        "protocol": PROTOCOL_VERSION,
+        "package": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "torch": torch.__version__,
+        "devices": devices,
+        "process": os.getpid(),
+    }
 
 
 def _device(name: str, title: str, memory: int | None = None, free: int | None = None) -> dict[str, Any]:

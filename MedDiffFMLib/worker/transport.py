@@ -26,10 +26,10 @@ from .client import (
     worker_command,
     worker_environment,
 )
+from .protocol import READ_BYTES
 
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 5.0
-_READ = 65536
 
 Event = Callable[[WorkerSession], None]
 
@@ -48,9 +48,14 @@ class SubprocessTransport:
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )  # fmt: skip
+        )
         readers = [
             threading.Thread(target=self._read, args=(self._process.stdout, WorkerSession.feed), daemon=True),
             threading.Thread(target=self._read, args=(self._process.stderr, WorkerSession.feed_log), daemon=True),
@@ -87,7 +92,7 @@ class SubprocessTransport:
 
     def _read(self, stream: Any, method: Callable[[WorkerSession, bytes], None]) -> None:
         with stream:
-            while data := stream.read(_READ):
+            while data := stream.read(READ_BYTES):
                 self.events.put(functools.partial(_hand_over, method, data))
 
     def _wait(self, readers: list[threading.Thread]) -> None:
@@ -131,10 +136,13 @@ class WorkerClient:
             self._write,
             self._kill,
             Callbacks(
-                on_log=on_log, on_warning=on_warning, on_result=self._keep, on_error=self._keep,
+                on_log=on_log,
+                on_warning=on_warning,
+                on_result=self._keep,
+                on_error=self._keep,
                 on_cancelled=lambda: self._keep(Cancelled()),
             ),
-        )  # fmt: skip
+        )
 
     def __enter__(self) -> WorkerClient:
         return self

@@ -167,8 +167,11 @@ def test_findings_are_those_of_the_library(app: Any, opened: Any, case: SimpleNa
     assert opened.nodes.rows() == expected
     model = opened.ui.findingsTableView._target.model()
     assert [model.headerData(c, pythonqt.QtCore.Qt.Orientation.Horizontal) for c in range(4)] == [
-        "#", "where", "ml", "peak z",
-    ]  # fmt: skip
+        "#",
+        "where",
+        "ml",
+        "peak z",
+    ]
     assert [model.item(row, 3).text() for row in range(model.rowCount())] == ["9", "6", "4"]
 
 

@@ -109,6 +109,7 @@ def test_folder_to_folder(
     app: Any, module: Any, small_ct_file: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library's batch in a process of its own; a case that cannot be done is named."""
+    import json
     import shutil
 
     from MedDiffFMLib.core.errors import MedDiffFMError
@@ -119,8 +120,11 @@ def test_folder_to_folder(
     source.mkdir()
     shutil.copy(small_ct_file, source / "chest.nrrd")
     choices = {"model": str(tiny_model_file), "parameters": {"strength": 0.5}, "device": "cpu"}
+    choices |= {"precision": "float32", "threads": 1}
     logic.runFolder("denoise", source, target, onLine=lines.append, **choices)
     assert (target / "chest_denoise.nrrd").exists() and (target / "chest_denoise.json").exists()
+    report = json.loads((target / "chest_denoise.json").read_text())
+    assert report["precision"] == "float32" and report["threads"] == 1
     (source / "broken.nrrd").write_text("no image")
     with pytest.raises(MedDiffFMError, match="could be done"):
         logic.runFolder("denoise", source, target, onLine=lines.append, **choices)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +210,22 @@ def test_train_pause_resume_after_slicer_was_closed_and_use(
         assert not is_running(run)
     finally:
         again.stop()
+
+
+def test_float32_is_asked_for_and_shown_again(panel: Any, dataset: Path, tmp_path: Path) -> None:
+    from MedDiffFMLib.training.finetune.background import REQUEST_FILE
+
+    ui = panel.ui
+    ui.datasetPathLineEdit.currentPath = str(dataset)
+    assert panel.request().bfloat16
+    ui.float32CheckBox.checked = True
+    request = panel.request()
+    assert not request.bfloat16
+    (tmp_path / REQUEST_FILE).write_text(json.dumps(asdict(request)))
+    ui.float32CheckBox.checked = False
+    ui.runPathLineEdit.currentPath = str(tmp_path)
+    panel._showRequest()
+    assert ui.float32CheckBox.checked
 
 
 def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:

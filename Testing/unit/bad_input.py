@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,8 +218,11 @@ def _damaged_slice(folder: Path, _: pytest.MonkeyPatch) -> None:
     read_volume(folder / "study")
 
 
-@case("NaN", "2 voxels are not numbers (NaN or infinite). Replace them, for instance by -1000 HU (air), "
-      "and save the volume again.")  # fmt: skip
+@case(
+    "NaN",
+    "2 voxels are not numbers (NaN or infinite). Replace them, for instance by -1000 HU (air), "
+    "and save the volume again.",
+)
 def _nan(*_: object) -> None:
     voxels = body().voxels.astype(np.float32)
     voxels[0, 0, :2] = np.nan, np.inf
@@ -247,8 +251,11 @@ def _sheared(*_: object) -> None:
     check_ct(Volume(body().voxels, matrix))
 
 
-@case("one slice", "The volume has only one slice (60 x 60 x 1 voxels); at least 4 are needed. "
-      "Load the whole series, not a single image.")  # fmt: skip
+@case(
+    "one slice",
+    "The volume has only one slice (60 x 60 x 1 voxels); at least 4 are needed. "
+    "Load the whole series, not a single image.",
+)
 def _one_slice(*_: object) -> None:
     check_ct(Volume(body().voxels[20:21], body().ijk_to_ras))
 
@@ -447,24 +454,26 @@ def _flipped_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
     ModelError,
 )
 def _vast_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
-    path = _small_prior(folder / "prior.safetensors")
-    content = path.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header = content[8 : 8 + size].replace(b"[8, 32]", b"[8000, 8000]")
-    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    config, path = _small_config(), folder / "prior.safetensors"
+    vast = {**config, "network": {**config["network"], "channels": [8000, 8000]}}
+    save_model(path, build_denoiser(config).state_dict(), vast)
     load_model(str(path), device="cpu")
+
+
+def _small_config() -> dict[str, Any]:
+    return {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
 
 
 def _small_prior(path: Path) -> Path:
     """A whole weight file with random weights."""
-    config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
+    config = _small_config()
     save_model(path, build_denoiser(config).state_dict(), config)
     return path
 
 
 @case(
     "weights of another program",
-    "prior.safetensors holds no MedDiff-FM prior (format 'pt', not 'meddifffm-prior-1'). "
+    "prior.safetensors holds no MedDiff-FM prior ('pt', not 'meddifffm-prior-1'). "
     "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
     ModelError,
 )
@@ -513,8 +522,13 @@ def _other_prior(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 def _head(path: Path) -> Path:
     """The head of a segmentation head's file."""
-    description = {"method": "features", "options": {}, "spacing": 2.0, "labels": [{"value": 1, "name": "tumor"}],
-                   "prior": {"name": "starter-ct", "sha256": "ab" * 32}}  # fmt: skip
+    description = {
+        "method": "features",
+        "options": {},
+        "spacing": 2.0,
+        "labels": [{"value": 1, "name": "tumor"}],
+        "prior": {"name": "starter-ct", "sha256": "ab" * 32},
+    }
     return _weights(path, HEAD_FORMAT, {"description": json.dumps(description)})
 
 
@@ -632,22 +646,31 @@ def _shared_patient(folder: Path, _: pytest.MonkeyPatch) -> None:
     prepare(folder / "datalist.json", folder / "cache")
 
 
-@case("output exists", "'{folder}/out.nrrd' exists already. Choose another name, or allow overwriting (--overwrite).",
-      OutputError)  # fmt: skip
+@case(
+    "output exists",
+    "'{folder}/out.nrrd' exists already. Choose another name, or allow overwriting (--overwrite).",
+    OutputError,
+)
 def _exists(folder: Path, _: pytest.MonkeyPatch) -> None:
     (folder / "out.nrrd").write_text("an older result")
     write_volume(body(), folder / "out.nrrd")
 
 
-@case("output folder is a file", "'{folder}/notes.txt' is not a folder, so 'out.nrrd' cannot be written there. "
-      "Choose another folder.", OutputError)  # fmt: skip
+@case(
+    "output folder is a file",
+    "'{folder}/notes.txt' is not a folder, so 'out.nrrd' cannot be written there. Choose another folder.",
+    OutputError,
+)
 def _not_a_folder(folder: Path, _: pytest.MonkeyPatch) -> None:
     (folder / "notes.txt").write_text("a file")
     write_volume(body(), folder / "notes.txt" / "out.nrrd")
 
 
-@case("no write permission", "No permission to write 'out.nrrd' to '{folder}'. Choose a folder that you may write to.",
-      OutputError)  # fmt: skip
+@case(
+    "no write permission",
+    "No permission to write 'out.nrrd' to '{folder}'. Choose a folder that you may write to.",
+    OutputError,
+)
 def _permission(folder: Path, patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:  # tests may run as root, whom no permission bit stops
         raise PermissionError(errno.EACCES, "Permission denied")

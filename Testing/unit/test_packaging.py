@@ -133,9 +133,18 @@ def test_extension_descriptions_agree() -> None:
         "keywords",
     }  # fmt: skip
     for field in (
-        "homepage", "contributors", "category", "iconurl", "description", "screenshoturls", "depends", "recommends",
-        "status", "tier", "keywords",
-    ):  # fmt: skip
+        "homepage",
+        "contributors",
+        "category",
+        "iconurl",
+        "description",
+        "screenshoturls",
+        "depends",
+        "recommends",
+        "status",
+        "tier",
+        "keywords",
+    ):
         assert described[field] == " ".join(truth[f"EXTENSION_{field.upper()}"]), field
 
     entry = json.loads((ROOT / "MedDiffFM.json").read_text())
@@ -207,9 +216,8 @@ def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
 def unpacked_copy(folder: Path) -> Path:
     """The part of the library that finds its resources, at another place."""
     package = folder / "MedDiffFMLib"
-    (package / "core").mkdir(parents=True)
-    for name in ("__init__.py", "core/__init__.py", "core/errors.py", "core/resources.py"):
-        shutil.copy(ROOT / "MedDiffFMLib" / name, package / name)
+    shutil.copytree(ROOT / "MedDiffFMLib/core", package / "core")
+    shutil.copy(ROOT / "MedDiffFMLib/__init__.py", package)
     return package
 
 

@@ -4,6 +4,7 @@ import ctk
 import qt
 from slicer.i18n import tr as _
 
+from ..views.cameras import cameraOfView
 from .modelCheck import fittingModels
 
 SLIDER_SPAN = 50  # a wider range is too coarse for a slider in a panel of this width
@@ -75,6 +76,8 @@ def _makeEditor(parameters, field, info, onChanged):
     from MedDiffFMLib.tasks.parameters import element_type, tuple_length, value_types
 
     kind, optional = value_types(parameters)[field.name]
+    if info.camera:
+        return _CameraEditor(onChanged)
     if kind is tuple:
         count = tuple_length(parameters, field.name) or 1
         return _TupleEditor([element_type(parameters, field.name)] * count, optional, field, info, onChanged)
@@ -244,19 +247,42 @@ class _ModelEditor(_Editor):
         self.widget.currentIndex = self.widget.findData(value or "")
 
 
+class _CameraEditor(_Editor):
+    """A button that takes the camera of the 3-D view as it is when pressed, and forgets it when pressed again."""
+
+    def __init__(self, onChanged):
+        button = qt.QPushButton(_("From this 3-D view"))
+        button.checkable = True
+        self._camera = None
+        _Editor.__init__(self, button, "toggled(bool)", onChanged)
+
+    def _changed(self):
+        if not self._quiet:
+            self.setValue(cameraOfView() if self.widget.checked else None)
+        _Editor._changed(self)
+
+    def value(self):
+        return self._camera
+
+    def _show(self, value):
+        self._camera = value
+        self.widget.checked = value is not None
+
+
 class _TupleEditor(_Editor):
-    """Several numbers in a row; all are automatic as long as one of them is."""
+    """Several numbers in rows of three; all are automatic as long as one of them is."""
 
     def __init__(self, kinds, optional, field, info, onChanged):
         self.widget = qt.QWidget()
-        row = qt.QHBoxLayout(self.widget)
-        row.setContentsMargins(0, 0, 0, 0)
+        rows = qt.QGridLayout(self.widget)
+        rows.setContentsMargins(0, 0, 0, 0)
         self._numbers = [_NumberEditor(kind, optional, field, info, onChanged) for kind in kinds]
-        for number in self._numbers:
+        for index, number in enumerate(self._numbers):
             number.widget.suffix = ""  # three units do not fit into the panel; the tooltip says it
-            row.addWidget(number.widget)
+            rows.addWidget(number.widget, index // 3, index % 3)
 
     def setToolTip(self, text):
+        self.widget.toolTip = text
         for number in self._numbers:
             number.setToolTip(text)
 

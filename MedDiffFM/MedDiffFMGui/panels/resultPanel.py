@@ -2,12 +2,17 @@
 
 A view is an object with ``show(run)``, ``clear()`` (gives the user's view back) and ``setParameterNode(parameterNode)``
 (None when the scene closes or the module is left). It fills one widget of the section, which is visible only while the
-view has something to show. A view that has ``blink()``, ``next()`` or ``previous()`` is asked so by the keys B, N and P
-while the module is open. One that has ``restore()`` may find its result in a scene that was loaded, and then answers
-True.
+view has something to show. A view that has ``blink()``, ``next()`` or ``previous()`` is asked so by the keys K, N and P
+while the module is open and a result is shown. One that has ``restore()`` may find its result in a scene that was
+loaded, and then answers True.
 """
 
+import qt
+
 from .shortcuts import Shortcuts
+
+KEYS = {"K": "blink", "N": "next", "P": "previous"}
+"""Slicer's slice views take B, F, G, R, T, V and brackets, its Segment Editor Q, W, space and digits."""
 
 
 class ResultPanel:
@@ -21,17 +26,25 @@ class ResultPanel:
         self.ui = ui
         self._views = views
         self._shown = None
-        keys = {"B": "blink", "N": "next", "P": "previous"}
-        self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in keys.items()})
+        self._isOpen = False
+        self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in KEYS.items()})
         self._showOnly(None)
 
     def enter(self):
         """The module is opened."""
-        self._shortcuts.install()
+        self._isOpen = True
+        self._takeKeys()
 
     def exit(self):
         """Another module is opened."""
-        self._shortcuts.remove()
+        self._isOpen = False
+        self._takeKeys()
+
+    def _takeKeys(self):
+        if self._isOpen and self._shown is not None:
+            self._shortcuts.install()
+        else:
+            self._shortcuts.remove()
 
     def setParameterNode(self, parameterNode):
         for view, _widget in self._views.values():
@@ -56,6 +69,12 @@ class ResultPanel:
         self._showOnly(name)
         self._views[name][0].show(run)
         self.ui.resultCollapsibleButton.collapsed = False
+        qt.QTimer.singleShot(0, self._scrollTo)  # the section gets its place in the next turn of the event loop
+
+    def _scrollTo(self):
+        """Bring the beginning of the section into sight."""
+        if self._shown is not None:
+            self.ui.panelScrollArea.verticalScrollBar().value = self.ui.resultCollapsibleButton.y
 
     def clear(self):
         """Show nothing and give the user's view back."""
@@ -74,3 +93,4 @@ class ResultPanel:
         for key, (_view, widget) in self._views.items():
             widget.visible = key == name
         self.ui.resultCollapsibleButton.visible = name is not None
+        self._takeKeys()

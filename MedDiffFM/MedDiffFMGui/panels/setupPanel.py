@@ -9,8 +9,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..worker import installer
+from ..worker.deviceWords import deviceText, rememberDevices
 from ..worker.packageFolder import SOURCES, FolderInstall, openFolder, sizeText
-from ..worker.workerProcess import WorkerProcess, deviceText
+from ..worker.workerProcess import WorkerProcess
 from ..worker.workerPython import TRAINING, brokenTorch, requirementsPath
 
 
@@ -191,6 +192,7 @@ class SetupPanel:
 
         if state is State.READY and self._check:
             hello = self._check.session.hello
+            rememberDevices(self.workerPython.executable(), hello["devices"])
             devices = ", ".join(deviceText(device) for device in hello["devices"])
             text = _("Works: Python {python}, torch {torch}, {devices}.")
             worker = self._check

@@ -140,6 +140,7 @@ class TrainingPanel:
             task=self.task,
             preset=self.ui.presetComboBox.currentData,
             name=self.ui.modelNameLineEdit.text.strip() or None,
+            bfloat16=not self.ui.float32CheckBox.checked,
             changes=changes,
         )
 
@@ -181,6 +182,7 @@ class TrainingPanel:
         for combo, value in ((self.ui.trainTaskComboBox, known.task), (self.ui.presetComboBox, known.preset)):
             combo.currentIndex = max(combo.findData(value), 0)
         self.ui.modelNameLineEdit.text = known.name or ""
+        self.ui.float32CheckBox.checked = not known.bfloat16
 
     # Start, pause, stop
 
@@ -297,7 +299,8 @@ class TrainingPanel:
         ui.finishTrainingButton.enabled = (training and not self._finishing) or paused
         ui.startReasonLabel.text = reason
         ui.startReasonLabel.visible = bool(reason)
-        for widget in (ui.trainTaskComboBox, ui.presetComboBox, ui.modelNameLineEdit, ui.runPathLineEdit):
+        chosen = (ui.trainTaskComboBox, ui.presetComboBox, ui.modelNameLineEdit, ui.runPathLineEdit, ui.float32CheckBox)
+        for widget in chosen:
             widget.enabled = not training
         self._showStatus(state, training)
 

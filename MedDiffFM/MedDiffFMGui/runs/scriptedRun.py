@@ -24,7 +24,7 @@ class ScriptedRun(TaskRun):
             makes a CT.
         :param callback: called with the FinishedRun or with the exception; then this function returns at once.
         :param choices: mask and anatomy, further ``scans`` (nodes) and ``texts`` by name, and fields of the library's
-            RunSettings: parameters, region, seed, model, device.
+            RunSettings: parameters, region, seed, model, device, precision, threads.
         :return: FinishedRun, its ``volumes`` are the nodes by name; for a sequence a vtkMRMLSequenceNode of the main
             results; for a list a list of FinishedRuns; None with a callback.
         :raises MedDiffFMError: the run failed; of kind Cancelled when it was cancelled. Of a list all CTs are tried;
@@ -57,7 +57,7 @@ class ScriptedRun(TaskRun):
         :param inputFolder: holds .nrrd and .nii files or DICOM folders.
         :param outputFolder: where results and reports go.
         :param onLine: called with each line of the progress.
-        :param choices: parameters, region, seed, model, device as for ``run``; masks as folder ``mask``.
+        :param choices: fields of RunSettings as for ``run``; masks as folder ``mask``.
         :raises MedDiffFMError: not every case could be done; the text says which.
         """
         from MedDiffFMLib.core.errors import MedDiffFMError
@@ -165,10 +165,14 @@ def _emptyLike(sequence, title):
 
 def _commandLine(inputFolder, outputFolder, choices):
     """The batch as the library's command line takes it."""
+    from MedDiffFMLib.tasks.registry import TASKS
+
     settings = choices.settings
-    words = [settings.task, "--batch", str(inputFolder), "--output", str(outputFolder), "--seed", str(settings.seed)]
-    words += ["--model", settings.model, "--device", settings.device]
-    words += ["--region", settings.region] if settings.region else []
+    words = [settings.task, "--batch", str(inputFolder), "--output", str(outputFolder), "--device", settings.device]
+    words += ["--threads", str(settings.threads)] if settings.threads else []
+    if TASKS[settings.task].needs_model:
+        words += ["--seed", str(settings.seed), "--model", settings.model, "--precision", settings.precision]
+        words += ["--region", settings.region] if settings.region else []
     words += ["--mask", str(choices.mask)] if choices.mask else []
     for name, value in settings.parameters.items():
         option = "--" + name.replace("_", "-")

@@ -9,8 +9,9 @@ import vtk
 
 from ..nodes.resultNodes import addResult, pasting
 from ..nodes.volumeNodes import copying
+from ..worker.deviceWords import deviceText, rememberDevices, rememberPrecision
 from ..worker.eventLoopTasks import EventLoopTask
-from ..worker.workerProcess import WorkerProcess, deviceText
+from ..worker.workerProcess import WorkerProcess
 from .runRequest import makeRequest
 
 
@@ -51,6 +52,11 @@ class TaskRun:
     def hasListener(self, listener):
         """Whether listeners are called; not after ``stop``."""
         return listener in self._listeners
+
+    @property
+    def seconds(self):
+        """Since the latest run began."""
+        return time.monotonic() - self._startTime
 
     def start(self, choices, inputNode=None):
         """Begin a run and return at once; an input that does not fit is reported to the listeners.
@@ -165,6 +171,7 @@ class TaskRun:
 
         if state is State.READY and self._worker:
             hello = self._worker.session.hello
+            rememberDevices(self.workerPython.executable(), hello["devices"])
             devices = ", ".join(deviceText(device) for device in hello["devices"])
             self._tell("onReady", f"Python {hello['python']}, torch {hello['torch']}, {devices}")
         elif state in (State.FAILED, State.STOPPED):
@@ -208,7 +215,8 @@ class TaskRun:
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)
             return
-        run.seconds, run.choices = time.monotonic() - self._startTime, self._choices
+        run.seconds, run.choices = self.seconds, self._choices
+        rememberPrecision(self.workerPython.executable(), run.report.get("device"), run.report.get("precision"))
         logging.info("MedDiff-FM: %s took %.1f s", run.main.GetName(), run.seconds)
         self._tell("onReady", f"{self._choices.settings.model} on {run.report.get('device', 'unknown device')}")
         self._tell("onFinished", run)

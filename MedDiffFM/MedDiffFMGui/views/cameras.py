@@ -45,6 +45,12 @@ def centerCameras(location):
         _setPose(node, (position, location, node.GetViewUp()))
 
 
+def cameraOfView():
+    """Position, focal point and view up of the first 3D view's camera, nine numbers in RAS mm; None without a view."""
+    node = next(iter(_cameraNodes()), None)
+    return None if node is None else [round(value, 3) for part in _pose(node) for value in part]
+
+
 def _cameraNodes():
     return slicer.util.getNodesByClass("vtkMRMLCameraNode")
 

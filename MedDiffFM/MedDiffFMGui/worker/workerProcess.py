@@ -1,23 +1,11 @@
 """One worker process inside Slicer: Qt's process on one side, the library's session on the other."""
 
 import qt
-from slicer.i18n import tr as _
 
 from .eventLoopTasks import EventLoopTask
 
 # Python would end a QProcess that it collects, and wait for it; each stays here until it has ended by itself.
 _processes: set["WorkerProcess"] = set()
-
-
-def deviceText(device):
-    """What a worker says of a device, for the user; its memory where it has its own."""
-    memory, free = device.get("memory_bytes"), device.get("free_bytes")
-    if not memory:
-        return device["title"]
-    if free is None:
-        return _("{title} ({total:.0f} GB)").format(title=device["title"], total=memory / 1e9)
-    text = _("{title} ({free:.1f} of {total:.0f} GB free)")
-    return text.format(title=device["title"], free=free / 1e9, total=memory / 1e9)
 
 
 class WorkerProcess:

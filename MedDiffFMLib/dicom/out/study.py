@@ -141,7 +141,7 @@ def decoded(file: Path, pixels: bool = False) -> Any:
     import pydicom
 
     with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
-        image = pydicom.dcmread(file, stop_before_pixels=not pixels)
+        image = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
         image.remove_private_tags()
         image.decode()
         for element in list(image):

@@ -81,8 +81,9 @@ def noisy_voxels(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     box = _box(loaded)
     slab = box[0]
     seed = plan.case_seed(loaded.case.name)
-    noise = added_noise(loaded.volume.voxels[slab], loaded.volume.spacing, loaded.body[slab], kind,
-                        plan.noise_levels_hu[0], seed)  # fmt: skip
+    noise = added_noise(
+        loaded.volume.voxels[slab], loaded.volume.spacing, loaded.body[slab], kind, plan.noise_levels_hu[0], seed
+    )
     noisy = np.clip(np.rint(loaded.volume.voxels[slab] + noise), -1024, 3071).astype(np.int16)
     return {"noisy": np.ascontiguousarray(noisy[:, box[1], box[2]])}
 
@@ -104,8 +105,9 @@ def noisy_part(loaded: LoadedCase, plan: Plan, noisy: np.ndarray) -> NoisyPart:
     return replace(part, added=added, own=own)
 
 
-def added_noise(volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray, kind: str,
-                level_hu: float, seed: int) -> np.ndarray:  # fmt: skip
+def added_noise(
+    volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray, kind: str, level_hu: float, seed: int
+) -> np.ndarray:
     """Noise of a kind, float32 HU (k, j, i).
 
     Args:

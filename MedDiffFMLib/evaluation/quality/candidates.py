@@ -48,9 +48,15 @@ class Candidate:
     key: tuple[Any, ...] = ()
 
 
-def candidates_of(model: Any, tasks: Sequence[str], curves: Sequence[Curve], variants: Sequence[Variant],
-                  parameters: dict[str, dict[str, Any]], seed: int,
-                  cancel: CancelToken | None) -> list[Candidate]:  # fmt: skip
+def candidates_of(
+    model: Any,
+    tasks: Sequence[str],
+    curves: Sequence[Curve],
+    variants: Sequence[Variant],
+    parameters: dict[str, dict[str, Any]],
+    seed: int,
+    cancel: CancelToken | None,
+) -> list[Candidate]:
     """Every way in which the model is to be run; none without a model. All parameters are checked.
 
     Raises:

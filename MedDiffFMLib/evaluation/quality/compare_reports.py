@@ -45,8 +45,9 @@ def rows_of(report: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def compare(rows: Sequence[Row], model: str, plan: dict[str, Any], before: dict[str, Any],
-            higher: dict[tuple[str, str], bool]) -> dict[str, Any]:  # fmt: skip
+def compare(
+    rows: Sequence[Row], model: str, plan: dict[str, Any], before: dict[str, Any], higher: dict[tuple[str, str], bool]
+) -> dict[str, Any]:
     """The model of this evaluation against that of an earlier one, case by case.
 
     Args:
@@ -71,8 +72,16 @@ def compare(rows: Sequence[Row], model: str, plan: dict[str, Any], before: dict[
             theirs = _part(old_rows, task, group, old_model)
             one = difference(ours, theirs, figure, is_higher)
             if one.cases:
-                found.append({"task": task, "group": group, "figure": figure, **dataclasses.asdict(one),
-                              "verdict": one.word, "values": _case_by_case(ours, theirs, figure)})  # fmt: skip
+                found.append(
+                    {
+                        "task": task,
+                        "group": group,
+                        "figure": figure,
+                        **dataclasses.asdict(one),
+                        "verdict": one.word,
+                        "values": _case_by_case(ours, theirs, figure),
+                    }
+                )
     warnings = _other_plan(plan, before["plan"]) + _other_yardstick(rows, model, old_rows, old_model)
     return {"before": before["model"], "warnings": warnings, "differences": found}
 

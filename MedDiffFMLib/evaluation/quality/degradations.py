@@ -72,15 +72,25 @@ class Plan:
         """
         if task != "denoise":
             default = Plan()
-            return [replace(self, noise_kinds=default.noise_kinds, noise_levels_hu=default.noise_levels_hu,
-                            told_levels_hu=default.told_levels_hu)]  # fmt: skip
+            return [
+                replace(
+                    self,
+                    noise_kinds=default.noise_kinds,
+                    noise_levels_hu=default.noise_levels_hu,
+                    told_levels_hu=default.told_levels_hu,
+                )
+            ]
         plain = Plan(slab_mm=self.slab_mm, dose=self.dose, full_dose_noise_hu=self.full_dose_noise_hu, seed=self.seed)
         return [
-            replace(plain, noise_kinds=(kind,), noise_levels_hu=() if kind == "dose" else (level,),
-                    told_levels_hu=tuple(hu for hu in self.told_levels_hu if kind != "dose" and hu == level))
+            replace(
+                plain,
+                noise_kinds=(kind,),
+                noise_levels_hu=() if kind == "dose" else (level,),
+                told_levels_hu=tuple(hu for hu in self.told_levels_hu if kind != "dose" and hu == level),
+            )
             for kind in self.noise_kinds
             for level in (self.noise_levels_hu if kind != "dose" else (0.0,))
-        ]  # fmt: skip
+        ]
 
 
 def quarter_dose(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
@@ -107,18 +117,29 @@ def quarter_dose(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
 def spheres(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     """Diameter in mm as text -> uint8 labels of the spheres of that size."""
     found = healthy_spheres(
-        loaded.volume.voxels, loaded.volume.spacing, loaded.body, near_lesions(loaded), plan.sphere_diameters_mm,
-        plan.spheres_per_size, seed=plan.case_seed(loaded.case.name),
-    )  # fmt: skip
+        loaded.volume.voxels,
+        loaded.volume.spacing,
+        loaded.body,
+        near_lesions(loaded),
+        plan.sphere_diameters_mm,
+        plan.spheres_per_size,
+        seed=plan.case_seed(loaded.case.name),
+    )
     return {f"{diameter:g}": labels for diameter, labels in found.items()}
 
 
 def synthetic_lesions(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     """``changed``: float32 HU; ``labels``: uint8; ``lesions``: their list as JSON text."""
     changed, labels, found = insert_lesions(
-        loaded.volume.voxels, loaded.volume.spacing, loaded.body, near_lesions(loaded), plan.lesion_diameters_mm,
-        plan.lesion_contrasts_hu, plan.lesions_per_size, seed=plan.case_seed(loaded.case.name),
-    )  # fmt: skip
+        loaded.volume.voxels,
+        loaded.volume.spacing,
+        loaded.body,
+        near_lesions(loaded),
+        plan.lesion_diameters_mm,
+        plan.lesion_contrasts_hu,
+        plan.lesions_per_size,
+        seed=plan.case_seed(loaded.case.name),
+    )
     return {"changed": changed, "labels": labels, "lesions": np.array(json.dumps([asdict(one) for one in found]))}
 
 
@@ -129,8 +150,9 @@ def near_lesions(loaded: LoadedCase, margin_mm: float = 5.0) -> np.ndarray:
     return distance_to(loaded.lesions > 0, loaded.volume.spacing) <= margin_mm
 
 
-def stored(make: Callable[[LoadedCase, Plan], dict[str, np.ndarray]], loaded: LoadedCase, plan: Plan,
-           folder: Path | None) -> dict[str, np.ndarray]:  # fmt: skip
+def stored(
+    make: Callable[[LoadedCase, Plan], dict[str, np.ndarray]], loaded: LoadedCase, plan: Plan, folder: Path | None
+) -> dict[str, np.ndarray]:
     """``make(loaded, plan)``, read from ``folder`` when it is there for the same voxels, plan and version."""
     if folder is None:
         return make(loaded, plan)

@@ -46,14 +46,27 @@ UNREPORTED = ("patches", "scores")
 """Details of rows that figures are computed from and nobody reads."""
 
 
-def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED_TASKS,
-             out_folder: str | Path = "evaluation", quick: bool = False, *, plan: Plan | None = None,
-             synthesis: SynthesisPlan | None = None, space: FeatureSpace | None = None,
-             parameters: dict[str, dict[str, Any]] | None = None, curves: Sequence[Curve] = (),
-             variants: Sequence[Variant] = (), references: Sequence[Case] = (), resume: bool = False,
-             earlier: dict[str, Any] | None = None, cache: str | Path | None = None, seed: int = 0,
-             progress: Callable[[str], None] | None = None,
-             cancel: CancelToken | None = None) -> dict[str, Any]:  # fmt: skip
+def evaluate(
+    model: Any,
+    cases: Sequence[Case],
+    tasks: Sequence[str] = EVALUATED_TASKS,
+    out_folder: str | Path = "evaluation",
+    quick: bool = False,
+    *,
+    plan: Plan | None = None,
+    synthesis: SynthesisPlan | None = None,
+    space: FeatureSpace | None = None,
+    parameters: dict[str, dict[str, Any]] | None = None,
+    curves: Sequence[Curve] = (),
+    variants: Sequence[Variant] = (),
+    references: Sequence[Case] = (),
+    resume: bool = False,
+    earlier: dict[str, Any] | None = None,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    cancel: CancelToken | None = None,
+) -> dict[str, Any]:
     """Evaluate a model beside the baselines and write ``evaluation.md`` and ``evaluation.json``.
 
     Args:
@@ -94,9 +107,12 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
     chosen = {task: settings_of(task, (parameters or {}).get(task, {})) for task in tasks if task in OUTPUTS}
     candidates = candidates_of(model, tasks, curves, variants, parameters or {}, seed, cancel)
     head: dict[str, Any] = {
-        "model": _model_record(model), "seed": seed, "parameters": chosen, "quick": quick,
+        "model": _model_record(model),
+        "seed": seed,
+        "parameters": chosen,
+        "quick": quick,
         "plan": dataclasses.asdict(plan),
-    }  # fmt: skip
+    }
     folder, question = Path(out_folder), (cases, space or HaarStatistics(), synthesis, references)
     with _degraded(cache) as kept:
         work = _Work(tasks, curves, candidates, kept, folder / "rows" if resume else None, _teller(progress, cancel))
@@ -148,8 +164,15 @@ Question = tuple[Sequence[Case], FeatureSpace, SynthesisPlan, Sequence[Case]]
 class _Work:
     """What is to be done, and the rows of what is done: "" for the evaluation itself, else the name of a curve."""
 
-    def __init__(self, tasks: Sequence[str], curves: Sequence[Curve], candidates: Sequence[Candidate], cache: Path,
-                 kept: Path | None, tell: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        curves: Sequence[Curve],
+        candidates: Sequence[Candidate],
+        cache: Path,
+        kept: Path | None,
+        tell: Callable[[str], None],
+    ) -> None:
         self.kept, self.every_case = kept, False
         self.asked = {"": tuple(tasks), **{curve.name: (curve.task,) for curve in curves}}
         self.candidates, self.cache, self.tell = candidates, cache, tell
@@ -176,16 +199,25 @@ class _Work:
             make = functools.partial(PROTOCOLS[task], loaded, plan, self.cache, {one.name: one.run})
             self.rows[one.curve] += self._stored(one, loaded.case.name, fingerprint(loaded, plan), make)
 
-    def _synthesis(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan,
-                   references: Sequence[Case]) -> Iterator[dict[str, Any]]:  # fmt: skip
+    def _synthesis(
+        self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan, references: Sequence[Case]
+    ) -> Iterator[dict[str, Any]]:
         """Real patients, then the model region by region."""
         known = read_references(references, self.cache, self.tell) if references else None
         self.tell("windows of the real patients, to compare synthetic ones with")
         question = SynthesisQuestion(cases, space, plan, known)
         self._share(SYNTHESIZE, question.baseline_rows())
-        yield {"synthesis": {"space": space.name, "spacing": space.spacing, "window_mm": WINDOW_MM, "random": RANDOM,
-                             "references": len(references), "left_out": question.left_out,
-                             **dataclasses.asdict(plan)}}  # fmt: skip
+        yield {
+            "synthesis": {
+                "space": space.name,
+                "spacing": space.spacing,
+                "window_mm": WINDOW_MM,
+                "random": RANDOM,
+                "references": len(references),
+                "left_out": question.left_out,
+                **dataclasses.asdict(plan),
+            }
+        }
         key = (space.name, plan, [case.name for case in (*cases, *references)])
         for region in question.regions:
             for one in self._of(SYNTHESIZE):
@@ -211,16 +243,19 @@ class _Work:
                 self.rows[key] += rows
 
 
-def _findings(work: _Work, head: dict[str, Any], curves: Sequence[Curve], earlier: dict[str, Any] | None,
-              folder: Path) -> dict[str, Any]:  # fmt: skip
+def _findings(
+    work: _Work, head: dict[str, Any], curves: Sequence[Curve], earlier: dict[str, Any] | None, folder: Path
+) -> dict[str, Any]:
     """Everything that is computed from rows; pictures of the curves are drawn."""
     rows, name = work.rows[""], head["model"]["name"] if head["model"] else None
     if work.every_case:
         add_told_apart(rows)
     found: dict[str, Any] = {
-        "verdict": verdicts(rows, name, HIGHER_IS_BETTER), "tables": summary(rows, name),
-        "rows": [_reported(row) for row in rows], "curves": {},
-    }  # fmt: skip
+        "verdict": verdicts(rows, name, HIGHER_IS_BETTER),
+        "tables": summary(rows, name),
+        "rows": [_reported(row) for row in rows],
+        "curves": {},
+    }
     for curve in curves:
         if work.rows[curve.name]:
             record = curve_record(curve, work.rows[curve.name])

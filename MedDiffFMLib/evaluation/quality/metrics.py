@@ -31,9 +31,14 @@ def ssim(image: np.ndarray, truth: np.ndarray, mask: np.ndarray, window: tuple[f
     total = 0.0
     for k in np.flatnonzero(mask.any(axis=(1, 2))):
         _, similarity = structural_similarity(
-            windowed(image[k], window), windowed(truth[k], window), data_range=window[1] - window[0],
-            gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
-        )  # fmt: skip
+            windowed(image[k], window),
+            windowed(truth[k], window),
+            data_range=window[1] - window[0],
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
         total += float(similarity[mask[k]].sum())
     return total / int(mask.sum())
 
@@ -93,8 +98,9 @@ EARLY = 0.3
 """False positive rate up to which maps of anomalies are compared (MVTec AD, Bergmann et al. 2021, and Screener)."""
 
 
-def false_positive_rates(negatives: np.ndarray, positives: np.ndarray,
-                         weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def false_positive_rates(
+    negatives: np.ndarray, positives: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Share of the negatives that score above each positive, and share of those that score at least as high.
 
     Between the two the ROC curve is a straight line.

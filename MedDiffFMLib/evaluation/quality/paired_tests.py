@@ -82,8 +82,16 @@ def verdicts(rows: Sequence[Row], model: str | None, higher: dict[tuple[str, str
                 theirs = [row for row in part if row.method == baseline]
                 one = difference(ours, theirs, figure, higher[task, figure])
                 if one.cases:
-                    found.append({"task": task, "group": group, "figure": figure, "against": baseline,
-                                  **asdict(one), "verdict": one.word})  # fmt: skip
+                    found.append(
+                        {
+                            "task": task,
+                            "group": group,
+                            "figure": figure,
+                            "against": baseline,
+                            **asdict(one),
+                            "verdict": one.word,
+                        }
+                    )
     return found
 
 

@@ -72,11 +72,13 @@ def curve_record(curve: Curve, rows: Sequence[Row]) -> dict[str, Any]:
     known = list(dict.fromkeys(row.group for row in rows))
     groups = [g for g in known if not is_part(curve.task, g)] or known
     return {
-        "task": curve.task, "fields": list(curve.fields), "values": list(curve.values),
+        "task": curve.task,
+        "fields": list(curve.fields),
+        "values": list(curve.values),
         "evaluations": [_mean([r.evaluations for r in rows if r.method == label]) for label in labels],
         "seconds": [_mean([r.seconds for r in rows if r.method == label]) for label in labels],
         "groups": {group: _group([r for r in rows if r.group == group], curve.task, labels) for group in groups},
-    }  # fmt: skip
+    }
 
 
 def _group(rows: list[Row], task: str, labels: list[str]) -> dict[str, Any]:
@@ -107,8 +109,12 @@ def draw_curve(path: Path, record: dict[str, Any], title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    panels = [(g, f) for g, figures in record["groups"].items() for f in FIGURES[record["task"]]
-              if f.name in figures and f.higher_is_better is not None]  # fmt: skip
+    panels = [
+        (g, f)
+        for g, figures in record["groups"].items()
+        for f in FIGURES[record["task"]]
+        if f.name in figures and f.higher_is_better is not None
+    ]
     canvas = Canvas(figsize=(10, 0.8 + 2.9 * len(panels)), layout="constrained")
     FigureCanvasAgg(canvas)
     canvas.suptitle(title)

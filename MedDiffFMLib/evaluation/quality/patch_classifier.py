@@ -57,8 +57,13 @@ def _features(planes: np.ndarray, k: int, inside: np.ndarray) -> np.ndarray:
         numbers += [np.log10(within), np.log10(within / without)]
     step = (planes[k][inside].mean() - planes[k][ring].mean()) / 100
     fine = planes[k] - smooth[2]
-    numbers += [step, abs(step), _rim(planes[k], inside, ring), _likeness(fine, inside),
-                _likeness(fine, inside) - _likeness(fine, ring)]  # fmt: skip
+    numbers += [
+        step,
+        abs(step),
+        _rim(planes[k], inside, ring),
+        _likeness(fine, inside),
+        _likeness(fine, inside) - _likeness(fine, ring),
+    ]
     return np.array(numbers)
 
 
@@ -90,8 +95,9 @@ def _likeness(fine: np.ndarray, mask: np.ndarray) -> float:
     return float((pairs[0] * pairs[1]).mean()) / power if pairs.size else 0.0
 
 
-def told_apart(filled: Sequence[np.ndarray], untouched: Sequence[np.ndarray],
-               patients: Sequence[str]) -> dict[str, float]:  # fmt: skip
+def told_apart(
+    filled: Sequence[np.ndarray], untouched: Sequence[np.ndarray], patients: Sequence[str]
+) -> dict[str, float]:
     """Patient -> AUC of a classifier that was trained on all the others; NaN for all with fewer than three patients.
 
     Args:
@@ -102,8 +108,9 @@ def told_apart(filled: Sequence[np.ndarray], untouched: Sequence[np.ndarray],
         return dict.fromkeys(names, float("nan"))
     features = np.concatenate([*filled, *untouched])
     target = np.repeat([1.0, 0.0], [sum(map(len, filled)), sum(map(len, untouched))])
-    owner = np.concatenate([np.full(len(x), names.index(p)) for part in (filled, untouched)
-                            for x, p in zip(part, patients, strict=True)])  # fmt: skip
+    owner = np.concatenate(
+        [np.full(len(x), names.index(p)) for part in (filled, untouched) for x, p in zip(part, patients, strict=True)]
+    )
     share = 1 / np.bincount(owner, minlength=len(names))[owner]
     found = {}
     for number, name in enumerate(names):

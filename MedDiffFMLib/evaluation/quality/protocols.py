@@ -108,8 +108,10 @@ def _denoised_values(answer: Answer, part: NoisyPart, loaded: LoadedCase) -> dic
     if answer.facts.get("noise_estimated") and np.isfinite(part.added):
         level = float(answer.facts["noise_hu"])
         values |= {"level over added": level / part.added, "level over total": level / part.total}
-        values |= {name.replace(" over", " error,"): 100 * abs(values[name] - 1)
-                   for name in ("level over added", "level over total")}  # fmt: skip
+        values |= {
+            name.replace(" over", " error,"): 100 * abs(values[name] - 1)
+            for name in ("level over added", "level over total")
+        }
     return values
 
 
@@ -146,10 +148,22 @@ def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
             values = {key: float(np.mean([one[key] for one in each])) for key in ("MAE", "texture")}
             values |= _spectrum_values(np.array([one["ratios"] for one in each]))
             seconds = sum(one["seconds"] for one in each)
-            details = {"filled": _rounded(np.concatenate([one["patches"] for one in each])),
-                       "untouched": _rounded(np.concatenate(untouched))}  # fmt: skip
-            rows.append(_row("inpaint", loaded, f"{diameter} mm", name, values, seconds, {"patches": details},
-                             each[0]["evaluations"]))  # fmt: skip
+            details = {
+                "filled": _rounded(np.concatenate([one["patches"] for one in each])),
+                "untouched": _rounded(np.concatenate(untouched)),
+            }
+            rows.append(
+                _row(
+                    "inpaint",
+                    loaded,
+                    f"{diameter} mm",
+                    name,
+                    values,
+                    seconds,
+                    {"patches": details},
+                    each[0]["evaluations"],
+                )
+            )
     return rows
 
 
@@ -162,8 +176,14 @@ def _filled(loaded: LoadedCase, hole: np.ndarray, method: Method) -> dict[str, A
         return None
     error, texture = mean_absolute_error(answer.voxels, truth, hole), texture_ratio(answer.voxels, truth, hole)
     ratios = spectrum_ratios(answer.voxels, truth, hole, spacing)
-    return {"MAE": error, "texture": texture, "ratios": ratios, "patches": patches(answer.voxels, hole),
-            "seconds": seconds, "evaluations": answer.evaluations}  # fmt: skip
+    return {
+        "MAE": error,
+        "texture": texture,
+        "ratios": ratios,
+        "patches": patches(answer.voxels, hole),
+        "seconds": seconds,
+        "evaluations": answer.evaluations,
+    }
 
 
 def _spectrum_values(ratios: np.ndarray) -> dict[str, float]:
@@ -220,13 +240,11 @@ def baseline_methods(task: str, loaded: LoadedCase) -> dict[str, Method]:
             "non-local means": lambda v, part: _on_scored(v, part, baselines.non_local_means, part.told),
             "non-local means, level estimated": _estimating_non_local_means,
             "total variation": lambda v, part: _on_scored(v, part, baselines.total_variation, part.told),
-            "BM3D": lambda v, part: (
-                None if part.group else _on_scored(v, part, baselines.block_matching, part.told)
-            ),
+            "BM3D": lambda v, part: None if part.group else _on_scored(v, part, baselines.block_matching, part.told),
             "BM3D, spectrum told": lambda v, part: _on_scored(
                 v, part, baselines.block_matching, spectrum(part.noise, part.body), baselines.BM3D_SPECTRUM_STRENGTH
             ),
-        }  # fmt: skip
+        }
     if task == "inpaint":
         return {
             "mean fill": lambda v, mask: baselines.mean_fill(v.voxels, mask, spacing),
@@ -256,8 +274,16 @@ PROTOCOLS: dict[str, Callable[..., list[Row]]] = {
 }
 
 
-def _ranked(loaded: LoadedCase, group: str, method: str, answer: Answer, labels: np.ndarray, normal: np.ndarray,
-            ordered: np.ndarray, seconds: float) -> Row:  # fmt: skip
+def _ranked(
+    loaded: LoadedCase,
+    group: str,
+    method: str,
+    answer: Answer,
+    labels: np.ndarray,
+    normal: np.ndarray,
+    ordered: np.ndarray,
+    seconds: float,
+) -> Row:
     """Row of one group of lesions: its voxels ranked among the normal ones' sorted scores, findings for detection."""
     score, marked = answer.voxels, labels > 0
     lesion = score[marked]
@@ -282,13 +308,18 @@ def _early_values(ordered: np.ndarray, lesion: np.ndarray, labels: np.ndarray) -
     return {"AUROC30": float(each.mean()), "AUPRO30": float(by_lesion[np.unique(labels)].mean())}
 
 
-def _detected(answer: Answer, labels: np.ndarray, mask: np.ndarray,
-              spacing: tuple[float, float, float]) -> dict[str, Any]:  # fmt: skip
+def _detected(
+    answer: Answer, labels: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]
+) -> dict[str, Any]:
     """Findings of the map, and of the method's own list where it has one; see :mod:`.detection`."""
     heights, voxels = peaks(answer.voxels, mask, spacing)
     false, best = scored(heights, voxels, labels)
-    details = {"false": false, "best": best, "ranks": ranks(voxels, labels, spacing),
-               "diameters": diameters(labels, spacing)}  # fmt: skip
+    details = {
+        "false": false,
+        "best": best,
+        "ranks": ranks(voxels, labels, spacing),
+        "diameters": diameters(labels, spacing),
+    }
     if "threshold" in answer.facts:
         own = listed(answer.voxels, mask, spacing, answer.facts["threshold"], answer.facts["minimum_volume"])
         details |= {"listed": len(own), "listed ranks": ranks(own, labels, spacing)}
@@ -302,8 +333,16 @@ def _spread(ordered: np.ndarray, count: int) -> list[float]:
     return [float(f"{value:.5g}") for value in ordered]
 
 
-def _row(task: str, loaded: LoadedCase, group: str, method: str, values: dict[str, float], seconds: float,
-         details: dict[str, Any] | None = None, evaluations: int | None = None) -> Row:  # fmt: skip
+def _row(
+    task: str,
+    loaded: LoadedCase,
+    group: str,
+    method: str,
+    values: dict[str, float],
+    seconds: float,
+    details: dict[str, Any] | None = None,
+    evaluations: int | None = None,
+) -> Row:
     case = loaded.case
     patient = case.patient or case.name
     return Row(task, case.name, patient, group, method, values, seconds, details or {}, evaluations)

@@ -95,8 +95,9 @@ class SynthesisQuestion:
         references: volumes that synthetic ones must not repeat; None to leave that out.
     """
 
-    def __init__(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan,
-                 references: References | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan, references: References | None = None
+    ) -> None:
         self.space, self.plan, self.references = space, plan, references
         gathered: dict[str, dict[str, list[Body]]] = {}
         for patient in dict.fromkeys(case.patient or case.name for case in cases):
@@ -105,12 +106,16 @@ class SynthesisQuestion:
                 kinds = gathered.setdefault(region, {kind: [] for kind in CHANGES})
                 wanted = not plan.regions or region in plan.regions
                 for kind, change in CHANGES.items() if wanted else ():
-                    kinds[kind].append(self._described(patient, patient, change(windows, patient, space.spacing),
-                                                       kind == REAL))  # fmt: skip
+                    kinds[kind].append(
+                        self._described(patient, patient, change(windows, patient, space.spacing), kind == REAL)
+                    )
         enough = {region: len(kinds[REAL]) >= FEWEST_PATIENTS for region, kinds in sorted(gathered.items())}
         self.kinds = {region: gathered[region] for region in enough if enough[region]}
-        self.left_out = {region: len(gathered[region][REAL]) for region in enough if not enough[region]
-                         and (not plan.regions or region in plan.regions)}  # fmt: skip
+        self.left_out = {
+            region: len(gathered[region][REAL])
+            for region in enough
+            if not enough[region] and (not plan.regions or region in plan.regions)
+        }
         self.scale = _scale([body.views for kinds in self.kinds.values() for body in kinds[REAL]])
 
     @property
@@ -151,8 +156,10 @@ class SynthesisQuestion:
             name = f"synthetic {region} {seed}"
             windows = windows_of(volume, self.space.spacing, always=True)
             if len(windows) < 2:
-                raise InputError(f"The synthetic volumes are too small for several windows of {WINDOW_MM:g} mm.",
-                                 "Leave out --set synthesize.size, or raise it.")  # fmt: skip
+                raise InputError(
+                    f"The synthetic volumes are too small for several windows of {WINDOW_MM:g} mm.",
+                    "Leave out --set synthesize.size, or raise it.",
+                )
             body = self._described(name, "", _thinned(windows, name))
             bodies.append(replace(body, seconds=seconds, details=seam_details(answer), evaluations=answer.evaluations))
         self.kinds[region][method] = bodies
@@ -163,8 +170,19 @@ class SynthesisQuestion:
         rows = []
         for turn, body in enumerate(bodies):
             values = self._figures(real, bodies, body, turn) | body.values
-            rows.append(Row(TASK, body.name, body.patient or body.name, region, kind, values, body.seconds,
-                            body.details or {}, body.evaluations))  # fmt: skip
+            rows.append(
+                Row(
+                    TASK,
+                    body.name,
+                    body.patient or body.name,
+                    region,
+                    kind,
+                    values,
+                    body.seconds,
+                    body.details or {},
+                    body.evaluations,
+                )
+            )
         return rows
 
     def _figures(self, real: list[Body], bodies: list[Body], body: Body, turn: int) -> dict[str, float]:
@@ -177,8 +195,9 @@ class SynthesisQuestion:
                 mine, theirs = self._scaled([body], view), self._scaled(others, view)
                 found.setdefault("MMD", []).append(mmd(mine, theirs))
                 found.setdefault("precision", []).append(coverage(mine, theirs))
-                found.setdefault("recall", []).append(coverage(self._scaled([left_out], view),
-                                                               self._scaled(alike, view)))  # fmt: skip
+                found.setdefault("recall", []).append(
+                    coverage(self._scaled([left_out], view), self._scaled(alike, view))
+                )
                 if self.space.frechet:
                     found.setdefault("FID", []).append(frechet(_pooled([body], view), _pooled(others, view)))
             mine, theirs = self._scaled([body], RANDOM), self._scaled(others, RANDOM)

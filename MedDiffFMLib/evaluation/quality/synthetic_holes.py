@@ -7,9 +7,15 @@ import numpy as np
 from .regions import depth, distance_mm, solid_tissue
 
 
-def pick_centers(room: np.ndarray, radius_mm: float, count: int, spacing: tuple[float, float, float],
-                 taken: list[tuple[tuple[int, ...], float]], rng: np.random.Generator,
-                 gap_mm: float = 6.0) -> list[tuple[int, ...]]:  # fmt: skip
+def pick_centers(
+    room: np.ndarray,
+    radius_mm: float,
+    count: int,
+    spacing: tuple[float, float, float],
+    taken: list[tuple[tuple[int, ...], float]],
+    rng: np.random.Generator,
+    gap_mm: float = 6.0,
+) -> list[tuple[int, ...]]:
     """Up to ``count`` random voxels (k, j, i) of ``room``, no two balls nearer than ``gap_mm``.
 
     Args:
@@ -32,9 +38,16 @@ def pick_centers(room: np.ndarray, radius_mm: float, count: int, spacing: tuple[
     return found
 
 
-def healthy_spheres(volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray,
-                    avoid: np.ndarray | None = None, diameters_mm: tuple[float, ...] = (30.0, 20.0, 10.0),
-                    per_size: int = 2, margin_mm: float = 3.0, seed: int = 0) -> dict[float, np.ndarray]:  # fmt: skip
+def healthy_spheres(
+    volume_hu: np.ndarray,
+    spacing: tuple[float, float, float],
+    body: np.ndarray,
+    avoid: np.ndarray | None = None,
+    diameters_mm: tuple[float, ...] = (30.0, 20.0, 10.0),
+    per_size: int = 2,
+    margin_mm: float = 3.0,
+    seed: int = 0,
+) -> dict[float, np.ndarray]:
     """Disjoint spheres inside body tissue, away from gas, skin and the volume's ends.
 
     Args:

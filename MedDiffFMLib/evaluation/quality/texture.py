@@ -54,8 +54,9 @@ def band_powers(image: np.ndarray, region: np.ndarray, spacing: tuple[float, flo
     return np.array(found)
 
 
-def spectrum_ratios(image: np.ndarray, truth: np.ndarray, region: np.ndarray,
-                    spacing: tuple[float, float, float]) -> np.ndarray:  # fmt: skip
+def spectrum_ratios(
+    image: np.ndarray, truth: np.ndarray, region: np.ndarray, spacing: tuple[float, float, float]
+) -> np.ndarray:
     """Power of each band over the true one, at least :data:`LEAST_RATIO`: 1 for tissue as fine as it was."""
     found, right = (band_powers(one, region, spacing) for one in (image, truth))
     return np.maximum(found / np.where(right > 0, right, np.nan), LEAST_RATIO)

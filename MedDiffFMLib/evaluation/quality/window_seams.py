@@ -72,9 +72,8 @@ def seam_ratio(volume: np.ndarray, borders: Borders, reach: int | None = REACH) 
     shifted = []
     for shift in [*range(-FARTHEST_SHIFT, -1), *range(2, FARTHEST_SHIFT + 1)]:
         moved = [
-            [p + shift for p in places if 0 < p + shift < n]
-            for places, n in zip(borders, volume.shape, strict=True)
-        ]  # fmt: skip
+            [p + shift for p in places if 0 < p + shift < n] for places, n in zip(borders, volume.shape, strict=True)
+        ]
         shifted.append(_pooled([_means(line, places, reach) for line, places in zip(steps, moved, strict=True)], areas))
     axes = [at / beside if beside > 0 else float("nan") for at, beside, _ in by_axis]
     return SeamRatio(_pooled(by_axis, areas), (axes[0], axes[1], axes[2]), float(np.nanstd(shifted)))

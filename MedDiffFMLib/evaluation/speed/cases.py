@@ -103,9 +103,7 @@ def with_noise(clean: Volume, seed: int) -> Volume:
 def lesion_mask(volume: Volume, diameter_mm: float) -> np.ndarray:
     """A sphere in the middle of the volume."""
     i, j, k = volume.spacing
-    axes = [
-        (np.arange(n) - (n - 1) / 2) * step for n, step in zip(volume.voxels.shape, (k, j, i), strict=True)
-    ]  # fmt: skip
+    axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(volume.voxels.shape, (k, j, i), strict=True)]
     squares = [axis**2 for axis in axes]
     return squares[0][:, None, None] + squares[1][:, None] + squares[2] <= (diameter_mm / 2) ** 2
 

@@ -114,7 +114,7 @@ def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def _circumstances(settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from ...inference.engine import choose_device
+    from ...core.devices import choose_device
     from ...runner.report import machine, software_versions
 
     return {

@@ -240,19 +240,12 @@ def most_frequent(counts: np.ndarray) -> str:
     Args:
         counts: voxels for each of TotalSegmentator's label numbers.
     """
-    from ...conditioning.totalsegmentator_labels import ORGANS
+    from ...conditioning.totalsegmentator_labels import ORGANS, organ_words
 
     named = int(counts[1 : len(ORGANS)].sum())  # without what lies in no organ, and without the body's rest
     if 2 * named <= counts.sum():
         return ""
-    return in_words(ORGANS[int(counts[1 : len(ORGANS)].argmax())])
-
-
-def in_words(organ: str) -> str:
-    """``lung_upper_lobe_right`` as "right lung upper lobe"."""
-    words = organ.replace("vertebrae", "vertebra").split("_")
-    sides = [word for word in words if word in ("right", "left")]
-    return " ".join([*sides, *(word for word in words if word not in sides)])
+    return organ_words(ORGANS[int(counts[1 : len(ORGANS)].argmax())])
 
 
 def place(row: dict[str, Any], organ: str = "") -> str:

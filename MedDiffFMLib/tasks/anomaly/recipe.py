@@ -87,9 +87,15 @@ def _score(
     for n, edge in enumerate(edges):
         meter.stage = f"looking at hidden cubes, size {n + 1} of {len(edges)}"
         found = predict_masked(
-            image, engine, edge, smoothing=settings["smoothing"], sets=settings["sets"], seed=seed, meter=meter,
+            image,
+            engine,
+            edge,
+            smoothing=settings["smoothing"],
+            sets=settings["sets"],
+            seed=seed,
+            meter=meter,
             wanted=search,
-        )  # fmt: skip
+        )
         z, spread = z_score(found, settings, image.region, image.spacing_kji)
         squares += np.square(z, out=z)
         usual += spread

@@ -57,8 +57,9 @@ class BlurredImage:
         shape = self.measurement.shape[2:]
         lines = [
             np.exp(-0.5 * (np.pi * np.arange(shape[axis]) / shape[axis] * self.widths[axis]) ** 2)
-            for axis in range(3) if axis != across
-        ]  # fmt: skip
+            for axis in range(3)
+            if axis != across
+        ]
         return np.outer(*lines).astype(np.float32)
 
 

@@ -30,10 +30,9 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
     """
-    from ...imaging.intensity import in_network_range
-    from ...preprocessing.working_image import changed, slabs_of, working_image
+    from ...preprocessing.noise_estimate import estimate_noise
+    from ...preprocessing.working_image import changed, slabs_of, unchanged_out_of_range, working_image
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
-    from .noise_estimate import estimate_noise
 
     volume, engine = case.scan, run.model.engine
     image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy)
@@ -57,8 +56,7 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     removed = _removed(noisy[0, 0], clean[0, 0], sigma, share, meter)
     del noisy, clean
     removed = image.on_input(removed)
-    for planes in slabs_of(volume):  # nothing is removed where the network saw clipped values
-        removed[planes] *= in_network_range(volume.voxels[planes])
+    unchanged_out_of_range(removed, volume)
     facts = {
         "noise_hu": round(float(noise), 2),
         "noise_estimated": parameters.noise is None,

@@ -189,9 +189,16 @@ def _generate(
         denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
         generator = torch.Generator().manual_seed(seed)
         made = sample_lesion(
-            denoiser, known, hole[None, None], guess[None, None], share[None, None], mean / 1000,
-            parameters.steps, parameters.sigma_max, generator,
-        )  # fmt: skip
+            denoiser,
+            known,
+            hole[None, None],
+            guess[None, None],
+            share[None, None],
+            mean / 1000,
+            parameters.steps,
+            parameters.sigma_max,
+            generator,
+        )
     return made[0, 0].numpy() * 1000
 
 

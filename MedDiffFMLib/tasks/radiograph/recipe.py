@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.json_files import json_ready
-from ...multimodal.names import UNITS, parse_views
+from ...multimodal.names import UNITS
 from ...multimodal.views import Setup, View, aim, from_angles, from_camera
 from ..base import Case, Run, TaskResult
 from .spec import Radiograph
@@ -64,7 +64,7 @@ def _views(task: Radiograph) -> list[View]:
     camera = task.camera or (0.0,) * 9
     return [
         from_camera(camera[:3], camera[3:6], camera[6:]) if angles is None else from_angles(angles)
-        for angles in parse_views(task.views)
+        for angles in task.angles()
     ]
 
 

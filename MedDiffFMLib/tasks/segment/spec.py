@@ -34,6 +34,9 @@ class Segment(Task):
         0.0, "Smaller separate pieces of a structure are left out.", unit="mm3", minimum=0, maximum=1e7
     )
     samples: int | None = parameter(
-        None, "Size of the ensemble of a method that samples; the method's own when not given.",
-        minimum=1, maximum=100, advanced=True,
-    )  # fmt: skip
+        None,
+        "Size of the ensemble of a method that samples; the method's own when not given.",
+        minimum=1,
+        maximum=100,
+        advanced=True,
+    )

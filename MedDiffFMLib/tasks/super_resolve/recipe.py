@@ -91,7 +91,7 @@ def choose_factors(volume: Volume, parameters: SuperResolve) -> Factors:
             raise InputError("The isotropic mode halves all voxel edges.", "Leave out factor and axis.")
         factors = (2, 2, 2)
     else:
-        axis = int(np.argmax(spacing)) if parameters.axis == "auto" else AXES.index(parameters.axis)
+        axis = _coarsest(volume) if parameters.axis == "auto" else AXES.index(parameters.axis)
         ratio = spacing[axis] / min(spacing)
         if parameters.factor is None and ratio < 1.5:
             raise InputError(
@@ -105,6 +105,14 @@ def choose_factors(volume: Volume, parameters: SuperResolve) -> Factors:
     if count > MAX_VOXELS:
         raise InputError(f"The result would have {count:.2g} voxels.", "Crop the volume, or choose a smaller factor.")
     return factors
+
+
+def _coarsest(volume: Volume) -> int:
+    """Array axis (k, j, i) with the longest voxels; of equals, however stored, the one along the body."""
+    from ...imaging.axis_order import AxisOrder
+
+    spacing = volume.spacing[::-1]
+    return max(AxisOrder.of(volume.ijk_to_ras).axes, key=lambda axis: round(spacing[axis], 6))
 
 
 def smooth_volume(volume: Volume, factors: Factors) -> Volume:

@@ -22,6 +22,7 @@ from ...core.atomic_files import atomic_path
 from ...core.errors import InputError, OutputError, expected
 from ...core.file_lock import LOCK_SECONDS, locked
 from ...core.progress import CancelToken
+from ...models.names import DEFAULT_MODEL
 from .progress_log import FILE as PROGRESS_FILE
 from .progress_log import STOP_FILE, read_progress
 
@@ -41,7 +42,7 @@ class Request:
     data: str
     task: str
     preset: str = "standard"
-    prior: str = "starter-ct"
+    prior: str = DEFAULT_MODEL
     name: str | None = None
     title: str = ""
     accelerator: str = "auto"
@@ -91,9 +92,14 @@ def start(folder: str | Path, request: Request, python: str, environment: Mappin
     with open(folder / LOG_FILE, "ab") as log:
         try:
             return subprocess.Popen(
-                command, env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, **_detached(),
-            )  # fmt: skip
+                command,
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **_detached(),
+            )
         except OSError as error:
             raise OutputError(
                 f"{python} cannot be started: {error.strerror or error}.", "Choose another Python."
@@ -139,8 +145,10 @@ def state_of(folder: str | Path) -> RunState:
     folder = Path(folder)
     lines = read_progress(folder)
     last = lines[-1] if lines else {}
-    known = {name: next((line[name] for line in reversed(lines) if line.get(name) is not None), 0)
-             for name in ("step", "steps")}  # fmt: skip
+    known = {
+        name: next((line[name] for line in reversed(lines) if line.get(name) is not None), 0)
+        for name in ("step", "steps")
+    }
     message, model = str(last.get("message") or ""), str(last.get("model") or "")
     if is_running(folder):
         state = "running"

@@ -21,7 +21,7 @@ from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
 from ...tasks.generate_lesion.lesion_extent import FITTING_VOXELS, surroundings
 from ...tasks.generate_lesion.recipe import sample_lesion
-from .interface import ControlBatch, ControlCase
+from .interface import VALIDATION_SEED, ControlCase, NoisyWindows
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ RIM_MM = (1.0, 5.0)
 """Width around the lesion that is hidden too."""
 VALIDATION_LESIONS = 4
 VALIDATION_STEPS = 6
-VALIDATION_SEED = 12345
 
 
 class Lesion(NamedTuple):
@@ -65,7 +64,7 @@ class Lesion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LesionTask:
+class LesionTask(NoisyWindows):
     """See :class:`.interface.ControlTask`.
 
     Attributes:
@@ -99,17 +98,6 @@ class LesionTask:
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
         return _Windows([lesion for one in cases for lesion in lesions_of(one)], self, seed, first, count)
-
-    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
-        return ControlBatch(
-            torch.cat([sample["x0"] for sample in samples]),
-            torch.tensor([sample["sigma"] for sample in samples], dtype=torch.float32),
-            torch.cat([sample["noise"] for sample in samples]),
-            stack([sample["condition"].encode(tuple(sample["x0"].shape[2:])) for sample in samples]),
-        )
-
-    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
-        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         """``lesions``: of each one the surroundings' median and the mean, HU."""
@@ -150,9 +138,9 @@ class LesionTask:
                     return denoiser(x, torch.full((1,), sigma, device=device), encoded).float()
 
             generator = torch.Generator().manual_seed(number)
-            made = sample_lesion(
-                denoise, known, hole, guess, share, drawn.mean, VALIDATION_STEPS, 1.0, generator
-            )[0, 0].cpu()  # fmt: skip
+            made = sample_lesion(denoise, known, hole, guess, share, drawn.mean, VALIDATION_STEPS, 1.0, generator)[
+                0, 0
+            ].cpu()
             inside = drawn.share > 0.5
             if preview is not None:
                 preview.add(*_axial(drawn, made.numpy(), inside))

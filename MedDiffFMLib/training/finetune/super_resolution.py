@@ -22,7 +22,7 @@ from ...imaging.intensity import to_network
 from ...imaging.slice_averaging import Factors, average_blocks, interpolate_blocks, smooth_blocks
 from ...inference.window_plan import reflected_range
 from ...tasks.super_resolve.recipe import LOWEST_HU, NOISE_HIDES_ALL, fit_range
-from .interface import ControlBatch, ControlCase
+from .interface import VALIDATION_SEED, ControlCase, NoisyWindows
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ MARGIN = 3
 TYPICAL_ERROR = 0.05
 """Error of the interpolated image, in units of 1000 HU; 16 to 84 HU were seen in a chest for factors 2 to 5."""
 VALIDATION_WINDOWS = 6
-VALIDATION_SEED = 12345
 
 
 @dataclass(frozen=True)
-class SuperResolutionTask:
+class SuperResolutionTask(NoisyWindows):
     """See :class:`.interface.ControlTask`.
 
     Attributes:
@@ -85,17 +84,6 @@ class SuperResolutionTask:
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
         return _Windows([one.case for one in cases if is_fine(one.case)], self, seed, first, count)
-
-    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
-        return ControlBatch(
-            torch.cat([sample["x0"] for sample in samples]),
-            torch.tensor([sample["sigma"] for sample in samples], dtype=torch.float32),
-            torch.cat([sample["noise"] for sample in samples]),
-            stack([sample["condition"].encode(tuple(sample["x0"].shape[2:])) for sample in samples]),
-        )
-
-    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
-        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         return {"factors": list(self.factors)}

@@ -127,9 +127,11 @@ def _start(case: Case, slices: int, crop: bool) -> float | None:
 
 
 def train_body(
-    scans: list[BodyScan], config: BodyConfig, report: Callable[[str], None] = lambda line: None,
+    scans: list[BodyScan],
+    config: BodyConfig,
+    report: Callable[[str], None] = lambda line: None,
     cancel: CancelToken | None = None,
-) -> tuple[BodyRegressor, dict[str, Any]]:  # fmt: skip
+) -> tuple[BodyRegressor, dict[str, Any]]:
     """Train for the given minutes; the network and facts about its training."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -139,8 +141,9 @@ def train_body(
     moved = nn.Parameter(torch.zeros(len(scans)))
     optimizer = torch.optim.AdamW(
         [{"params": network.parameters()}, {"params": [moved], "lr": 10 * config.learning_rate, "weight_decay": 0.0}],
-        lr=config.learning_rate, weight_decay=0.01,
-    )  # fmt: skip
+        lr=config.learning_rate,
+        weight_decay=0.01,
+    )
     rates = [group["lr"] for group in optimizer.param_groups]
     chances = _chances(scans)
     begin, step, smooth = time.process_time(), 0, 0.0
@@ -164,8 +167,12 @@ def train_body(
         if step % 50 == 0:
             report(f"step {step}  {100 * done:.0f} %  {1000 * smooth / (1 - 0.98**step):.0f} mm from head to feet")
     offsets = (first + freedom * torch.tanh(moved.detach())).tolist()
-    facts = {"steps": step, "minutes": round((time.process_time() - begin) / 60, 1), "cases": len(scans),
-             "start_m": {scan.name: round(value, 3) for scan, value in zip(scans, offsets, strict=True)}}  # fmt: skip
+    facts = {
+        "steps": step,
+        "minutes": round((time.process_time() - begin) / 60, 1),
+        "cases": len(scans),
+        "start_m": {scan.name: round(value, 3) for scan, value in zip(scans, offsets, strict=True)},
+    }
     return network.eval(), facts
 
 

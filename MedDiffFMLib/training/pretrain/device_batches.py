@@ -47,14 +47,22 @@ class WindowMaker:
     def make(self, plan: PlanBatch) -> Batch:
         """A batch on the device."""
         given = upload_together({**plan.arrays, "geometry": self.cache.geometry(plan.level)}, self.device)
-        places = Places(plan.level, plan.crop, plan.reach,
-                        given["geometry"], given["positions"], given["step"], given["nearest"])  # fmt: skip
+        places = Places(
+            plan.level, plan.crop, plan.reach, given["geometry"], given["positions"], given["step"], given["nearest"]
+        )
         x0 = (self.cache.hounsfield(places) / HU_LIMIT).clamp(-1, 1)[:, None]
         conditions = WindowConditions(
-            given["spacing"], given["coordinates"], given["position_known"], given["region"],
-            self.cache.labels("anatomy", places), given["anatomy_known"], self.cache.labels("tissue", places),
-            given["tissue_known"], given["holed"], hole_masks(given["lattice"], given["blobs"], self.size).float(),
-        )  # fmt: skip
+            given["spacing"],
+            given["coordinates"],
+            given["position_known"],
+            given["region"],
+            self.cache.labels("anatomy", places),
+            given["anatomy_known"],
+            self.cache.labels("tissue", places),
+            given["tissue_known"],
+            given["holed"],
+            hole_masks(given["lattice"], given["blobs"], self.size).float(),
+        )
         noise = self._noise(plan, given)
         signature = signature_of(noise)
         signature = torch.where(given["signature_known"][:, None], signature, torch.ones_like(signature))
@@ -94,14 +102,25 @@ class DeviceBatches(Batches):
     def start(self, step: int, loop: TrainingLoop | None) -> None:
         left, batch = self.config.loop.steps - step, self.config.batch
         plans = PlannedWindows(
-            self.cases, self.config.windows, self.config.noise, self.config.seed, self.noise_seed, step * batch,
+            self.cases,
+            self.config.windows,
+            self.config.noise,
+            self.config.seed,
+            self.noise_seed,
+            step * batch,
             left * batch,
-        )  # fmt: skip
+        )
         mine = ProcessShare(batch, self.fabric.world_size, self.fabric.global_rank, left)
-        self._plans = iter(torch.utils.data.DataLoader(
-            plans, batch_sampler=mine, collate_fn=collate_plans, num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None, worker_init_fn=leave_signals_to_the_loop,
-        ))  # fmt: skip
+        self._plans = iter(
+            torch.utils.data.DataLoader(
+                plans,
+                batch_sampler=mine,
+                collate_fn=collate_plans,
+                num_workers=self.workers,
+                prefetch_factor=4 if self.workers else None,
+                worker_init_fn=leave_signals_to_the_loop,
+            )
+        )
         self._iterator = self._batches()
         self._loop = loop
 

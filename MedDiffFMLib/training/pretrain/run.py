@@ -85,9 +85,14 @@ def pretrain(
         module.network = cast(nn.Module, torch.compile(cast(nn.Module, module.network)))
     validation = open_cases(cache, "validation")
     loop = TrainingLoop(
-        step_module, batches.loss, _validation(validation, config, bfloat16), config.loop, folder, fabric,
+        step_module,
+        batches.loss,
+        _validation(validation, config, bfloat16),
+        config.loop,
+        folder,
+        fabric,
         _observer(config, folder, fabric, bfloat16, report, warn),
-    )  # fmt: skip
+    )
     loop.resume()
     if fabric.global_rank == 0:
         (folder / "config.json").write_text(json.dumps(config.record(), indent=1), encoding="utf-8")
@@ -196,9 +201,13 @@ def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
 
 
 def _observer(
-    config: PretrainConfig, folder: Path, fabric: Any, bfloat16: bool, report: Callable[[Pace], None],
+    config: PretrainConfig,
+    folder: Path,
+    fabric: Any,
+    bfloat16: bool,
+    report: Callable[[Pace], None],
     warn: Callable[[str], None],
-) -> Throughput:  # fmt: skip
+) -> Throughput:
     """Measures the run."""
 
     def measure() -> tuple[int, float]:
@@ -224,7 +233,7 @@ def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
     described = header["config"]
     if described.get("denoiser") != config.denoiser:
         raise InputError(f"{initial.name} was trained as {described.get('denoiser')}.", "Leave --denoiser out.")
-    small, denoiser, network = network_config(described), load_denoiser(initial, header), config.network
+    small, denoiser, network = network_config(described), load_denoiser(initial), config.network
     if small == network:
         return denoiser
     if not (isinstance(small, NetworkConfig) and isinstance(network, NetworkConfig)):

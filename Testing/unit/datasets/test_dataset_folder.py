@@ -57,8 +57,10 @@ def test_a_case_from_arrays_comes_back_as_it_was(dataset: Dataset) -> None:
     np.testing.assert_array_equal(read_volume(case.files["label"], "mask").voxels, lesion(2))
     entry = dataset.entries()[0]
     assert (entry.file("label"), entry.file("anatomy"), entry.region) == (
-        case.files["label"], case.files["anatomy"], "chest"
-    )  # fmt: skip
+        case.files["label"],
+        case.files["anatomy"],
+        "chest",
+    )
 
 
 def test_the_folder_can_be_moved_and_its_datalist_read_by_others(dataset: Dataset, tmp_path: Path) -> None:
@@ -205,8 +207,10 @@ def test_images_find_their_masks(layout: tuple[str, ...], tmp_path: Path) -> Non
     for name in layout:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    pairs = [(str(entry.image.relative_to(tmp_path)), str(entry.files["label"].relative_to(tmp_path)))
-             for entry in find_pairs(tmp_path)]  # fmt: skip
+    pairs = [
+        (str(entry.image.relative_to(tmp_path)), str(entry.files["label"].relative_to(tmp_path)))
+        for entry in find_pairs(tmp_path)
+    ]
     assert sorted(pairs) == sorted([layout[:2], layout[2:]])
     assert {entry.name.split("-")[-1] for entry in find_pairs(tmp_path, r"([ab])$")} == {"a", "b"}
     assert {entry.patient for entry in find_pairs(tmp_path, r"([ab])$")} == {"a", "b"}
@@ -254,9 +258,7 @@ def test_a_datalist_brings_its_split(dataset: Dataset, tmp_path: Path, capsys: p
     rows = {"training": ["b.nrrd"], "validation": [{"image": "c.nrrd"}]}
     (tmp_path / "list.json").write_text(json.dumps(rows))
     assert main(["dataset", "create", str(dataset.folder), "--datalist", str(tmp_path / "list.json"), "--quiet"]) == 0
-    assert {case.name: case.split for case in dataset.cases()} == {
-        "a": "training", "b": "training", "c": "validation"
-    }  # fmt: skip
+    assert {case.name: case.split for case in dataset.cases()} == {"a": "training", "b": "training", "c": "validation"}
     rows["training"].append({"image": "a.nrrd", "patient": "c"})  # type: ignore[arg-type]
     (tmp_path / "list.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match="is in two splits"):

@@ -9,8 +9,9 @@ import pydicom
 import pytest
 
 from MedDiffFMLib.core.errors import InputError
-from MedDiffFMLib.dicom.masks import read_mask, structures_file
+from MedDiffFMLib.dicom.masks import read_mask
 from MedDiffFMLib.dicom.out.export import written
+from MedDiffFMLib.imaging.formats.dicom_structures import structures_file
 from MedDiffFMLib.imaging.grid import Grid, to_grid
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.volume import Volume

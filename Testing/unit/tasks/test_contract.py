@@ -82,9 +82,13 @@ def test_a_value_outside_its_limits_makes_no_task() -> None:
 
 @pytest.mark.slow
 def test_command_line_batch_and_repeat(
-    expected: Any, small_ct_file: Path, mr_file: Path, tiny_model_file: Path, tmp_path: Path,
+    expected: Any,
+    small_ct_file: Path,
+    mr_file: Path,
+    tiny_model_file: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """Files for all that the toy gives, the plane where it stands; a list of cases with a text each; the same again."""
     common = ["--gain", "2", "--model", str(tiny_model_file), "--device", "cpu", "--quiet"]
     inputs = ["--mr", str(mr_file), "--prompt", "Größe"]
@@ -97,7 +101,7 @@ def test_command_line_batch_and_repeat(
         assert [row["name"] for row in csv.DictReader(stream)] == ["Größe"]
     report = json.loads((tmp_path / "chest_toy.json").read_text(encoding="utf-8"))
     assert report["texts"] == {"prompt": "Größe"} and set(report["inputs"]) == {"volume", "mr"}
-    assert list(report["outputs"]) == ["shadow", "bright", "places", "answer"]
+    assert list(report["outputs"]) == ["shadow", "bright", "places", "answer", "shadow_png"]
     assert main(["repeat", str(tmp_path / "chest_toy.json")]) == 0
 
     (tmp_path / "list.csv").write_text(f"input,mr,prompt\n{small_ct_file},{mr_file},A\n", encoding="utf-8")

@@ -8,10 +8,10 @@ from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.preprocessing.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.anomaly.findings import list_findings
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.tasks.base import Case, Run
-from MedDiffFMLib.tasks.denoise.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.denoise.non_local_means import non_local_means
 from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.inpaint.spec import Inpaint
@@ -227,11 +227,14 @@ def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [
-    lambda v, m, mask, **k: Denoise(noise=20).run(Case(v), Run(m, **k)),
-    lambda v, m, mask, **k: FAST.run(Case(v, mask=mask), Run(m, **k)),
-    lambda v, m, mask, **k: Anomaly().run(Case(v), Run(m, **k)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda v, m, mask, **k: Denoise(noise=20).run(Case(v), Run(m, **k)),
+        lambda v, m, mask, **k: FAST.run(Case(v, mask=mask), Run(m, **k)),
+        lambda v, m, mask, **k: Anomaly().run(Case(v), Run(m, **k)),
+    ],
+)
 def test_every_task_reports_progress_and_obeys_cancel(calibrated, small_ct, small_mask, run):
     fractions = []
     run(small_ct, calibrated, small_mask.voxels > 0, progress=lambda event: fractions.append(event.fraction))

@@ -49,10 +49,14 @@ def case_of(name: str, shape: tuple[int, int, int], spacing: tuple[float, ...], 
     slices = np.broadcast_to(np.arange(shape[0], dtype=np.uint8)[:, None, None], shape).copy()
     arrays, record = build_case(volume, steps, slices if labels else None)
     levels = tuple(
-        Level(arrays[r["name"]], arrays[f"{r['name']}_anatomy"] if labels else None, *_geometry(r),
-              arrays[f"{r['name']}_tissue"] if labels else None)
+        Level(
+            arrays[r["name"]],
+            arrays[f"{r['name']}_anatomy"] if labels else None,
+            *_geometry(r),
+            arrays[f"{r['name']}_tissue"] if labels else None,
+        )
         for r in record["levels"]
-    )  # fmt: skip
+    )
     low, high = (np.array(edge) for edge in record["body_box"])
     return Case(name, name, "chest", levels, (low, high))
 
@@ -132,9 +136,11 @@ def test_the_first_guess_bends_least(iterations: int, hounsfield: float) -> None
     holes = [draw_blobs(rng).mask(shape), draw_hole(shape, rng).mask(shape), draw_blobs(rng).mask(shape)]
     image = to_network(body(shape).voxels)
     found = bend_batch(
-        torch.from_numpy(np.stack([image] * 3)), torch.from_numpy(np.stack(holes)).float(), torch.tensor(spacings),
+        torch.from_numpy(np.stack([image] * 3)),
+        torch.from_numpy(np.stack(holes)).float(),
+        torch.tensor(spacings),
         iterations,
-    ).numpy()  # fmt: skip
+    ).numpy()
     for hole, (k, j, i), ours in zip(holes, spacings, found, strict=True):
         exact = spsolve(*biharmonic_system(image.astype(np.float64), hole, (i, j, k)))
         start = push_pull_fill(torch.from_numpy(image), torch.from_numpy(hole).float()).numpy()

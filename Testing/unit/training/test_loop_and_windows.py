@@ -83,8 +83,10 @@ def test_a_window_shows_what_lies_at_the_position_it_claims(
     # Where the antialiasing does not reach over the edge of the CT, a linear image stays what it is.
     reach = np.maximum(sample["spacing"], case.levels[0].spacing)[:, None] * (0 if native_voxels else 1)
     last = (np.array(case.levels[0].voxels.shape)[:, None] - 1) * case.levels[0].spacing[:, None]
-    inside = [np.flatnonzero((line >= r - 1e-3) & (line <= end - r + 1e-3))
-              for line, r, end in zip(at, reach, last, strict=True)]  # fmt: skip
+    inside = [
+        np.flatnonzero((line >= r - 1e-3) & (line <= end - r + 1e-3))
+        for line, r, end in zip(at, reach, last, strict=True)
+    ]
     assert all(len(line) >= 2 for line in inside)
     found, wanted = sample["voxels"][np.ix_(*inside)], expected_ramp(at)[np.ix_(*inside)]
     # Copied voxels are exact but for float32; the center of sampled antialiasing weights is a tenth of a voxel off.

@@ -59,8 +59,9 @@ def wavelet_level(volume_hu: np.ndarray, body: np.ndarray) -> float:
     return float(np.median(np.abs(diagonal[inside])) / 0.6745)
 
 
-def mean_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float],
-              shell_mm: float = SHELL_MM) -> np.ndarray:  # fmt: skip
+def mean_fill(
+    volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float], shell_mm: float = SHELL_MM
+) -> np.ndarray:
     """Each connected part of the mask becomes the mean of the shell around it."""
     filled = np.array(volume_hu, dtype=np.float32)
     for box, part in _parts(mask, spacing, shell_mm + min(spacing) + 1):
@@ -88,9 +89,14 @@ def _least_bending(around: np.ndarray, part: np.ndarray, spacing: tuple[float, f
     return splu(matrix, permc_spec="MMD_AT_PLUS_A").solve(right)
 
 
-def local_residual(volume_hu: np.ndarray, body: np.ndarray, spacing: tuple[float, float, float],
-                   scale_mm: float = RESIDUAL_MM, smoothing_mm: float = RESIDUAL_SMOOTHING_MM,
-                   window: tuple[float, float] = RESIDUAL_WINDOW_HU) -> np.ndarray:  # fmt: skip
+def local_residual(
+    volume_hu: np.ndarray,
+    body: np.ndarray,
+    spacing: tuple[float, float, float],
+    scale_mm: float = RESIDUAL_MM,
+    smoothing_mm: float = RESIDUAL_SMOOTHING_MM,
+    window: tuple[float, float] = RESIDUAL_WINDOW_HU,
+) -> np.ndarray:
     """Anomaly score without a model: how far a voxel is from the mean around it.
 
     |G(smoothing) x - G(scale) x| of the windowed CT, both Gaussians over the body only, so that the skin is no anomaly.
@@ -108,8 +114,9 @@ def local_residual(volume_hu: np.ndarray, body: np.ndarray, spacing: tuple[float
     return np.where(body, np.abs(near - mean(scale_mm)), 0).astype(np.float32)
 
 
-def _parts(mask: np.ndarray, spacing: tuple[float, float, float],
-           margin_mm: float) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:  # fmt: skip
+def _parts(
+    mask: np.ndarray, spacing: tuple[float, float, float], margin_mm: float
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
     """Box with a margin and mask of each connected part."""
     from scipy.ndimage import find_objects, label
 
