@@ -14,13 +14,16 @@ import pytest
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import Cancelled, InputError
 from MedDiffFMLib.core.progress import CancelToken
+from MedDiffFMLib.dicom.out.export import written
 from MedDiffFMLib.dicom.sources.address import Address, address_or_path, parse_address
 from MedDiffFMLib.dicom.sources.archive import fetched, listed
 from MedDiffFMLib.imaging.io import read_volume
+from Testing.harness.geometries import GEOMETRIES, orthogonal
 from Testing.unit.imaging.test_dicom import write_series
 
 from .archives import MISSING, TITLE, free_ports, orthanc, orthanc_program, small_archive
 from .test_series import ABOVE, LUNG, SOFT
+from .toy import export_of, scan
 
 pytest.importorskip("pynetdicom", reason="the extra [pacs] is not installed")
 pytest.importorskip("dicomweb_client", reason="the extra [pacs] is not installed")
@@ -143,3 +146,20 @@ def test_addresses() -> None:
     ):
         with pytest.raises(InputError, match=said):
             parse_address(text)
+
+
+def test_orthanc_stores_every_kind_of_object(tmp_path: Path) -> None:
+    """All objects of a result lie in the patient's one study, and the volume is found again without being told which."""
+    pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
+    program = orthanc_program()
+    if program is None:
+        pytest.skip(MISSING)
+    export = export_of(scan(orthogonal(GEOMETRIES["oblique"])))
+    with written(export, tmp_path / "out") as series, orthanc(program, tmp_path) as server:
+        for file in sorted(tmp_path.glob("out/*/*.dcm")):
+            server.send(file)
+        found = listed(parse_address(f"dicomweb+http://127.0.0.1:{server.web}/dicom-web?PatientID=case"))
+    assert {(s.uid, s.description, s.modality) for s in found} == {
+        (s.series, s.description, s.modality) for s in series
+    }
+    assert len({s.study for s in found}) == 1
