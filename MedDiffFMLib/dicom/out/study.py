@@ -13,7 +13,9 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...imaging.formats.common import damaged, parsing
+from ...imaging.volume import Volume
 from ..series import patient_of
+from .planes import planes_of
 
 UNICODE = "ISO_IR 192"
 """Everything is written in UTF-8, which holds the names of every source."""
@@ -36,6 +38,7 @@ _EMPTY = (
     "StudyID", "AccessionNumber", "PositionReferenceIndicator",
 )  # fmt: skip
 """Must be there, and may say nothing."""
+_SAME_PLACE_MM = 0.1
 _NEEDED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient")
 
 
@@ -130,6 +133,21 @@ def study_of(files: Sequence[Path]) -> Study:
     for image in images:
         _complete(image, study.common)
     return study
+
+
+def lies_on(volume: Volume, images: Sequence[Any]) -> bool:
+    """Whether the planes of a volume are those of images, so that they have one frame of reference.
+
+    Args:
+        images: datasets with positions; a volume may have been moved since it was loaded from them.
+    """
+    try:
+        places = np.array([[float(x) for x in image.ImagePositionPatient] for image in images])
+    except (AttributeError, TypeError, ValueError):
+        return False
+    planes = planes_of(volume).position
+    ends = np.linalg.norm(places[None] - planes[[0, -1]][:, None], axis=2).min(axis=1)
+    return len(places) == len(planes) and bool(ends.max() < _SAME_PLACE_MM)
 
 
 def decoded(file: Path, pixels: bool = False) -> Any:
