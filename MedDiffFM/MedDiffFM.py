@@ -6,6 +6,7 @@ from typing import Any
 import slicer
 import vtk
 from MedDiffFMGui.nodes.sampleData import registerSampleData
+from MedDiffFMGui.panels.dicomExport import DicomExport
 from MedDiffFMGui.panels.maskPanel import MaskPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
@@ -148,6 +149,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
+        self.dicomExport = DicomExport(self.ui)
         self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
@@ -168,6 +170,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The widget goes away: on reload and when Slicer quits."""
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
         self._shortcuts.remove()
+        self.dicomExport.setRun(None)
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -195,6 +198,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
+        self.dicomExport.setRun(None)
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -249,12 +253,14 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onResultClosed(self):
         """The user accepted or discarded the result."""
+        self.dicomExport.setRun(None)
         self.resultPanel.clear()
         self.maskPanel.showOutline(None)
 
     def onFinished(self, run):
         """From the logic: show what a run gave."""
         self.resultPanel.show(run)
+        self.dicomExport.setRun(run)
         self.maskPanel.showOutline(run.choices.mask)
 
     def onWorkerPythonChanged(self):

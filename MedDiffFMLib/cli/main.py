@@ -36,6 +36,7 @@ from . import (
     pretrain,
     pretrain_body,
     repeat,
+    series,
     task,
     validate,
 )
@@ -52,6 +53,7 @@ else:
 COMMANDS = (
     task,
     info,
+    series,
     models,
     repeat,
     *MEASURING,

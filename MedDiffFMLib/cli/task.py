@@ -32,6 +32,8 @@ from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration
+from .remote import local_copy
+from .remote import source as source_type
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -55,11 +57,12 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         "Finished cases are skipped, so the same command resumes"
     )
     kind = WORDS[inputs.modality]
-    source = f"{kind} as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
+    formats = ".nrrd, .nii, .nii.gz, .mha, DICOM folder, DICOMDIR, .zip of one, or DICOM file"
+    source = f"{kind} as {formats}, or its dicomweb:// or pacs:// address"
     if inputs.volume is NONE:  # known all the same, so that they can be refused in words
         source = cases = argparse.SUPPRESS
     add = parser.add_argument
-    add("input", nargs="?", type=Path, help=source)
+    add("input", nargs="?", type=source_type, help=source)
     add("-o", "--output", type=Path, help="folder, or file name of the main result (default: the current folder)")
     for scan in inputs.scans:
         add(
@@ -74,9 +77,11 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         add(
             "--mask",
             type=Path,
-            help=f"label map on the {kind}'s grid; with --batch a folder of masks named as the cases",
+            help=f"label map on the {kind}'s grid, DICOM SEG or RTSTRUCT; with --batch a folder of masks named as the "
+            "cases",
         )
-        add("--label", metavar="LABEL", help="number or name of the one label of the mask to take (default: all)")
+        label = "number or name of the one label, segment or structure of the mask to take (default: all)"
+        add("--label", metavar="LABEL", help=label)
     if inputs.anatomy is not NONE:
         labels = "organ label map (TotalSegmentator numbers, 118 for the body)"
         use = "whose grid the result takes" if inputs.volume is NONE else f"on the {kind}'s grid, or a folder of them"
@@ -140,8 +145,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     load = functools.cache(lambda: load_for(settings))
     if args.batch is not None:
         return _run_batch(args, settings, load, console)
-    files = _case_files(args)
-    inputs.check(args.task, files.names)
+    with local_copy(args.input, getattr(args, "series", None), inputs.modality, console) as (local, origin):
+        files = replace(_case_files(args), input=local, origin=origin)
+        return _run_one(args, settings, replace(files, series=None) if origin else files, load, console)
+
+
+def _run_one(args: argparse.Namespace, settings: RunSettings, files: CaseFiles, load: Any, console: Console) -> int:
+    TASKS[args.task].inputs.check(args.task, files.names)
     plan = plan_outputs(args.task, files.source, args.output, args.seed)
     report = run_case(
         settings, files, plan, load, overwrite=args.overwrite, private=args.private, dicom=args.dicom,

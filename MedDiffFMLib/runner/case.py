@@ -12,6 +12,8 @@ from typing import Any
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
+from ..dicom.masks import read_mask
+from ..imaging.formats.dicom_structures import structures_file
 from ..imaging.io import read_volume
 from ..imaging.modality import CT
 from ..imaging.modality_checks import check_volume
@@ -53,8 +55,15 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     """
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
-    volumes = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
-    loaded = checked_case(task, volumes, case.texts, case.label, case.force)
+    volumes: dict[str, Volume] = {}
+    label = case.label
+    for name, path in case.paths.items():
+        structures = structures_file(path) if name == "mask" else None
+        if structures is not None and "volume" in volumes:
+            volumes[name], label = read_mask(structures, label, volumes["volume"], case.input), None
+        else:
+            volumes[name] = read_volume(path, inputs.modalities[name])
+    loaded = checked_case(task, volumes, case.texts, label, case.force)
     loaded.records = {name: input_record(path, volumes[name]) for name, path in case.paths.items()}
     if case.label is not None:
         loaded.records["mask"]["label"] = case.label
@@ -194,6 +203,9 @@ def run_case(
     check_outputs(plan, settings.task, overwrite)
     check_export(dicom, plan.base, case)
     loaded = load_case(case, settings.task)
+    if case.origin is not None:
+        record = loaded.records["volume"]
+        loaded.records["volume"] = {"source": case.origin, **{key: record[key] for key in record if key != "path"}}
     model = load()
     result, report = compute(settings, loaded, model, progress, cancel)
     if cancel is not None and cancel.cancelled:
