@@ -26,8 +26,8 @@ from MedDiffFMLib.multimodal.facts.grammar import write
 from MedDiffFMLib.multimodal.facts.measure import measure
 
 REGIONS = {
-    "head and neck": r"head|neck|cranial", "chest": r"thorax|heart|lung nodule", "abdomen": r"abdomen|lumbar|liver case",
-    "pelvis": r"pelvis|sacrum|thigh", "whole body": r"^trunk|neck base to",
+    "head and neck": r"head|neck|cranial", "chest": r"thorax|heart|lung nodule",
+    "abdomen": r"abdomen|lumbar|liver case", "pelvis": r"pelvis|sacrum|thigh", "whole body": r"^trunk|neck base to",
 }  # fmt: skip
 """What the words must hold for a region to be right, those of the margins left out."""
 MARGINS = (
@@ -70,7 +70,8 @@ class Truth:
 
     def _body(self) -> np.ndarray:
         """Largest thing above -300 HU, holes filled slice by slice."""
-        thick = sitk.BinaryMorphologicalOpening(self.image > -300, (2, 2, 0))
+        pixel, row, _ = self.image.GetSpacing()
+        thick = sitk.BinaryMorphologicalOpening(self.image > -300, (round(2 / pixel), round(2 / row), 0))
         parts = sitk.RelabelComponent(sitk.ConnectedComponent(thick), sortByObjectSize=True)
         body = sitk.GetArrayFromImage(parts == 1)
         for number, plane in enumerate(body):
@@ -89,6 +90,14 @@ class Truth:
         closed = sitk.BinaryMorphologicalClosing((parts > 0) & (parts <= kept), reach)
         volume = float(sitk.GetArrayFromImage(closed).sum()) * self.ml
         return volume or None
+
+    def lung_slices(self) -> tuple[bool, float]:
+        """Whether a tenth of the body is air in any slice, and the height in mm below the lowest with a fiftieth."""
+        body = np.maximum(self.body.sum((1, 2)), 1)
+        share = ((self.voxels < -600) & self.body).sum((1, 2)) / body
+        shown = np.flatnonzero(share > 0.02)
+        below = float(shown[0]) * self.image.GetSpacing()[2] if shown.size else 0.0
+        return bool((share > 0.1).any()), below
 
     def share(self, low: float, high: float, inside: np.ndarray | None = None) -> float:
         """Percent of the body (or of a mask) between two HU."""
@@ -117,7 +126,9 @@ def judge(kind: str, values: dict[str, Any], point: tuple[float, float, float], 
     if kind == "region":
         return bool(re.search(REGIONS[values["region"]], re.sub(MARGINS, "", words)))
     if kind == "reach":
-        words += " lung bases" if any("lung_" in name for name in truth.row["labels"].values()) else ""
+        shown, below = truth.lung_slices()
+        words += " lung bases" if shown else ""
+        words += " upper abdomen" if "thorax" in words and below > 20 else ""
         return all(bool(re.search(LEVELS[values[end]], words)) for end in ("from", "to"))
     if kind == "contrast":
         known = "without" if re.search(WITHOUT, words) else "with" if re.search(WITH, words) else None
