@@ -17,6 +17,7 @@ from MedDiffFMGui.runs.scriptedRun import ScriptedRun
 from MedDiffFMGui.views.anomalyView import AnomalyView
 from MedDiffFMGui.views.compareView import CompareView
 from MedDiffFMGui.views.segmentView import SegmentView
+from MedDiffFMGui.views.sentencesView import SentencesView
 from MedDiffFMGui.worker.workerPython import WorkerPython
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
@@ -143,9 +144,11 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.compareView = CompareView(self.ui, self.onResultClosed)
         self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed)
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
+        self.sentencesView = SentencesView(self.ui, self.onResultClosed)
         views = {
             "findings": (self.anomalyView, self.ui.anomalyResultWidget),
             "structures": (self.segmentView, self.ui.segmentResultWidget),
+            "sentences": (self.sentencesView, self.ui.sentencesResultWidget),
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)

@@ -88,9 +88,7 @@ def _chosen(name: str, found: list[Structure], wanted: str | None) -> Structure:
         )
     if not fitting:
         raise InputError(f"'{name}' holds no structures.", "Choose another file.")
-    raise InputError(
-        f"'{name}' holds {len(fitting)} structures: {names}.", "Choose one with --label NUMBER or NAME."
-    )
+    raise InputError(f"'{name}' holds {len(fitting)} structures: {names}.", "Choose one with --label NUMBER or NAME.")
 
 
 def _check_owner(path: Path, dataset: Any, is_set: bool, scan: Path | None) -> None:
