@@ -351,8 +351,9 @@ def test_removing_the_ct_ends_the_view_quietly(app: Any, widget: Any, opened: An
     opened.ui.anomalyThresholdSlider.value = 6.0
     opened.ui.differenceRadioButton.click()
     opened.next()
-    opened.ui.anomalyDiscardButton.click()
-    assert node_names(app) == set()
+    assert not widget.ui.resultCollapsibleButton.visible and opened.nodes is None
+    assert node_names(app) == {"thorax anomaly", "thorax healthy", "thorax uncertainty"}  # nothing is lost unasked
+    assert {node.GetForegroundVolumeID() for node in composites(app)} == {None}
 
 
 # ------------------------------------------------------------------------------------------------------------- overlay

@@ -179,7 +179,9 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert not widget.ui.maskWidget.visible and editor.activeEffect() is None
     assert not editor._target.shortcuts_installed
     press(app, widget, "generate_lesion")
-    assert widget.logic.getParameterNode().mask is mask  # one mask for a CT
+    assert widget.logic.getParameterNode().mask is not mask  # what was filled is no place for a lesion
+    press(app, widget, "inpaint")
+    assert widget.logic.getParameterNode().mask is mask
     widget.exit()
     assert not editor._target.shortcuts_installed
 
@@ -496,7 +498,7 @@ def test_closing_the_scene_while_a_mask_is_painted_and_a_result_is_shown(app: An
     other = app.slicer.util.addVolumeFromArray(voxels, name="next")
     widget.ui.inputVolumeSelector.setCurrentNode(other)
     press(app, widget, "inpaint")
-    assert widget.logic.getParameterNode().mask.GetName() == "next mask"
+    assert widget.logic.getParameterNode().mask.GetName() == "next mask (Fill)"
     paint_ball(app, widget, (10, 12, 14), 4.0)
     assert widget.ui.runButton.enabled
 

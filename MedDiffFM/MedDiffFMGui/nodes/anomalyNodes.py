@@ -8,6 +8,7 @@ import slicer
 from ..worker.eventLoopTasks import importing
 from .regionSegments import replacingRegions
 from .resultNodes import addingDifference
+from .resultRecord import accept, isAccepted
 from .segmentationArrays import anatomyFromSegmentation
 from .volumeNodes import moveToStudyOf, volumeFromNode
 
@@ -79,7 +80,29 @@ class AnomalyNodes:
         names = tasks_shown_as(View.FINDINGS)
         tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
         found = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) in names]
-        return next((nodes for nodes in reversed(found) if nodes.complete), None)
+        return next((nodes for nodes in reversed(found) if nodes.complete and not nodes.accepted), None)
+
+    @classmethod
+    def ofRun(cls, run):
+        """The nodes of a run: those that were made when it was shown before, else new ones."""
+        for table in slicer.util.getNodesByClass("vtkMRMLTableNode"):
+            if table.GetAttribute(TASK_ATTRIBUTE) == run.task and cls(table).node("anomaly") is run.main:
+                return cls(table)
+        return cls.create(run)
+
+    @property
+    def main(self):
+        """The node that stands for the result."""
+        return self.node("anomaly")
+
+    @property
+    def accepted(self):
+        """Whether the user has kept the map."""
+        return isAccepted(self.node("anomaly"))
+
+    def accept(self):
+        """The nodes are the user's from now on."""
+        accept(self.node("anomaly"))
 
     @property
     def complete(self):

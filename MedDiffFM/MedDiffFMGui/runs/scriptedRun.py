@@ -5,7 +5,7 @@ from typing import Any
 
 import slicer
 
-from ..nodes.resultNodes import removeNodes
+from ..nodes.resultRecord import removeResult
 from .manyRuns import ManyRuns
 from .runRequest import runChoices
 from .taskRun import TaskRun
@@ -105,7 +105,7 @@ class ScriptedRun(TaskRun):
                 results.SetDataNodeAtValue(run.main, sequence.GetNthIndexValue(index))
             finally:
                 if run:
-                    removeNodes(run)
+                    removeResult(run)
                 slicer.mrmlScene.RemoveNode(volume)
         return results
 

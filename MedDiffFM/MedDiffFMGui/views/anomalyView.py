@@ -9,10 +9,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.anomalyNodes import HIDDEN_COLUMNS, SHOWN_COLUMNS, AnomalyNodes
+from ..nodes.resultRecord import remember
 from ..worker.eventLoopTasks import EventLoopTask
 from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, styleLayer
 from .bodyRendering import BodyRendering
 from .cameras import centerCameras
+from .decision import showDecision
 from .sideBySide import VIEW_NAMES, SideBySide
 from .viewState import ViewState
 
@@ -27,11 +29,12 @@ class AnomalyView:
 
     :param ui: widgets of the module's .ui file; ``anomalyResultWidget`` is filled.
     :param logic: not needed by this view, which works on nodes alone.
-    :param onClosed: called without arguments when the user accepted or discarded the result.
+    :param onClosed: called without arguments when the user discarded or closed the result.
+    :param onAccepted: called with the map's node when the user accepted it.
     """
 
-    def __init__(self, ui, logic, onClosed=lambda: None):
-        self.onClosed = onClosed
+    def __init__(self, ui, logic, onClosed=lambda: None, onAccepted=lambda node: None):
+        self.onClosed, self.onAccepted = onClosed, onAccepted
         self.nodes: Any = None  # AnomalyNodes while a map is shown
         self.layer = "heat"  # name of what is shown over the CT
         self._before: Any = None
@@ -80,7 +83,8 @@ class AnomalyView:
         if self._before is None:
             self._before = ViewState()
         self._putAway()
-        self._open(AnomalyNodes.create(run))
+        remember(run)
+        self._open(AnomalyNodes.ofRun(run))
         self.findAgain()
 
     def restore(self):
@@ -106,19 +110,23 @@ class AnomalyView:
         self._before = None
 
     def accept(self):
-        """Keep the nodes, and the views as they are."""
-        self._leaveSideBySide()
-        self._rendering.forget()
-        self._forget()
-        self.onClosed()
+        """Keep the nodes; map and findings stay in the views until the user closes them."""
+        if self.nodes and self.nodes.complete:
+            self.nodes.accept()
+            self._showDecision()
+            self.onAccepted(self.nodes.node("anomaly"))
 
     def discard(self):
-        """Take the nodes out of the scene; the views are as before."""
+        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
         nodes = self.nodes
+        accepted = nodes is not None and nodes.complete and nodes.accepted
         self.clear()
-        if nodes:
+        if nodes and not accepted:
             nodes.remove()
         self.onClosed()
+
+    def _showDecision(self):
+        showDecision(self.ui.anomalyAcceptButton, self.ui.anomalyDiscardButton, self.nodes.accepted)
 
     def blink(self):
         """The CT alone, or with the layer again."""
@@ -138,6 +146,7 @@ class AnomalyView:
     def _open(self, nodes):
         self.nodes, self._row, self.layer = nodes, -1, "heat"
         ui = self.ui
+        self._showDecision()
         ui.anomalyTitleLabel.text = nodes.node("anomaly").GetName()
         _set(ui.anomalyThresholdSlider, nodes.threshold)
         for name in ("healthy", "difference"):

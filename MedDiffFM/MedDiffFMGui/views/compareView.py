@@ -8,9 +8,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.colors import differenceColors
-from ..nodes.resultNodes import addingDifference, removeNodes
+from ..nodes.resultNodes import addingDifference
+from ..nodes.resultRecord import accept, isAccepted, remember, removeResult
 from ..nodes.volumeNodes import thinnedOut
 from ..worker.eventLoopTasks import EventLoopTask
+from .decision import showDecision
 from .sideBySide import SideBySide
 from .viewState import ViewState, sliceNodes
 
@@ -26,11 +28,12 @@ class CompareView:
 
     :param ui: widgets of the module's .ui file.
     :param onClosed: called without arguments when the user accepted or discarded the result.
+    :param onAccepted: called with the main node when the user accepted it.
     """
 
-    def __init__(self, ui, onClosed):
+    def __init__(self, ui, onClosed, onAccepted=lambda node: None):
         self.ui = ui
-        self.onClosed = onClosed
+        self.onClosed, self.onAccepted = onClosed, onAccepted
         self.run: Any = None
         self._before: Any = None
         self._sideBySide = SideBySide()
@@ -52,9 +55,11 @@ class CompareView:
         if self._before is None:
             self._before = ViewState()
         self._forgetDifference()
-        if self.run and _repeats(run, self.run):
+        if self.run and _repeats(run, self.run) and not isAccepted(self.run.main):
             _replace(self.run, run)
         self.run = run
+        remember(run)
+        showDecision(self.ui.acceptButton, self.ui.discardButton, isAccepted(run.main))
         hasInput = self._original() is not None and bool(run.volumes)
         self.ui.resultTitleLabel.text = run.main.GetName()
         self.ui.resultFactsLabel.text = factsText(run)
@@ -83,18 +88,20 @@ class CompareView:
             return
         self._leaveSideBySide()
         main = self.run.main
+        accept(main)
         self._before.restore()
         self.run = self._before = None  # the views stay as they are now
         if main.IsA("vtkMRMLVolumeNode"):
             slicer.util.setSliceViewerLayers(background=main)
         self._close()
+        self.onAccepted(main)
 
     def discard(self):
-        """Take the nodes out of the scene; the views are as before."""
+        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
         run = self.run
         self.clear()
-        if run:
-            removeNodes(run)
+        if run and not isAccepted(run.main):
+            removeResult(run)
         self._close()
 
     # Layers
@@ -222,7 +229,7 @@ def _replace(earlier, run):
     """The nodes of ``run`` take the names of those before, which go."""
     names = {name: node.GetName() for name, node in earlier.volumes.items()}
     reportName = earlier.reportNode.GetName()
-    removeNodes(earlier)
+    removeResult(earlier)
     for name, node in run.volumes.items():
         node.SetName(names.get(name, node.GetName()))
     run.reportNode.SetName(reportName)
