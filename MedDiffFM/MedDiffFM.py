@@ -6,6 +6,7 @@ from typing import Any
 import qt
 import slicer
 import vtk
+from MedDiffFMGui.nodes.findingMarks import copyRegion
 from MedDiffFMGui.nodes.resultRecord import OUTPUT, TASK
 from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.nodes.volumeNodes import voxelsTime
@@ -20,6 +21,7 @@ from MedDiffFMGui.views.anomalyView import AnomalyView
 from MedDiffFMGui.views.compareView import CompareView
 from MedDiffFMGui.views.segmentView import SegmentView
 from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
+from MedDiffFMGui.views.windows import WINDOWS, setWindow
 from MedDiffFMGui.worker.workerPython import WorkerPython
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
@@ -138,6 +140,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
         self.compareView = CompareView(self.ui, self.onResultClosed, self.onResultAccepted)
         self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed, self.onResultAccepted)
+        self.anomalyView.onFill, self.anomalyView.onSegment = self.onFillFinding, self.onSegmentFinding
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
         views = {
             "findings": (self.anomalyView, self.ui.anomalyResultWidget),
@@ -157,6 +160,9 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self._shownWatch = ShownVolumeWatch(self.onShownVolume)
+        for name, window in WINDOWS.items():
+            button = getattr(self.ui, f"{name}WindowButton")
+            button.connect("clicked(bool)", lambda *_clicked, window=window: setWindow(window))
         self.ui.showInputButton.connect("clicked(bool)", self.showInput)
         slicer.app.connect("aboutToQuit()", self.logic.stop)
         self.initializeParameterNode()
@@ -316,6 +322,20 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.taskPanel.strip.say(_("Kept; {name} is the input now.").format(name=main.GetName()))
         else:
             self.taskPanel.strip.say(_("Kept: {name}.").format(name=main.GetName()))
+
+    def onFillFinding(self, regions, segmentID):
+        """The region of a finding as mask of the filling."""
+        self._parameterNode.inputVolume = self.resultPanel.run.inputNode
+        self.taskPanel.choose("inpaint")
+        self.maskPanel.takeSegment(regions, segmentID)
+        self.ui.taskCollapsibleButton.collapsed = False
+        self.ui.panelScrollArea.verticalScrollBar().value = self.ui.taskCollapsibleButton.y
+
+    def onSegmentFinding(self, regions, segmentID):
+        """The region of a finding as a segment of the user's own."""
+        name = _("finding {number}").format(number=segmentID)
+        node, _added = copyRegion(regions, segmentID, self.resultPanel.run.inputNode, name)
+        self.taskPanel.strip.say(_("{name} is in {segmentation}.").format(name=name, segmentation=node.GetName()))
 
     def onResultClosed(self):
         """The user accepted or discarded the result."""

@@ -41,6 +41,7 @@ class CompareView:
         self._loopTask = EventLoopTask()
         self._shownNode: Any = None
         self._choices: dict[str, Any] = {}
+        ui.resultTitleLabel.visible = False  # the list of results names it
         ui.blendSlider.connect("valueChanged(double)", self._onBlend)
         ui.blinkButton.connect("clicked(bool)", self.blink)
         ui.sideBySideButton.connect("toggled(bool)", self._onSideBySide)
