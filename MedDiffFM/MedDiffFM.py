@@ -60,10 +60,19 @@ class Device(Enum):
     AUTOMATIC = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    XPU = "xpu"
+    MPS = "mps"
 
     def label(self):
         """Text in the panel."""
-        return {"auto": _("automatic"), "cpu": _("processor (CPU)"), "cuda": _("NVIDIA GPU (CUDA)")}[self.value]
+        titles = {
+            "auto": _("automatic"),
+            "cpu": _("processor (CPU)"),
+            "cuda": _("NVIDIA or AMD GPU"),
+            "xpu": _("Intel GPU"),
+            "mps": _("Apple GPU"),
+        }
+        return titles[self.value]
 
 
 class Precision(Enum):
@@ -115,7 +124,7 @@ class MedDiffFMParameterNode:
 
 
 class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Puts the panels together and follows the life of scene, module and application."""
+    """Widget of the module: its panels, and the life of scene, module and application."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -356,7 +365,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedDiffFMLogic(ScriptedRun, ScriptedLoadableModuleLogic):
-    """Runs tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
+    """Runs of tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)

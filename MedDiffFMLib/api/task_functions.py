@@ -192,32 +192,32 @@ def run(
     Raises:
         MedDiffFMError: whatever is wrong, before any long work where possible.
     """
-    given = {name: named.pop(name, None) for name in task.inputs.modalities}
+    sources = {name: named.pop(name, None) for name in task.inputs.modalities}
     texts = {text.name: named.pop(text.name, None) for text in task.inputs.texts}
     chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
-    case = _case(task, given, {name: text for name, text in texts.items() if text is not None})
+    case = _case(task, sources, {name: text for name, text in texts.items() if text is not None})
     loaded = as_model(model) if task.needs_model else load(settings)
     settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.precision)
     return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 
-def _case(task: type[Task], given: dict[str, Any], texts: dict[str, str]) -> LoadedCase:
+def _case(task: type[Task], sources: dict[str, Any], texts: dict[str, str]) -> LoadedCase:
     """The inputs, read where paths are given, and checked."""
     read: dict[str, Volume] = {}
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
-        if given[name] is not None:
+        if sources[name] is not None:
             is_map = kind == "mask"
-            read[name] = as_labels(given[name], read.get("volume")) if is_map else as_volume(given[name], kind)
+            read[name] = as_labels(sources[name], read.get("volume")) if is_map else as_volume(sources[name], kind)
     case = checked_case(task.name, read, texts)
-    case.records = {name: _record(given[name], volume) for name, volume in read.items()}
+    case.records = {name: _record(sources[name], volume) for name, volume in read.items()}
     return case
 
 
-def _record(given: Any, volume: Volume) -> dict[str, Any]:
+def _record(source: Any, volume: Volume) -> dict[str, Any]:
     """What the report says about an input."""
-    if isinstance(given, (str, os.PathLike)):
-        return input_record(Path(given), volume)
+    if isinstance(source, (str, os.PathLike)):
+        return input_record(Path(source), volume)
     return {"source": "memory", **geometry(volume)}
 
 

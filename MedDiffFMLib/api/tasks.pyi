@@ -124,8 +124,8 @@ def inpaint(
         margin: Ring around the mask that the model may not look at, since a lesion's rim lies there (0
             to 30 mm). Default: 3.0.
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
-        sigma_max: Noise that is put on the first guess, in units of 1000 HU; more leaves more to the
-            model (0.01 to 80). Default: 10.0.
+        sigma_max: Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves
+            more to the model (0.01 to 80). Default: 10.0.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
@@ -440,6 +440,36 @@ def radiograph(
 
     Returns:
         Result with ``volumes["radiograph"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
+def describe(
+    volume: VolumeLike,
+    *,
+    certainty: float = 0.7,
+    mask: LabelsLike | None = None,
+    anatomy: LabelsLike | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Says in sentences what can be measured in a CT, each with the place to check it.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        certainty: Sentences that are less certain are left out and listed as not assessed (0.7 to 1).
+            Default: 0.7.
+        mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["evidence"]``, ``tables["facts"]``, ``texts["description"]``.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.

@@ -49,12 +49,12 @@ def parameters_from(args: argparse.Namespace, parameters: type) -> Any:
     Raises:
         InputError: a value outside its limits.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(parameters):
         if hasattr(args, _destination(field.name)):
             value = getattr(args, _destination(field.name))
-            given[field.name] = tuple(value) if isinstance(value, list) else value
-    return parameters(**given)
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return parameters(**values)
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

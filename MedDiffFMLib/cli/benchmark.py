@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..evaluation.speed.cases import TASKS, choose_cases
 from ..models.names import DEFAULT_MODEL
@@ -39,7 +40,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="a reference that would take longer is extrapolated from a few windows (default: 60)")  # fmt: skip
     add("--image", type=Path, help="CT that the volumes are cut from (default: the sample CT)")
     add("--model", default=DEFAULT_MODEL, help="name or .safetensors file")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    add("--device", default="auto", help=DEVICE_HELP)
     add("--threads", type=THREADS, help="CPU threads (default: all)")
     add("--seed", type=SEED, default=0)
 

@@ -173,8 +173,8 @@ def _check(args: argparse.Namespace, console: Console) -> int:
         tuple(args.labels),
         few=FINETUNE_TASKS[args.task].few,
     )
-    found = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)
+    checked = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)
     if args.report is not None:
-        write_json(found.as_dict(), args.report, overwrite=True)
-    console.answer(found.as_dict(), found.text())
-    return InputError.exit_code if found.errors else 0
+        write_json(checked.as_dict(), args.report, overwrite=True)
+    console.answer(checked.as_dict(), checked.text())
+    return InputError.exit_code if checked.errors else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGIONS
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..evaluation.quality.added_noise import KINDS
 from ..evaluation.quality.cases import read_cases
@@ -62,7 +63,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="TorchScript network in whose features synthetic CTs are compared, and FID is computed")  # fmt: skip
     add("--feature-slices", action="store_true", help="the network takes (B, 3, H, W) slices, not (B, 1, D, H, W)")
     add("--quick", action="store_true", help="two cases and thin slabs: a trial, no figures to report")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    add("--device", default="auto", help=DEVICE_HELP)
     add("--seed", type=SEED, default=0, help="of the model's sampling (default: 0)")
 
 
@@ -124,7 +125,7 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: not of that form.
     """
-    found: dict[str, dict[str, Any]] = {}
+    by_task: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         task, dot, field = name.partition(".")
@@ -136,5 +137,5 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
             value = json.loads(text)
         except ValueError:
             value = text
-        found.setdefault(task, {})[field] = tuple(value) if isinstance(value, list) else value
-    return found
+        by_task.setdefault(task, {})[field] = tuple(value) if isinstance(value, list) else value
+    return by_task

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.visible_text import visible
-from ..imaging.image_files import input_sha256
 from ..imaging.io import read_volume
-from ..imaging.volume import Volume, check_ct, geometry
+from ..imaging.volume import Volume, check_ct
+from ..runner.report import input_record
 from .arguments import add_command
 from .console import Console
 
@@ -25,7 +25,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Show it."""
     volume = read_volume(args.input)
-    facts: dict[str, Any] = {"path": args.input.resolve(), "sha256": input_sha256(args.input), **geometry(volume)}
+    facts: dict[str, Any] = {**input_record(args.input, volume)}
     facts |= {"type": str(volume.voxels.dtype), "minimum": volume.voxels.min(), "maximum": volume.voxels.max()}
     try:
         facts["warnings"] = check_ct(volume)

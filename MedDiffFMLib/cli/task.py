@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
 from ..core.precision import PRECISIONS
@@ -17,8 +19,10 @@ from ..core.visible_text import visible
 from ..imaging.modality import WORDS
 from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..runner.batch import CaseStatus, run_batch, table_files
-from ..runner.case import CaseFiles, run_case
+from ..runner.case import run_case
+from ..runner.case_files import CaseFiles
 from ..runner.case_search import find_cases
+from ..runner.dicom_export import refuse_inside
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
@@ -77,6 +81,16 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         add("--anatomy", type=Path, help=f"{labels} {use}")
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     add("--overwrite", action="store_true", help="replace existing outputs")
+    add(
+        "--dicom",
+        type=Path,
+        metavar="FOLDER",
+        help="also write the result as DICOM objects (CT, SEG, RTSTRUCT, parametric maps, SR) into a folder of its own "
+        "in FOLDER, in the study of the scan where it came as DICOM",
+    )
+    if inputs.volume is not NONE:
+        series = "series to work on, by number or UID, where the DICOM folder or DICOMDIR holds several"
+        add("--series", metavar="NUMBER|UID", help=series)
 
 
 def _option(row: Named) -> str:
@@ -92,7 +106,7 @@ def _add_run_options(group: argparse._ArgumentGroup, task: type[Task]) -> None:
         _add_model_options(group, "chest" if task.inputs.volume is NONE else "guessed")
     else:
         group.set_defaults(seed=0, region=None, model=NO_MODEL, precision=AUTOMATIC)
-    group.add_argument("--device", default=AUTOMATIC, help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    group.add_argument("--device", default=AUTOMATIC, help=DEVICE_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
 
 
@@ -120,24 +134,32 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _run_batch(args, settings, load, console)
     files = _case_files(args)
     inputs.check(args.task, files.names)
-    plan = plan_outputs(args.task, files.input or files.anatomy, args.output, args.seed)
+    plan = plan_outputs(args.task, files.source, args.output, args.seed)
     report = run_case(
-        settings, files, plan, load, overwrite=args.overwrite, progress=console.progress, cancel=console.cancel
-    )
+        settings, files, plan, load,
+        overwrite=args.overwrite, dicom=args.dicom, progress=console.progress, cancel=console.cancel,
+    )  # fmt: skip
     for warning in report["warnings"]:
         console.warning(warning)
     written = [plan.folder / record["file"] for record in report["outputs"].values()]
-    text = "\n".join(visible(str(path)) for path in (*written, plan.report))
+    text = "\n".join(visible(str(path)) for path in (*written, plan.report, *_dicom_folders(report)))
     console.answer({"status": "done", "report_file": plan.report, **report}, text)
     console.note(NOTICE)
     return 0
+
+
+def _dicom_folders(report: dict[str, Any]) -> list[Path]:
+    """One for each series that was written as DICOM."""
+    dicom = report.get("dicom")
+    return [] if dicom is None else [Path(dicom["folder"]) / row["folder"] for row in dicom["series"]]
 
 
 def _case_files(args: argparse.Namespace) -> CaseFiles:
     """The files of the one case."""
     inputs = TASKS[args.task].inputs
     mask, anatomy = (getattr(args, name, None) for name in ("mask", "anatomy"))
-    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts))
+    series = getattr(args, "series", None)
+    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts), series)
 
 
 def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
@@ -162,7 +184,9 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, console: Console) -> int:
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
+    refuse_inside(args.dicom, args.batch)
     cases = find_cases(args.batch, settings.task, folders, files.texts, console.warning)
+    cases = [replace(case, series=files.series) for case in cases]
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
@@ -171,6 +195,7 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
         folder,
         load,
         overwrite=args.overwrite,
+        dicom=args.dicom,
         progress=console.progress,
         cancel=console.cancel,
         on_case=_announce(console, len(cases)),

@@ -30,7 +30,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Print one row a model; the first one is the reference of the others."""
     from ..models.catalogue import resolve
-    from ..models.checkpoint import load_denoiser, read_header
+    from ..models.checkpoint import load_denoiser
     from ..training.validation import Validation
 
     judge = validation(args.cache, args.windows)
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for name in args.models:
         console.cancel.check()
         path = resolve(name)[1]
-        rows[name] = judge(load_denoiser(path, read_header(path)))
+        rows[name] = judge(load_denoiser(path))
         console.note(f"{name}: score {rows[name]['score']}")
     console.answer({"status": "done", "models": rows}, table(rows))
     return 0

@@ -36,3 +36,10 @@ _NUMBERS = {name.lower(): number for number, name in enumerate(ORGANS, 1)}
 def organ_number(name: str) -> int | None:
     """Number of a structure by its name; case, spaces and hyphens do not matter. None for any other name."""
     return _NUMBERS.get(re.sub(r"[\s-]+", "_", name.strip().lower()))
+
+
+def organ_words(organ: str) -> str:
+    """``lung_upper_lobe_right`` as "right lung upper lobe"."""
+    words = organ.replace("vertebrae", "vertebra").split("_")
+    sides = [word for word in words if word in ("right", "left")]
+    return " ".join([*sides, *(word for word in words if word not in sides)])

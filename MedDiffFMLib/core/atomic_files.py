@@ -90,7 +90,7 @@ def _is_left_behind(computer: str, process: int, state: os.stat_result) -> bool:
 
 
 def _computer() -> str:
-    """Tells computers apart that share a disk."""
+    """Name of the computer, for those that share a disk."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 

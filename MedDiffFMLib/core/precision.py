@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .devices import is_fast_in_bfloat16
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -28,15 +29,8 @@ def choose_precision(requested: str, device: torch.device) -> torch.dtype:
 
     check_precision(requested)
     if requested == "auto":
-        return torch.bfloat16 if _fast_in_bfloat16(device) else torch.float32
+        return torch.bfloat16 if is_fast_in_bfloat16(device) else torch.float32
     return torch.float32 if requested == "float32" else torch.bfloat16
-
-
-def _fast_in_bfloat16(device: torch.device) -> bool:
-    """Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too."""
-    import torch
-
-    return device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
 
 
 def autocast(device: torch.device, precision: str | torch.dtype = "auto") -> torch.autocast:

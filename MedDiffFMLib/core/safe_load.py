@@ -47,10 +47,10 @@ def check_fields(kind: type, values: dict[str, Any]) -> None:
     """
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        wanted = hints[field.name]
-        fitting = (int, float) if wanted is float else (wanted,)
-        if field.name in values and wanted in (str, int, float, bool) and type(values[field.name]) not in fitting:
-            raise ValueError(f"{field.name} is no {wanted.__name__}")
+        expected = hints[field.name]
+        fitting = (int, float) if expected is float else (expected,)
+        if field.name in values and expected in (str, int, float, bool) and type(values[field.name]) not in fitting:
+            raise ValueError(f"{field.name} is no {expected.__name__}")
 
 
 def plain_path(text: object) -> bool:

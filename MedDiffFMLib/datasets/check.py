@@ -74,36 +74,36 @@ def check_dataset(
     Args:
         report: receives a line for each case.
     """
-    found = CheckReport(str(data), needs.task)
+    checked = CheckReport(str(data), needs.task)
     try:
         listed = _listed(Path(data))
         entries = _with_validation(listed, needs)
     except MedDiffFMError as problem:
-        found.add("error", "list", "", problem.cause, problem.remedy)
-        return found
-    found.validation = [entry.name for entry in entries if entry.split == "validation"]
+        checked.add("error", "list", "", problem.cause, problem.remedy)
+        return checked
+    checked.validation = [entry.name for entry in entries if entry.split == "validation"]
     if entries != listed:
-        found.add(
+        checked.add(
             "warning",
             "auto-split",
             "",
-            f"No case is named to validate; chosen: {', '.join(found.validation)}.",
+            f"No case is named to validate; chosen: {', '.join(checked.validation)}.",
             "Choose others with `meddifffm dataset split`, or in the datalist.",
         )
-    _check_folder(Path(data), found)
-    _check_counts(entries, needs, found)
-    _check_patients(entries, found)
+    _check_folder(Path(data), checked)
+    _check_counts(entries, needs, checked)
+    _check_patients(entries, checked)
     slices: dict[str, set[bytes]] = {}
     for number, entry in enumerate(entries):
         if cancel is not None:
             cancel.check()
         report(f"Checking {number + 1} of {len(entries)}  {entry.name}")
-        facts, slices[entry.name] = _check_case(entry, needs, found)
-        found.cases.append(facts)
-    _check_voxels(entries, slices, found)
+        facts, slices[entry.name] = _check_case(entry, needs, checked)
+        checked.cases.append(facts)
+    _check_voxels(entries, slices, checked)
     if needs.mask:
-        _check_marked(found)
-    return found
+        _check_marked(checked)
+    return checked
 
 
 def _listed(data: Path) -> list[Entry]:
@@ -124,13 +124,13 @@ def _with_validation(entries: list[Entry], needs: Needs) -> list[Entry]:
     return [replace(entry, split="validation" if entry.patient in chosen else "training") for entry in entries]
 
 
-def _check_folder(data: Path, found: CheckReport) -> None:
+def _check_folder(data: Path, checked: CheckReport) -> None:
     """Damaged or changed cases of a dataset folder."""
     if not is_dataset(data):
         return
     cases, damaged = Dataset(data).scan()
     for name, reason in damaged.items():
-        found.add(
+        checked.add(
             "error",
             "damaged-case",
             name,
@@ -140,7 +140,7 @@ def _check_folder(data: Path, found: CheckReport) -> None:
     for case in cases:
         for kind, path in case.files.items():
             if file_sha256(path) != case.hashes[kind]:
-                found.add(
+                checked.add(
                     "warning",
                     "changed",
                     case.name,
@@ -149,11 +149,11 @@ def _check_folder(data: Path, found: CheckReport) -> None:
                 )
 
 
-def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> None:
+def _check_counts(entries: list[Entry], needs: Needs, checked: CheckReport) -> None:
     """Enough patients to train and to validate."""
     patients = {split: {entry.patient for entry in entries if entry.split == split} for split in SPLITS}
     if needs.few and patients["training"] and not patients["validation"]:
-        found.add(
+        checked.add(
             "warning",
             "none-validates",
             "",
@@ -164,11 +164,11 @@ def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> Non
     everyone = patients["training"] | patients["validation"]
     remedy = "Add cases of other patients; training and validation need at least one patient each."
     if len(everyone) < 2:
-        found.add("error", "too-few", "", f"There is only one patient ({len(entries)} cases).", remedy)
+        checked.add("error", "too-few", "", f"There is only one patient ({len(entries)} cases).", remedy)
         return
     for split in SPLITS:
         if not patients[split]:
-            found.add(
+            checked.add(
                 "error",
                 "empty-split",
                 "",
@@ -176,7 +176,7 @@ def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> Non
                 "Move a patient there: `meddifffm dataset split`, or the datalist's splits.",
             )
     if patients["training"] and len(patients["training"]) < FEW_PATIENTS:
-        found.add(
+        checked.add(
             "warning",
             "few-cases",
             "",
@@ -184,7 +184,7 @@ def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> Non
             "The result will know these patients; test it on others before you trust it.",
         )
     if len(patients["validation"]) == 1:
-        found.add(
+        checked.add(
             "warning",
             "one-validates",
             "",
@@ -193,20 +193,20 @@ def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> Non
         )
 
 
-def _check_patients(entries: list[Entry], found: CheckReport) -> None:
+def _check_patients(entries: list[Entry], checked: CheckReport) -> None:
     """No patient and no file in two splits."""
     seen: dict[tuple[str, str], Entry] = {}
     for entry in entries:
-        for code, what, key in (
+        for code, shared, key in (
             ("patient-leak", f"Patient '{entry.patient}'", entry.patient),
             ("file-leak", "The same image file", str(entry.image.resolve())),
         ):
             first = seen.setdefault((code, key), entry)
             if first.split != entry.split:
-                cause = f"{what} is in two splits: {first.name} in {first.split}, {entry.name} in {entry.split}."
-                found.add("error", code, entry.name, cause, "Keep all cases of a patient in one split.")
+                cause = f"{shared} is in two splits: {first.name} in {first.split}, {entry.name} in {entry.split}."
+                checked.add("error", code, entry.name, cause, "Keep all cases of a patient in one split.")
             elif code == "file-leak" and first is not entry:
-                found.add(
+                checked.add(
                     "warning",
                     "duplicate",
                     entry.name,
@@ -215,7 +215,7 @@ def _check_patients(entries: list[Entry], found: CheckReport) -> None:
                 )
 
 
-def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFacts, set[bytes]]:
+def _check_case(entry: Entry, needs: Needs, checked: CheckReport) -> tuple[CaseFacts, set[bytes]]:
     """Read one case; its facts and the hashes of its slices."""
     facts = CaseFacts(entry.name, entry.split, entry.patient)
 
@@ -223,7 +223,7 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
         failure = expected(problem)
         if failure is None:
             raise problem
-        found.add("error", code, entry.name, failure.cause, failure.remedy)
+        checked.add("error", code, entry.name, failure.cause, failure.remedy)
 
     try:
         image = read_volume(entry.image)
@@ -233,9 +233,9 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
         return facts, set()
     facts.shape, facts.spacing = image.voxels.shape[::-1], tuple(round(s, 4) for s in image.spacing)
     for sentence in warnings:
-        found.add("warning", "ct", entry.name, sentence, "Nothing to do if that is how the scan is.")
+        checked.add("warning", "ct", entry.name, sentence, "Nothing to do if that is how the scan is.")
     if min(facts.shape) < needs.window:
-        found.add(
+        checked.add(
             "warning",
             "small-image",
             entry.name,
@@ -244,7 +244,7 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
         )
     try:
         if needs.mask:
-            _check_mask(entry, image, needs, facts, found)
+            _check_mask(entry, image, needs, facts, checked)
     except Exception as problem:
         refused("mask", problem)
     try:
@@ -256,7 +256,7 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
     return facts, _slice_hashes(image)
 
 
-def _check_mask(entry: Entry, image: Volume, needs: Needs, facts: CaseFacts, found: CheckReport) -> None:
+def _check_mask(entry: Entry, image: Volume, needs: Needs, facts: CaseFacts, checked: CheckReport) -> None:
     """Grid, values, size and place of a mask; raises InputError for what cannot be used at all."""
     path = entry.file(LABEL)
     if path is None:
@@ -270,7 +270,7 @@ def _check_mask(entry: Entry, image: Volume, needs: Needs, facts: CaseFacts, fou
     if count == marked.size:
         raise InputError("The mask covers the whole image.", "Mark only the lesion; the mask may be inverted.")
     for code, cause, remedy in _doubts(image, marked, count, facts, needs):
-        found.add("warning", code, entry.name, cause, remedy)
+        checked.add("warning", code, entry.name, cause, remedy)
 
 
 def _doubts(
@@ -324,9 +324,9 @@ def _slice_hashes(image: Volume) -> set[bytes]:
     return {hashlib.blake2b(plane.tobytes(), digest_size=16).digest() for plane in used}
 
 
-def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], found: CheckReport) -> None:
+def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], checked: CheckReport) -> None:
     """No scan under two names, found by slices that are equal voxel by voxel."""
-    known = {finding.case for finding in found.findings if finding.code in ("file-leak", "duplicate")}
+    known = {finding.case for finding in checked.findings if finding.code in ("file-leak", "duplicate")}
     owner: dict[bytes, Entry] = {}
     for entry in entries:
         shared: dict[str, int] = {}
@@ -340,7 +340,7 @@ def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], found: Ch
         cause = f"{shared[other]} of its slices are equal to slices of {other}, voxel by voxel."
         crossing = next(e.split for e in entries if e.name == other) != entry.split
         if crossing:
-            found.add(
+            checked.add(
                 "error",
                 "voxel-leak",
                 entry.name,
@@ -348,15 +348,15 @@ def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], found: Ch
                 "Give both the same patient, or remove one.",
             )
         else:
-            found.add("warning", "duplicate", entry.name, cause, "Keep one, unless their masks differ on purpose.")
+            checked.add("warning", "duplicate", entry.name, cause, "Keep one, unless their masks differ on purpose.")
 
 
-def _check_marked(found: CheckReport) -> None:
+def _check_marked(checked: CheckReport) -> None:
     """At least one mask that marks something in each split."""
     for split in SPLITS:
-        cases = [case for case in found.cases if case.split == split and case.marked_ml is not None]
+        cases = [case for case in checked.cases if case.split == split and case.marked_ml is not None]
         if cases and not any(case.marked_ml for case in cases):
-            found.add(
+            checked.add(
                 "error",
                 "all-empty",
                 "",

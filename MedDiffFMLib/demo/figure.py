@@ -214,13 +214,13 @@ def _color_bar(figure: Any, grid: Any, column: int, image: Any, label: str) -> N
 
 def _heading(figure: Any, summary: dict[str, Any]) -> None:
     if summary["nodule_rank"]:
-        found = (
+        verdict = (
             f"nodule is finding {summary['nodule_rank']} of {summary['findings']}, peak z {summary['nodule_peak_z']:g}"
         )
     else:
-        found = f"nodule not among the {summary['findings']} findings, peak z {summary['nodule_peak_z']:g}"
+        verdict = f"nodule not among the {summary['findings']} findings, peak z {summary['nodule_peak_z']:g}"
     lines = (
-        f"LIDC-IDRI-0001, lung nodule of 24.6 mm.  Anomaly map: {found} (threshold z > {summary['threshold_z']:g}).  "
+        f"LIDC-IDRI-0001, lung nodule of 24.6 mm.  Anomaly map: {verdict} (threshold z > {summary['threshold_z']:g}).  "
         f"Filling: {summary['nodule_mean_hu']:.0f} HU before, {summary['filled_mean_hu']:.0f} HU after.  "
         f"Noise: {summary['noise_hu']:.1f} HU."
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.devices import DEVICE_HELP
 from ..core.errors import MedDiffFMError
 from ..models.names import DEFAULT_MODEL
 
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3 run.py demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="catalogue name or .safetensors file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -46,7 +47,8 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MO
     from ..core.resources import resource_folder
     from ..imaging.io import read_volume, write_volume
     from ..models.checkpoint import load_model
-    from ..runner.case import CaseFiles, run_case
+    from ..runner.case import run_case
+    from ..runner.case_files import CaseFiles
     from ..runner.outputs import OutputPlan
     from ..runner.report import NOTICE
     from ..runner.settings import RunSettings
@@ -119,8 +121,8 @@ def _summary(
 
 def _tell(summary: dict[str, Any], folder: Path) -> None:
     where = f"finding {summary['nodule_rank']} of {summary['findings']}" if summary["nodule_rank"] else "not listed"
-    found = f"found ({where}, peak z {summary['nodule_peak_z']})" if summary["nodule_found"] else "not found"
-    print(f"Nodule of 24.6 mm: {found}.")
+    verdict = f"found ({where}, peak z {summary['nodule_peak_z']})" if summary["nodule_found"] else "not found"
+    print(f"Nodule of 24.6 mm: {verdict}.")
     print(f"Nodule: {summary['nodule_mean_hu']:g} HU before, {summary['filled_mean_hu']:g} HU after filling.")
     print(f"Noise of the CT: {summary['noise_hu']:g} HU. Peak memory {summary['peak_memory_mb']} MB.")
     print(f"Look at {folder / 'demo.png'}; volumes and reports lie beside it.")

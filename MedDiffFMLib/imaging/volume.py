@@ -9,6 +9,8 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.json_files import json_ready
+from .axis_order import AxisOrder
+from .source import Source
 
 Box = tuple[slice, slice, slice]
 """A part of an array by its indices (k, j, i)."""
@@ -39,6 +41,7 @@ class Volume:
         modality: "CT", "MR", "XR", or "mask" for a label map.
         synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
+        source: the files that the voxels were read from; None where they were made or changed in memory.
         whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
     """
 
@@ -47,6 +50,7 @@ class Volume:
     modality: str = "CT"
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    source: Source | None = None
     whole: Volume | None = None
 
     @property
@@ -64,11 +68,19 @@ class Volume:
         """The same geometry with other voxel values of the same shape."""
         if voxels.shape != self.voxels.shape:
             raise ValueError(f"shape {voxels.shape} does not fit geometry of shape {self.voxels.shape}")
-        return replace(self, voxels=voxels)
+        return replace(self, voxels=voxels, source=None)
 
     def same_geometry(self, other: Volume, tolerance: float = 1e-3) -> bool:
         """True when shapes agree and no voxel center is further apart than ``tolerance`` times the smallest spacing."""
         return self.voxels.shape == other.voxels.shape and self._apart(other) <= tolerance * min(self.spacing)
+
+    def lies_at(self, shape: tuple[int, ...], ijk_to_ras: np.ndarray | None) -> bool:
+        """Whether an array of this shape with this matrix has the volume's voxels, up to rounding."""
+        return (
+            ijk_to_ras is not None
+            and shape == self.voxels.shape
+            and np.allclose(ijk_to_ras, self.ijk_to_ras, rtol=0, atol=1e-9)
+        )
 
     def _apart(self, other: Volume) -> float:
         """Largest distance in mm between the corner voxels of two volumes of the same shape."""
@@ -77,11 +89,30 @@ class Volume:
         return float(np.linalg.norm(((self.ijk_to_ras - other.ijk_to_ras) @ corners)[:3], axis=0).max())
 
 
-def thinned(volume: Volume) -> Volume:
-    """Every n-th voxel along each axis, 1.5 to 3 mm apart where they lie closer; thinned again, it stays as it is."""
-    steps = [max(1, int(COARSE_SPACING_MM / s)) for s in volume.spacing]
-    matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
-    return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)
+def in_patient_axes(volume: Volume) -> Volume:
+    """The same voxels in one order, axes to superior, posterior, left, whatever the order in which they are stored.
+
+    Nothing is copied where they are stored so. The coarse copy of a whole scan comes along.
+    """
+    order = AxisOrder.of(volume.ijk_to_ras)
+    whole = None if volume.whole is None else in_patient_axes(volume.whole)
+    if order.kept:
+        return replace(volume, whole=whole)
+    matrix = volume.ijk_to_ras @ order.matrix(volume.voxels.shape)
+    return replace(volume, voxels=np.ascontiguousarray(order.turn(volume.voxels)), ijk_to_ras=matrix, whole=whole)
+
+
+def thinned(volume: Volume, coarse_mm: float = COARSE_SPACING_MM) -> Volume:
+    """Every n-th voxel along each axis, half of ``coarse_mm`` to ``coarse_mm`` apart where they lie closer.
+
+    They are counted from the patient's lower, front, right end, so that it does not matter how the scan is stored.
+    Thinned again it stays as it is.
+    """
+    k, j, i = (max(1, int(coarse_mm / s)) for s in reversed(volume.spacing))
+    box = AxisOrder.of(volume.ijk_to_ras).every((k, j, i), volume.voxels.shape)
+    matrix = volume.ijk_to_ras @ np.diag([i, j, k, 1.0])
+    matrix[:3, 3] = (volume.ijk_to_ras @ [*(part.start for part in reversed(box)), 1.0])[:3]
+    return Volume(volume.voxels[box], matrix, volume.modality)
 
 
 def check_ct(volume: Volume) -> list[str]:
@@ -102,8 +133,8 @@ def check_ct(volume: Volume) -> list[str]:
     if volume.whole is not None:  # a piece may lie in bone or lung alone, and is small on purpose
         check_grid(volume.whole)
         bounds = check_values(volume.whole.voxels)
-        return [*made, *volume.notes, *_check_hounsfield(volume.whole.voxels, *bounds)]
-    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume.voxels, *bounds)]
+        return [*made, *volume.notes, *_check_hounsfield(volume.whole, *bounds)]
+    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume, *bounds)]
 
 
 def check_grid(volume: Volume, least_slices: int = MIN_SLICES) -> None:
@@ -225,15 +256,15 @@ def check_values(voxels: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _check_hounsfield(voxels: np.ndarray, low: float, high: float) -> list[str]:
+def _check_hounsfield(volume: Volume, low: float, high: float) -> list[str]:
     """Refuse values that cannot be Hounsfield units; return warnings.
 
     A CT holds air near -1000, or, cropped inside the body, at least fat below -30 around a median near soft tissue.
     MR, PET, label maps and unsigned CT are non-negative but for a little noise; phase images lack the gap between
     lung and fat.
     """
-    step = max(1, round((voxels.size / SAMPLE_VOXELS) ** (1 / 3)))
-    sample = voxels[::step, ::step, ::step]
+    step = max(1, round((volume.voxels.size / SAMPLE_VOXELS) ** (1 / 3)))
+    sample = volume.voxels[AxisOrder.of(volume.ijk_to_ras).every((step, step, step), volume.voxels.shape)]
     typical = float(np.mean((sample <= -600) | ((sample >= -200) & (sample <= 400))))
     air = float(np.mean(sample <= -600))
     fat = float(np.mean(sample < -30))

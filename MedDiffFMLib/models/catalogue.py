@@ -67,7 +67,7 @@ class CatalogueEntry:
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
+        """Path of the file."""
         return (self.folder or resource_folder() / "Models") / self.file
 
     @property

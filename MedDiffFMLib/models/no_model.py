@@ -29,6 +29,6 @@ def device_alone(requested: str) -> NoModel:
     Raises:
         InputError, DeviceError: there is no such device.
     """
-    from ..inference.engine import choose_device
+    from ..core.devices import choose_device
 
     return NoModel(str(choose_device(requested)))

@@ -49,7 +49,7 @@ class _Bundle:
     def __iter__(self) -> Iterator[_Bundle]:
         """Parts with a bounded number of rays."""
         fields = (self.pixels, self.start, self.slope, self.lengths)
-        size = GPU_RAYS if self.pixels.is_cuda else RAYS
+        size = GPU_RAYS if self.pixels.device.type != "cpu" else RAYS
         for parts in zip(*(field.split(size) for field in fields), strict=True):
             yield _Bundle(self.axis, *parts)
 

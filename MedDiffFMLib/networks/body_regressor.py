@@ -42,5 +42,5 @@ class BodyRegressor(nn.Module):
         right to left."""
         size = shares.shape[2:]
         pad = [part for n in reversed(size) for part in (0, -n % DIVISOR)]
-        said = self.unet(2 * nn.functional.pad(shares, pad) - 1)
-        return said[..., : size[0], : size[1], : size[2]]
+        features = self.unet(2 * nn.functional.pad(shares, pad) - 1)
+        return features[..., : size[0], : size[1], : size[2]]

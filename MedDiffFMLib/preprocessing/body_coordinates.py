@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..conditioning.region import body_mask
-from ..imaging.volume import Box, Volume
+from ..imaging.volume import Box, Volume, thinned
 
 if TYPE_CHECKING:
     from ..imaging.grid import Grid
@@ -70,7 +70,7 @@ UNKNOWN = BodyField((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 @dataclass(frozen=True)
 class BodyPosition:
-    """Where a scan lies in the body.
+    """Place of a scan in the body.
 
     Attributes:
         offset, slope: coordinate at position p mm along (superior, posterior, left) is ``offset + slope * p``.
@@ -132,14 +132,14 @@ class BodyPosition:
 
 
 def locate(volume: Volume, regressor: BodyRegressor | None = None) -> BodyPosition:
-    """Where a CT lies in the body; about a second for a large one.
+    """Find the place of a CT in the body; about a second for a large one.
 
     Args:
         regressor: the shipped one where it is not given.
     """
     from ..imaging.grid import to_grid, working_grid
 
-    coarse = _thin(volume)
+    coarse = thinned(volume, FINE_MM)  # so that large volumes are not smoothed in whole
     grid = working_grid(coarse, FINE_MM)
     shares, inside = tissue_shares(to_grid(coarse, grid))
     lowest = _LPS[::-1] * grid.ijk_to_ras[:3, 3][::-1] + (CELL - 1) / 2 * FINE_MM
@@ -177,12 +177,12 @@ def fit_position(shares: np.ndarray, body: np.ndarray, lowest: np.ndarray, regre
         lowest: (3,) mm, middle of cell 0.
     """
     inside = body if body.any() else np.ones_like(body)
-    said, turned = _said(shares, inside, regressor)
+    predicted, turned = _said(shares, inside, regressor)
     offset, slope, stray, sizes = np.zeros(3), np.zeros(3), np.zeros(3), []
     span = (0.0, 0.0)
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        used, level = _levels(said[axis], inside, others)
+        used, level = _levels(predicted[axis], inside, others)
         position = lowest[axis] + SPACING_MM * used
         sizes.append(SPACING_MM * len(used))
         offset[axis], slope[axis] = _line(position, level, axis, turned)
@@ -212,11 +212,11 @@ def _said(shares: np.ndarray, inside: np.ndarray, regressor: BodyRegressor) -> t
     return answers[0], False
 
 
-def _levels(said: np.ndarray, inside: np.ndarray, others: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _levels(predicted: np.ndarray, inside: np.ndarray, others: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Slices along one axis that show enough of the body, and the mean coordinate of each."""
     count = inside.sum(others)
     used = np.flatnonzero(count > 0.2 * count.max())
-    return used, (said * inside).sum(others)[used] / count[used]
+    return used, (predicted * inside).sum(others)[used] / count[used]
 
 
 def _slope(position: np.ndarray, level: np.ndarray) -> float:
@@ -247,22 +247,25 @@ def save_regressor(path: Path, regressor: BodyRegressor, facts: dict[str, Any]) 
     return write_weights(path, regressor.state_dict(), metadata)
 
 
-def load_regressor(path: Path) -> BodyRegressor:
+def load_regressor(path: Path, sha256: str | None = None) -> BodyRegressor:
     """Read a regressor, on the CPU.
+
+    Args:
+        sha256: what its bytes must have, None for any.
 
     Raises:
         ModelError: missing, damaged, a pickle, or something else.
     """
     from ..core.errors import ModelError
-    from ..models.checkpoint import read_metadata, read_weights
+    from ..models.checkpoint import read_weights
     from ..networks.body_regressor import BodyRegressor
 
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
+    weights = read_weights(path, sha256)
+    if weights.metadata.get("format") != FORMAT:
         raise ModelError(f"{path.name} holds no body coordinates of this version.", "Install MedDiff-FM again.")
     try:
-        regressor = BodyRegressor(**json.loads(metadata["config"]))
-        regressor.load_state_dict(read_weights(path))
+        regressor = BodyRegressor(**json.loads(weights.metadata["config"]))
+        regressor.load_state_dict(weights.state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
@@ -275,11 +278,9 @@ def load_regressor(path: Path) -> BodyRegressor:
 def shipped_regressor() -> BodyRegressor:
     """The regressor of the catalogue, read once a process."""
     from ..models.catalogue import resolve
-    from ..models.checkpoint import check_sha256
 
     _, path, expected = resolve(MODEL)
-    check_sha256(path, expected)
-    return load_regressor(path)
+    return load_regressor(path, expected)
 
 
 def shipped_sha256() -> str:
@@ -287,10 +288,3 @@ def shipped_sha256() -> str:
     from ..models.catalogue import resolve
 
     return str(resolve(MODEL)[2])
-
-
-def _thin(volume: Volume) -> Volume:
-    """Every n-th voxel along each axis, no more than 4 mm apart, so that large volumes are not smoothed in whole."""
-    steps = [max(1, int(FINE_MM / s)) for s in volume.spacing]
-    matrix = volume.ijk_to_ras @ np.diag([*steps, 1.0])
-    return Volume(volume.voxels[:: steps[2], :: steps[1], :: steps[0]], matrix, volume.modality)

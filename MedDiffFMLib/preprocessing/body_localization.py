@@ -68,9 +68,9 @@ def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarr
     return positions.min(1)[::-1], positions.max(1)[::-1]
 
 
-def choose_region(requested: str | None, found: BodyLocalization) -> str | None:
+def choose_region(requested: str | None, localization: BodyLocalization) -> str | None:
     """Region class: as given, without condition for "none", estimated for None."""
     check_region(requested)
     if requested is None:
-        return found.guessed
+        return localization.guessed
     return None if requested == NO_REGION else requested

@@ -12,7 +12,6 @@ from typing import Any
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
-from ..imaging.image_files import stem_of
 from ..imaging.io import read_volume
 from ..imaging.modality import CT
 from ..imaging.modality_checks import check_volume
@@ -20,49 +19,16 @@ from ..imaging.volume import Volume, check_mask
 from ..models.checkpoint import FoundationModel
 from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
+from .case_files import CaseFiles
+from .dicom_export import check_export, exported
 from .load import Loaded
+from .one_series import with_one_series
 from .outputs import OutputPlan, check_outputs, publish
 from .read_files import files_read
 from .report import Stopwatch, input_record, run_report
 from .settings import RunSettings
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """The files of one case.
-
-    Attributes:
-        input: NRRD, NIfTI, DICOM folder or one file of a DICOM series; None for a task that makes a CT.
-        mask: label map on the input's grid, for tasks that need one.
-        anatomy: organ label map (TotalSegmentator numbers) on the input's grid.
-        scans: further scans by name, for tasks that take them.
-        texts: by name.
-    """
-
-    input: Path | None = None
-    mask: Path | None = None
-    anatomy: Path | None = None
-    scans: Mapping[str, Path] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """What results are called after; empty where there is no input."""
-        source = self.input or self.anatomy or next(iter(self.scans.values()), None)
-        return "" if source is None else stem_of(source)
-
-    @property
-    def paths(self) -> dict[str, Path]:
-        """Every file by the name of the input."""
-        named = {"volume": self.input, "mask": self.mask, "anatomy": self.anatomy, **self.scans}
-        return {name: path for name, path in named.items() if path is not None}
-
-    @property
-    def names(self) -> list[str]:
-        """Inputs and texts that are given."""
-        return [*self.paths, *self.texts]
 
 
 @dataclass
@@ -86,17 +52,17 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     """
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
-    given = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
-    loaded = checked_case(task, given, case.texts)
-    loaded.records = {name: input_record(path, given[name]) for name, path in case.paths.items()}
+    volumes = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
+    loaded = checked_case(task, volumes, case.texts)
+    loaded.records = {name: input_record(path, volumes[name]) for name, path in case.paths.items()}
     return loaded
 
 
-def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str] | None = None) -> LoadedCase:
+def checked_case(task: str, volumes: Mapping[str, Volume], texts: Mapping[str, str] | None = None) -> LoadedCase:
     """A case from volumes in memory.
 
     Args:
-        given: volume, mask, anatomy and further scans by name.
+        volumes: volume, mask, anatomy and further scans by name.
 
     Raises:
         InputError: of another modality, something missing or useless, or a mask or organ map that does not fit.
@@ -105,15 +71,15 @@ def checked_case(task: str, given: Mapping[str, Volume], texts: Mapping[str, str
     from ..preprocessing.body_coordinates import turned_around
 
     inputs, texts = TASKS[task].inputs, texts or {}
-    inputs.check(task, [*given, *texts])
+    inputs.check(task, [*volumes, *texts])
     for name, text in texts.items():
         if not isinstance(text, str):
             raise InputError(f"{name} is {text!r:.80}.", "Give a text.")
-    volume, mask, anatomy = (given.get(name) for name in ("volume", "mask", "anatomy"))
+    volume, mask, anatomy = (volumes.get(name) for name in ("volume", "mask", "anatomy"))
     warnings = [] if volume is None else check_volume(volume, inputs.modality)
     if volume is not None and inputs.modality == CT:
         warnings += turned_around(volume)
-    scans = {scan.name: given[scan.name] for scan in inputs.scans if scan.name in given}
+    scans = {scan.name: volumes[scan.name] for scan in inputs.scans if scan.name in volumes}
     for name, scan in scans.items():
         warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name])]
     inside = None if mask is None or volume is None else check_mask(mask, volume)
@@ -173,6 +139,7 @@ def run_case(
     load: Callable[[], Loaded],
     *,
     overwrite: bool = False,
+    dicom: Path | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> dict[str, Any]:
@@ -180,18 +147,22 @@ def run_case(
 
     Args:
         load: gives the model, called only after every check has passed.
+        dicom: folder that gets a folder of DICOM objects called as the report; None for none.
 
     Raises:
         MedDiffFMError: whatever is wrong; then no output exists.
     """
     settings = settings.checked()
+    case = with_one_series(case, settings.task)
     guard = InputGuard(files_read(case.paths.values(), settings))
     guard.refuse(plan.expected(settings.task))
     check_outputs(plan, settings.task, overwrite)
+    check_export(dicom, plan.base, case)
     loaded = load_case(case, settings.task)
     model = load()
     result, report = compute(settings, loaded, model, progress, cancel)
     if cancel is not None and cancel.cancelled:
         raise Cancelled()
     guard.refuse(plan.file(settings.task, name) for name in (*result.volumes, *result.tables, *result.texts))
-    return publish(plan, loaded.volume, result, report, overwrite)
+    with exported(dicom, plan.base, case, loaded.volume, result, report):
+        return publish(plan, loaded.volume, result, report, overwrite)

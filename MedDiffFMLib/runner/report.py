@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..core import devices
 from ..core.errors import InputError
 from ..core.json_files import json_ready
 from ..core.safe_load import read_json
-from ..imaging.image_files import input_sha256
 from ..imaging.volume import Volume, geometry
 from ..models.no_model import NoModel
 from ..tasks.base import TaskResult
@@ -37,25 +37,13 @@ class Stopwatch:
     def __init__(self) -> None:
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._start = time.monotonic()
-        torch = _torch_with_cuda()
-        if torch is not None:
-            for device in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(device)
+        devices.reset_peak_memory()
 
     def fields(self) -> dict[str, Any]:
         """The report's ``started``, ``seconds`` and ``peak_memory_bytes``."""
-        peak = {"main": peak_main_memory()}
-        torch = _torch_with_cuda()
-        if torch is not None:
-            peak["cuda"] = max(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count()))
+        peak = {"main": peak_main_memory(), **devices.peak_memory()}
         seconds = round(time.monotonic() - self._start, 3)
         return {"started": self.started, "seconds": seconds, "peak_memory_bytes": peak}
-
-
-def _torch_with_cuda() -> Any:
-    """torch where it is loaded and has initialized a GPU, else None."""
-    torch = sys.modules.get("torch")
-    return torch if torch is not None and torch.cuda.is_initialized() else None
 
 
 def peak_main_memory() -> int | None:
@@ -76,32 +64,33 @@ def peak_main_memory() -> int | None:
 
 def software_versions() -> dict[str, str]:
     """This package, Python, and the packages that decide about the numbers."""
-    found = {"meddifffm": __version__, "python": platform.python_version()}
+    versions = {"meddifffm": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
+            versions[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
         except metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions[name] = "missing"
+    return versions
 
 
 def machine(device: str) -> dict[str, Any]:
     """Platform, processor, and the GPU where one was used."""
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
     }
-    if device.startswith("cuda"):
-        import torch
-
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+    if device != devices.CPU:
+        facts["gpu"] = devices.title(device)
+    return facts
 
 
 def input_record(path: Path, volume: Volume) -> dict[str, Any]:
-    """Path, hash and geometry of one input."""
-    return {"path": str(path.resolve()), "sha256": input_sha256(path), **geometry(volume)}
+    """Path, hash and geometry of one input, and the files that were read where it has several."""
+    source = volume.source
+    assert source is not None  # it was read from there
+    files = {"files": source.lines} if len(source.files) > 1 else {}
+    return {"path": str(path.resolve()), "sha256": source.sha256, **files, **geometry(volume)}
 
 
 def run_report(

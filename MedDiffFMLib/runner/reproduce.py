@@ -11,12 +11,12 @@ from ..core.atomic_files import owned_name, sweep
 from ..core.errors import InputError, ModelError
 from ..core.progress import CancelToken, ProgressCallback
 from ..core.safe_load import is_there, plain_path
-from ..imaging.image_files import input_sha256
-from ..imaging.io import WRITABLE_SUFFIXES
+from ..imaging.io import WRITABLE_SUFFIXES, source_of
 from ..models.no_model import NoModel
 from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
-from .case import CaseFiles, run_case
+from .case import run_case
+from .case_files import CaseFiles
 from .load import Loaded, load
 from .outputs import OutputPlan
 from .report import read_report, software_versions
@@ -79,7 +79,7 @@ def _case(report: dict[str, Any]) -> CaseFiles:
         paths[name] = Path(record["path"])
         if not is_there(paths[name]):
             raise InputError(f"The {name} '{paths[name]}' is gone.", "Put it back where it was.")
-        if input_sha256(paths[name]) != record.get("sha256"):
+        if source_of(paths[name]).sha256 != record.get("sha256"):
             raise InputError(f"The {name} '{paths[name]}' was changed since the report.", "Put the original back.")
     volume, mask, anatomy = (paths.pop(name, None) for name in ("volume", "mask", "anatomy"))
     if volume is None and TASKS[report["settings"]["task"]].inputs.volume is REQUIRED:

@@ -36,9 +36,9 @@ def decoder_activations(
         image: (B, 1, S, S, S) in the network's range.
         sigma: noise level given to the network, in units of 1000 HU.
     """
-    found: list[torch.Tensor] = []
+    activations: list[torch.Tensor] = []
     hooks = [
-        level.register_forward_hook(lambda module, given, result: found.append(result))
+        level.register_forward_hook(lambda module, inputs, result: activations.append(result))
         for level in _readable(denoiser).decoder_levels()
     ]
     try:
@@ -46,7 +46,7 @@ def decoder_activations(
     finally:
         for hook in hooks:
             hook.remove()
-    return found[::-1]
+    return activations[::-1]
 
 
 def decoder_channels(denoiser: nn.Module) -> list[int]:
@@ -141,8 +141,8 @@ def _levels(
         window = padded[box][None, None].to(budget.device)
         for number, sigma in enumerate(sigmas):
             with torch.inference_mode(), budget.autocast():
-                found = decoder_activations(denoiser, window, encoded, sigma)
-            for level, activation in enumerate(found):
+                activations = decoder_activations(denoiser, window, encoded, sigma)
+            for level, activation in enumerate(activations):
                 k, j, i = (slice(part.start >> level + 1, part.stop >> level + 1) for part in box)
                 weight = _weight(box, level)
                 first = number * channels[level]

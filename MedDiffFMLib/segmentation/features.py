@@ -81,8 +81,8 @@ class FeatureMethod:
     @property
     def key(self) -> str:
         """Names the features in a case's folder."""
-        what = [self.prior, list(self.sigmas), list(self.scales), self.window, self.precision]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+        parts = [self.prior, list(self.sigmas), list(self.scales), self.window, self.precision]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return FeatureSegmenter(self, classes, prior)
@@ -219,15 +219,15 @@ class StoredFeatures:
         """(N, F) features of points by number."""
         size = self.shape[1] * self.shape[2]
         planes, rows = np.divmod(points, size)
-        found: torch.Tensor | None = None
+        features_of_points: torch.Tensor | None = None
         for k in np.unique(planes):
             here = np.flatnonzero(planes == k)
             features = self.plane(int(k))[torch.from_numpy(rows[here])]
-            if found is None:
-                found = features.new_empty((len(points), features.shape[1]))
-            found[torch.from_numpy(here)] = features
-        assert found is not None
-        return found
+            if features_of_points is None:
+                features_of_points = features.new_empty((len(points), features.shape[1]))
+            features_of_points[torch.from_numpy(here)] = features
+        assert features_of_points is not None
+        return features_of_points
 
     def plane(self, k: int) -> torch.Tensor:
         """(h * w, F) features of all points of a plane: of the voxels, of the place, of each decoder level."""
@@ -246,7 +246,7 @@ class StoredFeatures:
         return [scale << level for scale in self.method.scales for level in range(levels)]
 
     def _place(self, k: int) -> torch.Tensor:
-        """(6, h, w) body coordinates and their squares, zeros where they are not wanted."""
+        """(6, h, w) body coordinates and their squares, zeros where the method does without."""
         _, height, width = self.shape
         place = self.inputs.body.window((slice(2 * k, 2 * k + 2), slice(0, 2 * height), slice(0, 2 * width)), 2)[:, 0]
         return torch.cat([place, place.square()]) * float(self.method.body)
@@ -323,7 +323,7 @@ class FeatureSegmenter(Segmenter):
         assert isinstance(head, PointHead)
         rng = np.random.default_rng(BANK_SEED)
         banks = [Bank(self.method, example, STANDARD_POINTS) for example in examples]
-        head.standardise(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
+        head.standardize(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
 
 
 def _even(mask: torch.Tensor) -> torch.Tensor:
@@ -344,10 +344,10 @@ def _stored_folder(folder: Path | None, method: FeatureMethod) -> Path | None:
 
 
 def _mapped(folder: Path | None, method: FeatureMethod) -> list[np.ndarray]:
-    found = _stored_folder(folder, method)
-    if found is None:
+    stored = _stored_folder(folder, method)
+    if stored is None:
         raise InputError(f"The features in {folder} are not complete.", "Start again; finished cases are kept.")
-    return [np.load(path, mmap_mode="r") for path in sorted(found.glob("*.npy"))]
+    return [np.load(path, mmap_mode="r") for path in sorted(stored.glob("*.npy"))]
 
 
 def _store(folder: Path, method: FeatureMethod, arrays: list[np.ndarray]) -> None:

@@ -22,8 +22,8 @@ from ..models.catalogue import list_models, resolve
 from ..models.checkpoint import (
     FoundationModel,
     build_denoiser,
-    check_sha256,
-    read_metadata_of,
+    check_format,
+    read_metadata,
     read_weights,
     write_weights,
 )
@@ -112,8 +112,12 @@ def read_head(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: missing, damaged, a pickle, or no head of this format.
     """
+    return _description(path, read_metadata(path))
+
+
+def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     remedy = "Use a file made by `meddifffm finetune --task segmentation`."
-    metadata = read_metadata_of(path, FORMAT, "segmentation head", remedy)
+    check_format(path, metadata, FORMAT, "segmentation head", remedy)
     try:
         description = parse_json(metadata["description"])
         _labels(description)
@@ -144,21 +148,22 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
             f"not with {model.name!r} ({model.sha256[:12]}...).",
             "Use it with its own prior (--model), or train it again on this one.",
         )
-    digest = check_sha256(path, expected)
+    weights = read_weights(path, expected)
+    description = _description(path, weights.metadata)
     labels = _labels(description)
     try:
         method = make_method(description["method"], description["options"])
         # A body of its own comes whole from the file, and is as it was trained; the engine's was rewritten for speed.
         prior_body = build_denoiser(model.config) if method.own_body else model.engine.denoiser
         segmenter = method.build(len(labels), prior_body)
-        segmenter.part.load_state_dict(read_weights(path))
+        segmenter.part.load_state_dict(weights.state)
     except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
             f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again, or update."
         ) from error
     segmenter.eval().requires_grad_(False)
-    return Head(name, digest, description, labels, float(description["spacing"]), segmenter)
+    return Head(name, weights.sha256, description, labels, float(description["spacing"]), segmenter)
 
 
 def find_head(model: FoundationModel) -> str | None:
@@ -170,7 +175,7 @@ def find_head(model: FoundationModel) -> str | None:
 
 
 def _labels(description: dict[str, Any]) -> tuple[SegmentLabel, ...]:
-    found = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
-    if not found:
+    labels = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
+    if not labels:
         raise ValueError("no labels")
-    return found
+    return labels

@@ -28,7 +28,7 @@ def blend(
     budget: InferenceBudget,
     divisor: int,
     channels: int,
-    see: Callable[[Window, Sequence[Box]], torch.Tensor],
+    predict: Callable[[Window, Sequence[Box]], torch.Tensor],
     meter: ProgressMeter | None = None,
     share: float = 1.0,
 ) -> torch.Tensor:
@@ -36,7 +36,7 @@ def blend(
 
     Args:
         divisor: window edges are multiples of it.
-        see: windows and where each lies in the (continued) CT -> (B, channels, d, h, w).
+        predict: windows and where each lies in the (continued) CT -> (B, channels, d, h, w).
         share: of the meter's unit that this call advances.
     """
     plan = plan_windows(inputs.shape, budget.window, OVERLAP, divisor)
@@ -47,7 +47,7 @@ def blend(
             meter.check()
         window = _windows(inputs, boxes, plan.window, budget.device)
         with budget.autocast():
-            estimates = see(window, boxes)
+            estimates = predict(window, boxes)
         for box, estimate in zip(boxes, estimates.float().cpu(), strict=True):
             (k, j, i), (in_k, in_j, in_i), weight = plan.placed(box, inputs.shape)
             total[:, k, j, i] += weight * estimate[:, in_k, in_j, in_i]

@@ -96,14 +96,14 @@ class UNetSegmenter(Segmenter):
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
         """Mean and deviation of the activations in some training windows into the head."""
         samples = self.method.samples(examples, 0, 0, STANDARD_WINDOWS)
-        found = []
+        activations = []
         for number in range(STANDARD_WINDOWS):
             meter.check()
             batch = self.method.collate([samples[number]])
             image, body = batch.image.to(budget.device), batch.body.to(budget.device)
             window = Window(image, body, batch.condition.to(budget.device))
-            found.append(self._features(window).movedim(1, -1).flatten(0, -2))
-        self.layers["head"].standardise(torch.cat(found))  # type: ignore[operator]
+            activations.append(self._features(window).movedim(1, -1).flatten(0, -2))
+        self.layers["head"].standardize(torch.cat(activations))  # type: ignore[operator]
 
     @torch.inference_mode()
     def predict(
@@ -122,10 +122,10 @@ def blended_prediction(
 ) -> Prediction:
     """Prediction of a network without chance: probabilities of overlapping windows, averaged."""
 
-    def see(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
+    def predict(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
         return logits(window).float().sigmoid()
 
-    probability = blend(inputs, budget, divisor, classes, see, meter).clamp(0, 1)
+    probability = blend(inputs, budget, divisor, classes, predict, meter).clamp(0, 1)
     return Prediction(probability, (probability * (1 - probability)).sqrt())
 
 

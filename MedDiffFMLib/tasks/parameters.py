@@ -103,14 +103,14 @@ def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
 
     A tuple field gives the type ``tuple``; :func:`element_type` tells of what.
     """
-    found = {}
+    types_by_name = {}
     hints = get_type_hints(parameters)
     for name in [f.name for f in dataclasses.fields(parameters)]:
         hint = hints[name]
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         plain = [option for option in options if option is not type(None)][0]
-        found[name] = (get_origin(plain) or plain, type(None) in options)
-    return found
+        types_by_name[name] = (get_origin(plain) or plain, type(None) in options)
+    return types_by_name
 
 
 def element_type(parameters: type, name: str) -> type:

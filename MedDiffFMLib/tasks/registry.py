@@ -16,6 +16,7 @@ ROWS = (
     ("segment", "Segment"),
     ("deblur", "Deblur"),
     ("radiograph", "Radiograph"),
+    ("describe", "Describe"),
 )
 """Folder, and the class in its ``spec.py``."""
 

@@ -80,9 +80,9 @@ def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
         return orthogonalized(matrix.T).T
     matrix = matrix / matrix.norm().clamp_min(1e-12)
     gram = matrix @ matrix.T
-    whole = one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    whole = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for a, b, c in _STEPS:
-        factor = a * one + b * gram + c * (gram @ gram)
+        factor = a * identity + b * gram + c * (gram @ gram)
         whole = factor @ whole
         gram = factor @ gram @ factor
     return whole @ matrix

@@ -45,7 +45,7 @@ class PlanBatch(NamedTuple):
 
 class Sample(NamedTuple):
     """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture, and
-    whether the network is told the noise's signature."""
+    whether the network is given the noise's signature."""
 
     level: int
     shape: tuple[int, ...]
@@ -91,10 +91,10 @@ class PlannedWindows(Dataset):
         generator = torch.Generator().manual_seed(self.noise_seed + number)
         sigma = draw_level(plan.purpose, self.noise, generator).item()
         texture = draw_texture(plan.purpose, self.noise, generator)
-        told = plan.purpose == "denoise" and bool(torch.rand((), generator=generator) < self.noise.signature_share)
+        signed = plan.purpose == "denoise" and bool(torch.rand((), generator=generator) < self.noise.signature_share)
         level = plan.view.level
         shape, seed = case.levels[level].shape, self.noise_seed + number
-        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture, told)
+        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture, signed)
 
 
 class BodyMap:

@@ -114,7 +114,7 @@ class WorkerResult:
 
 @dataclass
 class Callbacks:
-    """What the owner wants to hear; called from within the method that the owner called."""
+    """Calls of the owner, made from within the method that it called."""
 
     on_state: Callable[[State], None] = lambda _: None
     on_progress: Callable[[ProgressEvent], None] = lambda _: None
@@ -140,14 +140,14 @@ class WorkerSession:
     Args:
         write: passes bytes to the process's standard input.
         kill: ends the process at once; ``process_finished`` follows.
-        callbacks: what the owner wants to hear.
+        callbacks: calls of the owner.
         work: goes through the steps of a long piece of work; by default at once. An owner with an event loop takes one
             at a time, and reports an error that ends them to ``callbacks.on_error``.
         mapped: leave the arrays of a result on disk until :meth:`discard_result`, or the next run.
 
     Attributes:
         state: see :class:`State`. After FAILED or STOPPED, :meth:`starting` begins anew.
-        hello: what the worker said of itself (python, torch, devices ...), empty before.
+        hello: the worker's description of itself (python, torch, devices ...), empty before.
         generation: counts starts, so that a timer of an earlier start is recognized.
     """
 
@@ -318,11 +318,11 @@ class WorkerSession:
             raise ProtocolError(f"A {kind} message is not well formed ({problem!r}).") from None
 
     def _greeted(self, message: dict[str, Any]) -> None:
-        theirs = (message["protocol"], message["package"])
-        if theirs != (PROTOCOL_VERSION, __version__):
+        versions = (message["protocol"], message["package"])
+        if versions != (PROTOCOL_VERSION, __version__):
             self._fail(
                 WorkerError(
-                    f"The worker is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
+                    f"The worker is MedDiff-FM {versions[1]} (protocol {versions[0]}), "
                     f"this program is {__version__} (protocol {PROTOCOL_VERSION}).",
                     "Use the same version in both.",
                     "version",

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
+from ..core.devices import count, title, total_memory
 from ..core.errors import Cancelled, DependencyError, expected, log_defect
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
@@ -49,7 +50,7 @@ DRIVER_SECONDS = 5.0  # for the driver to tell how much memory is free
 
 
 class Server:
-    """Reads requests, runs them one after the other, answers.
+    """Loop that reads requests, runs them one after the other, and answers.
 
     Args:
         source, sink: binary streams of the protocol.
@@ -149,10 +150,10 @@ class Server:
         """Compare versions, take over the folder, load torch, and say what this Python offers."""
         if self._folder is not None:
             raise ProtocolError("A second hello came.")
-        theirs = (message.get("protocol"), message.get("package"))
-        if theirs != (PROTOCOL_VERSION, __version__):
+        versions = (message.get("protocol"), message.get("package"))
+        if versions != (PROTOCOL_VERSION, __version__):
             raise WorkerError(
-                f"The program is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
+                f"The program is MedDiff-FM {versions[1]} (protocol {versions[0]}), "
                 f"the worker is {__version__} (protocol {PROTOCOL_VERSION}).",
                 "Use the same version in both, or restart the program after an update.",
                 "version",
@@ -250,8 +251,8 @@ def _settings(message: dict[str, Any]) -> Any:
     from ..runner.settings import RunSettings
 
     names = ("seed", "region", "model", "device", "precision", "threads")
-    given = {name: message[name] for name in names if name in message}
-    return RunSettings(message.get("task", ""), _named(message, "parameters"), **given).checked()
+    values = {name: message[name] for name in names if name in message}
+    return RunSettings(message.get("task", ""), _named(message, "parameters"), **values).checked()
 
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
@@ -262,12 +263,12 @@ def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
 
     inputs, texts = (_named(message, name) for name in ("inputs", "texts"))
     modalities = TASKS[task].inputs.modalities
-    given = {name: _volume(record, folder, modalities.get(name, "CT")) for name, record in inputs.items()}
-    if message.get("whole") is not None and "volume" in given:
-        whole = _volume(message["whole"], folder, given["volume"].modality)
-        given["volume"] = replace(given["volume"], whole=whole)
-    case = checked_case(task, given, texts)
-    case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in given.items()}
+    volumes = {name: _volume(record, folder, modalities.get(name, "CT")) for name, record in inputs.items()}
+    if message.get("whole") is not None and "volume" in volumes:
+        whole = _volume(message["whole"], folder, volumes["volume"].modality)
+        volumes["volume"] = replace(volumes["volume"], whole=whole)
+    case = checked_case(task, volumes, texts)
+    case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in volumes.items()}
     return case
 
 
@@ -301,12 +302,13 @@ def describe_process() -> dict[str, Any]:
     import torch
 
     devices: list[dict[str, Any]] = [_device("cpu", f"CPU, {os.cpu_count()} cores")]
-    if torch.cuda.is_available():
-        free = _free_memory()
-        for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            uuid = f"GPU-{getattr(about, 'uuid', '')}"
-            devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    free = _free_memory() if count("cuda") else {}
+    for index in range(count("cuda")):
+        about = torch.cuda.get_device_properties(index)
+        uuid = f"GPU-{getattr(about, 'uuid', '')}"
+        devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    for name in (f"{kind}:{index}" for kind in ("xpu", "mps") for index in range(count(kind))):
+        devices.append(_device(name, title(name), total_memory(name)))
     return {
         "protocol": PROTOCOL_VERSION,
         "package": __version__,
@@ -328,8 +330,8 @@ def _free_memory() -> dict[str, int]:
     command = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
     free = {}
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        said = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=True).stdout
-        for line in said.splitlines():
+        output = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=True).stdout
+        for line in output.splitlines():
             uuid, mebibytes = line.split(",")
             free[uuid.strip()] = int(mebibytes) * 2**20
     return free

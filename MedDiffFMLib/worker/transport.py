@@ -257,7 +257,7 @@ class WorkerClient:
                     self._transport.events.get_nowait()(self._session)
 
     def _stop(self, patience: float) -> None:
-        """End the process, and let the session hear of it."""
+        """End the process, and tell the session."""
         if self._transport is None:
             return
         self._session.shutdown()

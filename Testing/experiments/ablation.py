@@ -118,7 +118,7 @@ def train(name: str, seed: int, options: argparse.Namespace) -> Path:
 
 def judge(weights: Path | None, cases: list[Case], config: WindowConfig, count: int) -> dict[str, float]:
     """Figures of one run, or of the first guess alone."""
-    denoiser = None if weights is None else load_denoiser(weights, read_header(weights)).eval().float()
+    denoiser = None if weights is None else load_denoiser(weights).eval().float()
     figures = {}
     for level in LEVELS:
         if denoiser is not None:

@@ -50,7 +50,7 @@ STAGES = {
     "MedDiffFMLib.imaging.grid.from_grid": "back to the input's grid",
     "MedDiffFMLib.preprocessing.working_image.changed": "results, number type",
     "MedDiffFMLib.tasks.anomaly.findings.list_findings": "list of findings",
-    "MedDiffFMLib.tasks.denoise.noise_estimate.estimate_noise": "noise level",
+    "MedDiffFMLib.preprocessing.noise_estimate.estimate_noise": "noise level",
     "MedDiffFMLib.tasks.denoise.non_local_means.non_local_means": "non-local means",
     "MedDiffFMLib.tasks.denoise.recipe._removed": "non-local means",
     "MedDiffFMLib.tasks.denoise.coarse_to_fine.denoise_coarse_to_fine": "passes, rest",

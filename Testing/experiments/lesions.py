@@ -96,7 +96,7 @@ def train_generator(prior: Path, cases: list[ControlCase], task: LesionTask, ste
     """The prior, frozen, with a new ControlNet; or both from random weights, and both trained."""
     torch.manual_seed(0)
     header = read_header(prior)
-    denoiser = build_denoiser(header["config"]) if scratch else load_denoiser(prior, header)
+    denoiser = build_denoiser(header["config"]) if scratch else load_denoiser(prior)
     controlled = with_control(denoiser, task.network())  # type: ignore[arg-type]
     learning: torch.nn.Module = controlled if scratch else controlled.control
     learning.requires_grad_(True).train()

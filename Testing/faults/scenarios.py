@@ -311,7 +311,7 @@ def _tensors(path: Path) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(read_weights(path).items()):
+    for name, tensor in sorted(read_weights(path).state.items()):
         stream = io.BytesIO()
         np.save(stream, tensor.numpy())
         digest.update(name.encode() + stream.getvalue())

@@ -136,7 +136,7 @@ class Report(Target):
 
     def read(self, folder: Path) -> None:
         from MedDiffFMLib.runner.batch import is_done
-        from MedDiffFMLib.runner.case import CaseFiles
+        from MedDiffFMLib.runner.case_files import CaseFiles
         from MedDiffFMLib.runner.outputs import plan_outputs
         from MedDiffFMLib.runner.reproduce import repeat
         from MedDiffFMLib.runner.settings import RunSettings

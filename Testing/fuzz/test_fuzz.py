@@ -23,7 +23,7 @@ from MedDiffFMLib.datasets.dataset_folder import Dataset
 from MedDiffFMLib.datasets.prepared_cases import open_cases
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.models import catalogue
-from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
+from MedDiffFMLib.models.checkpoint import load_denoiser
 from MedDiffFMLib.runner.case_search import find_cases
 from MedDiffFMLib.runner.reproduce import repeat
 from MedDiffFMLib.runner.settings import RunSettings
@@ -280,7 +280,7 @@ def weights_with(network: dict[str, object], valid: Path, path: Path) -> Path:
 def test_impossible_network(network: dict[str, object], tiny_model_file: Path, tmp_path: Path) -> None:
     path = weights_with(network, tiny_model_file, tmp_path / "in.safetensors")
     with pytest.raises(ModelError) as caught:
-        load_denoiser(path, read_header(path))
+        load_denoiser(path)
     assert caught.value.remedy
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.models import catalogue
-from MedDiffFMLib.models.checkpoint import load_denoiser, read_header, save_model
+from MedDiffFMLib.models.checkpoint import load_denoiser, save_model
 from MedDiffFMLib.models.controlnet_file import read_description
 
 from .mutations import changed_bytes, changed_json
@@ -53,7 +53,7 @@ class Weights(Target):
 
     def read(self, folder: Path) -> None:
         path = folder / "in.safetensors"
-        load_denoiser(path, read_header(path))
+        load_denoiser(path)
 
 
 class ControlFile(Weights):

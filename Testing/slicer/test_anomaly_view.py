@@ -17,7 +17,7 @@ from Testing.harness.geometries import GEOMETRIES, orthogonal
 ROOT = Path(__file__).resolve().parents[2]
 UI_FILE = ROOT / "MedDiffFM" / "Resources" / "UI" / "Anomaly.ui"
 BLOBS = {(8, 8, 9): 9.0, (20, 15, 22): 6.0, (12, 25, 14): 4.0}
-"""Centre (k, j, i) -> peak z."""
+"""Center (k, j, i) -> peak z."""
 RADIUS = 3.0
 
 
@@ -458,7 +458,7 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
         widget.cleanup()
 
 
-def test_a_difference_is_coloured_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
+def test_a_difference_is_colored_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
     """Rendered: gray where nothing is different, orange where the CT is denser, blue where it is less dense."""
     from matplotlib.image import imread
     from MedDiffFMGui.nodes.volumeNodes import addResultNode

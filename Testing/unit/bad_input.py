@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -453,17 +454,19 @@ def _flipped_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
     ModelError,
 )
 def _vast_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
-    path = _small_prior(folder / "prior.safetensors")
-    content = path.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header = content[8 : 8 + size].replace(b"[8, 32]", b"[8000, 8000]")
-    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    config, path = _small_config(), folder / "prior.safetensors"
+    vast = {**config, "network": {**config["network"], "channels": [8000, 8000]}}
+    save_model(path, build_denoiser(config).state_dict(), vast)
     load_model(str(path), device="cpu")
+
+
+def _small_config() -> dict[str, Any]:
+    return {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
 
 
 def _small_prior(path: Path) -> Path:
     """A whole weight file with random weights."""
-    config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
+    config = _small_config()
     save_model(path, build_denoiser(config).state_dict(), config)
     return path
 

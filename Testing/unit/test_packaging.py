@@ -194,7 +194,7 @@ def test_screenshots_that_are_named_are_there() -> None:
         assert (ROOT / url.split("/main/", 1)[1]).is_file(), url
 
 
-def test_licence_is_apache_2_word_for_word() -> None:
+def test_license_is_apache_2_word_for_word() -> None:
     digest = hashlib.sha256((ROOT / "LICENSE.txt").read_bytes()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 

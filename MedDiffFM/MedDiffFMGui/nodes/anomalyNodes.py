@@ -83,8 +83,8 @@ class AnomalyNodes:
 
         names = tasks_shown_as(View.FINDINGS)
         tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
-        found = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) in names]
-        return next((nodes for nodes in reversed(found) if nodes.complete and not nodes.accepted), None)
+        maps = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) in names]
+        return next((nodes for nodes in reversed(maps) if nodes.complete and not nodes.accepted), None)
 
     @classmethod
     def ofRun(cls, run):

@@ -178,7 +178,7 @@ def labelsFromSegmentation(segmentation, volumeNode, segmentIDs=None):
     from MedDiffFMLib.datasets.segments import merge_segments
 
     allIDs = segmentation.GetSegmentation().GetSegmentIDs()
-    chosen = list(allIDs) if segmentIDs is None else [one for one in allIDs if one in segmentIDs]
+    chosen = list(allIDs) if segmentIDs is None else [segmentID for segmentID in allIDs if segmentID in segmentIDs]
     masks = _MasksByName(segmentation, volumeNode, chosen)
     if len(masks) < len(chosen):
         raise InputError(

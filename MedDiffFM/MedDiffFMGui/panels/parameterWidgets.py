@@ -34,8 +34,8 @@ class ParameterWidgets:
 
     def values(self):
         """The values that differ from their defaults, by name, JSON-ready."""
-        found = {name: editor.value() for name, editor in self._editors.items()}
-        return {name: value for name, value in found.items() if value != _plain(self._defaults[name])}
+        values = {name: editor.value() for name, editor in self._editors.items()}
+        return {name: value for name, value in values.items() if value != _plain(self._defaults[name])}
 
     def setModels(self, prior):
         """Offer the models of the catalogue that fit a prior, where a parameter names one.
@@ -172,7 +172,7 @@ class _SliderEditor(_Editor):
 
 
 class _CheckEditor(_Editor):
-    """Yes or no."""
+    """Check box of a yes or no."""
 
     def __init__(self, onChanged):
         _Editor.__init__(self, qt.QCheckBox(), "toggled(bool)", onChanged)

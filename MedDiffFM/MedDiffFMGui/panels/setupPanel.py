@@ -1,4 +1,4 @@
-"""The Set-up section: says what is missing, and lets the user choose how to mend it."""
+"""The Set-up section: says what is missing, and lets the user choose a remedy."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..worker.workerPython import TRAINING, brokenTorch, requirementsPath
 
 
 class SetupPanel:
-    """Connects the widgets of the Set-up section with the choice of a Python.
+    """Set-up section: connects its widgets with the choice of a Python.
 
     :param ui: widgets of the module's .ui file.
     :param workerPython: the choice to show and to change.

@@ -22,7 +22,7 @@ BUTTONS_IN_A_ROW, ICON = 5, 24
 
 
 class TaskPanel:
-    """Connects the widgets of the Input and Task sections with runs of the logic.
+    """Input and Task sections: connects their widgets with runs of the logic.
 
     :param ui: widgets of the module's .ui file.
     :param logic: starts and cancels the run and reports to this panel (``onProgress`` and so on).

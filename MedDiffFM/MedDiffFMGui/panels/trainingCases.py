@@ -110,11 +110,11 @@ class TrainingCases:
         return Dataset(self.dataset).scan()
 
     def _setRow(self, row, texts):
-        found = self._findings.get(texts[0], [])
-        check = _("ok") if self._findings and not found else "; ".join(finding["cause"] for finding in found)
+        findings = self._findings.get(texts[0], [])
+        check = _("ok") if self._findings and not findings else "; ".join(finding["cause"] for finding in findings)
         for column, text in enumerate((*texts, check)):
             item = qt.QTableWidgetItem(text)
-            item.setToolTip("\n".join(finding["remedy"] for finding in found) if column == 4 else text)
+            item.setToolTip("\n".join(finding["remedy"] for finding in findings) if column == 4 else text)
             self.ui.casesTableWidget.setItem(row, column, item)
 
     def selectedNames(self):
@@ -161,9 +161,9 @@ class TrainingCases:
         self._folder = tempfile.mkdtemp(prefix="meddifffm-case-")
         files = [f"{self._folder}/{name}" for name in ("image.nrrd", "mask.nrrd", "labels.json")]
         arguments = ["dataset", "add", self.dataset, files[0], "--name", image.GetName()]
-        said = [_("{name} is added.").format(name=image.GetName())]
+        sentences = [_("{name} is added.").format(name=image.GetName())]
         if mask and mask.IsA("vtkMRMLSegmentationNode"):
-            labels, said[1:] = writeLabels(mask, image, files[1], segmentIDs)
+            labels, sentences[1:] = writeLabels(mask, image, files[1], segmentIDs)
             Path(files[2]).write_text(json.dumps({"labels": labels}), encoding="utf-8")
             arguments += ["--mask", files[1], "--labels", files[2]]
         elif mask:
@@ -173,7 +173,7 @@ class TrainingCases:
             arguments += ["--patient", patient]
         writeVolume(image, files[0])
         self._makeDataset()
-        self._run(arguments, " ".join(said))
+        self._run(arguments, " ".join(sentences))
 
     def _makeDataset(self):
         from MedDiffFMLib.datasets.dataset_folder import Dataset

@@ -30,7 +30,7 @@ def modelNames():
 
 
 class TrainingPanel:
-    """Fills the Train section and follows the training whose folder is chosen.
+    """Train section: follows the training whose folder is chosen.
 
     The training needs neither this panel nor Slicer: all that is known about it is read from its folder.
 
@@ -349,24 +349,24 @@ class TrainingPanel:
         return ""
 
     def _showStatus(self, state, training):
-        found = self._state
+        runState = self._state
         texts = {
             "none": "",
             "paused": _("Paused after step {step}."),
             "failed": _("It ended: {message}"),
             "finished": _("Finished after step {step}: the model {model} is in the list.")
-            if found and found.model
+            if runState and runState.model
             else _("Finished after step {step}."),
         }
         if training:
-            text = self._runningText(found.last if found and state == "running" else {})
+            text = self._runningText(runState.last if runState and state == "running" else {})
         else:
             text = texts.get(state, "")
         facts = {"step": 0, "message": "", "model": ""}
-        if found:
-            facts = {"step": found.step, "message": found.message, "model": found.model}
+        if runState:
+            facts = {"step": runState.step, "message": runState.message, "model": runState.model}
         self.ui.trainingStatusLabel.text = text.format(**facts)
-        share = found.step / found.steps if found and found.steps else 0.0
+        share = runState.step / runState.steps if runState and runState.steps else 0.0
         self.ui.trainingProgressBar.value = 1000 if state == "finished" and not training else round(1000 * share)
 
     def _runningText(self, line):

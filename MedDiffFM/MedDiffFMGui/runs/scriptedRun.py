@@ -111,7 +111,7 @@ class ScriptedRun(TaskRun):
 
 
 class _Listener:
-    """Waits for the end of one run."""
+    """Listener that waits for the end of one run."""
 
     def __init__(self, logic, callback):
         self._logic, self._callback = logic, callback
@@ -119,7 +119,7 @@ class _Listener:
         logic.addListener(self)
 
     def leave(self):
-        """Hear no more."""
+        """Stop listening."""
         self._logic.removeListener(self)
 
     def wait(self):

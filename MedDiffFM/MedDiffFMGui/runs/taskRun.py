@@ -16,7 +16,7 @@ from .runRequest import makeRequest
 
 
 class TaskRun:
-    """Starts and cancels runs, and turns their results into nodes. Knows no widget.
+    """Start and cancel of runs, results as nodes; without any widget.
 
     Listeners are objects with the methods ``onStateChanged()``, ``onReady(description)``,
     ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(run)`` with a FinishedRun, ``onFailed(error)``,
@@ -84,8 +84,8 @@ class TaskRun:
         if self.running:  # else the failure was reported while the process was being started
             self._loopTask.start(makeRequest(inputNode, choices), self._send, self._onError)
 
-    def _send(self, made):
-        request, self._piece = made
+    def _send(self, requestAndPiece):
+        request, self._piece = requestAndPiece
         try:
             if self._worker:  # else its end was reported
                 self._worker.session.run(request)

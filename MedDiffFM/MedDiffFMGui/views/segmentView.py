@@ -77,10 +77,10 @@ class SegmentView:
         """
         if self.nodes and self.nodes.complete:
             return True
-        found = SegmentNodes.ofScene()
-        if found:
-            self._switch(found[-1])
-        return bool(found)
+        results = SegmentNodes.ofScene()
+        if results:
+            self._switch(results[-1])
+        return bool(results)
 
     def clear(self):
         """Nothing is shown any more; the views are as they were before the result."""

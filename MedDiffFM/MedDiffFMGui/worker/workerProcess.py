@@ -15,7 +15,7 @@ class WorkerProcess:
 
     :param executable: the Python to start.
     :param environment: its environment variables, a dict.
-    :param callbacks: what the owner wants to hear, ``MedDiffFMLib.worker.client.Callbacks``.
+    :param callbacks: calls of the owner, ``MedDiffFMLib.worker.client.Callbacks``.
     """
 
     def __init__(self, executable, environment, callbacks):

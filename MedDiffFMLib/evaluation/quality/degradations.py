@@ -40,7 +40,7 @@ class Plan:
             once as a solid nodule where there is lung.
         noise_kinds: of :data:`evaluation.quality.added_noise.KINDS`, each a question of the denoising task.
         noise_levels_hu: of every kind but the quarter dose.
-        told_levels_hu: levels at which the model is asked a second time, told the level.
+        told_levels_hu: levels at which the model is run a second time, with the level given.
         seed: added to every case's own.
     """
 
@@ -116,7 +116,7 @@ def quarter_dose(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
 
 def spheres(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     """Diameter in mm as text -> uint8 labels of the spheres of that size."""
-    found = healthy_spheres(
+    holes = healthy_spheres(
         loaded.volume.voxels,
         loaded.volume.spacing,
         loaded.body,
@@ -125,12 +125,12 @@ def spheres(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
         plan.spheres_per_size,
         seed=plan.case_seed(loaded.case.name),
     )
-    return {f"{diameter:g}": labels for diameter, labels in found.items()}
+    return {f"{diameter:g}": labels for diameter, labels in holes.items()}
 
 
 def synthetic_lesions(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     """``changed``: float32 HU; ``labels``: uint8; ``lesions``: their list as JSON text."""
-    changed, labels, found = insert_lesions(
+    changed, labels, lesions = insert_lesions(
         loaded.volume.voxels,
         loaded.volume.spacing,
         loaded.body,
@@ -140,7 +140,11 @@ def synthetic_lesions(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
         plan.lesions_per_size,
         seed=plan.case_seed(loaded.case.name),
     )
-    return {"changed": changed, "labels": labels, "lesions": np.array(json.dumps([asdict(one) for one in found]))}
+    return {
+        "changed": changed,
+        "labels": labels,
+        "lesions": np.array(json.dumps([asdict(lesion) for lesion in lesions])),
+    }
 
 
 def near_lesions(loaded: LoadedCase, margin_mm: float = 5.0) -> np.ndarray:
@@ -160,11 +164,11 @@ def stored(
     if file.is_file():
         with np.load(file) as content:
             return {name: content[name] for name in content.files}
-    made = make(loaded, plan)
+    arrays = make(loaded, plan)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file, overwrite=True) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **made)
-    return made
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return arrays
 
 
 def fingerprint(loaded: LoadedCase, plan: Plan) -> str:

@@ -45,10 +45,10 @@ def peaks(
 
     inside = np.where(mask, score, -np.inf).astype(np.float32)
     size = [2 * max(1, round(v)) + 1 for v in voxels_of(spacing, separation_mm)]
-    found = np.argwhere(mask & (inside == maximum_filter(inside, size, mode="constant", cval=-np.inf)))
-    heights = inside[tuple(found.T)]
+    places = np.argwhere(mask & (inside == maximum_filter(inside, size, mode="constant", cval=-np.inf)))
+    heights = inside[tuple(places.T)]
     order = np.argsort(-heights, kind="stable")[:most]
-    return heights[order], found[order]
+    return heights[order], places[order]
 
 
 def listed(
@@ -136,12 +136,12 @@ def sensitivity(
     lesions = np.concatenate([np.asarray(b, dtype=np.float64) for b in best])
     if lesions.size == 0:
         return {rate: float("nan") for rate in rates}
-    found = {}
+    intervals = {}
     for rate in rates:
         allowed = int(rate * len(false))
         threshold = pooled[allowed] if allowed < pooled.size else -np.inf
-        found[rate] = float(np.mean(lesions > threshold))
-    return found
+        intervals[rate] = float(np.mean(lesions > threshold))
+    return intervals
 
 
 def among_first(

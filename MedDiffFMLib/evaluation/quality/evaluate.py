@@ -43,7 +43,7 @@ WRITE_SECONDS = 30.0
 VERSION = 3
 """Of stored figures; raise it when a protocol or a baseline changes, so that they are made anew."""
 UNREPORTED = ("patches", "scores")
-"""Details of rows that figures are computed from and nobody reads."""
+"""Details of rows from which figures are computed; not reported."""
 
 
 def evaluate(
@@ -136,7 +136,7 @@ def evaluate(
 
 
 def _teller(progress: Callable[[str], None] | None, cancel: CancelToken | None) -> Callable[[str], None]:
-    """Tells what comes next, and is where a wish to stop is noticed between the runs of the model."""
+    """Progress message between the runs of the model, where a cancel is noticed too."""
 
     def tell(line: str) -> None:
         if cancel is not None:
@@ -180,24 +180,24 @@ class _Work:
 
     def steps(self, cases: Sequence[Case], plan: Plan, question: Question) -> Iterator[dict[str, Any]]:
         """Do everything; yields after each step, with facts for the report."""
-        wanted = {task for tasks in self.asked.values() for task in tasks}
-        for number, case in enumerate(cases if wanted & set(PROTOCOLS) else (), start=1):
+        all_tasks = {task for tasks in self.asked.values() for task in tasks}
+        for number, case in enumerate(cases if all_tasks & set(PROTOCOLS) else (), start=1):
             loaded = load_case(case, plan.slab_mm)
-            for task in [task for task in PROTOCOLS if task in wanted]:
+            for task in [task for task in PROTOCOLS if task in all_tasks]:
                 self.tell(f"case {number} of {len(cases)}, {case.name}: {task}")
                 for turn, part in enumerate(plan.questions(task)):
                     self._case(task, loaded, part, turn == 0)
             self.every_case = number == len(cases)
             yield {}
-        if SYNTHESIZE in wanted:
+        if SYNTHESIZE in all_tasks:
             yield from self._synthesis(*question)
 
     def _case(self, task: str, loaded: LoadedCase, plan: Plan, first: bool) -> None:
         """Baselines and model on one case; points of curves on its first question alone."""
         self._share(task, baseline_rows(task, loaded, plan, self.cache))
-        for one in [one for one in self._of(task) if first or not one.curve]:
-            make = functools.partial(PROTOCOLS[task], loaded, plan, self.cache, {one.name: one.run})
-            self.rows[one.curve] += self._stored(one, loaded.case.name, fingerprint(loaded, plan), make)
+        for candidate in [candidate for candidate in self._of(task) if first or not candidate.curve]:
+            make = functools.partial(PROTOCOLS[task], loaded, plan, self.cache, {candidate.name: candidate.run})
+            self.rows[candidate.curve] += self._stored(candidate, loaded.case.name, fingerprint(loaded, plan), make)
 
     def _synthesis(
         self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan, references: Sequence[Case]
@@ -220,21 +220,21 @@ class _Work:
         }
         key = (space.name, plan, [case.name for case in (*cases, *references)])
         for region in question.regions:
-            for one in self._of(SYNTHESIZE):
-                self.tell(f"{plan.volumes} volumes of the region {region}: {one.name}")
-                make = functools.partial(question.rows_of, one.name, one.run, region)
-                self.rows[one.curve] += self._stored(one, region, key, make)
+            for candidate in self._of(SYNTHESIZE):
+                self.tell(f"{plan.volumes} volumes of the region {region}: {candidate.name}")
+                make = functools.partial(question.rows_of, candidate.name, candidate.run, region)
+                self.rows[candidate.curve] += self._stored(candidate, region, key, make)
                 yield {}
 
-    def _stored(self, one: Candidate, name: str, about: Any, make: Callable[[], list[Row]]) -> list[Row]:
+    def _stored(self, candidate: Candidate, name: str, about: Any, make: Callable[[], list[Row]]) -> list[Row]:
         """Rows of a candidate, from a run that was stopped where they are kept."""
         if self.kept is None:
             return make()
-        file = file_name(name, one.task, one.name, key=(VERSION, one.key, one.curve, about))
+        file = file_name(name, candidate.task, candidate.name, key=(VERSION, candidate.key, candidate.curve, about))
         return stored_rows(self.kept / file, make)
 
     def _of(self, task: str) -> list[Candidate]:
-        return [one for one in self.candidates if one.task == task]
+        return [candidate for candidate in self.candidates if candidate.task == task]
 
     def _share(self, task: str, rows: list[Row]) -> None:
         """Baselines' rows go to everything that asks about the task."""
@@ -250,7 +250,7 @@ def _findings(
     rows, name = work.rows[""], head["model"]["name"] if head["model"] else None
     if work.every_case:
         add_told_apart(rows)
-    found: dict[str, Any] = {
+    findings: dict[str, Any] = {
         "verdict": verdicts(rows, name, HIGHER_IS_BETTER),
         "tables": summary(rows, name),
         "rows": [_reported(row) for row in rows],
@@ -261,10 +261,10 @@ def _findings(
             record = curve_record(curve, work.rows[curve.name])
             record["picture"] = f"curve-{curve.name.replace('.', '-')}.png"
             draw_curve(folder / record["picture"], record, f"{name}: {curve.name}")
-            found["curves"][curve.name] = record
+            findings["curves"][curve.name] = record
     if earlier is not None and name is not None:
-        found["compared"] = compare(rows, name, head["plan"], earlier, HIGHER_IS_BETTER)
-    return found
+        findings["compared"] = compare(rows, name, head["plan"], earlier, HIGHER_IS_BETTER)
+    return findings
 
 
 def _reported(row: Row) -> dict[str, Any]:

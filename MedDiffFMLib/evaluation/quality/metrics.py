@@ -160,8 +160,8 @@ def bootstrap(values: list[float], groups: list[str] | None = None, repeats: int
     return Interval(float(numbers.mean()), float(low), float(high), numbers.size)
 
 
-def wins(ours: list[float], theirs: list[float], higher_is_better: bool) -> tuple[int, int]:
-    """In how many cases ours is strictly better, out of how many that both have."""
+def wins(values: list[float], others: list[float], higher_is_better: bool) -> tuple[int, int]:
+    """Number of cases in which ``values`` are strictly better, and of those that both have."""
     sign = 1 if higher_is_better else -1
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if np.isfinite(a) and np.isfinite(b)]
+    pairs = [(a, b) for a, b in zip(values, others, strict=True) if np.isfinite(a) and np.isfinite(b)]
     return sum(sign * (a - b) > 0 for a, b in pairs), len(pairs)

@@ -68,7 +68,7 @@ def detection_lines(detection: dict[str, Any] | None) -> list[str]:
     lines = [
         f"Share of {detection['lesions']} lesions found, by false findings allowed a case (FROC):",
         "",
-        *_shares({name: {"": found} for name, found in detection["sensitivity"].items()}),
+        *_shares({name: {"": shares} for name, shares in detection["sensitivity"].items()}),
     ]
     if "first" not in detection:  # a report of an earlier version
         return lines
@@ -107,8 +107,8 @@ def pooled_lines(pooled: dict[str, Any] | None) -> list[str]:
         "| method | AUROC | up to a false positive rate of 0.3 |",
         "|---|---:|---:|",
     ]
-    for method, found in pooled.items():
-        lines.append(f"| {method} | {interval(found['AUROC'], AREA)} | {interval(found['AUROC30'], AREA)} |")
+    for method, figures in pooled.items():
+        lines.append(f"| {method} | {interval(figures['AUROC'], AREA)} | {interval(figures['AUROC30'], AREA)} |")
     return [*lines, ""]
 
 

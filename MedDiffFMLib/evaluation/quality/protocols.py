@@ -51,7 +51,7 @@ class Answer:
 Method = Callable[..., "np.ndarray | Answer | None"]
 """``denoise(volume, part) | inpaint(volume, mask) | anomaly(volume)`` -> array (k, j, i); None where it has no answer.
 
-``part``, a :class:`evaluation.quality.added_noise.NoisyPart`, is for methods that are told what was added."""
+``part``, a :class:`evaluation.quality.added_noise.NoisyPart`, is for methods that are given what was added."""
 
 KEPT_SCORES = 400
 """Scores of normal voxels that a row keeps, evenly spaced in their order, to rank all cases together; lesions: half."""
@@ -127,8 +127,8 @@ def seam_details(answer: Answer) -> dict[str, Any]:
     """Seam ratio of an answer and what it would be by chance; empty where no window ends inside the volume."""
     if answer.borders is None or not any(len(line) for line in answer.borders):
         return {}
-    found = seam_ratio(answer.voxels, answer.borders)
-    return {"seam": found.overall, "seam_chance": found.chance}
+    ratio = seam_ratio(answer.voxels, answer.borders)
+    return {"seam": ratio.overall, "seam_chance": ratio.chance}
 
 
 def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
@@ -142,14 +142,14 @@ def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
         holes = [labels == number for number in range(1, int(labels.max()) + 1)]
         untouched = [patches(loaded.volume.voxels, hole) for hole in holes]
         for name, method in methods.items():
-            each = [one for one in (_filled(loaded, hole, method) for hole in holes) if one is not None]
+            each = [filling for filling in (_filled(loaded, hole, method) for hole in holes) if filling is not None]
             if not each:
                 continue
-            values = {key: float(np.mean([one[key] for one in each])) for key in ("MAE", "texture")}
-            values |= _spectrum_values(np.array([one["ratios"] for one in each]))
-            seconds = sum(one["seconds"] for one in each)
+            values = {key: float(np.mean([filling[key] for filling in each])) for key in ("MAE", "texture")}
+            values |= _spectrum_values(np.array([filling["ratios"] for filling in each]))
+            seconds = sum(filling["seconds"] for filling in each)
             details = {
-                "filled": _rounded(np.concatenate([one["patches"] for one in each])),
+                "filled": _rounded(np.concatenate([filling["patches"] for filling in each])),
                 "untouched": _rounded(np.concatenate(untouched)),
             }
             rows.append(
@@ -203,15 +203,15 @@ def _rounded(features: np.ndarray) -> list[list[float]]:
 
 def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
     """How well a map ranks the voxels of synthetic and, in the same run, of real lesions above the rest of the body."""
-    made = stored(synthetic_lesions, loaded, plan, cache)
-    volume = loaded.volume.with_voxels(made["changed"].astype(np.float32))
-    labels, lesions = made["labels"], json.loads(str(made["lesions"]))
-    lesions = [one for one in lesions if (labels == one["label"]).any()]
-    groups = {"synthetic lesions": [one["label"] for one in lesions]}
-    for one in lesions:
-        contrast = "lung nodule" if one["kind"] == "lung" else f"{one['contrast_hu']:+g} HU"
-        groups.setdefault(f"{one['diameter_mm']:g} mm", []).append(one["label"])
-        groups.setdefault(contrast, []).append(one["label"])
+    arrays = stored(synthetic_lesions, loaded, plan, cache)
+    volume = loaded.volume.with_voxels(arrays["changed"].astype(np.float32))
+    labels, lesions = arrays["labels"], json.loads(str(arrays["lesions"]))
+    lesions = [lesion for lesion in lesions if (labels == lesion["label"]).any()]
+    groups = {"synthetic lesions": [lesion["label"] for lesion in lesions]}
+    for lesion in lesions:
+        contrast = "lung nodule" if lesion["kind"] == "lung" else f"{lesion['contrast_hu']:+g} HU"
+        groups.setdefault(f"{lesion['diameter_mm']:g} mm", []).append(lesion["label"])
+        groups.setdefault(contrast, []).append(lesion["label"])
     normal = loaded.body & ~near_lesions(loaded) & (labels == 0)
     rows = []
     for name, method in methods.items():
@@ -232,7 +232,7 @@ def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
 
 
 def baseline_methods(task: str, loaded: LoadedCase) -> dict[str, Method]:
-    """The classical methods of a task; the denoisers are told the true noise of the case, but where a name says not."""
+    """The classical methods of a task; the denoisers know the true noise of the case, but where a name says not."""
     spacing, body = loaded.volume.spacing, loaded.body
     if task == "denoise":
         return {
@@ -261,7 +261,7 @@ def _on_scored(volume: Volume, part: NoisyPart, method: Callable[..., np.ndarray
 
 
 def _estimating_non_local_means(volume: Volume, part: NoisyPart) -> Answer:
-    """Non-local means as it would be used on a scan whose noise nobody knows."""
+    """Non-local means as on a scan of unknown noise."""
     level = baselines.wavelet_level(volume.voxels, part.body)
     smooth = _on_scored(volume, part, baselines.non_local_means, level)
     return Answer(smooth, facts={"noise_hu": level, "noise_estimated": True})
@@ -287,8 +287,8 @@ def _ranked(
     """Row of one group of lesions: its voxels ranked among the normal ones' sorted scores, findings for detection."""
     score, marked = answer.voxels, labels > 0
     lesion = score[marked]
-    found = rank_against(ordered, lesion)
-    values = {"AUROC": found.auroc, "AP": found.average_precision, "prevalence": found.prevalence}
+    ranking = rank_against(ordered, lesion)
+    values = {"AUROC": ranking.auroc, "AP": ranking.average_precision, "prevalence": ranking.prevalence}
     details: dict[str, Any] = {}
     if group in DETECTED:
         values |= _early_values(ordered, lesion, labels[marked])

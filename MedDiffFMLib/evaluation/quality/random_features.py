@@ -28,7 +28,7 @@ def random_features(windows: np.ndarray) -> np.ndarray:
     import torch.nn.functional as functional
 
     kernels = [torch.from_numpy(kernel) for kernel in _kernels()]
-    found = []
+    features = []
     with torch.inference_mode():
         for first in range(0, len(windows), AT_ONCE):
             part = np.clip(windows[first : first + AT_ONCE] / HU_LIMIT, -1, 1).astype(np.float32)
@@ -36,8 +36,8 @@ def random_features(windows: np.ndarray) -> np.ndarray:
             for kernel in kernels:
                 layer = functional.relu(functional.conv3d(layer, kernel, stride=2, padding=1))
                 means.append(layer.mean(dim=(2, 3, 4)))
-            found.append(torch.cat(means, dim=1).double().numpy())
-    return np.concatenate(found) if found else np.zeros((0, sum(CHANNELS)))
+            features.append(torch.cat(means, dim=1).double().numpy())
+    return np.concatenate(features) if features else np.zeros((0, sum(CHANNELS)))
 
 
 def _kernels() -> list[np.ndarray]:

@@ -81,16 +81,16 @@ def _verdict_lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
         "| question | figure | against | cases won | mean difference | verdict |",
         "|---|---|---|---:|---:|---|",
     ]
-    for one in verdicts:
-        figure = _figure(one["task"], one["figure"])
-        name = f"{one['task']} {one['group']}".strip()
+    for verdict in verdicts:
+        figure = _figure(verdict["task"], verdict["figure"])
+        name = f"{verdict['task']} {verdict['group']}".strip()
         cells = (
             name,
-            one["figure"],
-            one["against"],
-            f"{one['better']} of {one['cases']}",
-            _signed(one, figure),
-            f"**{one['verdict']}**",
+            verdict["figure"],
+            verdict["against"],
+            f"{verdict['better']} of {verdict['cases']}",
+            _signed(verdict, figure),
+            f"**{verdict['verdict']}**",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
@@ -213,8 +213,8 @@ def _curve_lines(name: str, curve: dict[str, Any]) -> list[str]:
         "|---:|---:|---:|" + "---:|" * len(titles),
     ]
     for n, value in enumerate(curve["values"]):
-        found = [curve["groups"][g][f.name]["curve"][n] for g, f in columns]
-        cells = ["-" if i is None else interval(i, f) for i, (_, f) in zip(found, columns, strict=True)]
+        at_settings = [curve["groups"][g][f.name]["curve"][n] for g, f in columns]
+        cells = ["-" if i is None else interval(i, f) for i, (_, f) in zip(at_settings, columns, strict=True)]
         evaluations, seconds = (_plain(curve[key][n]) for key in ("evaluations", "seconds"))
         lines.append(f"| {value:g} | {evaluations} | {seconds} | " + " | ".join(cells) + " |")
     baselines = dict.fromkeys(b for g, f in columns for b in curve["groups"][g][f.name]["baselines"])
@@ -236,22 +236,22 @@ def _compared_lines(compared: dict[str, Any], model: dict[str, Any]) -> list[str
         "| question | figure | cases won | mean difference | verdict |",
         "|---|---|---:|---:|---|",
     ]
-    for one in compared["differences"]:
-        figure = _figure(one["task"], one["figure"])
+    for change in compared["differences"]:
+        figure = _figure(change["task"], change["figure"])
         lines.append(
-            f"| {one['task']} {one['group']} | {one['figure']} | {one['better']} of {one['cases']} | "
-            f"{_signed(one, figure)} | **{one['verdict']}** |"
+            f"| {change['task']} {change['group']} | {change['figure']} | {change['better']} of {change['cases']} | "
+            f"{_signed(change, figure)} | **{change['verdict']}** |"
         )
-    for one in compared["differences"]:
-        if not is_part(one["task"], one["group"]):
-            lines += _before_after_lines(one)
+    for change in compared["differences"]:
+        if not is_part(change["task"], change["group"]):
+            lines += _before_after_lines(change)
     return [*lines, ""]
 
 
-def _before_after_lines(one: dict[str, Any]) -> list[str]:
+def _before_after_lines(compared: dict[str, Any]) -> list[str]:
     """One question case by case."""
-    figure = _figure(one["task"], one["figure"])
-    name = f"{one['task']} {one['group']}".strip()
+    figure = _figure(compared["task"], compared["figure"])
+    name = f"{compared['task']} {compared['group']}".strip()
     lines = [
         "",
         f"### {name[0].upper()}{name[1:]}, {figure.title}",
@@ -259,15 +259,15 @@ def _before_after_lines(one: dict[str, Any]) -> list[str]:
         "| case | before | now | change |",
         "|---|---:|---:|---:|",
     ]
-    for case, (before, now) in one["values"].items():
+    for case, (before, now) in compared["values"].items():
         change = float("nan") if before is None or now is None else now - before
         sign = "-" if change != change else f"{change:+.{figure.digits}f}"
         lines.append(f"| {case} | {number(before, figure)} | {number(now, figure)} | {sign} |")
     return lines
 
 
-def _signed(one: dict[str, Any], figure: Figure) -> str:
-    mean, low, high = (f"{one[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
+def _signed(change: dict[str, Any], figure: Figure) -> str:
+    mean, low, high = (f"{change[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
     return f"**{mean}** [{low}, {high}]"
 
 

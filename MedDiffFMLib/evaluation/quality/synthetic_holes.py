@@ -26,16 +26,16 @@ def pick_centers(
     free = room.copy()
     for center, radius in taken:
         free &= distance_mm(room.shape, center, spacing) > radius + radius_mm + gap_mm
-    found: list[tuple[int, ...]] = []
-    while len(found) < count:
+    centers: list[tuple[int, ...]] = []
+    while len(centers) < count:
         candidates = np.flatnonzero(free)
         if candidates.size == 0:
             break
         center = tuple(int(v) for v in np.unravel_index(rng.choice(candidates), room.shape))
-        found.append(center)
+        centers.append(center)
         taken.append((center, radius_mm))
         free &= distance_mm(room.shape, center, spacing) > 2 * radius_mm + gap_mm
-    return found
+    return centers
 
 
 def healthy_spheres(

@@ -129,10 +129,10 @@ def add_told_apart(rows: list[Row]) -> None:
     for group, method in dict.fromkeys((row.group, row.method) for row in described):
         part = [row for row in described if (row.group, row.method) == (group, method)]
         filled, untouched = ([np.array(r.details["patches"][kind]) for r in part] for kind in ("filled", "untouched"))
-        found = told_apart(filled, untouched, [row.patient for row in part])
+        areas = told_apart(filled, untouched, [row.patient for row in part])
         for row in part:
-            if np.isfinite(found[row.patient]):
-                row.values["told apart"] = max(found[row.patient], 0.5)
+            if np.isfinite(areas[row.patient]):
+                row.values["told apart"] = max(areas[row.patient], 0.5)
 
 
 def _table(rows: list[Row], figure: Figure, model: str | None) -> dict[str, Any]:
@@ -158,21 +158,21 @@ def mean_of(values: list[float], patients: list[str], ratio: bool) -> Interval:
     """Mean over cases with its interval, geometric for a ratio."""
     if not ratio:
         return bootstrap(values, patients)
-    found = bootstrap([float(np.log(v)) if v > 0 else float("nan") for v in values], patients)
-    mean, low, high = (float(np.exp(v)) for v in (found.mean, found.low, found.high))
-    return Interval(mean, low, high, found.count)
+    interval = bootstrap([float(np.log(v)) if v > 0 else float("nan") for v in values], patients)
+    mean, low, high = (float(np.exp(v)) for v in (interval.mean, interval.low, interval.high))
+    return Interval(mean, low, high, interval.count)
 
 
 def _detection(rows: list[Row]) -> dict[str, Any]:
     """Sensitivity at false findings a case, and among the first findings of a scan, method by method."""
     methods = {m: [r for r in rows if r.method == m and "best" in r.details] for m in _in_order(r.method for r in rows)}
     methods = {m: part for m, part in methods.items() if part}
-    found = {
+    detection = {
         m: sensitivity([r.details["false"] for r in part], [r.details["best"] for r in part])
         for m, part in methods.items()
     }
     first = next(iter(methods.values()))
-    return {"sensitivity": found, "lesions": sum(len(r.details["best"]) for r in first), **_first(methods)}
+    return {"sensitivity": detection, "lesions": sum(len(r.details["best"]) for r in first), **_first(methods)}
 
 
 def _first(methods: dict[str, list[Row]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The shipped space, "Haar and HU statistics", needs no trained network. A window 
 * 16 shares of its voxels by HU, from air to metal, as square roots;
 * for each of 7 detail bands of the orthonormal Haar transform at 4 scales (6 to 48 mm) the logarithm of its energy and
   its sparsity (mean absolute over root mean square value);
-* the means of its 4 x 4 x 4 cubes of 24 mm: what lies where.
+* the means of its 4 x 4 x 4 cubes of 24 mm: layout.
 
 It sees tissue composition, coarse texture, sharpness and layout. It sees nothing finer than 3 mm, no organ as such, and
 cannot tell whether an anatomy is possible. A network given as a TorchScript file may; see :class:`NetworkFeatures`.
@@ -79,8 +79,8 @@ def windows_of(volume: Volume, spacing: float, always: bool = False) -> np.ndarr
     lacking = [(max(size - n, 0) // 2, -(-max(size - n, 0) // 2)) for n in hounsfield.shape]
     hounsfield = np.pad(hounsfield, lacking, mode="reflect")
     windows = list(_cut(hounsfield, size, stride))
-    found = [w for w in windows if np.mean(w > TISSUE_HU) >= LEAST_TISSUE] or (windows if always else [])
-    return np.stack(found) if found else np.zeros((0, size, size, size), np.float32)
+    filled = [w for w in windows if np.mean(w > TISSUE_HU) >= LEAST_TISSUE] or (windows if always else [])
+    return np.stack(filled) if filled else np.zeros((0, size, size, size), np.float32)
 
 
 def _cut(array: np.ndarray, size: int, stride: int) -> Iterator[np.ndarray]:
@@ -187,8 +187,8 @@ class NetworkFeatures:
         import torch
 
         with torch.inference_mode():
-            found = [self.module(part) for part in images.split(8)]
-        features = torch.cat(found).float()
+            batches = [self.module(part) for part in images.split(8)]
+        features = torch.cat(batches).float()
         if features.ndim < 2:
             raise InputError(
                 f"{self.name} returns an array of shape {tuple(features.shape)}.",

@@ -74,16 +74,16 @@ def _row_lines(row: dict[str, Any]) -> list[str]:
 
 def _network_lines(rows: list[dict[str, Any]]) -> list[str]:
     """The network's rate beside that of a matrix product, where it was measured."""
-    found = [
+    measured = [
         (name, figures) for row in rows for name, figures in row["medians"].items() if "share_of_matrix_rate" in figures
     ]
-    if not found:
+    if not measured:
         return []
     lines = [
         "| network | GFLOP a million voxels | GFLOP/s | matrix product, GFLOP/s | share |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name, figures in found:
+    for name, figures in measured:
         work, rate = figures["flops"] / figures["voxels"] * 1e6, figures["flops"] / figures["seconds"]
         lines.append(
             f"| {name} | {work / 1e9:.0f} | {rate / 1e9:.0f} | {figures['matrix_rate'] / 1e9:.0f} | "

@@ -48,12 +48,23 @@ def list_findings(
         One dict a region, at most 100: ``number``, ``where`` (most frequent organ where it is known, and the centroid),
         ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``.
     """
+    return find_regions(score, volume, threshold, minimum_volume, anatomy).rows
+
+
+def find_regions(
+    score: np.ndarray,
+    volume: Volume,
+    threshold: float,
+    minimum_volume: float,
+    anatomy: np.ndarray | None = None,
+) -> Regions:
+    """As :func:`list_findings`, with the voxels of each region."""
     steps = search_regions(score, volume, threshold, minimum_volume, anatomy)
     while True:
         try:
             next(steps)
         except StopIteration as finished:
-            return finished.value.rows
+            return finished.value
 
 
 def search_regions(
@@ -229,19 +240,12 @@ def most_frequent(counts: np.ndarray) -> str:
     Args:
         counts: voxels for each of TotalSegmentator's label numbers.
     """
-    from ...conditioning.totalsegmentator_labels import ORGANS
+    from ...conditioning.totalsegmentator_labels import ORGANS, organ_words
 
     named = int(counts[1 : len(ORGANS)].sum())  # without what lies in no organ, and without the body's rest
     if 2 * named <= counts.sum():
         return ""
-    return in_words(ORGANS[int(counts[1 : len(ORGANS)].argmax())])
-
-
-def in_words(organ: str) -> str:
-    """``lung_upper_lobe_right`` as "right lung upper lobe"."""
-    words = organ.replace("vertebrae", "vertebra").split("_")
-    sides = [word for word in words if word in ("right", "left")]
-    return " ".join([*sides, *(word for word in words if word not in sides)])
+    return organ_words(ORGANS[int(counts[1 : len(ORGANS)].argmax())])
 
 
 def place(row: dict[str, Any], organ: str = "") -> str:

@@ -42,7 +42,7 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     """
     from ...conditioning.region import body_mask
     from ...preprocessing.working_image import changed, working_image
-    from .findings import list_findings
+    from .findings import find_regions
     from .masked_prediction import lattices
 
     volume, model = case.scan, run.model
@@ -57,17 +57,17 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     change = expected_change(image, score > parameters.threshold, model, run.seed, meter)
     image = image.without_voxels()
     volumes = {"anomaly": image.on_input(score)}
-    table = list_findings(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy)
+    found = find_regions(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy)
     volumes["healthy"] = changed(volume, image.slabs_on_input(change)) if change.any() else np.array(volume.voxels)
     volumes["uncertainty"] = image.on_input(usual)
     facts: dict[str, Any] = {
         "region": image.region,
         "cube_edges_mm": edges,
         "working_spacing_mm": settings["spacing"],
-        "findings": len(table),
+        "findings": len(found.rows),
         "network_evaluations": evaluations,
     }
-    return TaskResult(volumes, {"findings": table}, facts=facts)
+    return TaskResult(volumes, {"findings": found.rows}, facts=facts, regions={"findings": found.numbered})
 
 
 def _score(

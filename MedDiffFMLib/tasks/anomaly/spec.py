@@ -25,7 +25,7 @@ class Anomaly(Task):
     inputs = Inputs(mask=OPTIONAL)
     outputs = (
         Output("anomaly", OutputKind.Z_SCORE),
-        Output("healthy", OutputKind.CT, "normal tissue"),
+        Output("healthy", OutputKind.CT, "normal tissue", invented=True),
         Output("uncertainty", OutputKind.HU_SPREAD),
         Output("findings", OutputKind.POINTS, columns=COLUMNS),
     )

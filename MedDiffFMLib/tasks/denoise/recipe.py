@@ -30,9 +30,9 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
     """
+    from ...preprocessing.noise_estimate import estimate_noise
     from ...preprocessing.working_image import changed, slabs_of, unchanged_out_of_range, working_image
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
-    from .noise_estimate import estimate_noise
 
     volume, engine = case.scan, run.model.engine
     image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy)

@@ -26,7 +26,7 @@ class Inpaint(Task):
     name, title, action, icon = "inpaint", "Fill", "Fill with healthy tissue", "fill.png"
     sentence = "Fills a mask with healthy tissue."
     inputs = Inputs(mask=REQUIRED, paints=True)
-    outputs = (Output("inpainted", OutputKind.CT, "filled"),)
+    outputs = (Output("inpainted", OutputKind.CT, "filled", invented=True),)
     reference_seconds = 0.17
 
     steps: int = parameter(
@@ -52,7 +52,7 @@ class Inpaint(Task):
     spacing: float | None = spacing_parameter("the scanner's own voxels when not given")
     sigma_max: float = parameter(
         10.0,
-        "Noise that is put on the first guess, in units of 1000 HU; more leaves more to the model.",
+        "Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves more to the model.",
         minimum=0.01,
         maximum=80,
         advanced=True,

@@ -21,6 +21,7 @@ class SuperResolve(Task):
     sentence = "Makes thin slices out of thick ones, or halves every voxel."
     inputs = Inputs()
     outputs = (Output("fine", OutputKind.CT, "sharpened"),)
+    own_axes = True  # ``axis`` names one of the input's, and the result is as finely stored as the input is coarsely
 
     mode: str = parameter(
         "slices",

@@ -1,6 +1,6 @@
 """Background fine-tuning: a process that outlives the program that started it.
 
-Following a run takes its folder only: the request, the progress as JSON lines, what the process said,
+Following a run takes its folder only: the request, the progress as JSON lines, the output of the process,
 and a lock that the system frees with the process, whatever ended it. A number of the process would not do: after a
 restart of the computer another program may have it.
 """
@@ -132,12 +132,12 @@ def finish_request(folder: str | Path) -> Request:
     Raises:
         InputError: no checkpoint was kept yet.
     """
-    request, found = request_of(folder), state_of(folder)
+    request, run_state = request_of(folder), state_of(folder)
     if request is None or not (Path(folder) / "best.safetensors").exists():
         raise InputError(
             "No checkpoint was better than the model before training yet.", "Let it train on, or give it up."
         )
-    return replace(request, changes={**request.changes, "steps": max(found.step, 1)})
+    return replace(request, changes={**request.changes, "steps": max(run_state.step, 1)})
 
 
 def state_of(folder: str | Path) -> RunState:
@@ -173,7 +173,7 @@ def last_words(folder: str | Path) -> str:
 
 
 class ProgressTail:
-    """Reads what is new in a run's progress, however long the run.
+    """Reader of what is new in a run's progress, however long the run.
 
     Args:
         folder: of the run.
@@ -219,7 +219,7 @@ def is_running(folder: str | Path) -> bool:
             return False
     except BlockingIOError:
         return True
-    except OSError:  # a folder that cannot be written has no run of ours
+    except OSError:  # a folder that cannot be written has no run
         return False
 
 

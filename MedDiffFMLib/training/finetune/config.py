@@ -14,7 +14,7 @@ class Preset:
     """A set of defaults.
 
     Attributes:
-        sentence: for whom it is.
+        sentence: machine that it suits.
         patience: validations without improvement after which the training ends.
     """
 

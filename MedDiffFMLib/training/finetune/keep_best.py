@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...core import devices
 from ...core.progress import CancelToken
 from ...runner.report import peak_main_memory
 from ..loop import LoopConfig, Observer, rate_at
@@ -22,10 +23,7 @@ from .progress_log import STOP_FILE, Progress
 
 def peak_memory() -> dict[str, int]:
     """Bytes by kind, as far as the system tells."""
-    peak = {"main": peak_main_memory() or 0}
-    if torch.cuda.is_initialized():
-        peak["cuda"] = max(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
-    return peak
+    return {"main": peak_main_memory() or 0, **devices.peak_memory()}
 
 
 class KeepBest(Observer):

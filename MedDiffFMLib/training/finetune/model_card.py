@@ -70,7 +70,7 @@ def card(row: FinetuneTask, config: FinetuneConfig, data: CheckReport, facts: Ca
         "## Limits",
         "",
         "The checkpoint was chosen by the validation cases above, so its figure flatters; test it on other patients. "
-        "The model knows the scanners and patients of the training cases only. The licence is that of your data.",
+        "The model knows the scanners and patients of the training cases only. The license is that of your data.",
         "",
         NOTICE,
         "",

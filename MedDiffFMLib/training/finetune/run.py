@@ -32,7 +32,7 @@ from ...core.precision import choose_precision
 from ...core.progress import CancelToken, ProgressCallback, ProgressEvent, ProgressMeter
 from ...datasets.check_report import CheckReport
 from ...models.catalogue import CatalogueEntry, list_models, register_model
-from ...models.checkpoint import load_denoiser, read_header
+from ...models.checkpoint import denoiser_of, read_weights
 from ...models.names import DEFAULT_MODEL
 from ...runner.report import software_versions
 from ..loop import LoopConfig, TrainingLoop
@@ -138,15 +138,15 @@ def finetune(
         cancel=cancel,
     )
     with claimed(run, register) as run, run.progress.failures():
-        found = prepare_run(run) if run.first else None
+        checked = prepare_run(run) if run.first else None
         if prepare_only:
-            return FinetuneResult(run.folder, "prepared", warnings=_sentences(found))
+            return FinetuneResult(run.folder, "prepared", warnings=_sentences(checked))
         fabric = launch(accelerator, devices, nodes)
         fabric.barrier()
         dtype = choose_precision("auto" if bfloat16 else "float32", fabric.device)
         result = _train(run, fabric, str(dtype).removeprefix("torch."), workers)
-        if found is not None and result.state != "stopped":
-            result = _publish(run, found, result, register, str(fabric.device))
+        if checked is not None and result.state != "stopped":
+            result = _publish(run, checked, result, register, str(fabric.device))
         if run.first:
             run.progress.emit(
                 result.state,
@@ -224,7 +224,7 @@ def _stages(progress: Progress) -> ProgressCallback:
 def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
     """The frozen prior with the part to train, in its first state."""
     torch.manual_seed(run.config.seed)
-    denoiser = load_denoiser(run.prior_path, read_header(run.prior_path)).to(device)
+    denoiser = denoiser_of(read_weights(run.prior_path, run.prior["sha256"])).to(device)
     adapted = run.adapter.attach(denoiser, run.task).to(device)
     return AdaptedModule(adapted, run.adapter.part(adapted), run.task.loss, precision)
 
@@ -279,7 +279,7 @@ def _better(task: ControlTask, value: float, before: float) -> bool:
     return value > before if task.higher_is_better else value < before
 
 
-def _publish(run: Run, found: CheckReport, result: FinetuneResult, register: bool, device: str) -> FinetuneResult:
+def _publish(run: Run, checked: CheckReport, result: FinetuneResult, register: bool, device: str) -> FinetuneResult:
     """Card, result and entry in the catalogue of a finished run."""
     if result.weights is None or not result.weights.exists():
         raise MedDiffFMError(
@@ -298,18 +298,18 @@ def _publish(run: Run, found: CheckReport, result: FinetuneResult, register: boo
     facts = CardFacts(
         run.name, title, run.prior, digest, training, result.steps, result.peak_memory, device, software_versions()
     )
-    text = card(run.row, run.config, found, facts)
+    text = card(run.row, run.config, checked, facts)
     with atomic_path(run.folder / "card.md", overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
     model = ""
     if register:
-        model = register_model(_entry(run, found, title, digest, result), result.weights, text).name
-    result = replace(result, model=model, warnings=(*_sentences(found), *result.warnings))
+        model = register_model(_entry(run, checked, title, digest, result), result.weights, text).name
+    result = replace(result, model=model, warnings=(*_sentences(checked), *result.warnings))
     write_json(vars(result), run.folder / "result.json", overwrite=True)
     return result
 
 
-def _entry(run: Run, found: CheckReport, title: str, digest: str, result: FinetuneResult) -> CatalogueEntry:
+def _entry(run: Run, checked: CheckReport, title: str, digest: str, result: FinetuneResult) -> CatalogueEntry:
     """The catalogue's entry; memory is that of the prior or, unmeasured, that of the training."""
     memory = next((entry.memory_mb for entry in list_models() if entry.sha256 == run.prior["sha256"]), None)
     peak = max([*result.peak_memory.values(), 1_000_000])
@@ -321,7 +321,7 @@ def _entry(run: Run, found: CheckReport, title: str, digest: str, result: Finetu
         sha256=digest,
         bytes=1,
         licence="that of your data",
-        training_data=f"{found.data}: {found.count('training')} cases",
+        training_data=f"{checked.data}: {checked.count('training')} cases",
         memory_mb=memory or peak // 1_000_000,
         kind=run.adapter.kind,
         task=run.config.task,
@@ -330,7 +330,7 @@ def _entry(run: Run, found: CheckReport, title: str, digest: str, result: Finetu
     )
 
 
-def _sentences(found: CheckReport | None) -> tuple[str, ...]:
+def _sentences(checked: CheckReport | None) -> tuple[str, ...]:
     """The check's warnings, one sentence each."""
-    warnings = found.warnings if found is not None else []
+    warnings = checked.warnings if checked is not None else []
     return tuple(f"{finding.case}: {finding.cause}" if finding.case else finding.cause for finding in warnings)

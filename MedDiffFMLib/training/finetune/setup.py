@@ -21,6 +21,7 @@ from ...core.safe_load import read_json
 from ...datasets.check import Needs, check_dataset, read_entries
 from ...datasets.check_report import CheckReport
 from ...datasets.datalist import Entry
+from ...imaging.io import files_of
 from ...models.catalogue import check_name, resolve
 from ...models.checkpoint import check_sha256, read_header
 from ...networks.registry import network_config
@@ -164,16 +165,16 @@ def prepare_run(run: Run) -> CheckReport:
         run.config.seed,
         run.row.few,
     )
-    found = _checked_before(run, needs)
-    if found is None:
-        found = _check_and_prepare(run, needs)
+    checked = _checked_before(run, needs)
+    if checked is None:
+        checked = _check_and_prepare(run, needs)
     before = config_of(run.folder).get("data_sha256")
     if (run.folder / "last.pt").exists() and before not in (None, data_sha256(run.cache)):
         raise InputError(
             f"The cases or their splits have changed since the run in {run.folder} began.",
             "Restore them to continue it, or start anew in another folder.",
         )
-    return found
+    return checked
 
 
 def write_config(run: Run) -> None:
@@ -231,11 +232,11 @@ def _checked_before(run: Run, needs: Needs) -> CheckReport | None:
 
 
 def _check_and_prepare(run: Run, needs: Needs) -> CheckReport:
-    found = check_dataset(
+    checked = check_dataset(
         run.data, needs, report=lambda line: run.progress.emit("checking", message=line), cancel=run.cancel
     )
-    _write_check(run, found)
-    found.raise_for_errors(str(run.folder / "check.txt"))
+    _write_check(run, checked)
+    checked.raise_for_errors(str(run.folder / "check.txt"))
     entries = read_entries(run.data, needs)
     prepare_cases(
         entries,
@@ -246,14 +247,14 @@ def _check_and_prepare(run: Run, needs: Needs) -> CheckReport:
         report=lambda line: run.progress.emit("preparing", message=line),
         cancel=run.cancel,
     )
-    _ask_task(run, found)
-    _write_check(run, found)
-    found.raise_for_errors(str(run.folder / "check.txt"))
-    _write_check(run, found, _stamp(run, entries))
-    return found
+    _ask_task(run, checked)
+    _write_check(run, checked)
+    checked.raise_for_errors(str(run.folder / "check.txt"))
+    _write_check(run, checked, _stamp(run, entries))
+    return checked
 
 
-def _ask_task(run: Run, found: CheckReport) -> None:
+def _ask_task(run: Run, checked: CheckReport) -> None:
     """The task's own findings, in both splits."""
     for split in ("training", "validation"):
         cases = open_control_cases(run.cache, split)
@@ -261,16 +262,16 @@ def _ask_task(run: Run, found: CheckReport) -> None:
             continue
         try:
             for sentence in run.task.check(cases):
-                found.add("warning", "task", "", sentence, "Give other cases if too few are left.")
+                checked.add("warning", "task", "", sentence, "Give other cases if too few are left.")
         except InputError as problem:
-            found.add("error", "task", "", f"{split}: {problem.cause}", problem.remedy)
+            checked.add("error", "task", "", f"{split}: {problem.cause}", problem.remedy)
 
 
-def _write_check(run: Run, found: CheckReport, stamp: str = "") -> None:
+def _write_check(run: Run, checked: CheckReport, stamp: str = "") -> None:
     """The report; with a stamp once the cases are prepared, too."""
     with atomic_path(run.folder / "check.txt", overwrite=True) as temporary:
-        temporary.write_text(found.text(), encoding="utf-8")
-    write_json({**found.as_dict(), "stamp": stamp}, run.folder / "check.json", overwrite=True)
+        temporary.write_text(checked.text(), encoding="utf-8")
+    write_json({**checked.as_dict(), "stamp": stamp}, run.folder / "check.json", overwrite=True)
 
 
 def _stamp(run: Run, entries: list[Entry]) -> str:
@@ -279,7 +280,7 @@ def _stamp(run: Run, entries: list[Entry]) -> str:
     for entry in entries:
         lines.append(f"{entry.name} {entry.split} {entry.patient} {entry.region}")
         for path in (entry.image, *entry.files.values()):
-            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            for file in files_of(path) if path.exists() else [path]:
                 state = file.stat() if file.exists() else None
                 lines.append(f"{file} {state and (state.st_size, state.st_mtime_ns)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

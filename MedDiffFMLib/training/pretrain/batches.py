@@ -34,7 +34,7 @@ class Batches:
         return self.config.seed * 1_000_003 * self.config.batch
 
     def start(self, step: int, loop: TrainingLoop | None) -> None:
-        """Begin at an optimizer step of a loop, which is told how long it waits for data."""
+        """Begin at an optimizer step of a loop, which learns how long it waits for data."""
         left = self.config.loop.steps - step
         windows = TrainingWindows(
             self.cases,

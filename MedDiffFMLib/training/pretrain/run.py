@@ -114,7 +114,7 @@ def pretrain(
 def _batches(
     cases: list[Case], config: PretrainConfig, fabric: Any, workers: int, on_device: bool, compiled: bool
 ) -> Batches:
-    """Who draws the windows."""
+    """Stream of training windows."""
     if not on_device:
         return Batches(cases, config, fabric, workers)
     from .device_batches import DeviceBatches
@@ -208,7 +208,7 @@ def _observer(
     report: Callable[[Pace], None],
     warn: Callable[[str], None],
 ) -> Throughput:
-    """Measures the run."""
+    """Observer that measures the run."""
 
     def measure() -> tuple[int, float]:
         share, size = config.batch // fabric.world_size, config.windows.size
@@ -233,7 +233,7 @@ def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
     described = header["config"]
     if described.get("denoiser") != config.denoiser:
         raise InputError(f"{initial.name} was trained as {described.get('denoiser')}.", "Leave --denoiser out.")
-    small, denoiser, network = network_config(described), load_denoiser(initial, header), config.network
+    small, denoiser, network = network_config(described), load_denoiser(initial), config.network
     if small == network:
         return denoiser
     if not (isinstance(small, NetworkConfig) and isinstance(network, NetworkConfig)):

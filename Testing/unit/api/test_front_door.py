@@ -14,7 +14,8 @@ import pytest
 
 import MedDiffFMLib as mdf
 from MedDiffFMLib.api import stub
-from MedDiffFMLib.runner.case import CaseFiles, run_case
+from MedDiffFMLib.runner.case import run_case
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.outputs import plan_outputs
 from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.inputs import NONE, REQUIRED

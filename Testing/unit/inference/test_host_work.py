@@ -21,10 +21,10 @@ from MedDiffFMLib.imaging.biharmonic import biharmonic_response
 from MedDiffFMLib.imaging.grid import from_grid, to_grid, working_grid
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.preprocessing import noise_estimate
 from MedDiffFMLib.preprocessing.working_image import changed, working_image
 from MedDiffFMLib.tasks.anomaly import z_score as residual
 from MedDiffFMLib.tasks.anomaly.cube_lattice import MARGIN, biharmonic_lattice
-from MedDiffFMLib.tasks.denoise import noise_estimate
 from MedDiffFMLib.tasks.denoise.coarse_to_fine import denoise_coarse_to_fine
 
 SPACING = (2.0, 3.0, 2.5)
@@ -143,7 +143,7 @@ from types import SimpleNamespace
 from MedDiffFMLib.inference import sliding_window
 from MedDiffFMLib.inference.engine import Engine
 from MedDiffFMLib.preprocessing import working_image
-from MedDiffFMLib.tasks.denoise import noise_estimate
+from MedDiffFMLib.preprocessing import noise_estimate
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.registry import TASKS
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES

@@ -12,7 +12,7 @@ from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.runner.case import CaseFiles
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.case_search import find_cases
 
 

@@ -11,7 +11,7 @@ import pytest
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.runner.case import CaseFiles
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.case_search import find_cases
 from MedDiffFMLib.runner.outputs import plan_outputs
 from MedDiffFMLib.runner.report import FORMAT, NOTICE

@@ -20,7 +20,8 @@ import pytest
 
 import MedDiffFMLib as mdf
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.runner.case import CaseFiles, load_case
+from MedDiffFMLib.runner.case import load_case
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.base import Case, Run, Task
 from MedDiffFMLib.tasks.parameters import describe

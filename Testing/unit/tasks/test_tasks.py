@@ -8,10 +8,10 @@ from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
+from MedDiffFMLib.preprocessing.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.anomaly.findings import list_findings
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.tasks.base import Case, Run
-from MedDiffFMLib.tasks.denoise.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.denoise.non_local_means import non_local_means
 from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.inpaint.spec import Inpaint
@@ -196,7 +196,7 @@ def test_findings_give_place_and_size_of_a_known_blob():
 
 
 def test_findings_say_where_they_are():
-    """Centre in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
+    """Center in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
     volume = Volume(np.full((20, 30, 30), 40, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
     score = np.zeros(volume.voxels.shape, np.float32)
     for k, peak in ((4, 9.0), (10, 8.0), (16, 7.0)):

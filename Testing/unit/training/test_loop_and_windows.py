@@ -45,7 +45,7 @@ def ramp_case(
 
 
 def positions(case: Case, coordinates: np.ndarray) -> np.ndarray:
-    """Normalised coordinates (3, n) -> mm; exact where they were not clipped."""
+    """Normalized coordinates (3, n) -> mm; exact where they were not clipped."""
     low, high = (edge[:, None] for edge in case.body_box)
     return low + (coordinates + 1) / 2 * (high - low)
 

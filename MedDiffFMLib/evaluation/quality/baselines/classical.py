@@ -1,6 +1,6 @@
 """Baselines: classical methods with tuned constants.
 
-The denoisers are told the true noise level, one of them the true spectrum too. Constants were chosen on training cases
+The denoisers are given the true noise level, one of them the true spectrum too. Constants were chosen on training cases
 only (``Testing/experiments/tune_baselines.py``). Arrays are (k, j, i) in HU, spacing is (i, j, k) in mm.
 """
 
@@ -43,7 +43,7 @@ def total_variation(volume_hu: np.ndarray, sigma: float, strength: float = TV_ST
 
 
 def block_matching(volume_hu: np.ndarray, sigma: float | np.ndarray, strength: float = BM3D_STRENGTH) -> np.ndarray:
-    """BM3D (Dabov 2007) slice by slice, told ``strength`` x sigma; see :func:`.bm3d.bm3d`."""
+    """BM3D (Dabov 2007) slice by slice, with a level of ``strength`` x sigma; see :func:`.bm3d.bm3d`."""
     return np.stack([bm3d(image, strength * sigma) for image in np.asarray(volume_hu, dtype=np.float32)])
 
 
@@ -122,8 +122,8 @@ def _parts(
 
     labels, count = label(mask)
     margin = [int(np.ceil(v)) for v in voxels_of(spacing, margin_mm)]
-    for number, found in enumerate(find_objects(labels, count), start=1):
+    for number, region in enumerate(find_objects(labels, count), start=1):
         box = tuple(
-            slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(found, margin, labels.shape, strict=True)
+            slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(region, margin, labels.shape, strict=True)
         )
         yield box, labels[box] == number

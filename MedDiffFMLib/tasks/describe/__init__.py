@@ -1,0 +1,1 @@
+"""Sentences about a CT, each with what it rests on."""
