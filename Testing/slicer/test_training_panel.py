@@ -47,6 +47,7 @@ def panel(host: Any) -> Iterator[Any]:
 
     host.added = []
     made = TrainingPanel(host.parent, host.logic, lambda: host.added.append(True))
+    made.ui.trainTaskComboBox.currentIndex = made.ui.trainTaskComboBox.findData("super-resolution")
     yield made
     made.stop()
 
@@ -103,7 +104,7 @@ def test_nothing_chosen_is_said_in_words(panel: Any) -> None:
     ui = panel.ui
     assert not ui.startTrainingButton.enabled and not ui.pauseTrainingButton.enabled
     assert "dataset" in ui.startReasonLabel.text == ui.startTrainingButton.toolTip
-    assert [ui.trainTaskComboBox.itemData(n) for n in range(2)] == ["super-resolution", "lesion"]
+    assert [ui.trainTaskComboBox.itemData(n) for n in range(3)] == ["segmentation", "super-resolution", "lesion"]
     assert "memory" in ui.recipeSentenceLabel.text
     assert not ui.addFromSceneButton.enabled
     assert pythonqt.refused_connections == []
@@ -160,7 +161,7 @@ def test_cases_from_the_scene_keep_grid_and_labels(
 def test_check_says_what_is_wrong_and_forbids_the_start(app: Any, panel: Any, dataset: Path) -> None:
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     panel.ui.runPathLineEdit.currentPath = str(dataset.parent / "run")
-    panel.ui.trainTaskComboBox.currentIndex = 1
+    panel.ui.trainTaskComboBox.currentIndex = panel.ui.trainTaskComboBox.findData("lesion")
     panel.ui.checkButton.click()
     wait_for_cases(app, panel)
     assert all(row[4].startswith("It has no mask.") for row in texts(panel)) and len(texts(panel)) == 2

@@ -158,6 +158,10 @@ class TaskPanel:
 
     def _showParameters(self):
         stored = self._stored()
+        beginning = self._forms[self.task].widgets.beginning
+        if beginning and self.task not in stored:
+            self.parameterNode.parameters = json.dumps({**stored, self.task: beginning})
+            return  # the parameter node has called back
         if stored.get(self.task, {}) != self._forms[self.task].widgets.values():
             self._forms[self.task].widgets.setValues(stored.get(self.task, {}))
 

@@ -15,6 +15,8 @@ from .trainingChart import CHARTS, TrainingChart
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Training.ui"
 RUN_SETTING, DATASET_SETTING = "MedDiffFM/TrainingFolder", "MedDiffFM/DatasetFolder"
 TICK_MS = 1000
+PRESET_WORDS = {"small": "quick", "standard": "standard", "paper": "long"}
+"""What a user reads for the library's names of presets."""
 PREVIEW_FILE = "preview.png"
 
 
@@ -66,10 +68,10 @@ class TrainingPanel:
         from MedDiffFMLib.training.finetune.config import PRESETS
         from MedDiffFMLib.training.finetune.registry import FINETUNE_TASKS
 
-        for row in FINETUNE_TASKS.values():
+        for row in sorted(FINETUNE_TASKS.values(), key=lambda row: not row.few):  # what a few CTs train comes first
             self.ui.trainTaskComboBox.addItem(_(row.title), row.name)
         for name in PRESETS:
-            self.ui.presetComboBox.addItem(_(name), name)
+            self.ui.presetComboBox.addItem(_(PRESET_WORDS.get(name, name)), name)
         for name in CHARTS:
             self.ui.curveComboBox.addItem(_(name), name)
 
@@ -150,13 +152,15 @@ class TrainingPanel:
 
         for index, name in enumerate(PRESETS):
             steps = settings(self.task, name).loop.steps
-            self.ui.presetComboBox.setItemText(index, _("{name}: {steps} steps").format(name=_(name), steps=steps))
+            self.ui.presetComboBox.setItemText(
+                index, _("{name}: {steps} steps").format(name=_(PRESET_WORDS.get(name, name)), steps=steps)
+            )
         row, preset = FINETUNE_TASKS[self.task], PRESETS[self.ui.presetComboBox.currentData]
         self._cases.task = row.name
         sentence = _("{task} For {preset}.").format(task=_(row.sentence), preset=_(preset.sentence))
         self.ui.recipeSentenceLabel.text = sentence
         self.ui.trainingIntroLabel.text = (
-            _("One to five CTs with the structures outlined; five patients or more also validate.")
+            _("One to five CTs with the structures outlined are enough. Of five patients or more some validate.")
             if row.few
             else _("Cases of at least two patients: one trains, one validates.")
         )
