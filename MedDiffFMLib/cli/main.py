@@ -23,6 +23,7 @@ from typing import Any
 from .. import __version__
 from ..core import library_messages
 from ..core.errors import MedDiffFMError, expected, log_defect
+from ..core.process_priority import ask_for_normal_priority
 from ..core.progress import CancelToken
 from ..runner.report import NOTICE
 from . import (
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    ask_for_normal_priority()
     parser = build_parser()
     try:
         args, unknown = parser.parse_known_args(argv)

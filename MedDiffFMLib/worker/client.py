@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..core import process_priority
 from ..core.errors import MedDiffFMError
 from ..core.progress import ProgressEvent
 from ..runner.settings import RunSettings
@@ -50,7 +51,8 @@ def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[s
         environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads spin on the network's cores
     # Files in the current folder must not pass for modules; output is UTF-8 whatever the locale.
-    return environment | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    python = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    return environment | python | {process_priority.ENVIRONMENT: process_priority.NORMAL}
 
 
 class State(enum.Enum):
