@@ -38,6 +38,7 @@ from . import (
     repeat,
     task,
     validate,
+    worker,
 )
 from .console import Console
 from .left_out import LeftOut
@@ -63,6 +64,7 @@ COMMANDS = (
     validate,
     pretrain_body,
     calibrate,
+    worker,
 )
 
 
