@@ -40,6 +40,7 @@ from . import (
     series,
     task,
     validate,
+    worker,
 )
 from .console import Console
 from .left_out import LeftOut
@@ -66,6 +67,7 @@ COMMANDS = (
     validate,
     pretrain_body,
     calibrate,
+    worker,
 )
 
 

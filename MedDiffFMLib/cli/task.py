@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..runner.case import run_case
 from ..runner.case_files import CaseFiles
 from ..runner.case_search import find_cases
 from ..runner.dicom_export import refuse_inside
+from ..runner.load import Loaded
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
@@ -121,6 +123,12 @@ def _add_run_options(group: argparse._ArgumentGroup, task: type[Task]) -> None:
         group.set_defaults(seed=0, region=None, model=NO_MODEL, precision=AUTOMATIC)
     group.add_argument("--device", default=AUTOMATIC, help=DEVICE_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    group.add_argument(
+        "--worker",
+        metavar="ADDRESS",
+        help="compute on another computer that has this program, ssh://[user@]host[:port][/path/of/meddifffm]; "
+        "--model, --device and --threads are those of that computer",
+    )
 
 
 def _add_model_options(group: argparse._ArgumentGroup, region: str) -> None:
@@ -142,12 +150,32 @@ def run(args: argparse.Namespace, console: Console) -> int:
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = _settings(args)
-    load = functools.cache(lambda: load_for(settings))
-    if args.batch is not None:
-        return _run_batch(args, settings, load, console)
-    with local_copy(args.input, getattr(args, "series", None), inputs.modality, console) as (local, origin):
-        files = replace(_case_files(args), input=local, origin=origin)
-        return _run_one(args, settings, replace(files, series=None) if origin else files, load, console)
+    with _loading(args.worker, settings, console) as load:
+        if args.batch is not None:
+            return _run_batch(args, settings, load, console)
+        with local_copy(args.input, getattr(args, "series", None), inputs.modality, console) as (local, origin):
+            files = replace(_case_files(args), input=local, origin=origin)
+            return _run_one(args, settings, replace(files, series=None) if origin else files, load, console)
+
+
+@contextlib.contextmanager
+def _loading(address: str | None, settings: RunSettings, console: Console) -> Iterator[Callable[[], Loaded]]:
+    """What gives the model, once: from here, or a worker elsewhere that ends with the block."""
+    from ..worker.address import parse_address
+    from ..worker.remote import RemoteWorker
+
+    if address is None:
+        yield functools.cache(lambda: load_for(settings))
+        return
+    parse_address(address)
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> Loaded:
+            worker = RemoteWorker(address, on_log=console.note)
+            stack.callback(worker.close)
+            return worker
+
+        yield functools.cache(connect)
 
 
 def _run_one(args: argparse.Namespace, settings: RunSettings, files: CaseFiles, load: Any, console: Console) -> int:
@@ -187,7 +215,8 @@ def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
 
 
 def _settings(args: argparse.Namespace) -> RunSettings:
-    model = str(Path(args.model).resolve()) if args.model.endswith(".safetensors") else args.model
+    is_file = args.model.endswith(".safetensors") and args.worker is None
+    model = str(Path(args.model).resolve()) if is_file else args.model
     return RunSettings(
         task=args.task,
         parameters=parameters_from(args, TASKS[args.task]),

@@ -24,7 +24,7 @@ from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
 from .case_files import CaseFiles
 from .dicom_export import check_export, exported
-from .load import Loaded
+from .load import Elsewhere, Here, Loaded
 from .one_series import with_one_series
 from .outputs import OutputPlan, check_outputs, publish
 from .read_files import files_read
@@ -138,7 +138,26 @@ def compute(
 ) -> tuple[TaskResult, dict[str, Any]]:
     """Run the task; gives its result and the report without outputs."""
     settings = settings.checked()
-    task = TASKS[settings.task]
+    if isinstance(model, Elsewhere):
+        result, report = model.compute(settings, case, progress, cancel)
+        report["warnings"] = list(dict.fromkeys([*case.warnings, *report["warnings"]]))
+    else:
+        result, report = _compute_here(settings, case, model, progress, cancel)
+    report["inputs"] = case.records
+    if case.texts:
+        report["texts"] = case.texts
+    scans = (case.volume, *case.scans.values())
+    report["synthetic"] = TASKS[settings.task].synthetic or any(scan.synthetic for scan in scans if scan)
+    return result, report
+
+
+def _compute_here(
+    settings: RunSettings,
+    case: LoadedCase,
+    model: Here,
+    progress: ProgressCallback | None,
+    cancel: CancelToken | None,
+) -> tuple[TaskResult, dict[str, Any]]:
     watch = Stopwatch()
     shortages: list[str] = []
 
@@ -151,10 +170,6 @@ def compute(
     with _cpu_threads(settings.threads):
         result = settings.parameters.run(case, Run(model, settings.seed, settings.region, progress, cancel))
         report = run_report(settings, model, result, watch, [*case.warnings, *shortages])
-    report["inputs"] = case.records
-    if case.texts:
-        report["texts"] = case.texts
-    report["synthetic"] = task.synthetic or any(scan.synthetic for scan in (case.volume, *case.scans.values()) if scan)
     return result, report
 
 
