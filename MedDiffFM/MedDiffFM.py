@@ -263,11 +263,11 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Say when the views show another volume than the chosen one."""
         chosen, shown = self._parameterNode.inputVolume if self._parameterNode else None, shownVolume()
         run = self.resultPanel.run
-        differs = bool(chosen and shown and shown is not chosen and not (run and shown in run.nodes))
-        if differs:
+        isOther = shown is not chosen and not (run and shown in run.nodes)
+        if chosen and shown and isOther:
             text = _("The views show {shown}: show {chosen}")
             self.ui.showInputButton.text = text.format(shown=shown.GetName(), chosen=chosen.GetName())
-        self.ui.showInputButton.visible = differs
+        self.ui.showInputButton.visible = bool(chosen and shown and isOther)
 
     def showInput(self):
         """The chosen CT in all slice views."""
