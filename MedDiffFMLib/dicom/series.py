@@ -127,7 +127,7 @@ def is_directory_record(path: Path) -> bool:
 
     if not path.is_file() or not is_dicom_file(path):
         return False
-    with parsing(lambda error: damaged(path.name, "DICOM", type(error).__name__)):
+    with parsing(lambda error: damaged(path.name, "DICOM", "its header cannot be read")):
         return str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID")) == DIRECTORY
 
 
@@ -145,7 +145,7 @@ def _listed(path: Path) -> list[Path]:
     """The files of a DICOMDIR."""
     from pydicom.fileset import FileSet
 
-    with parsing(lambda error: damaged(path.name, "DICOMDIR", type(error).__name__)):
+    with parsing(lambda error: damaged(path.name, "DICOMDIR", "its records cannot be read")):
         files = [Path(instance.path) for instance in FileSet(path)]
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -168,7 +168,7 @@ def _grouped(files: Iterable[Path]) -> list[Series]:
 def _header(file: Path) -> Any:
     import pydicom
 
-    with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
+    with parsing(lambda error: damaged(file.name, "DICOM", "its header cannot be read")):
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
         header.decode()
         return header

@@ -136,7 +136,7 @@ def _image(file: Path) -> Any:
     """A header in Unicode, without pixels and private tags."""
     import pydicom
 
-    with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
+    with parsing(lambda error: damaged(file.name, "DICOM", "its header cannot be read")):
         image = pydicom.dcmread(file, stop_before_pixels=True)
         image.remove_private_tags()
         image.decode()
