@@ -19,6 +19,8 @@ import numpy as np
 from ..conditioning.regions import NO_REGION, REGIONS
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressCallback
+from ..dicom.masks import read_mask
+from ..imaging.formats.dicom_structures import structures_file
 from ..imaging.modality import CT, WORDS
 from ..imaging.volume import Volume, geometry
 from ..models.names import DEFAULT_MODEL
@@ -214,12 +216,29 @@ def _case(task: type[Task], sources: dict[str, Any], texts: dict[str, str], labe
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
         if sources[name] is not None:
             is_map = kind == "mask"
-            read[name] = as_labels(sources[name], read.get("volume")) if is_map else as_volume(sources[name], kind)
-    case = checked_case(task.name, read, texts, None if label is None else str(label), force)
+            read[name] = _labels(name, sources, label, read.get("volume")) if is_map else as_volume(sources[name], kind)
+    taken = None if label is None or _structures(sources) is not None else str(label)
+    case = checked_case(task.name, read, texts, taken, force)
     case.records = {name: _record(sources[name], volume) for name, volume in read.items()}
     if label is not None:
         case.records["mask"]["label"] = str(label)
     return case
+
+
+def _labels(name: str, sources: dict[str, Any], label: Any, volume: Volume | None) -> Volume:
+    """A map; a DICOM segmentation or structure set may be the mask of a scan, of which one structure is taken."""
+    structures = _structures(sources) if name == "mask" else None
+    if structures is None or volume is None:
+        return as_labels(sources[name], volume)
+    scan = sources["volume"]
+    place = Path(scan) if isinstance(scan, (str, os.PathLike)) else None
+    return read_mask(structures, None if label is None else str(label), volume, place)
+
+
+def _structures(sources: dict[str, Any]) -> Path | None:
+    """The mask, where it is a DICOM segmentation or structure set."""
+    mask = sources.get("mask")
+    return structures_file(Path(mask)) if isinstance(mask, (str, os.PathLike)) else None
 
 
 def _record(source: Any, volume: Volume) -> dict[str, Any]:

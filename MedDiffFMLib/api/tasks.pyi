@@ -183,8 +183,8 @@ def generate_lesion(
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
         kind: Density of the lesion; the default is taken from training lesions in such surroundings
-            (like-training, solid, ground-glass, calcified, fluid, hypodense, hyperdense). Default:
-            like-training.
+            (like-training, solid, part-solid, ground-glass, calcified, fluid, hypodense, hyperdense).
+            Default: like-training.
         mean: Mean of the lesion, in place of the kind's (-1000 to 1000 HU).
         contrast: Mean of the lesion over that of its surroundings, in place of the kind's (-1500 to
             1500 HU).

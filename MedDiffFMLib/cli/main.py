@@ -23,6 +23,7 @@ from typing import Any
 from .. import __version__
 from ..core import library_messages
 from ..core.errors import MedDiffFMError, expected, log_defect
+from ..core.process_priority import ask_for_normal_priority
 from ..core.progress import CancelToken
 from ..runner.report import NOTICE
 from . import (
@@ -36,8 +37,10 @@ from . import (
     pretrain,
     pretrain_body,
     repeat,
+    series,
     task,
     validate,
+    worker,
 )
 from .console import Console
 from .left_out import LeftOut
@@ -52,6 +55,7 @@ else:
 COMMANDS = (
     task,
     info,
+    series,
     models,
     repeat,
     *MEASURING,
@@ -63,6 +67,7 @@ COMMANDS = (
     validate,
     pretrain_body,
     calibrate,
+    worker,
 )
 
 
@@ -83,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    ask_for_normal_priority()
     parser = build_parser()
     try:
         args, unknown = parser.parse_known_args(argv)

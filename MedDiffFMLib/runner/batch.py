@@ -131,7 +131,7 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
         report = read_report(plan.report)
         before, now = report["settings"], settings.as_dict()
         before["parameters"] = {n: found_again(v, plan.folder) for n, v in before["parameters"].items()}
-        if report["model"].get("sha256") != model.sha256:
+        if not _same_model(report["model"], settings, model):
             return False
         if any(before.get(name) != now[name] for name in ("task", "parameters", "seed", "region")):
             return False
@@ -148,6 +148,13 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
         return same_inputs and all(file_sha256(path) == digest for path, digest in outputs)
     except (InputError, OSError, KeyError, TypeError):  # no report, or not a whole one
         return False
+
+
+def _same_model(recorded: dict[str, Any], settings: RunSettings, model: Loaded) -> bool:
+    """Whether a report's model is this one; of one elsewhere that computed nothing yet, the name alone is known."""
+    if model.sha256 is None:
+        return bool(recorded.get("name") == Path(settings.model).name.removesuffix(".safetensors"))
+    return bool(recorded.get("sha256") == model.sha256)
 
 
 def _prefixed(progress: ProgressCallback | None, prefix: str) -> ProgressCallback | None:

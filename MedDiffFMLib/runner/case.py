@@ -12,6 +12,8 @@ from typing import Any
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
+from ..dicom.masks import read_mask
+from ..imaging.formats.dicom_structures import structures_file
 from ..imaging.io import read_volume
 from ..imaging.modality import CT
 from ..imaging.modality_checks import check_volume
@@ -22,7 +24,7 @@ from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
 from .case_files import CaseFiles
 from .dicom_export import check_export, exported
-from .load import Loaded
+from .load import Elsewhere, Here, Loaded
 from .one_series import with_one_series
 from .outputs import OutputPlan, check_outputs, publish
 from .read_files import files_read
@@ -53,8 +55,15 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     """
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
-    volumes = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
-    loaded = checked_case(task, volumes, case.texts, case.label, case.force)
+    volumes: dict[str, Volume] = {}
+    label = case.label
+    for name, path in case.paths.items():
+        structures = structures_file(path) if name == "mask" else None
+        if structures is not None and "volume" in volumes:
+            volumes[name], label = read_mask(structures, label, volumes["volume"], case.input), None
+        else:
+            volumes[name] = read_volume(path, inputs.modalities[name])
+    loaded = checked_case(task, volumes, case.texts, label, case.force)
     loaded.records = {name: input_record(path, volumes[name]) for name, path in case.paths.items()}
     if case.label is not None:
         loaded.records["mask"]["label"] = case.label
@@ -129,7 +138,26 @@ def compute(
 ) -> tuple[TaskResult, dict[str, Any]]:
     """Run the task; gives its result and the report without outputs."""
     settings = settings.checked()
-    task = TASKS[settings.task]
+    if isinstance(model, Elsewhere):
+        result, report = model.compute(settings, case, progress, cancel)
+        report["warnings"] = list(dict.fromkeys([*case.warnings, *report["warnings"]]))
+    else:
+        result, report = _compute_here(settings, case, model, progress, cancel)
+    report["inputs"] = case.records
+    if case.texts:
+        report["texts"] = case.texts
+    scans = (case.volume, *case.scans.values())
+    report["synthetic"] = TASKS[settings.task].synthetic or any(scan.synthetic for scan in scans if scan)
+    return result, report
+
+
+def _compute_here(
+    settings: RunSettings,
+    case: LoadedCase,
+    model: Here,
+    progress: ProgressCallback | None,
+    cancel: CancelToken | None,
+) -> tuple[TaskResult, dict[str, Any]]:
     watch = Stopwatch()
     shortages: list[str] = []
 
@@ -142,10 +170,6 @@ def compute(
     with _cpu_threads(settings.threads):
         result = settings.parameters.run(case, Run(model, settings.seed, settings.region, progress, cancel))
         report = run_report(settings, model, result, watch, [*case.warnings, *shortages])
-    report["inputs"] = case.records
-    if case.texts:
-        report["texts"] = case.texts
-    report["synthetic"] = task.synthetic or any(scan.synthetic for scan in (case.volume, *case.scans.values()) if scan)
     return result, report
 
 
@@ -194,6 +218,9 @@ def run_case(
     check_outputs(plan, settings.task, overwrite)
     check_export(dicom, plan.base, case)
     loaded = load_case(case, settings.task)
+    if case.origin is not None:
+        record = loaded.records["volume"]
+        loaded.records["volume"] = {"source": case.origin, **{key: record[key] for key in record if key != "path"}}
     model = load()
     result, report = compute(settings, loaded, model, progress, cancel)
     if cancel is not None and cancel.cancelled:

@@ -224,7 +224,7 @@ def _by_name(folder: Path) -> dict[str, list[Path]]:
     except OSError as problem:
         raise InputError(f"'{folder}' cannot be read: {reason_of(problem)}.", "Give a folder.") from None
     for path in paths:
-        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(VOLUME_SUFFIXES)):
+        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith((*VOLUME_SUFFIXES, ".dcm"))):
             by_name.setdefault(stem_of(path), []).append(path)
     return by_name
 

@@ -20,7 +20,7 @@ from ..core.safe_load import is_there, plain_path, read_json
 from ..imaging.volume import Volume, geometry
 from ..models.no_model import NoModel
 from ..tasks.base import TaskResult
-from .load import Loaded
+from .load import Here
 from .settings import RunSettings
 
 FORMAT = "meddifffm-report-1"
@@ -95,7 +95,11 @@ def input_record(path: Path, volume: Volume) -> dict[str, Any]:
 
 
 def run_report(
-    settings: RunSettings, model: Loaded, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
+    settings: RunSettings,
+    model: Here,
+    result: TaskResult,
+    watch: Stopwatch,
+    warnings: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The report of a run, without its files.
 
@@ -124,7 +128,7 @@ def run_report(
     )
 
 
-def _memory_level(model: Loaded) -> dict[str, int] | None:
+def _memory_level(model: Here) -> dict[str, int] | None:
     """Windows a call and their edge; None where there is no network."""
     if isinstance(model, NoModel):
         return None

@@ -18,7 +18,7 @@ from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
 from .case import run_case
 from .case_files import CaseFiles
-from .load import Loaded, load
+from .load import Here, load
 from .outputs import OutputPlan
 from .report import found_again, read_report, software_versions, was_forced
 from .settings import RunSettings
@@ -101,7 +101,7 @@ def _case(report: dict[str, Any], folder: Path) -> CaseFiles:
     return CaseFiles(volume, mask, anatomy, paths, texts, label=label, force=was_forced(report))
 
 
-def _same_model(report: dict[str, Any], settings: RunSettings) -> Loaded:
+def _same_model(report: dict[str, Any], settings: RunSettings) -> Here:
     model = load(settings)
     if model.sha256 != report["model"].get("sha256"):
         raise ModelError(f"The weights of {settings.model} are not those of the report.", "Put the original file back.")

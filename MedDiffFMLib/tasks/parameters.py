@@ -20,8 +20,11 @@ class ParameterInfo:
         unit: "HU", "mm", "" ...
         minimum, maximum: inclusive limits of a number, None where there is none.
         choices: allowed strings, empty for free values.
+        labels: choice -> the panel's words for it, where they are others.
         advanced: shown under "More" in the panel.
         catalogue: kind of model whose name a text is; "" where it is none.
+        title: the panel's label; the parameter's name in words when empty.
+        panel: value that the panel begins with in place of the default, which scripts and command lines keep.
         camera: nine numbers that are position, focal point and view up of a 3-D view, which the panel takes from it.
     """
 
@@ -30,9 +33,12 @@ class ParameterInfo:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
     advanced: bool = False
     catalogue: str = ""
     camera: bool = False
+    title: str = ""
+    panel: Any = None
 
     @property
     def limits(self) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import enum
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..core import process_priority
 from ..core.errors import MedDiffFMError
 from ..core.progress import ProgressEvent
 from ..runner.settings import RunSettings
 from . import protocol
+from .address import is_address
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
 
 START_SECONDS = 120.0  # importing torch from a cold network disk takes its time
@@ -30,9 +33,15 @@ _FOREIGN = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PY
             "DYLD_LIBRARY_PATH", "QT_PLUGIN_PATH", "__PYVENV_LAUNCHER__")  # fmt: skip
 
 
-def worker_command(python_executable: str) -> tuple[str, list[str]]:
-    """Program and arguments that start a worker in any Python."""
-    return python_executable, ["-u", "-m", f"{protocol.__package__}.server"]
+def worker_command(where: str) -> tuple[str, list[str]]:
+    """Program and arguments that start a worker.
+
+    Args:
+        where: executable of any Python, or the address of another computer, see :mod:`MedDiffFMLib.worker.address`.
+    """
+    if is_address(where):
+        return sys.executable, ["-u", "-m", f"{protocol.__package__}.near_end", where]
+    return where, ["-u", "-m", f"{protocol.__package__}.server"]
 
 
 def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[str, str]:
@@ -50,7 +59,8 @@ def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[s
         environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads spin on the network's cores
     # Files in the current folder must not pass for modules; output is UTF-8 whatever the locale.
-    return environment | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    python = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    return environment | python | {process_priority.ENVIRONMENT: process_priority.NORMAL}
 
 
 class State(enum.Enum):

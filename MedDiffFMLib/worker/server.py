@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .. import __version__
 from ..core.devices import count, title, total_memory
 from ..core.errors import Cancelled, DependencyError, expected, log_defect
+from ..core.process_priority import ask_for_normal_priority
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
 from .protocol import (
@@ -355,6 +356,7 @@ def _warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
 
 def main() -> int:
     """Keep the real standard output for the protocol and serve."""
+    ask_for_normal_priority()
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # print() and C libraries write to standard error from now on
     sys.stdout = sys.stderr

@@ -70,6 +70,7 @@ class SliceView:
         self._renderer.AddViewProp(image)  # before the displayable managers add their actors, which are drawn over it
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
         names = ["vtkMRMLSegmentationsDisplayableManager2D", "vtkMRMLColorLegendDisplayableManager"]
+        names.append("vtkMRMLMarkupsDisplayableManager")
         self._group: Any = displayable_managers(self._renderer, factory, names)
         self._group.SetMRMLDisplayableNode(self._logic.GetSliceNode())
 

@@ -118,7 +118,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
 def _move(shown: Any) -> None:
     kind = shown._class
     if kind == "QComboBox":
-        shown.currentIndex = 1
+        shown.currentIndex = (shown.currentIndex + 1) % shown.count
     elif kind in ("QCheckBox", "QPushButton"):
         shown.checked = not shown.checked
     elif kind == "QLineEdit":
@@ -179,7 +179,9 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert not widget.ui.maskWidget.visible and editor.activeEffect() is None
     assert not editor._target.shortcuts_installed
     press(app, widget, "generate_lesion")
-    assert widget.logic.getParameterNode().mask is mask  # one mask for a CT
+    assert widget.logic.getParameterNode().mask is not mask  # what was filled is no place for a lesion
+    press(app, widget, "inpaint")
+    assert widget.logic.getParameterNode().mask is mask
     widget.exit()
     assert not editor._target.shortcuts_installed
 
@@ -211,7 +213,7 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
     assert np.array_equal(pasted, voxels)
 
 
-@pytest.mark.parametrize("task", [name for name in TASK_NAMES if name != "synthesize"])
+@pytest.mark.parametrize("task", [name for name in TASK_NAMES if name not in ("synthesize", "describe")])
 def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: str) -> None:
     """A CT has the window of the input, nothing else has; masks are label maps; titles are those of the table."""
     from MedDiffFMGui.nodes.resultNodes import addResult
@@ -374,6 +376,9 @@ def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> 
     volumes = {"with_lesion": addResultNode(voxels + 9, ct, "made", True), "lesion": addLabelNode(voxels > 0, ct, "it")}
     report = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "report")
     widget.resultPanel.show(FinishedRun("generate_lesion", ct, volumes, {}, report))
+    assert composite(app).GetForegroundVolumeID() == volumes["with_lesion"].GetID()
+    assert not composite(app).GetLabelVolumeID()  # first the lesion alone
+    widget.ui.outlineCheckBox.click()
     assert red.GetUseLabelOutline() and composite(app).GetLabelVolumeID() == volumes["lesion"].GetID()
     widget.ui.discardButton.click()
     assert not red.GetUseLabelOutline()
@@ -496,7 +501,7 @@ def test_closing_the_scene_while_a_mask_is_painted_and_a_result_is_shown(app: An
     other = app.slicer.util.addVolumeFromArray(voxels, name="next")
     widget.ui.inputVolumeSelector.setCurrentNode(other)
     press(app, widget, "inpaint")
-    assert widget.logic.getParameterNode().mask.GetName() == "next mask"
+    assert widget.logic.getParameterNode().mask.GetName() == "next mask (Fill)"
     paint_ball(app, widget, (10, 12, 14), 4.0)
     assert widget.ui.runButton.enabled
 

@@ -4,9 +4,10 @@ import slicer
 import vtk
 
 from .colors import INFERNO
+from .resultRecord import accept, isAccepted
 from .volumeNodes import moveToStudyOf, uniqueName
 
-TASK_ATTRIBUTE, ACCEPTED_ATTRIBUTE = "MedDiffFM.Task", "MedDiffFM.Accepted"
+TASK_ATTRIBUTE = "MedDiffFM.Task"
 VOLUME_TAG, UNCERTAINTY_TAG = "MedDiffFM.VolumeMl", "MedDiffFM.Uncertainty"
 UNCERTAINTY_WINDOW = (0.0, 0.5)  # fixed: 0.5 is the standard deviation of a label that may as well be there as not
 SURE = 0.1  # below it transparent
@@ -22,6 +23,11 @@ class SegmentNodes:
     def __init__(self, segmentation):
         self.segmentation = segmentation
 
+    @property
+    def main(self):
+        """The node that stands for the result."""
+        return self.segmentation
+
     @classmethod
     def ofScene(cls):
         """The results that the user has not accepted yet, whose CT is there; the latest last."""
@@ -31,9 +37,7 @@ class SegmentNodes:
         names = tasks_shown_as(View.STRUCTURES)
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         results = [cls(node) for node in nodes if node.GetAttribute(TASK_ATTRIBUTE) in names]
-        return [
-            result for result in results if result.complete and not result.segmentation.GetAttribute(ACCEPTED_ATTRIBUTE)
-        ]
+        return [one for one in results if one.complete and not one.accepted]
 
     @property
     def complete(self):
@@ -87,7 +91,12 @@ class SegmentNodes:
 
     def accept(self):
         """The nodes are the user's from now on."""
-        self.segmentation.SetAttribute(ACCEPTED_ATTRIBUTE, "1")
+        accept(self.segmentation)
+
+    @property
+    def accepted(self):
+        """Whether the user has kept them."""
+        return isAccepted(self.segmentation)
 
     def remove(self):
         """Take everything but the CT out of the scene."""
@@ -96,11 +105,12 @@ class SegmentNodes:
                 slicer.mrmlScene.RemoveNode(node)
 
 
-def addSegmentation(array, labels, inputNode, name):
+def addSegmentation(array, labels, inputNode, name, surfaces=True):
     """Add one segment a structure, with its name, color and terminology, and for all but large CTs with its surface.
 
     :param array: label numbers (k, j, i) on the grid of ``inputNode``.
     :param labels: rows of the report's ``labels``: value, name, color, terminology, volume_ml, uncertainty.
+    :param surfaces: False for no surfaces, which structures of a whole body take seconds for.
     """
     scene = inputNode.GetScene()
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", uniqueName(scene, name))
@@ -124,7 +134,7 @@ def addSegmentation(array, labels, inputNode, name):
     node.SetReferenceImageGeometryParameterFromVolumeNode(inputNode)
     node.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
-    if array.size <= QUICK_VOXELS:
+    if surfaces and array.size <= QUICK_VOXELS:
         node.CreateClosedSurfaceRepresentation()
     moveToStudyOf(inputNode, node)
     return node

@@ -42,6 +42,11 @@ def maskFromSegmentation(segmentation, volumeNode):
     return mask if mask.any() else None
 
 
+def segmentFromSegmentation(segmentation, segmentID, volumeNode):
+    """One segment on the volume's grid, wherever it lies; uint8 (k, j, i), a generator of short steps."""
+    return _numbered(segmentation, volumeNode, {segmentID: 1})
+
+
 def anatomyFromSegmentation(segmentation, volumeNode):
     """TotalSegmentator's label numbers on the volume's grid; a generator of short steps.
 

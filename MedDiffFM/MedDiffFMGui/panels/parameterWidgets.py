@@ -23,14 +23,17 @@ class ParameterWidgets:
         from MedDiffFMLib.tasks.parameters import describe
 
         self._defaults = {}
+        self.beginning = {}  # values that differ from the defaults when the user sees the task for the first time
         self._editors = {}
         self.hasAdvanced = False
         for field, info in describe(parameters):
             editor = _makeEditor(parameters, field, info, onChanged)
             editor.setToolTip(_toolTip(info, field.default))
             self._defaults[field.name], self._editors[field.name] = field.default, editor
-            (moreForm if info.advanced else form).addRow(_(_caption(field.name)) + ":", editor.widget)
+            (moreForm if info.advanced else form).addRow(_(info.title or _caption(field.name)) + ":", editor.widget)
             self.hasAdvanced |= info.advanced
+            if info.panel is not None:
+                self.beginning[field.name] = info.panel
 
     def values(self):
         """The values that differ from their defaults, by name, JSON-ready."""
@@ -191,7 +194,7 @@ class _ChoiceEditor(_Editor):
         combo = qt.QComboBox()
         self._choices = info.choices
         for choice in info.choices:
-            combo.addItem(_(choice.replace("-", " ")))
+            combo.addItem(_(info.labels.get(choice) or choice.replace("-", " ")))
         _Editor.__init__(self, combo, "currentIndexChanged(int)", onChanged)
 
     def value(self):

@@ -64,6 +64,13 @@ class TaskPanel:
         """The chosen task as the library declares it."""
         return self._tasks[self.task]
 
+    @property
+    def _takesMany(self):
+        """Whether several scans can be done in one go: of a painted mask each scan has its own."""
+        from MedDiffFMLib.tasks.inputs import REQUIRED
+
+        return self.declared.inputs.volume is REQUIRED and not self.declared.inputs.paints
+
     # The choice of a task
 
     def _makeButtons(self, iconPath):
@@ -143,7 +150,7 @@ class TaskPanel:
         if self._modality != self.declared.inputs.modality:
             self._checkInput()
         self._showForm()
-        self.ui.alsoWidget.visible = self.declared.many
+        self.ui.alsoWidget.visible = self._takesMany
         self.maskPanel.setTask(self.declared)
 
     def _showForm(self):
@@ -158,6 +165,10 @@ class TaskPanel:
 
     def _showParameters(self):
         stored = self._stored()
+        beginning = self._forms[self.task].widgets.beginning
+        if beginning and self.task not in stored:
+            self.parameterNode.parameters = json.dumps({**stored, self.task: beginning})
+            return  # the parameter node has called back
         if stored.get(self.task, {}) != self._forms[self.task].widgets.values():
             self._forms[self.task].widgets.setValues(stored.get(self.task, {}))
 
@@ -255,7 +266,7 @@ class TaskPanel:
     def _inputs(self):
         """The chosen CT, and where the task takes them the others that are checked."""
         first = self.parameterNode.inputVolume
-        others = self.ui.alsoSelector.checkedNodes() if self.declared.many else ()
+        others = self.ui.alsoSelector.checkedNodes() if self._takesMany else ()
         return [first, *(node for node in others if node is not first)]
 
     def _valuesReason(self):

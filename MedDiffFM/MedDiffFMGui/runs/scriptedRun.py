@@ -5,9 +5,10 @@ from typing import Any
 
 import slicer
 
-from ..nodes.resultNodes import removeNodes
+from ..nodes.resultRecord import removeResult
 from .manyRuns import ManyRuns
 from .runRequest import runChoices
+from .taskHelp import checkedChoices, taskHelp
 from .taskRun import TaskRun
 
 TURN_SECONDS = 0.01
@@ -16,13 +17,25 @@ TURN_SECONDS = 0.01
 class ScriptedRun(TaskRun):
     """A TaskRun that scripts can wait for."""
 
-    def run(self, task, inputNode=None, callback=None, **choices):
+    def __enter__(self):
+        """``with MedDiffFM.MedDiffFMLogic() as logic:`` ends the worker where the block ends."""
+        return self
+
+    def __exit__(self, *problem):
+        self.stop()
+
+    def help(self, task=""):
+        """Print what ``run`` takes: the tasks, or with the name of one its inputs and parameters."""
+        print(taskHelp(task))
+
+    def run(self, task, inputNode=None, callback=None, progress=None, **choices):
         """Run a task.
 
         :param task: "anomaly", "denoise", "inpaint" ...
         :param inputNode: CT volume node, a list of them, or a vtkMRMLSequenceNode of CT volumes; None for a task that
             makes a CT.
         :param callback: called with the FinishedRun or with the exception; then this function returns at once.
+        :param progress: called with (fraction from 0 to 1, stage, seconds left or None) while it runs.
         :param choices: mask and anatomy, further ``scans`` (nodes) and ``texts`` by name, and fields of the library's
             RunSettings: parameters, region, seed, model, device, precision, threads.
         :return: FinishedRun, its ``volumes`` are the nodes by name; for a sequence a vtkMRMLSequenceNode of the main
@@ -32,11 +45,34 @@ class ScriptedRun(TaskRun):
 
         The window stays usable while a blocking run lasts. From the console::
 
-            logic = MedDiffFM.MedDiffFMLogic()
+            logic = slicer.util.getModuleLogic("MedDiffFM")
             run = logic.run("denoise", getNode("thorax"), parameters={"strength": 1.2})
             slicer.util.setSliceViewerLayers(background=run.main)
         """
-        chosen = runChoices(task, **choices)
+        chosen = checkedChoices(task, inputNode, choices)
+        if progress:
+            return self._runTelling(progress, inputNode, chosen, callback)
+        return self._run(inputNode, chosen, callback)
+
+    def _runTelling(self, progress, inputNode, chosen, callback):
+        """As _run, with progress told until it has ended."""
+        teller = _Teller(progress)
+        self.addListener(teller)
+
+        def ended(outcome):
+            self.removeListener(teller)
+            callback(outcome)
+
+        try:
+            found = self._run(inputNode, chosen, ended if callback else None)
+        except Exception:
+            self.removeListener(teller)
+            raise
+        if not callback:
+            self.removeListener(teller)
+        return found
+
+    def _run(self, inputNode, chosen, callback):
         if isinstance(inputNode, (list, tuple)):
             return self._runMany(inputNode, chosen, callback)
         if inputNode is not None and inputNode.IsA("vtkMRMLSequenceNode"):
@@ -105,9 +141,19 @@ class ScriptedRun(TaskRun):
                 results.SetDataNodeAtValue(run.main, sequence.GetNthIndexValue(index))
             finally:
                 if run:
-                    removeNodes(run)
+                    removeResult(run)
                 slicer.mrmlScene.RemoveNode(volume)
         return results
+
+
+class _Teller:
+    """Hands progress on to a script."""
+
+    def __init__(self, progress):
+        self._progress = progress
+
+    def onProgress(self, fraction, stage, secondsLeft):
+        self._progress(fraction, stage, secondsLeft)
 
 
 class _Listener:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import weakref
 from typing import Any
 
 import slicer
@@ -13,6 +14,8 @@ from ..worker.deviceWords import deviceText, rememberDevices, rememberPrecision
 from ..worker.eventLoopTasks import EventLoopTask
 from ..worker.workerProcess import WorkerProcess
 from .runRequest import makeRequest
+
+_allRuns: Any = weakref.WeakSet()
 
 
 class TaskRun:
@@ -27,6 +30,7 @@ class TaskRun:
 
     def __init__(self, workerPython):
         self.workerPython = workerPython
+        _allRuns.add(self)
         self.running = False
         self.cancelling = False
         self._listeners = []
@@ -137,11 +141,26 @@ class TaskRun:
                 on_log=lambda text: self._tell("onLog", text),
             )
             self._workerIsStale = False
+            worker = self._adopted(callbacks)
+            if worker:
+                self._worker = worker
+                return worker
             worker = WorkerProcess(self.workerPython.executable(), self.workerPython.environment(), callbacks)
             if not worker.alive:
                 return worker
             self._worker = worker
         return self._worker
+
+    def _adopted(self, callbacks):
+        """The idle worker of another logic: each takes a gigabyte, and scripts make many logics."""
+        for other in list(_allRuns):
+            worker = other._worker
+            free = other is not self and worker is not None and not other.running and not other._workerIsStale
+            if free and worker.alive and worker.executable == self.workerPython.executable():
+                other._worker = None
+                worker.session.callbacks = callbacks
+                return worker
+        return None
 
     def _releaseWorker(self):
         worker, self._worker = self._worker, None

@@ -42,14 +42,18 @@ def rememberPrecision(executable, device, precision):
 def plannedDevice(executable, choice):
     """The device that a run will take.
 
-    :param choice: "auto", "cpu" or "cuda".
+    :param choice: "auto", "cpu" or a kind of accelerator.
     """
     about = _known().get(executable, {})
-    gpu = next((device for device in about.get("devices", ()) if device["name"].startswith("cuda")), None)
-    if choice != "cpu" and gpu is not None:
+    wanted = "" if choice == "auto" else choice
+    gpus = [device for device in about.get("devices", ()) if device["name"] != "cpu"]
+    gpu = next((device for device in gpus if device["name"].startswith(wanted)), None)
+    if gpu is not None:
         return _withPrecision(deviceText(gpu), about, gpu["name"])
-    if choice == "cuda" or (choice == "auto" and not about):
-        return _("GPU if there is one, else the processor") if choice == "auto" else _("NVIDIA GPU")
+    if choice == "auto" and not about:
+        return _("GPU if there is one, else the processor")
+    if choice not in ("auto", "cpu"):
+        return choice.upper()
     return _withPrecision(_("processor, {count} cores").format(count=os.cpu_count() or 1), about, "cpu")
 
 

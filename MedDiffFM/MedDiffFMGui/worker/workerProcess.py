@@ -21,12 +21,13 @@ class WorkerProcess:
     def __init__(self, executable, environment, callbacks):
         from MedDiffFMLib.worker.client import START_SECONDS, WorkerSession, worker_command
 
+        self.executable = executable
         self._loopTask = EventLoopTask()
         self.session = WorkerSession(
             self._write,
             self._kill,
             callbacks,
-            work=lambda steps: self._loopTask.start(steps, onError=callbacks.on_error),
+            work=lambda steps: self._loopTask.start(steps, onError=self.session.callbacks.on_error),
             mapped=True,
         )
         self._process = qt.QProcess()

@@ -17,10 +17,12 @@ from ..volume import Volume
 from .common import MAX_COMPRESSION, Portions, check_promise, damaged, parsing, truncated
 from .dicom_geometry import geometry_of, refuse_mixed, sorted_slices, without_copies
 
-_HEADER_TAGS = [
+SYNTHETIC_DATA = 0x0008001C
+"""Tag of 2023, which not every dictionary has: YES where an image was not acquired."""
+_HEADER_TAGS: list[str | int] = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "Rows",
     "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SliceThickness",
+    "PixelSpacing", "SliceThickness", SYNTHETIC_DATA,
 ]  # fmt: skip
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _ONE_SERIES = "Give one file of the wanted series instead of the folder."
@@ -67,7 +69,8 @@ def read_dicom(path: Path, modality: str, reading: Reading) -> Volume:
                 f"{unreadable} files beside the images are empty or cannot be read and are left out; check that the "
                 "series is whole."
             )
-        return Volume(_stack(name, slices, reading), matrix, modality, tuple(notes))
+        synthetic = any(_is_synthetic(header) for header in slices)
+        return Volume(_stack(name, slices, reading), matrix, modality, tuple(notes), synthetic)
 
 
 def dicom_files(path: Path) -> list[Path]:
@@ -139,18 +142,19 @@ def _group(files: Iterable[Path], reading: Reading) -> tuple[dict[str, list[Any]
             with parsing(_damaged_file(file)):
                 header = _header(file, reading)
         except InputError:
-            if _has_mark(file):
+            if has_mark(file):
                 raise
             unreadable += 1
             continue
         if "Rows" in header and "Columns" in header:
             series[str(header.get("SeriesInstanceUID"))].append(header)
-        elif not _has_mark(file):
+        elif not has_mark(file):
             unreadable += 1
     return dict(series), unreadable
 
 
-def _has_mark(file: Path) -> bool:
+def has_mark(file: Path) -> bool:
+    """True when the file has DICOM's mark after its preamble."""
     with file.open("rb") as stream:
         return _is_marked(stream.read(132))
 
@@ -189,6 +193,10 @@ class _ImageFile(Portions):
                 f"'{self._path.name}' is deflated, which is not supported.", "Load it in 3D Slicer and save it as NRRD."
             )
         return super().read(size)
+
+
+def _is_synthetic(header: Any) -> bool:
+    return SYNTHETIC_DATA in header and str(header[SYNTHETIC_DATA].value) == "YES"
 
 
 def _title(header: Any) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, tuple[str, float] | None] = {
     "like-training": None,
     "solid": ("mean", 30.0),
+    "part-solid": ("mean", -250.0),
     "ground-glass": ("mean", -600.0),
     "calcified": ("mean", 350.0),
     "fluid": ("mean", 5.0),
@@ -26,6 +27,14 @@ KINDS: dict[str, tuple[str, float] | None] = {
     "hyperdense": ("contrast", 50.0),
 }
 """Kind -> mean HU, or HU over the surroundings; None: as lesions with such surroundings were in training."""
+
+
+def _label(name: str) -> str:
+    """The kind with its density, for who chooses it."""
+    words, preset = name.replace("-", " "), KINDS[name]
+    if preset is None:
+        return words
+    return f"{words}, {preset[1]:.0f} HU" if preset[0] == "mean" else f"{words}, {preset[1]:+.0f} HU"
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,11 @@ class GenerateLesion(Task):
         "like-training",
         "Density of the lesion; the default is taken from training lesions in such surroundings.",
         choices=tuple(KINDS),
+        labels={name: _label(name) for name in KINDS},
+        panel="solid",
     )
     mean: float | None = parameter(
-        None, "Mean of the lesion, in place of the kind's.", unit="HU", minimum=-1000, maximum=1000
+        None, "Mean of the lesion, in place of the kind's.", unit="HU", minimum=-1000, maximum=1000, advanced=True
     )
     contrast: float | None = parameter(
         None,
@@ -54,6 +65,7 @@ class GenerateLesion(Task):
         unit="HU",
         minimum=-1500,
         maximum=1500,
+        advanced=True,
     )
     diameter: float | None = parameter(
         None,
@@ -67,14 +79,16 @@ class GenerateLesion(Task):
         "With a diameter and without a mask: number of the organ in the organ map where the lesion is to be.",
         minimum=1,
         maximum=118,
+        advanced=True,
     )
-    steps: int = parameter(12, "Network evaluations.", minimum=1, maximum=200)
+    steps: int = parameter(12, "Network evaluations.", minimum=1, maximum=200, advanced=True)
     rim: float = parameter(
         3.0,
         "Width outside the lesion over which the model's image blends into the input.",
         unit="mm",
         minimum=0,
         maximum=20,
+        advanced=True,
     )
     sigma_max: float = parameter(
         1.0,

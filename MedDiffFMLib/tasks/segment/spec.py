@@ -26,6 +26,7 @@ class Segment(Task):
         None,
         "Name of a segmentation head, or a .safetensors file; your latest one for the model when not given.",
         catalogue="segmentation",
+        title="Trained segmentation",
     )
     threshold: float = parameter(
         0.5, "Probability from which a voxel belongs to a structure.", minimum=0.01, maximum=0.99

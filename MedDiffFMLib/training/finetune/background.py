@@ -129,15 +129,16 @@ def request_of(folder: str | Path) -> Request | None:
 def finish_request(folder: str | Path) -> Request:
     """The request that ends a paused run where it is, so that its best checkpoint becomes a model.
 
+    Of a run that has not validated yet, one more step is made, after which the last weights are validated and kept.
+
     Raises:
-        InputError: no checkpoint was kept yet.
+        InputError: it has not trained a step yet.
     """
     request, run_state = request_of(folder), state_of(folder)
-    if request is None or not (Path(folder) / "best.safetensors").exists():
-        raise InputError(
-            "No checkpoint was better than the model before training yet.", "Let it train on, or give it up."
-        )
-    return replace(request, changes={**request.changes, "steps": max(run_state.step, 1)})
+    if request is None or run_state.step < 1:
+        raise InputError("No checkpoint was made yet: nothing was trained.", "Let it train on, or give it up.")
+    more = 0 if (Path(folder) / "best.safetensors").exists() else 1
+    return replace(request, changes={**request.changes, "steps": run_state.step + more})
 
 
 def state_of(folder: str | Path) -> RunState:

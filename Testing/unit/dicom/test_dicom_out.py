@@ -63,6 +63,7 @@ def test_ct_series_are_exact_to_the_rounding_of_a_hu(exported: tuple[Volume, Pat
         expected = np.round(result.get(name, volume.voxels))
         (series,) = folder.glob(f"*_{name}_CT")
         own = read_volume(series)
+        assert own.synthetic == (name == "filled")
         assert_same(expected, volume.ijk_to_ras, own.voxels, own.ijk_to_ras)
         reader = SimpleITK.ImageSeriesReader()
         reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))

@@ -39,7 +39,7 @@ class Toy(Task):
 
 def scan(matrix: np.ndarray) -> Volume:
     """A CT of noise with metal in it."""
-    voxels = np.random.default_rng(0).integers(-1024, 3000, (9, 12, 11)).astype(np.int16)
+    voxels = np.random.default_rng(0).integers(-1024, 400, (9, 12, 11)).astype(np.int16)
     voxels[4, 5, 6] = 30000
     return Volume(voxels, matrix)
 
