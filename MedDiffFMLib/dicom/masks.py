@@ -54,7 +54,7 @@ def read_mask(path: Path, wanted: str | None, volume: Volume, scan: Path | None 
             other planes than those of the scan.
         DependencyError: highdicom is missing.
     """
-    with parsing(lambda error: damaged(path.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
+    with parsing(lambda error: damaged(path.name, "DICOM", "a value makes no sense")):
         reading = Reading(path)
         with reading.open(path):
             dataset = decoded(path, pixels=True)

@@ -118,7 +118,7 @@ def is_directory_record(path: Path) -> bool:
 
     if not path.is_file() or not has_mark(path):
         return False
-    with parsing(lambda error: damaged(path.name, "DICOM", type(error).__name__)):
+    with parsing(lambda error: damaged(path.name, "DICOM", "its header cannot be read")):
         return str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID")) == DIRECTORY
 
 
@@ -136,7 +136,7 @@ def _listed(path: Path) -> list[Path]:
     """The files of a DICOMDIR."""
     import pydicom
 
-    with parsing(lambda error: damaged(path.name, "DICOMDIR", type(error).__name__)):
+    with parsing(lambda error: damaged(path.name, "DICOMDIR", "its records cannot be read")):
         records = pydicom.dcmread(path).get("DirectoryRecordSequence") or []
         names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
         files = [path.parent.joinpath(*([name] if isinstance(name, str) else name)) for name in names]
@@ -171,7 +171,7 @@ def _header(file: Path) -> Any:
         return header
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None or has_mark(file):
-            raise damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})") from error
+            raise damaged(file.name, "DICOM", "its header cannot be read") from error
         return {}
 
 

@@ -44,9 +44,10 @@ TURNED_MM, TURNED_SLOPE, TURNED_LEAD = 150.0, 0.6, 0.4
 TRUNK_M = (0.05, 0.62)
 """Body coordinates between which bone in the middle of a slice is mostly spine."""
 BONE_HU, LEAST_BODY, LEAST_BONE, LEAST_SLICES = 250.0, 300, 12, 20
-SPINE_LEAD = 0.06
-"""Of the depth of the body. In 38 scans the middle bone lay 0.26 behind to 0.02 in front of the body's middle; contrast
-medium in the heart counts as bone here."""
+SPINE_LEAD, WIDE_MM = 0.09, 240.0
+"""Part of the body's depth by which its middle bone must lie in front, and its least width. In 36 trunks it lay 0.26
+behind to 0.02 in front of the middle (contrast medium in the heart counts as bone here), in shoulders up to 0.08 in
+front. Legs that the network takes for a trunk are narrower."""
 _LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -181,17 +182,20 @@ def spine_in_front(trunk: np.ndarray) -> bool:
         trunk: HU (k, j, i) at 4 mm along superior, posterior, left.
     """
     body = body_mask(trunk) if trunk.size else np.zeros(trunk.shape, bool)
-    behind = []
+    behind, widths = [], []
     for inside, values in zip(body, trunk, strict=True):
         if np.count_nonzero(inside) < LEAST_BODY:
             continue
         columns, rows = np.flatnonzero(inside.any(0)), np.flatnonzero(inside.any(1))
         third = (columns[-1] + 1 - columns[0]) / 3
+        widths.append(3 * FINE_MM * third)
         middle = slice(int(columns[0] + third), int(columns[-1] + 1 - third) + 1)
         bone = np.nonzero(inside[:, middle] & (values[:, middle] > BONE_HU))[0]
         if len(bone) >= LEAST_BONE:
             behind.append((bone.mean() - np.nonzero(inside)[0].mean()) / (rows[-1] + 1 - rows[0]))
-    return len(behind) >= LEAST_SLICES and float(np.median(behind)) < -SPINE_LEAD
+    if len(behind) < LEAST_SLICES or np.median(widths) < WIDE_MM:
+        return False
+    return float(np.median(behind)) < -SPINE_LEAD
 
 
 def tissue_shares(hounsfield: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,7 @@ def _case(report: dict[str, Any], folder: Path) -> CaseFiles:
             if isinstance(record, dict) and record.get("sha256"):
                 raise InputError(f"The report is private: it does not name its {name}.", "Run the task on it again.")
             raise InputError(f"The report's {name} was not a file.", "Save it as a file and run the task on that.")
-        paths[name] = folder / record["path"]
+        paths[name] = Path(os.path.normpath(folder.resolve() / record["path"]))
         if not is_there(paths[name]):
             raise InputError(f"The {name} '{paths[name]}' is gone.", "Put it back where it was.")
         if source_of(paths[name]).sha256 != record.get("sha256"):

@@ -158,7 +158,7 @@ def decoded(file: Path, pixels: bool = False) -> Any:
     """
     import pydicom
 
-    with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
+    with parsing(lambda error: damaged(file.name, "DICOM", "its header cannot be read")):
         image = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
         image.remove_private_tags()
         image.decode()

@@ -54,7 +54,7 @@ def read_dicom(path: Path, modality: str, reading: Reading) -> Volume:
             duplicate, missing or unevenly spaced slices, no decoder, damaged files.
     """
     folder = path if path.is_dir() else path.parent
-    with parsing(lambda error: damaged(folder.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
+    with parsing(lambda error: damaged(folder.name, "DICOM", "a value makes no sense")):
         slices, unreadable = _one_series(path, reading)
         name = f"{folder.name}/{_title(slices[0])}"
         _refuse_other_images(name, slices, modality)
@@ -79,7 +79,7 @@ def dicom_files(path: Path) -> list[Path]:
     Raises:
         InputError: as :func:`read_dicom`, but for what only the pixels tell.
     """
-    with parsing(lambda error: damaged(path.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
+    with parsing(lambda error: damaged(path.name, "DICOM", "a value makes no sense")):
         slices, _ = _one_series(path, Reading(path))
         _refuse_other_images(path.name, slices, None)
         slices = _once(path.name, slices)
@@ -261,7 +261,7 @@ def _check_encoding(name: str, slices: list[Any], shape: tuple[int, ...]) -> Non
 
 
 def _damaged_file(file: Path) -> Callable[[Exception], InputError]:
-    return lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")
+    return lambda error: damaged(file.name, "DICOM", "its header cannot be read")
 
 
 def _hounsfield(name: str, file: Path, shape: tuple[int, ...], reading: Reading) -> np.ndarray:

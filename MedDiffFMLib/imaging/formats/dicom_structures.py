@@ -23,7 +23,7 @@ def structures_file(path: Path) -> Path | None:
         return None
     from pydicom import dcmread
 
-    with parsing(lambda error: damaged(path.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
+    with parsing(lambda error: damaged(path.name, "DICOM", "its header cannot be read")):
         kind = str(dcmread(files[0], force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID"))
     return files[0] if kind in (*SEGMENTATIONS, STRUCTURE_SET) else None
 

@@ -69,7 +69,7 @@ def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
             axes = [_axis_kind(kind) for kind in header.get("kinds", [])]
             dtype = np.dtype(nrrd.reader._determine_datatype(header))
             if len(shape) != header["dimension"] or min(shape) < 0:
-                raise ValueError("its sizes do not fit its dimension")
+                raise damaged(path.name, "NRRD", "its sizes do not fit its dimension")
             skipped = tuple(int(_either(header, f"{what} skip", 0)) for what in ("line", "byte"))
         segments = _segments(path.name, header) if modality == "mask" else []
         layered = bool(segments) and len(shape) == 4 and str(header.get("kinds", [""])[0]).lower() == "list"
@@ -88,7 +88,7 @@ def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
     synthetic = is_synthetic(header.get(_SYNTHETIC, ""))
     voxels, named = voxels.astype(dtype.newbyteorder("="), copy=False), _in_one_layer(segments)
     if layered:
-        with parsing(lambda error: damaged(path.name, "NRRD", error)):
+        with parsing(lambda error: damaged(path.name, "NRRD", str(error))):
             voxels, named = flattened(voxels, segments)
     return Volume(voxels, matrix, modality, notes, synthetic, segments=named)
 

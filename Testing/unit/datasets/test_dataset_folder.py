@@ -245,7 +245,7 @@ def test_a_second_call_adds_only_what_is_missing(dataset: Dataset, tmp_path: Pat
     write_volume(ct().with_voxels(lesion(3)), source / "b_mask.nrrd", mask=True, overwrite=True)
     again = {added.name: added for added in add_files(dataset, find_pairs(source))}
     assert again["a"].state == "kept"
-    assert again["b"].state == "skipped" and "There is a case 'b'" in again["b"].reason
+    assert again["b"].state == "skipped" and "'b' was added from other files" in again["b"].reason
 
 
 def test_a_datalist_brings_its_split(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
