@@ -15,6 +15,7 @@ import SimpleITK
 from MedDiffFMLib.core.errors import DependencyError, InputError, OutputError
 from MedDiffFMLib.dicom.out.contours import contours, filled
 from MedDiffFMLib.dicom.out.export import check_folder, written
+from MedDiffFMLib.dicom.out.reports import unit_of
 from MedDiffFMLib.dicom.series import find_series, source_files
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.volume import Volume
@@ -132,6 +133,34 @@ def test_findings_name_their_segment_and_their_figures(exported: tuple[Volume, P
     assert [group.tracking_identifier for group in read] == ["Finding 1", "Finding 2"]
     assert [group.tracking_uid for group in read] == [segment.TrackingUID for segment in segments.SegmentSequence]
     assert {float(m.value) for group in read for m in group.get_measurements()} == {10.5, 4.25, -5.0}
+
+
+def test_figures_have_the_units_that_their_rows_say() -> None:
+    assert [unit_of(name, {})[0] for name in ("peak_z", "mean_hu", "value")] == ["1", "[hnsf'U]", "1"]
+    assert [unit_of("value", {"unit": unit})[0] for unit in ("mm", "slices a cm")] == ["mm", "{slices_a_cm}"]
+
+
+def test_the_same_result_gives_the_same_objects_but_for_uids_and_times(tmp_path: Path) -> None:
+    volume = scan(orthogonal(GEOMETRIES["oblique"]))
+    for name in ("one", "two"):
+        with written(export_of(volume), tmp_path / name):
+            pass
+    files = sorted(path.relative_to(tmp_path / "one") for path in tmp_path.glob("one/*/*.dcm"))
+    assert files == sorted(path.relative_to(tmp_path / "two") for path in tmp_path.glob("two/*/*.dcm"))
+    for file in files:
+        one, two = (_without_identity(pydicom.dcmread(tmp_path / name / file)) for name in ("one", "two"))
+        assert one == two, file
+
+
+def _without_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """A dataset without UIDs, dates and times, at any depth."""
+
+    def forget(level: pydicom.Dataset, element: pydicom.DataElement) -> None:
+        if element.VR in ("UI", "DA", "TM", "DT"):
+            del level[element.tag]
+
+    dataset.walk(forget)
+    return dataset
 
 
 def test_what_is_invented_says_so(exported: tuple[Volume, Path]) -> None:
