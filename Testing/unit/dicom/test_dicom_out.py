@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -277,3 +279,21 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(DependencyError, match=r"meddifffm\[dicom\]"):
         check_folder(tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is full in the middle of the second series."""
+    room = 12
+
+    def written_file(path: Path, *words: str) -> Any:
+        nonlocal room
+        room -= 1
+        if room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return open(path, *words)
+
+    monkeypatch.setattr(Path, "open", written_file)
+    export = export_of(scan(orthogonal(GEOMETRIES["plain"])))
+    with pytest.raises(OutputError, match="No space left on device"), written(export, tmp_path / "out"):
+        pytest.fail("the disk is full")
+    assert list(tmp_path.iterdir()) == []
