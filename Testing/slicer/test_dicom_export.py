@@ -104,7 +104,7 @@ def test_what_cannot_be_exported_is_said(
     assert export(app, widget, "", monkeypatch) == widget.ui.exportDicomLabel.text  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "highdicom", None)
     (tmp_path / "thorax_denoise").rmdir()
-    assert "pip_install('highdicom')" in export(app, widget, tmp_path, monkeypatch)
+    assert "pip_install('-U highdicom')" in export(app, widget, tmp_path, monkeypatch)
     monkeypatch.undo()
     app.slicer.mrmlScene.RemoveNode(ct)
     assert "not in the scene any more" in export(app, widget, tmp_path, pytest.MonkeyPatch())

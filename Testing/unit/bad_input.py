@@ -271,12 +271,24 @@ def _dicom_folder_exists(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 @case(
     "DICOM folder of results without highdicom",
-    "The Python package highdicom is missing, which --dicom needs. Install it: pip install 'meddifffm[dicom]' "
-    "(in Slicer: pip_install('highdicom')).",
+    "The Python package highdicom is missing, which --dicom needs. Install it: pip install --upgrade "
+    "'meddifffm[dicom]' (in Slicer: pip_install('-U highdicom')).",
     DependencyError,
 )
 def _no_highdicom(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "highdicom", None)
+    check_folder(folder / "ct_denoise")
+
+
+@case(
+    "DICOM folder of results with a highdicom of earlier years",
+    "highdicom 0.26.1 is too old: --dicom needs 0.28 or newer. Install it: pip install --upgrade 'meddifffm[dicom]' "
+    "(in Slicer: pip_install('-U highdicom')).",
+    DependencyError,
+)
+def _old_highdicom(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
+    patch.setattr("importlib.metadata.version", lambda name: "0.26.1")
     check_folder(folder / "ct_denoise")
 
 

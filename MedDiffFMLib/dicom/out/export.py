@@ -268,21 +268,19 @@ def _map(export: Export, study: Study, output: Output) -> list[list[Any]]:
     return [[parametric_map(export.place(output.name), study, export.purpose(output), unit, quantity)]]
 
 
-def _labels(export: Export, study: Study, output: Output) -> list[list[Any]]:
+def _labels(export: Export, study: Study, output: Output) -> Iterator[list[Any]]:
     """Segments and contours; none where nothing was found."""
     labels = export.place(output.name)
     labels = labels.with_voxels(labels.voxels.astype(np.uint16, copy=False))
     values = [int(value) for value in np.unique(labels.voxels) if value]
     if not values:
         export.notes.append(f"{output.words}: nothing is marked, so there is no DICOM object of it.")
-        return []
+        return
     facts = export.result.facts.get("labels")
     segments = segments_of(values, output.words, facts if isinstance(facts, list) else [])
     purpose = export.purpose(output)
-    return [
-        [segmentation(labels, segments, study, purpose)],
-        [structure_set(labels, segments, study, purpose)],
-    ]
+    yield [segmentation(labels, segments, study, purpose)]
+    yield [structure_set(labels, segments, study, purpose)]
 
 
 def _table(export: Export, study: Study, output: Output, rows: list[dict[str, Any]]) -> Iterator[list[Any]]:
@@ -296,7 +294,8 @@ def _table(export: Export, study: Study, output: Output, rows: list[dict[str, An
         segments = [_found(row) for row in rows]
         regions = segmentation(export.volume.with_voxels(numbered), segments, study, export.purpose(output))
         yield [regions]
-    yield [measurement_report(rows, study, export.purpose(output), regions, segments)]
+    are_findings = output.kind is OutputKind.POINTS
+    yield [measurement_report(rows, study, export.purpose(output), are_findings, regions, segments)]
 
 
 def _found(row: dict[str, Any]) -> Segment:
@@ -310,7 +309,7 @@ _IMAGES: dict[OutputKind, Callable[[Export, Study, Output], Iterable[Any]]] = {
     OutputKind.MR: _mr,
     OutputKind.XRAY: _xray,
 }
-_OTHERS: dict[OutputKind, Callable[[Export, Study, Output], list[list[Any]]]] = {
+_OTHERS: dict[OutputKind, Callable[[Export, Study, Output], Iterable[list[Any]]]] = {
     **dict.fromkeys(_MAPS, _map),
     OutputKind.MASK: _labels,
     OutputKind.LABELS: _labels,

@@ -66,7 +66,10 @@ def result_on(volume: Volume) -> TaskResult:
         "lesion": lesion,
         "organs": organs,
     }
-    tables = {"findings": [{"number": n, **row} for n in (1, 2)], "figures": [{"name": "left", "volume_ml": 3.0}]}
+    tables = {
+        "findings": [{"number": n, **row} for n in (1, 2)],
+        "figures": [{"name": "left", "volume_ml": 3.0, "r_mm": None, "a_mm": "", "s_mm": None}],
+    }
     elsewhere = {"radiograph": np.diag([2.0, 2.0, 1.0, 1.0])}
     return TaskResult(volumes, tables, {"words": "A text."}, {"labels": LABELS}, [], elsewhere, {"findings": regions})
 
