@@ -34,6 +34,7 @@ from . import (
     models,
     prepare,
     pretrain,
+    pretrain_anomaly,
     pretrain_body,
     repeat,
     task,
@@ -62,6 +63,7 @@ COMMANDS = (
     average,
     validate,
     pretrain_body,
+    pretrain_anomaly,
     calibrate,
 )
 
