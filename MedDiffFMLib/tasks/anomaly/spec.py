@@ -32,7 +32,7 @@ class Anomaly(Task):
     view = View.FINDINGS
     reference_seconds = 50.0
 
-    threshold: float = parameter(3.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
+    threshold: float = parameter(3.5, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
     minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)
     method: str = parameter(
         "detector", "detector: what each place looks like, judged by a small network; cubes: hidden cubes that the "
