@@ -35,6 +35,7 @@ from . import (
     models,
     prepare,
     pretrain,
+    pretrain_anomaly,
     pretrain_body,
     repeat,
     series,
@@ -66,6 +67,7 @@ COMMANDS = (
     average,
     validate,
     pretrain_body,
+    pretrain_anomaly,
     calibrate,
     worker,
 )
