@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def _describe_and_xray(folder: Path, samples: Path, device: str) -> list[str]:
     ):
         settings = RunSettings(name, parameters, model=NO_MODEL, device=device).checked()
         plan = OutputPlan(folder, name, ".nrrd")
-        report = run_case(settings, case, plan, functools.partial(load, settings), overwrite=True)
+        report = run_case(settings, case, plan, partial(load, settings), overwrite=True)
         sentences += [fact["sentence"] for fact in report["facts"].get("facts", [])]
     print("\n".join(["What can be measured in it:", *(f"  {sentence}" for sentence in sentences)]))
     print(f"X-rays of it: {folder / 'radiograph.png'} (AP), {folder / 'radiograph_lat.png'} (lateral).", flush=True)

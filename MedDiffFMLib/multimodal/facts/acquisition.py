@@ -12,7 +12,7 @@ from .kinds import COARSE, MEDIUM, THICK, THIN, TOO_LITTLE
 from .scan import Scan
 
 THIN_MM, MEDIUM_MM = 1.5, 3.0
-"""Largest spacing of thin slices and of those of medium thickness; what is thinner than half a pixel more is alike."""
+"""Largest spacing of thin slices and of those of medium thickness, as files round it."""
 ROUNDING_MM = 0.01
 LOW_HU, MODERATE_HU = 12.0, 25.0
 LONGER = 1.05

@@ -128,7 +128,7 @@ _PHRASES = (
 )  # fmt: skip
 
 
-def understand(prompt: str) -> Understood:
+def understand_prompt(prompt: str) -> Understood:
     """Statements of a prompt, and what is left of it."""
     said: list[Statement] = []
     rest: list[str] = []
