@@ -23,7 +23,7 @@ from MedDiffFMGui.views.segmentView import SegmentView
 from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
 from MedDiffFMGui.views.windows import WINDOWS, setWindow
 from MedDiffFMGui.worker.workerPython import WorkerPython
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLDisplayableNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -113,7 +113,7 @@ class MedDiffFMParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     anatomy: vtkMRMLSegmentationNode
     mask: vtkMRMLSegmentationNode
-    searchArea: vtkMRMLSegmentationNode
+    searchArea: vtkMRMLDisplayableNode  # segmentation or box
     task: str = ""
     parameters: str = ""
     model: str = "starter-ct"
