@@ -10,6 +10,7 @@ from MedDiffFMGui.nodes.findingMarks import copyRegion
 from MedDiffFMGui.nodes.resultRecord import OUTPUT, TASK
 from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.nodes.volumeNodes import voxelsTime
+from MedDiffFMGui.panels.liveRun import LiveRun
 from MedDiffFMGui.panels.maskPanel import MaskPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
@@ -157,6 +158,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
+        self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
         self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
@@ -185,6 +187,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
         self._shortcuts.remove()
         self._shownWatch.stop()
+        self.liveRun.stop()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -213,6 +216,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event):
         self._shownWatch.stop()
+        self.liveRun.stop()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -316,8 +320,18 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.resultPanel.outdate(_("The CT has changed since this was computed."), image=caller)
 
     def onMaskChanged(self):
+        if not self._parameterNode:  # the scene closes
+            return
         self.resultPanel.outdate(_("The mask has changed since this was computed."), mask=self._parameterNode.mask)
         self.taskPanel.update()
+        self.liveRun.onMaskChanged()
+
+    def onMaskEmptied(self):
+        """Undo has taken the first stroke back: its filling goes with it, unless it was kept."""
+        run = self.resultPanel.run
+        if run and run.choices and run.choices.mask is self._parameterNode.mask:
+            self.resultPanel.removeChosen()
+            self.maskPanel.showOutline(None)
 
     def onResultAccepted(self, main):
         """What was kept is what the next task works on, so that one step builds on the other."""

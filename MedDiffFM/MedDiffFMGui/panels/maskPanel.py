@@ -91,6 +91,7 @@ class MaskPanel(VTKObservationMixin):
         paints = bool(self._inputs and self._inputs.paints and volume and volume.GetImageData())
         self.ui.searchAreaWidget.visible = self._takesArea()
         self.ui.maskWidget.visible = paints
+        self.ui.liveCheckBox.visible = paints and self._inputs.mask.value == "required"
         self._followTransformOf(volume if paints else None)
         if not paints:
             self.leave()
