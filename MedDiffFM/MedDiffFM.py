@@ -11,6 +11,7 @@ from MedDiffFMGui.nodes.resultRecord import OUTPUT, TASK
 from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.nodes.volumeNodes import voxelsTime
 from MedDiffFMGui.panels.dicomExport import DicomExport
+from MedDiffFMGui.panels.liveRun import LiveRun
 from MedDiffFMGui.panels.maskPanel import MaskPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
@@ -25,7 +26,7 @@ from MedDiffFMGui.views.sentencesView import SentencesView
 from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
 from MedDiffFMGui.views.windows import WINDOWS, setWindow
 from MedDiffFMGui.worker.workerPython import WorkerPython
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLDisplayableNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -115,7 +116,7 @@ class MedDiffFMParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     anatomy: vtkMRMLSegmentationNode
     mask: vtkMRMLSegmentationNode
-    searchArea: vtkMRMLSegmentationNode
+    searchArea: vtkMRMLDisplayableNode  # segmentation or box
     task: str = ""
     parameters: str = ""
     model: str = "starter-ct"
@@ -162,6 +163,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         }
         self.resultPanel = ResultPanel(self.ui, views)
         self.dicomExport = DicomExport(self.ui)
+        self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
         self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
@@ -191,6 +193,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shortcuts.remove()
         self.dicomExport.setRun(None)
         self._shownWatch.stop()
+        self.liveRun.stop()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -220,6 +223,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneStartClose(self, caller, event):
         self.dicomExport.setRun(None)
         self._shownWatch.stop()
+        self.liveRun.stop()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -323,8 +327,18 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.resultPanel.outdate(_("The CT has changed since this was computed."), image=caller)
 
     def onMaskChanged(self):
+        if not self._parameterNode:  # the scene closes
+            return
         self.resultPanel.outdate(_("The mask has changed since this was computed."), mask=self._parameterNode.mask)
         self.taskPanel.update()
+        self.liveRun.onMaskChanged()
+
+    def onMaskEmptied(self):
+        """Undo has taken the first stroke back: its filling goes with it, unless it was kept."""
+        run = self.resultPanel.run
+        if run and run.choices and run.choices.mask is self._parameterNode.mask:
+            self.resultPanel.removeChosen()
+            self.maskPanel.showOutline(None)
 
     def onResultAccepted(self, main):
         """What was kept is what the next task works on, so that one step builds on the other."""

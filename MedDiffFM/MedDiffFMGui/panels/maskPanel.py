@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from ..nodes.boxMasks import addBox
 from ..nodes.segmentationArrays import segmentFromSegmentation
 from ..worker.eventLoopTasks import EventLoopTask
 
@@ -46,6 +47,7 @@ class MaskPanel(VTKObservationMixin):
         self._menu = qt.QMenu(self.ui.segmentMaskButton)
         self._menu.connect("aboutToShow()", self._listSegments)
         self.ui.segmentMaskButton.setMenu(self._menu)
+        self.ui.newBoxButton.connect("clicked(bool)", self.newBox)
         self.ui.clearMaskButton.connect("clicked(bool)", self.clearMask)
 
     # What the Task section asks
@@ -89,6 +91,7 @@ class MaskPanel(VTKObservationMixin):
         paints = bool(self._inputs and self._inputs.paints and volume and volume.GetImageData())
         self.ui.searchAreaWidget.visible = self._takesArea()
         self.ui.maskWidget.visible = paints
+        self.ui.liveCheckBox.visible = paints and self._inputs.mask.value == "required"
         self._followTransformOf(volume if paints else None)
         if not paints:
             self.leave()
@@ -218,6 +221,12 @@ class MaskPanel(VTKObservationMixin):
             ofVolume = mask.GetAttribute(MASK_ATTRIBUTE) and _referenceVolume(mask) is self._volume
             if ofVolume and mask.GetTransformNodeID() != self._volume.GetTransformNodeID():
                 mask.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+
+    def newBox(self, *_clicked):
+        """A box in the middle of the red view, inside which is looked."""
+        volume = self.parameterNode.inputVolume if self.parameterNode else None
+        if volume:
+            self.parameterNode.searchArea = addBox(volume)
 
     def clearMask(self):
         """An empty mask; the editor's undo brings it back."""

@@ -93,7 +93,8 @@ class ResultPanel:
         self._views[name][0].show(run)
         self.list()
         self.ui.resultCollapsibleButton.collapsed = False
-        qt.QTimer.singleShot(0, self._scrollTo)  # the section gets its place in the next turn of the event loop
+        if not TASKS[run.task].inputs.paints:  # who paints goes on painting
+            qt.QTimer.singleShot(0, self._scrollTo)  # the section gets its place in the next turn of the event loop
 
     def _scrollTo(self):
         """Bring the beginning of the section into sight."""
