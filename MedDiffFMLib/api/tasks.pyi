@@ -8,8 +8,9 @@ def anomaly(
     volume: VolumeLike,
     model: ModelLike = "starter-ct",
     *,
-    threshold: float = 3.0,
+    threshold: float = 3.5,
     minimum_volume: float = 100.0,
+    method: str = "detector",
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
@@ -17,13 +18,15 @@ def anomaly(
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
-    """Marks regions that the model would not expect in normal tissue.
+    """Marks regions that do not look like normal tissue in their place.
 
     Args:
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.0.
+        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.5.
         minimum_volume: Smaller regions are not listed (0 to 1e+06 mm3). Default: 100.0.
+        method: detector: what each place looks like, judged by a small network; cubes: hidden cubes
+            that the prior predicts (detector, cubes). Default: detector.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
@@ -433,7 +436,8 @@ def radiograph(
         complete: Leave out what lies so close to an end of the scan that rays pass through part of the
             body only. Default: True.
         table: Keep the table and all else beside the body. Default: False.
-        camera: For the view camera: position, focal point and view up of a 3-D view, RAS (mm).
+        camera: A view more, from where a 3-D view is seen: its position, focal point and view up, RAS
+            (mm).
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
