@@ -22,10 +22,14 @@ inside of a dense vertebra may count as filled with contrast agent; feces with g
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from .region import air_around, body_mask
+
+if TYPE_CHECKING:
+    import torch
 
 TISSUES = ("outside", "lung", "airway", "fat", "muscle and soft tissue", "contrast-filled", "bone")
 TISSUE_CHANNELS = len(TISSUES)
@@ -66,6 +70,8 @@ Spacing = tuple[float, float, float]
 
 def encode_tissue(tissue: torch.Tensor) -> torch.Tensor:
     """(D, H, W) classes, even edges -> (7, D/2, H/2, W/2): share of each class in 2x2x2 voxels, zeros where unknown."""
+    import torch
+
     classes = torch.arange(1, TISSUE_CHANNELS + 1, device=tissue.device, dtype=tissue.dtype)
     one_hot = (tissue[None] == classes[:, None, None, None]).float()
     return torch.nn.functional.avg_pool3d(one_hot[None], 2)[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ...conditioning.region import guess_region
-from ...preprocessing.body_coordinates import REGION_SPANS
 from .assess import known, unknown
 from .fact import AXIAL, Evidence, Fact
 from .kinds import CROPPED, REGION_WORDS, TOO_LITTLE, UNSURE
@@ -60,6 +59,8 @@ def _region(scan: Scan, seen: Landmarks) -> tuple[str | None, float]:
 
 def _by_position(span: tuple[float, float]) -> str:
     """Region that most of a span of body coordinates lies in."""
+    from ...preprocessing.body_coordinates import REGION_SPANS
+
     low, high = span
     if high - low > WHOLE_BODY_M:
         return "whole-body"
