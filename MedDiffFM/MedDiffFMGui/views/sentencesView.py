@@ -168,5 +168,7 @@ class SentencesView:
 
     def _go(self, step):
         if self._exists() and self.run.table:
-            start = max(self._chosen(), -1 if step > 0 else 0)
-            self.ui.sentencesTableWidget.selectRow((start + step) % len(self.run.table))
+            table, start = self.ui.sentencesTableWidget, max(self._chosen(), -1 if step > 0 else 0)
+            row = (start + step) % len(self.run.table)
+            table.selectRow(row)
+            table.scrollToItem(table.item(row, 0))
