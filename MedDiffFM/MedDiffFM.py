@@ -3,12 +3,19 @@
 from enum import Enum
 from typing import Any
 
+import qt
 import slicer
 import vtk
+from MedDiffFMGui.nodes.findingMarks import copyRegion
+from MedDiffFMGui.nodes.resultRecord import OUTPUT, TASK
 from MedDiffFMGui.nodes.sampleData import registerSampleData
+from MedDiffFMGui.nodes.volumeNodes import voxelsTime
+from MedDiffFMGui.panels.dicomExport import DicomExport
+from MedDiffFMGui.panels.liveRun import LiveRun
 from MedDiffFMGui.panels.maskPanel import MaskPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
+from MedDiffFMGui.panels.shortcuts import Shortcuts
 from MedDiffFMGui.panels.taskPanel import TaskPanel
 from MedDiffFMGui.panels.trainingPanel import TrainingPanel
 from MedDiffFMGui.runs.scriptedRun import ScriptedRun
@@ -16,8 +23,10 @@ from MedDiffFMGui.views.anomalyView import AnomalyView
 from MedDiffFMGui.views.compareView import CompareView
 from MedDiffFMGui.views.segmentView import SegmentView
 from MedDiffFMGui.views.sentencesView import SentencesView
+from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
+from MedDiffFMGui.views.windows import WINDOWS, setWindow
 from MedDiffFMGui.worker.workerPython import WorkerPython
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLDisplayableNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -54,10 +63,31 @@ class Device(Enum):
     AUTOMATIC = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    XPU = "xpu"
+    MPS = "mps"
 
     def label(self):
         """Text in the panel."""
-        return {"auto": _("automatic"), "cpu": _("processor (CPU)"), "cuda": _("NVIDIA GPU (CUDA)")}[self.value]
+        titles = {
+            "auto": _("automatic"),
+            "cpu": _("processor (CPU)"),
+            "cuda": _("NVIDIA or AMD GPU"),
+            "xpu": _("Intel GPU"),
+            "mps": _("Apple GPU"),
+        }
+        return titles[self.value]
+
+
+class Precision(Enum):
+    """Number type of the network's arithmetic; the values are the library's names."""
+
+    AUTOMATIC = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+    def label(self):
+        """Text in the panel."""
+        return _("automatic") if self is Precision.AUTOMATIC else self.value
 
 
 class Region(Enum):
@@ -86,17 +116,18 @@ class MedDiffFMParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     anatomy: vtkMRMLSegmentationNode
     mask: vtkMRMLSegmentationNode
-    searchArea: vtkMRMLSegmentationNode
+    searchArea: vtkMRMLDisplayableNode  # segmentation or box
     task: str = ""
     parameters: str = ""
     model: str = "starter-ct"
     region: Region = Region.AUTOMATIC
     device: Device = Device.AUTOMATIC
+    precision: Precision = Precision.AUTOMATIC
     seed: int = 0
 
 
 class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Puts the panels together and follows the life of scene, module and application."""
+    """Widget of the module: its panels, and the life of scene, module and application."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -105,6 +136,8 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode: Any = None
         self._parameterNodeGuiTag = None
         self._inputObserved = None
+        self._voxelsTime = 0
+        self._followsInput = True  # choosing a CT shows it
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
@@ -117,8 +150,9 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.addListener(self)
         self.maskPanel = MaskPanel(self.ui, self.onMaskChanged)
         self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
-        self.compareView = CompareView(self.ui, self.onResultClosed)
-        self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed)
+        self.compareView = CompareView(self.ui, self.onResultClosed, self.onResultAccepted)
+        self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed, self.onResultAccepted)
+        self.anomalyView.onFill, self.anomalyView.onSegment = self.onFillFinding, self.onSegmentFinding
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
         self.sentencesView = SentencesView(self.ui, self.onResultClosed)
         views = {
@@ -128,6 +162,9 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
+        self.dicomExport = DicomExport(self.ui)
+        self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
+        self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
@@ -136,6 +173,13 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
+        self._shownWatch = ShownVolumeWatch(self.onShownVolume)
+        for name, window in WINDOWS.items():
+            button = getattr(self.ui, f"{name}WindowButton")
+            button.connect("clicked(bool)", lambda *_clicked, window=window: setWindow(window))
+        self.ui.showInputButton.connect("clicked(bool)", self.showInput)
         slicer.app.connect("aboutToQuit()", self.logic.stop)
         self.initializeParameterNode()
 
@@ -146,6 +190,10 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """The widget goes away: on reload and when Slicer quits."""
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
+        self._shortcuts.remove()
+        self.dicomExport.setRun(None)
+        self._shownWatch.stop()
+        self.liveRun.stop()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -160,15 +208,22 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.maskPanel.enter()
         self.trainingPanel.enter()
         self.resultPanel.enter()
+        self._shortcuts.install()
+        self.taskPanel.strip.setAway(False)
 
     def exit(self):
-        """Another module is opened; a run goes on and is shown again by enter."""
+        """Another module is opened; a run goes on, is told of in the status bar, and is shown again by enter."""
+        self.taskPanel.strip.setAway(True)
+        self._shortcuts.remove()
         self.maskPanel.leave()
         self.trainingPanel.exit()
         self.resultPanel.exit()
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
+        self.dicomExport.setRun(None)
+        self._shownWatch.stop()
+        self.liveRun.stop()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -186,10 +241,43 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self):
         """Make sure that there is a parameter node, with the scene's first volume where none was chosen."""
         self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.inputVolume:
+        self._takeFirstVolume()
+        self._shownWatch.start()
+
+    def _takeFirstVolume(self):
+        """Choose the volume that the scene has; the views are the user's."""
+        if self._parameterNode and not self._parameterNode.inputVolume:
             firstVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             if firstVolume:
+                self._followsInput = False
                 self._parameterNode.inputVolume = firstVolume
+                self._followsInput = True
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAdded(self, caller, event, node):
+        """The first volume that comes is taken, when it has its voxels."""
+        if node.IsA("vtkMRMLScalarVolumeNode"):
+            qt.QTimer.singleShot(0, self._takeFirstVolume)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoved(self, caller, event, node):
+        self.resultPanel.onNodeRemoved(node)
+
+    def onShownVolume(self):
+        """Say when the views show another volume than the chosen one."""
+        chosen, shown = self._parameterNode.inputVolume if self._parameterNode else None, shownVolume()
+        run = self.resultPanel.run
+        isOther = shown is not chosen and not (run and shown in run.nodes)
+        if chosen and shown and isOther:
+            text = _("The views show {shown}: show {chosen}")
+            self.ui.showInputButton.text = text.format(shown=shown.GetName(), chosen=chosen.GetName())
+        self.ui.showInputButton.visible = bool(chosen and shown and isOther)
+
+    def showInput(self):
+        """The chosen CT in all slice views."""
+        if self._parameterNode and self._parameterNode.inputVolume:
+            self.resultPanel.onInputChanged(self._parameterNode.inputVolume)
+            showVolume(self._parameterNode.inputVolume)
 
     def setParameterNode(self, parameterNode):
         """Connect the widgets with ``parameterNode``, or disconnect them."""
@@ -204,7 +292,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(
                 self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified
             )
-        self._inputObserved = parameterNode.inputVolume if parameterNode else None
+        self._observeInput()
         self.maskPanel.setParameterNode(parameterNode)
         self.taskPanel.setParameterNode(parameterNode)
         self.resultPanel.setParameterNode(parameterNode)
@@ -214,21 +302,81 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if inputVolume is self._inputObserved:
             self.taskPanel.update()
             return
-        self._inputObserved = inputVolume
+        self._observeInput()
         self.maskPanel.update()
         self.taskPanel.onInputChanged()
+        if inputVolume and self._followsInput:
+            self.showInput()
+        self.onShownVolume()
+
+    def _observeInput(self):
+        """Hear of changes of the chosen CT's voxels."""
+        if self._inputObserved is not None:
+            self.removeObservers(self.onInputModified)
+        self._inputObserved = self._parameterNode.inputVolume if self._parameterNode else None
+        if self._inputObserved is not None:
+            self._voxelsTime = voxelsTime(self._inputObserved)
+            for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent):
+                self.addObserver(self._inputObserved, event, self.onInputModified)
+
+    def onInputModified(self, caller=None, event=None):
+        """Voxels that were edited make results untrue; a name or a window does not."""
+        now = voxelsTime(caller)
+        if now != self._voxelsTime:
+            self._voxelsTime = now
+            self.resultPanel.outdate(_("The CT has changed since this was computed."), image=caller)
 
     def onMaskChanged(self):
+        if not self._parameterNode:  # the scene closes
+            return
+        self.resultPanel.outdate(_("The mask has changed since this was computed."), mask=self._parameterNode.mask)
         self.taskPanel.update()
+        self.liveRun.onMaskChanged()
+
+    def onMaskEmptied(self):
+        """Undo has taken the first stroke back: its filling goes with it, unless it was kept."""
+        run = self.resultPanel.run
+        if run and run.choices and run.choices.mask is self._parameterNode.mask:
+            self.resultPanel.removeChosen()
+            self.maskPanel.showOutline(None)
+
+    def onResultAccepted(self, main):
+        """What was kept is what the next task works on, so that one step builds on the other."""
+        from MedDiffFMLib.tasks.output_kinds import OutputKind
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        self.resultPanel.list()
+        output = TASKS[main.GetAttribute(TASK)].output(main.GetAttribute(OUTPUT))
+        if output.kind is OutputKind.CT and self._parameterNode:
+            self._parameterNode.inputVolume = main
+            self.taskPanel.strip.say(_("Kept; {name} is the input now.").format(name=main.GetName()))
+        else:
+            self.taskPanel.strip.say(_("Kept: {name}.").format(name=main.GetName()))
+
+    def onFillFinding(self, regions, segmentID):
+        """The region of a finding as mask of the filling."""
+        self._parameterNode.inputVolume = self.resultPanel.run.inputNode
+        self.taskPanel.choose("inpaint")
+        self.maskPanel.takeSegment(regions, segmentID)
+        self.ui.taskCollapsibleButton.collapsed = False
+        self.ui.panelScrollArea.verticalScrollBar().value = self.ui.taskCollapsibleButton.y
+
+    def onSegmentFinding(self, regions, segmentID):
+        """The region of a finding as a segment of the user's own."""
+        name = _("finding {number}").format(number=segmentID)
+        node, _added = copyRegion(regions, segmentID, self.resultPanel.run.inputNode, name)
+        self.taskPanel.strip.say(_("{name} is in {segmentation}.").format(name=name, segmentation=node.GetName()))
 
     def onResultClosed(self):
         """The user accepted or discarded the result."""
+        self.dicomExport.setRun(None)
         self.resultPanel.clear()
         self.maskPanel.showOutline(None)
 
     def onFinished(self, run):
         """From the logic: show what a run gave."""
         self.resultPanel.show(run)
+        self.dicomExport.setRun(run)
         self.maskPanel.showOutline(run.choices.mask)
 
     def onWorkerPythonChanged(self):
@@ -240,7 +388,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedDiffFMLogic(ScriptedRun, ScriptedLoadableModuleLogic):
-    """Runs tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
+    """Runs of tasks without any widget: ``run`` and ``runFolder`` of ScriptedRun for scripts, ``start`` for panels."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)

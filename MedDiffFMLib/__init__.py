@@ -19,6 +19,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .core.devices import allow_fallback
+
+allow_fallback()
 __version__ = "0.2.0"
 
 _HOMES = {

@@ -29,6 +29,17 @@ def own_models(tmp_path_factory: pytest.TempPathFactory):
         yield folder
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Sums in the same order every time, also in child processes, which compute with one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def small_ct() -> Volume:
     """Chest-like int16 CT, 40 x 48 x 44 (k, j, i) of 3 mm: body, fat, two lungs, a spine, a nodule; noise of 20 HU.

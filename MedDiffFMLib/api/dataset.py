@@ -78,7 +78,7 @@ class Dataset(dataset_folder.Dataset):
             OutputError: the folder cannot be written.
         """
         volume = as_volume(image)
-        maps = [None if given is None else as_labels(given, volume) for given in (label, anatomy)]
+        maps = [None if source_map is None else as_labels(source_map, volume) for source_map in (label, anatomy)]
         return super().add(
             name, volume, maps[0], anatomy=maps[1], patient=patient, region=region, source=source, labels=labels
         )

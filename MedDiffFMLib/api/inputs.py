@@ -18,47 +18,47 @@ LabelsLike: TypeAlias = Volume | np.ndarray | FilePath
 ModelLike: TypeAlias = FoundationModel | FilePath
 
 
-def as_volume(given: Any, modality: str = "CT") -> Volume:
+def as_volume(source: Any, modality: str = "CT") -> Volume:
     """A volume, read where a path is given.
 
     Raises:
         InputError: neither a volume nor a path, or a file that cannot be read.
     """
-    if isinstance(given, Volume):
-        return given
-    if isinstance(given, (str, os.PathLike)):
-        return read_volume(os.fspath(given), modality)
+    if isinstance(source, Volume):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return read_volume(os.fspath(source), modality)
     raise InputError(
-        f"A value of type {type(given).__name__} is no volume.",
+        f"A value of type {type(source).__name__} is no volume.",
         "Give a Volume (voxels (k, j, i) and ijk_to_ras), or the path of a file or DICOM folder.",
     )
 
 
-def as_labels(given: Any, grid: Volume | None) -> Volume:
+def as_labels(source: Any, grid: Volume | None) -> Volume:
     """A label map; an array (k, j, i) is taken to lie on ``grid``.
 
     Raises:
         InputError: an array without a grid, or what is no volume.
     """
-    if isinstance(given, np.ndarray):
+    if isinstance(source, np.ndarray):
         if grid is None:
             raise InputError("An array alone does not say where it lies.", "Give a Volume, or the path of a file.")
-        return Volume(given, grid.ijk_to_ras, "mask")
-    return as_volume(given, "mask")
+        return Volume(source, grid.ijk_to_ras, "mask")
+    return as_volume(source, "mask")
 
 
-def as_model(given: Any) -> FoundationModel:
+def as_model(source: Any) -> FoundationModel:
     """A model, loaded where a catalogue name or a path is given.
 
     Raises:
         InputError: neither a model nor a name.
         ModelError: there is no such model, or its file cannot be used.
     """
-    if isinstance(given, FoundationModel):
-        return given
-    if isinstance(given, (str, os.PathLike)):
-        return load_model(os.fspath(given))
+    if isinstance(source, FoundationModel):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return load_model(os.fspath(source))
     raise InputError(
-        f"A value of type {type(given).__name__} is no model.",
+        f"A value of type {type(source).__name__} is no model.",
         "Give what load_model gives, or a name.",
     )

@@ -8,27 +8,34 @@ def anomaly(
     volume: VolumeLike,
     model: ModelLike = "starter-ct",
     *,
-    threshold: float = 3.0,
+    threshold: float = 3.5,
     minimum_volume: float = 100.0,
+    method: str = "detector",
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
-    """Marks regions that the model would not expect in normal tissue.
+    """Marks regions that do not look like normal tissue in their place.
 
     Args:
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.0.
+        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.5.
         minimum_volume: Smaller regions are not listed (0 to 1e+06 mm3). Default: 100.0.
+        method: detector: what each place looks like, judged by a small network; cubes: hidden cubes
+            that the prior predicts (detector, cubes). Default: detector.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -56,6 +63,7 @@ def denoise(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -79,6 +87,7 @@ def denoise(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -105,7 +114,9 @@ def inpaint(
     sigma_max: float = 10.0,
     seed: int = 0,
     region: str | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -124,12 +135,14 @@ def inpaint(
         margin: Ring around the mask that the model may not look at, since a lesion's rim lies there (0
             to 30 mm). Default: 3.0.
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
-        sigma_max: Noise that is put on the first guess, in units of 1000 HU; more leaves more to the
-            model (0.01 to 80). Default: 10.0.
+        sigma_max: Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves
+            more to the model (0.01 to 80). Default: 10.0.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -161,7 +174,9 @@ def generate_lesion(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -171,8 +186,8 @@ def generate_lesion(
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
         kind: Density of the lesion; the default is taken from training lesions in such surroundings
-            (like-training, solid, ground-glass, calcified, fluid, hypodense, hyperdense). Default:
-            like-training.
+            (like-training, solid, part-solid, ground-glass, calcified, fluid, hypodense, hyperdense).
+            Default: like-training.
         mean: Mean of the lesion, in place of the kind's (-1000 to 1000 HU).
         contrast: Mean of the lesion over that of its surroundings, in place of the kind's (-1500 to
             1500 HU).
@@ -193,7 +208,9 @@ def generate_lesion(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -221,6 +238,7 @@ def super_resolve(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -245,6 +263,7 @@ def super_resolve(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -327,7 +346,9 @@ def segment(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -347,7 +368,9 @@ def segment(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -371,6 +394,7 @@ def deblur(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -387,6 +411,7 @@ def deblur(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -413,6 +438,7 @@ def radiograph(
     complete: bool = True,
     table: bool = False,
     camera: tuple[float, float, float, float, float, float, float, float, float] | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -435,6 +461,7 @@ def radiograph(
         table: Keep the table and all else beside the body. Default: False.
         camera: A view more, from where a 3-D view is seen: its position, focal point and view up, RAS
             (mm).
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -453,7 +480,9 @@ def describe(
     *,
     certainty: float = 0.7,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -464,7 +493,9 @@ def describe(
         certainty: Sentences that are less certain are left out and listed as not assessed (0.7 to 1).
             Default: 0.7.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 

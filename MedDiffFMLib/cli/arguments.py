@@ -1,4 +1,4 @@
-"""Command-line options made from parameter dataclasses."""
+"""Sub-commands and their options, also those made from parameter dataclasses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from typing import Any
 
 from ..runner.settings import SEED_LIMIT, THREADS_LIMIT
 from ..tasks.parameters import ParameterInfo, describe, element_type, tuple_length, value_types
+
+
+def add_command(
+    subparsers: Any, common: argparse.ArgumentParser, name: str, run: Any, sentence: str, more: str = ""
+) -> argparse.ArgumentParser:
+    """A sub-command without options.
+
+    Args:
+        run: called with the arguments and the console; gives the exit code.
+        sentence: of the list of commands.
+        more: what the command's own help says besides.
+    """
+    parser = subparsers.add_parser(name, parents=[common], help=sentence, description=f"{sentence} {more}".strip())
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_parameters(parser: argparse._ArgumentGroup, parameters: type) -> None:
@@ -34,12 +49,12 @@ def parameters_from(args: argparse.Namespace, parameters: type) -> Any:
     Raises:
         InputError: a value outside its limits.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(parameters):
         if hasattr(args, _destination(field.name)):
             value = getattr(args, _destination(field.name))
-            given[field.name] = tuple(value) if isinstance(value, list) else value
-    return parameters(**given)
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return parameters(**values)
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

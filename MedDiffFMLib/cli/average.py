@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
-from .arguments import COUNT
+from .arguments import COUNT, add_command
 from .console import Console
 from .validate import table, validation
 
@@ -17,12 +17,15 @@ WIDTHS = (0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Make weights of a run as an average over its last part, whose length validation chooses."
-    parser = subparsers.add_parser(
-        "average", parents=[common], help=sentence,
-        description=f"{sentence} The run has kept snapshots of two power-function averages, from which one of any "
+    parser = add_command(
+        subparsers,
+        common,
+        "average",
+        run,
+        "Make weights of a run as an average over its last part, whose length validation chooses.",
+        "The run has kept snapshots of two power-function averages, from which one of any "
         "other width and step is made (Karras et al. 2024).",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("run_folder", type=Path, metavar="RUN", help="folder of a run of `meddifffm pretrain`")
     add("-o", "--output", type=Path, required=True, metavar="WEIGHTS", help=".safetensors file")
@@ -34,7 +37,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add(
         "--windows", type=COUNT, default=128, metavar="N", help="validation windows of each kind (default: %(default)s)"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -70,8 +72,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if rows:
         trained["validation"] = rows[f"{best:g}"]
     save_model(args.output, states[best], {**config.model_config(), "training": trained})
-    answer = {"status": "done", "output": str(args.output), "step": step, "width": best, "models": rows,
-              "sha256": file_sha256(args.output)}  # fmt: skip
+    answer = {
+        "status": "done",
+        "output": str(args.output),
+        "step": step,
+        "width": best,
+        "models": rows,
+        "sha256": file_sha256(args.output),
+    }
     text = f"{args.output}: average of width {best:g} after {step} steps.\nSHA-256 {answer['sha256']}"
     console.answer(json.loads(json.dumps(answer)), f"{table(rows)}\n{text}" if rows else text)
     return 0

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..evaluation.speed.cases import TASKS, choose_cases
-from .arguments import COUNT, SEED, THREADS
+from ..models.names import DEFAULT_MODEL
+from .arguments import COUNT, SEED, THREADS, add_command
 from .console import Console
 
 SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network": "stock network"}
@@ -16,8 +18,13 @@ SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network":
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Time and memory of the tasks beside MONAI's stock parts, on this machine."
-    parser = subparsers.add_parser("benchmark", parents=[common], help=sentence, description=sentence)
+    parser = add_command(
+        subparsers,
+        common,
+        "benchmark",
+        run,
+        "Time and memory of the tasks beside MONAI's stock parts, on this machine.",
+    )
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path("benchmark"), help="folder for the page, its figures and the picture")
     add("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK", help=f"any of {', '.join(TASKS)}")
@@ -32,11 +39,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--budget", type=float, default=60.0, metavar="SECONDS",
         help="a reference that would take longer is extrapolated from a few windows (default: 60)")  # fmt: skip
     add("--image", type=Path, help="CT that the volumes are cut from (default: the sample CT)")
-    add("--model", default="starter-ct", help="name or .safetensors file")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    add("--model", default=DEFAULT_MODEL, help="name or .safetensors file")
+    add("--device", default="auto", help=DEVICE_HELP)
     add("--threads", type=THREADS, help="CPU threads (default: all)")
     add("--seed", type=SEED, default=0)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.atomic_files import check_output
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
+from .arguments import add_command
 from .console import Console
 
 if TYPE_CHECKING:
@@ -20,25 +22,27 @@ SPLITS = ("training", "validation", "testing")
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Calibrate the anomaly map of a model on normal tissue."
-    parser = subparsers.add_parser(
-        "calibrate", parents=[common], help=sentence,
-        description=f'{sentence} Voxels above 0 in a case\'s "label" are abnormal and left out.',
-    )  # fmt: skip
+    parser = add_command(
+        subparsers,
+        common,
+        "calibrate",
+        run,
+        "Calibrate the anomaly map of a model on normal tissue.",
+        'Voxels above 0 in a case\'s "label" are abnormal and left out.',
+    )
     parser.add_argument("weights", help="name of a model, or .safetensors file")
     parser.add_argument("datalist", type=Path, help="MONAI decathlon JSON")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="NEW_WEIGHTS", help=".safetensors file")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="use these (default: all)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Calibrate and write the same weights with the figures."""
     from ..datasets.datalist import read_datalist
     from ..models.catalogue import resolve
-    from ..models.checkpoint import load_denoiser, load_model, read_header, save_model
+    from ..models.checkpoint import load_denoiser, load_model, save_model
     from ..training.pretrain.calibrate import calibrate
 
     check_output(args.output, overwrite=args.overwrite)
@@ -50,7 +54,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     model = load_model(args.weights, device=args.device)
     calibration = calibrate(model.engine, cases, report=console.note)
     console.cancel.check()
-    state = load_denoiser(path, read_header(path)).state_dict()
+    state = load_denoiser(path).state_dict()
     digest = save_model(args.output, state, model.config, calibration)
     answer = {"status": "done", "output": str(args.output), "sha256": digest, "calibration": calibration}
     edges = ", ".join(calibration["levels"])

@@ -32,8 +32,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     source = create.add_mutually_exclusive_group()
     source.add_argument("--pairs", type=Path, metavar="FOLDER", help="folder of images and masks")
     source.add_argument("--datalist", type=Path, metavar="JSON", help="MONAI decathlon datalist")
-    create.add_argument("--patient-pattern", metavar="REGEX",
-                        help="with --pairs: its first group is the patient in a case's name")  # fmt: skip
+    create.add_argument(
+        "--patient-pattern", metavar="REGEX", help="with --pairs: its first group is the patient in a case's name"
+    )
 
     add = action("add", _add, "Add one case.")
     add.add_argument("image", type=Path, metavar="CT", help="NRRD, NIfTI or DICOM")
@@ -93,9 +94,14 @@ def _add(args: argparse.Namespace, console: Console) -> int:
     dataset = Dataset(args.folder)
     mask, anatomy = (None if p is None else read_volume(p, modality="mask") for p in (args.mask, args.anatomy))
     case = dataset.add(
-        args.name or stem_of(args.image), read_volume(args.image), mask, anatomy=anatomy, patient=args.patient,
-        region=args.region, labels=_given_labels(args),
-    )  # fmt: skip
+        args.name or stem_of(args.image),
+        read_volume(args.image),
+        mask,
+        anatomy=anatomy,
+        patient=args.patient,
+        region=args.region,
+        labels=_given_labels(args),
+    )
     console.answer({"status": "done", "case": case.as_dict()}, f"{case.name} is added to {args.folder}.")
     return 0
 
@@ -160,10 +166,15 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
     if args.report is not None:
         InputGuard(args.folder.glob("*.json")).refuse([args.report])
-    needs = Needs(args.task, FINETUNE_TASKS[args.task].needs_mask, args.window, tuple(args.labels),
-                  few=FINETUNE_TASKS[args.task].few)  # fmt: skip
-    found = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)
+    needs = Needs(
+        args.task,
+        FINETUNE_TASKS[args.task].needs_mask,
+        args.window,
+        tuple(args.labels),
+        few=FINETUNE_TASKS[args.task].few,
+    )
+    checked = check_dataset(args.folder, needs, report=console.note, cancel=console.cancel)
     if args.report is not None:
-        write_json(found.as_dict(), args.report, overwrite=True)
-    console.answer(found.as_dict(), found.text())
-    return InputError.exit_code if found.errors else 0
+        write_json(checked.as_dict(), args.report, overwrite=True)
+    console.answer(checked.as_dict(), checked.text())
+    return InputError.exit_code if checked.errors else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGIONS
+from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..evaluation.quality.added_noise import KINDS
 from ..evaluation.quality.cases import read_cases
@@ -17,18 +18,24 @@ from ..evaluation.quality.evaluate import EVALUATED_TASKS, evaluate
 from ..evaluation.quality.parameter_sweep import parse_curve
 from ..evaluation.quality.synthesis import SynthesisPlan
 from ..evaluation.quality.variants import parse_variant
-from .arguments import COUNT, SEED
+from ..models.names import DEFAULT_MODEL
+from .arguments import COUNT, SEED, add_command
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Measure a model beside baselines: denoising, inpainting, anomaly maps, synthetic CTs."
-    parser = subparsers.add_parser("evaluate", parents=[common], help=sentence, description=sentence)
+    parser = add_command(
+        subparsers,
+        common,
+        "evaluate",
+        run,
+        "Measure a model beside baselines: denoising, inpainting, anomaly maps, synthetic CTs.",
+    )
     add = parser.add_argument
     add("cases", help="folder of CTs, or a MONAI datalist (.json); none of them may be training data")
     add("-o", "--output", type=Path, default=Path("evaluation"), help="folder for evaluation.md and evaluation.json")
-    add("--model", default="starter-ct", help="name or .safetensors file; 'none' for the baselines alone")
+    add("--model", default=DEFAULT_MODEL, help="name or .safetensors file; 'none' for the baselines alone")
     add("--tasks", nargs="*", choices=EVALUATED_TASKS, default=EVALUATED_TASKS, metavar="TASK",
         help=f"any of {', '.join(EVALUATED_TASKS)}; none for curves alone (default: all)")  # fmt: skip
     add("--cache", type=Path, help="folder that keeps degraded cases and baselines for the next model")
@@ -56,9 +63,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="TorchScript network in whose features synthetic CTs are compared, and FID is computed")  # fmt: skip
     add("--feature-slices", action="store_true", help="the network takes (B, 3, H, W) slices, not (B, 1, D, H, W)")
     add("--quick", action="store_true", help="two cases and thin slabs: a trial, no figures to report")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    add("--device", default="auto", help=DEVICE_HELP)
     add("--seed", type=SEED, default=0, help="of the model's sampling (default: 0)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -82,15 +88,33 @@ def run(args: argparse.Namespace, console: Console) -> int:
         model = load_model(args.model, device=args.device)
     plan = Plan(slab_mm=args.slab or None, noise_kinds=tuple(args.noise), noise_levels_hu=tuple(args.levels))
     report = evaluate(
-        model, cases, args.tasks, args.output, args.quick, plan=plan,
-        synthesis=SynthesisPlan(args.volumes, args.seed, tuple(args.regions)), space=space, parameters=parameters,
-        curves=curves, variants=variants, references=read_cases(args.references) if args.references else (),
-        resume=args.resume, earlier=earlier, cache=args.cache, seed=args.seed, progress=console.note,
+        model,
+        cases,
+        args.tasks,
+        args.output,
+        args.quick,
+        plan=plan,
+        synthesis=SynthesisPlan(args.volumes, args.seed, tuple(args.regions)),
+        space=space,
+        parameters=parameters,
+        curves=curves,
+        variants=variants,
+        references=read_cases(args.references) if args.references else (),
+        resume=args.resume,
+        earlier=earlier,
+        cache=args.cache,
+        seed=args.seed,
+        progress=console.note,
         cancel=console.cancel,
-    )  # fmt: skip
+    )
     page = args.output / "evaluation.md"
-    answer = {"status": "done", "output": str(args.output), "model": report["model"], "verdict": report["verdict"],
-              "tables": report["tables"]}  # fmt: skip
+    answer = {
+        "status": "done",
+        "output": str(args.output),
+        "model": report["model"],
+        "verdict": report["verdict"],
+        "tables": report["tables"],
+    }
     console.answer(answer, page.read_text(encoding="utf-8"))
     return 0
 
@@ -101,16 +125,17 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: not of that form.
     """
-    found: dict[str, dict[str, Any]] = {}
+    by_task: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         task, dot, field = name.partition(".")
         if not (equals and dot and field) or task not in EVALUATED_TASKS:
-            raise InputError(f"--set {setting} cannot be understood.",
-                             "Write TASK.FIELD=VALUE, as in denoise.steps=20.")  # fmt: skip
+            raise InputError(
+                f"--set {setting} cannot be understood.", "Write TASK.FIELD=VALUE, as in denoise.steps=20."
+            )
         try:
             value = json.loads(text)
         except ValueError:
             value = text
-        found.setdefault(task, {})[field] = tuple(value) if isinstance(value, list) else value
-    return found
+        by_task.setdefault(task, {})[field] = tuple(value) if isinstance(value, list) else value
+    return by_task

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Cancelled, InputError
+from ..models.names import DEFAULT_MODEL
 from ..segmentation.registry import METHODS
 from ..training.finetune.config import PRESETS
 from ..training.finetune.registry import FINETUNE_TASKS
 from . import key_values
-from .arguments import PROCESSES, SEED
+from .arguments import PROCESSES, SEED, add_command
 from .console import Console, duration
 from .pretrain import positive
 
@@ -22,14 +23,17 @@ CHANGES = ("steps", "batch", "learning_rate", "window", "seed", "labels", "valid
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Fine-tune the prior for a task on your own cases."
     presets = " ".join(f"{name}: {preset.sentence} ({preset.steps} steps)." for name, preset in PRESETS.items())
-    parser = subparsers.add_parser(
-        "finetune", parents=[common], help=sentence,
-        description=f"{sentence} The data are checked first. The same command continues a run that was stopped or "
+    parser = add_command(
+        subparsers,
+        common,
+        "finetune",
+        run,
+        "Fine-tune the prior for a task on your own cases.",
+        "The data are checked first. The same command continues a run that was stopped or "
         "killed. FOLDER receives progress.jsonl for panels, best.safetensors, losses.csv, validation.csv, card.md and "
         f"last.pt; the result is listed by `meddifffm models`. Presets: {presets}",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("--task", choices=FINETUNE_TASKS, required=True,
         help=" ".join(f"{row.name}: {row.sentence}" for row in FINETUNE_TASKS.values()))  # fmt: skip
@@ -40,7 +44,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--spacing", type=float, metavar="MM", help="of segmentation: edge of the working voxels (default: 2)")
     add("--label-names", nargs="+", metavar="N=NAME", help="of segmentation: names of label numbers")
     add("--option", action="append", metavar="KEY=VALUE", help="of the task or method, VALUE as JSON or a word")
-    add("--prior", default="starter-ct", metavar="MODEL", help="name or .safetensors file (default: %(default)s)")
+    add("--prior", default=DEFAULT_MODEL, metavar="MODEL", help="name or .safetensors file (default: %(default)s)")
     add("--preset", choices=PRESETS, default="standard", help="size of the run (default: %(default)s)")
     add("--name", help="of the result among your models (default: from task and folder)")
     add("--title", default="", help="one line about the result")
@@ -54,7 +58,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=PROCESSES, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
     add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
-    parser.set_defaults(run=run)
 
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +87,25 @@ def run(args: argparse.Namespace, console: Console) -> int:
         changes["labels"] = tuple(changes["labels"])
     changes["options"] = _options(args)
     result: FinetuneResult = finetune(
-        args.data, args.output, args.task, prior=args.prior, preset=args.preset, name=args.name, title=args.title,
-        register=not args.no_register, prepare_only=args.prepare_only, cache=args.cache, accelerator=args.accelerator,
-        devices=args.devices, nodes=args.nodes, bfloat16=not args.float32, workers=args.workers,
-        progress=console.progress, cancel=console.cancel, **changes,
-    )  # fmt: skip
+        args.data,
+        args.output,
+        args.task,
+        prior=args.prior,
+        preset=args.preset,
+        name=args.name,
+        title=args.title,
+        register=not args.no_register,
+        prepare_only=args.prepare_only,
+        cache=args.cache,
+        accelerator=args.accelerator,
+        devices=args.devices,
+        nodes=args.nodes,
+        bfloat16=not args.float32,
+        workers=args.workers,
+        progress=console.progress,
+        cancel=console.cancel,
+        **changes,
+    )
     if not first_process():  # one process speaks for all
         return 0
     for sentence in result.warnings:

@@ -8,28 +8,30 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.visible_text import visible
-from ..imaging.image_files import input_sha256
 from ..imaging.io import read_volume
-from ..imaging.volume import Volume, check_ct, geometry
+from ..imaging.modality import CT
+from ..imaging.volume import Volume
+from ..runner.case import scan_warnings
+from ..runner.report import input_record
+from .arguments import add_command
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Show geometry, HU range, region and problems of a CT."
-    parser = subparsers.add_parser("info", parents=[common], help=sentence, description=sentence)
+    parser = add_command(subparsers, common, "info", run, "Show geometry, HU range, region and problems of a CT.")
     source = "CT as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
     parser.add_argument("input", type=Path, help=source)
-    parser.set_defaults(run=run)
+    parser.add_argument("--force", action="store_true", help="go on with values that do not look like CT")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Show it."""
     volume = read_volume(args.input)
-    facts: dict[str, Any] = {"path": args.input.resolve(), "sha256": input_sha256(args.input), **geometry(volume)}
+    facts: dict[str, Any] = {**input_record(args.input, volume)}
     facts |= {"type": str(volume.voxels.dtype), "minimum": volume.voxels.min(), "maximum": volume.voxels.max()}
     try:
-        facts["warnings"] = check_ct(volume)
+        facts["warnings"] = scan_warnings(volume, CT, args.force)
     except InputError as problem:
         raise InputError(f"{args.input.name}, {_size(facts)}: {problem.cause}", problem.remedy) from None
     facts["region"] = _region(volume)

@@ -15,21 +15,21 @@ def pairs(words: Iterable[str] | None) -> dict[str, str]:
     Raises:
         InputError: a word without a key or "=".
     """
-    found = {}
+    values = {}
     for word in words or ():
         key, equals, value = word.partition("=")
         if not key or not equals:
             raise InputError(f"{word!r} is not KEY=VALUE.", "Give --option head=linear.")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def options(words: Iterable[str] | None) -> dict[str, Any]:
     """The same, each VALUE read as JSON, or as the word that it is where it is none."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, text in pairs(words).items():
         try:
-            found[key] = json.loads(text)
+            values[key] = json.loads(text)
         except ValueError:
-            found[key] = text
-    return found
+            values[key] = text
+    return values

@@ -12,7 +12,7 @@ from .console import Console
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Takes the place of a sub-command's module.
+    """Stand-in for a sub-command's module.
 
     Attributes:
         name: of the sub-command.

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 defect of the program, 2 bad usage or input, 3 model or device, 130 cancelled.
 
-A sub-command is one module with ``add_parser(subparsers, common)``, which ends in ``set_defaults(run=run)``, and
+A sub-command is one module with ``add_parser(subparsers, common)``, which calls ``arguments.add_command``, and
 ``run(args, console) -> exit code``; it is listed in COMMANDS. Modules import torch only inside ``run``.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 from .. import __version__
 from ..core import library_messages
 from ..core.errors import MedDiffFMError, expected, log_defect
+from ..core.process_priority import ask_for_normal_priority
 from ..core.progress import CancelToken
 from ..runner.report import NOTICE
 from . import (
@@ -34,10 +35,13 @@ from . import (
     models,
     prepare,
     pretrain,
+    pretrain_anomaly,
     pretrain_body,
     repeat,
+    series,
     task,
     validate,
+    worker,
 )
 from .console import Console
 from .left_out import LeftOut
@@ -52,6 +56,7 @@ else:
 COMMANDS = (
     task,
     info,
+    series,
     models,
     repeat,
     *MEASURING,
@@ -62,7 +67,9 @@ COMMANDS = (
     average,
     validate,
     pretrain_body,
+    pretrain_anomaly,
     calibrate,
+    worker,
 )
 
 
@@ -83,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    ask_for_normal_priority()
     parser = build_parser()
     try:
         args, unknown = parser.parse_known_args(argv)

@@ -12,6 +12,7 @@ from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model,
 from ..models.checkpoint import read_header, read_metadata
 from ..models.controlnet_file import read_description
 from ..segmentation.head_file import read_head
+from .arguments import add_command
 from .console import Console
 
 READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata}
@@ -20,15 +21,17 @@ READERS = {"control": read_description, "segmentation": read_head, "body": read_
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "List the models, check their files, or remove one of your own."
-    parser = subparsers.add_parser(
-        "models", parents=[common], help=sentence,
-        description=f"{sentence} Models that `meddifffm finetune` made lie in a folder of their own, which the "
+    parser = add_command(
+        subparsers,
+        common,
+        "models",
+        run,
+        "List the models, check their files, or remove one of your own.",
+        "Models that `meddifffm finetune` made lie in a folder of their own, which the "
         "environment variable MEDDIFFFM_MODELS can name.",
-    )  # fmt: skip
+    )
     parser.add_argument("action", nargs="?", choices=("list", "check"), default="list")
     parser.add_argument("--remove", metavar="NAME", help="remove this model of your own")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -46,8 +49,18 @@ def _list(console: Console) -> int:
     rows = [["name", "kind", "task", "prior", "size", "licence", "from", "title"]]
     for entry in entries:
         prior = names.get(entry.prior, entry.prior[:12])
-        rows.append([entry.name, KINDS.get(entry.kind, entry.kind), entry.task, prior, f"{entry.bytes / 1e6:.1f} MB",
-                     entry.licence, "you" if entry.is_own else "shipped", entry.title])  # fmt: skip
+        rows.append(
+            [
+                entry.name,
+                KINDS.get(entry.kind, entry.kind),
+                entry.task,
+                prior,
+                f"{entry.bytes / 1e6:.1f} MB",
+                entry.licence,
+                "you" if entry.is_own else "shipped",
+                entry.title,
+            ]
+        )
     answer = {"status": "done", "folder": str(user_folder()), "models": [_record(entry) for entry in entries]}
     console.answer(answer, f"{columns(rows)}\n\nYour own models lie in {user_folder()}.")
     return 0

@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from ..core.text_table import columns
+from .arguments import add_command
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Prepare CTs for training."
-    parser = subparsers.add_parser(
-        "prepare", parents=[common], help=sentence,
-        description=f"{sentence} Finished cases are kept, so the same command resumes. Cases that cannot be used are "
+    parser = add_command(
+        subparsers,
+        common,
+        "prepare",
+        run,
+        "Prepare CTs for training.",
+        "Finished cases are kept, so the same command resumes. Cases that cannot be used are "
         "listed with the reason and left out.",
-    )  # fmt: skip
+    )
     parser.add_argument("datalist", type=Path, help='MONAI decathlon JSON with "training" and "validation"')
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the cache")
     parser.add_argument("--anatomy-key", default="anatomy", choices=("anatomy", "label"),
                         help="key of the organ label maps, TotalSegmentator numbers (default: anatomy)")  # fmt: skip
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

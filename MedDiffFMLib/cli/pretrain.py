@@ -10,7 +10,7 @@ from ..core.errors import Cancelled, InputError
 from ..diffusion.kinds import DENOISER_KINDS
 from ..networks.registry import NETWORKS
 from ..training.pretrain.presets import PRESETS, preset
-from .arguments import PROCESSES, SEED
+from .arguments import PROCESSES, SEED, add_command
 from .console import Console, duration
 from .key_values import options
 
@@ -26,13 +26,16 @@ OPTIMIZERS = ("adamw", "muon")
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Train a prior on prepared CTs."
-    parser = subparsers.add_parser(
-        "pretrain", parents=[common], help=sentence,
-        description=f"{sentence} The same command continues a run that was stopped or killed, on the same curve. "
+    parser = add_command(
+        subparsers,
+        common,
+        "pretrain",
+        run,
+        "Train a prior on prepared CTs.",
+        "The same command continues a run that was stopped or killed, on the same curve. "
         "FOLDER receives model.safetensors, losses.csv, validation.csv (error by noise level), throughput.csv, "
         "curves.png and last.pt. Under torchrun, its processes share the work.",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("cache", type=Path, help="folder made by `meddifffm prepare`")
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
@@ -51,8 +54,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     sentences = " ".join(f"{name}: {row.sentence}" for name, row in NETWORKS.items())
     add("--network", choices=NETWORKS, help=f"kind of network (all recipes: prior-unet). {sentences}")
     add("--network-option", action="append", metavar="KEY=VALUE", help="field of its config, VALUE as JSON or a word")
-    add("--channels", type=positive, nargs="+", metavar="N",
-        help="of each level of the network (starter-ct: 32 64 128)")  # fmt: skip
+    add(
+        "--channels", type=positive, nargs="+", metavar="N", help="of each level of the network (starter-ct: 32 64 128)"
+    )
     add("--blocks", type=positive, nargs="+", metavar="N",
         help="residual blocks of all levels, or of each (starter-ct: 1 2 3)")  # fmt: skip
     add("--weighting", choices=WEIGHTINGS, help="of noise levels in the loss (starter-ct: learned)")
@@ -76,7 +80,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
     add("--validate-every", type=positive, default=250, metavar="N", help="steps (default: %(default)s)")
     add("--log-every", type=positive, default=50, metavar="N", help="steps between lines of progress (default: 50)")
-    parser.set_defaults(run=run)
 
 
 def positive(text: str) -> int:
@@ -89,22 +92,30 @@ def positive(text: str) -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
     from ..core.file_hash import file_sha256
     from ..models.catalogue import resolve
     from ..models.checkpoint import read_header
+    from ..training.fabric import rank_zero_only
     from ..training.pretrain.run import pretrain
 
     initial = resolve(args.initial)[1] if args.initial else None
     header = read_header(initial) if initial else None
     config = settings(args, header)
     path = pretrain(
-        args.cache, args.output, config, initial=initial, accelerator=args.accelerator, devices=args.devices,
-        nodes=args.nodes, bfloat16=not args.float32, workers=args.workers, compile_network=args.compile,
+        args.cache,
+        args.output,
+        config,
+        initial=initial,
+        accelerator=args.accelerator,
+        devices=args.devices,
+        nodes=args.nodes,
+        bfloat16=not args.float32,
+        workers=args.workers,
+        compile_network=args.compile,
         windows_on_device=args.windows_on_device,
-        report=lambda pace: console.note(pace_text(pace)), warn=console.warning,
-    )  # fmt: skip
+        report=lambda pace: console.note(pace_text(pace)),
+        warn=console.warning,
+    )
     if getattr(rank_zero_only, "rank", 0):  # one process speaks for all
         return 0
     steps = read_header(path)["config"]["training"]["steps"]
@@ -137,18 +148,23 @@ def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> Pretrai
     from dataclasses import replace
 
     if (args.learning_rate is not None and args.learning_rate <= 0) or args.workers < 0 or args.seed < 0:
-        raise InputError("Learning rate, workers or seed is out of range.",
-                         "Give a learning rate above 0, and no negative numbers.")  # fmt: skip
+        raise InputError(
+            "Learning rate, workers or seed is out of range.", "Give a learning rate above 0, and no negative numbers."
+        )
     recipe = preset(args.config)
     steps = args.steps or recipe.loop.steps
     loop = replace(
-        recipe.loop, steps=steps, learning_rate=args.learning_rate or recipe.loop.learning_rate,
-        warmup=min(recipe.loop.warmup, max(steps // 10, 1)), checkpoint_every=args.checkpoint_every,
-        validate_every=args.validate_every, log_every=args.log_every,
+        recipe.loop,
+        steps=steps,
+        learning_rate=args.learning_rate or recipe.loop.learning_rate,
+        warmup=min(recipe.loop.warmup, max(steps // 10, 1)),
+        checkpoint_every=args.checkpoint_every,
+        validate_every=args.validate_every,
+        log_every=args.log_every,
         widths=recipe.loop.widths if args.averages is None else tuple(args.averages),
         snapshot_every=args.snapshot_every or recipe.loop.snapshot_every,
         optimizer=args.optimizer or recipe.loop.optimizer,
-    )  # fmt: skip
+    )
     _check_widths(loop.widths)
     if header is None:
         network, denoiser = _network(args, recipe.network), args.denoiser or recipe.denoiser
@@ -157,10 +173,16 @@ def settings(args: argparse.Namespace, header: dict[str, Any] | None) -> Pretrai
     windows = replace(recipe.windows, size=args.window or recipe.windows.size)
     _check_network(network, windows.size)
     return replace(
-        recipe, batch=args.batch or recipe.batch, seed=args.seed, denoiser=denoiser, network=network, windows=windows,
-        loop=loop, weighting=args.weighting or recipe.weighting,
+        recipe,
+        batch=args.batch or recipe.batch,
+        seed=args.seed,
+        denoiser=denoiser,
+        network=network,
+        windows=windows,
+        loop=loop,
+        weighting=args.weighting or recipe.weighting,
         validation_windows=args.validation_windows or recipe.validation_windows,
-    )  # fmt: skip
+    )
 
 
 def _network(args: argparse.Namespace, recipe: BackboneConfig) -> BackboneConfig:
@@ -247,8 +269,9 @@ def _check_network(network: BackboneConfig, window: int) -> None:
     if isinstance(network, NetworkConfig):
         _check_channels(network)
     if window % network.divisor:
-        raise InputError(f"A window of {window} voxels cannot be halved often enough.",
-                         f"Give a multiple of {network.divisor}.")  # fmt: skip
+        raise InputError(
+            f"A window of {window} voxels cannot be halved often enough.", f"Give a multiple of {network.divisor}."
+        )
 
 
 def _check_channels(network: NetworkConfig) -> None:

@@ -8,23 +8,25 @@ from typing import Any
 
 from ..core.atomic_files import check_output
 from ..core.errors import InputError
-from .arguments import SEED
+from .arguments import SEED, add_command
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Train body coordinates without labels."
-    parser = subparsers.add_parser(
-        "pretrain-body", parents=[common], help=sentence,
-        description=f"{sentence} They tell which part of a body a scan shows, and whether it is turned around.",
-    )  # fmt: skip
+    parser = add_command(
+        subparsers,
+        common,
+        "pretrain-body",
+        run,
+        "Train body coordinates without labels.",
+        "They tell which part of a body a scan shows, and whether it is turned around.",
+    )
     parser.add_argument("cache", type=Path, metavar="FOLDER", help="folder made by `meddifffm prepare`")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="WEIGHTS", help=".safetensors file")
     parser.add_argument("--minutes", type=float, default=12.0, help="of processor time (default: %(default)g)")
     parser.add_argument("--seed", type=SEED, default=0, help="of weights and windows (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

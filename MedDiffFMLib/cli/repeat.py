@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runner.reproduce import repeat
+from .arguments import add_command
 from .console import Console
 
 DIFFERENT = 3
@@ -14,13 +15,15 @@ DIFFERENT = 3
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Do a reported run again and compare the bits."
-    parser = subparsers.add_parser(
-        "repeat", parents=[common], help=sentence,
-        description=f"{sentence} Nothing is kept. Exit code 0: identical, {DIFFERENT}: different.",
-    )  # fmt: skip
+    parser = add_command(
+        subparsers,
+        common,
+        "repeat",
+        run,
+        "Do a reported run again and compare the bits.",
+        f"Nothing is kept. Exit code 0: identical, {DIFFERENT}: different.",
+    )
     parser.add_argument("report", type=Path, help="JSON report beside a result")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

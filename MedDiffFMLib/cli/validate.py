@@ -8,25 +8,29 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.text_table import columns
-from .arguments import COUNT
+from .arguments import COUNT, add_command
 from .console import Console
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """The sub-command."""
-    sentence = "Compare priors on the validation patients of a cache, on the same windows and noise."
-    parser = subparsers.add_parser("validate", parents=[common], help=sentence, description=sentence)
+    parser = add_command(
+        subparsers,
+        common,
+        "validate",
+        run,
+        "Compare priors on the validation patients of a cache, on the same windows and noise.",
+    )
     add = parser.add_argument
     add("cache", type=Path, help="folder made by `meddifffm prepare`, with validation cases")
     add("models", nargs="+", metavar="MODEL", help="names or .safetensors files")
     add("--windows", type=COUNT, default=128, metavar="N", help="windows of each kind (default: %(default)s)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Print one row a model; the first one is the reference of the others."""
     from ..models.catalogue import resolve
-    from ..models.checkpoint import load_denoiser, read_header
+    from ..models.checkpoint import load_denoiser
     from ..training.validation import Validation
 
     judge = validation(args.cache, args.windows)
@@ -35,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for name in args.models:
         console.cancel.check()
         path = resolve(name)[1]
-        rows[name] = judge(load_denoiser(path, read_header(path)))
+        rows[name] = judge(load_denoiser(path))
         console.note(f"{name}: score {rows[name]['score']}")
     console.answer({"status": "done", "models": rows}, table(rows))
     return 0

@@ -43,10 +43,13 @@ def bending(image: torch.Tensor, hole: torch.Tensor, weights: torch.Tensor) -> t
 
 
 def bend_batch(
-    image: torch.Tensor, hole: torch.Tensor, spacing: torch.Tensor, iterations: int = ITERATIONS,
+    image: torch.Tensor,
+    hole: torch.Tensor,
+    spacing: torch.Tensor,
+    iterations: int = ITERATIONS,
     operator: Operator = bending,
-) -> torch.Tensor:  # fmt: skip
-    """Images with their holes bent through; float32.
+) -> torch.Tensor:
+    """Images with their holes filled biharmonically; float32.
 
     Args:
         image: (n, D, H, W); what lies in the hole is ignored.
@@ -108,9 +111,9 @@ class _Grid:
         """The solution, by a Cholesky factor that is kept."""
         if self._factor is None:
             hole = self.hole.flatten(1)
-            one = torch.eye(hole.shape[1], dtype=hole.dtype, device=hole.device).reshape(-1, *self.hole.shape[1:])
+            unit = torch.eye(hole.shape[1], dtype=hole.dtype, device=hole.device).reshape(-1, *self.hole.shape[1:])
             # The Laplacian of each axis is a matrix of its own; a grid's one is their sum with its weights.
-            axes = [laplacian(one, torch.eye(3, device=hole.device)[axis].expand(len(one), 3)) for axis in range(3)]
+            axes = [laplacian(unit, torch.eye(3, device=hole.device)[axis].expand(len(unit), 3)) for axis in range(3)]
             matrix = torch.einsum("na,apq->npq", self.weights, torch.stack(axes).flatten(2))
             matrix = hole[:, :, None] * (matrix @ matrix) * hole[:, None, :] + torch.diag_embed(1 - hole)
             self._factor = torch.linalg.cholesky_ex(matrix)[0]

@@ -34,8 +34,8 @@ class EncodedCondition:
     Attributes:
         region: (B,) class index, NULL_REGION where unknown.
         channels: (B, 54, D/2, H/2, W/2): position, scale, anatomy, known voxels, tissue; zeros where unknown.
-        expected: (B, 1, D, H, W) known voxels and the first guess for the others, network range; None where no sample
-            has known voxels.
+        expected: (B, 1, D, H, W) known voxels and the biharmonic initialization for the others, network range; None
+            where no sample has known voxels.
         hole: (B, 1, D, H, W), 1 where a voxel is unknown, all of them in samples without known voxels; None together
             with ``expected``.
         control: (B, C, D, H, W) channels for a ControlNet; None where there is none.
@@ -76,8 +76,8 @@ class Condition:
         coordinates: three 1-D tensors, position of each voxel along k, j, i in the body box, [-1, 1]; None if unknown.
         region: class index, NULL_REGION if unknown.
         anatomy: (D, H, W) uint8 labels, None if unknown.
-        known: (D, H, W) image in the network's range, known outside ``hole`` and a first guess inside; None if there
-            is no hole to fill.
+        known: (D, H, W) image in the network's range, known outside ``hole`` and its initialization inside; None if
+            there is no hole to fill.
         hole: (D, H, W) float, 1 where the image is to be filled.
         control: (C, D, H, W) channels for a ControlNet, None if there is none.
         tissue: (D, H, W) uint8 classes of :mod:`.tissue`, 0 where unknown; None if unknown everywhere.
@@ -152,8 +152,8 @@ def stack(conditions: list[EncodedCondition], holes: bool = False) -> EncodedCon
     """
     region = torch.cat([c.region for c in conditions])
     channels = torch.cat([c.channels for c in conditions])
-    given = [c.control for c in conditions if c.control is not None]
-    control = torch.cat(given) if given else None
+    controls = [c.control for c in conditions if c.control is not None]
+    control = torch.cat(controls) if controls else None
     if not holes and all(c.hole is None for c in conditions):
         return EncodedCondition(region, channels, control=control)
     shape = (1, 1, *(2 * n for n in channels.shape[2:]))

@@ -18,7 +18,7 @@ from .tissue import TISSUE_CHANNELS
 
 @dataclass(frozen=True)
 class WindowConditions:
-    """What the network is told about n windows of edge S; all on one device.
+    """Conditions of n windows of edge S; all on one device.
 
     Attributes:
         spacing: (n, 3) float32 mm, order (k, j, i).
@@ -45,7 +45,7 @@ class WindowConditions:
     holes: torch.Tensor
 
 
-def encode_batch(x0: torch.Tensor, given: WindowConditions, operator: Operator = bending) -> EncodedCondition:
+def encode_batch(x0: torch.Tensor, conditions: WindowConditions, operator: Operator = bending) -> EncodedCondition:
     """Encode; x0 (n, 1, S, S, S) clean windows in the network's range, of which the holes are hidden.
 
     Args:
@@ -55,23 +55,23 @@ def encode_batch(x0: torch.Tensor, given: WindowConditions, operator: Operator =
     hole = x0.new_ones(x0.shape)
     n, half = len(x0), x0.shape[-1] // 2
     context = x0.new_zeros(n, CONTEXT_CHANNELS, half, half, half)
-    if len(given.holed):
-        image = x0[given.holed, 0]
-        guess = bend_batch(image, given.holes, given.spacing[given.holed], operator=operator)[:, None]
-        known[given.holed], hole[given.holed] = guess, given.holes[:, None]
-        share = functional.avg_pool3d(1 - given.holes[:, None], 2)
-        context[given.holed] = torch.cat([haar_forward(guess), share], dim=1)
-    scale = encode_spacing(given.spacing)[:, :, None, None, None].expand(-1, -1, half, half, half)
-    parts = [_position(given, half), scale, _anatomy(given), context, _tissue(given)]
-    return EncodedCondition(given.region, torch.cat(parts, dim=1), known, hole)
+    if len(conditions.holed):
+        image = x0[conditions.holed, 0]
+        guess = bend_batch(image, conditions.holes, conditions.spacing[conditions.holed], operator=operator)[:, None]
+        known[conditions.holed], hole[conditions.holed] = guess, conditions.holes[:, None]
+        share = functional.avg_pool3d(1 - conditions.holes[:, None], 2)
+        context[conditions.holed] = torch.cat([haar_forward(guess), share], dim=1)
+    scale = encode_spacing(conditions.spacing)[:, :, None, None, None].expand(-1, -1, half, half, half)
+    parts = [_position(conditions, half), scale, _anatomy(conditions), context, _tissue(conditions)]
+    return EncodedCondition(conditions.region, torch.cat(parts, dim=1), known, hole)
 
 
-def _position(given: WindowConditions, half: int) -> torch.Tensor:
+def _position(conditions: WindowConditions, half: int) -> torch.Tensor:
     """(n, 27, S/2, S/2, S/2), zeros where the position is not known."""
-    n = len(given.spacing)
-    centers = given.coordinates.reshape(n, 3, half, 2).mean(-1)
+    n = len(conditions.spacing)
+    centers = conditions.coordinates.reshape(n, 3, half, 2).mean(-1)
     lines = encode_axis(centers.reshape(-1)).reshape(-1, n, 3, half)  # (9, n, 3, half)
-    lines = lines * given.position_known[:, None, None]
+    lines = lines * conditions.position_known[:, None, None]
     axes = []
     for axis in range(3):
         shape = [n, -1, 1, 1, 1]
@@ -82,20 +82,20 @@ def _position(given: WindowConditions, half: int) -> torch.Tensor:
     return position
 
 
-def _anatomy(given: WindowConditions) -> torch.Tensor:
+def _anatomy(conditions: WindowConditions) -> torch.Tensor:
     """(n, 8, S/2, S/2, S/2): seven averaged bits and "mask is known", zeros where it is not."""
-    blocks = _blocks(given.anatomy)
+    blocks = _blocks(conditions.anatomy)
     bits = [((blocks >> bit) & 1).sum(dim=(2, 4, 6), dtype=torch.float32) / 8 for bit in range(BITS)]
-    found = torch.stack([*bits, torch.ones_like(bits[0])], dim=1)
-    assert found.shape[1] == ANATOMY_CHANNELS
-    return found * given.anatomy_known[:, None, None, None, None]
+    channels = torch.stack([*bits, torch.ones_like(bits[0])], dim=1)
+    assert channels.shape[1] == ANATOMY_CHANNELS
+    return channels * conditions.anatomy_known[:, None, None, None, None]
 
 
-def _tissue(given: WindowConditions) -> torch.Tensor:
+def _tissue(conditions: WindowConditions) -> torch.Tensor:
     """(n, 7, S/2, S/2, S/2): share of each class, zeros where it is not known."""
-    blocks = _blocks(given.tissue)
+    blocks = _blocks(conditions.tissue)
     shares = [(blocks == n + 1).sum(dim=(2, 4, 6), dtype=torch.float32) / 8 for n in range(TISSUE_CHANNELS)]
-    return torch.stack(shares, dim=1) * given.tissue_known[:, None, None, None, None]
+    return torch.stack(shares, dim=1) * conditions.tissue_known[:, None, None, None, None]
 
 
 def _blocks(labels: torch.Tensor) -> torch.Tensor:

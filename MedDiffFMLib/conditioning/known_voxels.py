@@ -47,12 +47,12 @@ def biharmonic_init(image: torch.Tensor, hole: torch.Tensor, spacing: tuple[floa
     """
     start = push_pull_fill(image, hole)
     k, j, i = spacing
-    bent = biharmonic_interpolation(image.numpy(), hole.numpy() > 0, start.numpy(), (i, j, k))
-    return torch.from_numpy(bent.astype(np.float32))
+    filled = biharmonic_interpolation(image.numpy(), hole.numpy() > 0, start.numpy(), (i, j, k))
+    return torch.from_numpy(filled.astype(np.float32))
 
 
 def encode_context(known: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """Image with a first guess in its hole, and the hole, (D, H, W) -> (9, D/2, H/2, W/2).
+    """Image with its hole initialized, and the hole, (D, H, W) -> (9, D/2, H/2, W/2).
 
     Eight Haar bands of the image and the share of known voxels, which is above zero somewhere as a sign that there is
     a hole at all.

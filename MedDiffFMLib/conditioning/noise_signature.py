@@ -1,7 +1,7 @@
 """How the noise of a scan is spread over frequencies: its standard deviation in each band that the network looks at.
 
 White noise of one level and the noise of a reconstruction of the same level differ by factors of two to ten in single
-bands. Told the level alone, a network has to find out from a window which details are noise; told the signature, it
+bands. Given the level alone, a network has to find out from a window which details are noise; given the signature, it
 sees every detail in units of the noise of its own band. The bands are those of the network's input at half resolution:
 seven details of the Haar transform, and what its mean holds beyond blurs of several widths.
 """
@@ -42,5 +42,5 @@ def signature_of(noise: torch.Tensor) -> torch.Tensor:
 
 
 def unknown_signature(batch: int) -> torch.Tensor:
-    """What a network is told where the signature is not known: as much noise in all bands."""
+    """Signature where none is known: as much noise in all bands."""
     return torch.ones(batch, DETAIL_BANDS)

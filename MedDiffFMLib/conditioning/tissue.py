@@ -252,9 +252,9 @@ def _ringed(smooth: np.ndarray, dense: np.ndarray) -> np.ndarray:
     """Dense voxels that denser ones surround in their slice."""
     from scipy.ndimage import binary_fill_holes
 
-    found = np.zeros_like(dense)
-    for plane, image, some in zip(found, smooth, dense, strict=True):
+    ringed = np.zeros_like(dense)
+    for plane, image, some in zip(ringed, smooth, dense, strict=True):
         for level in RING_HU:
             ring = some & (image > level)
             plane |= binary_fill_holes(ring) & ~ring
-    return found & dense
+    return ringed & dense

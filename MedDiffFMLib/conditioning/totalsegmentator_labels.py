@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
-_VERTEBRAE = ["S1", *(f"L{n}" for n in range(5, 0, -1)), *(f"T{n}" for n in range(12, 0, -1)),
-              *(f"C{n}" for n in range(7, 0, -1))]  # fmt: skip
+_VERTEBRAE = [
+    "S1",
+    *(f"L{n}" for n in range(5, 0, -1)),
+    *(f"T{n}" for n in range(12, 0, -1)),
+    *(f"C{n}" for n in range(7, 0, -1)),
+]
 
 ORGANS: tuple[str, ...] = (
     "spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", "adrenal_gland_right",

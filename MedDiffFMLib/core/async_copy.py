@@ -33,11 +33,11 @@ def upload_together(arrays: dict[str, np.ndarray], device: torch.device | str) -
 
 
 class PendingTensor:
-    """A tensor that a GPU may still be computing, on its way to where it is wanted.
+    """A tensor that a GPU may still be computing, on its way to its destination.
 
     Args:
         result: of the GPU's latest orders.
-        home: where it is wanted: the same device, or the CPU.
+        home: its destination: the same device, or the CPU.
     """
 
     def __init__(self, result: torch.Tensor, home: torch.device) -> None:

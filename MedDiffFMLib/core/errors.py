@@ -133,8 +133,14 @@ def _system_failure(error: OSError) -> MedDiffFMError | None:
 def tells_of_memory(text: str) -> bool:
     """True for the words of torch's allocators and of the system."""
     # The last two are those of cuBLAS and cuDNN without room to work in.
-    signs = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
-             "_status_alloc_failed", "unable to find an engine")  # fmt: skip
+    signs = (
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "bad_alloc",
+        "_status_alloc_failed",
+        "unable to find an engine",
+    )
     # oneDNN has no other words for it; where an operation is not supported it says "primitive descriptor".
     return any(sign in text for sign in signs) or text == "could not create a primitive"
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in lower-case hex."""
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
+        return stream_sha256(stream)
 
 
-def _digest(stream: Any) -> str:
+def stream_sha256(stream: BinaryIO) -> str:
+    """SHA-256 of an open file from its first byte to its last, in lower-case hex."""
+    stream.seek(0)
     digest = hashlib.sha256()
     for block in iter(lambda: stream.read(1 << 20), b""):
         digest.update(block)

@@ -39,8 +39,8 @@ class InputGuard:
 
     def _known(self) -> set[Identity]:
         if self._identities is None:
-            found = (_identity(path) for path in self._inputs)
-            self._identities = {identity for identity in found if identity is not None}
+            identities = (_identity(path) for path in self._inputs)
+            self._identities = {identity for identity in identities if identity is not None}
         return self._identities
 
 

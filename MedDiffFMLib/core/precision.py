@@ -8,28 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .devices import is_fast_in_bfloat16
 from .errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def check_precision(requested: str) -> None:
+    """Raise InputError for anything but one of ``PRECISIONS``."""
+    if requested not in PRECISIONS:
+        raise InputError(f"There is no precision called {requested!r:.80}.", "Use auto, float32 or bfloat16.")
+
 
 def choose_precision(requested: str, device: torch.device) -> torch.dtype:
-    """ "auto", "float32" or "bfloat16" -> type of the network's arithmetic; "auto" is what the device computes fast."""
+    """One of ``PRECISIONS`` -> type of the network's arithmetic; "auto" is what the device computes fast."""
     import torch
 
-    if requested not in ("auto", "float32", "bfloat16"):
-        raise InputError(f"There is no precision called {requested!r}.", "Use auto, float32 or bfloat16.")
+    check_precision(requested)
     if requested == "auto":
-        return torch.bfloat16 if _fast_in_bfloat16(device) else torch.float32
+        return torch.bfloat16 if is_fast_in_bfloat16(device) else torch.float32
     return torch.float32 if requested == "float32" else torch.bfloat16
-
-
-def _fast_in_bfloat16(device: torch.device) -> bool:
-    """Older GPUs emulate bfloat16, slower than they compute float32; PyTorch calls that supported, too."""
-    import torch
-
-    return device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
 
 
 def autocast(device: torch.device, precision: str | torch.dtype = "auto") -> torch.autocast:

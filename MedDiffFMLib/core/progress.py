@@ -47,7 +47,7 @@ class CancelToken:
 
 
 class ProgressMeter:
-    """Counts finished units of work (network calls) and reports fraction and time left.
+    """Meter of finished work (network calls) that reports fraction and time left.
 
     Args:
         total: number of units that the whole task needs.

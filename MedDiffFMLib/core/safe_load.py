@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -47,10 +48,10 @@ def check_fields(kind: type, values: dict[str, Any]) -> None:
     """
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        wanted = hints[field.name]
-        fitting = (int, float) if wanted is float else (wanted,)
-        if field.name in values and wanted in (str, int, float, bool) and type(values[field.name]) not in fitting:
-            raise ValueError(f"{field.name} is no {wanted.__name__}")
+        expected = hints[field.name]
+        fitting = (int, float) if expected is float else (expected,)
+        if field.name in values and expected in (str, int, float, bool) and type(values[field.name]) not in fitting:
+            raise ValueError(f"{field.name} is no {expected.__name__}")
 
 
 def plain_path(text: object) -> bool:
@@ -84,6 +85,8 @@ def load_array(path: str | os.PathLike[str], mode: str | None = None) -> Any:
     import numpy as np
 
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("it is no file")  # opening a pipe waits for whoever writes, maybe for ever
         with open(path, "rb") as stream:
             version = np.lib.format.read_magic(stream)
             if version not in ((1, 0), (2, 0)):

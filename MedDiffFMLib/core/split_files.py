@@ -57,19 +57,19 @@ def join_file(listed: Path, target: Path | None = None, folders: Iterable[Path] 
         OutputError: the file cannot be written.
     """
     record = _read(listed)
-    found, bad = [], []
+    pieces, bad = [], []
     for piece in record["pieces"]:
         places = [folder / piece["name"] for folder in (listed.parent, *folders)]
         whole = [place for place in places if place.is_file() and _sha256([place]) == piece["sha256"]]
-        found += whole[:1]
+        pieces += whole[:1]
         bad += [] if whole else [piece["name"]]
     if bad:
         raise InputError(f"Missing or damaged: {', '.join(bad)}.", f"Copy these pieces again to '{listed.parent}'.")
-    if _sha256(found) != record["sha256"]:
+    if _sha256(pieces) != record["sha256"]:
         raise InputError(f"The pieces of {record['name']} are not those of one file.", "Copy all of them again.")
     target = target or listed.parent / record["name"]
     with atomic_path(target, overwrite=True) as temporary, open(temporary, "wb") as stream:
-        for path in found:
+        for path in pieces:
             stream.write(path.read_bytes())
     return target
 

@@ -54,14 +54,14 @@ def body_parts(
     hips = _hips(hounsfield, spacing, body, labels, below=chest[0])
     bottom, top = int(inside[0]), int(inside[-1])
     floor = hips[1] + 1 if hips else max(bottom, chest[0] - round(ABDOMEN_MM / k))
-    found = [
+    parts = [
         BodyPart("head-neck", chest[1] + 1, top),
         BodyPart("chest", *chest),
         BodyPart("abdomen", floor, chest[0] - 1),
     ]
     if hips is not None:
-        found.append(BodyPart("pelvis", *hips))
-    return [part for part in found if (part.last - part.first + 1) * k >= SHORTEST_MM]
+        parts.append(BodyPart("pelvis", *hips))
+    return [part for part in parts if (part.last - part.first + 1) * k >= SHORTEST_MM]
 
 
 def _lungs(hounsfield: np.ndarray, k: float, body: np.ndarray, labels: np.ndarray | None) -> tuple[int, int] | None:

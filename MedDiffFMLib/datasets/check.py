@@ -74,31 +74,36 @@ def check_dataset(
     Args:
         report: receives a line for each case.
     """
-    found = CheckReport(str(data), needs.task)
+    checked = CheckReport(str(data), needs.task)
     try:
         listed = _listed(Path(data))
         entries = _with_validation(listed, needs)
     except MedDiffFMError as problem:
-        found.add("error", "list", "", problem.cause, problem.remedy)
-        return found
-    found.validation = [entry.name for entry in entries if entry.split == "validation"]
+        checked.add("error", "list", "", problem.cause, problem.remedy)
+        return checked
+    checked.validation = [entry.name for entry in entries if entry.split == "validation"]
     if entries != listed:
-        found.add("warning", "auto-split", "", f"No case is named to validate; chosen: {', '.join(found.validation)}.",
-                  "Choose others with `meddifffm dataset split`, or in the datalist.")  # fmt: skip
-    _check_folder(Path(data), found)
-    _check_counts(entries, needs, found)
-    _check_patients(entries, found)
+        checked.add(
+            "warning",
+            "auto-split",
+            "",
+            f"No case is named to validate; chosen: {', '.join(checked.validation)}.",
+            "Choose others with `meddifffm dataset split`, or in the datalist.",
+        )
+    _check_folder(Path(data), checked)
+    _check_counts(entries, needs, checked)
+    _check_patients(entries, checked)
     slices: dict[str, set[bytes]] = {}
     for number, entry in enumerate(entries):
         if cancel is not None:
             cancel.check()
         report(f"Checking {number + 1} of {len(entries)}  {entry.name}")
-        facts, slices[entry.name] = _check_case(entry, needs, found)
-        found.cases.append(facts)
-    _check_voxels(entries, slices, found)
+        facts, slices[entry.name] = _check_case(entry, needs, checked)
+        checked.cases.append(facts)
+    _check_voxels(entries, slices, checked)
     if needs.mask:
-        _check_marked(found)
-    return found
+        _check_marked(checked)
+    return checked
 
 
 def _listed(data: Path) -> list[Entry]:
@@ -119,63 +124,98 @@ def _with_validation(entries: list[Entry], needs: Needs) -> list[Entry]:
     return [replace(entry, split="validation" if entry.patient in chosen else "training") for entry in entries]
 
 
-def _check_folder(data: Path, found: CheckReport) -> None:
+def _check_folder(data: Path, checked: CheckReport) -> None:
     """Damaged or changed cases of a dataset folder."""
     if not is_dataset(data):
         return
     cases, damaged = Dataset(data).scan()
     for name, reason in damaged.items():
-        found.add("error", "damaged-case", name, f"The case folder is damaged ({reason}).",
-                  "Remove it with `meddifffm dataset remove` and add the case again.")  # fmt: skip
+        checked.add(
+            "error",
+            "damaged-case",
+            name,
+            f"The case folder is damaged ({reason}).",
+            "Remove it with `meddifffm dataset remove` and add the case again.",
+        )
     for case in cases:
         for kind, path in case.files.items():
             if file_sha256(path) != case.hashes[kind]:
-                found.add("warning", "changed", case.name, f"{path.name} was changed after the case was added.",
-                          "If you did not do it, remove the case and add it again.")  # fmt: skip
+                checked.add(
+                    "warning",
+                    "changed",
+                    case.name,
+                    f"{path.name} was changed after the case was added.",
+                    "If you did not do it, remove the case and add it again.",
+                )
 
 
-def _check_counts(entries: list[Entry], needs: Needs, found: CheckReport) -> None:
+def _check_counts(entries: list[Entry], needs: Needs, checked: CheckReport) -> None:
     """Enough patients to train and to validate."""
     patients = {split: {entry.patient for entry in entries if entry.split == split} for split in SPLITS}
     if needs.few and patients["training"] and not patients["validation"]:
-        found.add("warning", "none-validates", "", "No patient validates; the training cases do.",
-                  "The figure says how well these are remembered; look at the result on other scans.")  # fmt: skip
+        checked.add(
+            "warning",
+            "none-validates",
+            "",
+            "No patient validates; the training cases do.",
+            "The figure says how well these are remembered; look at the result on other scans.",
+        )
         return
     everyone = patients["training"] | patients["validation"]
     remedy = "Add cases of other patients; training and validation need at least one patient each."
     if len(everyone) < 2:
-        found.add("error", "too-few", "", f"There is only one patient ({len(entries)} cases).", remedy)
+        checked.add("error", "too-few", "", f"There is only one patient ({len(entries)} cases).", remedy)
         return
     for split in SPLITS:
         if not patients[split]:
-            found.add("error", "empty-split", "", f"There is no {split} case.",
-                      "Move a patient there: `meddifffm dataset split`, or the datalist's splits.")  # fmt: skip
+            checked.add(
+                "error",
+                "empty-split",
+                "",
+                f"There is no {split} case.",
+                "Move a patient there: `meddifffm dataset split`, or the datalist's splits.",
+            )
     if patients["training"] and len(patients["training"]) < FEW_PATIENTS:
-        found.add("warning", "few-cases", "", f"Only {len(patients['training'])} patients to train on.",
-                  "The result will know these patients; test it on others before you trust it.")  # fmt: skip
+        checked.add(
+            "warning",
+            "few-cases",
+            "",
+            f"Only {len(patients['training'])} patients to train on.",
+            "The result will know these patients; test it on others before you trust it.",
+        )
     if len(patients["validation"]) == 1:
-        found.add("warning", "one-validates", "", "Only one patient validates.",
-                  "The kept checkpoint fits this patient; add others if you can.")  # fmt: skip
+        checked.add(
+            "warning",
+            "one-validates",
+            "",
+            "Only one patient validates.",
+            "The kept checkpoint fits this patient; add others if you can.",
+        )
 
 
-def _check_patients(entries: list[Entry], found: CheckReport) -> None:
+def _check_patients(entries: list[Entry], checked: CheckReport) -> None:
     """No patient and no file in two splits."""
     seen: dict[tuple[str, str], Entry] = {}
     for entry in entries:
-        for code, what, key in (
+        for code, shared, key in (
             ("patient-leak", f"Patient '{entry.patient}'", entry.patient),
             ("file-leak", "The same image file", str(entry.image.resolve())),
         ):
             first = seen.setdefault((code, key), entry)
             if first.split != entry.split:
-                cause = f"{what} is in two splits: {first.name} in {first.split}, {entry.name} in {entry.split}."
-                found.add("error", code, entry.name, cause, "Keep all cases of a patient in one split.")
+                cause = f"{shared} is in two splits: {first.name} in {first.split}, {entry.name} in {entry.split}."
+                checked.add("error", code, entry.name, cause, "Keep all cases of a patient in one split.")
             elif code == "file-leak" and first is not entry:
-                found.add("warning", "duplicate", entry.name, f"It has the same image file as {first.name}.",
-                          "Keep one of them, unless their masks differ on purpose.")  # fmt: skip
+                checked.add(
+                    "warning",
+                    "duplicate",
+                    entry.name,
+                    f"It has the same image file as {first.name}.",
+                    "Keep one of them, unless their masks differ on purpose.",
+                )
 
 
-def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFacts, set[bytes]]:
+def _check_case(entry: Entry, needs: Needs, checked: CheckReport) -> tuple[CaseFacts, set[bytes]]:
     """Read one case; its facts and the hashes of its slices."""
     facts = CaseFacts(entry.name, entry.split, entry.patient)
 
@@ -183,7 +223,7 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
         failure = expected(problem)
         if failure is None:
             raise problem
-        found.add("error", code, entry.name, failure.cause, failure.remedy)
+        checked.add("error", code, entry.name, failure.cause, failure.remedy)
 
     try:
         image = read_volume(entry.image)
@@ -193,14 +233,18 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
         return facts, set()
     facts.shape, facts.spacing = image.voxels.shape[::-1], tuple(round(s, 4) for s in image.spacing)
     for sentence in warnings:
-        found.add("warning", "ct", entry.name, sentence, "Nothing to do if that is how the scan is.")
+        checked.add("warning", "ct", entry.name, sentence, "Nothing to do if that is how the scan is.")
     if min(facts.shape) < needs.window:
-        found.add("warning", "small-image", entry.name,
-                  f"It has {' x '.join(map(str, facts.shape))} voxels, fewer than a window of {needs.window}.",
-                  "Windows reach over its borders; use larger images or a smaller window if you can.")  # fmt: skip
+        checked.add(
+            "warning",
+            "small-image",
+            entry.name,
+            f"It has {' x '.join(map(str, facts.shape))} voxels, fewer than a window of {needs.window}.",
+            "Windows reach over its borders; use larger images or a smaller window if you can.",
+        )
     try:
         if needs.mask:
-            _check_mask(entry, image, needs, facts, found)
+            _check_mask(entry, image, needs, facts, checked)
     except Exception as problem:
         refused("mask", problem)
     try:
@@ -212,7 +256,7 @@ def _check_case(entry: Entry, needs: Needs, found: CheckReport) -> tuple[CaseFac
     return facts, _slice_hashes(image)
 
 
-def _check_mask(entry: Entry, image: Volume, needs: Needs, facts: CaseFacts, found: CheckReport) -> None:
+def _check_mask(entry: Entry, image: Volume, needs: Needs, facts: CaseFacts, checked: CheckReport) -> None:
     """Grid, values, size and place of a mask; raises InputError for what cannot be used at all."""
     path = entry.file(LABEL)
     if path is None:
@@ -226,7 +270,7 @@ def _check_mask(entry: Entry, image: Volume, needs: Needs, facts: CaseFacts, fou
     if count == marked.size:
         raise InputError("The mask covers the whole image.", "Mark only the lesion; the mask may be inverted.")
     for code, cause, remedy in _doubts(image, marked, count, facts, needs):
-        found.add("warning", code, entry.name, cause, remedy)
+        checked.add("warning", code, entry.name, cause, remedy)
 
 
 def _doubts(
@@ -236,20 +280,40 @@ def _doubts(
     doubts = []
     chosen = f" of the labels {', '.join(map(str, needs.labels))}" if needs.labels else ""
     if count == 0:
-        return [("empty-mask", f"The mask is empty: it has no voxel{chosen or ' above 0'}.",
-                 "The case is left out; mark a lesion, or remove the case.")]  # fmt: skip
+        return [
+            (
+                "empty-mask",
+                f"The mask is empty: it has no voxel{chosen or ' above 0'}.",
+                "The case is left out; mark a lesion, or remove the case.",
+            )
+        ]
     if count < FEW_VOXELS:
         doubts.append(("tiny-mask", f"The mask marks only {count} voxels.", "Check that this is no stray click."))
     if not needs.labels and len(facts.labels) > MANY_LABELS:
-        doubts.append(("many-labels", f"The mask holds {len(facts.labels)} labels, like an organ map.",
-                       "All of them count as lesions; choose the right ones with --labels."))  # fmt: skip
+        doubts.append(
+            (
+                "many-labels",
+                f"The mask holds {len(facts.labels)} labels, like an organ map.",
+                "All of them count as lesions; choose the right ones with --labels.",
+            )
+        )
     edges = [int(np.ptp(np.flatnonzero(marked.any(axis=tuple({0, 1, 2} - {a}))))) + 1 for a in range(3)]
     if len(facts.labels) <= 1 and max(edges) > needs.window:
-        doubts.append(("large-mask", f"What the mask marks is up to {max(edges)} voxels long, a window {needs.window}.",
-                       "Windows show parts of it only, if it is one lesion."))  # fmt: skip
+        doubts.append(
+            (
+                "large-mask",
+                f"What the mask marks is up to {max(edges)} voxels long, a window {needs.window}.",
+                "Windows show parts of it only, if it is one lesion.",
+            )
+        )
     if np.mean(image.voxels[marked] < AIR_HU) > 0.5:
-        doubts.append(("mask-in-air", f"More than half of the mask lies in air (below {AIR_HU:g} HU).",
-                       "Check that mask and image belong together."))  # fmt: skip
+        doubts.append(
+            (
+                "mask-in-air",
+                f"More than half of the mask lies in air (below {AIR_HU:g} HU).",
+                "Check that mask and image belong together.",
+            )
+        )
     return doubts
 
 
@@ -260,9 +324,9 @@ def _slice_hashes(image: Volume) -> set[bytes]:
     return {hashlib.blake2b(plane.tobytes(), digest_size=16).digest() for plane in used}
 
 
-def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], found: CheckReport) -> None:
+def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], checked: CheckReport) -> None:
     """No scan under two names, found by slices that are equal voxel by voxel."""
-    known = {finding.case for finding in found.findings if finding.code in ("file-leak", "duplicate")}
+    known = {finding.case for finding in checked.findings if finding.code in ("file-leak", "duplicate")}
     owner: dict[bytes, Entry] = {}
     for entry in entries:
         shared: dict[str, int] = {}
@@ -276,16 +340,26 @@ def _check_voxels(entries: list[Entry], slices: dict[str, set[bytes]], found: Ch
         cause = f"{shared[other]} of its slices are equal to slices of {other}, voxel by voxel."
         crossing = next(e.split for e in entries if e.name == other) != entry.split
         if crossing:
-            found.add("error", "voxel-leak", entry.name, f"{cause} They are in different splits.",
-                      "Give both the same patient, or remove one.")  # fmt: skip
+            checked.add(
+                "error",
+                "voxel-leak",
+                entry.name,
+                f"{cause} They are in different splits.",
+                "Give both the same patient, or remove one.",
+            )
         else:
-            found.add("warning", "duplicate", entry.name, cause, "Keep one, unless their masks differ on purpose.")
+            checked.add("warning", "duplicate", entry.name, cause, "Keep one, unless their masks differ on purpose.")
 
 
-def _check_marked(found: CheckReport) -> None:
+def _check_marked(checked: CheckReport) -> None:
     """At least one mask that marks something in each split."""
     for split in SPLITS:
-        cases = [case for case in found.cases if case.split == split and case.marked_ml is not None]
+        cases = [case for case in checked.cases if case.split == split and case.marked_ml is not None]
         if cases and not any(case.marked_ml for case in cases):
-            found.add("error", "all-empty", "", f"All masks of the {split} cases are empty.",
-                      "Check the masks' labels (--labels), or move a case with a lesion to this split.")  # fmt: skip
+            checked.add(
+                "error",
+                "all-empty",
+                "",
+                f"All masks of the {split} cases are empty.",
+                "Check the masks' labels (--labels), or move a case with a lesion to this split.",
+            )

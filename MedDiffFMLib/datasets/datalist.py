@@ -87,13 +87,13 @@ def read_datalist(path: str | Path, splits: tuple[str, ...] = SPLITS) -> list[En
 
 def refuse_shared_patients(entries: list[Entry]) -> None:
     """Raise InputError if a patient or an image file stands in two splits: validation would measure memory."""
-    for what, key in (("Patient", lambda e: e.patient), ("The image", lambda e: str(e.image.resolve()))):
+    for shared, key in (("Patient", lambda e: e.patient), ("The image", lambda e: str(e.image.resolve()))):
         seen: dict[str, Entry] = {}
         for entry in entries:
             first = seen.setdefault(key(entry), entry)
             if first.split != entry.split:
                 raise InputError(
-                    f"{what} '{key(entry)}' is in two splits: {first.name} in {first.split}, "
+                    f"{shared} '{key(entry)}' is in two splits: {first.name} in {first.split}, "
                     f"{entry.name} in {entry.split}.",
                     "Keep all cases of a patient in one split.",
                 )

@@ -32,6 +32,7 @@ from ..core.file_hash import file_sha256
 from ..core.json_files import write_json
 from ..core.safe_load import check_fields, plain_path, read_json
 from ..imaging.io import write_volume
+from ..imaging.segments import listed
 from ..imaging.volume import Volume, check_ct, geometry
 from .datalist import SPLITS, Entry, folder_name
 from .labels import SegmentLabel, labels_in, shared_numbers
@@ -172,13 +173,17 @@ class Dataset:
         name = folder_name(name)
         check_ct(image)
         volumes = {IMAGE: image}
-        for kind, given in ((LABEL, label), (ANATOMY, anatomy)):
-            if given is not None:
-                volumes[kind] = check_label_map(given, image, "organ map" if kind == ANATOMY else "mask")
+        for kind, source_map in ((LABEL, label), (ANATOMY, anatomy)):
+            if source_map is not None:
+                volumes[kind] = check_label_map(source_map, image, "organ map" if kind == ANATOMY else "mask")
         self._refuse_taken(name)
         record: dict[str, Any] = {
-            "format": FORMAT, "name": name, "patient": patient or name, "region": region, "source": source,
-        }  # fmt: skip
+            "format": FORMAT,
+            "name": name,
+            "patient": patient or name,
+            "region": region,
+            "source": source,
+        }
         sweep(self.folder)
         sweep(self.folder / "cases")
         if labels and LABEL in volumes:
@@ -196,13 +201,13 @@ class Dataset:
         Raises:
             InputError: ``dataset.json`` names a label in a way that cannot be understood.
         """
-        found: dict[int, SegmentLabel] = {}
+        labels: dict[int, SegmentLabel] = {}
         for case in self.cases():
             for label in case.named:
-                known = found.setdefault(label.value, label)
-                found[label.value] = replace(known, terminology=known.terminology or label.terminology)
-        given = labels_in(self.folder / "dataset.json")
-        return {**found, **{value: SegmentLabel.from_dict(value, row) for value, row in given.items()}}
+                known = labels.setdefault(label.value, label)
+                labels[label.value] = replace(known, terminology=known.terminology or label.terminology)
+        named = labels_in(self.folder / "dataset.json")
+        return {**labels, **{value: SegmentLabel.from_dict(value, row) for value, row in named.items()}}
 
     @contextlib.contextmanager
     def _numbering(self) -> Iterator[None]:
@@ -215,12 +220,12 @@ class Dataset:
         except BlockingIOError as error:
             raise OutputError(f"Another process is adding cases to {self.folder}.", "Try again.") from error
 
-    def _numbered(self, label: Volume, given: Mapping[int, Any]) -> tuple[Volume, dict[str, Any]]:
+    def _numbered(self, label: Volume, label_names: Mapping[int, Any]) -> tuple[Volume, dict[str, Any]]:
         """The mask with the numbers that its labels have in all cases, and what they stand for."""
         present = [int(n) for n in np.unique(label.voxels) if n]
-        ours = {number: SegmentLabel.from_dict(number, given.get(number)) for number in present}
+        own = {number: SegmentLabel.from_dict(number, label_names.get(number)) for number in present}
         taken = {number for case in self.cases() for number in case.labels}
-        numbers = shared_numbers(ours, self.labels(), taken)
+        numbers = shared_numbers(own, self.labels(), taken)
         table = np.zeros(max(present, default=0) + 1, np.int16)
         for number, shared in numbers.items():
             table[number] = shared.value
@@ -349,34 +354,40 @@ def choose_patients(patients: list[str], share: float, seed: int) -> list[str]:
     return different[: min(max(round(share * len(different)), 1), len(different) - 1)]
 
 
-def check_label_map(given: Volume | np.ndarray, image: Volume, what: str = "mask") -> Volume:
+def check_label_map(source: Volume | np.ndarray, image: Volume, kind: str = "mask") -> Volume:
     """Labels of any type as integers on the CT's grid.
 
     Raises:
         InputError: another grid than the CT's, or values that are no labels.
     """
-    label = given if isinstance(given, Volume) else Volume(np.asarray(given), image.ijk_to_ras, "mask")
-    _check_grid(label, image, what)
+    label = source if isinstance(source, Volume) else Volume(np.asarray(source), image.ijk_to_ras, "mask")
+    _check_grid(label, image, kind)
+    if any(len(segment.numbers) > 1 for segment in label.segments):
+        raise InputError(
+            f"Segments of the {kind} overlap: {listed(label.segments)}.",
+            "Export it from Slicer as a label map, or give the segments as masks of their own.",
+        )
     voxels = np.asarray(label.voxels)
     numbers = voxels.astype(np.uint8) if voxels.dtype == bool else voxels
     if numbers.dtype.kind == "f" and not (np.isfinite(numbers).all() and np.array_equal(numbers, np.rint(numbers))):
-        raise InputError(f"The {what} holds values that are no whole numbers.", "Threshold it, and save it as labels.")
+        raise InputError(f"The {kind} holds values that are no whole numbers.", "Threshold it, and save it as labels.")
     if numbers.size and (numbers.min() < 0 or numbers.max() > LARGEST_LABEL):
         raise InputError(
-            f"The {what} holds values from {numbers.min():g} to {numbers.max():g}.",
+            f"The {kind} holds values from {numbers.min():g} to {numbers.max():g}.",
             f"Use 0 for none and label numbers up to {LARGEST_LABEL}; check that it is not the CT itself.",
         )
     return Volume(numbers.astype(np.int16), image.ijk_to_ras, "mask")
 
 
-def _check_grid(label: Volume, image: Volume, what: str) -> None:
+def _check_grid(label: Volume, image: Volume, kind: str) -> None:
     """Refuse a mask that lies elsewhere than the CT."""
     remedy = "Resample it onto the CT (nearest neighbor), or export the segmentation with the CT as reference volume."
     if label.voxels.shape != image.voxels.shape:
         sizes = [" x ".join(map(str, volume.voxels.shape[::-1])) for volume in (label, image)]
-        raise InputError(f"The {what} has {sizes[0]} voxels, the CT {sizes[1]}.", remedy)
+        raise InputError(f"The {kind} has {sizes[0]} voxels, the CT {sizes[1]}.", remedy)
     if not label.same_geometry(image):
-        raise InputError(f"The {what} has the CT's number of voxels but lies elsewhere or has other spacing.", remedy)
+        distance = f"{label.apart(image):.3g} mm away"
+        raise InputError(f"The {kind} has the CT's number of voxels but lies elsewhere, up to {distance}.", remedy)
 
 
 def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
@@ -395,12 +406,18 @@ def _read_case(folder: Path, validating: set[str]) -> DatasetCase:
     if IMAGE not in files or not all(path.is_file() for path in files.values()):
         raise ValueError("a file of the case is missing")
     return DatasetCase(
-        name=folder.name, patient=record["patient"],
+        name=folder.name,
+        patient=record["patient"],
         split="validation" if record["patient"] in validating else "training",
-        region=record["region"], files=files, shape=tuple(map(int, record["shape_ijk"])),
-        spacing=tuple(map(float, record["spacing_mm"])), labels=tuple(record["labels"]),
-        named=named, hashes=record["hashes"], source=record["source"],
-    )  # fmt: skip
+        region=record["region"],
+        files=files,
+        shape=tuple(map(int, record["shape_ijk"])),
+        spacing=tuple(map(float, record["spacing_mm"])),
+        labels=tuple(record["labels"]),
+        named=named,
+        hashes=record["hashes"],
+        source=record["source"],
+    )
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..core.errors import InputError, OutputError, expected
 from ..core.progress import CancelToken
-from ..imaging.image_files import input_sha256, stem_of
-from ..imaging.io import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, read_volume
+from ..imaging.image_files import stem_of
+from ..imaging.io import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, read_unchanged, source_of
 from .datalist import SPLITS, Entry, folder_name, read_datalist, refuse_shared_patients
 from .dataset_folder import ANATOMY, LABEL, Dataset
 from .labels import labels_in
@@ -168,17 +168,29 @@ def _pair(key: str, files: dict[str, Path], patient_pattern: str | None) -> Entr
 def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str], labels: Mapping[int, Any] | None) -> Added:
     """Add one case unless it is there; only a failure to write ends the whole call."""
     try:
-        source = _source(entry)
+        hashes = _hashes(entry)
+        source = _source(entry, hashes)
         if present.get(entry.name) == source:
             return Added(entry.name, "kept")
+        if present.get(entry.name):
+            raise InputError(
+                f"'{entry.name}' was added from other files than these.",
+                "Rename one of them, or remove that case first (meddifffm dataset remove).",
+            )
+        files = _files(entry)
         label, anatomy = (
-            None if path is None else read_volume(path, modality="mask")
-            for path in (entry.file(LABEL), entry.file(ANATOMY))
+            read_unchanged(files[kind], hashes[kind], "mask") if kind in files else None for kind in (LABEL, ANATOMY)
         )
         dataset.add(
-            entry.name, read_volume(entry.image), label, anatomy=anatomy, patient=entry.patient, region=entry.region,
-            source=source, labels=labels,
-        )  # fmt: skip
+            entry.name,
+            read_unchanged(entry.image, hashes["image"]),
+            label,
+            anatomy=anatomy,
+            patient=entry.patient,
+            region=entry.region,
+            source=source,
+            labels=labels,
+        )
         return Added(entry.name, "added")
     except Exception as problem:
         failure = expected(problem)
@@ -187,14 +199,20 @@ def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str], labels
         return Added(entry.name, "skipped", str(failure), failure.exit_code)
 
 
-def _source(entry: Entry) -> str:
+def _files(entry: Entry) -> dict[str, Path]:
+    """The files of a case by kind."""
+    named = {"image": entry.image, LABEL: entry.file(LABEL), ANATOMY: entry.file(ANATOMY)}
+    return {kind: path for kind, path in named.items() if path is not None}
+
+
+def _hashes(entry: Entry) -> dict[str, str]:
+    """SHA-256 of the files of a case by kind."""
+    return {kind: source_of(path).sha256 for kind, path in _files(entry).items()}
+
+
+def _source(entry: Entry, hashes: Mapping[str, str]) -> str:
     """Everything that decides about a case, as one SHA-256."""
-    lines = [entry.patient, str(entry.region)]
-    for kind, path in (("image", entry.image), (LABEL, entry.file(LABEL)), (ANATOMY, entry.file(ANATOMY))):
-        if path is not None:
-            if not path.exists():
-                raise InputError(f"There is no file or folder '{path}'.", "Check the path.")
-            lines.append(f"{kind} {input_sha256(path)}")
+    lines = [entry.patient, str(entry.region), *(f"{kind} {sha256}" for kind, sha256 in hashes.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

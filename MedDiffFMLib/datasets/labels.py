@@ -39,17 +39,17 @@ class SegmentLabel:
         return {**asdict(self), "color": list(self.color)}
 
     @classmethod
-    def from_dict(cls, value: int, given: str | Mapping[str, Any] | None) -> SegmentLabel:
+    def from_dict(cls, value: int, fields: str | Mapping[str, Any] | None) -> SegmentLabel:
         """A label from a datalist's entry: a name, or an object with ``name``, ``color``, ``terminology``.
 
         Raises:
             InputError: something else.
         """
         try:
-            row = {"name": given} if isinstance(given, str) else dict(given or {})
+            row = {"name": fields} if isinstance(fields, str) else dict(fields or {})
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"Label {value} is {given!r}.", "Give its name, or name, color and terminology."
+                f"Label {value} is {fields!r}.", "Give its name, or name, color and terminology."
             ) from error
         color = row.get("color") or _COLORS[(value - 1) % len(_COLORS)]
         try:
@@ -64,9 +64,9 @@ class SegmentLabel:
         return cls(value, name, (red, green, blue), str(row.get("terminology") or ""))
 
 
-def label_table(values: Iterable[int], given: Mapping[int, Any]) -> tuple[SegmentLabel, ...]:
+def label_table(values: Iterable[int], named: Mapping[int, Any]) -> tuple[SegmentLabel, ...]:
     """The labels of some numbers, in order; what is not given gets a plain name and a color."""
-    return tuple(SegmentLabel.from_dict(value, given.get(value)) for value in sorted(values))
+    return tuple(SegmentLabel.from_dict(value, named.get(value)) for value in sorted(values))
 
 
 def labels_in(path: Path) -> dict[int, Any]:
@@ -87,7 +87,7 @@ def labels_in(path: Path) -> dict[int, Any]:
 
 
 def shared_numbers(
-    ours: Mapping[int, SegmentLabel], known: Mapping[int, SegmentLabel], taken: Iterable[int]
+    own: Mapping[int, SegmentLabel], known: Mapping[int, SegmentLabel], taken: Iterable[int]
 ) -> dict[int, SegmentLabel]:
     """The labels of one more case, by their number in it, with the numbers that they have in all cases.
 
@@ -101,25 +101,25 @@ def shared_numbers(
     Raises:
         InputError: a name is given twice.
     """
-    words = [label.name.casefold() for label in ours.values()]
-    twice = next((label.name for label in ours.values() if words.count(label.name.casefold()) > 1), None)
+    words = [label.name.casefold() for label in own.values()]
+    twice = next((label.name for label in own.values() if words.count(label.name.casefold()) > 1), None)
     if twice is not None:
         raise InputError(f"Two labels have the name {twice!r}.", "Give each structure a name of its own.")
     by_name = {label.name.casefold(): label for label in known.values()}
     used = {*known, *taken}
-    found: dict[int, SegmentLabel] = {}
+    numbered: dict[int, SegmentLabel] = {}
     later = []
-    for number, label in ours.items():
+    for number, label in own.items():
         same = by_name.get(label.name.casefold())
         if same is not None:
-            found[number] = replace(same, terminology=same.terminology or label.terminology)
+            numbered[number] = replace(same, terminology=same.terminology or label.terminology)
         elif number in used:
             later.append(number)
         else:
-            found[number] = replace(label, value=number)
+            numbered[number] = replace(label, value=number)
             used.add(number)
     for number in later:
         free = next(value for value in count(1) if value not in used)
-        found[number] = replace(ours[number], value=free)
+        numbered[number] = replace(own[number], value=free)
         used.add(free)
-    return found
+    return numbered

@@ -22,10 +22,10 @@ import numpy as np
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError
 from ..core.safe_load import load_array, plain_name, read_json
+from .datalist import SPLITS
 
 MARGIN_SHARE, MARGIN_MM = 0.15, 10.0
 """Kept around the body: what a window of the whole body may show beyond it, and a little more."""
-SPLITS = ("training", "validation")
 
 
 @dataclass

@@ -25,8 +25,7 @@ from ..core.errors import InputError, MedDiffFMError, OutputError, expected, log
 from ..core.json_files import write_json
 from ..core.progress import CancelToken
 from ..imaging.grid import to_grid, working_grid
-from ..imaging.image_files import input_sha256
-from ..imaging.io import read_volume
+from ..imaging.io import read_unchanged, source_of
 from ..imaging.resampling import resample_box
 from ..imaging.volume import Volume, check_ct
 from ..preprocessing.body_localization import choose_region, localize_body
@@ -137,8 +136,8 @@ def _source(entry: Entry, anatomy_key: str) -> dict[str, Any]:
             raise InputError(f"There is no file or folder '{path}'.", "Check the path.")
     return {
         "format": FORMAT,
-        "image": input_sha256(entry.image),
-        "anatomy": None if anatomy is None else input_sha256(anatomy),
+        "image": source_of(entry.image).sha256,
+        "anatomy": None if anatomy is None else source_of(anatomy).sha256,
         "region": entry.region,
         "patient": entry.patient,
         "native": entry.native,
@@ -161,7 +160,7 @@ def _finished(case: Path, entry: Entry, source: dict[str, Any]) -> CaseSummary |
 
 def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str, Any]) -> CaseSummary:
     """Read, check and write one case; its folder appears complete or not at all."""
-    volume = read_volume(entry.image)
+    volume = read_unchanged(entry.image, source["image"])
     warnings = check_ct(volume)
     region = choose_region(entry.region, localize_body(volume)) or ""
     grid = working_grid(volume, None)
@@ -169,11 +168,17 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
     limits = np.iinfo(np.int16)
     voxels = np.clip(np.rint(to_grid(volume, grid)), limits.min, limits.max).astype(np.int16)
     path = entry.file(anatomy_key)
-    labels = None if path is None else _labels(path, volume)
+    labels = None if path is None else _labels(path, volume, source["anatomy"])
     summary = CaseSummary(
-        entry.name, entry.split, "prepared", region=region, shape=voxels.shape[::-1],
-        spacing=tuple(round(s, 4) for s in grid.spacing), native=entry.native, warnings=warnings,
-    )  # fmt: skip
+        entry.name,
+        entry.split,
+        "prepared",
+        region=region,
+        shape=voxels.shape[::-1],
+        spacing=tuple(round(s, 4) for s in grid.spacing),
+        native=entry.native,
+        warnings=warnings,
+    )
     del volume
     arrays, record = build_case(voxels, spacing, labels, whole_body=region == "whole-body")
     summary.levels, summary.parts = len(record["levels"]), tuple(part["region"] for part in record["parts"])
@@ -254,7 +259,7 @@ def _or_body(labels: np.ndarray | None, body: np.ndarray) -> np.ndarray:
     return body.astype(np.uint8) * np.uint8(BODY_LABEL)
 
 
-def _labels(path: Path, volume: Volume) -> np.ndarray:
+def _labels(path: Path, volume: Volume, sha256: str) -> np.ndarray:
     """Organ labels of a file on the CT's acquisition grid.
 
     Raises:
@@ -262,8 +267,8 @@ def _labels(path: Path, volume: Volume) -> np.ndarray:
     """
     from ..conditioning.anatomy import check_anatomy
 
-    given = check_anatomy(read_volume(path, modality="mask"), volume)
-    on_ct = Volume(given, volume.ijk_to_ras, "mask")
+    anatomy = check_anatomy(read_unchanged(path, sha256, "mask"), volume)
+    on_ct = Volume(anatomy, volume.ijk_to_ras, "mask")
     return to_grid(on_ct, working_grid(volume, None), order=0, fill=0).astype(np.uint8)
 
 

@@ -35,9 +35,16 @@ def draw_demo(
     figure = Figure(figsize=(17, 10.6), facecolor="black")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        3, 6, left=0.035, right=0.995, top=0.885, bottom=0.085, wspace=0.03, hspace=0.03,
+        3,
+        6,
+        left=0.035,
+        right=0.995,
+        top=0.885,
+        bottom=0.085,
+        wspace=0.03,
+        hspace=0.03,
         height_ratios=view.heights(),
-    )  # fmt: skip
+    )
     images: list[Any] = []
     for row, plane in enumerate(PLANES):
         for column, draw in enumerate(_columns(view, results, summary)):
@@ -120,18 +127,29 @@ class _View:
         return [j / i, k / i, k / max(j, i) * 0.9]
 
     def show(
-        self, axes: Any, plane: str, array: np.ndarray, window: tuple[float, float], colors: str = "gray",
-        below: float | None = None, zoom: bool = False,
-    ) -> Any:  # fmt: skip
+        self,
+        axes: Any,
+        plane: str,
+        array: np.ndarray,
+        window: tuple[float, float],
+        colors: str = "gray",
+        below: float | None = None,
+        zoom: bool = False,
+    ) -> Any:
         """Draw one slice; values under ``below`` are transparent; ``zoom`` shows 90 mm around the nodule, outlined."""
         turned = array if array.shape != self.volume.voxels.shape else self._turn(array)
         picture, rows, columns = self.slice(turned, plane)
         shown = picture if below is None else np.ma.masked_less(picture, below)
         extent = (0, picture.shape[1] * columns, picture.shape[0] * rows, 0)
         image = axes.imshow(
-            shown, cmap=colors, vmin=window[0], vmax=window[1], extent=extent,
-            interpolation="bilinear" if below is None else "nearest", alpha=None if below is None else 0.8,
-        )  # fmt: skip
+            shown,
+            cmap=colors,
+            vmin=window[0],
+            vmax=window[1],
+            extent=extent,
+            interpolation="bilinear" if below is None else "nearest",
+            alpha=None if below is None else 0.8,
+        )
         axes.set_xticks([])
         axes.set_yticks([])
         if zoom:
@@ -196,19 +214,23 @@ def _color_bar(figure: Any, grid: Any, column: int, image: Any, label: str) -> N
 
 def _heading(figure: Any, summary: dict[str, Any]) -> None:
     if summary["nodule_rank"]:
-        found = (
+        verdict = (
             f"nodule is finding {summary['nodule_rank']} of {summary['findings']}, peak z {summary['nodule_peak_z']:g}"
         )
     else:
-        found = f"nodule not among the {summary['findings']} findings, peak z {summary['nodule_peak_z']:g}"
+        verdict = f"nodule not among the {summary['findings']} findings, peak z {summary['nodule_peak_z']:g}"
     lines = (
-        f"LIDC-IDRI-0001, lung nodule of 24.6 mm.  Anomaly map: {found} (threshold z > {summary['threshold_z']:g}).  "
+        f"LIDC-IDRI-0001, lung nodule of 24.6 mm.  Anomaly map: {verdict} (threshold z > {summary['threshold_z']:g}).  "
         f"Filling: {summary['nodule_mean_hu']:.0f} HU before, {summary['filled_mean_hu']:.0f} HU after.  "
         f"Noise: {summary['noise_hu']:.1f} HU."
     )
     figure.text(0.035, 0.965, "MedDiff-FM demo", color="white", fontsize=16, weight="bold")
     figure.text(0.035, 0.935, lines, color="white", fontsize=10.5)
     figure.text(
-        0.995, 0.965, f"model {summary['model']['name']} {summary['model']['sha256'][:8]}   Research use only",
-        color="#ffb3a7", fontsize=10.5, ha="right",
-    )  # fmt: skip
+        0.995,
+        0.965,
+        f"model {summary['model']['name']} {summary['model']['sha256'][:8]}   Research use only",
+        color="#ffb3a7",
+        fontsize=10.5,
+        ha="right",
+    )

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.devices import DEVICE_HELP
 from ..core.errors import MedDiffFMError
+from ..models.names import DEFAULT_MODEL
 
 SAMPLE = "thorax_lidc0001.nrrd"
 SAMPLE_MASK = "thorax_lidc0001_mask.nrrd"
@@ -21,8 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3 run.py demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument("--model", default="starter-ct", help="catalogue name or .safetensors file")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="catalogue name or .safetensors file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-ct", seed: int = 0) -> dict[str, Any]:
+def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MODEL, seed: int = 0) -> dict[str, Any]:
     """Five tasks on the sample CT; writes volumes, findings, sentences, X-rays, reports and ``demo.png`` into a folder.
 
     Returns:
@@ -46,7 +48,8 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = "starter-c
     from ..core.resources import resource_folder
     from ..imaging.io import read_volume, write_volume
     from ..models.checkpoint import load_model
-    from ..runner.case import CaseFiles, run_case
+    from ..runner.case import run_case
+    from ..runner.case_files import CaseFiles
     from ..runner.outputs import OutputPlan
     from ..runner.report import NOTICE
     from ..runner.settings import RunSettings
@@ -146,8 +149,8 @@ def _summary(
 
 def _tell(summary: dict[str, Any], folder: Path) -> None:
     where = f"finding {summary['nodule_rank']} of {summary['findings']}" if summary["nodule_rank"] else "not listed"
-    found = f"found ({where}, peak z {summary['nodule_peak_z']})" if summary["nodule_found"] else "not found"
-    print(f"Nodule of 24.6 mm: {found}.")
+    verdict = f"found ({where}, peak z {summary['nodule_peak_z']})" if summary["nodule_found"] else "not found"
+    print(f"Nodule of 24.6 mm: {verdict}.")
     print(f"Nodule: {summary['nodule_mean_hu']:g} HU before, {summary['filled_mean_hu']:g} HU after filling.")
     print(f"Noise of the CT: {summary['noise_hu']:g} HU. Peak memory {summary['peak_memory_mb']} MB.")
     print(f"Look at {folder / 'demo.png'}; volumes and reports lie beside it.")

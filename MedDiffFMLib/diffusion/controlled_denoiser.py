@@ -76,9 +76,9 @@ class ControlledDenoiser(nn.Module):
             return self.steered.loss(x0, sigma, noise, condition)
         x = x0 + sigma.reshape(-1, 1, 1, 1, 1) * noise
         mixed, left, share = self._with_guess(x, sigma, condition)
-        found = self._corrected(mixed, left, share, sigma, condition)
-        given, remains = ((image - x0).square().mean(dim=(1, 2, 3, 4)) for image in (mixed, found))
-        return remains / (given + NEGLIGIBLE**2)
+        corrected = self._corrected(mixed, left, share, sigma, condition)
+        before, remains = ((image - x0).square().mean(dim=(1, 2, 3, 4)) for image in (mixed, corrected))
+        return remains / (before + NEGLIGIBLE**2)
 
     def _guess(self, condition: EncodedCondition) -> torch.Tensor | None:
         if self.control.config.guess is None or condition.control is None or self.weight == 0:

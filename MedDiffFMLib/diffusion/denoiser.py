@@ -17,7 +17,7 @@ from .kinds import COSINE_EPSILON, EDM
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 SIGMA_DATA = 0.5
 SIGMA_GUESS = 0.12
-"""Typical error of the first guess in a hole: what is left for the network to find there."""
+"""Typical error of the biharmonic initialization of a hole: what is left for the network to find there."""
 HUBER = 0.05
 """Below this multiple of SIGMA_GUESS an error in a hole counts by its square, above by its size."""
 
@@ -49,7 +49,7 @@ def _keep_known(x0: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
 class EDMDenoiser(nn.Module):
     """Karras et al. 2022 (arXiv 2206.00364), table 1, column "ours": D = c_skip x + c_out F(c_in x, c_noise).
 
-    In a hole with known surroundings the same holds for the difference to the first guess m, whose deviation is
+    In a hole with known surroundings the same holds for the difference to the initialization m, whose deviation is
     smaller than the image's: D = m + c_skip (x - m) + c_out F. A network that knows nothing returns the guess where
     noise hides the image, and neither its errors nor the noise weigh more than the guess's own error.
     """
@@ -85,7 +85,7 @@ class EDMDenoiser(nn.Module):
         """Weighted squared error over the unknown voxels (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2.
 
         In holes it is the pseudo-Huber error of the same weight: squared, the few voxels at bone and air would teach
-        nearly all, and flat tissue, where the first guess is good already, would be left with their noise.
+        nearly all, and flat tissue, where the initialization is good already, would be left with their noise.
         """
         s, d = _column(sigma), self._deviation(condition)
         squared = (self(x0 + s * noise, sigma, condition) - x0).square() * (s**2 + d**2) / (s * d) ** 2
@@ -94,7 +94,7 @@ class EDMDenoiser(nn.Module):
 
 
 class CosineEpsilonDenoiser(nn.Module):
-    """The paper's parametrisation: noise prediction on the cosine chain with 1000 steps (arXiv 2410.15432, 1.3).
+    """The paper's parametrization: noise prediction on the cosine chain with 1000 steps (arXiv 2410.15432, 1.3).
 
     The chain sees sqrt(abar) (x0 + sigma eps) with sigma = sqrt((1 - abar) / abar), so a sigma names a step.
     """

@@ -12,24 +12,28 @@ from pathlib import Path, PurePosixPath
 from ..core.atomic_files import owned_name, sweep
 from ..core.errors import InputError
 from .formats.common import MAX_COMPRESSION, damaged, parsing, truncated
+from .source import Reading
 
 _PORTION = 1 << 20
 _MOST_FILES = 100_000
 
 
 @contextlib.contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def unpacked(path: Path, reading: Reading) -> Iterator[Path]:
     """Unpack an archive into a folder that is called as it and gone after the block.
 
     Only the members' own names are used, each in a folder of its own, so none can lead elsewhere. Hidden files and
     what macOS puts beside them are left out.
+
+    Args:
+        reading: opens the archive.
 
     Raises:
         InputError: damaged, encrypted, or larger than its file can hold.
     """
     sweep(tempfile.gettempdir())
     with (
-        path.open("rb") as file,
+        reading.open(path) as file,
         parsing(lambda error: damaged(path.name, "ZIP", "it is truncated, damaged, or packed in an unknown way")),
         zipfile.ZipFile(file) as archive,
         tempfile.TemporaryDirectory(prefix=f"meddifffm-{owned_name()}-") as temporary,

@@ -7,16 +7,14 @@ isotropic grid (interpolated). SciPy does the interpolation, in double precision
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 
 from ..core.errors import InputError
+from .axis_order import LPS_AXES, AxisOrder
 from .resampling import TRUNCATE, interpolate_by_axes, resample_by_axes
 from .volume import Volume
 
-# Working axes: i to the patient's left, j to posterior, k to superior (DICOM's LPS), written as RAS columns.
-_LPS_AXES = np.diag([-1.0, -1.0, 1.0])
 _MAX_VOXELS = 1_500_000_000
 
 
@@ -53,9 +51,9 @@ def working_grid(volume: Volume, spacing_mm: float | None) -> Grid:
         return _acquisition_grid(volume)
     if not spacing_mm > 0:
         raise InputError(f"A working spacing of {spacing_mm:g} mm is not possible.", "Give a positive spacing in mm.")
-    if np.allclose(_acquisition_grid(volume).ijk_to_ras[:3, :3], spacing_mm * _LPS_AXES, atol=1e-6 * spacing_mm):
+    if np.allclose(_acquisition_grid(volume).ijk_to_ras[:3, :3], spacing_mm * LPS_AXES, atol=1e-6 * spacing_mm):
         return _acquisition_grid(volume)  # the input has these voxels already
-    corners = _LPS_AXES @ (volume.ijk_to_ras @ _corners(volume.voxels.shape))[:3]
+    corners = LPS_AXES @ (volume.ijk_to_ras @ _corners(volume.voxels.shape))[:3]
     low, high = corners.min(axis=1), corners.max(axis=1)
     steps = np.ceil((high - low) / spacing_mm - 1e-6)
     shape = tuple(int(n) + 1 for n in steps[::-1])
@@ -66,8 +64,8 @@ def working_grid(volume: Volume, spacing_mm: float | None) -> Grid:
         )
     low -= np.maximum(steps * spacing_mm - (high - low), 0.0) / 2  # the overhang is shared by both sides
     matrix = np.eye(4)
-    matrix[:3, :3] = spacing_mm * _LPS_AXES
-    matrix[:3, 3] = _LPS_AXES @ low
+    matrix[:3, :3] = spacing_mm * LPS_AXES
+    matrix[:3, 3] = LPS_AXES @ low
     return Grid(shape, matrix)  # type: ignore[arg-type]
 
 
@@ -81,9 +79,9 @@ def to_grid(volume: Volume, grid: Grid, order: int = 1, fill: float = -1024) -> 
         order: of the spline: 0 for label maps, 1 linear (default), up to 5.
         fill: HU of what lies outside (air).
     """
-    axes = _axis_map(volume, grid)
-    if axes is not None:
-        return np.ascontiguousarray(_rearrange(volume.voxels, *axes), dtype=np.float32)
+    order_of_axes = _axis_map(volume, grid)
+    if order_of_axes is not None:
+        return np.ascontiguousarray(order_of_axes.turn(volume.voxels), dtype=np.float32)
     matrix = np.linalg.inv(volume.ijk_to_ras) @ grid.ijk_to_ras
     # one grid cell, measured in input voxels: from_grid interpolates between grid points this far outside
     margin = np.maximum(0.5, np.abs(matrix[:3, :3]).sum(axis=1))
@@ -112,11 +110,9 @@ def from_grid(
     if array.shape != grid.shape:
         raise ValueError(f"array of shape {array.shape} does not lie on a grid of shape {grid.shape}")
     first, last = (0, len(volume.voxels)) if planes is None else (planes.start, planes.stop)
-    axes = _axis_map(volume, grid)
-    if axes is not None:
-        permutation, flips = axes
-        unflipped = _rearrange(array, (0, 1, 2), flips)
-        return np.ascontiguousarray(unflipped.transpose(np.argsort(permutation))[first:last])
+    order_of_axes = _axis_map(volume, grid)
+    if order_of_axes is not None:
+        return np.ascontiguousarray(order_of_axes.turn_back(array)[first:last])
     matrix = np.linalg.inv(grid.ijk_to_ras) @ volume.ijk_to_ras
     shape = volume.voxels.shape
     if order == 1 and array.dtype != bool and _is_diagonal(matrix[:3, :3]):
@@ -134,39 +130,19 @@ def _corners(shape: tuple[int, ...]) -> np.ndarray:
     return np.array([[a, b, c, 1.0] for a in (0, i - 1) for b in (0, j - 1) for c in (0, k - 1)]).T
 
 
-def _closest_axes(volume: Volume) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Which (i, j, k) input axis runs along left, posterior and superior, and which of them must be flipped."""
-    directions = _LPS_AXES @ (volume.ijk_to_ras[:3, :3] / np.array(volume.spacing))
-    best = max(permutations(range(3)), key=lambda p: sum(abs(directions[row, axis]) for row, axis in enumerate(p)))
-    flips = tuple(bool(directions[row, axis] < 0) for row, axis in enumerate(best))
-    return best, flips  # type: ignore[return-value]
-
-
 def _acquisition_grid(volume: Volume) -> Grid:
     """The input's own voxels, axes permuted and flipped to be as close as possible to left, posterior, superior."""
-    axes, flips = _closest_axes(volume)
-    sizes = volume.voxels.shape[::-1]
-    to_input = np.zeros((4, 4))  # index on the grid -> index in the input
-    to_input[3, 3] = 1
-    for new, (old, flip) in enumerate(zip(axes, flips, strict=True)):
-        to_input[old, new] = -1 if flip else 1
-        to_input[old, 3] = sizes[old] - 1 if flip else 0
-    shape = tuple(sizes[old] for old in reversed(axes))
-    return Grid(shape, volume.ijk_to_ras @ to_input)  # type: ignore[arg-type]
+    order, stored = AxisOrder.of(volume.ijk_to_ras), volume.voxels.shape
+    k, j, i = (stored[axis] for axis in order.axes)
+    return Grid((k, j, i), volume.ijk_to_ras @ order.matrix(stored))
 
 
-def _axis_map(volume: Volume, grid: Grid) -> tuple[tuple[int, ...], tuple[bool, ...]] | None:
-    """Array axes and flips from input to grid where it is the acquisition grid, else None."""
+def _axis_map(volume: Volume, grid: Grid) -> AxisOrder | None:
+    """The order of the input's axes where the grid is its acquisition grid, else None."""
     own = _acquisition_grid(volume)
     if own.shape != tuple(grid.shape) or not np.allclose(own.ijk_to_ras, grid.ijk_to_ras, rtol=0, atol=1e-9):
         return None
-    axes, flips = _closest_axes(volume)
-    return tuple(2 - axis for axis in reversed(axes)), tuple(reversed(flips))
-
-
-def _rearrange(array: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:
-    """View with permuted, then flipped axes."""
-    return array.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+    return AxisOrder.of(volume.ijk_to_ras)
 
 
 def _smoothing(volume: Volume, grid: Grid) -> tuple[float, float, float]:

@@ -7,6 +7,9 @@ Reads NRRD (``.nrrd``, ``.nhdr``), NIfTI (``.nii``, ``.nii.gz``), MetaImage (``.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,12 @@ import numpy as np
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError, OutputError
 from .archives import unpacked
-from .formats.dicom import is_dicom_file, read_dicom
-from .formats.metaimage import read_metaimage, write_metaimage
+from .formats.dicom import dicom_files, is_dicom_file, read_dicom
+from .formats.dicom_structures import is_structures, refuse_structures, structures_files
+from .formats.metaimage import metaimage_files, read_metaimage, write_metaimage
 from .formats.nifti import read_nifti, write_nifti
-from .formats.nrrd import read_nrrd, write_nrrd
+from .formats.nrrd import nrrd_files, read_nrrd, write_nrrd
+from .source import Reading, Source
 from .volume import Volume
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
@@ -42,27 +47,109 @@ def read_volume(path: str | Path, modality: str = "CT") -> Volume:
         InputError: missing, unreadable, damaged, or not one 3-D scalar volume.
     """
     path = Path(path)
-    name = path.name.lower()
-    try:
-        if not path.exists():
-            raise InputError(f"There is no file or folder '{path}'.", "Check the path.")
-        if path.is_dir():
-            return read_dicom(path, modality)
+    with _told(path):
+        reading = Reading(path)
+        volume = _format_of(path).read(path, modality, reading)
+        return replace(volume, source=reading.source())
+
+
+def read_unchanged(path: Path, sha256: str, modality: str = "CT") -> Volume:
+    """Read a volume whose source was looked at before, as by :func:`source_of`.
+
+    Raises:
+        InputError: it has changed since, or as :func:`read_volume`.
+    """
+    volume = read_volume(path, modality)
+    if volume.source is None or volume.source.sha256 != sha256:
+        raise InputError(f"'{path.name}' changed while it was read.", "Wait until it is complete, and try again.")
+    return volume
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that :func:`read_volume` would make a volume of, in the order in which it would read them.
+
+    Raises:
+        InputError: as :func:`read_volume`, but for what only the voxels tell.
+    """
+    with _told(path):
+        return _format_of(path).files(path)
+
+
+def source_of(path: Path) -> Source:
+    """The source that :func:`read_volume` would give, without its reading the voxels.
+
+    Raises:
+        InputError: as :func:`read_volume`, but for what only the voxels tell.
+    """
+    with _told(path):
+        reading = Reading(path)
+        for file in files_of(path):
+            with reading.open(file):
+                pass
+        return reading.source()
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which volumes are stored.
+
+    Attributes:
+        fits: whether a file or folder is of it.
+        read: path, modality, and what opens the files.
+        files: the files that ``read`` opens, in its order.
+    """
+
+    fits: Callable[[Path], bool]
+    read: Callable[[Path, str, Reading], Volume]
+    files: Callable[[Path], list[Path]]
+
+
+def _named(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.name.lower().endswith(suffixes)
+
+
+def _itself(path: Path) -> list[Path]:
+    return [path]
+
+
+def _read_archive(path: Path, modality: str, reading: Reading) -> Volume:
+    """A zipped DICOM series; its source is the archive."""
+    with unpacked(path, reading) as folder:
+        return read_dicom(folder, modality, Reading(folder))
+
+
+FORMATS = (
+    Format(is_structures, refuse_structures, structures_files),
+    Format(Path.is_dir, read_dicom, dicom_files),
+    Format(_named(*NRRD_SUFFIXES), read_nrrd, nrrd_files),
+    Format(_named(*NIFTI_SUFFIXES), read_nifti, _itself),
+    Format(_named(*METAIMAGE_SUFFIXES), read_metaimage, metaimage_files),
+    Format(_named(".zip"), _read_archive, _itself),
+    Format(is_dicom_file, read_dicom, dicom_files),
+)
+"""The first that fits is taken."""
+
+
+def _format_of(path: Path) -> Format:
+    """The format of what is there and not empty."""
+    if not path.exists():
+        raise InputError(f"There is no file or folder '{path}'.", "Check the path.")
+    if not path.is_dir():
         if not path.is_file():
             raise InputError(f"'{path.name}' is neither a file nor a folder.", "Give a file or a folder.")
         if path.stat().st_size == 0:
             raise InputError(f"'{path.name}' is an empty file.", "Copy or export it again.")
-        if name.endswith(NRRD_SUFFIXES):
-            return read_nrrd(path, modality)
-        if name.endswith(NIFTI_SUFFIXES):
-            return read_nifti(path, modality)
-        if name.endswith(METAIMAGE_SUFFIXES):
-            return read_metaimage(path, modality)
-        if name.endswith(".zip"):
-            with unpacked(path) as folder:
-                return read_dicom(folder, modality)
-        if is_dicom_file(path):
-            return read_dicom(path, modality)
+    for row in FORMATS:
+        if row.fits(path):
+            return row
+    raise InputError(f"'{path.name}' is of a format that cannot be read.", _READABLE)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system refuses becomes a sentence."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"'{path}' could not be read: {reason}.", "Check the path and its permissions.") from error
@@ -70,7 +157,6 @@ def read_volume(path: str | Path, modality: str = "CT") -> Volume:
         raise InputError(
             f"'{path.name}' does not fit into this computer's memory.", "Crop or resample it, or close other programs."
         ) from error
-    raise InputError(f"'{path.name}' is of a format that cannot be read.", _READABLE)
 
 
 def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, mask: bool = False) -> None:

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
-from ..core.errors import DeviceError, InputError, tells_of_memory
+from ..core import devices
+from ..core.devices import choose_device, is_accelerator
+from ..core.errors import DeviceError, tells_of_memory
 from ..core.precision import autocast, choose_precision
 from .memory_plan import BATCH_ON_CPU, batch_for, plan_memory
 from .upsample_fusion import fold_upsampling
@@ -57,37 +59,6 @@ class MemoryLevel:
         return MemoryLevel(torch.device("cpu"), 1, self.window, True)
 
 
-def choose_device(requested: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:N" -> device; raises DeviceError if it is not there."""
-    if requested == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() and _computes("cuda:0") else "cpu")
-    try:
-        device = torch.device(requested)
-    except RuntimeError as error:
-        raise InputError(
-            f"There is no kind of device called {requested!r}.", "Use auto, cpu, cuda or cuda:1."
-        ) from error
-    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise DeviceError(
-            f"{requested} was asked for, but PyTorch {torch.__version__} sees {count} CUDA devices.",
-            "Use --device cpu, or install a CUDA build of PyTorch and a current driver.",
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"Devices of kind {device.type!r} are not supported.", "Use cpu or cuda.")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
-def _computes(device: str) -> bool:
-    """Whether a GPU that is there can be used: this PyTorch may be too new for it, or another program may hold it."""
-    try:
-        return bool((torch.zeros(1, device=device) + 1).item() == 1)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        logging.getLogger(__name__).warning("The GPU cannot be used: going on, slower, on the CPU. %s", reason)
-        return False
-
-
 def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Context in which a GPU's convolutions give the same bits in every run, and float32 is not rounded to TF32.
 
@@ -100,7 +71,7 @@ def repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for the ways in which CPU and CUDA allocations fail."""
+    """True for the ways in which allocations fail on a CPU and on accelerators."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and tells_of_memory(str(error).lower())
@@ -111,7 +82,7 @@ class Engine:
 
     Args:
         denoiser: module (x, sigma, condition) -> x0.
-        device, precision: see :func:`choose_device` and :func:`core.precision.choose_precision`.
+        device, precision: see :func:`core.devices.choose_device` and :func:`core.precision.choose_precision`.
         window: largest window edge in voxels.
         memory: bytes of the device that may be used; None for what is free on a GPU.
 
@@ -137,7 +108,7 @@ class Engine:
         self._memory = memory
         self._denoiser = denoiser.eval().requires_grad_(False)
         self._place()
-        if self.memory_level.device.type == "cuda":
+        if is_accelerator(self.memory_level.device):
             self.memory_level = replace(self.memory_level, batch=batch_for(self.free_memory(), window))
 
     @property
@@ -173,11 +144,10 @@ class Engine:
     def free_memory(self) -> int | None:
         """Bytes that a run may use on a GPU, what earlier ones left included; on the CPU the given limit, or None."""
         device = self.memory_level.device
-        if device.type != "cuda":
-            return self._memory
-        free, _ = torch.cuda.mem_get_info(device)
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free if self._memory is None else min(free, self._memory - torch.cuda.memory_allocated(device))
+        free = devices.free_memory(device)
+        if free is None or self._memory is None:
+            return self._memory if free is None else free
+        return min(free, self._memory - devices.allocated_memory(device))
 
     def home(self, voxels: int) -> torch.device:
         """Where an image of so many voxels and its estimate are held during a step: on the device if there is room."""
@@ -205,8 +175,7 @@ class Engine:
                 "There is too little memory even for one window of 32 voxels.", "Close other programs and run again."
             ) from error
         before, (self.memory_level, sentence) = self.memory_level, lower
-        if before.device.type == "cuda":
-            torch.cuda.empty_cache()
+        devices.give_back_memory(before.device)
         self.on_warning(sentence)
         if self.memory_level.device != before.device:
             self._place()

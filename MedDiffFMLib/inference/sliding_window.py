@@ -4,7 +4,7 @@ At every step overlapping windows are denoised in batches and their x0 estimates
 samplers and tasks never see patches (the paper's per-step blending, arXiv 2410.15432, 1.5, as one object).
 
 The network's Haar stem takes voxels in pairs, and its error is larger between pairs than within. From step to step the
-windows therefore begin a voxel earlier or later, so that one step mends what the other leaves.
+windows therefore begin a voxel earlier or later, so that one step corrects what the other leaves.
 
 Besides the image and its estimate nothing of the volume's size is held: windows are cut where they are needed, and
 their weights are products of three lines that already sum to one.
@@ -22,11 +22,10 @@ from ..core.async_copy import PendingTensor, upload
 from ..core.progress import ProgressMeter
 from ..imaging.volume import Box
 from .engine import Engine
-from .window_plan import WindowPlan, cut, extend, inside, plan_windows, reflected_range
+from .window_plan import OVERLAP, WindowPlan, cut, extend, inside, plan_windows, reflected_range
 
-OVERLAP = 16
 AIR = -1.0
-"""Network range of what is estimated where nothing is wanted."""
+"""Estimate, in network range, where none is needed."""
 KEPT_CONDITIONS = 256 * 2**20
 """Bytes of encoded conditions that are kept from step to step; a larger volume encodes them anew at every step."""
 KEPT_SHARE = 1 / 16
@@ -71,18 +70,18 @@ class SlidingWindowDenoiser:
 
     def _prepare(self) -> None:
         """Lay the windows for the present turn and memory level."""
-        wanted = (self.engine.memory_level.window, self.engine.device, self.turn % 2 == 1)
-        if wanted == self._prepared:
+        state = (self.engine.memory_level.window, self.engine.device, self.turn % 2 == 1)
+        if state == self._prepared:
             return
-        self.plan: WindowPlan = plan_windows(self.shape, wanted[0], self.overlap, self.engine.divisor, wanted[2])
+        self.plan: WindowPlan = plan_windows(self.shape, state[0], self.overlap, self.engine.divisor, state[2])
         self._computed = [box for box in self.plan.boxes if self._is_wanted(box)]
         self._skipped = [box for box in self.plan.boxes if not self._is_wanted(box)]
         self._extended = _extend_condition(self._condition, self.plan)
-        if self._prepared is not None and self._prepared[:2] != wanted[:2]:
+        if self._prepared is not None and self._prepared[:2] != state[:2]:
             self._encoded.clear()
         free = self.engine.free_memory()
         self._room = KEPT_CONDITIONS if free is None else min(KEPT_CONDITIONS, KEPT_SHARE * free)
-        self._prepared = wanted
+        self._prepared = state
 
     def _is_wanted(self, box: Box) -> bool:
         return self._wanted is None or bool(self._wanted[inside(box, self.plan.offset, self.shape)[0]].any())
@@ -139,8 +138,8 @@ class SlidingWindowDenoiser:
 
     def _add(self, total: torch.Tensor, plan: WindowPlan, box: Box, x0: torch.Tensor) -> None:
         """Add a window's share, as far as it lies in the volume; all at one place."""
-        place, part = inside(box, plan.offset, self.shape)
-        total[place].addcmul_(x0[part], plan.importance_map(box)[part])
+        place, part, weight = plan.placed(box, self.shape)
+        total[place].addcmul_(x0[part], weight)
 
     def _guided(self, windows: torch.Tensor, sigma: float, boxes: list[Box]) -> torch.Tensor:
         conditional = self._encode(boxes)

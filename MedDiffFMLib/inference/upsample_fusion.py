@@ -30,7 +30,7 @@ def fold_upsampling(network: nn.Module) -> int:
     """
     from monai.networks.blocks import UpSample
 
-    found = 0
+    count = 0
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, FoldedUpsample):
@@ -40,5 +40,5 @@ def fold_upsampling(network: nn.Module) -> int:
             else:
                 continue
             setattr(parent, name, TransposedUpsample(convolution).train(child.training))
-            found += 1
-    return found
+            count += 1
+    return count

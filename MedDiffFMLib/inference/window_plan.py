@@ -11,6 +11,9 @@ import torch
 from ..core.async_copy import upload
 from ..imaging.volume import Box
 
+OVERLAP = 16
+"""Voxels that neighboring windows share."""
+
 
 def reflected_range(first: int, count: int, available: int) -> np.ndarray:
     """Indices first .. first + count - 1, folded back at the ends of 0 .. available - 1."""
@@ -78,6 +81,18 @@ class WindowPlan:
         """(d, h, w): what a window contributes to each of its voxels; the shares of all windows sum to one."""
         k, j, i = (weight / total[edge] for weight, total, edge in zip(self.weights, self.total, box, strict=True))
         return k[:, None, None] * j[:, None] * i
+
+    def placed(self, box: Box, shape: tuple[int, int, int]) -> tuple[Box, Box, torch.Tensor]:
+        """Where a window lies in a volume, the part of it that does, and what it contributes there.
+
+        Args:
+            shape: (D, H, W) of the volume that was planned for.
+
+        Returns:
+            The volume's voxels, the window's, and the importance map of these.
+        """
+        place, part = inside(box, self.offset, shape)
+        return place, part, self.importance_map(box)[part]
 
     def to(self, device: torch.device) -> WindowPlan:
         """The same with its lines on a device."""

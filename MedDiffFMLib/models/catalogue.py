@@ -24,8 +24,13 @@ from ..core.safe_load import check_fields, plain_name, read_json
 
 CATALOGUE = "models.json"
 FOLDER_VARIABLE = "MEDDIFFFM_MODELS"
-KINDS = {"prior": "prior", "control": "ControlNet", "segmentation": "segmentation head", "body": "body coordinates",
-         "companion": "companion"}  # fmt: skip
+KINDS = {
+    "prior": "prior",
+    "control": "ControlNet",
+    "segmentation": "segmentation head",
+    "body": "body coordinates",
+    "companion": "companion",
+}
 """Kinds of models and how a user calls them."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -62,7 +67,7 @@ class CatalogueEntry:
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
+        """Path of the file."""
         return (self.folder or resource_folder() / "Models") / self.file
 
     @property

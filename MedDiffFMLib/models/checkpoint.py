@@ -12,6 +12,7 @@ from ..core.atomic_files import atomic_path
 from ..core.errors import ModelError, OutputError, expected
 from ..core.file_hash import file_sha256
 from ..core.safe_load import parse_json
+from .names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import torch
@@ -52,15 +53,36 @@ class FoundationModel:
         return self.engine.precision
 
 
+@dataclass
+class Weights:
+    """What one reading of a weight file gave: hash, description and tensors are of the same bytes.
+
+    Attributes:
+        path: of the file.
+        sha256: of its bytes.
+        metadata: its description.
+        state: its tensors, float32.
+    """
+
+    path: Path
+    sha256: str
+    metadata: dict[str, str]
+    state: dict[str, torch.Tensor]
+
+
 def check_sha256(path: Path, expected: str | None) -> str:
-    """SHA-256 of a weight file; raises ModelError where the catalogue says another."""
+    """SHA-256 of a weight file that is not loaded now; raises ModelError where the catalogue says another."""
     digest = file_sha256(path)
+    _refuse_other(path, digest, expected)
+    return digest
+
+
+def _refuse_other(path: Path, digest: str, expected: str | None) -> None:
     if expected is not None and digest != expected:
         raise ModelError(
             f"The SHA-256 of {path.name} is {digest[:12]}..., the catalogue says {expected[:12]}...",
             "The file was changed or damaged; fetch it again.",
         )
-    return digest
 
 
 def save_model(
@@ -117,12 +139,24 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The description in a safetensors file; raises ModelError for a missing, damaged or pickled one."""
     from safetensors import SafetensorError, safe_open
 
+    _refuse_absent(path)
+    with open(path, "rb") as stream:
+        _refuse_pickle(path, stream.read(9))
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            return stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path) from error
+
+
+def _refuse_absent(path: Path) -> None:
     if not path.is_file():
         raise ModelError(
             f"There is no weight file {path}.", "Check the path, or use a name that `meddifffm models` lists."
         )
-    with open(path, "rb") as stream:
-        start = stream.read(9)
+
+
+def _refuse_pickle(path: Path, start: bytes) -> None:
     # A safetensors file begins with eight bytes that tell how long its header is, and the header with a brace. The
     # first byte may be anything: every 32nd file would pass for a pickle by that alone.
     if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
@@ -130,24 +164,41 @@ def read_metadata(path: Path) -> dict[str, str]:
             f"{path.name} is a pickle file, which can run code when it is opened.",
             "Only safetensors weights are accepted; convert it in an environment that you trust.",
         )
-    try:
-        with safe_open(str(path), framework="pt") as stream:
-            return stream.metadata() or {}
-    except (SafetensorError, OSError) as error:  # the library words it differently from version to version
-        raise ModelError(
-            f"{path.name} is not a readable safetensors file: it is truncated, damaged, or of another format.",
-            "Fetch it again.",
-        ) from error
+
+
+def _unreadable(path: Path) -> ModelError:
+    """In our words: those of the library differ from version to version."""
+    return ModelError(
+        f"{path.name} is not a readable safetensors file: it is truncated, damaged, or of another format.",
+        "Fetch it again.",
+    )
+
+
+def check_format(path: Path, metadata: dict[str, str], kind: str, what: str, remedy: str) -> None:
+    """Refuse a file whose description is not of one format.
+
+    Args:
+        kind: the format.
+        what: the file should hold, and
+        remedy: for the message.
+
+    Raises:
+        ModelError: another format, or none.
+    """
+    found = metadata.get("format", "unknown")
+    if found != kind:
+        raise ModelError(f"{path.name} holds no {what} ({found!r}, not {kind!r}).", remedy)
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """Format, config and calibration of a weight file; raises ModelError for anything that is not one of ours."""
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no MedDiff-FM prior (format {metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
-        )
+    return header_of(path, read_metadata(path))
+
+
+def header_of(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Format, config and calibration in a description; raises ModelError for anything that is not one of ours."""
+    remedy = "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`."
+    check_format(path, metadata, FORMAT, "MedDiff-FM prior", remedy)
     try:
         config, calibration = parse_json(metadata["config"]), parse_json(metadata.get("calibration", "{}"))
         if not (isinstance(config, dict) and isinstance(config["network"], dict) and isinstance(calibration, dict)):
@@ -171,73 +222,85 @@ def build_denoiser(config: dict[str, Any]) -> torch.nn.Module:
         ) from error
 
 
-def load_denoiser(path: Path, header: dict[str, Any]) -> torch.nn.Module:
+def load_denoiser(path: Path) -> torch.nn.Module:
+    """The trained denoiser of a file, in float32 on the CPU."""
+    return denoiser_of(read_weights(path))
+
+
+def denoiser_of(weights: Weights) -> torch.nn.Module:
     """The trained denoiser in float32 on the CPU."""
     import torch
 
+    config = header_of(weights.path, weights.metadata)["config"]
     with torch.device("meta"):  # sizes without memory: a damaged description may ask for terabytes
-        described = build_denoiser(header["config"]).state_dict()
-    check_shapes(path, {name: tuple(tensor.shape) for name, tensor in described.items()})
-    denoiser = build_denoiser(header["config"])
-    state = read_weights(path)
+        described = build_denoiser(config).state_dict()
+    check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in described.items()})
+    denoiser = build_denoiser(config)
     try:
-        denoiser.load_state_dict(state)
+        denoiser.load_state_dict(weights.state)
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         raise ModelError(
-            f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again."
+            f"The weights in {weights.path.name} do not fit its description ({first}).", "Fetch it again."
         ) from error
     return denoiser.eval().requires_grad_(False)
 
 
-def check_shapes(path: Path, described: dict[str, tuple[int, ...]]) -> None:
-    """Compare the tensors in a file with those of its description, before memory is taken for either.
+def check_shapes(weights: Weights, described: dict[str, tuple[int, ...]]) -> None:
+    """Compare the tensors in a file with those of its description, before memory is taken for the latter.
 
     Raises:
         ModelError: they differ.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as stream:
-            stored = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path.name} is not a readable safetensors file.", "Fetch it again.") from error
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
     different = sorted(name for name in {*described, *stored} if described.get(name) != stored.get(name))
     if different:
         raise ModelError(
-            f"The weights in {path.name} do not fit its description (first at {different[0][:80]!r}).",
+            f"The weights in {weights.path.name} do not fit its description (first at {different[0][:80]!r}).",
             "Fetch it again.",
         )
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file in float32; raises ModelError where they are damaged or not finite."""
+def read_weights(path: Path, sha256: str | None = None) -> Weights:
+    """Read a safetensors file once; tensors become float32.
+
+    Args:
+        sha256: what its bytes must have, None for any.
+
+    Raises:
+        ModelError: missing, a pickle, other bytes, damaged, or not finite.
+    """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
+    _refuse_absent(path)
     try:
-        stored, metadata = load_file(str(path)), read_metadata(path)
-    except (SafetensorError, RuntimeError, OSError) as error:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        _refuse_other(path, digest, sha256)
+        _refuse_pickle(path, content[:9])
+        stored = load(content)
+        metadata = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode()).get("__metadata__", {})
+    except (SafetensorError, RuntimeError, OSError, KeyError, ValueError, AttributeError) as error:
         if (failure := expected(error)) is not None:
             raise failure from error
-        first = str(error).splitlines()[0]
-        raise ModelError(f"The weights in {path.name} cannot be read ({first}).", "Fetch it again.") from error
+        raise _unreadable(path) from error
+    del content
     if metadata.get(_SEAL, seal := _seal(stored, metadata)) != seal:
         raise ModelError(f"{path.name} was changed or damaged: its own checksum does not fit.", "Fetch it again.")
     state = {name: tensor.float() for name, tensor in stored.items()}
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelError(f"{path.name} holds weights that are not finite.", "Fetch it again; it is damaged.")
-    return state
+    return Weights(path, digest, metadata, state)
 
 
-def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str = "auto") -> FoundationModel:
+def load_model(spec: str = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto") -> FoundationModel:
     """Load a prior by catalogue name or file path.
 
     Args:
         spec: name from the catalogue, or path of a .safetensors file.
-        device: "auto" (CUDA if there is a usable GPU, else CPU), "cpu", "cuda", "cuda:1".
+        device: "auto" (a usable GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "xpu", "mps".
         precision: "auto" (bfloat16 where the device computes it), "float32", "bfloat16".
 
     Raises:
@@ -248,7 +311,8 @@ def load_model(spec: str = "starter-ct", *, device: str = "auto", precision: str
     from .catalogue import resolve
 
     name, path, listed = resolve(spec)
-    header = read_header(path)
-    digest = check_sha256(path, listed)
-    engine = Engine(load_denoiser(path, header), device=device, precision=precision)
-    return FoundationModel(name, digest, header["config"], engine, header["calibration"])
+    read_header(path)  # refuses a file of another kind in its own words, before all of it is read
+    weights = read_weights(path, listed)
+    header = header_of(path, weights.metadata)
+    engine = Engine(denoiser_of(weights), device=device, precision=precision)
+    return FoundationModel(name, weights.sha256, header["config"], engine, header["calibration"])

@@ -31,15 +31,16 @@ def load_companion(spec: str, model: FoundationModel) -> tuple[torch.nn.Module, 
     Raises:
         ModelError: unknown, damaged, or too different from the prior to take its place.
     """
-    from .checkpoint import check_sha256, load_denoiser, read_header
+    from .checkpoint import denoiser_of, header_of, read_header, read_weights
 
     name, path, expected = resolve(spec)
-    header = read_header(path)
-    digest = check_sha256(path, expected)
-    denoiser: Any = load_denoiser(path, header)
+    read_header(path)  # refuses a file of another kind in its own words
+    weights = read_weights(path, expected)
+    header = header_of(path, weights.metadata)
+    denoiser: Any = denoiser_of(weights)
     if denoiser.network.config.divisor != model.engine.divisor:
         raise ModelError(
             f"{path.name} has another number of levels than the prior {model.name!r}.",
             "Train the companion with `meddifffm pretrain --config whole-body --initial` and that prior.",
         )
-    return denoiser, int(header["config"].get("window", 64)), {"name": name, "sha256": digest}
+    return denoiser, int(header["config"].get("window", 64)), {"name": name, "sha256": weights.sha256}

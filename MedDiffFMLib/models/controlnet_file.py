@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelError
 from ..core.safe_load import check_fields, parse_json
 from .catalogue import list_models, resolve
-from .checkpoint import FoundationModel, check_sha256, check_shapes, read_metadata, read_weights, write_weights
+from .checkpoint import FoundationModel, check_format, check_shapes, read_metadata, read_weights, write_weights
 
 if TYPE_CHECKING:
     import torch
@@ -92,12 +92,12 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: missing, damaged, a pickle, or not a ControlNet of this format.
     """
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no MedDiff-FM ControlNet ({metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use a file made by `meddifffm finetune` or listed by `meddifffm models`.",
-        )
+    return _description(path, read_metadata(path))
+
+
+def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    remedy = "Use a file made by `meddifffm finetune` or listed by `meddifffm models`."
+    check_format(path, metadata, FORMAT, "MedDiff-FM ControlNet", remedy)
     try:
         description = parse_json(metadata["description"])
         texts = [description["prior"]["sha256"], description["prior"].get("name", ""), description["task"]]
@@ -137,20 +137,21 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
             f"not with {model.name!r} ({model.sha256[:12]}...).",
             "Use it with its own prior (--model), or fine-tune again on this one.",
         )
-    digest = check_sha256(path, expected)
+    weights = read_weights(path, expected)
+    description = _description(path, weights.metadata)
     try:
         check_fields(ControlConfig, description["control"])
         config = ControlConfig(**description["control"])
         with torch.device("meta"):  # sizes without memory: a damaged description may ask for terabytes
             described = ControlBranch(model.engine.denoiser.network.config, config).state_dict()  # type: ignore[union-attr, arg-type]
-        check_shapes(path, {name: tuple(tensor.shape) for name, tensor in described.items()})
-        denoiser = with_control(model.engine.denoiser, config, read_weights(path))  # type: ignore[arg-type]
+        check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in described.items()})
+        denoiser = with_control(model.engine.denoiser, config, weights.state)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
             f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again."
         ) from error
-    return Control(name, digest, description, denoiser.eval().requires_grad_(False))
+    return Control(name, weights.sha256, description, denoiser.eval().requires_grad_(False))
 
 
 def find_control(task: str, model: FoundationModel) -> str | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NO_MODEL = "none"
-"""Name of the model in settings and reports of such a task."""
+from .names import NO_MODEL
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,6 @@ def device_alone(requested: str) -> NoModel:
     Raises:
         InputError, DeviceError: there is no such device.
     """
-    from ..inference.engine import choose_device
+    from ..core.devices import choose_device
 
     return NoModel(str(choose_device(requested)))

@@ -1,4 +1,4 @@
-"""Scale of an MR image: its numbers have no unit, so they are told in units of the brightest common tissue.
+"""Scale of an MR image: its numbers have no unit, so they are given in units of the brightest common tissue.
 
 On T1-weighted images of the trunk and the limbs that is fat; its peak is the last one of the histogram. Where there is
 none (a brain, T2 weighting), a percentile takes its place, and the scale says so.

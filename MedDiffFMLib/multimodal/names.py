@@ -46,9 +46,14 @@ class Angles:
 CAMERA = "camera"
 NAMED = {
     row.name: row
-    for row in (Angles("ap", 180, from_source=True), Angles("pa", 0), Angles("lat", 90), Angles("rlat", -90),
-                Angles("obl", 45))
-}  # fmt: skip
+    for row in (
+        Angles("ap", 180, from_source=True),
+        Angles("pa", 0),
+        Angles("lat", 90),
+        Angles("rlat", -90),
+        Angles("obl", 45),
+    )
+}
 _ANGLES = re.compile(r"(?:(lao|rao)(\d+(?:\.\d+)?))?[-_/+ ]?(?:(cran|caud)(\d+(?:\.\d+)?))?")
 
 

@@ -49,7 +49,7 @@ class _Bundle:
     def __iter__(self) -> Iterator[_Bundle]:
         """Parts with a bounded number of rays."""
         fields = (self.pixels, self.start, self.slope, self.lengths)
-        size = GPU_RAYS if self.pixels.is_cuda else RAYS
+        size = GPU_RAYS if self.pixels.device.type != "cpu" else RAYS
         for parts in zip(*(field.split(size) for field in fields), strict=True):
             yield _Bundle(self.axis, *parts)
 
@@ -191,9 +191,14 @@ def _bundles(beam: Beam, shape: tuple[int, ...], ijk_to_ras: np.ndarray, like: t
 
 
 def _bundle(
-    axis: int, pixels: np.ndarray, ends: np.ndarray, directions: np.ndarray, lengths: np.ndarray,
-    shape: tuple[int, ...], like: torch.Tensor,
-) -> _Bundle:  # fmt: skip
+    axis: int,
+    pixels: np.ndarray,
+    ends: np.ndarray,
+    directions: np.ndarray,
+    lengths: np.ndarray,
+    shape: tuple[int, ...],
+    like: torch.Tensor,
+) -> _Bundle:
     """Rays by their crossings of the planes across ``axis``, of (i, j, k)."""
     across = [other for other in range(3) if other != axis]  # the axis whose voxels lie closest together comes first
     slope = directions[:, across] / directions[:, axis : axis + 1]

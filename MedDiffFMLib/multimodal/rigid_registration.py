@@ -51,8 +51,13 @@ class Alignment:
         return replace(moving, ijk_to_ras=np.linalg.inv(self.fixed_to_moving) @ moving.ijk_to_ras)
 
 
-def align(fixed: Volume, moving: Volume, fixed_mask: np.ndarray | None = None,
-          moving_mask: np.ndarray | None = None, seed: int = 1) -> Alignment:  # fmt: skip
+def align(
+    fixed: Volume,
+    moving: Volume,
+    fixed_mask: np.ndarray | None = None,
+    moving_mask: np.ndarray | None = None,
+    seed: int = 1,
+) -> Alignment:
     """Rotation and shift that make the mutual information of two images largest, near where they are.
 
     A shift is found first. The rotation stays where it adds mutual information and is one that a patient makes: in a
@@ -94,8 +99,9 @@ def align(fixed: Volume, moving: Volume, fixed_mask: np.ndarray | None = None,
 class _Search:
     """Registration of two images from coarse to fine."""
 
-    def __init__(self, fixed: Volume, moving: Volume, fixed_mask: np.ndarray | None, moving_mask: np.ndarray | None,
-                 seed: int) -> None:  # fmt: skip
+    def __init__(
+        self, fixed: Volume, moving: Volume, fixed_mask: np.ndarray | None, moving_mask: np.ndarray | None, seed: int
+    ) -> None:
         self.images = as_sitk(fixed), as_sitk(moving)
         masks = ((fixed, fixed_mask), (moving, moving_mask))
         self.masks = [None if mask is None else as_sitk(image, mask.astype(np.uint8)) for image, mask in masks]

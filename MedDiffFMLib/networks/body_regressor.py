@@ -24,9 +24,14 @@ class BodyRegressor(nn.Module):
 
         self.filters = filters
         self.unet = SegResNet(
-            spatial_dims=3, init_filters=filters, in_channels=TISSUES, out_channels=OUTPUTS,
-            norm=("group", {"num_groups": 4}), blocks_down=(1, 1, 2, 2), blocks_up=(1, 1, 1),
-        )  # fmt: skip
+            spatial_dims=3,
+            init_filters=filters,
+            in_channels=TISSUES,
+            out_channels=OUTPUTS,
+            norm=("group", {"num_groups": 4}),
+            blocks_down=(1, 1, 2, 2),
+            blocks_up=(1, 1, 1),
+        )
 
     def config(self) -> dict[str, Any]:
         """JSON-ready; ``BodyRegressor(**config)`` is the same network."""
@@ -37,5 +42,5 @@ class BodyRegressor(nn.Module):
         right to left."""
         size = shares.shape[2:]
         pad = [part for n in reversed(size) for part in (0, -n % DIVISOR)]
-        said = self.unet(2 * nn.functional.pad(shares, pad) - 1)
-        return said[..., : size[0], : size[1], : size[2]]
+        features = self.unet(2 * nn.functional.pad(shares, pad) - 1)
+        return features[..., : size[0], : size[1], : size[2]]

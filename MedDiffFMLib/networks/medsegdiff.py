@@ -24,7 +24,7 @@ from .ff_parser import FFParser
 
 BANDS = 8
 HU_WINDOWS = ((0.0, 1.0), (0.04, 0.15))
-"""Centre and width in the network's range: the whole range, and soft tissue, whose contrasts are a hundredth of it."""
+"""Center and width in the network's range: the whole range, and soft tissue, whose contrasts are a hundredth of it."""
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,15 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(AEKLResBlock(3, c, config.groups, 1e-6, c) for c in widths[:-1])
         self.down = nn.ModuleList(_down(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(1, given, affine=False), nn.Conv3d(given, own, 1))
-            for given, own in zip(config.prior, widths[:-1], strict=False)
+            nn.Sequential(nn.GroupNorm(1, channels, affine=False), nn.Conv3d(channels, own, 1))
+            for channels, own in zip(config.prior, widths[:-1], strict=False)
         )
 
     def project(self, prior: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """What the prior's activations add to each stage."""
         if len(prior) != len(self.projections):
             raise ValueError(f"{len(self.projections)} activations of the prior are needed, not {len(prior)}")
-        added = [projection(given) for projection, given in zip(self.projections, prior, strict=True)]
+        added = [projection(activation) for projection, activation in zip(self.projections, prior, strict=True)]
         weight = self.stem.weight
         none = [weight.new_zeros(1, 1, 1, 1, 1)] * (len(self.blocks) - len(added))
         return (*added, *none)
@@ -233,7 +233,7 @@ class ConditionModel(nn.Module):
 
 
 def _timed_block(width: int, groups: int) -> Callable[[int, int], nn.Module]:
-    """Makes the paper's residual block: twice GroupNorm, SiLU, convolution, the time added in between."""
+    """The paper's residual block: twice GroupNorm, SiLU, convolution, the time added in between."""
     from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
 
     def block(before: int, after: int) -> nn.Module:

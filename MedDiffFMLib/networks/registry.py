@@ -1,6 +1,6 @@
 """Networks of a prior by name. Imports no torch; a row names the module of a network.
 
-Weight files and runs name theirs as ``network_name``; those without a name have the first one.
+Weight files and runs name their network as ``network_name``; those without a name have the first one.
 """
 
 from __future__ import annotations

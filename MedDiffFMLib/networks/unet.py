@@ -17,7 +17,7 @@ from ..imaging.haar import haar_forward, haar_inverse
 from .folded_upsampling import fold_for_training
 
 _LARGEST, _MOST_LEVELS = 8192, 8
-"""Channels of a level, and levels, beyond what anybody trains."""
+"""Upper limits of the channels of a level and of the levels."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ class PriorUNet(nn.Module):
 
     The seven detail bands of the Haar transform enter twice: as they are, and divided by the noise and squashed. At
     the noise of real scans, a fiftieth of the image's range, the second copy is what lets a small network see the
-    noise at all. The same is done with what the mean band holds beyond its blurs, for the noise of a scan is blotchy
-    and its blotches are wider than two voxels.
+    noise at all. The same is done with what the mean band holds beyond its blurs, for the noise of a scan is
+    correlated over more than two voxels.
 
-    There are two heads on one body: one for whole images, one that corrects the first guess in a hole.
+    There are two heads on one body: one for whole images, one that corrects the biharmonic initialization of a hole.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
@@ -127,8 +127,8 @@ class PriorUNet(nn.Module):
         if self.config.signature and condition.signature is not None:
             unit = unit * condition.signature.to(x.dtype)
         squashed = torch.tanh(detail_bands(bands) / (2 * unit[:, :, None, None, None]))
-        given = condition.channels[:, : self.config.condition_channels].to(x.dtype)
-        channels = torch.cat([bands, squashed, given], dim=1)
+        condition_channels = condition.channels[:, : self.config.condition_channels].to(x.dtype)
+        channels = torch.cat([bands, squashed, condition_channels], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
         return channels.contiguous(memory_format=torch.channels_last_3d)
 

@@ -56,15 +56,21 @@ def localize_body(volume: Volume) -> BodyLocalization:
 
 def box_in_mm(grid: Grid, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Corners of the box of the voxels from index ``first`` to ``last`` (k, j, i), outer edges."""
-    corners = np.array([[a, b, c, 1.0] for a in (first[2] - 0.5, last[2] + 0.5) for b in (first[1] - 0.5, last[1] + 0.5)
-                        for c in (first[0] - 0.5, last[0] + 0.5)])  # fmt: skip
+    corners = np.array(
+        [
+            [a, b, c, 1.0]
+            for a in (first[2] - 0.5, last[2] + 0.5)
+            for b in (first[1] - 0.5, last[1] + 0.5)
+            for c in (first[0] - 0.5, last[0] + 0.5)
+        ]
+    )
     positions = (grid.ijk_to_ras @ corners.T)[:3] * _LPS[:, None]
     return positions.min(1)[::-1], positions.max(1)[::-1]
 
 
-def choose_region(requested: str | None, found: BodyLocalization) -> str | None:
+def choose_region(requested: str | None, localization: BodyLocalization) -> str | None:
     """Region class: as given, without condition for "none", estimated for None."""
     check_region(requested)
     if requested is None:
-        return found.guessed
+        return localization.guessed
     return None if requested == NO_REGION else requested

@@ -27,8 +27,8 @@ def neighborhood(
     size = np.array(volume.spacing)
     extent = (last - first + 1) * size
     voxel = size if spacing is None else np.full(3, spacing)
-    wanted = np.maximum(extent + 2 * context * voxel, (min(window, WINDOW) - 1) * voxel)
-    grow = (wanted - extent) / 2 / size
+    edges_mm = np.maximum(extent + 2 * context * voxel, (min(window, WINDOW) - 1) * voxel)
+    grow = (edges_mm - extent) / 2 / size
     limit = np.array(volume.voxels.shape[::-1]) - 1
     # A box that the volume's edge cuts short is moved inwards, so that the model sees as much tissue as it can.
     low, high = first - grow, last + grow
@@ -45,9 +45,13 @@ def crop(volume: Volume, box: Box) -> Volume:
     shift[:3, 3] = [part.start for part in reversed(box)]
     whole = thinned(volume)
     return Piece(
-        np.ascontiguousarray(volume.voxels[box]), volume.ijk_to_ras @ shift, volume.modality, volume.notes,
-        volume.synthetic, Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
-    )  # fmt: skip
+        np.ascontiguousarray(volume.voxels[box]),
+        volume.ijk_to_ras @ shift,
+        volume.modality,
+        volume.notes,
+        volume.synthetic,
+        whole=Piece(np.ascontiguousarray(whole.voxels), whole.ijk_to_ras, whole.modality),
+    )
 
 
 def piece_around(mask: np.ndarray, volume: Volume, context: int) -> Box:

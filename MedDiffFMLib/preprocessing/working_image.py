@@ -108,7 +108,7 @@ def working_image(
         anatomy: TotalSegmentator labels on the input's grid.
         around: first and last input index (i, j, k) of a box; only the part of the grid that covers it is made.
     """
-    found = localize_body(volume)
+    localization = localize_body(volume)
     grid = working_grid(volume, spacing)
     source = volume
     if around is not None:
@@ -118,8 +118,8 @@ def working_image(
     if anatomy is not None:
         map_on_input = Volume(check_labels(anatomy), volume.ijk_to_ras, "mask")
         labels = torch.from_numpy(to_grid(map_on_input, grid, order=0, fill=0).astype(np.uint8))
-    name = choose_region(region, found)
-    k, j, i = (torch.from_numpy(line) for line in found.coordinates(grid))
+    name = choose_region(region, localization)
+    k, j, i = (torch.from_numpy(line) for line in localization.coordinates(grid))
     spacing_i, spacing_j, spacing_k = grid.spacing
     condition = Condition(
         (spacing_k, spacing_j, spacing_i), (k, j, i), REGIONS.index(name) if name else NULL_REGION, labels

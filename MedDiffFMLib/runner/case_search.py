@@ -1,4 +1,4 @@
-"""Cases in folders, files and lists; what is left out is told."""
+"""Cases in folders, files and lists; what is left out is reported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ..core.errors import InputError, reason_of
 from ..imaging.formats.dicom import is_dicom_file
-from ..imaging.image_files import VOLUME_SUFFIXES, files_of, stem_of
+from ..imaging.image_files import VOLUME_SUFFIXES, stem_of
+from ..imaging.io import files_of
 from ..tasks.inputs import NONE, Inputs
 from ..tasks.registry import TASKS
-from .case import CaseFiles
+from .case_files import CaseFiles
 from .earlier_results import results_in
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
@@ -31,16 +32,18 @@ def find_cases(
     task: str,
     folders: Mapping[str, Path] | None = None,
     texts: Mapping[str, str] | None = None,
+    label: str | None = None,
     note: Note = lambda _: None,
 ) -> list[CaseFiles]:
     """The cases in folders, files and lists.
 
     Args:
         sources: folders of volumes, of DICOM folders or both; single volumes; .txt with one path a line; .csv with the
-            columns input, mask, anatomy and the task's further scans and texts. Paths in a list are relative to it.
+            columns input, mask, label, anatomy and the task's further scans and texts. Paths in it are relative to it.
         folders: mask, anatomy or further scan -> folder that holds a file of the same name for every case.
         texts: for every case that has none of its own.
-        note: is told what was left out, and why.
+        label: of the mask, likewise.
+        note: receives what was left out, and why.
 
     Raises:
         InputError: nothing found, no name or one twice, a label map missing, or a task that works on no CT.
@@ -51,6 +54,7 @@ def find_cases(
     cases = [case for source in sources for case in _cases_of(source, inputs, note)]
     partners = {name: _by_name(folder) for name, folder in (folders or {}).items()}
     cases = [_completed(case, folders or {}, partners, texts or {}) for case in cases]
+    cases = [case if case.label else replace(case, label=label) for case in cases]
     if not cases:
         places = ", ".join(map(str, sources))
         raise InputError(
@@ -178,7 +182,7 @@ def _cases_of_table(source: Path, inputs: Inputs, note: Note) -> list[CaseFiles]
     except csv.Error:
         raise InputError(f"'{source}' is no table.", "Save it as CSV (UTF-8).") from None
     columns = [name.strip().lower() for name in heading]
-    known = ["input", *inputs.modalities, *(text.name for text in inputs.texts)]
+    known = ["input", *inputs.modalities, *_label_column(inputs), *(text.name for text in inputs.texts)]
     unknown = [name for name in columns if name and name not in known]
     if unknown:
         note(f"Columns of {source.name} that are not used: {', '.join(unknown)}.")
@@ -195,29 +199,34 @@ def _cases_of_table(source: Path, inputs: Inputs, note: Note) -> list[CaseFiles]
 def _case_from_row(source: Path, row: Mapping[str, str], inputs: Inputs) -> CaseFiles:
     if not row.get("input"):
         raise InputError(f"'{source}' has a row without input.", "Give the columns input, mask and anatomy.")
-    given = {name: source.parent / row[name] for name in inputs.modalities if row.get(name)}
+    paths = {name: source.parent / row[name] for name in inputs.modalities if row.get(name)}
     texts = {text.name: row[text.name] for text in inputs.texts if row.get(text.name)}
-    return _with_files(CaseFiles(source.parent / row["input"], texts=texts), given)
+    label = (row.get("label") or None) if _label_column(inputs) else None
+    return _with_files(CaseFiles(source.parent / row["input"], texts=texts, label=label), paths)
+
+
+def _label_column(inputs: Inputs) -> list[str]:
+    return [] if inputs.mask is NONE else ["label"]
 
 
 # Partners
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """Volumes, label maps and DICOM folders by what a case of theirs is called.
+    """Volumes, label maps and DICOM folders by the name of their case.
 
     Raises:
         InputError: no folder.
     """
-    found: dict[str, list[Path]] = {}
+    by_name: dict[str, list[Path]] = {}
     try:
         paths: Iterable[Path] = sorted(folder.iterdir())
     except OSError as problem:
         raise InputError(f"'{folder}' cannot be read: {reason_of(problem)}.", "Give a folder.") from None
     for path in paths:
-        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(VOLUME_SUFFIXES)):
-            found.setdefault(stem_of(path), []).append(path)
-    return found
+        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith((*VOLUME_SUFFIXES, ".dcm"))):
+            by_name.setdefault(stem_of(path), []).append(path)
+    return by_name
 
 
 def _completed(
@@ -228,13 +237,13 @@ def _completed(
 ) -> CaseFiles:
     """The case with files of its name from folders, and texts for all, where it has none of its own."""
     missing = [name for name in partners if name not in case.paths]
-    given = {name: _partner(case, folders[name], partners[name]) for name in missing}
-    return replace(_with_files(case, given), texts={**texts, **case.texts})
+    partner_paths = {name: _partner(case, folders[name], partners[name]) for name in missing}
+    return replace(_with_files(case, partner_paths), texts={**texts, **case.texts})
 
 
-def _with_files(case: CaseFiles, given: Mapping[str, Path]) -> CaseFiles:
-    scans = {name: path for name, path in given.items() if name not in ("mask", "anatomy")}
-    mask, anatomy = given.get("mask", case.mask), given.get("anatomy", case.anatomy)
+def _with_files(case: CaseFiles, paths: Mapping[str, Path]) -> CaseFiles:
+    scans = {name: path for name, path in paths.items() if name not in ("mask", "anatomy")}
+    mask, anatomy = paths.get("mask", case.mask), paths.get("anatomy", case.anatomy)
     return replace(case, mask=mask, anatomy=anatomy, scans={**case.scans, **scans})
 
 

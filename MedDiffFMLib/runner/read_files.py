@@ -8,10 +8,8 @@ from pathlib import Path
 from ..core.errors import InputError
 from ..core.safe_load import is_there, plain_path
 from ..imaging.formats.dicom import is_dicom_file
-from ..imaging.image_files import files_of
+from ..imaging.io import files_of
 from .settings import RunSettings
-
-_HEADERS = (".nhdr", ".mhd")
 
 
 def files_read(paths: Iterable[Path], settings: RunSettings) -> Iterator[Path]:
@@ -33,9 +31,7 @@ def _files_of(path: Path) -> Iterator[Path]:
     try:
         if path.is_dir():  # what else lies in the folder of a series may be an earlier result
             yield from (file for file in path.rglob("*") if file.is_file() and is_dicom_file(file))
-        elif path.name.lower().endswith(_HEADERS):
-            yield from files_of(path)
         else:
-            yield path
+            yield from files_of(path)
     except (OSError, InputError):  # reading it says what is wrong with it
         yield path

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..core import devices
 from ..core.errors import InputError
 from ..core.json_files import json_ready
-from ..core.safe_load import read_json
-from ..imaging.image_files import input_sha256
+from ..core.safe_load import is_there, plain_path, read_json
 from ..imaging.volume import Volume, geometry
 from ..models.no_model import NoModel
 from ..tasks.base import TaskResult
-from .load import Loaded
+from .load import Here
 from .settings import RunSettings
 
 FORMAT = "meddifffm-report-1"
 NOTICE = "Research use only. Not a medical device; do not use for diagnosis or treatment."
+_PRIVATE = "a file"
 _PACKAGES = ("torch", "monai", "numpy", "scipy")
 
 
@@ -37,25 +38,13 @@ class Stopwatch:
     def __init__(self) -> None:
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._start = time.monotonic()
-        torch = _torch_with_cuda()
-        if torch is not None:
-            for device in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(device)
+        devices.reset_peak_memory()
 
     def fields(self) -> dict[str, Any]:
         """The report's ``started``, ``seconds`` and ``peak_memory_bytes``."""
-        peak = {"main": peak_main_memory()}
-        torch = _torch_with_cuda()
-        if torch is not None:
-            peak["cuda"] = max(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count()))
+        peak = {"main": peak_main_memory(), **devices.peak_memory()}
         seconds = round(time.monotonic() - self._start, 3)
         return {"started": self.started, "seconds": seconds, "peak_memory_bytes": peak}
-
-
-def _torch_with_cuda() -> Any:
-    """torch where it is loaded and has initialized a GPU, else None."""
-    torch = sys.modules.get("torch")
-    return torch if torch is not None and torch.cuda.is_initialized() else None
 
 
 def peak_main_memory() -> int | None:
@@ -76,36 +65,41 @@ def peak_main_memory() -> int | None:
 
 def software_versions() -> dict[str, str]:
     """This package, Python, and the packages that decide about the numbers."""
-    found = {"meddifffm": __version__, "python": platform.python_version()}
+    versions = {"meddifffm": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
+            versions[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
         except metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions[name] = "missing"
+    return versions
 
 
 def machine(device: str) -> dict[str, Any]:
     """Platform, processor, and the GPU where one was used."""
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
     }
-    if device.startswith("cuda"):
-        import torch
-
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+    if device != devices.CPU:
+        facts["gpu"] = devices.title(device)
+    return facts
 
 
 def input_record(path: Path, volume: Volume) -> dict[str, Any]:
-    """Path, hash and geometry of one input."""
-    return {"path": str(path.resolve()), "sha256": input_sha256(path), **geometry(volume)}
+    """Path, hash and geometry of one input, and the files that were read where it has several."""
+    source = volume.source
+    assert source is not None  # it was read from there
+    files = {"files": source.lines} if len(source.files) > 1 else {}
+    return {"path": str(path.resolve()), "sha256": source.sha256, **files, **geometry(volume)}
 
 
 def run_report(
-    settings: RunSettings, model: Loaded, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
+    settings: RunSettings,
+    model: Here,
+    result: TaskResult,
+    watch: Stopwatch,
+    warnings: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The report of a run, without its files.
 
@@ -134,11 +128,62 @@ def run_report(
     )
 
 
-def _memory_level(model: Loaded) -> dict[str, int] | None:
+def _memory_level(model: Here) -> dict[str, int] | None:
     """Windows a call and their edge; None where there is no network."""
     if isinstance(model, NoModel):
         return None
     return {"batch": model.engine.memory_level.batch, "window": model.engine.memory_level.window}
+
+
+def published(report: dict[str, Any], folder: Path, private: bool = False) -> dict[str, Any]:
+    """A report as it is written: files by their way from its folder, so that it can be moved with them and shared.
+
+    Args:
+        folder: that the report is written to.
+        private: leave out every name of a file that was read or written.
+    """
+    settings = dict(report["settings"])
+    inputs = {name: dict(record) for name, record in report.get("inputs", {}).items()}
+    outputs = {name: dict(record) for name, record in report.get("outputs", {}).items()}
+    settings["model"] = _way(settings["model"], folder, private)
+    settings["parameters"] = {name: _way(value, folder, private) for name, value in settings["parameters"].items()}
+    for record in inputs.values():
+        if "path" in record:
+            record["path"] = _way(record["path"], folder, private)
+        if private:
+            record.pop("path", None)
+            record["files"] = [line.split()[0] for line in record.get("files", [])]
+    model = dict(report["model"])
+    if private:
+        for record in outputs.values():
+            record.pop("file", None)
+        if settings["model"] == _PRIVATE:  # the model is called after its file
+            model["name"] = _PRIVATE
+    return {**report, "settings": settings, "model": model, "inputs": inputs, "outputs": outputs}
+
+
+def _way(value: Any, folder: Path, private: bool) -> Any:
+    """An absolute path as the way from a folder, or its last part where there is none; other values as they are."""
+    if not (plain_path(value) and Path(value).is_absolute()):
+        return value
+    if private:
+        return _PRIVATE
+    try:
+        return Path(os.path.relpath(value, folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return Path(value).as_posix()
+
+
+def found_again(value: Any, folder: Path) -> Any:
+    """A path of a report in ``folder`` as it leads there from here, where there is something; else the value."""
+    if plain_path(value) and value and is_there(folder / value):
+        return str((folder / value).resolve())
+    return value
+
+
+def was_forced(report: dict[str, Any]) -> bool:
+    """Whether values were worked on that do not look like those of their modality."""
+    return any(isinstance(record, dict) and record.get("forced") is True for record in report["inputs"].values())
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -13,15 +13,14 @@ from typing import Any
 from ..conditioning.regions import check_region
 from ..core.errors import InputError
 from ..core.json_files import json_ready
-from ..models.no_model import NO_MODEL
+from ..core.precision import check_precision
+from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..tasks.base import Task
 from ..tasks.parameters import from_dict
 from ..tasks.registry import TASKS
 
-DEFAULT_MODEL = "starter-ct"
 AUTOMATIC = "auto"
 """Device and precision are chosen by what the computer has."""
-PRECISIONS = (AUTOMATIC, "float32", "bfloat16")
 SEED_LIMIT = 2**63
 THREADS_LIMIT = max(256, 4 * (os.cpu_count() or 1))
 """More threads give nothing, and a system that cannot start them ends the program without words. A report of a larger
@@ -74,6 +73,7 @@ class RunSettings:
         if not 0 <= self.seed < SEED_LIMIT:
             raise InputError(f"seed is {self.seed}.", "Give 0 or more, below 2^63.")
         check_region(self.region)
+        check_precision(self.precision)
         threads = self.threads
         if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_LIMIT):
             raise InputError(f"threads is {threads!r:.80}.", f"Give 1 to {THREADS_LIMIT}.")

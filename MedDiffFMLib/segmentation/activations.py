@@ -20,12 +20,10 @@ from ..conditioning.condition import Condition, EncodedCondition, stack
 from ..core.errors import ModelError
 from ..core.progress import ProgressMeter
 from ..imaging.volume import Box
-from ..inference.window_plan import extend, ramp
+from ..inference.window_plan import OVERLAP, extend, ramp
 from ..networks.backbone import DecoderBackbone
 from .inputs import SegmentationInput
 from .method import InferenceBudget
-
-OVERLAP = 16
 
 
 def decoder_activations(
@@ -38,9 +36,9 @@ def decoder_activations(
         image: (B, 1, S, S, S) in the network's range.
         sigma: noise level given to the network, in units of 1000 HU.
     """
-    found: list[torch.Tensor] = []
+    activations: list[torch.Tensor] = []
     hooks = [
-        level.register_forward_hook(lambda module, given, result: found.append(result))
+        level.register_forward_hook(lambda module, inputs, result: activations.append(result))
         for level in _readable(denoiser).decoder_levels()
     ]
     try:
@@ -48,7 +46,7 @@ def decoder_activations(
     finally:
         for hook in hooks:
             hook.remove()
-    return found[::-1]
+    return activations[::-1]
 
 
 def decoder_channels(denoiser: nn.Module) -> list[int]:
@@ -68,9 +66,14 @@ def _readable(denoiser: nn.Module) -> DecoderBackbone:
 
 
 def volume_activations(
-    denoiser: nn.Module, inputs: SegmentationInput, sigmas: Sequence[float], scales: Sequence[int],
-    budget: InferenceBudget, meter: ProgressMeter | None = None, share: float = 1.0,
-) -> list[np.ndarray]:  # fmt: skip
+    denoiser: nn.Module,
+    inputs: SegmentationInput,
+    sigmas: Sequence[float],
+    scales: Sequence[int],
+    budget: InferenceBudget,
+    meter: ProgressMeter | None = None,
+    share: float = 1.0,
+) -> list[np.ndarray]:
     """Features of a whole CT: one float16 array (d, h, w, channels) for each scale and decoder level.
 
     Args:
@@ -111,9 +114,14 @@ def _averaged(line: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def _levels(
-    denoiser: nn.Module, image: torch.Tensor, condition: Condition, sigmas: Sequence[float], budget: InferenceBudget,
-    meter: ProgressMeter | None, share: float,
-) -> list[np.ndarray]:  # fmt: skip
+    denoiser: nn.Module,
+    image: torch.Tensor,
+    condition: Condition,
+    sigmas: Sequence[float],
+    budget: InferenceBudget,
+    meter: ProgressMeter | None,
+    share: float,
+) -> list[np.ndarray]:
     """Averaged activations of one scale."""
     channels = decoder_channels(denoiser)
     divisor = 2 ** len(channels)
@@ -133,8 +141,8 @@ def _levels(
         window = padded[box][None, None].to(budget.device)
         for number, sigma in enumerate(sigmas):
             with torch.inference_mode(), budget.autocast():
-                found = decoder_activations(denoiser, window, encoded, sigma)
-            for level, activation in enumerate(found):
+                activations = decoder_activations(denoiser, window, encoded, sigma)
+            for level, activation in enumerate(activations):
                 k, j, i = (slice(part.start >> level + 1, part.stop >> level + 1) for part in box)
                 weight = _weight(box, level)
                 first = number * channels[level]
@@ -143,8 +151,10 @@ def _levels(
                     weights[level][k, j, i] += weight
         if meter is not None:
             meter.advance(share / len(boxes))
-    return [(total / weight).permute(1, 2, 3, 0).contiguous().half().numpy()
-            for total, weight in zip(sums, weights, strict=True)]  # fmt: skip
+    return [
+        (total / weight).permute(1, 2, 3, 0).contiguous().half().numpy()
+        for total, weight in zip(sums, weights, strict=True)
+    ]
 
 
 def tiles(shape: tuple[int, int, int], window: int, divisor: int) -> list[Box]:

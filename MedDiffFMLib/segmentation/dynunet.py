@@ -14,8 +14,9 @@ from ..core.progress import ProgressMeter
 from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss
 from .method import InferenceBudget, Prediction, Segmenter
+from .sliding_window import Window
 from .unet import blended_prediction
-from .window_dataset import Window, WindowBatch, WindowSamples, collate_windows
+from .window_dataset import WindowBatch, WindowSamples, collate_windows
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,15 @@ class DynUNetSegmenter(Segmenter):
         levels = len(method.filters)
         self.classes, self.divisor = classes, 2 ** (levels - 1)
         self.part = DynUNet(
-            spatial_dims=3, in_channels=5, out_channels=classes, kernel_size=[3] * levels,
-            strides=[1] + [2] * (levels - 1), upsample_kernel_size=[2] * (levels - 1), filters=list(method.filters),
+            spatial_dims=3,
+            in_channels=5,
+            out_channels=classes,
+            kernel_size=[3] * levels,
+            strides=[1] + [2] * (levels - 1),
+            upsample_kernel_size=[2] * (levels - 1),
+            filters=list(method.filters),
             norm_name=("INSTANCE", {"affine": True}),
-        )  # fmt: skip
+        )
 
     def loss(self, batch: WindowBatch) -> torch.Tensor:
         logits = self._logits(Window(batch.image, batch.body, batch.condition))

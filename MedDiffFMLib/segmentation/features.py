@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError
-from ..core.progress import CancelToken, ProgressMeter
+from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
@@ -55,7 +55,9 @@ class FeatureMethod:
         body: whether the head is given body coordinates.
         points: of one sample.
         hidden, dropout: of the non-linear head.
-        prior: SHA-256 of the prior's weights; filled in by the training, since cached features belong to it.
+        prior: SHA-256 of the prior's weights, and
+        precision: of its arithmetic, "float32" or "bfloat16"; filled in by the training, since cached features belong
+            to them.
     """
 
     window: int = 64
@@ -67,6 +69,7 @@ class FeatureMethod:
     hidden: int = 64
     dropout: float = 0.1
     prior: str = ""
+    precision: str = ""
 
     name = "features"
     own_body = False
@@ -78,8 +81,8 @@ class FeatureMethod:
     @property
     def key(self) -> str:
         """Names the features in a case's folder."""
-        what = [self.prior, list(self.sigmas), list(self.scales), self.window]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+        parts = [self.prior, list(self.sigmas), list(self.scales), self.window, self.precision]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def build(self, classes: int, prior: nn.Module) -> Segmenter:
         return FeatureSegmenter(self, classes, prior)
@@ -216,15 +219,15 @@ class StoredFeatures:
         """(N, F) features of points by number."""
         size = self.shape[1] * self.shape[2]
         planes, rows = np.divmod(points, size)
-        found: torch.Tensor | None = None
+        features_of_points: torch.Tensor | None = None
         for k in np.unique(planes):
             here = np.flatnonzero(planes == k)
             features = self.plane(int(k))[torch.from_numpy(rows[here])]
-            if found is None:
-                found = features.new_empty((len(points), features.shape[1]))
-            found[torch.from_numpy(here)] = features
-        assert found is not None
-        return found
+            if features_of_points is None:
+                features_of_points = features.new_empty((len(points), features.shape[1]))
+            features_of_points[torch.from_numpy(here)] = features
+        assert features_of_points is not None
+        return features_of_points
 
     def plane(self, k: int) -> torch.Tensor:
         """(h * w, F) features of all points of a plane: of the voxels, of the place, of each decoder level."""
@@ -243,7 +246,7 @@ class StoredFeatures:
         return [scale << level for scale in self.method.scales for level in range(levels)]
 
     def _place(self, k: int) -> torch.Tensor:
-        """(6, h, w) body coordinates and their squares, zeros where they are not wanted."""
+        """(6, h, w) body coordinates and their squares, zeros where the method does without."""
         _, height, width = self.shape
         place = self.inputs.body.window((slice(2 * k, 2 * k + 2), slice(0, 2 * height), slice(0, 2 * width)), 2)[:, 0]
         return torch.cat([place, place.square()]) * float(self.method.body)
@@ -305,29 +308,22 @@ class FeatureSegmenter(Segmenter):
             meter.advance(0.1 if arrays is not None else 1.0)
         return Prediction(probability, (probability * (1 - probability)).sqrt())
 
-    def precompute(
-        self,
-        examples: Sequence[LabeledInput],
-        budget: InferenceBudget,
-        report: Callable[[str], None],
-        cancel: CancelToken | None,
-    ) -> None:
+    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
         """Features of each example into its folder; mean and deviation of the training features into the head."""
+        method = self.method
         for number, example in enumerate(examples):
-            if cancel is not None:
-                cancel.check()
+            meter.check()
             folder = example.inputs.folder
             assert folder is not None
-            if _stored_folder(folder, self.method) is None:
-                report(f"Features of {number + 1} of {len(examples)}  {example.name}")
-                meter = ProgressMeter(1, None, cancel)
-                _store(folder, self.method, volume_activations(
-                    self.prior, example.inputs, self.method.sigmas, self.method.scales, budget, meter))  # fmt: skip
+            if _stored_folder(folder, method) is None:
+                meter.advance(0, f"Features of {number + 1} of {len(examples)}  {example.name}")
+                arrays = volume_activations(self.prior, example.inputs, method.sigmas, method.scales, budget, meter)
+                _store(folder, method, arrays)
         head = self.part
         assert isinstance(head, PointHead)
         rng = np.random.default_rng(BANK_SEED)
         banks = [Bank(self.method, example, STANDARD_POINTS) for example in examples]
-        head.standardise(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
+        head.standardize(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
 
 
 def _even(mask: torch.Tensor) -> torch.Tensor:
@@ -348,10 +344,10 @@ def _stored_folder(folder: Path | None, method: FeatureMethod) -> Path | None:
 
 
 def _mapped(folder: Path | None, method: FeatureMethod) -> list[np.ndarray]:
-    found = _stored_folder(folder, method)
-    if found is None:
+    stored = _stored_folder(folder, method)
+    if stored is None:
         raise InputError(f"The features in {folder} are not complete.", "Start again; finished cases are kept.")
-    return [np.load(path, mmap_mode="r") for path in sorted(found.glob("*.npy"))]
+    return [np.load(path, mmap_mode="r") for path in sorted(stored.glob("*.npy"))]
 
 
 def _store(folder: Path, method: FeatureMethod, arrays: list[np.ndarray]) -> None:

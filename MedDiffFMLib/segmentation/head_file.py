@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelError
+from ..core.safe_load import parse_json
 from ..datasets.labels import SegmentLabel
 from ..models.catalogue import list_models, resolve
 from ..models.checkpoint import (
     FoundationModel,
     build_denoiser,
-    check_sha256,
+    check_format,
     read_metadata,
     read_weights,
     write_weights,
@@ -64,8 +65,12 @@ class Head:
 
     def facts(self) -> dict[str, Any]:
         """For a report."""
-        return {"name": self.name, "sha256": self.sha256, "method": self.description["method"],
-                "spacing_mm": self.spacing}  # fmt: skip
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "method": self.description["method"],
+            "spacing_mm": self.spacing,
+        }
 
 
 def save_head(
@@ -88,10 +93,16 @@ def save_head(
     from ..preprocessing.body_coordinates import shipped_sha256
 
     description = {
-        "task": "segmentation", "method": method, "options": options, "labels": [label.as_dict() for label in labels],
-        "spacing": spacing, "prior": prior, "settings": settings or {}, "training": training or {},
+        "task": "segmentation",
+        "method": method,
+        "options": options,
+        "labels": [label.as_dict() for label in labels],
+        "spacing": spacing,
+        "prior": prior,
+        "settings": settings or {},
+        "training": training or {},
         "body": shipped_sha256(),
-    }  # fmt: skip
+    }
     return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 
 
@@ -101,14 +112,14 @@ def read_head(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: missing, damaged, a pickle, or no head of this format.
     """
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path.name} holds no segmentation head ({metadata.get('format', 'unknown')!r}, not {FORMAT!r}).",
-            "Use a file made by `meddifffm finetune --task segmentation`.",
-        )
+    return _description(path, read_metadata(path))
+
+
+def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    remedy = "Use a file made by `meddifffm finetune --task segmentation`."
+    check_format(path, metadata, FORMAT, "segmentation head", remedy)
     try:
-        description = json.loads(metadata["description"])
+        description = parse_json(metadata["description"])
         _labels(description)
         description["prior"]["sha256"], description["method"], description["options"], float(description["spacing"])
         return description
@@ -137,21 +148,22 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
             f"not with {model.name!r} ({model.sha256[:12]}...).",
             "Use it with its own prior (--model), or train it again on this one.",
         )
-    digest = check_sha256(path, expected)
+    weights = read_weights(path, expected)
+    description = _description(path, weights.metadata)
     labels = _labels(description)
     try:
         method = make_method(description["method"], description["options"])
         # A body of its own comes whole from the file, and is as it was trained; the engine's was rewritten for speed.
         prior_body = build_denoiser(model.config) if method.own_body else model.engine.denoiser
         segmenter = method.build(len(labels), prior_body)
-        segmenter.part.load_state_dict(read_weights(path))
+        segmenter.part.load_state_dict(weights.state)
     except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
             f"The weights in {path.name} do not fit its description ({first}).", "Fetch it again, or update."
         ) from error
     segmenter.eval().requires_grad_(False)
-    return Head(name, digest, description, labels, float(description["spacing"]), segmenter)
+    return Head(name, weights.sha256, description, labels, float(description["spacing"]), segmenter)
 
 
 def find_head(model: FoundationModel) -> str | None:
@@ -163,7 +175,7 @@ def find_head(model: FoundationModel) -> str | None:
 
 
 def _labels(description: dict[str, Any]) -> tuple[SegmentLabel, ...]:
-    found = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
-    if not found:
+    labels = tuple(SegmentLabel.from_dict(int(row["value"]), row) for row in description["labels"])
+    if not labels:
         raise ValueError("no labels")
-    return found
+    return labels

@@ -23,7 +23,7 @@ class SegmentationInput:
         voxels: (D, H, W) HU, a memory map or an array; axes to superior, posterior, left.
         condition: for the whole box: region, position in the body box, voxel size.
         body: universal body coordinates.
-        folder: where what was computed before lies; None for a CT that is seen once.
+        folder: of stored features; None for a CT that is computed on once.
     """
 
     voxels: np.ndarray
@@ -53,7 +53,7 @@ class LabeledInput:
     """A prepared case with its labels.
 
     Attributes:
-        sight: with a ``folder`` that stays.
+        inputs: the case, with a ``folder`` that stays.
         target: (D, H, W) uint8: 0, or 1 + index of the class.
         known: for each class whether this case has it outlined; where it has not, its absence means nothing.
     """
@@ -69,9 +69,9 @@ class LabeledInput:
         return torch.stack([(part == number + 1).float() for number in range(len(self.known))])
 
 
-def dice(ours: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def dice(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Dice of masks (C, ...), above 0.5 is inside; (C,), NaN where both are empty."""
-    inside, real = (ours > 0.5).flatten(1), (truth > 0.5).flatten(1)
+    inside, real = (predicted > 0.5).flatten(1), (truth > 0.5).flatten(1)
     total = inside.sum(1) + real.sum(1)
     return torch.where(total > 0, 2 * (inside & real).sum(1) / total, torch.nan)
 

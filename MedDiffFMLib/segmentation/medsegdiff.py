@@ -17,13 +17,14 @@ from ..core.progress import ProgressMeter
 from ..diffusion.mask_denoiser import MASK_DENOISERS
 from ..diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
 from ..imaging.volume import Box
-from ..inference.window_plan import extend, plan_windows
+from ..inference.window_plan import OVERLAP, extend, plan_windows
 from ..networks.medsegdiff import Guide, MedSegDiff, MedSegDiffConfig
 from .activations import decoder_activations, decoder_channels
 from .inputs import LabeledInput, SegmentationInput
 from .method import InferenceBudget, Prediction, Segmenter
+from .sliding_window import Window, blend
 from .staple import simple_itk, staple
-from .window_dataset import OVERLAP, Window, WindowBatch, WindowSamples, blend, collate_windows
+from .window_dataset import WindowBatch, WindowSamples, collate_windows
 
 LOG_SIGMA = (1.5, 1.2)
 """Mean and deviation of log sigma in training. A structure of many voxels shows through noise of several times its
@@ -95,9 +96,9 @@ class MedSegDiffSegmenter(Segmenter):
         super().__init__()
         self.method, self.classes = method, classes
         self.prior = prior if method.features else None
-        seen = decoder_channels(prior)[: len(method.channels) - 1] if method.features else []
+        prior_channels = decoder_channels(prior)[: len(method.channels) - 1] if method.features else []
         config = MedSegDiffConfig(
-            classes, tuple(method.channels), tuple(seen), method.dynamic, method.parser, method.anchor
+            classes, tuple(method.channels), tuple(prior_channels), method.dynamic, method.parser, method.anchor
         )
         self.part = MASK_DENOISERS[method.estimate](MedSegDiff(config))
 
@@ -116,11 +117,11 @@ class MedSegDiffSegmenter(Segmenter):
 
     def guide(self, image: torch.Tensor, body: torch.Tensor, condition: EncodedCondition) -> Guide:
         """What is known of a batch of windows before any mask, see :meth:`MedSegDiff.guide`."""
-        seen: list[torch.Tensor] = []
+        activations: list[torch.Tensor] = []
         if self.prior is not None:
             with torch.no_grad():
-                seen = decoder_activations(self.prior, image, condition, PRIOR_SIGMA)
-        return self.network.guide(image, body, seen[: len(self.network.config.prior)])
+                activations = decoder_activations(self.prior, image, condition, PRIOR_SIGMA)
+        return self.network.guide(image, body, activations[: len(self.network.config.prior)])
 
     def predict(
         self, inputs: SegmentationInput, budget: InferenceBudget, meter: ProgressMeter | None = None
@@ -141,13 +142,13 @@ class MedSegDiffSegmenter(Segmenter):
             (draws, classes, D, H, W) float32 on the CPU, 0 to 1.
         """
         sigmas = karras_sigmas(self.method.steps, SIGMA_RANGE[1], SIGMA_RANGE[0])
-        seer = _Windows(self, inputs, budget, sigmas[0], meter, 1 / (draws * self.method.steps))
-        found = []
+        denoise = _BlendedDenoiser(self, inputs, budget, sigmas[0], meter, 1 / (draws * self.method.steps))
+        masks = []
         for first in range(0, draws, budget.batch):  # of many classes and draws at once the noise alone would be large
             numbers = range(first, min(first + budget.batch, draws))
             noise = torch.stack([_noise([budget.seed, n], (self.classes, *inputs.shape)) for n in numbers])
-            found.append(dpm_solver_pp_2m(seer, sigmas[0] * noise, sigmas))
-        return (torch.cat(found).clamp(-1, 1) + 1) / 2
+            masks.append(dpm_solver_pp_2m(denoise, sigmas[0] * noise, sigmas))
+        return (torch.cat(masks).clamp(-1, 1) + 1) / 2
 
 
 def fuse(drawn: torch.Tensor, fusion: str) -> Prediction:
@@ -167,7 +168,7 @@ def fuse(drawn: torch.Tensor, fusion: str) -> Prediction:
     return Prediction(torch.stack(fused), spread)
 
 
-class _Windows:
+class _BlendedDenoiser:
     """``denoise(x, sigma) -> x0`` of a whole CT, x (draws, classes, D, H, W) on the CPU.
 
     Args:
@@ -195,17 +196,17 @@ class _Windows:
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         noisy = extend(x, self._shape)
 
-        def see(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
-            found = []
+        def predict(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
+            estimates = []
             for row, (k, j, i) in enumerate(boxes):
-                found.append(self._see(window, row, noisy[..., k, j, i], sigma, str((k, j, i))))
-            return torch.stack(found).flatten(1, 2)
+                estimates.append(self._estimate(window, row, noisy[..., k, j, i], sigma, str((k, j, i))))
+            return torch.stack(estimates).flatten(1, 2)
 
         channels, share = x.shape[0] * x.shape[1], self.share * len(x)
-        seen = blend(self.inputs, self.budget, self.divisor, channels, see, self.meter, share)
-        return seen.unflatten(0, x.shape[:2])
+        x0 = blend(self.inputs, self.budget, self.divisor, channels, predict, self.meter, share)
+        return x0.unflatten(0, x.shape[:2])
 
-    def _see(self, window: Window, row: int, noisy: torch.Tensor, sigma: float, where: str) -> torch.Tensor:
+    def _estimate(self, window: Window, row: int, noisy: torch.Tensor, sigma: float, where: str) -> torch.Tensor:
         """(draws, classes, d, h, w): the estimate in one window, whose guide is kept for the next step."""
         if where not in self._guides:
             one = slice(row, row + 1)
@@ -216,10 +217,10 @@ class _Windows:
             return torch.full_like(noisy, -1)
         device = window.image.device
         level = torch.full((len(noisy),), sigma, device=device)
-        found = self.segmenter.part(noisy.to(device), level, guide.repeated(len(noisy))).float().cpu()
-        if sigma == self.start and found.max() < 2 * QUIET - 1:
+        estimate = self.segmenter.part(noisy.to(device), level, guide.repeated(len(noisy))).float().cpu()
+        if sigma == self.start and estimate.max() < 2 * QUIET - 1:
             self._guides[where] = None
-        return found
+        return estimate
 
 
 def _noise_level_and_noise(seed: int, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -235,6 +236,6 @@ def _noise(seeds: list[int], shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(state))
 
 
-def _choose(what: str, value: str, known: Sequence[str] | dict[str, Any]) -> None:
+def _choose(option: str, value: str, known: Sequence[str] | dict[str, Any]) -> None:
     if value not in known:
-        raise InputError(f"medsegdiff has no {what} {value!r}.", f"Choose {' or '.join(known)}.")
+        raise InputError(f"medsegdiff has no {option} {value!r}.", f"Choose {' or '.join(known)}.")

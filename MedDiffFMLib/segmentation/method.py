@@ -7,7 +7,7 @@ A :class:`Method` is its options: a frozen dataclass without tensors that draws 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from ..core.errors import InputError
 from ..core.precision import autocast
-from ..core.progress import CancelToken, ProgressMeter
+from ..core.progress import ProgressMeter
 from .inputs import LabeledInput, SegmentationInput
 from .registry import METHODS
 
@@ -84,9 +84,12 @@ class Segmenter(nn.Module):
         """
         raise NotImplementedError
 
-    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, report: Callable[[str], None],
-                   cancel: CancelToken | None) -> None:  # fmt: skip
-        """Compute once, into each example's folder, what training reads again and again; nothing by default."""
+    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
+        """Compute once, into each example's folder, what training reads again and again; nothing by default.
+
+        Args:
+            meter: advanced by 1 for each example that needs work; its stage says which.
+        """
 
 
 class Method(Protocol):

@@ -42,17 +42,17 @@ class PointHead(nn.Module):
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def standardise(self, features: torch.Tensor) -> None:
+    def standardize(self, features: torch.Tensor) -> None:
         """Take mean and deviation of each feature from points (N, F)."""
         self.mean.copy_(features.mean(0))
         self.deviation.copy_(features.std(0).clamp(min=1e-3))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, F) -> (N, C, 8)."""
-        given = self.dropout((features - self.mean) / self.deviation)
+        standard = self.dropout((features - self.mean) / self.deviation)
         if self.kind == "linear":
-            return self.linear(given).reshape(len(features), self.classes, SUBVOXELS)
-        parts = given.split(self.widths, dim=1)
+            return self.linear(standard).reshape(len(features), self.classes, SUBVOXELS)
+        parts = standard.split(self.widths, dim=1)
         state: torch.Tensor | None = None
         for part, enter, block in reversed(list(zip(parts, self.enter, self.blocks, strict=True))):
             entered = enter(part)

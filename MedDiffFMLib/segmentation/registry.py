@@ -28,7 +28,8 @@ class MethodRow:
 METHODS = {
     "features": MethodRow(
         "A small head on the activations of the frozen prior: minutes, one to five scans.",
-        f"{_PACKAGE}.features", "FeatureMethod",
+        f"{_PACKAGE}.features",
+        "FeatureMethod",
         {
             "small": {"steps": 400, "batch": 4, "learning_rate": 3e-3, "validate_every": 100, "checkpoint_every": 100},
             "standard": {"steps": 2000, "learning_rate": 2e-3, "validate_every": 200},
@@ -36,15 +37,17 @@ METHODS = {
     ),
     "unet": MethodRow(
         "The prior's own U-Net, head first and then all of it, or the same body from random weights.",
-        f"{_PACKAGE}.unet", "UNetMethod",
+        f"{_PACKAGE}.unet",
+        "UNetMethod",
     ),
     "dynunet": MethodRow("MONAI's DynUNet from scratch, for comparison.", f"{_PACKAGE}.dynunet", "DynUNetMethod"),
     "medsegdiff": MethodRow(
         "Mask diffusion with an ensemble of samples (MedSegDiff in 3-D windows).",
-        f"{_PACKAGE}.medsegdiff", "MedSegDiffMethod",
+        f"{_PACKAGE}.medsegdiff",
+        "MedSegDiffMethod",
         {
             "small": {"steps": 700, "batch": 4, "window": 32, "learning_rate": 1e-3, "validate_every": 350},
             "standard": {"steps": 6000, "learning_rate": 1e-3, "validate_every": 500},
         },
     ),
-}  # fmt: skip
+}

@@ -50,8 +50,8 @@ def staple(raters: np.ndarray) -> Fusion:
     fuse = itk.STAPLEImageFilter()
     fuse.SetForegroundValue(1.0)
     fuse.SetMaximumIterations(ITERATIONS)
-    found = fuse.Execute([itk.GetImageFromArray(rater[box].astype(np.uint8)) for rater in raters])
-    probability[box] = np.nan_to_num(itk.GetArrayFromImage(found))
+    fused = fuse.Execute([itk.GetImageFromArray(rater[box].astype(np.uint8)) for rater in raters])
+    probability[box] = np.nan_to_num(itk.GetArrayFromImage(fused))
     return Fusion(probability, np.array(fuse.GetSensitivity()), np.array(fuse.GetSpecificity()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..core.progress import CancelToken, ProgressMeter
+from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..imaging.volume import Box
 from .activations import decoder_activations, decoder_channels
@@ -20,7 +20,8 @@ from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import PointHead
-from .window_dataset import Window, WindowBatch, WindowSamples, blend, collate_windows
+from .sliding_window import Window, blend
+from .window_dataset import WindowBatch, WindowSamples, collate_windows
 
 STANDARD_WINDOWS = 8
 """Training windows from which mean and deviation of the activations are taken."""
@@ -92,24 +93,17 @@ class UNetSegmenter(Segmenter):
         return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, self.classes, 2 * d, 2 * h, 2 * w)
 
     @torch.inference_mode()
-    def precompute(
-        self,
-        examples: Sequence[LabeledInput],
-        budget: InferenceBudget,
-        report: Callable[[str], None],
-        cancel: CancelToken | None,
-    ) -> None:
+    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
         """Mean and deviation of the activations in some training windows into the head."""
         samples = self.method.samples(examples, 0, 0, STANDARD_WINDOWS)
-        found = []
+        activations = []
         for number in range(STANDARD_WINDOWS):
-            if cancel is not None:
-                cancel.check()
+            meter.check()
             batch = self.method.collate([samples[number]])
             image, body = batch.image.to(budget.device), batch.body.to(budget.device)
             window = Window(image, body, batch.condition.to(budget.device))
-            found.append(self._features(window).movedim(1, -1).flatten(0, -2))
-        self.layers["head"].standardise(torch.cat(found))  # type: ignore[operator]
+            activations.append(self._features(window).movedim(1, -1).flatten(0, -2))
+        self.layers["head"].standardize(torch.cat(activations))  # type: ignore[operator]
 
     @torch.inference_mode()
     def predict(
@@ -128,10 +122,10 @@ def blended_prediction(
 ) -> Prediction:
     """Prediction of a network without chance: probabilities of overlapping windows, averaged."""
 
-    def see(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
+    def predict(window: Window, boxes: Sequence[Box]) -> torch.Tensor:
         return logits(window).float().sigmoid()
 
-    probability = blend(inputs, budget, divisor, classes, see, meter).clamp(0, 1)
+    probability = blend(inputs, budget, divisor, classes, predict, meter).clamp(0, 1)
     return Prediction(probability, (probability * (1 - probability)).sqrt())
 
 

@@ -1,8 +1,8 @@
-"""Training windows of segmentation methods, and blending of their predictions."""
+"""Training windows of segmentation methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,15 +10,12 @@ import torch
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import EncodedCondition, stack
-from ..core.progress import ProgressMeter
 from ..imaging.volume import Box
-from ..inference.window_plan import extend, plan_windows, reflected_range
-from .inputs import LabeledInput, SegmentationInput
-from .method import InferenceBudget
+from ..inference.window_plan import extend, reflected_range
+from .inputs import LabeledInput
 
 FOREGROUND_SHARE = 0.67
 """Share of windows around a voxel of a class; nnU-Net's third is for cases that show more than one structure."""
-OVERLAP = 16
 
 
 class WindowBatch(NamedTuple):
@@ -67,8 +64,9 @@ class WindowSamples(Dataset):
         box = draw_box(example, self.size, rng)
         sample = cut(example, box, self.size)
         if self.flip and rng.random() < 0.5:
-            sample = {key: mirrored(value) if key in ("image", "target", "body") else value
-                      for key, value in sample.items()}  # fmt: skip
+            sample = {
+                key: mirrored(value) if key in ("image", "target", "body") else value for key, value in sample.items()
+            }
         return {**sample, "case": example.name, "seed": int(rng.integers(2**62)), "number": number}
 
 
@@ -115,63 +113,3 @@ def collate_windows(samples: list[dict[str, Any]]) -> WindowBatch:
     condition = stack([sample["condition"].encode(size) for sample in samples])
     seeds, number = (torch.tensor([sample[key] for sample in samples]) for key in ("seed", "number"))
     return WindowBatch(images["image"], images["target"], images["known"], images["body"], condition, seeds, number)
-
-
-class Window(NamedTuple):
-    """Windows of a CT that is segmented, on the device: as the fields of WindowBatch."""
-
-    image: torch.Tensor
-    body: torch.Tensor
-    condition: EncodedCondition
-
-
-def blend(
-    inputs: SegmentationInput,
-    budget: InferenceBudget,
-    divisor: int,
-    channels: int,
-    see: Callable[[Window, Sequence[Box]], torch.Tensor],
-    meter: ProgressMeter | None = None,
-    share: float = 1.0,
-) -> torch.Tensor:
-    """What ``see`` says of overlapping windows, blended over the whole CT: (channels, D, H, W) float32.
-
-    Args:
-        divisor: window edges are multiples of it.
-        see: windows and where each lies in the (continued) CT -> (B, channels, d, h, w).
-        share: of the meter's unit that this call advances.
-    """
-    plan = plan_windows(inputs.shape, budget.window, OVERLAP, divisor)
-    total = torch.zeros((channels, *plan.shape))
-    for first in range(0, len(plan.boxes), budget.batch):
-        boxes = plan.boxes[first : first + budget.batch]
-        if meter is not None:
-            meter.check()
-        window = _windows(inputs, boxes, plan.window, budget.device)
-        with budget.autocast():
-            said = see(window, boxes)
-        for box, part in zip(boxes, said.float().cpu(), strict=True):
-            k, j, i = box
-            total[:, k, j, i] += plan.importance_map(box) * part
-        if meter is not None:
-            meter.advance(share * len(boxes) / len(plan.boxes))
-    d, h, w = inputs.shape
-    return total[:, :d, :h, :w]
-
-
-def _windows(
-    inputs: SegmentationInput, boxes: Sequence[Box], size: tuple[int, int, int], device: torch.device
-) -> Window:
-    images, bodies, conditions = [], [], []
-    for box in boxes:
-        k, j, i = (slice(part.start, min(part.stop, n)) for part, n in zip(box, inputs.shape, strict=True))
-        inside = (k, j, i)
-        images.append(extend(inputs.image(inside)[0], size))
-        bodies.append(extend(inputs.body.window(inside), size))
-        condition = inputs.condition.window(inside)
-        if condition.coordinates is not None:
-            lines = [line[torch.from_numpy(reflected_range(0, n, len(line)))]
-                     for line, n in zip(condition.coordinates, size, strict=True)]  # fmt: skip
-            condition = type(condition)(condition.spacing, (lines[0], lines[1], lines[2]), condition.region)
-        conditions.append(condition.encode(size))
-    return Window(torch.stack(images).to(device), torch.stack(bodies).to(device), stack(conditions).to(device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -73,6 +73,22 @@ class Case:
         assert self.volume is not None
         return self.volume
 
+    def in_patient_axes(self) -> Case:
+        """The same with array axes to superior, posterior, left, whatever the order in which the scans are stored."""
+        import numpy as np
+
+        from ..imaging.axis_order import AxisOrder
+        from ..imaging.volume import in_patient_axes
+
+        scans = {name: in_patient_axes(scan) for name, scan in self.scans.items()}
+        if self.volume is None:
+            return replace(self, scans=scans)
+        order = AxisOrder.of(self.volume.ijk_to_ras)
+        mask, anatomy = (
+            None if array is None else np.ascontiguousarray(order.turn(array)) for array in (self.mask, self.anatomy)
+        )
+        return replace(self, volume=in_patient_axes(self.volume), mask=mask, anatomy=anatomy, scans=scans)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -121,6 +137,7 @@ class TaskResult:
         facts: figures worth reporting (estimated noise, network evaluations, region used ...), JSON-ready.
         warnings: sentences for the user.
         ijk_to_ras: where those volumes lie that are not on exactly the input's grid, by output name.
+        regions: name of a table -> number of the row whose region each voxel of the input lies in, 0 for none; no file.
     """
 
     volumes: dict[str, np.ndarray] = field(default_factory=dict)
@@ -129,6 +146,30 @@ class TaskResult:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     ijk_to_ras: dict[str, np.ndarray] = field(default_factory=dict)
+    regions: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def as_stored(self, case: Case, turned: Case) -> TaskResult:
+        """What lies on the grid of an input in the order of axes in which that is stored; the rest as it is.
+
+        Args:
+            case: as it was given.
+            turned: the same in the patient's axes, from which this was computed.
+        """
+        import numpy as np
+
+        from ..imaging.axis_order import AxisOrder
+
+        pairs = [(case.volume, turned.volume), *((case.scans[name], turned.scans[name]) for name in case.scans)]
+        for name, array in self.volumes.items():
+            place = self.ijk_to_ras.get(name)
+            grids = (stored for stored, scan in pairs if stored and scan and scan.lies_at(array.shape, place))
+            stored = case.volume if place is None else next(grids, None)
+            if stored is None:
+                continue
+            self.volumes[name] = np.ascontiguousarray(AxisOrder.of(stored.ijk_to_ras).turn_back(array))
+            if place is not None:
+                self.ijk_to_ras[name] = stored.ijk_to_ras
+        return self
 
 
 class Task:
@@ -148,6 +189,8 @@ class Task:
         many: whether the panel offers to run it on several scans in one go.
         needs_model: whether it runs on the prior; else it computes without weights.
         needs: a fine-tuned model that the catalogue must have for the prior.
+        own_axes: parameters or results speak of the input's own voxel axes, so the recipe sees it as it is stored, and
+            has to see to it itself that nothing else depends on that.
         reference_seconds: for a unit of :meth:`work` with the shipped prior on two cores of 100 GFLOP/s each; None
             where nothing was measured.
     """
@@ -164,6 +207,7 @@ class Task:
     many: ClassVar[bool] = False
     needs_model: ClassVar[bool] = True
     needs: ClassVar[FineTuned | None] = None
+    own_axes: ClassVar[bool] = False
     reference_seconds: ClassVar[float | None] = None
 
     if TYPE_CHECKING:
@@ -178,12 +222,18 @@ class Task:
     def run(self, case: Case, run: Run) -> TaskResult:
         """Do it: the function of the task's name in the ``recipe.py`` beside its declaration, which imports torch.
 
+        The recipe sees arrays with axes to superior, posterior, left, so that it does not matter how a scan is stored;
+        what it gives on an input's grid is returned in the order in which that input is stored.
+
         Raises:
             MedDiffFMError: something cannot be used, or the run was cancelled.
         """
         package = type(self).__module__.rpartition(".")[0]
         recipe: Callable[[Task, Case, Run], TaskResult] = getattr(import_module(f"{package}.recipe"), self.name)
-        return recipe(self, case, run)
+        if self.own_axes:
+            return recipe(self, case, run)
+        turned = case.in_patient_axes()
+        return recipe(self, turned, run).as_stored(case, turned)
 
     def needed_piece(self, volume: Volume, mask: np.ndarray) -> Box | None:
         """Index box (k, j, i) that holds all that the task looks at; None where it needs the whole volume.

@@ -58,12 +58,14 @@ class Output:
         name: in results, file names and the protocol.
         title: what a user reads; the name where it is left out.
         columns: of a table or of points.
+        invented: whether it shows tissue that the patient does not have; DICOM objects of it are marked as synthetic.
     """
 
     name: str
     kind: OutputKind
     title: str = ""
     columns: tuple[str, ...] = ()
+    invented: bool = False
 
     @property
     def words(self) -> str:

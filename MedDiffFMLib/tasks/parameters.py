@@ -20,8 +20,11 @@ class ParameterInfo:
         unit: "HU", "mm", "" ...
         minimum, maximum: inclusive limits of a number, None where there is none.
         choices: allowed strings, empty for free values.
+        labels: choice -> the panel's words for it, where they are others.
         advanced: shown under "More" in the panel.
         catalogue: kind of model whose name a text is; "" where it is none.
+        title: the panel's label; the parameter's name in words when empty.
+        panel: value that the panel begins with in place of the default, which scripts and command lines keep.
         camera: nine numbers that are position, focal point and view up of a 3-D view, which the panel takes from it.
     """
 
@@ -30,9 +33,12 @@ class ParameterInfo:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
     advanced: bool = False
     catalogue: str = ""
     camera: bool = False
+    title: str = ""
+    panel: Any = None
 
     @property
     def limits(self) -> str:
@@ -48,6 +54,15 @@ class ParameterInfo:
 def parameter(default: Any, help: str, **info: Any) -> Any:
     """A dataclass field with its :class:`ParameterInfo` attached."""
     return field(default=default, metadata={"info": ParameterInfo(help=help, **info)})
+
+
+def spacing_parameter(otherwise: str) -> Any:
+    """The parameter ``spacing`` of a task that also computes on isotropic voxels.
+
+    Args:
+        otherwise: which voxels it takes when none is given.
+    """
+    return parameter(None, f"Isotropic working voxel; {otherwise}.", unit="mm", minimum=0.5, maximum=10, advanced=True)
 
 
 def describe(parameters: type) -> list[tuple[dataclasses.Field, ParameterInfo]]:
@@ -94,14 +109,14 @@ def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
 
     A tuple field gives the type ``tuple``; :func:`element_type` tells of what.
     """
-    found = {}
+    types_by_name = {}
     hints = get_type_hints(parameters)
     for name in [f.name for f in dataclasses.fields(parameters)]:
         hint = hints[name]
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         plain = [option for option in options if option is not type(None)][0]
-        found[name] = (get_origin(plain) or plain, type(None) in options)
-    return found
+        types_by_name[name] = (get_origin(plain) or plain, type(None) in options)
+    return types_by_name
 
 
 def element_type(parameters: type, name: str) -> type:

@@ -55,11 +55,11 @@ class Average:
         """Take in the weights after step ``step``, counted from 0."""
         import torch
 
-        mine, theirs = (
+        own, current = (
             [t for t in part.state_dict().values() if t.is_floating_point()] for part in (self.module, source)
         )
         with torch.no_grad():
-            torch._foreach_lerp_(mine, [t.to(m) for m, t in zip(mine, theirs, strict=True)], 1 - self.decay_at(step))
+            torch._foreach_lerp_(own, [t.to(m) for m, t in zip(own, current, strict=True)], 1 - self.decay_at(step))
 
 
 class ExponentialAverage(Average):
@@ -114,8 +114,8 @@ def combination(steps: Sequence[float], widths: Sequence[float], step: float, wi
     matrix = profile_product(t[:, None], gamma[:, None], t[None], gamma[None])
     right = profile_product(t, gamma, target_t, target_gamma)
     # The profiles of neighboring snapshots are nearly the same: least squares of small norm, not an exact solution.
-    found: np.ndarray = np.linalg.lstsq(matrix, right, rcond=1e-10)[0]
-    return found / found.sum()
+    weights: np.ndarray = np.linalg.lstsq(matrix, right, rcond=1e-10)[0]
+    return weights / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,12 @@ def save_snapshot(folder: Path, average: PowerAverage, step: int) -> Path:
 
 def find_snapshots(folder: Path) -> list[Snapshot]:
     """All snapshots of a run, earliest first."""
-    found = []
+    snapshots = []
     for path in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
         step, _, width = path.stem.partition("-")
         if step.isdigit() and width.replace(".", "", 1).isdigit():
-            found.append(Snapshot(path, int(step), float(width)))
-    return found
+            snapshots.append(Snapshot(path, int(step), float(width)))
+    return snapshots
 
 
 def averaged_state(snapshots: Sequence[Snapshot], step: int, width: float) -> dict[str, torch.Tensor]:

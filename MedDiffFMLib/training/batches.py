@@ -31,9 +31,15 @@ class TrainingWindows(Dataset):
     """
 
     def __init__(
-        self, cases: list[Case], config: WindowConfig, seed: int, first: int, count: int,
-        noise: NoiseConfig | None = None, noise_seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        cases: list[Case],
+        config: WindowConfig,
+        seed: int,
+        first: int,
+        count: int,
+        noise: NoiseConfig | None = None,
+        noise_seed: int = 0,
+    ) -> None:
         self.cases, self.config, self.seed, self.first, self.count = cases, config, seed, first, count
         self.noise, self.noise_seed = noise, noise_seed
         self.choice = CaseChoice(cases)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..core.async_copy import upload
+from ..core.devices import free_memory
 from ..core.errors import DeviceError
 from ..datasets.prepared_cases import Case
 
@@ -26,7 +27,7 @@ AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a level of a case lies.
+    """Place of a level of a case.
 
     Attributes:
         offset: of its first voxel in the flat arrays.
@@ -112,34 +113,34 @@ class DeviceCache:
     def hounsfield(self, places: Places) -> torch.Tensor:
         """(n, S, S, S) float32 HU."""
         n, _, size = places.positions.shape
-        found = torch.empty((n, size, size, size), device=self.voxels.device)
-        self._crop(places, np.flatnonzero(places.crop), found)
-        self._resample(places, np.flatnonzero(~places.crop), found)
-        return found
+        windows = torch.empty((n, size, size, size), device=self.voxels.device)
+        self._crop(places, np.flatnonzero(places.crop), windows)
+        self._resample(places, np.flatnonzero(~places.crop), windows)
+        return windows
 
     def labels(self, kind: str, places: Places) -> torch.Tensor:
         """(n, S, S, S) uint8 of one of :data:`LABELS`, 0 where a case has none."""
         n, _, size = places.nearest.shape
-        found = torch.empty((n, size, size, size), dtype=torch.uint8, device=self.voxels.device)
+        windows = torch.empty((n, size, size, size), dtype=torch.uint8, device=self.voxels.device)
         some = max(AT_ONCE // size**3, 1)
         for first in range(0, n, some):
             part = slice(first, first + some)
-            found[part] = _gather(self.maps[kind], places.geometry[part], places.nearest[part])
-        return found
+            windows[part] = _gather(self.maps[kind], places.geometry[part], places.nearest[part])
+        return windows
 
-    def _crop(self, places: Places, which: np.ndarray, found: torch.Tensor) -> None:
+    def _crop(self, places: Places, which: np.ndarray, windows: torch.Tensor) -> None:
         """Voxels as they are."""
-        some = max(AT_ONCE // found[0].numel(), 1)
+        some = max(AT_ONCE // windows[0].numel(), 1)
         for first in range(0, len(which), some):
-            part = upload(torch.from_numpy(which[first : first + some]), found.device)
-            found[part] = _gather(self.voxels, places.geometry[part], places.nearest[part]).float()
+            part = upload(torch.from_numpy(which[first : first + some]), windows.device)
+            windows[part] = _gather(self.voxels, places.geometry[part], places.nearest[part]).float()
 
-    def _resample(self, places: Places, which: np.ndarray, found: torch.Tensor) -> None:
+    def _resample(self, places: Places, which: np.ndarray, windows: torch.Tensor) -> None:
         """Antialiased linear interpolation, as ``resample_box``: a product with a matrix for each axis."""
         if not len(which):
             return
         reach = places.reach[which]
-        chosen = upload(torch.from_numpy(np.concatenate([which[:, None], reach.reshape(-1, 6)], 1)), found.device)
+        chosen = upload(torch.from_numpy(np.concatenate([which[:, None], reach.reshape(-1, 6)], 1)), windows.device)
         rows, box = chosen[:, 0], chosen[:, 1:].reshape(-1, 3, 2)
         weights = _weights(places.positions[rows], places.step[rows], box, int(np.ptp(reach, axis=2).max()))
         for row, n in enumerate(which):
@@ -149,7 +150,7 @@ class DeviceCache:
             part = level[k0:k1, j0:j1, i0:i1].float()
             k, j, i = (weights[row, axis, :, :length] for axis, length in enumerate(part.shape))
             planes = torch.mm(k, part.reshape(len(part), -1)).reshape(-1, j1 - j0, i1 - i0)
-            found[n] = torch.matmul(torch.matmul(j, planes), i.T)
+            windows[n] = torch.matmul(torch.matmul(j, planes), i.T)
 
 
 def _gather(flat: torch.Tensor, geometry: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
@@ -171,10 +172,8 @@ def _weights(positions: torch.Tensor, step: torch.Tensor, reach: torch.Tensor, l
 
 def _check_room(needed: int, device: torch.device) -> None:
     """Refuse what would leave no room for the network."""
-    if device.type != "cuda":
-        return
-    free = torch.cuda.mem_get_info(device)[0]
-    if needed > WORK_SHARE * free:
+    free = free_memory(device)
+    if free is not None and needed > WORK_SHARE * free:
         raise DeviceError(
             f"The cases take {needed / 1e9:.1f} GB, and the GPU has {free / 1e9:.1f} GB free.",
             "Draw windows on the CPU (leave --windows-on-device out), or use fewer cases.",

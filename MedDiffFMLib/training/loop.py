@@ -80,7 +80,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 
 class Observer:
-    """What a run adds to the loop: it hears of every step, keeps state in the checkpoint, and may end the training.
+    """Part of a run that is called at every step, keeps state in the checkpoint, and may end the training.
 
     Every process calls it.
     """
@@ -116,7 +116,7 @@ def _averages(module: nn.Module, config: LoopConfig) -> list[Average]:
 
 
 class TrainingLoop:
-    """Runs ``loss_of(module, step)`` to the end.
+    """Loop over ``loss_of(module, step)`` to the end.
 
     Args:
         module: what is trained.
@@ -124,7 +124,7 @@ class TrainingLoop:
         validate: module -> dict of figures, called on the averaged weights.
         folder: receives ``last.pt``, ``losses.csv``, ``validation.csv``.
         fabric: Lightning Fabric with device, precision and strategy chosen; already launched.
-        observer: hears of the steps and may end the training.
+        observer: called at every step; may end the training.
     """
 
     def __init__(
@@ -283,8 +283,8 @@ class TrainingLoop:
         stop = self._stop or self.observer.wants_stop()
         if self.fabric.world_size == 1:
             return stop
-        wish = torch.tensor(float(stop), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(wish, reduce_op="max") > 0)
+        stops = torch.tensor(float(stop), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(stops, reduce_op="max") > 0)
 
     def _check_finite(self, what: str, value: torch.Tensor) -> None:
         """Stop before a value that is not finite reaches the weights."""

@@ -24,8 +24,8 @@ class NoiseConfig:
         fill_log_mean, fill_log_std: the same for "fill": what belongs into a hole is decided at high noise.
         denoise_range: "denoise": sigma log-uniform from 4 to 120 HU, the noise of real scans.
         ct_texture_share: share of the "denoise" windows whose noise has the texture of reconstructed CT instead of
-            white noise. White noise alone would leave a scan's blotches in place.
-        signature_share: share of the "denoise" windows for which the network is told the noise's strength by band.
+            white noise. White noise alone would leave a scan's correlated noise in place.
+        signature_share: share of the "denoise" windows for which the network is given the noise's strength by band.
     """
 
     levels: str = "log-normal"
@@ -81,7 +81,7 @@ def balance(sigma: torch.Tensor, holed: torch.Tensor) -> torch.Tensor:
 
     EDM's weight makes the loss 1 everywhere for an untrained network, but a trained one errs six times less at high
     noise, where the loss would then hardly count. This divides by what a trained prior was seen to leave. In holes the
-    first guess errs as much as its weight assumes, whatever the noise.
+    initialization errs as much as its weight assumes, whatever the noise.
     """
     typical = 0.07 + 0.33 / (1 + sigma / 0.05)
     return torch.where(holed, 1.0, 0.2 / typical)

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-OPTIMIZERS = ("adamw", "muon")
-
 _MOMENTUM, _SCALE = 0.95, 0.2
 _STEPS = ((3.4445, -4.7750, 2.0315),) * 5
 """Coefficients of the quintic Newton-Schulz iterations."""
@@ -24,7 +22,7 @@ def make_optimizer(module: nn.Module, name: str, learning_rate: float, weight_de
     """Optimizer of a module's parameters.
 
     Args:
-        name: one of ``OPTIMIZERS``.
+        name: "adamw" or "muon".
     """
     settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "betas": (0.9, 0.99), "fused": True}
     if name == "adamw":
@@ -82,9 +80,9 @@ def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
         return orthogonalized(matrix.T).T
     matrix = matrix / matrix.norm().clamp_min(1e-12)
     gram = matrix @ matrix.T
-    whole = one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    whole = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for a, b, c in _STEPS:
-        factor = a * one + b * gram + c * (gram @ gram)
+        factor = a * identity + b * gram + c * (gram @ gram)
         whole = factor @ whole
         gram = factor @ gram @ factor
     return whole @ matrix

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
 from ..conditioning.noise_signature import DETAIL_BANDS
+from ..core.devices import is_accelerator, peak_memory
 from ..runner.report import peak_main_memory
 from .loop import LoopConfig, Observer
 from .loss_plot import draw_curves
@@ -75,7 +76,7 @@ def step_flops(build: Callable[[], nn.Module], batch: int, size: int) -> int:
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a large matrix product: what the device gives at best in practice. Takes a fraction of a second."""
-    on_gpu = device.type == "cuda"
+    on_gpu = is_accelerator(device)
     n, repeats = (4096, 32) if on_gpu else (1024, 1)
     matrix = torch.ones(n, n, device=device, dtype=dtype)
     best = float("inf")
@@ -89,7 +90,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class Throughput(Observer):
-    """Measures the pace, writes ``throughput.csv``, draws the curves, warns when data are too slow.
+    """Observer that measures the pace, writes ``throughput.csv``, draws curves, and warns when data are too slow.
 
     The first step after a start is left out: it compiles the network and fills caches.
 
@@ -144,23 +145,33 @@ class Throughput(Observer):
         work, rate = self.measure()
         flops = work * count / seconds
         return Pace(
-            step, self.config.steps, sum(row["loss"] for row in self._rows) / count, self.batch * count / seconds,
-            min(wait / seconds, 1.0), self._peak_memory(), flops, rate, (self.config.steps - step) * seconds / count,
-        )  # fmt: skip
+            step,
+            self.config.steps,
+            sum(row["loss"] for row in self._rows) / count,
+            self.batch * count / seconds,
+            min(wait / seconds, 1.0),
+            self._peak_memory(),
+            flops,
+            rate,
+            (self.config.steps - step) * seconds / count,
+        )
 
     def _peak_memory(self) -> int:
         device = self.fabric.device
-        return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_main_memory() or 0
+        return peak_memory().get(device.type) or peak_main_memory() or 0
 
     def _tell(self, pace: Pace) -> None:
         """To the file and to the user."""
         path = self.folder / "throughput.csv"
         row = {
-            "step": pace.step, "windows_per_second": round(pace.windows_per_second, 3),
-            "data_wait": round(pace.data_wait, 4), "peak_memory_gib": round(pace.peak_memory / 2**30, 3),
-            "tflops": round(pace.flops_per_second / 1e12, 4), "matrix_tflops": round(pace.matrix_rate / 1e12, 4),
+            "step": pace.step,
+            "windows_per_second": round(pace.windows_per_second, 3),
+            "data_wait": round(pace.data_wait, 4),
+            "peak_memory_gib": round(pace.peak_memory / 2**30, 3),
+            "tflops": round(pace.flops_per_second / 1e12, 4),
+            "matrix_tflops": round(pace.matrix_rate / 1e12, 4),
             "utilisation": round(pace.utilisation, 4),
-        }  # fmt: skip
+        }
         new = not path.exists()
         with open(path, "a", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))

@@ -44,7 +44,7 @@ class Validation:
 
     ``rmse_hu_at_20`` ... ``_3000``: white noise of so many HU; ``even_hu_at_*``, ``detail_hu_at_*``: of those voxels
     alone; ``clean_hu_at_*``: of windows of averaged voxels; ``scan_hu_at_*``: noise of the texture of CT, its
-    strength by band told, on the scanner's voxels; ``rmse_hu_in_hole``: a hole at 3000 HU of noise, its surroundings
+    strength by band given, on the scanner's voxels; ``rmse_hu_in_hole``: a hole at 3000 HU of noise, its surroundings
     known; ``score``: the geometric mean of the first, the scan and the hole figures, by which averages and recipes are
     chosen.
 
@@ -56,7 +56,7 @@ class Validation:
     def __init__(
         self, cases: list[Case], config: PretrainConfig, windows: int = WINDOWS, *, bfloat16: bool = True
     ) -> None:
-        # Tissue classes are made from the clean image, which at high noise would be judged by what it was told.
+        # Tissue classes are made from the clean image, which at high noise would be judged by its own answer.
         plain = replace(config.windows, fill_share=0.0, denoise_share=0.0, drop_tissue=1.0)
         self.plain = _draw(cases, plain, windows)
         self.scans = _draw(cases, replace(plain, denoise_share=1.0), windows // 2)
@@ -71,7 +71,7 @@ class Validation:
             error = self._error(denoiser, batch, sigma, noise)
             for name, judged in _judged(kind, sigma, batch).items():
                 total = sums.setdefault(name, [0.0, 0.0])
-                total[0] += float(error[judged].square().sum(dtype=torch.float64))
+                total[0] += float(error[judged].square().cpu().sum(dtype=torch.float64))
                 total[1] += float(judged.sum())
         figures = {n: round(1000 * math.sqrt(total / max(count, 1.0)), 2) for n, (total, count) in sorted(sums.items())}
         chosen = [v for n, v in figures.items() if n.startswith(("rmse_", "scan_"))]
@@ -81,8 +81,10 @@ class Validation:
     def _noised(self) -> Iterator[tuple[str, float, Batch, torch.Tensor]]:
         """Kind, level, batch and unit noise of every network call."""
         for kind, samples, sigmas in (
-            ("white", self.plain, SIGMAS), ("scan", self.scans, SCAN_SIGMAS), ("hole", self.holed, SIGMAS[-1:]),
-        ):  # fmt: skip
+            ("white", self.plain, SIGMAS),
+            ("scan", self.scans, SCAN_SIGMAS),
+            ("hole", self.holed, SIGMAS[-1:]),
+        ):
             for first in range(0, len(samples), BATCH):
                 batch = _batch(samples[first : first + BATCH])
                 generator = torch.Generator().manual_seed(SEED + first)

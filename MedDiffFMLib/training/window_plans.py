@@ -45,7 +45,7 @@ class PlanBatch(NamedTuple):
 
 class Sample(NamedTuple):
     """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture, and
-    whether the network is told the noise's signature."""
+    whether the network is given the noise's signature."""
 
     level: int
     shape: tuple[int, ...]
@@ -64,9 +64,15 @@ class PlannedWindows(Dataset):
     """
 
     def __init__(
-        self, cases: Sequence[Case], config: WindowConfig, noise: NoiseConfig, seed: int, noise_seed: int, first: int,
+        self,
+        cases: Sequence[Case],
+        config: WindowConfig,
+        noise: NoiseConfig,
+        seed: int,
+        noise_seed: int,
+        first: int,
         count: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.cases, self.config, self.noise = cases, config, noise
         self.seed, self.noise_seed, self.first, self.count = seed, noise_seed, first, count
         self.choice = CaseChoice(cases)
@@ -85,10 +91,10 @@ class PlannedWindows(Dataset):
         generator = torch.Generator().manual_seed(self.noise_seed + number)
         sigma = draw_level(plan.purpose, self.noise, generator).item()
         texture = draw_texture(plan.purpose, self.noise, generator)
-        told = plan.purpose == "denoise" and bool(torch.rand((), generator=generator) < self.noise.signature_share)
+        signed = plan.purpose == "denoise" and bool(torch.rand((), generator=generator) < self.noise.signature_share)
         level = plan.view.level
         shape, seed = case.levels[level].shape, self.noise_seed + number
-        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture, told)
+        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture, signed)
 
 
 class BodyMap:
@@ -144,10 +150,13 @@ def collate_plans(samples: list[Sample]) -> PlanBatch:
         **_textures([sample.texture for sample in samples if sample.texture is not None]),
     }
     return PlanBatch(
-        np.array([sample.level for sample in samples]), np.array([view.is_crop for view in views]),
-        _reach(positions, step, last + 1), tuple(plan.purpose for plan in plans), tuple(s.seed for s in samples),
+        np.array([sample.level for sample in samples]),
+        np.array([view.is_crop for view in views]),
+        _reach(positions, step, last + 1),
+        tuple(plan.purpose for plan in plans),
+        tuple(s.seed for s in samples),
         arrays,
-    )  # fmt: skip
+    )
 
 
 def _reach(positions: np.ndarray, step: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -162,9 +171,7 @@ def _textures(textures: list[Texture]) -> dict[str, np.ndarray]:
     """The fields of textures as arrays; see :func:`texture_of`."""
     if not textures:
         return {"texture": np.zeros((0, 4 + 27), dtype=np.float32)}
-    rows = [
-        torch.cat([t.cutoff, t.axial, t.angle, t.stretch, t.strength.flatten()]).numpy() for t in textures
-    ]  # fmt: skip
+    rows = [torch.cat([t.cutoff, t.axial, t.angle, t.stretch, t.strength.flatten()]).numpy() for t in textures]
     return {"texture": np.stack(rows)}
 
 

@@ -34,7 +34,7 @@ would give away the answer, and inside a hole a task seldom knows them."""
 WHOLE_BODY_SHARE = 1 / 3
 """How often a whole body is shown as one, with windows of all levels; else one of its regions is, as if cut out."""
 BODY_HU, BODY_SHARE = -500.0, 0.1
-"""A window is wanted where more than this share of its voxels is denser."""
+"""A window is used where more than this share of its voxels is denser."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class WindowPlan:
         view: where its voxels lie.
         level, purpose: see :data:`LEVELS`, :data:`PURPOSES`.
         region: class index, None where it is hidden.
-        position, anatomy, tissue: whether the network is told.
+        position, anatomy, tissue: whether the network is given them.
         hole: what is hidden, None for nothing.
     """
 

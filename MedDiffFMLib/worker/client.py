@@ -11,6 +11,7 @@ import contextlib
 import enum
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..core import process_priority
 from ..core.errors import MedDiffFMError
 from ..core.progress import ProgressEvent
 from ..runner.settings import RunSettings
 from . import protocol
+from .address import is_address
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
 
 START_SECONDS = 120.0  # importing torch from a cold network disk takes its time
@@ -30,9 +33,15 @@ _FOREIGN = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PY
             "DYLD_LIBRARY_PATH", "QT_PLUGIN_PATH", "__PYVENV_LAUNCHER__")  # fmt: skip
 
 
-def worker_command(python_executable: str) -> tuple[str, list[str]]:
-    """Program and arguments that start a worker in any Python."""
-    return python_executable, ["-u", "-m", f"{protocol.__package__}.server"]
+def worker_command(where: str) -> tuple[str, list[str]]:
+    """Program and arguments that start a worker.
+
+    Args:
+        where: executable of any Python, or the address of another computer, see :mod:`MedDiffFMLib.worker.address`.
+    """
+    if is_address(where):
+        return sys.executable, ["-u", "-m", f"{protocol.__package__}.near_end", where]
+    return where, ["-u", "-m", f"{protocol.__package__}.server"]
 
 
 def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[str, str]:
@@ -50,7 +59,8 @@ def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[s
         environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads spin on the network's cores
     # Files in the current folder must not pass for modules; output is UTF-8 whatever the locale.
-    return environment | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    python = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    return environment | python | {process_priority.ENVIRONMENT: process_priority.NORMAL}
 
 
 class State(enum.Enum):
@@ -114,7 +124,7 @@ class WorkerResult:
 
 @dataclass
 class Callbacks:
-    """What the owner wants to hear; called from within the method that the owner called."""
+    """Calls of the owner, made from within the method that it called."""
 
     on_state: Callable[[State], None] = lambda _: None
     on_progress: Callable[[ProgressEvent], None] = lambda _: None
@@ -140,14 +150,14 @@ class WorkerSession:
     Args:
         write: passes bytes to the process's standard input.
         kill: ends the process at once; ``process_finished`` follows.
-        callbacks: what the owner wants to hear.
+        callbacks: calls of the owner.
         work: goes through the steps of a long piece of work; by default at once. An owner with an event loop takes one
             at a time, and reports an error that ends them to ``callbacks.on_error``.
         mapped: leave the arrays of a result on disk until :meth:`discard_result`, or the next run.
 
     Attributes:
         state: see :class:`State`. After FAILED or STOPPED, :meth:`starting` begins anew.
-        hello: what the worker said of itself (python, torch, devices ...), empty before.
+        hello: the worker's description of itself (python, torch, devices ...), empty before.
         generation: counts starts, so that a timer of an earlier start is recognized.
     """
 
@@ -259,9 +269,12 @@ class WorkerSession:
         """The owner's timer ran out; counts only if that start still waits."""
         if generation == self.generation and self.state is State.STARTING:
             self._fail(
-                WorkerError(f"The worker did not answer within {START_SECONDS:g} s.{self._last_words()}",
-                            "Start again; the first start after an installation is the slowest.", "timeout")
-            )  # fmt: skip
+                WorkerError(
+                    f"The worker did not answer within {START_SECONDS:g} s.{self._last_words()}",
+                    "Start again; the first start after an installation is the slowest.",
+                    "timeout",
+                )
+            )
             self._kill()
 
     def process_finished(self, code: int, crashed: bool) -> None:
@@ -299,9 +312,14 @@ class WorkerSession:
     def _receive(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         handler = {
-            "hello": self._greeted, "progress": self._progressed, "warning": self._warned, "result": self._resulted,
-            "error": self._erred, "cancelled": self._stopped, "pong": lambda _: None,
-        }.get(kind)  # fmt: skip
+            "hello": self._greeted,
+            "progress": self._progressed,
+            "warning": self._warned,
+            "result": self._resulted,
+            "error": self._erred,
+            "cancelled": self._stopped,
+            "pong": lambda _: None,
+        }.get(kind)
         if handler is None:
             raise ProtocolError(f"Unknown message {kind!r}.")
         try:
@@ -310,13 +328,16 @@ class WorkerSession:
             raise ProtocolError(f"A {kind} message is not well formed ({problem!r}).") from None
 
     def _greeted(self, message: dict[str, Any]) -> None:
-        theirs = (message["protocol"], message["package"])
-        if theirs != (PROTOCOL_VERSION, __version__):
+        versions = (message["protocol"], message["package"])
+        if versions != (PROTOCOL_VERSION, __version__):
             self._fail(
-                WorkerError(f"The worker is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
-                            f"this program is {__version__} (protocol {PROTOCOL_VERSION}).",
-                            "Use the same version in both.", "version")
-            )  # fmt: skip
+                WorkerError(
+                    f"The worker is MedDiff-FM {versions[1]} (protocol {versions[0]}), "
+                    f"this program is {__version__} (protocol {PROTOCOL_VERSION}).",
+                    "Use the same version in both.",
+                    "version",
+                )
+            )
             self._kill()
             return
         if self.state is not State.STARTING:

@@ -48,13 +48,15 @@ PROTOCOL_VERSION = 4
 MAXIMUM_LINE = 4 * 1024 * 1024  # bytes; a findings table of thousands of rows fits, a runaway writer does not
 
 SAVED_AT_A_TIME = 4 * 1024 * 1024  # bytes
+READ_BYTES = 65536
+"""Of a stream at a time."""
 
 FOLDER_PREFIX = "meddifffm-"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.npy")
 
 
 class ProtocolError(MedDiffFMError):
-    """The other side said something that is no message of this protocol."""
+    """A line from the other side is no message of this protocol."""
 
     kind = "protocol"
 
@@ -113,20 +115,20 @@ class LineReader:
     def feed(self, data: bytes) -> list[str | ProtocolError]:
         """The lines completed by ``data``; an over-long one is dropped and replaced by the error to report."""
         parts = self._decoder.decode(data).split("\n")
-        found: list[str | ProtocolError] = []
+        lines: list[str | ProtocolError] = []
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             if not self._skipping:
                 self._rest += part
                 if len(self._rest) > self._maximum:
-                    found.append(ProtocolError(f"A line is longer than {self._maximum} bytes."))
+                    lines.append(ProtocolError(f"A line is longer than {self._maximum} bytes."))
                     self._skipping, self._rest = True, ""
             if last:
                 break
             if not self._skipping and self._rest.strip():
-                found.append(self._rest.rstrip("\r"))
+                lines.append(self._rest.rstrip("\r"))
             self._skipping, self._rest = False, ""
-        return found
+        return lines
 
 
 class PrivateFolder:
@@ -224,17 +226,25 @@ class PrivateFolder:
 _ERRORS: dict[str, type[MedDiffFMError]] = {
     kind.kind: kind
     for kind in (
-        errors.InputError, errors.OutputError, errors.ModelError, errors.DeviceError,
-        errors.MemoryShortage, errors.DependencyError, ProtocolError,
+        errors.InputError,
+        errors.OutputError,
+        errors.ModelError,
+        errors.DeviceError,
+        errors.MemoryShortage,
+        errors.DependencyError,
+        ProtocolError,
     )
-}  # fmt: skip
+}
 
 
 def error_fields(problem: MedDiffFMError) -> dict[str, Any]:
     """What an ``error`` message says."""
     return {
-        "kind": problem.kind, "cause": problem.cause, "remedy": problem.remedy, "exit_code": problem.exit_code,
-    }  # fmt: skip
+        "kind": problem.kind,
+        "cause": problem.cause,
+        "remedy": problem.remedy,
+        "exit_code": problem.exit_code,
+    }
 
 
 def error_from(message: dict[str, Any]) -> MedDiffFMError:

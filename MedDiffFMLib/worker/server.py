@@ -25,10 +25,21 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import __version__
+from ..core.devices import count, title, total_memory
 from ..core.errors import Cancelled, DependencyError, expected, log_defect
+from ..core.process_priority import ask_for_normal_priority
 from ..core.progress import CancelToken, ProgressEvent
 from . import protocol
-from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_fields
+from .protocol import (
+    PROTOCOL_VERSION,
+    READ_BYTES,
+    LineReader,
+    PrivateFolder,
+    ProtocolError,
+    WorkerError,
+    encode,
+    error_fields,
+)
 
 if TYPE_CHECKING:
     from ..runner.settings import RunSettings
@@ -36,12 +47,11 @@ if TYPE_CHECKING:
 NEEDED = ("numpy", "scipy", "torch", "monai", "safetensors")
 _GRACE_SECONDS = 3.0  # for the computing thread to notice that the client is gone
 _PROGRESS_SECONDS = 0.05
-_READ = 65536
 DRIVER_SECONDS = 5.0  # for the driver to tell how much memory is free
 
 
 class Server:
-    """Reads requests, runs them one after the other, answers.
+    """Loop that reads requests, runs them one after the other, and answers.
 
     Args:
         source, sink: binary streams of the protocol.
@@ -98,7 +108,7 @@ class Server:
 
     def _read(self) -> None:
         lines = LineReader()
-        while data := os.read(self._source.fileno(), _READ):
+        while data := os.read(self._source.fileno(), READ_BYTES):
             for line in lines.feed(data):
                 try:
                     self._receive(protocol.decode(line) if isinstance(line, str) else _raised(line))
@@ -141,10 +151,10 @@ class Server:
         """Compare versions, take over the folder, load torch, and say what this Python offers."""
         if self._folder is not None:
             raise ProtocolError("A second hello came.")
-        theirs = (message.get("protocol"), message.get("package"))
-        if theirs != (PROTOCOL_VERSION, __version__):
+        versions = (message.get("protocol"), message.get("package"))
+        if versions != (PROTOCOL_VERSION, __version__):
             raise WorkerError(
-                f"The program is MedDiff-FM {theirs[1]} (protocol {theirs[0]}), "
+                f"The program is MedDiff-FM {versions[1]} (protocol {versions[0]}), "
                 f"the worker is {__version__} (protocol {PROTOCOL_VERSION}).",
                 "Use the same version in both, or restart the program after an update.",
                 "version",
@@ -195,13 +205,17 @@ class Server:
             for index, (name, array) in enumerate(result.volumes.items())
         }
         return {
-            "volumes": volumes, "tables": result.tables, "texts": result.texts, "facts": result.facts,
-            "warnings": report["warnings"], "report": report,
-        }  # fmt: skip
+            "volumes": volumes,
+            "tables": result.tables,
+            "texts": result.texts,
+            "facts": result.facts,
+            "warnings": report["warnings"],
+            "report": report,
+        }
 
     def _load(self, settings: RunSettings) -> Any:
         """The model, kept warm; the one before is dropped first, so that two never share the memory."""
-        from ..models.no_model import NO_MODEL
+        from ..models.names import NO_MODEL
         from ..runner.load import load
 
         if settings.model == NO_MODEL:  # what is warm stays warm
@@ -238,8 +252,8 @@ def _settings(message: dict[str, Any]) -> Any:
     from ..runner.settings import RunSettings
 
     names = ("seed", "region", "model", "device", "precision", "threads")
-    given = {name: message[name] for name in names if name in message}
-    return RunSettings(message.get("task", ""), _named(message, "parameters"), **given).checked()
+    values = {name: message[name] for name in names if name in message}
+    return RunSettings(message.get("task", ""), _named(message, "parameters"), **values).checked()
 
 
 def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
@@ -250,12 +264,12 @@ def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
 
     inputs, texts = (_named(message, name) for name in ("inputs", "texts"))
     modalities = TASKS[task].inputs.modalities
-    given = {name: _volume(record, folder, modalities.get(name, "CT")) for name, record in inputs.items()}
-    if message.get("whole") is not None and "volume" in given:
-        whole = _volume(message["whole"], folder, given["volume"].modality)
-        given["volume"] = replace(given["volume"], whole=whole)
-    case = checked_case(task, given, texts)
-    case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in given.items()}
+    volumes = {name: _volume(record, folder, modalities.get(name, "CT")) for name, record in inputs.items()}
+    if message.get("whole") is not None and "volume" in volumes:
+        whole = _volume(message["whole"], folder, volumes["volume"].modality)
+        volumes["volume"] = replace(volumes["volume"], whole=whole)
+    case = checked_case(task, volumes, texts)
+    case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in volumes.items()}
     return case
 
 
@@ -289,16 +303,22 @@ def describe_process() -> dict[str, Any]:
     import torch
 
     devices: list[dict[str, Any]] = [_device("cpu", f"CPU, {os.cpu_count()} cores")]
-    if torch.cuda.is_available():
-        free = _free_memory()
-        for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            uuid = f"GPU-{getattr(about, 'uuid', '')}"
-            devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    free = _free_memory() if count("cuda") else {}
+    for index in range(count("cuda")):
+        about = torch.cuda.get_device_properties(index)
+        uuid = f"GPU-{getattr(about, 'uuid', '')}"
+        devices.append(_device(f"cuda:{index}", about.name, about.total_memory, free.get(uuid)))
+    for name in (f"{kind}:{index}" for kind in ("xpu", "mps") for index in range(count(kind))):
+        devices.append(_device(name, title(name), total_memory(name)))
     return {
-        "protocol": PROTOCOL_VERSION, "package": __version__, "python": platform.python_version(),
-        "executable": sys.executable, "torch": torch.__version__, "devices": devices, "process": os.getpid(),
-    }  # fmt: skip
+        "protocol": PROTOCOL_VERSION,
+        "package": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "torch": torch.__version__,
+        "devices": devices,
+        "process": os.getpid(),
+    }
 
 
 def _device(name: str, title: str, memory: int | None = None, free: int | None = None) -> dict[str, Any]:
@@ -311,8 +331,8 @@ def _free_memory() -> dict[str, int]:
     command = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
     free = {}
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        said = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=True).stdout
-        for line in said.splitlines():
+        output = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=True).stdout
+        for line in output.splitlines():
             uuid, mebibytes = line.split(",")
             free[uuid.strip()] = int(mebibytes) * 2**20
     return free
@@ -336,6 +356,7 @@ def _warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
 
 def main() -> int:
     """Keep the real standard output for the protocol and serve."""
+    ask_for_normal_priority()
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # print() and C libraries write to standard error from now on
     sys.stdout = sys.stderr

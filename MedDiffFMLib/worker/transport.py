@@ -26,10 +26,10 @@ from .client import (
     worker_command,
     worker_environment,
 )
+from .protocol import READ_BYTES
 
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 5.0
-_READ = 65536
 
 Event = Callable[[WorkerSession], None]
 
@@ -48,9 +48,14 @@ class SubprocessTransport:
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )  # fmt: skip
+        )
         readers = [
             threading.Thread(target=self._read, args=(self._process.stdout, WorkerSession.feed), daemon=True),
             threading.Thread(target=self._read, args=(self._process.stderr, WorkerSession.feed_log), daemon=True),
@@ -87,7 +92,7 @@ class SubprocessTransport:
 
     def _read(self, stream: Any, method: Callable[[WorkerSession, bytes], None]) -> None:
         with stream:
-            while data := stream.read(_READ):
+            while data := stream.read(READ_BYTES):
                 self.events.put(functools.partial(_hand_over, method, data))
 
     def _wait(self, readers: list[threading.Thread]) -> None:
@@ -109,7 +114,8 @@ class WorkerClient:
     ...     result = worker.run(RunRequest(RunSettings("denoise"), voxels, ijk_to_ras))
 
     Args:
-        python: executable of the worker's Python; the program's own by default.
+        python: executable of the worker's Python, the program's own by default; or ``ssh://user@host`` for a worker on
+            another computer.
         start_seconds: patience with its start.
         on_log, on_warning: receive lines of its standard error, and warnings during a run.
     """
@@ -131,10 +137,13 @@ class WorkerClient:
             self._write,
             self._kill,
             Callbacks(
-                on_log=on_log, on_warning=on_warning, on_result=self._keep, on_error=self._keep,
+                on_log=on_log,
+                on_warning=on_warning,
+                on_result=self._keep,
+                on_error=self._keep,
                 on_cancelled=lambda: self._keep(Cancelled()),
             ),
-        )  # fmt: skip
+        )
 
     def __enter__(self) -> WorkerClient:
         return self
@@ -249,7 +258,7 @@ class WorkerClient:
                     self._transport.events.get_nowait()(self._session)
 
     def _stop(self, patience: float) -> None:
-        """End the process, and let the session hear of it."""
+        """End the process, and tell the session."""
         if self._transport is None:
             return
         self._session.shutdown()

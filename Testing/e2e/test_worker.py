@@ -55,8 +55,14 @@ def request_for(small_ct: Volume, tiny_model_file: Path) -> Callable[..., RunReq
 
     def make(steps: int = 1, **changes: object) -> RunRequest:
         arrays = {name: changes.pop(name) for name in ("voxels", "mask") if name in changes}
-        settings = {"task": "denoise", "parameters": {"noise": 20.0, "steps": steps}, "model": str(tiny_model_file),
-                    "device": "cpu", "threads": 1, **changes}  # fmt: skip
+        settings = {
+            "task": "denoise",
+            "parameters": {"noise": 20.0, "steps": steps},
+            "model": str(tiny_model_file),
+            "device": "cpu",
+            "threads": 1,
+            **changes,
+        }
         return replace(RunRequest(RunSettings(**settings), small_ct.voxels, small_ct.ijk_to_ras), **arrays)
 
     return make
@@ -248,9 +254,11 @@ def test_worker_ends_and_cleans_when_its_client_is_killed(
     """
     folders = set(scratch.glob(f"{FOLDER_PREFIX}*"))
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        text=True,
         env=worker_environment(os.environ),
-    )  # fmt: skip
+    )
     assert child.stdout is not None
     process = int(child.stdout.readline())
     while float(child.stdout.readline()) == 0:
@@ -272,9 +280,12 @@ class Talk:
     def __init__(self) -> None:
         program, arguments = worker_command(sys.executable)
         self.process = subprocess.Popen(
-            [program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [program, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env=worker_environment(os.environ),
-        )  # fmt: skip
+        )
 
     def say(self, text: str) -> None:
         assert self.process.stdin is not None

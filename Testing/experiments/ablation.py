@@ -99,19 +99,26 @@ def hole_error(denoiser: torch.nn.Module | None, batches: list[Batch]) -> float:
 def train(name: str, seed: int, options: argparse.Namespace) -> Path:
     """One run; the same folder continues it."""
     channels = tuple(options.channels)
-    loop = LoopConfig(steps=options.steps, learning_rate=options.learning_rate,
-                      warmup=min(100, max(options.steps // 10, 1)), validate_every=options.steps + 1)  # fmt: skip
+    loop = LoopConfig(
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+        warmup=min(100, max(options.steps // 10, 1)),
+        validate_every=options.steps + 1,
+    )
     config = PretrainConfig(
-        batch=options.batch, seed=seed, windows=windows_of(name, options.window), loop=loop,
+        batch=options.batch,
+        seed=seed,
+        windows=windows_of(name, options.window),
+        loop=loop,
         network=NetworkConfig(channels=channels, attention=(False,) * len(channels)),
-    )  # fmt: skip
+    )
     folder = options.output / f"{name.replace('+ ', '').replace(' ', '-')}-{seed}"
     return pretrain(options.cache, folder, config, accelerator=options.accelerator)
 
 
 def judge(weights: Path | None, cases: list[Case], config: WindowConfig, count: int) -> dict[str, float]:
     """Figures of one run, or of the first guess alone."""
-    denoiser = None if weights is None else load_denoiser(weights, read_header(weights)).eval().float()
+    denoiser = None if weights is None else load_denoiser(weights).eval().float()
     figures = {}
     for level in LEVELS:
         if denoiser is not None:
@@ -126,9 +133,11 @@ def page(rows: dict[str, list[dict[str, float]]], options: argparse.Namespace) -
     lines = [
         f"{options.steps} steps of {options.batch} windows of {options.window}^3, channels "
         f"{' '.join(map(str, options.channels))}, seeds {' '.join(map(str, options.seeds))}; "
-        f"{options.count} validation windows a level.", "",
-        "| windows | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles),
-    ]  # fmt: skip
+        f"{options.count} validation windows a level.",
+        "",
+        "| windows | " + " | ".join(titles) + " |",
+        "|---|" + "---:|" * len(titles),
+    ]
     for name, runs in rows.items():
         cells = [cell([run[title] for run in runs if title in run], title) for title in titles]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

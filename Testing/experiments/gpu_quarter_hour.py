@@ -57,9 +57,11 @@ def pack(args: argparse.Namespace) -> dict[str, Any]:
         start.unlink()
     pieces = {p["name"]: round(p["bytes"] / MIB, 1) for path in lists for p in json.loads(path.read_text())["pieces"]}
     return {
-        "cases": {split: len(names) for split, names in packed.cases.items()}, "left_out": packed.left_out,
-        "mega_voxels": round(packed.voxels / 1e6, 1), "pieces_mib": pieces,
-    }  # fmt: skip
+        "cases": {split: len(names) for split, names in packed.cases.items()},
+        "left_out": packed.left_out,
+        "mega_voxels": round(packed.voxels / 1e6, 1),
+        "pieces_mib": pieces,
+    }
 
 
 def join(args: argparse.Namespace) -> dict[str, Any]:
@@ -250,9 +252,10 @@ def figures_of(folder: Path) -> dict[str, Any]:
     losses = [float(row["loss"]) for row in read_rows(folder / "losses.csv")]
     tenth = max(len(losses) // 10, 1)
     found: dict[str, Any] = {
-        "steps": len(losses), "first_loss": round(statistics.mean(losses[:tenth]), 4),
+        "steps": len(losses),
+        "first_loss": round(statistics.mean(losses[:tenth]), 4),
         "last_loss": round(statistics.mean(losses[-tenth:]), 4),
-    }  # fmt: skip
+    }
     for name in ("throughput.csv", "validation.csv"):
         if (folder / name).exists():
             rows = read_rows(folder / name)
@@ -303,8 +306,11 @@ def benchmark(args: argparse.Namespace, work: Path) -> dict[str, Any]:
 def tests(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Tests of what runs on a GPU."""
     paths = ["Testing/unit/inference/test_real_gpu.py", "Testing/unit/training/test_device_batches.py"]
-    code = run_for([sys.executable, "-m", "pytest", "-q", "-x" if args.device == "cpu" else "-ra", *paths,
-                    "-k", "not run_learns"], args.seconds, args.output / "tests.log")  # fmt: skip
+    code = run_for(
+        [sys.executable, "-m", "pytest", "-q", "-x" if args.device == "cpu" else "-ra", *paths, "-k", "not run_learns"],
+        args.seconds,
+        args.output / "tests.log",
+    )
     lines = (args.output / "tests.log").read_text(errors="replace").strip().splitlines()
     return {"exit_code": code, "result": lines[-1] if lines else ""}
 
@@ -314,8 +320,14 @@ def collect(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     from MedDiffFMLib.core.split_files import split_file
 
     folder, archive = work / "run", work / "back.zip"
-    small = [*args.output.glob("*.log"), *args.output.glob("benchmark/**/*"), *folder.glob("*.csv"),
-             *folder.glob("*.json"), *folder.glob("*.png"), *work.glob("*.json")]  # fmt: skip
+    small = [
+        *args.output.glob("*.log"),
+        *args.output.glob("benchmark/**/*"),
+        *folder.glob("*.csv"),
+        *folder.glob("*.json"),
+        *folder.glob("*.png"),
+        *work.glob("*.json"),
+    ]
     weights = [folder / "model.safetensors", *sorted(folder.glob("averages/*.safetensors"), reverse=True)]
     kept, left, room = [], [], args.back_mib * MIB
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as whole:

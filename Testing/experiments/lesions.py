@@ -70,9 +70,7 @@ def train_segmenter(lesions: list[Lesion], window: int) -> torch.nn.Module:
     loss_of = DiceCELoss(sigmoid=True)
     for step in range(SEGMENTER_STEPS):
         rng = np.random.default_rng([1, step])
-        drawn = [
-            draw_lesion(lesions[rng.integers(len(lesions))], window, 0.6, rng) for _ in range(SEGMENTER_BATCH)
-        ]  # fmt: skip
+        drawn = [draw_lesion(lesions[rng.integers(len(lesions))], window, 0.6, rng) for _ in range(SEGMENTER_BATCH)]
         image = torch.stack([channels(one.voxels) for one in drawn])
         target = torch.stack([torch.from_numpy(one.share > 0.5)[None].float() for one in drawn])
         flipped = [axis for axis in (2, 3, 4) if rng.random() < 0.5]
@@ -98,7 +96,7 @@ def train_generator(prior: Path, cases: list[ControlCase], task: LesionTask, ste
     """The prior, frozen, with a new ControlNet; or both from random weights, and both trained."""
     torch.manual_seed(0)
     header = read_header(prior)
-    denoiser = build_denoiser(header["config"]) if scratch else load_denoiser(prior, header)
+    denoiser = build_denoiser(header["config"]) if scratch else load_denoiser(prior)
     controlled = with_control(denoiser, task.network())  # type: ignore[arg-type]
     learning: torch.nn.Module = controlled if scratch else controlled.control
     learning.requires_grad_(True).train()
@@ -155,8 +153,9 @@ def healthy(drawn: Drawn, seed: int) -> np.ndarray:
     return biharmonic_init(torch.from_numpy(to_network(drawn.voxels)), hole, drawn.spacing).numpy() * 1000
 
 
-def judge(makers: dict[str, Maker], lesions: list[Lesion], segmenter: torch.nn.Module, window: int,
-          seeds: int) -> list[dict[str, Any]]:  # fmt: skip
+def judge(
+    makers: dict[str, Maker], lesions: list[Lesion], segmenter: torch.nn.Module, window: int, seeds: int
+) -> list[dict[str, Any]]:
     """One row a lesion, method and seed."""
     from scipy.stats import wasserstein_distance
 
@@ -169,12 +168,18 @@ def judge(makers: dict[str, Maker], lesions: list[Lesion], segmenter: torch.nn.M
         for name, make in makers.items():
             for seed in range(seeds if name not in ("real", "flat", "healthy") else 1):
                 image = make(drawn, seed)
-                rows.append({
-                    "case": lesion.case.name, "patient": lesion.case.patient, "lesion": lesion.label, "method": name,
-                    "seed": seed, "dice": dice(segmenter, image, inside),
-                    "hu_distance": float(wasserstein_distance(image[inside], drawn.voxels[inside])),
-                    "spread": float(image[inside].std() / max(drawn.voxels[inside].std(), 1e-6)),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "case": lesion.case.name,
+                        "patient": lesion.case.patient,
+                        "lesion": lesion.label,
+                        "method": name,
+                        "seed": seed,
+                        "dice": dice(segmenter, image, inside),
+                        "hu_distance": float(wasserstein_distance(image[inside], drawn.voxels[inside])),
+                        "spread": float(image[inside].std() / max(drawn.voxels[inside].std(), 1e-6)),
+                    }
+                )
     return rows
 
 
@@ -211,9 +216,11 @@ def main() -> None:
     cases = open_control_cases(options.training, "training")
     lesions = [lesion for case in cases for lesion in lesions_of(case)]
     heldout = [
-        lesion for split in ("training", "validation") for case in open_control_cases(options.heldout, split)
+        lesion
+        for split in ("training", "validation")
+        for case in open_control_cases(options.heldout, split)
         for lesion in lesions_of(case)
-    ]  # fmt: skip
+    ]
     print(f"{len(lesions)} lesions to learn from, {len(heldout)} to be judged on", flush=True)
     seconds: dict[str, float] = {}
 
@@ -231,8 +238,10 @@ def main() -> None:
     shipped = find_control("lesion", model)
     if shipped:
         makers[f"prior + {shipped}"] = maker(load_control(shipped, model, "lesion").denoiser)
-    for name, scratch in ((f"prior + ControlNet, {options.steps} steps", False),
-                          (f"from scratch, {options.steps} steps", True)):  # fmt: skip
+    for name, scratch in (
+        (f"prior + ControlNet, {options.steps} steps", False),
+        (f"from scratch, {options.steps} steps", True),
+    ):
         found = timed(name, lambda s=scratch: train_generator(prior, cases, task, options.steps, s))
         makers[name] = maker(found)
     rows = judge(makers, heldout, segmenter, options.window, options.seeds)

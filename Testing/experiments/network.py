@@ -38,9 +38,15 @@ def build(name: str, channels: tuple[int, ...], size: int):
         from monai.networks.nets import DiffusionModelUNet
 
         plain = DiffusionModelUNet(
-            spatial_dims=3, in_channels=1, out_channels=1, channels=channels, num_res_blocks=config.blocks,
-            attention_levels=config.attention, norm_num_groups=config.groups, num_head_channels=config.groups * 4,
-        ).eval()  # fmt: skip
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=1,
+            channels=channels,
+            num_res_blocks=config.blocks,
+            attention_levels=config.attention,
+            norm_num_groups=config.groups,
+            num_head_channels=config.groups * 4,
+        ).eval()
         return lambda: plain(x, when)
     network: torch.nn.Module = PriorUNet(config).eval()
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -88,11 +94,14 @@ def main() -> None:
                 if repeat:  # the first call of each chooses its kernels
                     seconds[name].append(time.perf_counter() - start)
     result: dict[str, Any] = {
-        "patch": [arguments.size] * 3, "channels": list(channels), "threads": arguments.threads,
-        "torch": torch.__version__, "processor": platform.processor() or platform.machine(),
+        "patch": [arguments.size] * 3,
+        "channels": list(channels),
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
         "median_seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "peak_bytes": {name: memory(name, arguments) for name in (*NAMES, "program")},
-    }  # fmt: skip
+    }
     print("| network | median of one call, s | peak memory of the process, MB |\n|---|---:|---:|")
     for name, title in zip(NAMES, TITLES, strict=True):
         print(f"| {title} | {result['median_seconds'][name]:.3f} | {result['peak_bytes'][name] / 1e6:.0f} |")

@@ -36,12 +36,16 @@ FROM_PRIOR: dict[str, dict[str, Any]] = {
     "the same, windows of 32^3, 32 a step": {**GROWN, "weighting": "learned", "windows": {"size": 32}, "batch": 32},
     "the same, Muon": {**GROWN, "weighting": "learned", "loop": {**BASE["loop"], "optimizer": "muon"}},
     "the same, Muon, rate 1.2e-3": {
-        **GROWN, "weighting": "learned", "loop": {**BASE["loop"], "optimizer": "muon", "learning_rate": 1.2e-3}
+        **GROWN,
+        "weighting": "learned",
+        "loop": {**BASE["loop"], "optimizer": "muon", "learning_rate": 1.2e-3},
     },
     "the same, fill 0.25, denoise 0.25": {
-        **GROWN, "weighting": "learned", "windows": {"fill_share": 0.25, "denoise_share": 0.25}
+        **GROWN,
+        "weighting": "learned",
+        "windows": {"fill_share": 0.25, "denoise_share": 0.25},
     },
-}  # fmt: skip
+}
 VARIANTS = {**FROM_RANDOM, **FROM_PRIOR}
 WIDTHS = (0.05, 0.1, 0.2)
 
@@ -72,8 +76,14 @@ def train(cache: Path, folder: Path, name: str, minutes: float) -> None:
         seconds = step_seconds(cache, folder / "timing", config)
         plan.write_text(json.dumps({"step_seconds": seconds, "steps": max(int(60 * minutes / seconds), 10)}))
     steps = json.loads(plan.read_text())["steps"]
-    loop = replace(config.loop, steps=steps, warmup=min(100, steps // 10 + 1), validate_every=steps + 1,
-                   snapshot_every=max(steps // 20, 1), checkpoint_every=100)  # fmt: skip
+    loop = replace(
+        config.loop,
+        steps=steps,
+        warmup=min(100, steps // 10 + 1),
+        validate_every=steps + 1,
+        snapshot_every=max(steps // 20, 1),
+        checkpoint_every=100,
+    )
     before = time.process_time()
     pretrain(cache, folder, replace(config, loop=loop, validation_windows=1), initial=initial(name), accelerator="cpu")
     (folder / "cpu.json").write_text(json.dumps({"minutes": (time.process_time() - before) / 60}))
@@ -115,15 +125,25 @@ def judge(cache: Path, folder: Path, windows: int) -> dict[str, Any]:
     plan = json.loads((folder / "plan.json").read_text())
     parameters = sum(p.numel() for p in build_denoiser(config.model_config()).parameters())
     scores = {f"{width:g}": row["score"] for width, row in rows.items()}
-    return {"width": best, "scores": scores, "steps": config.loop.steps, "windows": config.loop.steps * config.batch,
-            "size": config.windows.size, "step_seconds": plan["step_seconds"], "parameters": parameters,
-            **rows[best]}  # fmt: skip
+    return {
+        "width": best,
+        "scores": scores,
+        "steps": config.loop.steps,
+        "windows": config.loop.steps * config.batch,
+        "size": config.windows.size,
+        "step_seconds": plan["step_seconds"],
+        "parameters": parameters,
+        **rows[best],
+    }
 
 
 def table(folder: Path) -> str:
     """Markdown of all rows that are there."""
-    rows = {name: json.loads((folder_of(folder, name) / "row.json").read_text())
-            for name in VARIANTS if (folder_of(folder, name) / "row.json").exists()}  # fmt: skip
+    rows = {
+        name: json.loads((folder_of(folder, name) / "row.json").read_text())
+        for name in VARIANTS
+        if (folder_of(folder, name) / "row.json").exists()
+    }
     figures = ["score", "rmse_hu_at_20", "rmse_hu_at_50", "rmse_hu_at_100", "rmse_hu_at_200", "rmse_hu_at_500",
                "rmse_hu_at_1000", "rmse_hu_at_3000", "rmse_hu_in_hole", "scan_hu_at_20", "scan_hu_at_50"]  # fmt: skip
     heads = [
@@ -131,8 +151,11 @@ def table(folder: Path) -> str:
     ]
     lines = ["| variant | windows | M parameters | " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(figures) + 2)]
     for name, row in rows.items():
-        lines.append(f"| {name} | {row['windows']} of {row['size']}^3 | {row['parameters'] / 1e6:.1f} | "
-                     + " | ".join(f"{row[figure]:g}" for figure in figures) + " |")  # fmt: skip
+        lines.append(
+            f"| {name} | {row['windows']} of {row['size']}^3 | {row['parameters'] / 1e6:.1f} | "
+            + " | ".join(f"{row[figure]:g}" for figure in figures)
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from MedDiffFMLib.core.json_files import write_json
-from MedDiffFMLib.core.progress import CancelToken
+from MedDiffFMLib.core.progress import ProgressMeter
 from MedDiffFMLib.datasets.datalist import read_datalist
 from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.models.checkpoint import load_model
@@ -86,11 +86,11 @@ def precomputed(method: Method, segmenter: Segmenter, examples: list[LabeledInpu
         assert folder is not None
         note = folder / f"seconds-{getattr(method, 'key', method.name)}.json"
         begin = time.process_time()
-        segmenter.precompute([example], InferenceBudget(torch.device("cpu")), print, CancelToken())
+        segmenter.precompute([example], InferenceBudget(torch.device("cpu")), ProgressMeter(1))
         if not note.exists():
             write_json({"seconds": time.process_time() - begin}, note)
         total += json.loads(note.read_text())["seconds"]
-    segmenter.precompute(examples, InferenceBudget(torch.device("cpu")), print, CancelToken())
+    segmenter.precompute(examples, InferenceBudget(torch.device("cpu")), ProgressMeter(1))
     return total
 
 
@@ -127,11 +127,15 @@ def judge(segmenter: Segmenter, test: list[LabeledInput], samples: int) -> list[
         score = dice(found.probabilities, truth)
         for number, known in enumerate(example.known):
             if known:
-                rows.append({
-                    "case": example.name, "class": number + 1, "dice": round(float(score[number]), 4),
-                    "seconds_to_predict": round(time.process_time() - begin, 1),
-                    **calibration(found.probabilities[number], found.uncertainty[number], truth[number]),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "case": example.name,
+                        "class": number + 1,
+                        "dice": round(float(score[number]), 4),
+                        "seconds_to_predict": round(time.process_time() - begin, 1),
+                        **calibration(found.probabilities[number], found.uncertainty[number], truth[number]),
+                    }
+                )
     return rows
 
 
@@ -165,8 +169,10 @@ def table(folder: Path) -> str:
     for row in rows:
         cells[row["method"], row["count"]].append(row)
     counts = sorted({count for _, count in cells})
-    lines = ["| method | " + " | ".join(f"{n} case{'s' if n > 1 else ''}" for n in counts) + " |",
-             "|---|" + "---|" * len(counts)]  # fmt: skip
+    lines = [
+        "| method | " + " | ".join(f"{n} case{'s' if n > 1 else ''}" for n in counts) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
     for method in dict.fromkeys(name for name, _ in cells):
         texts = [_cell(cells.get((method, count), [])) for count in counts]
         lines.append(f"| {method} | {' | '.join(texts)} |")

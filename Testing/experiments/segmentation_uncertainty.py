@@ -74,9 +74,11 @@ def segment(
         seconds = time.perf_counter() - begin
     fused, mean = fuse(drawn, "staple"), fuse(drawn, "mean")
     chance = {
-        "one step": one, "one draw": drawn[0, 0].numpy(), "mean of draws": mean.probabilities[0].numpy(),
+        "one step": one,
+        "one draw": drawn[0, 0].numpy(),
+        "mean of draws": mean.probabilities[0].numpy(),
         "STAPLE": fused.probabilities[0].numpy(),
-    }  # fmt: skip
+    }
     truth, counts = np.asarray(example.target) == 1, np.asarray(example.inputs.voxels) > AIR
     doubt = {"one step": one * (1 - one), "STAPLE": fused.uncertainty[0].numpy()}
     figures: dict[str, float] = {"seconds": seconds}
@@ -104,14 +106,21 @@ def report(folder: Path, found: list[dict[str, Any]]) -> None:
     chance, doubt = together("chance"), together("doubt")
     truth = np.concatenate([one["truth"][one["counts"]] for one in found])
     curves = {name: reliability(p, truth) for name, p in chance.items()}
-    lines = {name: [errors_found(map_of, (chance[name] > 0.5) != truth, share) for share in SHARES]
-             for name, map_of in doubt.items()}  # fmt: skip
+    lines = {
+        name: [errors_found(map_of, (chance[name] > 0.5) != truth, share) for share in SHARES]
+        for name, map_of in doubt.items()
+    }
     draw_calibration(folder / "uncertainty.png", curves, lines, f"{len(found)} held-out cases")
     means = {name: bootstrap([one["figures"][name] for one in found]) for name in found[0]["figures"]}
-    record = {"mean, low, high": {name: [round(v, 4) for v in (m.mean, m.low, m.high)] for name, m in means.items()},
-              "all voxels": {"calibration error": {name: round(c.error, 4) for name, c in curves.items()},
-                             "errors found": {n: dict(zip(map(str, SHARES), np.round(line, 3).tolist(), strict=True))
-                                              for n, line in lines.items()}}}  # fmt: skip
+    record = {
+        "mean, low, high": {name: [round(v, 4) for v in (m.mean, m.low, m.high)] for name, m in means.items()},
+        "all voxels": {
+            "calibration error": {name: round(c.error, 4) for name, c in curves.items()},
+            "errors found": {
+                n: dict(zip(map(str, SHARES), np.round(line, 3).tolist(), strict=True)) for n, line in lines.items()
+            },
+        },
+    }
     (folder / "uncertainty.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     print(json.dumps(record, indent=1))
 
@@ -130,10 +139,13 @@ def draw_slices(path: Path, example: LabeledInput, found: dict[str, Any]) -> Non
     image = np.asarray(example.inputs.voxels[k], dtype=np.float32)
     for axes, (title, overlay, top) in zip(
         panels,
-        [("CT", None, 1.0), ("mean of the draws", found["chance"]["mean of draws"][k], 1.0),
-         ("spread of the draws", found["doubt"]["STAPLE"][k], 0.5)],
+        [
+            ("CT", None, 1.0),
+            ("mean of the draws", found["chance"]["mean of draws"][k], 1.0),
+            ("spread of the draws", found["doubt"]["STAPLE"][k], 0.5),
+        ],
         strict=True,
-    ):  # fmt: skip
+    ):
         axes.imshow(image, cmap="gray", vmin=-160, vmax=240)
         if overlay is None:
             axes.contour(found["truth"][k], [0.5], colors="yellow", linewidths=1)

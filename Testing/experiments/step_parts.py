@@ -59,12 +59,14 @@ def measure_parts(cache: Path, initial: Path | None, device: str, batch: int, op
     work = step_flops(lambda: LossModule(build_denoiser(config.model_config()), False), batch, config.windows.size)
     rate = matrix_rate(place, torch.bfloat16)
     return {
-        "batch": batch, "seconds": {name: round(value, 5) for name, value in seconds.items()},
+        "batch": batch,
+        "seconds": {name: round(value, 5) for name, value in seconds.items()},
         "windows_per_second": {name: round(batch / seconds[name], 2) for name in ("make", "network")},
-        "tflops": round(work / seconds["network"] / 1e12, 3), "matrix_tflops": round(rate / 1e12, 2),
+        "tflops": round(work / seconds["network"] / 1e12, 3),
+        "matrix_tflops": round(rate / 1e12, 2),
         "share_of_matrix_rate": round(work / seconds["network"] / rate, 4),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if place.type == "cuda" else None,
-    }  # fmt: skip
+    }
 
 
 def _parts(maker: Any, plan: Any) -> dict[str, Callable[[], Any]]:
@@ -75,8 +77,9 @@ def _parts(maker: Any, plan: Any) -> dict[str, Callable[[], Any]]:
     from MedDiffFMLib.training.device_holes import hole_masks
 
     given = upload_together({**plan.arrays, "geometry": maker.cache.geometry(plan.level)}, maker.device)
-    places = Places(plan.level, plan.crop, plan.reach,
-                    given["geometry"], given["positions"], given["step"], given["nearest"])  # fmt: skip
+    places = Places(
+        plan.level, plan.crop, plan.reach, given["geometry"], given["positions"], given["step"], given["nearest"]
+    )
     holes = hole_masks(given["lattice"], given["blobs"], maker.size).float()
     image = (maker.cache.hounsfield(places) / 1000).clamp(-1, 1)[given["holed"]]
     spacing = given["spacing"][given["holed"]]

@@ -101,8 +101,11 @@ def table(rows: dict[str, Any], patients: list[str]) -> str:
             mean = bootstrap([rows[c]["figures"][method][figure] for c in cases], patients)
             cells.append(f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]")
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    lines += ["", "| case | voxels, mm | " + " | ".join(f"{m}, dB over cubic" for m in methods if m != "cubic") + " |",
-              "|---|---|" + "---:|" * (len(methods) - 1)]  # fmt: skip
+    lines += [
+        "",
+        "| case | voxels, mm | " + " | ".join(f"{m}, dB over cubic" for m in methods if m != "cubic") + " |",
+        "|---|---|" + "---:|" * (len(methods) - 1),
+    ]
     key = figures[0]
     for case in cases:
         found = rows[case]["figures"]
@@ -141,8 +144,12 @@ def main() -> None:
         figures = measure(loaded, factors, axis, model, arguments.steps)
         rows[case.name] = {"voxels": f"{max(factors) * edge:.2f} to {edge:.2f} ({AXES[axis]})", "figures": figures}
         patients.append(case.patient or case.name)
-        print(case.name, rows[case.name]["voxels"], {m: round(f["PSNR, 2000 HU, dB"], 2) for m, f in figures.items()},
-              flush=True)  # fmt: skip
+        print(
+            case.name,
+            rows[case.name]["voxels"],
+            {m: round(f["PSNR, 2000 HU, dB"], 2) for m, f in figures.items()},
+            flush=True,
+        )
         arguments.output.mkdir(parents=True, exist_ok=True)
         record = {"model": model.sha256, "arguments": {k: str(v) for k, v in vars(arguments).items()}, "rows": rows}
         (arguments.output / "super-resolution.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -67,12 +67,16 @@ def _heading(reports: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[s
     lines = []
     for report, label in zip(reports, labels, strict=True):
         model, plan = report["model"], report["plan"]
-        cases, patients = ({row[key] for row in report["rows"] if row["task"] != "synthesize"} for key in
-                           ("case", "patient"))  # fmt: skip
+        cases, patients = (
+            {row[key] for row in report["rows"] if row["task"] != "synthesize"} for key in ("case", "patient")
+        )
         name = f"Model `{model['name']}` (SHA-256 `{model['sha256'][:12]}`)" if model else "Baselines alone"
         extent = "whole volumes" if plan["slab_mm"] is None else f"at most {plan['slab_mm']:g} mm along the patient"
-        lines += [f"{label.capitalize() + ': ' if label else ''}{name}, {len(cases)} cases of {len(patients)} "
-                  f"patients, {extent}, seed {report['seed']}. Research use only.", ""]  # fmt: skip
+        lines += [
+            f"{label.capitalize() + ': ' if label else ''}{name}, {len(cases)} cases of {len(patients)} "
+            f"patients, {extent}, seed {report['seed']}. Research use only.",
+            "",
+        ]
     return [*lines, "Means over cases with 95 % intervals from drawing patients with replacement.", ""]
 
 
@@ -83,8 +87,12 @@ def _group_lines(task: str, group: str, reports: Sequence[dict[str, Any]], label
     columns = {n: title for n, title in COLUMNS[task].items() if any(n in tables for tables in found)}
     count = max((mean["count"] for t in found for n in columns if n in t for mean in t[n]["mean"].values()), default=0)
     heading, unit = group or "a quarter of the dose", "bodies a row" if task == "synthesize" else "cases"
-    lines = [f"### {heading[0].upper()}{heading[1:]}, {count} {unit}", "",
-             f"| method | {' | '.join(columns.values())} |", "|---|" + "---:|" * len(columns)]  # fmt: skip
+    lines = [
+        f"### {heading[0].upper()}{heading[1:]}, {count} {unit}",
+        "",
+        f"| method | {' | '.join(columns.values())} |",
+        "|---|" + "---:|" * len(columns),
+    ]
     for turn, (tables, report, label) in enumerate(zip(found, reports, labels, strict=True)):
         methods = dict.fromkeys(m for n in columns if n in tables for m in tables[n]["values"])
         for method in [m for m in methods if turn == 0 or _of_model(m, report)]:
@@ -96,8 +104,9 @@ def _group_lines(task: str, group: str, reports: Sequence[dict[str, Any]], label
     return lines
 
 
-def _detection_lines(found: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]],
-                     labels: Sequence[str]) -> list[str]:  # fmt: skip
+def _detection_lines(
+    found: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], labels: Sequence[str]
+) -> list[str]:
     """Lesions among the first findings of a scan, and the ranking of all cases together."""
     lines: list[str] = []
     for turn, (tables, report, label) in enumerate(zip(found, reports, labels, strict=True)):
@@ -134,14 +143,22 @@ def _difference_lines(reports: Sequence[dict[str, Any]]) -> list[str]:
     """After against before, case by case."""
     before, after = reports
     compared = compare(rows_of(after), after["model"]["name"], after["plan"], before, HIGHER_IS_BETTER)
-    lines = ["## After against before", "", *(f"**{warning}**\n" for warning in compared["warnings"]),
-             "Paired; positive where the later model is better.", "",
-             "| question | figure | cases better | mean difference | verdict |", "|---|---|---:|---:|---|"]  # fmt: skip
+    lines = [
+        "## After against before",
+        "",
+        *(f"**{warning}**\n" for warning in compared["warnings"]),
+        "Paired; positive where the later model is better.",
+        "",
+        "| question | figure | cases better | mean difference | verdict |",
+        "|---|---|---:|---:|---|",
+    ]
     for one in compared["differences"]:
         figure = next(f for f in FIGURES[one["task"]] if f.name == one["figure"])
         mean, low, high = (f"{one[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
-        lines.append(f"| {one['task']} {one['group']} | {one['figure']} | {one['better']} of {one['cases']} | "
-                     f"**{mean}** [{low}, {high}] | {one['verdict']} |")  # fmt: skip
+        lines.append(
+            f"| {one['task']} {one['group']} | {one['figure']} | {one['better']} of {one['cases']} | "
+            f"**{mean}** [{low}, {high}] | {one['verdict']} |"
+        )
     return [*lines, ""]
 
 

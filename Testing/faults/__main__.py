@@ -27,7 +27,7 @@ from .process import Place, Process
 from .scenarios import SCENARIOS, Scenario, Workshop, damaged_files
 
 _PRELOAD = (
-    "torch", "monai.networks.nets", "lightning.fabric", "nrrd", "nibabel", "scipy.ndimage", "scipy.spatial",
+    "torch", "monai.networks.nets", "MedDiffFMLib.training.fabric", "nrrd", "nibabel", "scipy.ndimage", "scipy.spatial",
     "safetensors.torch", "MedDiffFMLib.runner.case", "MedDiffFMLib.training.finetune.run",
     "MedDiffFMLib.tasks.denoise.recipe", "MedDiffFMLib.inference.sliding_window",
     "MedDiffFMLib.models.controlnet_file", "MedDiffFMLib.cli",
@@ -185,13 +185,18 @@ def _helps(message: str) -> bool:
 def table(outcomes: list[Outcome]) -> str:
     """Markdown: a row a kind of fault, a column a command."""
     counts = Counter((outcome.kind, outcome.scenario) for outcome in outcomes)
-    lines = [f"| fault | {' | '.join(SCENARIO_NAMES)} | all | done all the same | refused | killed or cancelled |",
-             "|---" * (len(SCENARIO_NAMES) + 5) + "|"]  # fmt: skip
+    lines = [
+        f"| fault | {' | '.join(SCENARIO_NAMES)} | all | done all the same | refused | killed or cancelled |",
+        "|---" * (len(SCENARIO_NAMES) + 5) + "|",
+    ]
     for kind in [*sorted({outcome.kind for outcome in outcomes}), None]:
         chosen = [outcome for outcome in outcomes if kind in (None, outcome.kind)]
         row = [sum(n for (k, s), n in counts.items() if s == name and kind in (None, k)) for name in SCENARIO_NAMES]
-        ends = [sum(o.code == 0 for o in chosen), sum(o.code in (1, 2, 3) for o in chosen),
-                sum(o.code is None or o.code < 0 or o.code == 130 for o in chosen)]  # fmt: skip
+        ends = [
+            sum(o.code == 0 for o in chosen),
+            sum(o.code in (1, 2, 3) for o in chosen),
+            sum(o.code is None or o.code < 0 or o.code == 130 for o in chosen),
+        ]
         lines.append(f"| {kind or 'all'} | {' | '.join(map(str, [*row, len(chosen), *ends]))} |")
     return "\n".join(lines)
 
@@ -210,8 +215,12 @@ def run(args: argparse.Namespace) -> list[Outcome]:
             outcome = Outcome(number, "?", "?", "", problems=[f"the suite itself: {traceback.format_exc()}"])
         outcomes.append(outcome)
         state = "; ".join(outcome.problems) or "ok"
-        print(f"{number} {outcome.scenario}, {outcome.kind} ({outcome.detail}): {outcome.code}, {outcome.seconds:.1f} s"
-              f"  {outcome.message}\n    {state}", file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{number} {outcome.scenario}, {outcome.kind} ({outcome.detail}): {outcome.code}, {outcome.seconds:.1f} s"
+            f"  {outcome.message}\n    {state}",
+            file=sys.stderr,
+            flush=True,
+        )
     if not any(outcome.problems for outcome in outcomes):
         shutil.rmtree(folder, ignore_errors=True)
     return outcomes

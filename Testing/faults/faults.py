@@ -160,9 +160,11 @@ def _full_temporary(rng: random.Random) -> Fault:
         for folder in MOUNTED:
             _remount(folder, "size=512m")
 
-    return Fault("full temporary folder", place=small, after=grow, detail=f"{size >> 10} kB") if can_mount() else (
-        _file_limit(rng)
-    )  # fmt: skip
+    return (
+        Fault("full temporary folder", place=small, after=grow, detail=f"{size >> 10} kB")
+        if can_mount()
+        else (_file_limit(rng))
+    )
 
 
 def _read_only(rng: random.Random) -> Fault:
@@ -232,8 +234,12 @@ def unmount() -> None:
 
 def _truncated(rng: random.Random) -> Fault:
     share = rng.random()
-    return Fault("truncated weights", damage=lambda data: data[: int(len(data) * share)], must_end=(2, 3),
-                 detail=f"to {share:.0%}")  # fmt: skip
+    return Fault(
+        "truncated weights",
+        damage=lambda data: data[: int(len(data) * share)],
+        must_end=(2, 3),
+        detail=f"to {share:.0%}",
+    )
 
 
 def _flipped(rng: random.Random) -> Fault:
@@ -287,8 +293,13 @@ def _broken_pipe(rng: random.Random) -> Fault:
                 os.read(read, characters)
         os.close(read)
 
-    return Fault("broken pipe", before=[connect], during=leave, must_end=(0,),
-                 detail=f"{('standard output', 'standard error')[number - 1]} after {characters} bytes")  # fmt: skip
+    return Fault(
+        "broken pipe",
+        before=[connect],
+        during=leave,
+        must_end=(0,),
+        detail=f"{('standard output', 'standard error')[number - 1]} after {characters} bytes",
+    )
 
 
 def _slow_pipe(rng: random.Random) -> Fault:
@@ -310,8 +321,13 @@ def _slow_pipe(rng: random.Random) -> Fault:
             time.sleep(0.0005)
         os.close(read)
 
-    return Fault("slow pipe", before=[connect], during=sip, must_end=(0,),
-                 detail=f"{('standard output', 'standard error')[number - 1]}, {size} bytes at a time")  # fmt: skip
+    return Fault(
+        "slow pipe",
+        before=[connect],
+        during=sip,
+        must_end=(0,),
+        detail=f"{('standard output', 'standard error')[number - 1]}, {size} bytes at a time",
+    )
 
 
 def _closed(rng: random.Random) -> Fault:
@@ -330,8 +346,10 @@ def _names(rng: random.Random) -> Fault:
     kind = rng.choice(("unicode", "long", "longest", "too long"))
     names = {
         "unicode": "Прøbe 肺 🫁 e\u0301 'x' \"y\" %s $(z) -o",
-        "long": "/".join(["n" * 200] * 4), "longest": "n" * 255, "too long": "n" * 256,
-    }  # fmt: skip
+        "long": "/".join(["n" * 200] * 4),
+        "longest": "n" * 255,
+        "too long": "n" * 256,
+    }
 
     def rename(place: Place) -> Place:
         output = place.output / names[kind]

@@ -110,9 +110,11 @@ class Batch(Scenario):
 
     name, share = "batch", 5
     functions = (
-        ("MedDiffFMLib.inference.engine", "Engine.denoise"), ("MedDiffFMLib.imaging.formats.nrrd", "_read_voxels"),
-        ("MedDiffFMLib.imaging.io", "write_nrrd"), ("MedDiffFMLib.models.checkpoint", "read_weights"),
-    )  # fmt: skip
+        ("MedDiffFMLib.inference.engine", "Engine.denoise"),
+        ("MedDiffFMLib.imaging.formats.nrrd", "_read_voxels"),
+        ("MedDiffFMLib.imaging.io", "write_nrrd"),
+        ("MedDiffFMLib.models.checkpoint", "read_weights"),
+    )
 
     def words(self, place: Place, model: Path) -> list[str]:
         return ["denoise", "--batch", str(self.shop.cts), "-o", str(place.output), "--noise", "20", "--steps", "1",
@@ -153,9 +155,11 @@ class Finetune(Scenario):
 
     name, share = "training", 4
     functions = (
-        ("MedDiffFMLib.training.loop", "TrainingLoop._one_step"), ("MedDiffFMLib.imaging.formats.nrrd", "_read_voxels"),
-        ("MedDiffFMLib.training.loop", "save_atomically"), ("MedDiffFMLib.models.checkpoint", "read_weights"),
-    )  # fmt: skip
+        ("MedDiffFMLib.training.loop", "TrainingLoop._one_step"),
+        ("MedDiffFMLib.imaging.formats.nrrd", "_read_voxels"),
+        ("MedDiffFMLib.training.loop", "save_atomically"),
+        ("MedDiffFMLib.models.checkpoint", "read_weights"),
+    )
 
     def words(self, place: Place, model: Path) -> list[str]:
         return ["finetune", "--task", "lesion", "--data", str(self.shop.data), "-o", str(place.output / "run"),
@@ -307,7 +311,7 @@ def _tensors(path: Path) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(read_weights(path).items()):
+    for name, tensor in sorted(read_weights(path).state.items()):
         stream = io.BytesIO()
         np.save(stream, tensor.numpy())
         digest.update(name.encode() + stream.getvalue())

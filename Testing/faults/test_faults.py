@@ -19,7 +19,7 @@ from MedDiffFMLib.core.errors import ModelError, OutputError, expected
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.datasets.dataset_folder import Dataset
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
+from MedDiffFMLib.models.checkpoint import load_denoiser
 from MedDiffFMLib.runner import outputs
 from MedDiffFMLib.runner.outputs import OutputPlan, publish
 from MedDiffFMLib.tasks.base import TaskResult
@@ -108,7 +108,7 @@ def test_a_flipped_bit_in_weights_is_seen_without_a_catalogue(
     path = tmp_path / "tiny.safetensors"
     path.write_bytes(content)
     with pytest.raises(ModelError):
-        load_denoiser(path, read_header(path))
+        load_denoiser(path)
 
 
 def test_a_full_disk_is_called_so_however_it_shows() -> None:

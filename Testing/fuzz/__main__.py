@@ -56,8 +56,14 @@ def fuzz(inputs: int, seed: int, *, seconds: float = 3600.0, targets: list[str] 
         (scratch / "tmp").mkdir()
         number = first
         while number < first + inputs and (left := seconds - (time.monotonic() - begin)) > 0:
-            told = {"seed": seed, "first": number, "last": first + inputs, "seconds": left, "targets": targets or [],
-                    "scratch": folder}  # fmt: skip
+            told = {
+                "seed": seed,
+                "first": number,
+                "last": first + inputs,
+                "seconds": left,
+                "targets": targets or [],
+                "scratch": folder,
+            }
             number = _one_process(told, number, tally)
             if number < 0:
                 break
@@ -68,9 +74,14 @@ def fuzz(inputs: int, seed: int, *, seconds: float = 3600.0, targets: list[str] 
 
 def _one_process(told: dict[str, Any], number: int, tally: Tally) -> int:
     """Run one attacking process to its end; gives the number to go on with, -1 where all is done."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(Path(told["scratch"]) / "tmp"),
-                   "TORCHINDUCTOR_CACHE_DIR": str(Path(told["scratch"]) / "torch"), "OMP_NUM_THREADS": "1",
-                   "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(Path(told["scratch"]) / "tmp"),
+        "TORCHINDUCTOR_CACHE_DIR": str(Path(told["scratch"]) / "torch"),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-W", "ignore", "-m", "Testing.fuzz.attack", json.dumps(told)]
     started, how = False, ""
     with tempfile.TemporaryFile() as errors:

@@ -30,10 +30,12 @@ class Datalist(Target):
     content = {
         "training": [
             {"image": "a.nrrd", "label": "a_mask.nrrd", "anatomy": "a_organs.nrrd", "patient": "p1", "region": "chest"},
-            "b.nii.gz", {"image": "c/ct.nrrd", "name": "c", "patient": "p3"}, {"image": "d/ct.nrrd"},
+            "b.nii.gz",
+            {"image": "c/ct.nrrd", "name": "c", "patient": "p3"},
+            {"image": "d/ct.nrrd"},
         ],
         "validation": [{"image": "e.nrrd", "label": "e_mask.nrrd", "patient": "p5"}],
-    }  # fmt: skip
+    }
 
     def make(self, rng: random.Random) -> Files:
         return {"datalist.json": changed_json(self.content, rng)}
@@ -134,7 +136,7 @@ class Report(Target):
 
     def read(self, folder: Path) -> None:
         from MedDiffFMLib.runner.batch import is_done
-        from MedDiffFMLib.runner.case import CaseFiles
+        from MedDiffFMLib.runner.case_files import CaseFiles
         from MedDiffFMLib.runner.outputs import plan_outputs
         from MedDiffFMLib.runner.reproduce import repeat
         from MedDiffFMLib.runner.settings import RunSettings

@@ -28,14 +28,24 @@ from .volumes import small_ct
 
 HELLO = {"type": "hello", "protocol": PROTOCOL_VERSION, "package": __version__, "python": "3", "torch": "2",
          "executable": "python", "devices": [], "process": 1}  # fmt: skip
-RESULT = {"type": "result", "id": 1, "volumes": {"denoised": {"file": "result-0.npy", "ijk_to_ras": None}},
-          "tables": {"findings": []}, "texts": {"text": "x"}, "facts": {}, "warnings": ["x"],
-          "report": {"device": "cpu"}}  # fmt: skip
+RESULT = {
+    "type": "result",
+    "id": 1,
+    "volumes": {"denoised": {"file": "result-0.npy", "ijk_to_ras": None}},
+    "tables": {"findings": []},
+    "texts": {"text": "x"},
+    "facts": {},
+    "warnings": ["x"],
+    "report": {"device": "cpu"},
+}
 ANSWERS: tuple[dict[str, Any], ...] = (
     {"type": "progress", "id": 1, "fraction": 0.5, "stage": "reading", "seconds_left": None},
-    {"type": "warning", "id": 1, "text": "less memory"}, RESULT, {"type": "cancelled", "id": 1}, {"type": "pong"},
+    {"type": "warning", "id": 1, "text": "less memory"},
+    RESULT,
+    {"type": "cancelled", "id": 1},
+    {"type": "pong"},
     {"type": "error", "id": 1, "kind": "input", "cause": "Bad.", "remedy": "Mend.", "exit_code": 2},
-)  # fmt: skip
+)
 
 
 class ClientMessages(Target):
@@ -114,18 +124,30 @@ class ServerMessages(Target):
         self.private: PrivateFolder | None = None
         (folder / "scratch").mkdir(exist_ok=True)
         self.requests: tuple[dict[str, Any], ...] = (
-            self._request(), self._request(), {"type": "cancel", "id": 1}, {"type": "ping"},
+            self._request(),
+            self._request(),
+            {"type": "cancel", "id": 1},
+            {"type": "ping"},
             {"type": "hello", "protocol": PROTOCOL_VERSION, "package": __version__, "folder": "/"},
-        )  # fmt: skip
+        )
 
     def _request(self) -> dict[str, Any]:
         ct = small_ct()
         array = {"file": "in.npy", "ijk_to_ras": ct.ijk_to_ras.tolist()}
         return {
-            "type": "run", "id": 1, "inputs": {"volume": array}, "texts": {}, "task": "denoise",
-            "parameters": {"noise": 20.0, "steps": 1}, "seed": 0, "region": None, "model": str(self.model),
-            "device": "cpu", "precision": "float32", "threads": 1,
-        }  # fmt: skip
+            "type": "run",
+            "id": 1,
+            "inputs": {"volume": array},
+            "texts": {},
+            "task": "denoise",
+            "parameters": {"noise": 20.0, "steps": 1},
+            "seed": 0,
+            "region": None,
+            "model": str(self.model),
+            "device": "cpu",
+            "precision": "float32",
+            "threads": 1,
+        }
 
     def make(self, rng: random.Random) -> Files:
         return {"said": changed_json(rng.choice(self.requests), rng)}
@@ -174,9 +196,14 @@ class ServerMessages(Target):
         program, arguments = worker_command(sys.executable)
         environment = {**worker_environment(os.environ), "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            limited([program, *arguments]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment, cwd=scratch, bufsize=0,
-        )  # fmt: skip
+            limited([program, *arguments]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd=scratch,
+            bufsize=0,
+        )
         self._lines: list[bytes] = []
         self._rest = b""
         self._write(encode("hello", protocol=PROTOCOL_VERSION, package=__version__, folder=str(self.private.path)))

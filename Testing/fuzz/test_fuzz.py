@@ -23,7 +23,7 @@ from MedDiffFMLib.datasets.dataset_folder import Dataset
 from MedDiffFMLib.datasets.prepared_cases import open_cases
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.models import catalogue
-from MedDiffFMLib.models.checkpoint import load_denoiser, read_header
+from MedDiffFMLib.models.checkpoint import load_denoiser
 from MedDiffFMLib.runner.case_search import find_cases
 from MedDiffFMLib.runner.reproduce import repeat
 from MedDiffFMLib.runner.settings import RunSettings
@@ -159,9 +159,15 @@ def test_deflated_dicom_is_not_inflated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    ['{"image": "a\\u0000b"}', '{"image": "\\ud800"}', '{"image": "a", "label": 5}', '{"image": "a", "label": ["x"]}',
-     '{"image": []}', DEEP],
-)  # fmt: skip
+    [
+        '{"image": "a\\u0000b"}',
+        '{"image": "\\ud800"}',
+        '{"image": "a", "label": 5}',
+        '{"image": "a", "label": ["x"]}',
+        '{"image": []}',
+        DEEP,
+    ],
+)
 def test_datalist_with_odd_values(row: str, tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text(f'{{"training": [{row}]}}')
     with pytest.raises(InputError) as caught:
@@ -260,22 +266,37 @@ def weights_with(network: dict[str, object], valid: Path, path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "network",
-    [{"channels": [8192, 8192, 8192], "attention": [False] * 3}, {"channels": [8] * 100_000}, {"blocks": 10**9},
-     {"groups": 0}, {"channels": ["8"]}, {"attention": None}, {"channels": 5}],
+    [
+        {"channels": [8192, 8192, 8192], "attention": [False] * 3},
+        {"channels": [8] * 100_000},
+        {"blocks": 10**9},
+        {"groups": 0},
+        {"channels": ["8"]},
+        {"attention": None},
+        {"channels": 5},
+    ],
     ids=["terabytes", "levels", "blocks", "groups", "text", "none", "number"],
-)  # fmt: skip
+)
 def test_impossible_network(network: dict[str, object], tiny_model_file: Path, tmp_path: Path) -> None:
     path = weights_with(network, tiny_model_file, tmp_path / "in.safetensors")
     with pytest.raises(ModelError) as caught:
-        load_denoiser(path, read_header(path))
+        load_denoiser(path)
     assert caught.value.remedy
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"bytes": "x"}, {"licence": []}, {"file": ".."}, {"file": "../outside"}, {"file": "other.12345678.safetensors"},
-     {"card": "outside"}, {"file": "ours.\0"}, {"prior": 5}],
-)  # fmt: skip
+    [
+        {"bytes": "x"},
+        {"licence": []},
+        {"file": ".."},
+        {"file": "../outside"},
+        {"file": "other.12345678.safetensors"},
+        {"card": "outside"},
+        {"file": "ours.\0"},
+        {"prior": 5},
+    ],
+)
 def test_entry_of_a_model_that_is_not_its_own(
     change: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,8 +321,15 @@ def arrays() -> dict[str, bytes]:
     np.lib.format.write_array_header_1_0(promise, {"descr": "<f8", "fortran_order": False, "shape": (2**40,)})
     nested = objects.getvalue()[:10] + b"(" * 100 + objects.getvalue()[110:]
     broken = objects.getvalue()[:10] + b"{'descr': (((" + objects.getvalue()[23:]
-    return {"objects": objects.getvalue(), "archive": archive.getvalue(), "promise": promise.getvalue(),
-            "header": broken, "nested": nested, "zip": b"PK\3\4", "empty": b""}  # fmt: skip
+    return {
+        "objects": objects.getvalue(),
+        "archive": archive.getvalue(),
+        "promise": promise.getvalue(),
+        "header": broken,
+        "nested": nested,
+        "zip": b"PK\3\4",
+        "empty": b"",
+    }
 
 
 @pytest.mark.parametrize("name", list(arrays()))

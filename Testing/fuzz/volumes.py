@@ -68,9 +68,13 @@ class Nrrd(_File):
         ct = small_ct()
         write_volume(ct, folder / "own.nrrd", overwrite=True)
         header: dict[str, Any] = {
-            "space": "left-posterior-superior", "space origin": [1.0, 2.0, 3.0], "kinds": ["domain"] * 3,
-            "space directions": np.diag([1.5, 1.5, 2.0]), "space units": ["mm"] * 3, "comment": "x y",
-        }  # fmt: skip
+            "space": "left-posterior-superior",
+            "space origin": [1.0, 2.0, 3.0],
+            "kinds": ["domain"] * 3,
+            "space directions": np.diag([1.5, 1.5, 2.0]),
+            "space units": ["mm"] * 3,
+            "comment": "x y",
+        }
         made = [{"in.nrrd": (folder / "own.nrrd").read_bytes()}]
         for encoding in ("raw", "gzip", "bzip2", "text"):
             path = folder / f"{encoding}.nrrd"
@@ -134,8 +138,11 @@ class Dicom(Target):
             image.PixelData = pixels.tobytes()
             image.save_as(path)
         self.valid: list[Files] = [{path.name: path.read_bytes() for path in plain}]
-        for name, syntax in (("deflated", DeflatedExplicitVRLittleEndian), ("implicit", ImplicitVRLittleEndian),
-                             ("rle", RLELossless)):  # fmt: skip
+        for name, syntax in (
+            ("deflated", DeflatedExplicitVRLittleEndian),
+            ("implicit", ImplicitVRLittleEndian),
+            ("rle", RLELossless),
+        ):
             files = {}
             for path in plain:
                 image = dcmread(path)
@@ -153,10 +160,13 @@ class Dicom(Target):
         chosen = rng.sample(sorted(files), rng.choice((1, 1, 1, 2, self.slices)))
         seed = rng.random()  # the same change to several slices keeps them a series
         return {
-            name: b"DICM".join([content.partition(b"DICM")[0], changed_bytes(content.partition(b"DICM")[2],
-                   random.Random(seed), ())]) if name in chosen else content
+            name: b"DICM".join(
+                [content.partition(b"DICM")[0], changed_bytes(content.partition(b"DICM")[2], random.Random(seed), ())]
+            )
+            if name in chosen
+            else content
             for name, content in files.items()
-        }  # fmt: skip
+        }
 
     def read(self, folder: Path) -> None:
         check_ct(read_volume(folder))

@@ -10,7 +10,7 @@ from typing import Any
 
 from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.models import catalogue
-from MedDiffFMLib.models.checkpoint import load_denoiser, read_header, save_model
+from MedDiffFMLib.models.checkpoint import load_denoiser, save_model
 from MedDiffFMLib.models.controlnet_file import read_description
 
 from .mutations import changed_bytes, changed_json
@@ -53,7 +53,7 @@ class Weights(Target):
 
     def read(self, folder: Path) -> None:
         path = folder / "in.safetensors"
-        load_denoiser(path, read_header(path))
+        load_denoiser(path)
 
 
 class ControlFile(Weights):
@@ -105,8 +105,10 @@ class Catalogue(Target):
     def make(self, rng: random.Random) -> Files:
         return {
             "models/ours.json": changed_json(self.content, rng),
-            "models/ours.12345678.safetensors": b"weights", "models/ours.12345678.md": b"card", "outside": b"keep",
-        }  # fmt: skip
+            "models/ours.12345678.safetensors": b"weights",
+            "models/ours.12345678.md": b"card",
+            "outside": b"keep",
+        }
 
     def read(self, folder: Path) -> None:
         from MedDiffFMLib.cli.models import _record

@@ -17,8 +17,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "MedDiffFM" / "MedDiffFM.py"
 PANEL_WIDTH = 430  # pixels, beside a Slicer window of 1107 x 570
-IN_SUBJECT_HIERARCHY = ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTextNode", "vtkMRMLTableNode",
-                        "vtkMRMLPlotChartNode", "vtkMRMLTransformNode")  # fmt: skip
+SMALL, LARGE = (PANEL_WIDTH, 400), (PANEL_WIDTH, 570)
+"""Size of Slicer's module panel in a window of 1280 x 720 and of 1400 x 900, with Data Probe open below it."""
+IN_SUBJECT_HIERARCHY = (
+    "vtkMRMLVolumeNode",
+    "vtkMRMLSegmentationNode",
+    "vtkMRMLTextNode",
+    "vtkMRMLTableNode",
+    "vtkMRMLPlotChartNode",
+    "vtkMRMLTransformNode",
+)
 
 
 class Application:
@@ -97,9 +105,10 @@ class Application:
         parent = PanelParent(panel)
         widget = module.MedDiffFMWidget(parent)
         widget.setup()
-        panel.resize(PANEL_WIDTH, panel.sizeHint().height())
-        panel.show()
-        self._panels.append(panel)
+        parent.area = module_panel(panel)
+        parent.area.resize(*LARGE)
+        parent.area.show()
+        self._panels.append(parent.area)
         widget.enter()
         return widget
 
@@ -110,13 +119,18 @@ class Application:
                 combo.setMRMLScene(None)
         self._panels.clear()
 
-    def picture(self, widget: Any, path: Path) -> None:
-        """The panel as the user sees it, at the width that Slicer gives it."""
-        panel = widget.parent.panel
+    def picture(self, widget: Any, path: Path, size: tuple[int, int] | None = None) -> None:
+        """The module panel as the user sees it.
+
+        Args:
+            size: of Slicer's panel, SMALL or LARGE; as high as its contents when None.
+        """
+        area, contents = widget.parent.area, widget.ui.panelContentsWidget._target
         for _ in range(3):  # folding and unfolding moves what lies below
             self.qt.processEvents()
-            panel.resize(PANEL_WIDTH, panel.sizeHint().height())
-        panel.grab().save(str(path))
+            strip = widget.ui.runStripWidget._target.sizeHint().height()
+            area.resize(*(size or (PANEL_WIDTH, contents.sizeHint().height() + strip + 60)))
+        area.grab().save(str(path))
 
     def wait(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         """Turn the event loop until something is so; fail when it does not come."""
@@ -127,6 +141,24 @@ class Application:
             assert time.monotonic() < end, f"waited {seconds} s in vain"
 
 
+def module_panel(module_widget: Any) -> Any:
+    """Slicer's qSlicerModulePanel: help and the module's widget, as wide as it asks for, in an area that scrolls."""
+    from PySide6 import QtCore, QtWidgets
+
+    policy = QtWidgets.QSizePolicy.Policy
+    area, contents = QtWidgets.QScrollArea(), QtWidgets.QWidget()
+    layout = QtWidgets.QVBoxLayout(contents)
+    layout.addWidget(QtWidgets.QPushButton("Help && Acknowledgement"))
+    layout.addWidget(module_widget, 1)
+    layout.addItem(QtWidgets.QSpacerItem(0, 0, policy.Minimum, policy.MinimumExpanding))
+    module_widget.layout().setContentsMargins(0, 0, 0, 0)
+    module_widget.setSizePolicy(policy.Minimum, module_widget.sizePolicy().verticalPolicy())
+    area.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidgetResizable(True)
+    area.setWidget(contents)
+    return area
+
+
 class PanelParent:
     """The module panel that Slicer hands to the widget."""
 
@@ -134,6 +166,7 @@ class PanelParent:
 
     def __init__(self, panel: Any) -> None:
         self.panel = panel
+        self.area: Any = None  # Slicer's panel around it, with its scroll bar
         self._layout = types.SimpleNamespace(addWidget=lambda widget: panel.layout().addWidget(widget._target))
 
     def layout(self) -> Any:

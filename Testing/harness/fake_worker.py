@@ -47,9 +47,14 @@ def describe() -> dict[str, Any]:
     gpu = {"name": "cuda:0", "title": "Pretend GPU", "memory_bytes": 8_000_000_000, "free_bytes": 6_500_000_000}
     devices = [{"name": "cpu", "title": "CPU, 2 cores", "memory_bytes": None, "free_bytes": None}, gpu]
     return {
-        "protocol": PROTOCOL_VERSION, "package": __version__, "python": "3.12.0", "executable": sys.executable,
-        "torch": "2.9.0", "devices": devices, "process": os.getpid(),
-    }  # fmt: skip
+        "protocol": PROTOCOL_VERSION,
+        "package": __version__,
+        "python": "3.12.0",
+        "executable": sys.executable,
+        "torch": "2.9.0",
+        "devices": devices,
+        "process": os.getpid(),
+    }
 
 
 if __name__ == "__main__":

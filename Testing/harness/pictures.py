@@ -22,6 +22,10 @@ class ThreeDView:
     """One 3D view from now on: what is shown after its making appears in its pictures.
 
     Slicer has its views before any volume is rendered, and a rendering is given the views that there are.
+
+    Attributes:
+        draws: how often Slicer's view would have been drawn at once. A view that is asked to draw while Python works
+            draws there and then, unless rendering is paused.
     """
 
     def __init__(self, size: tuple[int, int] = (500, 500)) -> None:
@@ -33,6 +37,11 @@ class ThreeDView:
         view.SetBoxVisible(False)
         view.SetAxisLabelsVisible(False)
         self._group.SetMRMLDisplayableNode(view)
+        self.draws = 0
+        self._group.AddObserver(vtk.vtkCommand.UpdateEvent, self._on_request)
+
+    def _on_request(self, caller: Any, event: str) -> None:
+        self.draws += slicer.app.render_pauses == 0
 
     def picture(self, path: Path) -> None:
         """Write a PNG."""
@@ -61,6 +70,7 @@ class SliceView:
         self._renderer.AddViewProp(image)  # before the displayable managers add their actors, which are drawn over it
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
         names = ["vtkMRMLSegmentationsDisplayableManager2D", "vtkMRMLColorLegendDisplayableManager"]
+        names.append("vtkMRMLMarkupsDisplayableManager")
         self._group: Any = displayable_managers(self._renderer, factory, names)
         self._group.SetMRMLDisplayableNode(self._logic.GetSliceNode())
 

@@ -1,7 +1,8 @@
-"""A pretend CUDA device for tests on a PyTorch that has none: ``with pretend_gpu(memory=2**30) as gpu``.
+"""A pretend accelerator for tests on a PyTorch that has none: ``with pretend_gpu(memory=2**30) as gpu``.
 
-Tensors on ``cuda:0`` are a subclass whose values lie in a CPU tensor. Each operation is computed there, so results are
-true, and what a real GPU refuses is refused in its words: operands on two devices, ``.numpy()``, too little memory.
+Tensors on ``cuda:0``, or on Intel's or Apple's kind of device, are a subclass whose values lie in a CPU tensor. Each
+operation is computed there, so results are true, and what a real GPU refuses is refused in its words: operands on two
+devices, ``.numpy()``, too little memory, float64 on Apple's.
 C++ that asks for the device takes CUDA's branches, so autocast casts what it casts there and GroupNorm leaves
 channels-last as it does there.
 
@@ -29,21 +30,29 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_iter, tree_map
 
 aten = torch.ops.aten
-DEVICE = torch.device("cuda:0")
 BLOCK = 512
-CUDA, META = 1, 14  # PyTorch's numbers of these kinds of device
+NUMBERS = {"cuda": 1, "xpu": 12, "mps": 13}
+META = 14
+"""PyTorch's numbers of kinds of device."""
 NAME = "Pretend GPU"
 MIXED = (
-    "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! (in {operation})"
+    "Expected all tensors to be on the same device, but found at least two devices, {device} and cpu! (in {operation})"
+)
+NO_FLOAT64 = (
+    "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
+    "Please use float32 instead."
 )
 COPIES = (aten._to_copy.default, aten.copy_.default)
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 AT_ONCE = {aten._conj.default: aten._conj_physical.default, aten._neg_view.default: aten.neg.default}
 """Of what PyTorch puts off by a flag: the flag is not looked at below the level on which these operations are seen."""
 WAITING = (
-    aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default,
+    aten._local_scalar_dense.default,
+    aten.equal.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
     aten._unique2.default,
-)  # fmt: skip
+)
 """Operations that make the CPU wait for the GPU, as the shape or a number of what comes out depends on values."""
 
 
@@ -57,7 +66,8 @@ class Gpu:
         events: how often it waited for an event only.
     """
 
-    def __init__(self, memory: int, autograd: bool) -> None:
+    def __init__(self, memory: int, autograd: bool, kind: str = "cuda") -> None:
+        self.device = torch.device(kind, 0)
         self.memory, self.live, self.peak, self.waits, self.events = memory, 0, 0, 0, 0
         self.autograd = autograd
         self._storages: dict[int, list[int]] = {}  # address: bytes, tensors that share it
@@ -71,8 +81,9 @@ class Gpu:
             self._storages[address][1] += 1
         elif self.live + size > self.memory:
             raise torch.OutOfMemoryError(
-                f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB. GPU 0 has a total capacity of "
-                f"{self.memory / 2**20:.2f} MiB of which {(self.memory - self.live) / 2**20:.2f} MiB is free."
+                f"{self.device.type.upper()} out of memory. Tried to allocate {size / 2**20:.2f} MiB. "
+                f"GPU 0 has a total capacity of {self.memory / 2**20:.2f} MiB of which "
+                f"{(self.memory - self.live) / 2**20:.2f} MiB is free."
             )
         else:
             self._storages[address] = [size, 1]
@@ -101,7 +112,7 @@ class Gpu:
 
 
 class GpuTensor(torch.Tensor):
-    """A tensor on ``cuda:0``; ``behind`` is the CPU tensor that holds its values."""
+    """A tensor on the device; ``behind`` is the CPU tensor that holds its values."""
 
     behind: torch.Tensor
     gpu: Gpu
@@ -109,23 +120,28 @@ class GpuTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, values: torch.Tensor, gpu: Gpu) -> GpuTensor:
         made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, values.size(), strides=values.stride(), storage_offset=values.storage_offset(), dtype=values.dtype,
-            layout=values.layout, device=torch.device("cpu") if gpu.autograd else DEVICE,
-        )  # fmt: skip
+            cls,
+            values.size(),
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
+            layout=values.layout,
+            device=torch.device("cpu") if gpu.autograd else gpu.device,
+        )
         made.behind, made.gpu = gpu.hold(values), gpu
         return made
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         """As Python sees it; for C++ see :func:`pretend_gpu`."""
-        return DEVICE
+        return self.gpu.device
 
     def numpy(self, *, force: bool = False) -> Any:
         """As of any tensor that is not on the CPU."""
         if force:
             return self.cpu().numpy()
         raise TypeError(
-            "can't convert cuda:0 device type tensor to numpy. "
+            f"can't convert {self.gpu.device} device type tensor to numpy. "
             "Use Tensor.cpu() to copy the tensor to host memory first."
         )
 
@@ -160,7 +176,7 @@ class _Dispatch(TorchDispatchMode):
         kwargs = kwargs or {}
         on_gpu = any(isinstance(part, GpuTensor) for part in tree_iter((args, kwargs)))
         asked = kwargs.get("device")
-        asks_gpu = asked is not None and torch.device(asked).type == "cuda"
+        asks_gpu = asked is not None and torch.device(asked).type == self.gpu.device.type
         if on_gpu or asks_gpu or kwargs.get("pin_memory"):
             return self.compute(func, args, kwargs)
         return func(*args, **kwargs)
@@ -185,6 +201,10 @@ class _Dispatch(TorchDispatchMode):
         del held
         if target.type == "cpu":
             return found
+        if target.type == "mps" and any(
+            torch.is_tensor(part) and part.dtype == torch.float64 for part in tree_iter(found)
+        ):
+            raise TypeError(NO_FLOAT64)
         # In inference mode a view of an ordinary tensor is an ordinary one, all else is not.
         ordinary = func.is_view and not given[0].is_inference()
         with torch.inference_mode(torch.is_inference_mode_enabled() and not ordinary):
@@ -203,10 +223,10 @@ class _Dispatch(TorchDispatchMode):
         allowed = {id(part) for part in args[1] if part is not None} if func in INDEXED else set()
         for part in given:
             if _on_cpu(part) and part.dim() > 0 and id(part) not in allowed:
-                raise RuntimeError(MIXED.format(operation=func))
+                raise RuntimeError(MIXED.format(operation=func, device=self.gpu.device))
         first = given[0]
         if _on_cpu(first) and func._schema.is_mutable:
-            raise RuntimeError(MIXED.format(operation=func))
+            raise RuntimeError(MIXED.format(operation=func, device=self.gpu.device))
 
     def _count_waits(
         self, func: Any, args: Any, kwargs: dict[str, Any], given: list[torch.Tensor], target: torch.device
@@ -215,7 +235,7 @@ class _Dispatch(TorchDispatchMode):
             source = args[1] if func is aten.copy_.default else args[0]
             if source.device.type != target.type:
                 blocks = not (kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:3] == (True,)))
-                host = source if target.type == "cuda" else (args[0] if func is aten.copy_.default else None)
+                host = source if target.type != "cpu" else (args[0] if func is aten.copy_.default else None)
                 self.gpu.waits += blocks or host is None or not self.gpu.is_pinned(host)
         elif func in INDEXED:
             indices = [part for part in args[1] if part is not None]
@@ -296,7 +316,7 @@ def _device_table() -> Any:
 
 
 @contextlib.contextmanager
-def _switchable() -> Iterator[None]:
+def _switchable(kind: str) -> Iterator[None]:
     """C++ that switches to the tensor's device, as ``tensor[1]`` does, finds something that does nothing.
 
     And ``torch.tensor(1.0, device="cuda:0")`` makes a tensor on the CPU and copies it, which can then be seen;
@@ -304,7 +324,8 @@ def _switchable() -> Iterator[None]:
     """
     table, lifts = _device_table(), torch._C._only_lift_cpu_tensors()
     swaps = torch.__future__.get_swap_module_params_on_conversion()
-    before, table[CUDA] = table[CUDA], table[META]
+    number = NUMBERS[kind]
+    before, table[number] = table[number], table[META]
     torch._C._set_only_lift_cpu_tensors(True)
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
@@ -312,7 +333,7 @@ def _switchable() -> Iterator[None]:
     finally:
         torch.__future__.set_swap_module_params_on_conversion(swaps)
         torch._C._set_only_lift_cpu_tensors(lifts)
-        table[CUDA] = before
+        table[number] = before
 
 
 def _properties(gpu: Gpu) -> Any:
@@ -323,19 +344,23 @@ def _properties(gpu: Gpu) -> Any:
 
 @contextlib.contextmanager
 def pretend_gpu(
-    memory: int = 24 * 2**30, capability: tuple[int, int] = (8, 0), autograd: bool = False
+    memory: int = 24 * 2**30,
+    capability: tuple[int, int] = (8, 0),
+    autograd: bool = False,
+    kind: str = "cuda",
 ) -> Iterator[Gpu]:
-    """A CUDA device inside a ``with`` block; all that is patched is put back afterwards.
+    """A device inside a ``with`` block; all that is patched is put back afterwards.
 
     Args:
         memory: bytes of the device.
-        capability: compute capability; bfloat16 needs 8.0.
+        capability: compute capability of a CUDA device; bfloat16 needs 8.0.
         autograd: for training. PyTorch's engine asks for the streams of a real device, so C++ takes the tensors for
             the CPU's, and autocast casts what it casts there. Python and the checks here see the GPU.
+        kind: "cuda", "xpu" (Intel) or "mps" (Apple, which refuses float64).
     """
     import torch._dynamo  # PyTorch would import it at some later time and then list the substitutes as its own
 
-    gpu = Gpu(memory, autograd)
+    gpu = Gpu(memory, autograd, kind)
 
     def nothing(*given: Any, **options: Any) -> None:
         return None
@@ -364,13 +389,20 @@ def pretend_gpu(
         "is_bf16_supported": supports_bfloat16, "get_device_capability": lambda device=None: capability,
         "get_device_name": lambda device=None: NAME, "get_device_properties": lambda device=None: _properties(gpu),
     }  # fmt: skip
+    if kind == "mps":
+        patched = {
+            "current_allocated_memory": lambda: gpu.live, "recommended_max_memory": lambda: gpu.memory,
+            "empty_cache": nothing, "synchronize": synchronize,
+        }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if autograd:
             stack.enter_context(mock.patch.object(torch, "autocast", _autocast_on_cpu))
         for name, substitute in patched.items():
-            stack.enter_context(mock.patch.object(torch.cuda, name, substitute))
+            stack.enter_context(mock.patch.object(getattr(torch, kind), name, substitute))
+        if kind == "mps":
+            stack.enter_context(mock.patch.object(torch.backends.mps, "is_available", lambda: True))
         stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", pin_memory))
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
-        stack.enter_context(_switchable())
+        stack.enter_context(_switchable(kind))
         stack.enter_context(_Dispatch(gpu))
         yield gpu

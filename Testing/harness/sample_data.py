@@ -24,10 +24,19 @@ class SampleDataSource:
 class SampleDataLogic:
     @staticmethod
     def registerCustomSampleDataSource(
-        category: str = "Custom", sampleName: Any = None, uris: Any = None, fileNames: Any = None,
-        nodeNames: Any = None, customDownloader: Any = None, thumbnailFileName: Any = None, loadFileTypes: Any = None,
-        loadFiles: Any = None, loadFileProperties: Any = None, checksums: Any = None, loadFileType: Any = None,
-    ) -> None:  # fmt: skip
+        category: str = "Custom",
+        sampleName: Any = None,
+        uris: Any = None,
+        fileNames: Any = None,
+        nodeNames: Any = None,
+        customDownloader: Any = None,
+        thumbnailFileName: Any = None,
+        loadFileTypes: Any = None,
+        loadFiles: Any = None,
+        loadFileProperties: Any = None,
+        checksums: Any = None,
+        loadFileType: Any = None,
+    ) -> None:
         """Arguments as in Slicer 5.12; the same name is registered once."""
         if not hasattr(slicer.modules, "sampleDataSources"):
             slicer.modules.sampleDataSources = {}
@@ -42,7 +51,7 @@ class SampleDataLogic:
                     thumbnailFileName=thumbnailFileName,
                     loadFileTypes=loadFileTypes,
                     checksums=checksums,
-                )  # fmt: skip
+                )
             )
 
 

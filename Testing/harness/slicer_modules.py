@@ -161,14 +161,20 @@ class ScriptedLoadableModuleTest:
 
 
 PLAIN: dict[type, Callable[[str], Any]] = {
-    str: str, int: int, float: float, bool: lambda text: text == "True",
-}  # fmt: skip
+    str: str,
+    int: int,
+    float: float,
+    bool: lambda text: text == "True",
+}
 SIGNALS = {
-    "QSpinBox": ("value", "valueChanged(int)"), "QDoubleSpinBox": ("value", "valueChanged(double)"),
-    "ctkSliderWidget": ("value", "valueChanged(double)"), "QCheckBox": ("checked", "toggled(bool)"),
-    "QPushButton": ("checked", "toggled(bool)"), "QLineEdit": ("text", "textChanged(QString)"),
+    "QSpinBox": ("value", "valueChanged(int)"),
+    "QDoubleSpinBox": ("value", "valueChanged(double)"),
+    "ctkSliderWidget": ("value", "valueChanged(double)"),
+    "QCheckBox": ("checked", "toggled(bool)"),
+    "QPushButton": ("checked", "toggled(bool)"),
+    "QLineEdit": ("text", "textChanged(QString)"),
     "ctkPathLineEdit": ("currentPath", "currentPathChanged(QString)"),
-}  # fmt: skip
+}
 """Class of a widget -> the property and the signal that Slicer's connector uses."""
 
 

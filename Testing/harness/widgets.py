@@ -226,10 +226,15 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 STAND_INS = (
-    ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget, qMRMLCheckableNodeComboBox, qMRMLNodeComboBox,
-    qMRMLSegmentEditorWidget, qMRMLWidget,
+    ctkCollapsibleButton,
+    ctkPathLineEdit,
+    ctkSliderWidget,
+    qMRMLCheckableNodeComboBox,
+    qMRMLNodeComboBox,
+    qMRMLSegmentEditorWidget,
+    qMRMLWidget,
     *qmrml_widgets.STAND_INS,
-)  # fmt: skip
+)
 
 
 def load_ui(path: str | Path) -> Proxy:

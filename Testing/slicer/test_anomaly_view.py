@@ -17,7 +17,7 @@ from Testing.harness.geometries import GEOMETRIES, orthogonal
 ROOT = Path(__file__).resolve().parents[2]
 UI_FILE = ROOT / "MedDiffFM" / "Resources" / "UI" / "Anomaly.ui"
 BLOBS = {(8, 8, 9): 9.0, (20, 15, 22): 6.0, (12, 25, 14): 4.0}
-"""Centre (k, j, i) -> peak z."""
+"""Center (k, j, i) -> peak z."""
 RADIUS = 3.0
 
 
@@ -166,10 +166,14 @@ def test_findings_are_those_of_the_library(app: Any, opened: Any, case: SimpleNa
     assert [row["peak_z"] for row in expected] == [9.0, 6.0, 4.0]
     assert opened.nodes.rows() == expected
     model = opened.ui.findingsTableView._target.model()
-    assert [model.headerData(c, pythonqt.QtCore.Qt.Orientation.Horizontal) for c in range(4)] == [
-        "#", "where", "ml", "peak z",
-    ]  # fmt: skip
-    assert [model.item(row, 3).text() for row in range(model.rowCount())] == ["9", "6", "4"]
+    assert [model.headerData(c, pythonqt.QtCore.Qt.Orientation.Horizontal) for c in range(5)] == [
+        "#",
+        "slice",
+        "where",
+        "ml",
+        "peak z",
+    ]
+    assert [model.item(row, 4).text() for row in range(model.rowCount())] == ["9", "6", "4"]
 
 
 @pytest.mark.slow
@@ -248,8 +252,9 @@ def test_table_as_csv(opened: Any, tmp_path: Path) -> None:
     opened.export(str(path))
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
-    expected = opened.nodes.rows()
-    assert [row.pop("where") for row in rows] == [row.pop("where") for row in expected]
+    expected = opened.nodes.findings()
+    for words in ("where", "place", "state", "comment"):
+        assert [row.pop(words) for row in rows] == [row.pop(words) for row in expected]
     assert [{name: float(text) for name, text in row.items()} for row in rows] == expected
     opened.export(str(path))  # the file dialog has asked before
     assert [file.name for file in path.parent.iterdir()] == ["findings.csv"]
@@ -348,8 +353,9 @@ def test_removing_the_ct_ends_the_view_quietly(app: Any, widget: Any, opened: An
     opened.ui.anomalyThresholdSlider.value = 6.0
     opened.ui.differenceRadioButton.click()
     opened.next()
-    opened.ui.anomalyDiscardButton.click()
-    assert node_names(app) == set()
+    assert not widget.ui.resultCollapsibleButton.visible and opened.nodes is None
+    assert node_names(app) == {"thorax anomaly", "thorax healthy", "thorax uncertainty"}  # nothing is lost unasked
+    assert {node.GetForegroundVolumeID() for node in composites(app)} == {None}
 
 
 # ------------------------------------------------------------------------------------------------------------- overlay
@@ -452,7 +458,7 @@ def test_nodule_of_the_sample_ct_is_found_with_the_shipped_weights(
         widget.cleanup()
 
 
-def test_a_difference_is_coloured_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
+def test_a_difference_is_colored_and_leaves_the_ct_visible(app: Any, module: Any, tmp_path: Path) -> None:
     """Rendered: gray where nothing is different, orange where the CT is denser, blue where it is less dense."""
     from matplotlib.image import imread
     from MedDiffFMGui.nodes.volumeNodes import addResultNode

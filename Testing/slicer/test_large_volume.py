@@ -163,8 +163,10 @@ def test_an_anatomy_of_many_organs(app: Any, widget: Any, ct: Any) -> None:
     organs = np.zeros(SHAPE, np.uint8)
     for n in range(len(names)):
         organs[5 * n : 5 * n + 5, 100:400, 100:400] = n + 1
-    rows = [{"value": n, "name": name, "color": [255, 0, 0], "terminology": "", "volume_ml": 1.0, "uncertainty": None}
-            for n, name in enumerate(names, start=1)]  # fmt: skip
+    rows = [
+        {"value": n, "name": name, "color": [255, 0, 0], "terminology": "", "volume_ml": 1.0, "uncertainty": None}
+        for n, name in enumerate(names, start=1)
+    ]
     anatomy = addSegmentation(organs, rows, ct, "organs")
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.taskPanel.choose("denoise")

@@ -42,10 +42,16 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------- tasks
 
 
-def test_regions_are_those_of_the_library(module: Any) -> None:
+def test_choices_are_those_of_the_library(module: Any, widget: Any) -> None:
     from MedDiffFMLib.conditioning.regions import REGION_CHOICES
+    from MedDiffFMLib.core.precision import PRECISIONS
+    from MedDiffFMLib.models.names import DEFAULT_MODEL
 
+    assert [precision.value for precision in module.Precision] == list(PRECISIONS)
     assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
+    assert widget.logic.getParameterNode().model == DEFAULT_MODEL
+    widget.ui.precisionComboBox.currentIndex = 1
+    assert widget.taskPanel.choices().settings.precision == "float32"
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
@@ -102,7 +108,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
             for number in numbers:
                 _move(number.widget)
             assert editor.value() != before, f"{task}.{name}"
-            values = {name: editor.value()}
+            values = {name: editor.value(), **({"views": "camera"} if name == "camera" else {})}
             if (task, name) != ("synthesize", "size"):  # the smallest size is refused with words of its own
                 from_dict(TASKS[task], values)
             editor.setValue(before)
@@ -112,7 +118,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
 def _move(shown: Any) -> None:
     kind = shown._class
     if kind == "QComboBox":
-        shown.currentIndex = 1
+        shown.currentIndex = (shown.currentIndex + 1) % shown.count
     elif kind in ("QCheckBox", "QPushButton"):
         shown.checked = not shown.checked
     elif kind == "QLineEdit":
@@ -173,7 +179,9 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert not widget.ui.maskWidget.visible and editor.activeEffect() is None
     assert not editor._target.shortcuts_installed
     press(app, widget, "generate_lesion")
-    assert widget.logic.getParameterNode().mask is mask  # one mask for a CT
+    assert widget.logic.getParameterNode().mask is not mask  # what was filled is no place for a lesion
+    press(app, widget, "inpaint")
+    assert widget.logic.getParameterNode().mask is mask
     widget.exit()
     assert not editor._target.shortcuts_installed
 
@@ -252,7 +260,7 @@ def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monke
 def test_blink_blend_and_discard(app: Any, widget: Any, ct: Any) -> None:
     node = denoised(app, widget, ct)
     keys = widget.resultPanel._shortcuts._shortcuts
-    assert [str(key.key.toString()) for key in keys] == ["B", "N", "P"]
+    assert [str(key.key.toString()) for key in keys] == ["K", "N", "P"]
     assert composite(app).GetForegroundVolumeID() == node.GetID() and composite(app).GetForegroundOpacity() == 1
     keys[0]._target.activated.emit()
     assert composite(app).GetForegroundOpacity() == 0
@@ -368,6 +376,9 @@ def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> 
     volumes = {"with_lesion": addResultNode(voxels + 9, ct, "made", True), "lesion": addLabelNode(voxels > 0, ct, "it")}
     report = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "report")
     widget.resultPanel.show(FinishedRun("generate_lesion", ct, volumes, {}, report))
+    assert composite(app).GetForegroundVolumeID() == volumes["with_lesion"].GetID()
+    assert not composite(app).GetLabelVolumeID()  # first the lesion alone
+    widget.ui.outlineCheckBox.click()
     assert red.GetUseLabelOutline() and composite(app).GetLabelVolumeID() == volumes["lesion"].GetID()
     widget.ui.discardButton.click()
     assert not red.GetUseLabelOutline()
@@ -434,7 +445,7 @@ def test_time_is_estimated_from_the_run_before(app: Any, widget: Any, ct: Any) -
     choices = widget.taskPanel.choices()
     widget.taskPanel._speed.remember(FinishedRun("denoise", ct, {}, {"seconds": 12.0}, None, choices=choices))
     widget.taskPanel.update()
-    assert widget.ui.estimateLabel.text == "About 12 s."
+    assert widget.ui.estimateLabel.text.startswith("About 12 s. ")
 
 
 def test_the_first_estimate_goes_by_the_speed_of_the_computer(
@@ -490,7 +501,7 @@ def test_closing_the_scene_while_a_mask_is_painted_and_a_result_is_shown(app: An
     other = app.slicer.util.addVolumeFromArray(voxels, name="next")
     widget.ui.inputVolumeSelector.setCurrentNode(other)
     press(app, widget, "inpaint")
-    assert widget.logic.getParameterNode().mask.GetName() == "next mask"
+    assert widget.logic.getParameterNode().mask.GetName() == "next mask (Fill)"
     paint_ball(app, widget, (10, 12, 14), 4.0)
     assert widget.ui.runButton.enabled
 

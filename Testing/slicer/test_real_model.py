@@ -17,7 +17,7 @@ from Testing.slicer.paint import paint_ball
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "thorax_lidc0001.nrrd"
 NODULE = (89, 147, 148)
-"""Centre (k, j, i) of the nodule in the sample CT."""
+"""Center (k, j, i) of the nodule in the sample CT."""
 
 pytestmark = pytest.mark.slow
 

@@ -109,6 +109,7 @@ def test_folder_to_folder(
     app: Any, module: Any, small_ct_file: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library's batch in a process of its own; a case that cannot be done is named."""
+    import json
     import shutil
 
     from MedDiffFMLib.core.errors import MedDiffFMError
@@ -119,9 +120,54 @@ def test_folder_to_folder(
     source.mkdir()
     shutil.copy(small_ct_file, source / "chest.nrrd")
     choices = {"model": str(tiny_model_file), "parameters": {"strength": 0.5}, "device": "cpu"}
+    choices |= {"precision": "float32", "threads": 1}
     logic.runFolder("denoise", source, target, onLine=lines.append, **choices)
     assert (target / "chest_denoise.nrrd").exists() and (target / "chest_denoise.json").exists()
+    report = json.loads((target / "chest_denoise.json").read_text())
+    assert report["precision"] == "float32" and report["threads"] == 1
     (source / "broken.nrrd").write_text("no image")
     with pytest.raises(MedDiffFMError, match="could be done"):
         logic.runFolder("denoise", source, target, onLine=lines.append, **choices)
     assert any("broken" in line for line in lines)
+
+
+def test_what_was_mistyped_is_answered_with_what_there_is(app: Any, logic: Any, ct: Any) -> None:
+    from MedDiffFMLib.core.errors import InputError
+
+    with pytest.raises(InputError, match="no task 'denois'. Known are: anomaly, denoise"):
+        logic.run("denois", ct)
+    with pytest.raises(InputError, match="takes no 'sead'. It takes mask, .*seed"):
+        logic.run("denoise", ct, sead=1)
+    with pytest.raises(InputError, match="mask=getNode"):
+        logic.run("inpaint", ct)
+
+
+def test_help_lists_tasks_and_parameters(logic: Any, capsys: Any) -> None:
+    from MedDiffFMLib.tasks.registry import TASKS
+
+    logic.help()
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in TASKS)
+    logic.help("inpaint")
+    said = capsys.readouterr().out
+    assert "mask: segmentation node, required" in said and "feather = 1.5 (0 to 20 mm)" in said and "seed = 0" in said
+
+
+def test_progress_is_told_and_ends(app: Any, logic: Any, ct: Any) -> None:
+    told: list[tuple[float, str]] = []
+    logic.run("denoise", ct, progress=lambda fraction, stage, left: told.append((fraction, stage)))
+    assert ("reconstructing") in {stage for _, stage in told} and [f for f, _ in told] == sorted(f for f, _ in told)
+    count = len(told)
+    outcomes: list[Any] = []
+    logic.run("denoise", ct, callback=outcomes.append, progress=lambda *given: told.append(given[:2]))
+    app.wait(lambda: outcomes)
+    assert len(told) > count and len(logic._listeners) == 0
+
+
+def test_a_second_logic_takes_the_first_one_s_idle_worker(app: Any, module: Any, logic: Any, ct: Any) -> None:
+    logic.run("denoise", ct)
+    process = logic._worker.processId
+    with module.MedDiffFMLogic() as other:
+        other.run("denoise", ct)
+        assert other._worker.processId == process and logic._worker is None
+    app.wait(lambda: logic.run("denoise", ct) is not None)

@@ -21,9 +21,12 @@ TERMINOLOGY = (
 )
 LOOKS = {"lungs": ((0.2, 0.4, 0.8), TERMINOLOGY), "spine": ((1.0, 0.8, 0.0), "")}
 SHORT = {
-    "steps": 90, "validate_every": 30, "checkpoint_every": 30, "learning_rate": 1e-2,
+    "steps": 90,
+    "validate_every": 30,
+    "checkpoint_every": 30,
+    "learning_rate": 1e-2,
     "options": {"spacing": 4.0, "points": 1024},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -345,8 +348,15 @@ def add_result(app: Any, ct: Any) -> Any:
     array = outlined(app, ct)["spine"].astype(np.uint8)
     label = {"name": "spine", "color": [255, 0, 0], "terminology": "", "volume_ml": 1234.4, "uncertainty": 0.1}
     maps = {"uncertainty": np.full(array.shape, 0.2, np.float32)}
-    result = SimpleNamespace(volumes={"segmentation": array, **maps}, ijk_to_ras={}, report={}, tables={}, texts={},
-                             facts={"labels": [{**label, "value": 1}]}, warnings=["A warning."])  # fmt: skip
+    result = SimpleNamespace(
+        volumes={"segmentation": array, **maps},
+        ijk_to_ras={},
+        report={},
+        tables={},
+        texts={},
+        facts={"labels": [{**label, "value": 1}]},
+        warnings=["A warning."],
+    )
     return resultNodes.addResult("segment", ct, result)
 
 

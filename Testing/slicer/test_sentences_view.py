@@ -72,11 +72,22 @@ def test_a_correction_reaches_the_text_node(app: Any, widget: Any, run: Any) -> 
     assert "not understood" in widget.sentencesView.ui.sentenceEvidenceLabel.text
 
 
-def test_keep_and_discard(app: Any, widget: Any, run: Any) -> None:
+def test_what_was_kept_comes_back_and_stays(app: Any, widget: Any, run: Any) -> None:
+    """From the list of results, with its sentences and their evidence; closing it removes nothing."""
     present = app.slicer.mrmlScene.IsNodePresent
+    before = sentences(widget)
     widget.sentencesView.ui.sentencesAcceptButton.click()
     assert all(present(node) for node in [*run.nodes, run.reportNode]) and visible_segments(run) == set()
-    widget.resultPanel.show(run)
+    widget.ui.resultsComboBox.currentIndex = 1
+    assert sentences(widget) == before
+    widget.sentencesView.ui.sentencesTableWidget.selectRow(before.index(next(s for s in before if "left lung" in s)))
+    assert visible_segments(run) == {"left lung"}
+    widget.sentencesView.ui.sentencesDiscardButton.click()
+    assert all(present(node) for node in [*run.nodes, run.reportNode])
+
+
+def test_discard(app: Any, widget: Any, run: Any) -> None:
+    present = app.slicer.mrmlScene.IsNodePresent
     widget.sentencesView.ui.sentencesDiscardButton.click()
     assert not any(present(node) for node in [*run.nodes, run.reportNode])
     assert present(run.inputNode)

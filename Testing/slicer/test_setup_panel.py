@@ -69,7 +69,7 @@ def test_packages_of_the_folder_count_and_only_the_worker_sees_them(
 def test_a_torch_without_its_code_is_named(
     app: Any, widget: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Windows' path limit leaves: licences, but no package; Python would import it as an empty one."""
+    """What Windows' path limit leaves: licenses, but no package; Python would import it as an empty one."""
     monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: True)
     (folder / "torch" / "licenses").mkdir(parents=True)
     widget.onWorkerPythonChanged()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +47,7 @@ def panel(host: Any) -> Iterator[Any]:
 
     host.added = []
     made = TrainingPanel(host.parent, host.logic, lambda: host.added.append(True))
+    made.ui.trainTaskComboBox.currentIndex = made.ui.trainTaskComboBox.findData("super-resolution")
     yield made
     made.stop()
 
@@ -101,7 +104,7 @@ def test_nothing_chosen_is_said_in_words(panel: Any) -> None:
     ui = panel.ui
     assert not ui.startTrainingButton.enabled and not ui.pauseTrainingButton.enabled
     assert "dataset" in ui.startReasonLabel.text == ui.startTrainingButton.toolTip
-    assert [ui.trainTaskComboBox.itemData(n) for n in range(2)] == ["super-resolution", "lesion"]
+    assert [ui.trainTaskComboBox.itemData(n) for n in range(3)] == ["segmentation", "super-resolution", "lesion"]
     assert "memory" in ui.recipeSentenceLabel.text
     assert not ui.addFromSceneButton.enabled
     assert pythonqt.refused_connections == []
@@ -158,7 +161,7 @@ def test_cases_from_the_scene_keep_grid_and_labels(
 def test_check_says_what_is_wrong_and_forbids_the_start(app: Any, panel: Any, dataset: Path) -> None:
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     panel.ui.runPathLineEdit.currentPath = str(dataset.parent / "run")
-    panel.ui.trainTaskComboBox.currentIndex = 1
+    panel.ui.trainTaskComboBox.currentIndex = panel.ui.trainTaskComboBox.findData("lesion")
     panel.ui.checkButton.click()
     wait_for_cases(app, panel)
     assert all(row[4].startswith("It has no mask.") for row in texts(panel)) and len(texts(panel)) == 2
@@ -210,6 +213,22 @@ def test_train_pause_resume_after_slicer_was_closed_and_use(
         again.stop()
 
 
+def test_float32_is_asked_for_and_shown_again(panel: Any, dataset: Path, tmp_path: Path) -> None:
+    from MedDiffFMLib.training.finetune.background import REQUEST_FILE
+
+    ui = panel.ui
+    ui.datasetPathLineEdit.currentPath = str(dataset)
+    assert panel.request().bfloat16
+    ui.float32CheckBox.checked = True
+    request = panel.request()
+    assert not request.bfloat16
+    (tmp_path / REQUEST_FILE).write_text(json.dumps(asdict(request)))
+    ui.float32CheckBox.checked = False
+    ui.runPathLineEdit.currentPath = str(tmp_path)
+    panel._showRequest()
+    assert ui.float32CheckBox.checked
+
+
 def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -229,7 +248,7 @@ def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
     assert chart.GetXAxisTitle() == "step" and not chart.GetSaveWithScene()
     panel.ui.curveComboBox.currentIndex = 1
     assert view.GetPlotChartNode().GetYAxisTitle() == "gain over cubic db"
-    assert panel.ui.trainingStatusLabel.text == "Paused after step 2."
+    assert panel.ui.trainingStatusLabel.text.startswith("Paused after step 2.")
     app.slicer.mrmlScene.Clear(0)
     panel.enter()
     assert panel.ui.curvePlotWidget.mrmlPlotViewNode().GetPlotChartNode() is not None
@@ -310,3 +329,30 @@ def test_the_curve_of_a_long_training_costs_no_time(app: Any, panel: Any) -> Non
     assert 500 <= len(points) <= 1000 and [step for step, _ in points] == sorted({step for step, _ in points})
     assert points[-1] == (9999, pytest.approx(np.median(losses[-25:])))
     assert points[0][1] == pytest.approx(np.median(losses[max(points[0][0] - 24, 0) : points[0][0] + 1]))
+
+
+def test_more_changes_what_is_trained_and_names_that_look_alike_are_asked_about(
+    app: Any, panel: Any, dataset: Path
+) -> None:
+    panel.ui.datasetPathLineEdit.currentPath = str(dataset)
+    assert panel.request().changes == {}
+    panel.ui.trainStepsSpinBox.value = 700
+    panel.ui.learningRateSpinBox.value = 2e-4
+    assert panel.request(batch=1).changes == {"steps": 700, "learning_rate": 2e-4, "batch": 1}
+    assert panel._cases._alike("p7") == [] == panel._cases._alike("other")  # too short to tell
+    names = ["thorax_1", "thorax_2"]
+    panel._cases._scan = lambda: ([SimpleNamespace(name=names[0])], {})
+    assert "same patient as thorax_1" in panel._cases._alike(names[1])[0]
+
+
+def test_while_a_training_goes_on_its_progress_is_on_top(panel: Any, dataset: Path, monkeypatch: Any) -> None:
+    panel.ui.datasetPathLineEdit.currentPath = str(dataset)
+    assert panel.ui.casesTableWidget.visible or not panel.ui.casesTableWidget.isHidden()
+    monkeypatch.setattr(panel, "isTraining", lambda: True)
+    panel.update()
+    assert panel.ui.casesTableWidget.isHidden() and panel.ui.recipeWidget.isHidden()
+    line = {"state": "training", "step": 4, "figures": {"dice": 0.8, "dice_lung": 0.91}}
+    assert "not validated yet" in panel._runningText(line) and "lung: 0.91" in panel._runningText(line)
+    monkeypatch.undo()
+    panel.update()
+    assert not panel.ui.casesTableWidget.isHidden()

@@ -10,15 +10,19 @@ import errno
 import io
 import json
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from MedDiffFMLib.core.errors import InputError, MedDiffFMError, ModelError, OutputError
+from MedDiffFMLib.core.errors import DependencyError, InputError, MedDiffFMError, ModelError, OutputError
 from MedDiffFMLib.datasets.segments import merge_segments
+from MedDiffFMLib.dicom.out.export import check_folder
+from MedDiffFMLib.dicom.sources.address import parse_address
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume, check_ct, check_mask
 from MedDiffFMLib.models import catalogue
@@ -34,6 +38,8 @@ from MedDiffFMLib.models.controlnet_file import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.controlnet_file import load_control
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.case import checked_case
+from MedDiffFMLib.runner.case_files import CaseFiles
+from MedDiffFMLib.runner.one_series import with_one_series
 from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
 from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.tasks.base import Case, Run
@@ -204,7 +210,7 @@ def _gap(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 @case(
     "DICOM series with a damaged file",
-    "'i003.dcm' is not a readable DICOM file: its header cannot be read (BytesLengthException). "
+    "'i003.dcm' is not a readable DICOM file: its header cannot be read. "
     "Check that the suffix fits the content, or export it again.",
 )
 def _damaged_slice(folder: Path, _: pytest.MonkeyPatch) -> None:
@@ -217,8 +223,97 @@ def _damaged_slice(folder: Path, _: pytest.MonkeyPatch) -> None:
     read_volume(folder / "study")
 
 
-@case("NaN", "2 voxels are not numbers (NaN or infinite). Replace them, for instance by -1000 HU (air), "
-      "and save the volume again.")  # fmt: skip
+def _studies(folder: Path, *descriptions: str) -> Path:
+    """A DICOM folder with a series of eight slices for each description."""
+    from Testing.unit.imaging.test_dicom import write_series
+
+    for number, text in enumerate(descriptions, start=2):
+        write_series(folder / "study", prefix=text[0], SeriesNumber=number, SeriesDescription=text, PatientID="17")
+    return folder / "study"
+
+
+@case(
+    "several DICOM series that could be meant, on the command line",
+    "'study' holds 2 series that could be meant: 2 'Lung' (CT, 8 images); 3 'Soft' (CT, 8 images). "
+    "Choose one: --series 2, or by UID, see `meddifffm series`.",
+)
+def _which_series(folder: Path, _: pytest.MonkeyPatch) -> None:
+    with_one_series(CaseFiles(_studies(folder, "Lung", "Soft")), "denoise")
+
+
+@case(
+    "DICOM series with a slice of another patient",
+    "Series 2 'Lung' (CT, 8 images) in 'study' mixes images of several patients: '17' and '18'. "
+    "Export each patient's series again; nothing is made out of a mixture.",
+)
+def _two_patients(folder: Path, _: pytest.MonkeyPatch) -> None:
+    import pydicom
+
+    study = _studies(folder, "Lung")
+    path = next(study.iterdir())
+    image = pydicom.dcmread(path)
+    image.PatientID = "18"
+    image.save_as(path)
+    with_one_series(CaseFiles(study), "denoise")
+
+
+@case(
+    "DICOM folder of results that exists",
+    "The DICOM folder '{folder}/ct_denoise' exists already. Choose another folder or move it away: DICOM objects are "
+    "never overwritten, not with --overwrite either.",
+    OutputError,
+)
+def _dicom_folder_exists(folder: Path, _: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
+    (folder / "ct_denoise").mkdir()
+    check_folder(folder / "ct_denoise")
+
+
+@case(
+    "DICOM folder of results without highdicom",
+    "The Python package highdicom is missing, which --dicom needs. Install it: pip install --upgrade "
+    "'meddifffm[dicom]' (in Slicer: pip_install('-U highdicom')).",
+    DependencyError,
+)
+def _no_highdicom(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "highdicom", None)
+    check_folder(folder / "ct_denoise")
+
+
+@case(
+    "DICOM folder of results with a highdicom of earlier years",
+    "highdicom 0.26.1 is too old: --dicom needs 0.28 or newer. Install it: pip install --upgrade 'meddifffm[dicom]' "
+    "(in Slicer: pip_install('-U highdicom')).",
+    DependencyError,
+)
+def _old_highdicom(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
+    patch.setattr("importlib.metadata.version", lambda name: "0.26.1")
+    check_folder(folder / "ct_denoise")
+
+
+@case(
+    "address of an archive without a question",
+    "'dicomweb://pacs.example/dicom-web' asks for everything in the archive. "
+    "Say which study: add ?PatientID=ID or a UID.",
+)
+def _everything(*_: object) -> None:
+    parse_address("dicomweb://pacs.example/dicom-web")
+
+
+@case(
+    "address with a password",
+    "A password stands in the address, where others can read it. Put it into ~/.netrc, and leave it out.",
+)
+def _password(*_: object) -> None:
+    parse_address("dicomweb://anna:secret@pacs.example/dicom-web?PatientID=17")
+
+
+@case(
+    "NaN",
+    "2 voxels are not numbers (NaN or infinite). Replace them, for instance by -1000 HU (air), "
+    "and save the volume again.",
+)
 def _nan(*_: object) -> None:
     voxels = body().voxels.astype(np.float32)
     voxels[0, 0, :2] = np.nan, np.inf
@@ -247,8 +342,11 @@ def _sheared(*_: object) -> None:
     check_ct(Volume(body().voxels, matrix))
 
 
-@case("one slice", "The volume has only one slice (60 x 60 x 1 voxels); at least 4 are needed. "
-      "Load the whole series, not a single image.")  # fmt: skip
+@case(
+    "one slice",
+    "The volume has only one slice (60 x 60 x 1 voxels); at least 4 are needed. "
+    "Load the whole series, not a single image.",
+)
 def _one_slice(*_: object) -> None:
     check_ct(Volume(body().voxels[20:21], body().ijk_to_ras))
 
@@ -267,7 +365,7 @@ def _spacing(*_: object) -> None:
     "The values (0 to 1200, median 80) do not look like CT in Hounsfield units, where air is near -1000, fat near "
     "-100 and soft tissue 0 to 100; they fit MR, PET, a label map or normalized data. Choose a CT. If this is a CT "
     "that was stored with an offset (often 1024) or rescaled for display, load the original DICOM series or undo that "
-    "first.",
+    "first. A crop of a CT that holds neither air nor fat goes on with --force.",
 )
 def _magnetic(*_: object) -> None:
     tissue = body().voxels
@@ -447,24 +545,26 @@ def _flipped_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
     ModelError,
 )
 def _vast_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
-    path = _small_prior(folder / "prior.safetensors")
-    content = path.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header = content[8 : 8 + size].replace(b"[8, 32]", b"[8000, 8000]")
-    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    config, path = _small_config(), folder / "prior.safetensors"
+    vast = {**config, "network": {**config["network"], "channels": [8000, 8000]}}
+    save_model(path, build_denoiser(config).state_dict(), vast)
     load_model(str(path), device="cpu")
+
+
+def _small_config() -> dict[str, Any]:
+    return {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
 
 
 def _small_prior(path: Path) -> Path:
     """A whole weight file with random weights."""
-    config = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm"}
+    config = _small_config()
     save_model(path, build_denoiser(config).state_dict(), config)
     return path
 
 
 @case(
     "weights of another program",
-    "prior.safetensors holds no MedDiff-FM prior (format 'pt', not 'meddifffm-prior-1'). "
+    "prior.safetensors holds no MedDiff-FM prior ('pt', not 'meddifffm-prior-1'). "
     "Use weights made by `meddifffm pretrain` or listed by `meddifffm models`.",
     ModelError,
 )
@@ -513,8 +613,13 @@ def _other_prior(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 def _head(path: Path) -> Path:
     """The head of a segmentation head's file."""
-    description = {"method": "features", "options": {}, "spacing": 2.0, "labels": [{"value": 1, "name": "tumor"}],
-                   "prior": {"name": "starter-ct", "sha256": "ab" * 32}}  # fmt: skip
+    description = {
+        "method": "features",
+        "options": {},
+        "spacing": 2.0,
+        "labels": [{"value": 1, "name": "tumor"}],
+        "prior": {"name": "starter-ct", "sha256": "ab" * 32},
+    }
     return _weights(path, HEAD_FORMAT, {"description": json.dumps(description)})
 
 
@@ -632,22 +737,31 @@ def _shared_patient(folder: Path, _: pytest.MonkeyPatch) -> None:
     prepare(folder / "datalist.json", folder / "cache")
 
 
-@case("output exists", "'{folder}/out.nrrd' exists already. Choose another name, or allow overwriting (--overwrite).",
-      OutputError)  # fmt: skip
+@case(
+    "output exists",
+    "'{folder}/out.nrrd' exists already. Choose another name, or allow overwriting (--overwrite).",
+    OutputError,
+)
 def _exists(folder: Path, _: pytest.MonkeyPatch) -> None:
     (folder / "out.nrrd").write_text("an older result")
     write_volume(body(), folder / "out.nrrd")
 
 
-@case("output folder is a file", "'{folder}/notes.txt' is not a folder, so 'out.nrrd' cannot be written there. "
-      "Choose another folder.", OutputError)  # fmt: skip
+@case(
+    "output folder is a file",
+    "'{folder}/notes.txt' is not a folder, so 'out.nrrd' cannot be written there. Choose another folder.",
+    OutputError,
+)
 def _not_a_folder(folder: Path, _: pytest.MonkeyPatch) -> None:
     (folder / "notes.txt").write_text("a file")
     write_volume(body(), folder / "notes.txt" / "out.nrrd")
 
 
-@case("no write permission", "No permission to write 'out.nrrd' to '{folder}'. Choose a folder that you may write to.",
-      OutputError)  # fmt: skip
+@case(
+    "no write permission",
+    "No permission to write 'out.nrrd' to '{folder}'. Choose a folder that you may write to.",
+    OutputError,
+)
 def _permission(folder: Path, patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:  # tests may run as root, whom no permission bit stops
         raise PermissionError(errno.EACCES, "Permission denied")

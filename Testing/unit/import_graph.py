@@ -62,8 +62,11 @@ def room_edges() -> set[Edge]:
     """Which room of the library imports which, and which of them the Slicer module imports."""
     pairs = {(room(source), room(target)) for source, target, _ in imports("MedDiffFMLib")}
     for path in sorted((ROOT / "MedDiffFM").rglob("*.py")):
-        pairs |= {(SLICER_MODULE, room(target)) for _, target, _ in _imports_of(SLICER_MODULE, path, ())
-                  if target.startswith("MedDiffFMLib.")}  # fmt: skip
+        pairs |= {
+            (SLICER_MODULE, room(target))
+            for _, target, _ in _imports_of(SLICER_MODULE, path, ())
+            if target.startswith("MedDiffFMLib.")
+        }
     return {(source, target) for source, target in pairs if source and target and source != target}
 
 

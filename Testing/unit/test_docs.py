@@ -141,8 +141,11 @@ def parameters(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
         inits = [
             part for part in node.body if isinstance(part, ast.FunctionDef) and part.name in ("__init__", "__new__")
         ]
-        fields = {part.target.id for part in node.body
-                  if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)}  # fmt: skip
+        fields = {
+            part.target.id
+            for part in node.body
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+        }
         return fields.union(*(parameters(part) for part in inits))
     listed = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
     return {argument.arg for argument in listed if argument is not None}
@@ -165,10 +168,13 @@ def small_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page, written", [
-    ("README.md", ["anomaly.nrrd"]),
-    ("docs/tutorials/python.md", ["anomaly.nrrd", "filled.nrrd"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "page, written",
+    [
+        ("README.md", ["anomaly.nrrd"]),
+        ("docs/tutorials/python.md", ["anomaly.nrrd", "filled.nrrd"]),
+    ],
+)
 def test_examples_run_on_the_sample(
     page: str, written: list[str], small_sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

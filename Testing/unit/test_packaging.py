@@ -133,9 +133,18 @@ def test_extension_descriptions_agree() -> None:
         "keywords",
     }  # fmt: skip
     for field in (
-        "homepage", "contributors", "category", "iconurl", "description", "screenshoturls", "depends", "recommends",
-        "status", "tier", "keywords",
-    ):  # fmt: skip
+        "homepage",
+        "contributors",
+        "category",
+        "iconurl",
+        "description",
+        "screenshoturls",
+        "depends",
+        "recommends",
+        "status",
+        "tier",
+        "keywords",
+    ):
         assert described[field] == " ".join(truth[f"EXTENSION_{field.upper()}"]), field
 
     entry = json.loads((ROOT / "MedDiffFM.json").read_text())
@@ -185,7 +194,7 @@ def test_screenshots_that_are_named_are_there() -> None:
         assert (ROOT / url.split("/main/", 1)[1]).is_file(), url
 
 
-def test_licence_is_apache_2_word_for_word() -> None:
+def test_license_is_apache_2_word_for_word() -> None:
     digest = hashlib.sha256((ROOT / "LICENSE.txt").read_bytes()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 
@@ -193,7 +202,8 @@ def test_licence_is_apache_2_word_for_word() -> None:
 def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
     """The module's lists of requirements repeat lines of pyproject.toml, floors included."""
     project = (ROOT / "pyproject.toml").read_text()
-    dependencies = re.findall(r'"([^"]+)"', re.search(r"(?s)\ndependencies = \[(.*?)\n\]", project).group(1))
+    tables = re.findall(r"(?s)\n(?:dependencies|training) = \[(.*?)\]\n", project)
+    dependencies = [line for table in tables for line in re.findall(r'"([^"]+)"', table)]
     for name in ("requirements.txt", "requirements-training.txt"):
         lines = (ROOT / "MedDiffFM/Resources" / name).read_text().splitlines()
         needs = [line for line in lines if line and not line.startswith("#")]

@@ -6,15 +6,18 @@ from typing import Any
 import slicer
 
 from ..worker.eventLoopTasks import importing
+from .findingList import Decisions, readingOrder
+from .findingMarks import markNumbers
 from .regionSegments import replacingRegions
 from .resultNodes import addingDifference
+from .resultRecord import accept, isAccepted
 from .segmentationArrays import anatomyFromSegmentation
 from .volumeNodes import moveToStudyOf, volumeFromNode
 
 TASK_ATTRIBUTE = "MedDiffFM.Task"
 THRESHOLD_ATTRIBUTE = "MedDiffFM.Threshold"
 MINIMUM_ATTRIBUTE = "MedDiffFM.MinimumVolume"
-ROLES = ("anomaly", "healthy", "difference", "uncertainty", "regions", "report")
+ROLES = ("anomaly", "healthy", "difference", "uncertainty", "regions", "numbers", "report")
 """What belongs to the map besides its table, as saved scenes have it; the CT and the organs are the user's."""
 KIND_ROLES = {"z-score": "anomaly", "ct": "healthy", "hu-spread": "uncertainty"}
 """Kind of an output -> role of its node."""
@@ -22,17 +25,19 @@ REGION_COLOR = (0.20, 0.85, 0.95)  # cyan stands out from Inferno for every kind
 CHOSEN_COLOR = (1.0, 1.0, 1.0)
 SHOWN_COLUMNS = {
     "number": "#",
-    "where": "where",
+    "slice": "slice",
+    "place": "where",
     "size_ml": "ml",
     "peak_z": "peak z",
-    "mean_z": "mean z",
-    "mean_hu": "HU",
+    "state": "",
 }
 """Columns of the table node that the panel shows, and their headings."""
 SEARCH_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
                   "scipy.ndimage", "scipy.sparse", "scipy.sparse.csgraph")  # fmt: skip
 """What the search for findings imports, in parts of less than 0.1 s; SciPy is 0.4 s the first time."""
-HIDDEN_COLUMNS = ("volume_mm3", "r_mm", "a_mm", "s_mm")
+HIDDEN_COLUMNS = ("where", "volume_mm3", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu", "border")
+LISTED = ("slice", "place", "border", "state", "comment")
+"""What the panel knows of a finding besides the library's columns; in the CSV file too."""
 
 
 class AnomalyNodes:
@@ -78,8 +83,30 @@ class AnomalyNodes:
 
         names = tasks_shown_as(View.FINDINGS)
         tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
-        found = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) in names]
-        return next((nodes for nodes in reversed(found) if nodes.complete), None)
+        maps = [cls(table) for table in tables if table.GetAttribute(TASK_ATTRIBUTE) in names]
+        return next((nodes for nodes in reversed(maps) if nodes.complete and not nodes.accepted), None)
+
+    @classmethod
+    def ofRun(cls, run):
+        """The nodes of a run: those that were made when it was shown before, else new ones."""
+        for table in slicer.util.getNodesByClass("vtkMRMLTableNode"):
+            if table.GetAttribute(TASK_ATTRIBUTE) == run.task and cls(table).node("anomaly") is run.main:
+                return cls(table)
+        return cls.create(run)
+
+    @property
+    def main(self):
+        """The node that stands for the result."""
+        return self.node("anomaly")
+
+    @property
+    def accepted(self):
+        """Whether the user has kept the map."""
+        return isAccepted(self.node("anomaly"))
+
+    def accept(self):
+        """The nodes are the user's from now on."""
+        accept(self.node("anomaly"))
 
     @property
     def complete(self):
@@ -134,9 +161,62 @@ class AnomalyNodes:
         least = float(self.table.GetAttribute(MINIMUM_ATTRIBUTE) or 0.0)
         organs = yield from self._anatomy()
         regions = yield from search_regions(score, volume, self.threshold, least, organs)
+        regions = yield from readingOrder(regions, self.node("input"))
         yield from replacingRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
-        writeRows(self.table, regions.rows)
+        writeRows(self.table, [row | {"state": self._state(row)} for row in regions.rows])
         return len(regions.rows)
+
+    # What the user decides
+
+    @property
+    def decisions(self):
+        """What the user decided about findings."""
+        return Decisions(self.table)
+
+    def _state(self, row):
+        return self.decisions.of(row)[0] or ("border" if row["border"] else "")
+
+    def findings(self):
+        """The rows with everything that the panel shows: the library's columns and LISTED."""
+        table = self.table.GetTable()
+        found = []
+        for row, listed in enumerate(self.rows()):
+            own = {name: table.GetValueByName(row, name).ToInt() for name in ("slice", "border")}
+            words = {name: table.GetValueByName(row, name).ToString() for name in ("place", "state")}
+            found.append({**listed, **own, **words, "comment": self.decisions.of(listed)[1]})
+        return found
+
+    @property
+    def listed(self):
+        """Whether the table has the panel's columns; that of an earlier version has not."""
+        return self.table.GetTable().GetColumnByName("slice") is not None
+
+    def decide(self, row, state=None, comment=None):
+        """Keep, dismiss or comment the finding of a row; None leaves that part as it is."""
+        self.decisions.put(self.rows()[row], state, comment)
+        self.writeStates()
+
+    def writeStates(self):
+        """Bring the table's column to what was decided."""
+        table = self.table.GetTable()
+        column = table.GetColumnByName("state")
+        for row, finding in enumerate(self.findings()):
+            column.SetValue(row, self._state(finding))
+        table.Modified()
+        self.table.Modified()
+
+    def showOnly(self, rows):
+        """Draw the regions and numbers of these rows, and of no other."""
+        regions, shown = self.node("regions"), {str(row + 1) for row in rows}
+        findings = self.findings()
+        with slicer.util.RenderBlocker():
+            if regions:
+                display = regions.GetDisplayNode()
+                with slicer.util.NodeModify(display):
+                    for segmentID in regions.GetSegmentation().GetSegmentIDs():
+                        display.SetSegmentVisibility(segmentID, segmentID in shown)
+            chosen = [findings[row] for row in rows]
+            self._refer("numbers", markNumbers(self.node("numbers"), self.node("input"), chosen))
 
     def _anatomy(self):
         """The organs that the map was made with, None where there were none or they do not name any."""
@@ -217,7 +297,8 @@ def writeRows(node, rows):
     """Fill a table node with findings: what the panel shows, then what else the library lists."""
     import vtk
 
-    texts = {"where": vtk.vtkStringArray, "number": vtk.vtkIntArray}
+    text, whole = vtk.vtkStringArray, vtk.vtkIntArray
+    texts = {"where": text, "place": text, "state": text, "number": whole, "slice": whole, "border": whole}
     table = vtk.vtkTable()
     for name in (*SHOWN_COLUMNS, *HIDDEN_COLUMNS):
         column = texts.get(name, vtk.vtkDoubleArray)()
@@ -235,4 +316,4 @@ def _value(cell):
 
 
 def _cell(name, row):
-    return round(row["volume_mm3"] / 1000, 2) if name == "size_ml" else row[name]
+    return round(row["volume_mm3"] / 1000, 2) if name == "size_ml" else row[name]  # vtkIntArray takes a bool

@@ -5,6 +5,7 @@ import json
 import slicer
 
 from .finishedRun import FinishedRun
+from .resultRecord import remember
 from .segmentNodes import SegmentNodes, addSegmentation, styleUncertainty
 from .textNodes import addTable, addText
 from .volumeNodes import (
@@ -47,14 +48,11 @@ def addResult(task, inputNode, result):
         for node in [*volumes.values(), *others.values()]:
             slicer.mrmlScene.RemoveNode(node)
         raise
-    for node in [*volumes.values(), *others.values()]:
-        node.SetAttribute("MedDiffFM.Task", task)
-        node.SetAttribute("MedDiffFM.Report", reportNode.GetID())
     for name, node in volumes.items():
         if declared.output(name).kind is OutputKind.LABELS:
             maps = [other for other in volumes.values() if other is not node]
             SegmentNodes(node).refer(inputNode, reportNode, maps)
-    return FinishedRun(
+    run = FinishedRun(
         task=task,
         inputNode=inputNode,
         volumes=volumes,
@@ -66,6 +64,8 @@ def addResult(task, inputNode, result):
         facts=result.facts,
         warnings=list(result.warnings),
     )
+    remember(run)
+    return run
 
 
 def _nodeName(output, inputNode, result):
@@ -114,13 +114,6 @@ def pasting(part, piece, inputNode):
         whole = yield from copying(before)
     whole[piece] = part
     return whole
-
-
-def removeNodes(run):
-    """Take a result out of the scene again."""
-    for node in [*run.nodes, run.reportNode]:
-        if node and slicer.mrmlScene.IsNodePresent(node):
-            slicer.mrmlScene.RemoveNode(node)
 
 
 def addingDifference(first, second, name):

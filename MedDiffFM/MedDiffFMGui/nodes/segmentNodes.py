@@ -4,9 +4,10 @@ import slicer
 import vtk
 
 from .colors import INFERNO
+from .resultRecord import accept, isAccepted
 from .volumeNodes import moveToStudyOf, uniqueName
 
-TASK_ATTRIBUTE, ACCEPTED_ATTRIBUTE = "MedDiffFM.Task", "MedDiffFM.Accepted"
+TASK_ATTRIBUTE = "MedDiffFM.Task"
 VOLUME_TAG, UNCERTAINTY_TAG = "MedDiffFM.VolumeMl", "MedDiffFM.Uncertainty"
 UNCERTAINTY_WINDOW = (0.0, 0.5)  # fixed: 0.5 is the standard deviation of a label that may as well be there as not
 SURE = 0.1  # below it transparent
@@ -22,6 +23,11 @@ class SegmentNodes:
     def __init__(self, segmentation):
         self.segmentation = segmentation
 
+    @property
+    def main(self):
+        """The node that stands for the result."""
+        return self.segmentation
+
     @classmethod
     def ofScene(cls):
         """The results that the user has not accepted yet, whose CT is there; the latest last."""
@@ -31,7 +37,7 @@ class SegmentNodes:
         names = tasks_shown_as(View.STRUCTURES)
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         results = [cls(node) for node in nodes if node.GetAttribute(TASK_ATTRIBUTE) in names]
-        return [one for one in results if one.complete and not one.segmentation.GetAttribute(ACCEPTED_ATTRIBUTE)]
+        return [one for one in results if one.complete and not one.accepted]
 
     @property
     def complete(self):
@@ -85,7 +91,12 @@ class SegmentNodes:
 
     def accept(self):
         """The nodes are the user's from now on."""
-        self.segmentation.SetAttribute(ACCEPTED_ATTRIBUTE, "1")
+        accept(self.segmentation)
+
+    @property
+    def accepted(self):
+        """Whether the user has kept them."""
+        return isAccepted(self.segmentation)
 
     def remove(self):
         """Take everything but the CT out of the scene."""

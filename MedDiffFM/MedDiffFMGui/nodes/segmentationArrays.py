@@ -42,6 +42,11 @@ def maskFromSegmentation(segmentation, volumeNode):
     return mask if mask.any() else None
 
 
+def segmentFromSegmentation(segmentation, segmentID, volumeNode):
+    """One segment on the volume's grid, wherever it lies; uint8 (k, j, i), a generator of short steps."""
+    return _numbered(segmentation, volumeNode, {segmentID: 1})
+
+
 def anatomyFromSegmentation(segmentation, volumeNode):
     """TotalSegmentator's label numbers on the volume's grid; a generator of short steps.
 
@@ -173,7 +178,7 @@ def labelsFromSegmentation(segmentation, volumeNode, segmentIDs=None):
     from MedDiffFMLib.datasets.segments import merge_segments
 
     allIDs = segmentation.GetSegmentation().GetSegmentIDs()
-    chosen = list(allIDs) if segmentIDs is None else [one for one in allIDs if one in segmentIDs]
+    chosen = list(allIDs) if segmentIDs is None else [segmentID for segmentID in allIDs if segmentID in segmentIDs]
     masks = _MasksByName(segmentation, volumeNode, chosen)
     if len(masks) < len(chosen):
         raise InputError(

@@ -16,6 +16,13 @@ def volumeFromNode(node, modality="CT"):
     return Volume(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVTKMatrix(ijkToRAS), modality)
 
 
+def voxelsTime(node):
+    """When the voxels were last modified, VTK's count; 0 where there are none."""
+    image = node.GetImageData()
+    scalars = image.GetPointData().GetScalars() if image else None
+    return scalars.GetMTime() if scalars else 0
+
+
 def addResultNode(array, inputNode, name, sameDisplay, ijkToRAS=None):
     """Add a new volume with the input's transform and study, and exactly its geometry or another one.
 

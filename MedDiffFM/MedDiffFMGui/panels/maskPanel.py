@@ -1,13 +1,23 @@
-"""Painting a mask: Slicer's Segment Editor inside the Task section, with a segmentation of the module's own."""
+"""Painting a mask: Slicer's Segment Editor inside the Task section, with a segmentation of the module's own.
+
+Each CT has a mask for each task that changes it. A mask may also be taken from any segment of the scene.
+"""
 
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from ..nodes.boxMasks import addBox
+from ..nodes.segmentationArrays import segmentFromSegmentation
+from ..worker.eventLoopTasks import EventLoopTask
+
 EFFECTS = ["Paint", "Draw", "Erase", "Threshold", "Scissors", "Islands", "Smoothing"]
-MASK_ATTRIBUTE = "MedDiffFM.Mask"
+MASK_ATTRIBUTE, EARLIER_MASK = "MedDiffFM.Mask", "1"
+"""On masks the name of their task; scenes of earlier versions have one mask for all, which is the first task's now."""
+SEGMENT = "region"
 HIDDEN_ATTRIBUTE, OUTLINED_ATTRIBUTE = "MedDiffFM.Hidden", "MedDiffFM.Outlined"
 """On masks that the panel has taken out of the views, or drawn without their area; it shows them again."""
 UNDO_STATES = 20
@@ -28,15 +38,23 @@ class MaskPanel(VTKObservationMixin):
         self.editor: Any = None
         self._editorNode: Any = None
         self._inputs: Any = None  # of the chosen task, as the library declares them
+        self._task = ""
         self._observed: Any = None
+        self._volume: Any = None  # whose transform the mask follows
+        self._loopTask = EventLoopTask()
         self._hasKeys = False
         self.ui.maskWidget.visible = False
+        self._menu = qt.QMenu(self.ui.segmentMaskButton)
+        self._menu.connect("aboutToShow()", self._listSegments)
+        self.ui.segmentMaskButton.setMenu(self._menu)
+        self.ui.newBoxButton.connect("clicked(bool)", self.newBox)
+        self.ui.clearMaskButton.connect("clicked(bool)", self.clearMask)
 
     # What the Task section asks
 
     def setTask(self, task):
         """Show the editor for a task that is painted, and hide it for any other."""
-        self._inputs = task.inputs
+        self._task, self._inputs = task.name, task.inputs
         self.update()
 
     def segmentation(self):
@@ -73,6 +91,8 @@ class MaskPanel(VTKObservationMixin):
         paints = bool(self._inputs and self._inputs.paints and volume and volume.GetImageData())
         self.ui.searchAreaWidget.visible = self._takesArea()
         self.ui.maskWidget.visible = paints
+        self.ui.liveCheckBox.visible = paints and self._inputs.mask.value == "required"
+        self._followTransformOf(volume if paints else None)
         if not paints:
             self.leave()
             self._observe(None)
@@ -119,6 +139,8 @@ class MaskPanel(VTKObservationMixin):
 
     def cleanup(self):
         """The scene closes or the widget goes away."""
+        self._loopTask.stop()
+        self._followTransformOf(None)
         self.leave()
         self._observe(None)
         if self.editor:
@@ -167,19 +189,87 @@ class MaskPanel(VTKObservationMixin):
     # The mask
 
     def _maskOf(self, volume):
-        """The segmentation for masks on this CT, made where there is none yet."""
+        """The segmentation for this task's masks on this CT, made where there is none yet."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
         for mask in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if mask.GetAttribute(MASK_ATTRIBUTE) and _referenceVolume(mask) is volume:
+            if mask.GetAttribute(MASK_ATTRIBUTE) == EARLIER_MASK:
+                mask.SetAttribute(MASK_ATTRIBUTE, self._task)
+            if mask.GetAttribute(MASK_ATTRIBUTE) == self._task and _referenceVolume(mask) is volume:
                 return mask
-        name = slicer.mrmlScene.GenerateUniqueName(f"{volume.GetName()} mask")
+        name = slicer.mrmlScene.GenerateUniqueName(f"{volume.GetName()} mask ({TASKS[self._task].title})")
         mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-        mask.SetAttribute(MASK_ATTRIBUTE, "1")
+        mask.SetAttribute(MASK_ATTRIBUTE, self._task)
         mask.CreateDefaultDisplayNodes()
         mask.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         mask.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-        mask.GetSegmentation().AddEmptySegment("region", _("region to change"), [0.9, 0.6, 0.1])
+        mask.GetSegmentation().AddEmptySegment(SEGMENT, _("region to change"), [0.9, 0.6, 0.1])
         mask.GetDisplayNode().SetOpacity2DFill(0.25)
         return mask
+
+    def _followTransformOf(self, volume):
+        """The mask stays on its CT when the CT is put under a transform."""
+        if volume is not self._volume:
+            self.removeObservers(self._onMoved)
+            self._volume = volume
+            if volume is not None:
+                self.addObserver(volume, slicer.vtkMRMLTransformableNode.TransformModifiedEvent, self._onMoved)
+        self._onMoved()
+
+    def _onMoved(self, caller=None, event=None):
+        for mask in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if self._volume else ():
+            ofVolume = mask.GetAttribute(MASK_ATTRIBUTE) and _referenceVolume(mask) is self._volume
+            if ofVolume and mask.GetTransformNodeID() != self._volume.GetTransformNodeID():
+                mask.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+
+    def newBox(self, *_clicked):
+        """A box in the middle of the red view, inside which is looked."""
+        volume = self.parameterNode.inputVolume if self.parameterNode else None
+        if volume:
+            self.parameterNode.searchArea = addBox(volume)
+
+    def clearMask(self):
+        """An empty mask; the editor's undo brings it back."""
+        if self._observed and self._editable():
+            self.editor.saveStateForUndo()
+            self._observed.GetSegmentation().ClearSegment(self._segmentID())
+
+    def _listSegments(self):
+        """Every segment of the scene but the panel's own masks."""
+        self._menu.clear()
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if node.GetAttribute(MASK_ATTRIBUTE) or node.GetHideFromEditors():
+                continue
+            content = node.GetSegmentation()
+            for segmentID in content.GetSegmentIDs():
+                action = self._menu.addAction(f"{node.GetName()}: {content.GetSegment(segmentID).GetName()}")
+                take = lambda node=node, segmentID=segmentID: self.takeSegment(node, segmentID)  # noqa: E731
+                action.connect("triggered()", take)
+        if not self._menu.actions():
+            self._menu.addAction(_("The scene has no segment.")).enabled = False
+
+    def takeSegment(self, node, segmentID, onTaken=lambda: None):
+        """The mask becomes what a segment covers on the CT; the editor's undo brings the one before back.
+
+        :param onTaken: called when it is there, a few turns of the event loop later for a large CT.
+        """
+        mask, volume = self._observed, self._volume
+        if mask is None or not self._editable():
+            return
+
+        def put(covered):
+            self.editor.saveStateForUndo()
+            slicer.util.updateSegmentBinaryLabelmapFromArray(covered, mask, self._segmentID(), volume)
+            onTaken()
+
+        self._loopTask.start(segmentFromSegmentation(node, segmentID, volume), put)
+
+    def _editable(self):
+        return slicer.mrmlScene.IsNodePresent(self._observed) and bool(self._segmentID())
+
+    def _segmentID(self):
+        """The first segment; the user may have removed the one that was made."""
+        return self._observed.GetSegmentation().GetNthSegmentID(0)
 
     def _isPainted(self):
         mask = self.parameterNode.mask if self.parameterNode else None

@@ -34,7 +34,7 @@ def missingModel(needs, chosen, model):
         return ""
     try:
         digest = _priorDigest(model)
-        entry = next((one for one in list_models(needs.kind) if one.name == chosen), None)
+        entry = next((listed for listed in list_models(needs.kind) if listed.name == chosen), None)
     except MedDiffFMError as error:
         return str(error)
     if not digest:

@@ -23,19 +23,22 @@ class ParameterWidgets:
         from MedDiffFMLib.tasks.parameters import describe
 
         self._defaults = {}
+        self.beginning = {}  # values that differ from the defaults when the user sees the task for the first time
         self._editors = {}
         self.hasAdvanced = False
         for field, info in describe(parameters):
             editor = _makeEditor(parameters, field, info, onChanged)
             editor.setToolTip(_toolTip(info, field.default))
             self._defaults[field.name], self._editors[field.name] = field.default, editor
-            (moreForm if info.advanced else form).addRow(_(_caption(field.name)) + ":", editor.widget)
+            (moreForm if info.advanced else form).addRow(_(info.title or _caption(field.name)) + ":", editor.widget)
             self.hasAdvanced |= info.advanced
+            if info.panel is not None:
+                self.beginning[field.name] = info.panel
 
     def values(self):
         """The values that differ from their defaults, by name, JSON-ready."""
-        found = {name: editor.value() for name, editor in self._editors.items()}
-        return {name: value for name, value in found.items() if value != _plain(self._defaults[name])}
+        values = {name: editor.value() for name, editor in self._editors.items()}
+        return {name: value for name, value in values.items() if value != _plain(self._defaults[name])}
 
     def setModels(self, prior):
         """Offer the models of the catalogue that fit a prior, where a parameter names one.
@@ -172,7 +175,7 @@ class _SliderEditor(_Editor):
 
 
 class _CheckEditor(_Editor):
-    """Yes or no."""
+    """Check box of a yes or no."""
 
     def __init__(self, onChanged):
         _Editor.__init__(self, qt.QCheckBox(), "toggled(bool)", onChanged)
@@ -191,7 +194,7 @@ class _ChoiceEditor(_Editor):
         combo = qt.QComboBox()
         self._choices = info.choices
         for choice in info.choices:
-            combo.addItem(_(choice.replace("-", " ")))
+            combo.addItem(_(info.labels.get(choice) or choice.replace("-", " ")))
         _Editor.__init__(self, combo, "currentIndexChanged(int)", onChanged)
 
     def value(self):
@@ -270,16 +273,16 @@ class _CameraEditor(_Editor):
 
 
 class _TupleEditor(_Editor):
-    """Several numbers in a row; all are automatic as long as one of them is."""
+    """Several numbers in rows of three; all are automatic as long as one of them is."""
 
     def __init__(self, kinds, optional, field, info, onChanged):
         self.widget = qt.QWidget()
-        row = qt.QHBoxLayout(self.widget)
-        row.setContentsMargins(0, 0, 0, 0)
+        rows = qt.QGridLayout(self.widget)
+        rows.setContentsMargins(0, 0, 0, 0)
         self._numbers = [_NumberEditor(kind, optional, field, info, onChanged) for kind in kinds]
-        for number in self._numbers:
+        for index, number in enumerate(self._numbers):
             number.widget.suffix = ""  # three units do not fit into the panel; the tooltip says it
-            row.addWidget(number.widget)
+            rows.addWidget(number.widget, index // 3, index % 3)
 
     def setToolTip(self, text):
         self.widget.toolTip = text

@@ -2,16 +2,26 @@
 
 A view is an object with ``show(run)``, ``clear()`` (gives the user's view back) and ``setParameterNode(parameterNode)``
 (None when the scene closes or the module is left). It fills one widget of the section, which is visible only while the
-view has something to show. A view that has ``blink()``, ``next()`` or ``previous()`` is asked so by the keys B, N and P
-while the module is open. One that has ``restore()`` may find its result in a scene that was loaded, and then answers
-True.
+view has something to show. A view that has ``blink()``, ``next()`` or ``previous()`` is asked so by the keys K, N and P
+while the module is open and a result is shown. One that has ``restore()`` may find its result in a scene that was
+loaded, and then answers True.
 """
 
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from ..nodes.resultRecord import MASK, OUTDATED, isAccepted, mainNodes, recall, removeResult
 from .shortcuts import Shortcuts
+
+KEYS = {"K": "blink", "N": "next", "P": "previous"}
+"""Slicer's slice views take B, F, G, R, T, V and brackets, its Segment Editor Q, W, space and digits."""
 
 
 class ResultPanel:
-    """Hands a finished run to the view that its task declares and takes the one before away.
+    """Hands a finished run to the view that its task declares, and lists the results of the scene.
 
     :param ui: widgets of the module's .ui file.
     :param views: value of the library's ``View`` -> (view, its widget in the section).
@@ -21,23 +31,40 @@ class ResultPanel:
         self.ui = ui
         self._views = views
         self._shown = None
-        keys = {"B": "blink", "N": "next", "P": "previous"}
-        self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in keys.items()})
+        self._run: Any = None  # FinishedRun that is shown
+        self._isOpen = False
+        self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in KEYS.items()})
+        ui.resultsComboBox.connect("currentIndexChanged(int)", self._onChosen)
+        ui.removeResultButton.connect("clicked(bool)", self.removeChosen)
         self._showOnly(None)
+
+    @property
+    def run(self):
+        """The FinishedRun that is shown, or None."""
+        return self._run
 
     def enter(self):
         """The module is opened."""
-        self._shortcuts.install()
+        self._isOpen = True
+        self._takeKeys()
 
     def exit(self):
         """Another module is opened."""
-        self._shortcuts.remove()
+        self._isOpen = False
+        self._takeKeys()
+
+    def _takeKeys(self):
+        if self._isOpen and self._shown is not None:
+            self._shortcuts.install()
+        else:
+            self._shortcuts.remove()
 
     def setParameterNode(self, parameterNode):
         for view, _widget in self._views.values():
             view.setParameterNode(parameterNode)
         if parameterNode and self._shown is None:
             self._restore()
+        self.list()
 
     def _restore(self):
         """Show again what the scene was saved with."""
@@ -46,6 +73,14 @@ class ResultPanel:
                 self._showOnly(name)
                 return
 
+    def _follow(self):
+        """A view may go from one result to another by itself, or find one in a loaded scene."""
+        view = self._views[self._shown][0] if self._shown is not None else None
+        nodes = getattr(view, "nodes", None)
+        if nodes is not None and nodes.complete and (self._run is None or self._run.main is not nodes.main):
+            self._run = recall(nodes.main)
+            self._run.inputNode = nodes.node("input")  # scenes of earlier versions say it there alone
+
     def show(self, run):
         """Show ``run`` in place of what was shown."""
         from MedDiffFMLib.tasks.registry import TASKS
@@ -53,15 +88,25 @@ class ResultPanel:
         name = TASKS[run.task].view.value
         if self._shown not in (None, name):
             self._views[self._shown][0].clear()
+        self._run = run
         self._showOnly(name)
         self._views[name][0].show(run)
+        self.list()
         self.ui.resultCollapsibleButton.collapsed = False
+        if not TASKS[run.task].inputs.paints:  # who paints goes on painting
+            qt.QTimer.singleShot(0, self._scrollTo)  # the section gets its place in the next turn of the event loop
+
+    def _scrollTo(self):
+        """Bring the beginning of the section into sight."""
+        if self._shown is not None:
+            self.ui.panelScrollArea.verticalScrollBar().value = self.ui.resultCollapsibleButton.y
 
     def clear(self):
         """Show nothing and give the user's view back."""
         if self._shown is not None:
             self._views[self._shown][0].clear()
         self._showOnly(None)
+        self.list()
 
     def _ask(self, method):
         view = self._views[self._shown][0] if self._shown is not None else None
@@ -71,6 +116,79 @@ class ResultPanel:
 
     def _showOnly(self, name):
         self._shown = name
+        if name is None:
+            self._run = None
         for key, (_view, widget) in self._views.items():
             widget.visible = key == name
-        self.ui.resultCollapsibleButton.visible = name is not None
+        self._takeKeys()
+
+    # Results of the scene
+
+    def list(self):
+        """Name every result of the scene, and what the user has decided about it."""
+        self._follow()
+        mains = mainNodes()
+        combo = self.ui.resultsComboBox
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        combo.addItem(_("no result is shown"), "")
+        for node in mains:
+            combo.addItem(_words(node), node.GetID())
+        combo.currentIndex = max(combo.findData(self._run.main.GetID()), 0) if self._run else 0
+        combo.blockSignals(wasBlocked)
+        self.ui.resultsWidget.visible = bool(mains)
+        self.ui.removeResultButton.enabled = self._run is not None and not isAccepted(self._run.main)
+        self.ui.resultCollapsibleButton.visible = self._shown is not None or bool(mains)
+        reason = self._run.main.GetAttribute(OUTDATED) if self._run else ""
+        self.ui.outdatedLabel.text = reason or ""
+        self.ui.outdatedLabel.visible = bool(reason)
+
+    def _onChosen(self, index):
+        node = slicer.mrmlScene.GetNodeByID(self.ui.resultsComboBox.itemData(index) or "")
+        if node is None:
+            self.clear()
+        elif self._run is None or node is not self._run.main:
+            self.show(recall(node))
+
+    def removeChosen(self):
+        """Take the shown result out of the scene; one that was accepted is left."""
+        self._follow()
+        run = self._run
+        if run is not None:
+            self.clear()
+            if not isAccepted(run.main):
+                removeResult(run)
+            self.list()
+
+    # What makes a result untrue
+
+    def outdate(self, reason, mask=None, image=None):
+        """Mark results whose mask or scan has changed.
+
+        :param reason: one sentence.
+        :param mask, image: the node that changed.
+        """
+        for main in mainNodes():
+            run = recall(main)
+            changed = (mask is not None and main.GetNodeReference(MASK) is mask) or run.inputNode is image is not None
+            if changed and not main.GetAttribute(OUTDATED):
+                main.SetAttribute(OUTDATED, reason)
+        self.list()
+
+    def onInputChanged(self, inputNode):
+        """Another scan was chosen: a result of the one before leaves the views and stays in the list."""
+        if self._run and inputNode and inputNode not in (self._run.inputNode, *self._run.nodes):
+            self.clear()
+
+    def onNodeRemoved(self, node):
+        """The scan or the main node of the shown result is gone."""
+        self._follow()
+        if self._run and node in (self._run.inputNode, self._run.main):
+            self.clear()
+
+
+def _words(node):
+    state = _("kept") if isAccepted(node) else _("undecided")
+    if node.GetAttribute(OUTDATED):
+        state = _("{state}, outdated").format(state=state)
+    return f"{node.GetName()} ({state})"

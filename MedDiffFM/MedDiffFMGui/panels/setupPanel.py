@@ -1,4 +1,4 @@
-"""The Set-up section: says what is missing, and lets the user choose how to mend it."""
+"""The Set-up section: says what is missing, and lets the user choose a remedy."""
 
 import logging
 from pathlib import Path
@@ -9,13 +9,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..worker import installer
+from ..worker.deviceWords import deviceText, rememberDevices
 from ..worker.packageFolder import SOURCES, FolderInstall, openFolder, sizeText
-from ..worker.workerProcess import WorkerProcess, deviceText
+from ..worker.workerProcess import WorkerProcess
 from ..worker.workerPython import TRAINING, brokenTorch, requirementsPath
 
 
 class SetupPanel:
-    """Connects the widgets of the Set-up section with the choice of a Python.
+    """Set-up section: connects its widgets with the choice of a Python.
 
     :param ui: widgets of the module's .ui file.
     :param workerPython: the choice to show and to change.
@@ -191,6 +192,7 @@ class SetupPanel:
 
         if state is State.READY and self._check:
             hello = self._check.session.hello
+            rememberDevices(self.workerPython.executable(), hello["devices"])
             devices = ", ".join(deviceText(device) for device in hello["devices"])
             text = _("Works: Python {python}, torch {torch}, {devices}.")
             worker = self._check

@@ -7,18 +7,22 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from ..nodes.storedValues import holdsStoredValues, subtracting1024
 from ..runs.inputCheck import InputLine
 from ..runs.manyRuns import ManyRuns
 from ..runs.runRequest import runChoices
 from ..runs.runtimeEstimate import RuntimeEstimate, duration
+from ..worker.deviceWords import plannedDevice
+from ..worker.eventLoopTasks import EventLoopTask
 from .namedInputs import NamedInputs
 from .parameterWidgets import ParameterWidgets
+from .runStrip import RunStrip, firstSentence
 
-BUTTONS_IN_A_ROW = 4
+BUTTONS_IN_A_ROW, ICON = 5, 24
 
 
 class TaskPanel:
-    """Connects the widgets of the Input and Task sections with runs of the logic.
+    """Input and Task sections: connects their widgets with runs of the logic.
 
     :param ui: widgets of the module's .ui file.
     :param logic: starts and cancels the run and reports to this panel (``onProgress`` and so on).
@@ -33,18 +37,20 @@ class TaskPanel:
         self.logic = logic
         self.maskPanel = maskPanel
         self.parameterNode: Any = None
+        self.strip = RunStrip(ui)
         self._speed = RuntimeEstimate()
         self._tasks = TASKS
         self._forms = {}
         self._inputReason, self._modality = "", ""
         self._inputLine = InputLine(ui.inputFactsLabel)
+        self._loopTask = EventLoopTask()
         self._shownTask = None
         self._many: Any = None  # ManyRuns while several CTs are worked on
         self._makeButtons(iconPath)
         self.ui.runButton.connect("clicked(bool)", self.onRunButton)
+        self.ui.hounsfieldButton.connect("clicked(bool)", self._onHounsfield)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
         self.ui.alsoSelector.connect("checkedNodesChanged()", self.update)
-        self.ui.runProgressBar.visible = False
         logic.addListener(self)
 
     @property
@@ -58,6 +64,13 @@ class TaskPanel:
         """The chosen task as the library declares it."""
         return self._tasks[self.task]
 
+    @property
+    def _takesMany(self):
+        """Whether several scans can be done in one go: of a painted mask each scan has its own."""
+        from MedDiffFMLib.tasks.inputs import REQUIRED
+
+        return self.declared.inputs.volume is REQUIRED and not self.declared.inputs.paints
+
     # The choice of a task
 
     def _makeButtons(self, iconPath):
@@ -70,7 +83,7 @@ class TaskPanel:
             button.text = _(task.title)
             button.toolTip = _(task.sentence)
             button.setIcon(qt.QIcon(iconPath(task.icon)))
-            button.setIconSize(qt.QSize(32, 32))
+            button.setIconSize(qt.QSize(ICON, ICON))
             button.setToolButtonStyle(qt.Qt.ToolButtonTextUnderIcon)
             button.checkable = True
             button.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
@@ -107,7 +120,19 @@ class TaskPanel:
 
         self._modality = self.declared.inputs.modality
         self.ui.inputVolumeLabel.text = f"{WORDS[self._modality]}:"
-        self._inputReason = self._inputLine.show(self.parameterNode.inputVolume, self._modality)
+        node = self.parameterNode.inputVolume
+        self._inputReason = self._inputLine.show(node, self._modality)
+        refused = bool(self._inputReason) and self._modality == "CT"
+        self.ui.hounsfieldButton.visible = refused and holdsStoredValues(node)
+
+    def _onHounsfield(self):
+        """The volume in Hounsfield units becomes the input."""
+        node = self.parameterNode.inputVolume
+        self._loopTask.start(subtracting1024(node, _("{name} HU").format(name=node.GetName())), self._onShifted)
+
+    def _onShifted(self, node):
+        if self.parameterNode:
+            self.parameterNode.inputVolume = node
 
     def update(self):
         """Bring the section to the state of the parameter node and of the run."""
@@ -125,7 +150,7 @@ class TaskPanel:
         if self._modality != self.declared.inputs.modality:
             self._checkInput()
         self._showForm()
-        self.ui.alsoWidget.visible = self.declared.many
+        self.ui.alsoWidget.visible = self._takesMany
         self.maskPanel.setTask(self.declared)
 
     def _showForm(self):
@@ -140,6 +165,10 @@ class TaskPanel:
 
     def _showParameters(self):
         stored = self._stored()
+        beginning = self._forms[self.task].widgets.beginning
+        if beginning and self.task not in stored:
+            self.parameterNode.parameters = json.dumps({**stored, self.task: beginning})
+            return  # the parameter node has called back
         if stored.get(self.task, {}) != self._forms[self.task].widgets.values():
             self._forms[self.task].widgets.setValues(stored.get(self.task, {}))
 
@@ -211,6 +240,7 @@ class TaskPanel:
             seed=parameterNode.seed,
             model=parameterNode.model,
             device=parameterNode.device.value,
+            precision=parameterNode.precision.value,
         )
 
     def reason(self):
@@ -218,7 +248,7 @@ class TaskPanel:
         from MedDiffFMLib.tasks.inputs import NONE
 
         return (
-            (self._inputReason if self.declared.inputs.volume is not NONE else "")
+            (firstSentence(self._inputReason) if self.declared.inputs.volume is not NONE else "")
             or self._modelReason()
             or self.maskPanel.reason()
             or self._forms[self.task].named.reason()
@@ -236,7 +266,7 @@ class TaskPanel:
     def _inputs(self):
         """The chosen CT, and where the task takes them the others that are checked."""
         first = self.parameterNode.inputVolume
-        others = self.ui.alsoSelector.checkedNodes() if self.declared.many else ()
+        others = self.ui.alsoSelector.checkedNodes() if self._takesMany else ()
         return [first, *(node for node in others if node is not first)]
 
     def _valuesReason(self):
@@ -266,18 +296,14 @@ class TaskPanel:
             if count > 1:
                 button.text = _("{action} {count} CTs").format(action=button.text, count=count)
             button.toolTip = reason or _("The result is a new volume; the original stays as it is.")
-        self.ui.reasonLabel.text = reason
-        self.ui.reasonLabel.visible = bool(reason)
+        self.strip.showReason(reason)
         self._showEstimate(possible=not reason and not running)
-        for widget in (self.ui.deviceComboBox, self.ui.modelComboBox, self.ui.alsoSelector):
+        ui = self.ui
+        for widget in (ui.deviceComboBox, ui.precisionComboBox, ui.modelComboBox, ui.alsoSelector):
             widget.enabled = not running
 
     def _showEstimate(self, possible):
-        text = ""
-        if possible:
-            text = self._estimate()
-        self.ui.estimateLabel.text = text
-        self.ui.estimateLabel.visible = bool(text)
+        self.strip.showEstimate(f"{self._estimate()} {self._device()}".strip() if possible else "")
         self.ui.settingsCollapsibleButton.text = _("Model {model} · region {region} · {device}").format(
             model=self.parameterNode.model,
             region=self.parameterNode.region.label(),
@@ -292,14 +318,27 @@ class TaskPanel:
         seconds = [self._speed.seconds(node, settings) for node in inputs]
         return "" if None in seconds else _("About {time}.").format(time=duration(sum(seconds)))
 
+    def _device(self):
+        """Where the run will be computed, a sentence."""
+        words = plannedDevice(self.logic.workerPython.executable(), self.parameterNode.device.value)
+        return f"{words[0].upper()}{words[1:]}."
+
+    def run(self):
+        """The key for it: as the button, but it never cancels."""
+        if self.ui.runButton.enabled and not self.logic.running and self._many is None:
+            self.onRunButton()
+
+    def cancel(self):
+        """The key for it."""
+        if self.logic.running or self._many is not None:
+            self.onRunButton()
+
     def onRunButton(self):
         if self.logic.running or self._many is not None:
-            self.ui.runStatusLabel.text = _("Cancelling...")
+            self.strip.say(_("Cancelling..."))
             (self._many or self.logic).cancel()
             return
-        self.ui.runProgressBar.value = 0
-        self.ui.runProgressBar.visible = True
-        self.ui.runStatusLabel.text = _("Starting the model...")
+        self.strip.begin(_("Starting the model..."))
         inputs = self._inputs()
         try:
             if len(inputs) > 1:
@@ -325,9 +364,7 @@ class TaskPanel:
             stage = _("{number} of {count}: {stage}").format(
                 number=self._many.number, count=self._many.count, stage=stage
             )
-        self.ui.runProgressBar.value = round(1000 * fraction)
-        left = _(", {time} left").format(time=duration(secondsLeft)) if secondsLeft is not None else ""
-        self.ui.runStatusLabel.text = f"{stage}{left}"
+        self.strip.progress(fraction, stage, secondsLeft)
 
     def onFinished(self, run):
         self._speed.remember(run)
@@ -347,8 +384,8 @@ class TaskPanel:
         self._end(" ".join([_("Cancelled.") if many.cancelled else "", counted, many.failureText()]).strip())
 
     def _end(self, text):
-        self.ui.runProgressBar.visible = self._many is not None
-        self.ui.runStatusLabel.text = text
+        self.strip.showProgress(self._many is not None)
+        self.strip.end(text, self.logic.seconds)
 
     def onLog(self, text):
         self.ui.logTextEdit.appendPlainText(text)

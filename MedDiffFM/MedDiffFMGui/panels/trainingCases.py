@@ -10,9 +10,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.segmentationArrays import labelsFromSegmentation
+from ..views.colorIcon import colorIcon
 from ..worker.libraryCommand import LibraryCommand
 from .segmentChoice import SegmentChoice
 
+VERDICT_COLORS = {"ok": (0.2, 0.5, 0.9), "warning": (0.95, 0.65, 0.1), "error": (0.75, 0.1, 0.1)}
+"""Squares before the names of cases; the last column and its tooltip say the same in words."""
+WIDEST_COLUMN = 110
+COUNTING = "0123456789 _-"
 HEADINGS = ("Case", "Patient", "Split", "Mask", "Check")
 
 
@@ -98,6 +103,8 @@ class TrainingCases:
         for row, (name, reason) in enumerate(damaged.items(), start=len(cases)):
             self._setRow(row, (name, "", _("damaged"), reason))
         table.resizeColumnsToContents()
+        for column in range(len(HEADINGS) - 1):  # so that the verdict is in the table's width
+            table.setColumnWidth(column, min(table.columnWidth(column), WIDEST_COLUMN))
         self.ui.datasetStatusLabel.visible = bool(self.ui.datasetStatusLabel.text)
         self.update()
         self.onChanged()
@@ -110,11 +117,15 @@ class TrainingCases:
         return Dataset(self.dataset).scan()
 
     def _setRow(self, row, texts):
-        found = self._findings.get(texts[0], [])
-        check = _("ok") if self._findings and not found else "; ".join(finding["cause"] for finding in found)
+        findings = self._findings.get(texts[0], [])
+        check = _("ok") if self._findings and not findings else "; ".join(finding["cause"] for finding in findings)
+        levels = {finding["level"] for finding in findings}
+        verdict = "error" if "error" in levels else "warning" if levels else "ok" if self._findings else ""
         for column, text in enumerate((*texts, check)):
             item = qt.QTableWidgetItem(text)
-            item.setToolTip("\n".join(finding["remedy"] for finding in found) if column == 4 else text)
+            item.setToolTip("\n".join(finding["remedy"] for finding in findings) if column == 4 else text)
+            if column == 0 and verdict:
+                item.setIcon(colorIcon(VERDICT_COLORS[verdict]))
             self.ui.casesTableWidget.setItem(row, column, item)
 
     def selectedNames(self):
@@ -161,9 +172,9 @@ class TrainingCases:
         self._folder = tempfile.mkdtemp(prefix="meddifffm-case-")
         files = [f"{self._folder}/{name}" for name in ("image.nrrd", "mask.nrrd", "labels.json")]
         arguments = ["dataset", "add", self.dataset, files[0], "--name", image.GetName()]
-        said = [_("{name} is added.").format(name=image.GetName())]
+        sentences = [_("{name} is added.").format(name=image.GetName())]
         if mask and mask.IsA("vtkMRMLSegmentationNode"):
-            labels, said[1:] = writeLabels(mask, image, files[1], segmentIDs)
+            labels, sentences[1:] = writeLabels(mask, image, files[1], segmentIDs)
             Path(files[2]).write_text(json.dumps({"labels": labels}), encoding="utf-8")
             arguments += ["--mask", files[1], "--labels", files[2]]
         elif mask:
@@ -171,9 +182,21 @@ class TrainingCases:
             arguments += ["--mask", files[1]]
         if patient:
             arguments += ["--patient", patient]
+        else:
+            sentences += self._alike(image.GetName())
         writeVolume(image, files[0])
         self._makeDataset()
-        self._run(arguments, " ".join(said))
+        self._run(arguments, " ".join(sentences))
+
+    def _alike(self, name):
+        """A hint where another case is called almost the same: scans of one patient must stay together."""
+        cases, _damaged = self._scan()
+        stem = name.rstrip(COUNTING)
+        near = [case.name for case in cases if len(stem) > 2 and case.name.rstrip(COUNTING) == stem]
+        if not near or name in near:
+            return []
+        text = _("Is it a scan of the same patient as {other}? Then remove it and add it with that patient.")
+        return [text.format(other=near[0])]
 
     def _makeDataset(self):
         from MedDiffFMLib.datasets.dataset_folder import Dataset

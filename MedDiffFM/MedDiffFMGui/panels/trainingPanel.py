@@ -15,6 +15,8 @@ from .trainingChart import CHARTS, TrainingChart
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Training.ui"
 RUN_SETTING, DATASET_SETTING = "MedDiffFM/TrainingFolder", "MedDiffFM/DatasetFolder"
 TICK_MS = 1000
+PRESET_WORDS = {"small": "quick", "standard": "standard", "paper": "long"}
+"""What a user reads for the library's names of presets."""
 PREVIEW_FILE = "preview.png"
 
 
@@ -30,7 +32,7 @@ def modelNames():
 
 
 class TrainingPanel:
-    """Fills the Train section and follows the training whose folder is chosen.
+    """Train section: follows the training whose folder is chosen.
 
     The training needs neither this panel nor Slicer: all that is known about it is read from its folder.
 
@@ -66,10 +68,10 @@ class TrainingPanel:
         from MedDiffFMLib.training.finetune.config import PRESETS
         from MedDiffFMLib.training.finetune.registry import FINETUNE_TASKS
 
-        for row in FINETUNE_TASKS.values():
+        for row in sorted(FINETUNE_TASKS.values(), key=lambda row: not row.few):  # what a few CTs train comes first
             self.ui.trainTaskComboBox.addItem(_(row.title), row.name)
         for name in PRESETS:
-            self.ui.presetComboBox.addItem(_(name), name)
+            self.ui.presetComboBox.addItem(_(PRESET_WORDS.get(name, name)), name)
         for name in CHARTS:
             self.ui.curveComboBox.addItem(_(name), name)
 
@@ -140,8 +142,14 @@ class TrainingPanel:
             task=self.task,
             preset=self.ui.presetComboBox.currentData,
             name=self.ui.modelNameLineEdit.text.strip() or None,
-            changes=changes,
+            bfloat16=not self.ui.float32CheckBox.checked,
+            changes={**self._changes(), **changes},
         )
+
+    def _changes(self):
+        """Steps and learning rate where the user wants others than the length's."""
+        steps, rate = self.ui.trainStepsSpinBox.value, self.ui.learningRateSpinBox.value
+        return ({"steps": steps} if steps else {}) | ({"learning_rate": rate} if rate else {})
 
     def _onRecipeChanged(self, *_index):
         from MedDiffFMLib.training.finetune.config import PRESETS, settings
@@ -149,13 +157,15 @@ class TrainingPanel:
 
         for index, name in enumerate(PRESETS):
             steps = settings(self.task, name).loop.steps
-            self.ui.presetComboBox.setItemText(index, _("{name}: {steps} steps").format(name=_(name), steps=steps))
+            self.ui.presetComboBox.setItemText(
+                index, _("{name}: {steps} steps").format(name=_(PRESET_WORDS.get(name, name)), steps=steps)
+            )
         row, preset = FINETUNE_TASKS[self.task], PRESETS[self.ui.presetComboBox.currentData]
         self._cases.task = row.name
         sentence = _("{task} For {preset}.").format(task=_(row.sentence), preset=_(preset.sentence))
         self.ui.recipeSentenceLabel.text = sentence
         self.ui.trainingIntroLabel.text = (
-            _("One to five CTs with the structures outlined; five patients or more also validate.")
+            _("One to five CTs with the structures outlined are enough. Of five patients or more some validate.")
             if row.few
             else _("Cases of at least two patients: one trains, one validates.")
         )
@@ -181,6 +191,7 @@ class TrainingPanel:
         for combo, value in ((self.ui.trainTaskComboBox, known.task), (self.ui.presetComboBox, known.preset)):
             combo.currentIndex = max(combo.findData(value), 0)
         self.ui.modelNameLineEdit.text = known.name or ""
+        self.ui.float32CheckBox.checked = not known.bfloat16
 
     # Start, pause, stop
 
@@ -297,8 +308,19 @@ class TrainingPanel:
         ui.finishTrainingButton.enabled = (training and not self._finishing) or paused
         ui.startReasonLabel.text = reason
         ui.startReasonLabel.visible = bool(reason)
-        for widget in (ui.trainTaskComboBox, ui.presetComboBox, ui.modelNameLineEdit, ui.runPathLineEdit):
+        chosen = (ui.trainTaskComboBox, ui.presetComboBox, ui.modelNameLineEdit, ui.runPathLineEdit, ui.float32CheckBox)
+        for widget in chosen:
             widget.enabled = not training
+        # Progress and curve are near the top while they are what counts.
+        for widget in (
+            ui.casesWidget,
+            ui.addWidget,
+            ui.changeWidget,
+            ui.casesTableWidget,
+            ui.recipeWidget,
+            ui.trainMoreCollapsibleButton,
+        ):
+            widget.visible = not training
         self._showStatus(state, training)
 
     def _isPaused(self):
@@ -346,29 +368,29 @@ class TrainingPanel:
         return ""
 
     def _showStatus(self, state, training):
-        found = self._state
+        runState = self._state
         texts = {
             "none": "",
-            "paused": _("Paused after step {step}."),
+            "paused": _("Paused after step {step}. Resume goes on; Stop makes a model of it."),
             "failed": _("It ended: {message}"),
             "finished": _("Finished after step {step}: the model {model} is in the list.")
-            if found and found.model
+            if runState and runState.model
             else _("Finished after step {step}."),
         }
         if training:
-            text = self._runningText(found.last if found and state == "running" else {})
+            text = self._runningText(runState.last if runState and state == "running" else {})
         else:
             text = texts.get(state, "")
         facts = {"step": 0, "message": "", "model": ""}
-        if found:
-            facts = {"step": found.step, "message": found.message, "model": found.model}
+        if runState:
+            facts = {"step": runState.step, "message": runState.message, "model": runState.model}
         self.ui.trainingStatusLabel.text = text.format(**facts)
-        share = found.step / found.steps if found and found.steps else 0.0
+        share = runState.step / runState.steps if runState and runState.steps else 0.0
         self.ui.trainingProgressBar.value = 1000 if state == "finished" and not training else round(1000 * share)
 
     def _runningText(self, line):
         if self._finishing:
-            return _("Stopping; the best checkpoint becomes a model...")
+            return _("Stopping; the best checkpoint, or the last one where none was validated yet, becomes a model...")
         if self._pausing:
             return _("Saving...")
         stage = _({"training": "Training", "validated": "Training"}.get(line.get("state"), "Preparing"))
@@ -379,6 +401,9 @@ class TrainingPanel:
         parts = [f"{stage}, {_('step')} {line['step']}"]
         if line.get("best") is not None and line.get("best_step"):
             parts.append(_("best {best:.3g} at step {step}").format(best=line["best"], step=line["best_step"]))
+        elif not line.get("best_step"):
+            parts.append(_("not validated yet"))
+        parts += _structures(line.get("figures") or {})
         if left:
             parts.append(
                 _("at most {time} left").format(time=f"{left / 60:.0f} min" if left > 100 else f"{left:.0f} s")
@@ -403,3 +428,8 @@ class TrainingPanel:
         picture = qt.QPixmap(str(path)) if changed else qt.QPixmap()
         self.ui.previewLabel.setPixmap(picture)
         self.ui.previewLabel.visible = not picture.isNull()
+
+
+def _structures(figures):
+    """Dice of each structure, as far as a validation tells."""
+    return [f"{name.removeprefix('dice_')}: {value:.2f}" for name, value in figures.items() if name.startswith("dice_")]

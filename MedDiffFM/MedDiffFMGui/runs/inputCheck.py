@@ -7,8 +7,14 @@ from ..nodes.volumeNodes import volumeFromNode
 from ..worker.eventLoopTasks import EventLoopTask, importing
 
 COARSE_MM, GUESS_VOXELS = 3.0, 800_000
-GUESS_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
-                 "scipy.ndimage")  # fmt: skip
+GUESS_MODULES = (
+    "numpy.testing",
+    "numpy.f2py",
+    "scipy._lib._util",
+    "scipy._lib._array_api",
+    "scipy.special",
+    "scipy.ndimage",
+)
 
 
 class InputLine:
@@ -22,13 +28,13 @@ class InputLine:
         self._loopTask = EventLoopTask()
 
     def show(self, node, modality="CT"):
-        """Say what the volume is, at once, and which region it probably shows, a few turns of the event loop later.
+        """Say what the volume is, or why it cannot be used; a few turns of the event loop later which region it shows.
 
         :return: why it cannot be used; empty for a volume that can be.
         """
         facts, reason = describeInput(node, modality)
-        self._label.text = facts
-        self._label.visible = bool(facts)
+        self._label.text = facts or (reason if node else "")
+        self._label.visible = bool(self._label.text)
         self._loopTask.stop()
         if not reason and modality == "CT":
             self._loopTask.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)

@@ -7,7 +7,7 @@ from .inputCheck import describeInput
 
 
 class ManyRuns:
-    """Starts a run when the one before has ended; a CT that cannot be done does not stop the others.
+    """Sequence of runs, each started when the one before has ended; a CT that cannot be done does not stop the others.
 
     :param logic: TaskRun.
     :param nodes: CT volume nodes.

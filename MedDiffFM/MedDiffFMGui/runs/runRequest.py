@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..nodes.boxMasks import isBox, maskFromBox
 from ..nodes.segmentationArrays import anatomyFromSegmentation, maskFromSegmentation
 from ..nodes.volumeNodes import copying, volumeFromNode
 
@@ -12,7 +13,7 @@ class RunChoices:
     """What besides the first scan decides about a run: the library's settings, nodes whose voxels it reads, texts.
 
     :param settings: ``MedDiffFMLib.runner.settings.RunSettings``.
-    :param mask: vtkMRMLSegmentationNode whose segments together are the mask, or None.
+    :param mask: vtkMRMLSegmentationNode whose segments together are the mask, or vtkMRMLMarkupsROINode, or None.
     :param anatomy: vtkMRMLSegmentationNode with TotalSegmentator's structures, or None.
     :param scans: name of a further scan of the task -> volume node.
     :param texts: name -> text.
@@ -73,7 +74,8 @@ def _arrays(inputNode, choices):
         return {"anatomy": anatomy, "ijk_to_ras": matrix}, None
     mask = None
     if inputs.mask is not NONE:
-        mask = yield from maskFromSegmentation(choices.mask, inputNode)
+        read = maskFromBox if isBox(choices.mask) else maskFromSegmentation
+        mask = yield from read(choices.mask, inputNode)
     piece = None if mask is None else choices.settings.checked().parameters.needed_piece(volume, mask)
     arrays = {"mask": mask, "anatomy": anatomy}
     if piece is None:

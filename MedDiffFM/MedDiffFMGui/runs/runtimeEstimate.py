@@ -57,10 +57,11 @@ class RuntimeEstimate:
 
     def _expected(self, inputNode, settings):
         """Seconds of a first run on the processor, None where nothing can be said: on a GPU, or of another model."""
+        from MedDiffFMLib.models.names import DEFAULT_MODEL
         from MedDiffFMLib.tasks.registry import TASKS
 
         units, reference = workUnits(inputNode, settings), TASKS[settings.task].reference_seconds
-        known = settings.model == "starter-ct" and settings.device in ("auto", "cpu")
+        known = settings.model == DEFAULT_MODEL and settings.device in ("auto", "cpu") and settings.precision == "auto"
         if not (known and units and reference):
             return None
         start = 0 if self._known() else START_SECONDS
@@ -106,7 +107,8 @@ def duration(seconds):
 
 
 def _key(settings):
-    return f"{settings.task}/{settings.model}/{settings.device}"
+    key = f"{settings.task}/{settings.model}/{settings.device}"
+    return key if settings.precision == "auto" else f"{key}/{settings.precision}"
 
 
 def workUnits(inputNode, settings):

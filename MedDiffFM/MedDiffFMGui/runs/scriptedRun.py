@@ -5,9 +5,10 @@ from typing import Any
 
 import slicer
 
-from ..nodes.resultNodes import removeNodes
+from ..nodes.resultRecord import removeResult
 from .manyRuns import ManyRuns
 from .runRequest import runChoices
+from .taskHelp import checkedChoices, taskHelp
 from .taskRun import TaskRun
 
 TURN_SECONDS = 0.01
@@ -16,15 +17,27 @@ TURN_SECONDS = 0.01
 class ScriptedRun(TaskRun):
     """A TaskRun that scripts can wait for."""
 
-    def run(self, task, inputNode=None, callback=None, **choices):
+    def __enter__(self):
+        """``with MedDiffFM.MedDiffFMLogic() as logic:`` ends the worker where the block ends."""
+        return self
+
+    def __exit__(self, *problem):
+        self.stop()
+
+    def help(self, task=""):
+        """Print what ``run`` takes: the tasks, or with the name of one its inputs and parameters."""
+        print(taskHelp(task))
+
+    def run(self, task, inputNode=None, callback=None, progress=None, **choices):
         """Run a task.
 
         :param task: "anomaly", "denoise", "inpaint" ...
         :param inputNode: CT volume node, a list of them, or a vtkMRMLSequenceNode of CT volumes; None for a task that
             makes a CT.
         :param callback: called with the FinishedRun or with the exception; then this function returns at once.
+        :param progress: called with (fraction from 0 to 1, stage, seconds left or None) while it runs.
         :param choices: mask and anatomy, further ``scans`` (nodes) and ``texts`` by name, and fields of the library's
-            RunSettings: parameters, region, seed, model, device.
+            RunSettings: parameters, region, seed, model, device, precision, threads.
         :return: FinishedRun, its ``volumes`` are the nodes by name; for a sequence a vtkMRMLSequenceNode of the main
             results; for a list a list of FinishedRuns; None with a callback.
         :raises MedDiffFMError: the run failed; of kind Cancelled when it was cancelled. Of a list all CTs are tried;
@@ -32,11 +45,34 @@ class ScriptedRun(TaskRun):
 
         The window stays usable while a blocking run lasts. From the console::
 
-            logic = MedDiffFM.MedDiffFMLogic()
+            logic = slicer.util.getModuleLogic("MedDiffFM")
             run = logic.run("denoise", getNode("thorax"), parameters={"strength": 1.2})
             slicer.util.setSliceViewerLayers(background=run.main)
         """
-        chosen = runChoices(task, **choices)
+        chosen = checkedChoices(task, inputNode, choices)
+        if progress:
+            return self._runTelling(progress, inputNode, chosen, callback)
+        return self._run(inputNode, chosen, callback)
+
+    def _runTelling(self, progress, inputNode, chosen, callback):
+        """As _run, with progress told until it has ended."""
+        teller = _Teller(progress)
+        self.addListener(teller)
+
+        def ended(outcome):
+            self.removeListener(teller)
+            callback(outcome)
+
+        try:
+            found = self._run(inputNode, chosen, ended if callback else None)
+        except Exception:
+            self.removeListener(teller)
+            raise
+        if not callback:
+            self.removeListener(teller)
+        return found
+
+    def _run(self, inputNode, chosen, callback):
         if isinstance(inputNode, (list, tuple)):
             return self._runMany(inputNode, chosen, callback)
         if inputNode is not None and inputNode.IsA("vtkMRMLSequenceNode"):
@@ -57,7 +93,7 @@ class ScriptedRun(TaskRun):
         :param inputFolder: holds .nrrd and .nii files or DICOM folders.
         :param outputFolder: where results and reports go.
         :param onLine: called with each line of the progress.
-        :param choices: parameters, region, seed, model, device as for ``run``; masks as folder ``mask``.
+        :param choices: fields of RunSettings as for ``run``; masks as folder ``mask``.
         :raises MedDiffFMError: not every case could be done; the text says which.
         """
         from MedDiffFMLib.core.errors import MedDiffFMError
@@ -105,13 +141,23 @@ class ScriptedRun(TaskRun):
                 results.SetDataNodeAtValue(run.main, sequence.GetNthIndexValue(index))
             finally:
                 if run:
-                    removeNodes(run)
+                    removeResult(run)
                 slicer.mrmlScene.RemoveNode(volume)
         return results
 
 
+class _Teller:
+    """Hands progress on to a script."""
+
+    def __init__(self, progress):
+        self._progress = progress
+
+    def onProgress(self, fraction, stage, secondsLeft):
+        self._progress(fraction, stage, secondsLeft)
+
+
 class _Listener:
-    """Waits for the end of one run."""
+    """Listener that waits for the end of one run."""
 
     def __init__(self, logic, callback):
         self._logic, self._callback = logic, callback
@@ -119,7 +165,7 @@ class _Listener:
         logic.addListener(self)
 
     def leave(self):
-        """Hear no more."""
+        """Stop listening."""
         self._logic.removeListener(self)
 
     def wait(self):
@@ -165,10 +211,14 @@ def _emptyLike(sequence, title):
 
 def _commandLine(inputFolder, outputFolder, choices):
     """The batch as the library's command line takes it."""
+    from MedDiffFMLib.tasks.registry import TASKS
+
     settings = choices.settings
-    words = [settings.task, "--batch", str(inputFolder), "--output", str(outputFolder), "--seed", str(settings.seed)]
-    words += ["--model", settings.model, "--device", settings.device]
-    words += ["--region", settings.region] if settings.region else []
+    words = [settings.task, "--batch", str(inputFolder), "--output", str(outputFolder), "--device", settings.device]
+    words += ["--threads", str(settings.threads)] if settings.threads else []
+    if TASKS[settings.task].needs_model:
+        words += ["--seed", str(settings.seed), "--model", settings.model, "--precision", settings.precision]
+        words += ["--region", settings.region] if settings.region else []
     words += ["--mask", str(choices.mask)] if choices.mask else []
     for name, value in settings.parameters.items():
         option = "--" + name.replace("_", "-")

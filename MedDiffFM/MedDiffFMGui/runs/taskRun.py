@@ -2,6 +2,7 @@
 
 import logging
 import time
+import weakref
 from typing import Any
 
 import slicer
@@ -9,13 +10,16 @@ import vtk
 
 from ..nodes.resultNodes import addResult, pasting
 from ..nodes.volumeNodes import copying
+from ..worker.deviceWords import deviceText, rememberDevices, rememberPrecision
 from ..worker.eventLoopTasks import EventLoopTask
-from ..worker.workerProcess import WorkerProcess, deviceText
+from ..worker.workerProcess import WorkerProcess
 from .runRequest import makeRequest
+
+_allRuns: Any = weakref.WeakSet()
 
 
 class TaskRun:
-    """Starts and cancels runs, and turns their results into nodes. Knows no widget.
+    """Start and cancel of runs, results as nodes; without any widget.
 
     Listeners are objects with the methods ``onStateChanged()``, ``onReady(description)``,
     ``onProgress(fraction, stage, secondsLeft)``, ``onFinished(run)`` with a FinishedRun, ``onFailed(error)``,
@@ -26,6 +30,7 @@ class TaskRun:
 
     def __init__(self, workerPython):
         self.workerPython = workerPython
+        _allRuns.add(self)
         self.running = False
         self.cancelling = False
         self._listeners = []
@@ -51,6 +56,11 @@ class TaskRun:
     def hasListener(self, listener):
         """Whether listeners are called; not after ``stop``."""
         return listener in self._listeners
+
+    @property
+    def seconds(self):
+        """Since the latest run began."""
+        return time.monotonic() - self._startTime
 
     def start(self, choices, inputNode=None):
         """Begin a run and return at once; an input that does not fit is reported to the listeners.
@@ -78,8 +88,8 @@ class TaskRun:
         if self.running:  # else the failure was reported while the process was being started
             self._loopTask.start(makeRequest(inputNode, choices), self._send, self._onError)
 
-    def _send(self, made):
-        request, self._piece = made
+    def _send(self, requestAndPiece):
+        request, self._piece = requestAndPiece
         try:
             if self._worker:  # else its end was reported
                 self._worker.session.run(request)
@@ -131,11 +141,26 @@ class TaskRun:
                 on_log=lambda text: self._tell("onLog", text),
             )
             self._workerIsStale = False
+            worker = self._adopted(callbacks)
+            if worker:
+                self._worker = worker
+                return worker
             worker = WorkerProcess(self.workerPython.executable(), self.workerPython.environment(), callbacks)
             if not worker.alive:
                 return worker
             self._worker = worker
         return self._worker
+
+    def _adopted(self, callbacks):
+        """The idle worker of another logic: each takes a gigabyte, and scripts make many logics."""
+        for other in list(_allRuns):
+            worker = other._worker
+            free = other is not self and worker is not None and not other.running and not other._workerIsStale
+            if free and worker.alive and worker.executable == self.workerPython.executable():
+                other._worker = None
+                worker.session.callbacks = callbacks
+                return worker
+        return None
 
     def _releaseWorker(self):
         worker, self._worker = self._worker, None
@@ -165,6 +190,7 @@ class TaskRun:
 
         if state is State.READY and self._worker:
             hello = self._worker.session.hello
+            rememberDevices(self.workerPython.executable(), hello["devices"])
             devices = ", ".join(deviceText(device) for device in hello["devices"])
             self._tell("onReady", f"Python {hello['python']}, torch {hello['torch']}, {devices}")
         elif state in (State.FAILED, State.STOPPED):
@@ -208,7 +234,8 @@ class TaskRun:
             logging.exception("MedDiff-FM: the result could not be added to the scene")
             self._tell("onFailed", error)
             return
-        run.seconds, run.choices = time.monotonic() - self._startTime, self._choices
+        run.seconds, run.choices = self.seconds, self._choices
+        rememberPrecision(self.workerPython.executable(), run.report.get("device"), run.report.get("precision"))
         logging.info("MedDiff-FM: %s took %.1f s", run.main.GetName(), run.seconds)
         self._tell("onReady", f"{self._choices.settings.model} on {run.report.get('device', 'unknown device')}")
         self._tell("onFinished", run)

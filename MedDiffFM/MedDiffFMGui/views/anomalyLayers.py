@@ -9,7 +9,10 @@ from ..nodes.colors import INFERNO, differenceColors
 from .viewState import compositeNodes
 
 HEAT_WINDOW = (0.0, 10.0)  # fixed, so that the same color means the same z-score in every patient
-LEGEND_POINTS = 10  # smaller than Slicer's own, so that a title fits into a narrow view
+LEGEND_POINTS = 8
+LEGEND_SIZE, LEGEND_PLACE = (0.09, 0.28), (0.97, 0.97)
+"""Shares of the view; a corner of one view is enough, for all have the same colors."""
+LEGEND_VIEWS = ("vtkMRMLSliceNodeRed", "vtkMRMLSliceNodeMedDiffFMAfter")
 UNCERTAINTY_WINDOW = (0.0, 200.0)
 DIFFERENCE_WINDOW = (-500.0, 500.0)
 
@@ -31,10 +34,10 @@ class Layer:
 def layers():
     """The choices by name, in the panel's order."""
     return {
-        "heat": Layer("anomaly", _("anomaly z"), 0.7),
+        "heat": Layer("anomaly", _("z"), 0.7),
         "healthy": Layer("healthy", "", 1.0),
-        "difference": Layer("difference", _("difference HU"), 0.8),
-        "uncertainty": Layer("uncertainty", _("usual error HU"), 0.6),
+        "difference": Layer("difference", _("HU"), 0.8),
+        "uncertainty": Layer("uncertainty", _("HU"), 0.6),
     }
 
 
@@ -84,7 +87,10 @@ def showLegend(node, title, visible, labelFormat="%.0f"):
         legend.SetTitleText(title)
         for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
             text.SetFontSize(LEGEND_POINTS)
-        legend.SetNumberOfLabels(6)
+        legend.SetNumberOfLabels(3)
+        legend.SetSize(*LEGEND_SIZE)
+        legend.SetPosition(*LEGEND_PLACE)
+        legend.SetViewNodeIDs(LEGEND_VIEWS)
         legend.SetLabelFormat(labelFormat)
     legend.SetVisibility(visible)
 

@@ -8,16 +8,22 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..nodes.anomalyNodes import HIDDEN_COLUMNS, SHOWN_COLUMNS, AnomalyNodes
+from ..nodes.anomalyNodes import HIDDEN_COLUMNS, LISTED, SHOWN_COLUMNS, AnomalyNodes
+from ..nodes.findingList import DISMISSED, KEPT, SlicePlace
+from ..nodes.findingMarks import measureRegion
+from ..nodes.resultRecord import remember
 from ..worker.eventLoopTasks import EventLoopTask
 from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, styleLayer
 from .bodyRendering import BodyRendering
 from .cameras import centerCameras
+from .decision import showDecision
 from .sideBySide import VIEW_NAMES, SideBySide
 from .viewState import ViewState
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Anomaly.ui"
+ROW_HEIGHT = 22  # ten findings fit without scrolling
 NARROWEST_COLUMN = 24  # pixels; the view itself makes every column 60 wide when it gets a table
+FEW = 10  # findings that are listed and drawn at first: as many as a reader looks through
 REST_MS = 250  # findings are looked for when the threshold has rested so long
 LAYER_ATTRIBUTE, OPACITY_ATTRIBUTE = "MedDiffFM.Layer", "MedDiffFM.Opacity"
 
@@ -27,11 +33,15 @@ class AnomalyView:
 
     :param ui: widgets of the module's .ui file; ``anomalyResultWidget`` is filled.
     :param logic: not needed by this view, which works on nodes alone.
-    :param onClosed: called without arguments when the user accepted or discarded the result.
+    :param onClosed: called without arguments when the user discarded or closed the result.
+    :param onAccepted: called with the map's node when the user accepted it.
     """
 
-    def __init__(self, ui, logic, onClosed=lambda: None):
-        self.onClosed = onClosed
+    def __init__(self, ui, logic, onClosed=lambda: None, onAccepted=lambda node: None):
+        self.onClosed, self.onAccepted = onClosed, onAccepted
+        self.onFill = self.onSegment = lambda regions, segmentID: None
+        """What the module does with the region of a finding: a segmentation node and one of its segments."""
+        self._undo: list[str] = []  # decisions before each change
         self.nodes: Any = None  # AnomalyNodes while a map is shown
         self.layer = "heat"  # name of what is shown over the CT
         self._before: Any = None
@@ -43,6 +53,8 @@ class AnomalyView:
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
+        self.ui.findingsTableView.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        self.ui.anomalyTitleLabel.visible = False  # the list of results names it
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
         self._loopTask, self._layerTask = EventLoopTask(), EventLoopTask()
         self._restTimer = qt.QTimer()
@@ -65,6 +77,14 @@ class AnomalyView:
         ui.anomalyDiscardButton.connect("clicked(bool)", self.discard)
         ui.exportButton.connect("clicked(bool)", self._onExport)
         ui.anomalySideBySideButton.connect("toggled(bool)", self._onSideBySide)
+        ui.allFindingsCheckBox.connect("toggled(bool)", self._showFew)
+        ui.keepFindingButton.connect("clicked(bool)", lambda *_clicked: self.decide(KEPT))
+        ui.dismissFindingButton.connect("clicked(bool)", lambda *_clicked: self.decide(DISMISSED))
+        ui.undoDecisionButton.connect("clicked(bool)", self.undoDecision)
+        ui.commentLineEdit.connect("editingFinished()", self._onComment)
+        ui.fillFindingButton.connect("clicked(bool)", lambda *_clicked: self._hand(self.onFill))
+        ui.segmentFindingButton.connect("clicked(bool)", lambda *_clicked: self._hand(self.onSegment))
+        ui.measureFindingButton.connect("clicked(bool)", self.measure)
 
     # What the Result section asks for
 
@@ -80,7 +100,8 @@ class AnomalyView:
         if self._before is None:
             self._before = ViewState()
         self._putAway()
-        self._open(AnomalyNodes.create(run))
+        remember(run)
+        self._open(AnomalyNodes.ofRun(run))
         self.findAgain()
 
     def restore(self):
@@ -94,7 +115,10 @@ class AnomalyView:
         if self.nodes is None:
             self._before = ViewState()
             self._open(nodes)
-            self._afterFinding(nodes.table.GetTable().GetNumberOfRows())
+            if nodes.listed:
+                self._afterFinding(nodes.table.GetTable().GetNumberOfRows())
+            else:
+                self.findAgain()
         return True
 
     def clear(self):
@@ -106,19 +130,23 @@ class AnomalyView:
         self._before = None
 
     def accept(self):
-        """Keep the nodes, and the views as they are."""
-        self._leaveSideBySide()
-        self._rendering.forget()
-        self._forget()
-        self.onClosed()
+        """Keep the nodes; map and findings stay in the views until the user closes them."""
+        if self.nodes and self.nodes.complete:
+            self.nodes.accept()
+            self._showDecision()
+            self.onAccepted(self.nodes.node("anomaly"))
 
     def discard(self):
-        """Take the nodes out of the scene; the views are as before."""
+        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
         nodes = self.nodes
+        accepted = nodes is not None and nodes.complete and nodes.accepted
         self.clear()
-        if nodes:
+        if nodes and not accepted:
             nodes.remove()
         self.onClosed()
+
+    def _showDecision(self):
+        showDecision(self.ui.anomalyAcceptButton, self.ui.anomalyDiscardButton, self.nodes.accepted)
 
     def blink(self):
         """The CT alone, or with the layer again."""
@@ -136,8 +164,9 @@ class AnomalyView:
     # Opening and closing
 
     def _open(self, nodes):
-        self.nodes, self._row, self.layer = nodes, -1, "heat"
+        self.nodes, self._row, self.layer, self._undo = nodes, -1, "heat", []
         ui = self.ui
+        self._showDecision()
         ui.anomalyTitleLabel.text = nodes.node("anomaly").GetName()
         _set(ui.anomalyThresholdSlider, nodes.threshold)
         for name in ("healthy", "difference"):
@@ -157,9 +186,10 @@ class AnomalyView:
                 node = self.nodes.node(layer.role)
                 if node and layer.legend:
                     showLegend(node, layer.legend, False)
-            regions = self.nodes.node("regions")
-            if regions:
-                regions.GetDisplayNode().SetVisibility(False)
+            for role in ("regions", "numbers"):
+                node = self.nodes.node(role)
+                if node:
+                    node.GetDisplayNode().SetVisibility(False)
         self.nodes = None
         self._fillTable()
 
@@ -231,9 +261,10 @@ class AnomalyView:
                 showLegend(node, layer.legend, self.ui.legendCheckBox.checked and name == self.layer)
 
     def _showRegions(self):
-        regions = self.nodes.node("regions") if self.nodes else None
-        if regions:
-            regions.GetDisplayNode().SetVisibility(self.ui.regionsCheckBox.checked)
+        for role in ("regions", "numbers") if self.nodes else ():
+            node = self.nodes.node(role)
+            if node:
+                node.GetDisplayNode().SetVisibility(self.ui.regionsCheckBox.checked)
 
     def _showRendering(self):
         if self.nodes is None or not self.nodes.complete:
@@ -267,15 +298,109 @@ class AnomalyView:
         self._stopMaking()
 
     def _afterFinding(self, count):
+        from MedDiffFMLib.tasks.anomaly.findings import MAXIMUM_ROWS
+
         self._row = -1
         self._fillTable()
+        self._showFew()
         self._showRegions()
         text = _("{count} findings above z {threshold:.1f}, most conspicuous first.")
         if count == 1:
             text = _("1 finding above z {threshold:.1f}.")
         elif count == 0:
             text = _("No finding above z {threshold:.1f}. Lower the threshold to see more.")
+        elif count >= MAXIMUM_ROWS:
+            text = _("{count} findings or more above z {threshold:.1f}; raise it.")
         self.ui.findingsLabel.text = text.format(count=count, threshold=self.nodes.threshold)
+
+    # Which findings are seen, and what is decided about them
+
+    def shownRows(self):
+        """Rows of the table that are seen: all, or the first few that were not dismissed."""
+        if self.nodes is None or not self.nodes.complete:
+            return []
+        findings = self.nodes.findings()
+        if self.ui.allFindingsCheckBox.checked:
+            return list(range(len(findings)))
+        return [row for row, finding in enumerate(findings) if finding["state"] != DISMISSED][:FEW]
+
+    def _showFew(self, *_checked):
+        rows = self.shownRows()
+        if self.nodes is None or not self.nodes.complete:
+            return
+        self.nodes.showOnly(rows)
+        view, count = self.ui.findingsTableView, self.nodes.table.GetTable().GetNumberOfRows()
+        for row in range(count):
+            view.setRowHidden(row, row not in rows)
+        self.ui.allFindingsCheckBox.text = _("all {count}").format(count=count)
+        self.ui.allFindingsCheckBox.visible = count > len(rows) or self.ui.allFindingsCheckBox.checked
+        self._showFinding()
+
+    def _showFinding(self):
+        """Everything about the chosen finding, and what can be done with it."""
+        chosen = self.nodes is not None and self.nodes.complete and self._row >= 0
+        for name in ("keepFinding", "dismissFinding", "fillFinding", "segmentFinding", "measureFinding"):
+            getattr(self.ui, f"{name}Button").enabled = chosen
+        self.ui.commentLineEdit.enabled = chosen
+        self.ui.undoDecisionButton.enabled = bool(self._undo)
+        self.ui.findingLabel.visible = chosen
+        finding = self.nodes.findings()[self._row] if chosen else None
+        _set(self.ui.commentLineEdit, finding["comment"] if finding else "")
+        if finding:
+            self.ui.findingLabel.text = self._words(finding)
+
+    def _words(self, finding):
+        text = _("Slice {slice} of {count}, {place}. {ml:.2g} ml, peak z {peak:.1f}, mean {hu:.0f} HU.")
+        text = text.format(
+            slice=finding["slice"],
+            count=SlicePlace(self.nodes.node("input")).count,
+            place=finding["place"],
+            ml=finding["volume_mm3"] / 1000,
+            peak=finding["peak_z"],
+            hu=finding["mean_hu"],
+        )
+        if finding["border"]:
+            text += " " + _("It touches the border of the scan, where such marks are often artifacts.")
+        return text
+
+    def decide(self, state=None, comment=None):
+        """Keep or dismiss the chosen finding, or comment it; the same decision again takes it back."""
+        if self.nodes is None or not self.nodes.complete or self._row < 0:
+            return
+        row, finding = self._row, self.nodes.findings()[self._row]
+        self._undo.append(self.nodes.decisions.text)
+        self.nodes.decide(row, "" if state and finding["state"] == state else state, comment)
+        self._afterDecision()
+
+    def undoDecision(self):
+        """The decision before."""
+        if self._undo and self.nodes and self.nodes.complete:
+            self.nodes.decisions.text = self._undo.pop()
+            self.nodes.writeStates()
+            self._afterDecision()
+
+    def _afterDecision(self):
+        self._fillTable()
+        self._showFew()
+
+    def _onComment(self):
+        if self.nodes and self.nodes.complete and self._row >= 0:
+            text = self.ui.commentLineEdit.text.strip()
+            if text != self.nodes.findings()[self._row]["comment"]:
+                self.decide(comment=text)
+
+    def _hand(self, receiver):
+        """Give the chosen region on."""
+        if self.nodes and self.nodes.complete and self._row >= 0 and self.nodes.node("regions"):
+            receiver(self.nodes.node("regions"), str(self._row + 1))
+
+    def measure(self, *_clicked):
+        """A line along the longest diameter of the chosen finding."""
+        if self.nodes and self.nodes.complete and self._row >= 0 and self.nodes.node("regions"):
+            name = _("finding {number}").format(number=self._row + 1)
+            image = self.nodes.node("input")
+            _line, length = measureRegion(self.nodes.node("regions"), str(self._row + 1), image, name)
+            self.ui.findingLabel.text += " " + _("Longest diameter {length:.0f} mm.").format(length=length)
 
     def _fillTable(self):
         view = self.ui.findingsTableView
@@ -295,6 +420,7 @@ class AnomalyView:
         if self.nodes is None or not self.nodes.complete:
             return
         self._row = row
+        self._showFinding()
         location = self.nodes.location(row)
         with slicer.util.RenderBlocker():
             self.nodes.choose(row)
@@ -303,10 +429,16 @@ class AnomalyView:
                 centerCameras(location)
 
     def _go(self, step):
-        count = self.nodes.table.GetTable().GetNumberOfRows() if self.nodes else 0
-        if count:
-            row = (self._row + step) % count if self._row >= 0 else (0 if step > 0 else count - 1)
-            self.ui.findingsTableView.selectRow(row)
+        rows = self.shownRows()
+        if not rows:
+            return
+        if self._row < 0:
+            row = rows[0] if step > 0 else rows[-1]
+        elif step > 0:
+            row = next((one for one in rows if one > self._row), rows[0])
+        else:
+            row = next((one for one in reversed(rows) if one < self._row), rows[-1])
+        self.ui.findingsTableView.selectRow(row)
 
     # Table to file
 
@@ -326,7 +458,7 @@ class AnomalyView:
         """
         from MedDiffFMLib.core.csv_files import write_csv
 
-        write_csv(self.nodes.rows(), self.nodes.columns(), Path(path), overwrite=True)
+        write_csv(self.nodes.findings(), (*self.nodes.columns(), *LISTED), Path(path), overwrite=True)
         self.ui.findingsLabel.text = _("Table written to {path}").format(path=path)
 
     # Side by side
@@ -353,6 +485,8 @@ def _set(widget, value):
     wasBlocked = widget.blockSignals(True)
     if isinstance(value, bool):
         widget.checked = value
+    elif isinstance(value, str):
+        widget.text = value
     else:
         widget.value = value
     widget.blockSignals(wasBlocked)

@@ -19,7 +19,7 @@ _GRADIENT = ((0, 0.0), (60, 0.35), (255, 1.0))  # surfaces only: the inside of a
 
 
 class BodyRendering:
-    """Shows and hides the rendering of one CT; a rendering of the user's own is used as it is and left as it was."""
+    """Rendering of one CT, shown and hidden; a rendering of the user's own is used as it is and left as it was."""
 
     def __init__(self):
         self._display: Any = None

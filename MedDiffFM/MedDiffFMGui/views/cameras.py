@@ -4,7 +4,7 @@ import slicer
 
 
 class Cameras:
-    """Turns cameras to a CT, and back to where they were before the first time."""
+    """Cameras turned to a CT, and back to where they were before the first time."""
 
     def __init__(self):
         self._poses = {}

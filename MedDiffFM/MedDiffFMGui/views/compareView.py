@@ -8,15 +8,18 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.colors import differenceColors
-from ..nodes.resultNodes import addingDifference, removeNodes
-from ..nodes.volumeNodes import thinnedOut
+from ..nodes.resultNodes import addingDifference
+from ..nodes.resultRecord import accept, isAccepted, mainNodes, recall, remember, removeResult
+from ..nodes.volumeNodes import thinnedOut, volumeFromNode
 from ..worker.eventLoopTasks import EventLoopTask
+from .decision import showDecision
+from .facts import factsText
+from .mixture import Mixture
 from .sideBySide import SideBySide
 from .viewState import ViewState, sliceNodes
 
+MODES = ("blend", "swipe", "checkerboard")
 GREY = "vtkMRMLColorTableNodeGrey"
-UNITS = {"hu": "HU", "mm3": "(mm3)", "mm": "(mm)", "ml": "(ml)"}
-"""Words in the names of facts that are written otherwise."""
 
 
 class CompareView:
@@ -26,18 +29,27 @@ class CompareView:
 
     :param ui: widgets of the module's .ui file.
     :param onClosed: called without arguments when the user accepted or discarded the result.
+    :param onAccepted: called with the main node when the user accepted it.
     """
 
-    def __init__(self, ui, onClosed):
+    def __init__(self, ui, onClosed, onAccepted=lambda node: None):
         self.ui = ui
-        self.onClosed = onClosed
+        self.onClosed, self.onAccepted = onClosed, onAccepted
         self.run: Any = None
         self._before: Any = None
         self._sideBySide = SideBySide()
         self._difference: Any = None
+        self._mixture = Mixture()
+        self._base: Any = None  # what the result is compared with: its input, or another result
         self._loopTask = EventLoopTask()
         self._shownNode: Any = None
         self._choices: dict[str, Any] = {}
+        ui.resultTitleLabel.visible = False  # the list of results names it
+        for name in MODES:
+            ui.compareModeComboBox.addItem(_(name.capitalize()), name)
+        ui.compareModeComboBox.connect("currentIndexChanged(int)", lambda *_index: self._showMode())
+        ui.beforeComboBox.connect("currentIndexChanged(int)", self._onBase)
+        ui.outlineCheckBox.connect("toggled(bool)", self._onOutline)
         ui.blendSlider.connect("valueChanged(double)", self._onBlend)
         ui.blinkButton.connect("clicked(bool)", self.blink)
         ui.sideBySideButton.connect("toggled(bool)", self._onSideBySide)
@@ -52,13 +64,16 @@ class CompareView:
         if self._before is None:
             self._before = ViewState()
         self._forgetDifference()
-        if self.run and _repeats(run, self.run):
+        if self.run and _repeats(run, self.run) and not isAccepted(self.run.main):
             _replace(self.run, run)
         self.run = run
+        remember(run)
+        showDecision(self.ui.acceptButton, self.ui.discardButton, isAccepted(run.main))
         hasInput = self._original() is not None and bool(run.volumes)
         self.ui.resultTitleLabel.text = run.main.GetName()
         self.ui.resultFactsLabel.text = factsText(run)
         self.ui.blendWidget.visible = self.ui.compareButtonsWidget.visible = hasInput
+        self._listBases()
         self._makeChoices()
         if self._choices:
             self._choose(next(iter(self._choices)))
@@ -69,7 +84,8 @@ class CompareView:
         if self._before and self.run:
             self._before.restore(places=self.run.inputNode is None)  # the views were fitted to a synthetic CT
         self._forgetDifference()
-        self.run = self._before = None
+        self._mixture.remove()
+        self.run = self._before = self._base = None
 
     def blink(self):
         """The original, or the result again."""
@@ -83,25 +99,60 @@ class CompareView:
             return
         self._leaveSideBySide()
         main = self.run.main
+        accept(main)
         self._before.restore()
+        self._mixture.remove()
         self.run = self._before = None  # the views stay as they are now
         if main.IsA("vtkMRMLVolumeNode"):
             slicer.util.setSliceViewerLayers(background=main)
         self._close()
+        self.onAccepted(main)
 
     def discard(self):
-        """Take the nodes out of the scene; the views are as before."""
+        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
         run = self.run
         self.clear()
-        if run:
-            removeNodes(run)
+        if run and not isAccepted(run.main):
+            removeResult(run)
         self._close()
 
     # Layers
 
     def _original(self):
-        node = self.run.inputNode if self.run else None
-        return node if node and slicer.mrmlScene.IsNodePresent(node) else None
+        """What the result is compared with, None where it is not (any more) there."""
+        for node in (self._base, self.run.inputNode) if self.run else ():
+            if node and slicer.mrmlScene.IsNodePresent(node):
+                return node
+        return None
+
+    def _listBases(self):
+        """The input, and other results of it on the same grid: two seeds, two strengths."""
+        combo, run = self.ui.beforeComboBox, self.run
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        combo.addItem(_("original"), "")
+        for main in mainNodes():
+            isAnother = main is not run.main and main.IsA("vtkMRMLScalarVolumeNode")
+            if isAnother and recall(main).inputNode is run.inputNode is not None and _sameGrid(main, run.main):
+                combo.addItem(main.GetName(), main.GetID())
+        combo.blockSignals(wasBlocked)
+        self._base = None
+        combo.visible = self.ui.beforeLabel.visible = combo.count > 1
+
+    def _onOutline(self, _checked):
+        if self._exists() and self._choices:
+            self._choose(self._shownName())
+
+    def _shownName(self):
+        shown = next((name for name, node in self.run.volumes.items() if node is self._shownNode), None)
+        return shown if shown in self._choices else next(iter(self._choices))
+
+    def _onBase(self, index):
+        self._base = slicer.mrmlScene.GetNodeByID(self.ui.beforeComboBox.itemData(index) or "")
+        self._forgetDifference()
+        self._mixture.remove()
+        if self._exists() and self._choices:
+            self._choose(self._shownName())
 
     def _exists(self):
         return self.run is not None and slicer.mrmlScene.IsNodePresent(self.run.main)
@@ -115,7 +166,9 @@ class CompareView:
         from MedDiffFMLib.tasks.output_kinds import OutputKind
 
         names = [name for name in self.run.volumes if self._output(name).kind is not OutputKind.MASK]
-        if self._original() is not None and len(names) == 1 and self._sameGrid():
+        kinds = {self._output(name).kind for name in names}
+        isImage = bool(names) and self._output(names[0]).kind in (OutputKind.CT, OutputKind.MR)
+        if self._original() is not None and isImage and OutputKind.DIFFERENCE not in kinds and self._sameGrid():
             names.append("difference")
         for name in names:
             button = qt.QRadioButton(self.ui.shownWidget)
@@ -127,8 +180,7 @@ class CompareView:
         self.ui.shownWidget.visible = len(names) > 1
 
     def _sameGrid(self):
-        image, original = self.run.main.GetImageData(), self.run.inputNode.GetImageData()
-        return image.GetDimensions() == original.GetDimensions()
+        return _sameGrid(self.run.main, self._original())
 
     def _output(self, name):
         """What a volume of the run is, as the library's table says."""
@@ -152,7 +204,8 @@ class CompareView:
         elif self._output(name).kind is OutputKind.DIFFERENCE:  # it is everywhere: colors would hide its texture
             showSigned(node, GREY)
         masks = [node for other, node in self.run.volumes.items() if self._output(other).kind is OutputKind.MASK]
-        label = next(iter(masks), None)  # an outline over the result, not in its place
+        self.ui.outlineCheckBox.visible = bool(masks)
+        label = next(iter(masks), None) if self.ui.outlineCheckBox.checked else None
         if label is not None:
             for sliceNode in sliceNodes():
                 sliceNode.SetUseLabelOutline(True)  # an area would hide the lesion
@@ -165,13 +218,15 @@ class CompareView:
         else:
             slicer.util.setSliceViewerLayers(background=original, foreground=node, label=label, foregroundOpacity=1.0)
             self._shownNode = node
+            self.ui.compareModeComboBox.enabled = _sameGrid(node, original)
+            self._showMode()
             if self._sideBySide.shown:
                 self._sideBySide.show(original, node)
 
     def _makeDifference(self):
         """Result minus original, which is shown when it is there."""
         name = _("{name} difference").format(name=self.run.main.GetName())
-        steps = addingDifference(self.run.inputNode, self.run.main, name)
+        steps = addingDifference(self._original(), self.run.main, name)
         self._loopTask.start(steps, self._onDifference, self._onNoDifference)
 
     def _onDifference(self, node):
@@ -188,15 +243,36 @@ class CompareView:
             slicer.mrmlScene.RemoveNode(self._difference)
         self._difference = None
 
+    def _mode(self):
+        combo = self.ui.compareModeComboBox
+        return combo.currentData if combo.enabled else MODES[0]
+
+    def _showMode(self):
+        """The slider does what the chosen way of comparing needs."""
+        if self._exists() and self._original() is not None and self._shownNode is not None:
+            self.ui.blendSlider.enabled = self._mode() != "checkerboard"
+            self._onBlend(self.ui.blendSlider.value)
+
     def _onBlend(self, value):
-        if self._exists():
-            slicer.util.setSliceViewerLayers(foregroundOpacity=value)
+        """Opacity of the result, or the share of the width that shows it."""
+        original, shown, mode = self._original(), self._shownNode, self._mode()
+        if not self._exists() or original is None or not slicer.mrmlScene.IsNodePresent(shown):
+            return
+        if mode == MODES[0]:
+            slicer.util.setSliceViewerLayers(foreground=shown, foregroundOpacity=value)
+            self._mixture.remove()
+            return
+        if mode == "swipe":
+            node = self._mixture.swipe(original, shown, value)
+        else:
+            node = self._mixture.checkerboard(original, shown)
+        slicer.util.setSliceViewerLayers(foreground=node, foregroundOpacity=1.0)
 
     def _onSideBySide(self, checked):
         if not checked:
             self._sideBySide.hide()
         elif self._exists() and self._original():
-            self._sideBySide.show(self.run.inputNode, self._shownNode)
+            self._sideBySide.show(self._original(), self._shownNode)
 
     def _leaveSideBySide(self):
         self._sideBySide.hide()
@@ -207,6 +283,13 @@ class CompareView:
     def _close(self):
         self.clear()
         self.onClosed()
+
+
+def _sameGrid(first, second):
+    """Whether two volumes have their voxels in the same places."""
+    if first.GetImageData() is None or second.GetImageData() is None:
+        return False
+    return volumeFromNode(first).same_geometry(volumeFromNode(second), tolerance=1e-3)
 
 
 def _repeats(run, earlier):
@@ -222,7 +305,7 @@ def _replace(earlier, run):
     """The nodes of ``run`` take the names of those before, which go."""
     names = {name: node.GetName() for name, node in earlier.volumes.items()}
     reportName = earlier.reportNode.GetName()
-    removeNodes(earlier)
+    removeResult(earlier)
     for name, node in run.volumes.items():
         node.SetName(names.get(name, node.GetName()))
     run.reportNode.SetName(reportName)
@@ -242,14 +325,3 @@ def showSigned(node, colors):
     display.SetAndObserveColorNodeID(colors)
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(-reach, reach)
-
-
-def factsText(run):
-    """The figures of the report that a user may want to see, in one line each."""
-    lines = []
-    for name, value in run.facts.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            words = [UNITS.get(word, word) for word in name.split("_")]
-            words[0] = words[0][:1].upper() + words[0][1:]
-            lines.append(f"{' '.join(words)}: {value:g}")
-    return "\n".join([*run.texts.values(), *lines, *run.warnings])

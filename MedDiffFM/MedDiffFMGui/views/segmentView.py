@@ -7,10 +7,12 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..nodes.resultRecord import remember
 from ..nodes.segmentNodes import SegmentNodes
 from .anomalyLayers import jump, showLayer, showLegend
 from .cameras import Cameras
 from .colorIcon import colorIcon
+from .decision import showDecision
 from .viewState import ViewState
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Segment.ui"
@@ -65,6 +67,7 @@ class SegmentView:
     def show(self, run):
         """Show a finished run; the views of before the first one are remembered."""
         self._warnings = "\n".join(run.warnings)
+        remember(run)
         self._switch(SegmentNodes(run.main))
 
     def restore(self):
@@ -74,10 +77,10 @@ class SegmentView:
         """
         if self.nodes and self.nodes.complete:
             return True
-        found = SegmentNodes.ofScene()
-        if found:
-            self._switch(found[-1])
-        return bool(found)
+        results = SegmentNodes.ofScene()
+        if results:
+            self._switch(results[-1])
+        return bool(results)
 
     def clear(self):
         """Nothing is shown any more; the views are as they were before the result."""
@@ -94,10 +97,11 @@ class SegmentView:
         self._showNextOrClose()
 
     def discard(self):
-        """Take the nodes out of the scene; the views are as before."""
+        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
         nodes = self.nodes
+        accepted = nodes is not None and nodes.complete and nodes.accepted
         self._putAway()
-        if nodes:
+        if nodes and not accepted:
             nodes.remove()
         self._showNextOrClose(restore=True)
 
@@ -122,6 +126,7 @@ class SegmentView:
         self.ui.segmentWarningLabel.text = self._warnings
         self.ui.segmentWarningLabel.visible = bool(self._warnings)
         self._warnings = ""
+        showDecision(self.ui.segmentAcceptButton, self.ui.segmentDiscardButton, nodes.accepted)
         self._listResults()
         self._listMaps()
         self._fillTable()
@@ -163,7 +168,7 @@ class SegmentView:
         results = SegmentNodes.ofScene()
         _fill(self.ui.segmentationComboBox, [result.segmentation for result in results], self.nodes.segmentation)
         self.ui.segmentationComboBox.visible = len(results) > 1
-        self.ui.segmentTitleLabel.visible = len(results) == 1
+        self.ui.segmentTitleLabel.visible = len(results) <= 1
 
     def _listMaps(self):
         maps = self.nodes.maps()

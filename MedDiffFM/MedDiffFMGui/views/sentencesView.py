@@ -7,8 +7,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..nodes.resultNodes import removeNodes
+from ..nodes.resultRecord import accept, isAccepted, remember, removeResult
+from ..nodes.textNodes import tableRows
 from .anomalyLayers import jump
+from .decision import showDecision
 from .viewState import ViewState
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Sentences.ui"
@@ -26,6 +28,7 @@ class SentencesView:
     def __init__(self, ui, onClosed=lambda: None):
         self.onClosed = onClosed
         self.run: Any = None
+        self._rows: list = []
         self._before: Any = None
         panel = slicer.util.loadUI(str(UI_FILE))
         ui.sentencesResultWidget.layout().addWidget(panel)
@@ -52,8 +55,11 @@ class SentencesView:
             self._before = ViewState()
         self._hideEvidence()
         self.run = run
+        self._rows = run.table or tableRows(run.others["facts"])  # of a result that was shown before
+        remember(run)
+        showDecision(self.ui.sentencesAcceptButton, self.ui.sentencesDiscardButton, isAccepted(run.main))
         self.ui.sentencesTitleLabel.text = self._textNode().GetName()
-        self._fill(run.table)
+        self._fill(self._rows)
         missing = [line for line in self._lines() if line.startswith("Not assessed")]
         self.ui.notAssessedLabel.text = "\n".join([*missing, *run.warnings])
         self.ui.sentenceEvidenceLabel.text = _("Choose a sentence to see what it rests on.")
@@ -69,15 +75,17 @@ class SentencesView:
 
     def accept(self):
         """Keep the nodes."""
+        if self._exists():
+            accept(self.run.main)
         self.clear()
         self.onClosed()
 
     def discard(self):
-        """Take the nodes out of the scene; the views are as before."""
+        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
         run = self.run
         self.clear()
-        if run:
-            removeNodes(run)
+        if run and not isAccepted(run.main):
+            removeResult(run)
         self.onClosed()
 
     def next(self):
@@ -116,7 +124,7 @@ class SentencesView:
             return
         from MedDiffFMLib.multimodal.facts.grammar import read
 
-        row = self.run.table[number]
+        row = self._rows[number]
         sentence = " ".join(self.ui.sentencesTableWidget.item(number, column).text().split())
         lines = [sentence if line == row["sentence"] else line for line in self._lines()]
         row["sentence"] = sentence
@@ -136,7 +144,7 @@ class SentencesView:
         index = self._chosen()
         if not self._exists() or index < 0:
             return
-        row = self.run.table[index]
+        row = self._rows[index]
         evidence = row["evidence"]
         text = _("{evidence}, certainty {certainty:.2f}")
         self.ui.sentenceEvidenceLabel.text = text.format(evidence=evidence, certainty=row["certainty"])
@@ -167,8 +175,8 @@ class SentencesView:
             self.run.main.GetDisplayNode().SetVisibility(False)
 
     def _go(self, step):
-        if self._exists() and self.run.table:
+        if self._exists() and self._rows:
             table, start = self.ui.sentencesTableWidget, max(self._chosen(), -1 if step > 0 else 0)
-            row = (start + step) % len(self.run.table)
+            row = (start + step) % len(self._rows)
             table.selectRow(row)
             table.scrollToItem(table.item(row, 0))

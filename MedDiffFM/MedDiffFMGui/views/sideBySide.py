@@ -74,11 +74,16 @@ def _description():
 
 
 def _lookLikeRed(logic):
-    """The plane and the field of view of the red view, or the whole volume where there is none."""
+    """The plane, the center and the scale of the red view, or the whole volume where there is none."""
     red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
     node = logic.GetSliceNode()
     logic.FitSliceToBackground()
     if red is None:
         return
+    width, height = node.GetDimensions()[:2]
+    across, _down, depth = red.GetFieldOfView()
+    scale = across / max(red.GetDimensions()[0], 1)  # mm a pixel
+    if width > 0 and height > 0:  # a view that has just been made gets its size in the event loop
+        node.SetFieldOfView(scale * width, scale * height, depth)
     node.GetSliceToRAS().DeepCopy(red.GetSliceToRAS())
     node.UpdateMatrices()

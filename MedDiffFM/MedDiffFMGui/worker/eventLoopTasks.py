@@ -32,7 +32,7 @@ def drained(steps):
 
 
 class EventLoopTask:
-    """Does one piece of work at a time, given as a generator that yields wherever it may be interrupted.
+    """One piece of work at a time, a generator that yields wherever it may be interrupted.
 
     Work that fits into one slot is done when :meth:`start` returns.
     """

@@ -1,4 +1,4 @@
-"""Brings the worker's packages into Slicer's Python, on the user's click only."""
+"""Installation of the worker's packages into Slicer's Python, on the user's click only."""
 
 from .workerPython import TRAINING, missingRequirements
 

@@ -1,4 +1,4 @@
-"""Installs torch and the rest into a folder of their own, where Slicer does not see them."""
+"""Installation of torch and the rest into a folder of their own, where Slicer does not see them."""
 
 import os
 import shutil

@@ -1,23 +1,11 @@
 """One worker process inside Slicer: Qt's process on one side, the library's session on the other."""
 
 import qt
-from slicer.i18n import tr as _
 
 from .eventLoopTasks import EventLoopTask
 
 # Python would end a QProcess that it collects, and wait for it; each stays here until it has ended by itself.
 _processes: set["WorkerProcess"] = set()
-
-
-def deviceText(device):
-    """What a worker says of a device, for the user; its memory where it has its own."""
-    memory, free = device.get("memory_bytes"), device.get("free_bytes")
-    if not memory:
-        return device["title"]
-    if free is None:
-        return _("{title} ({total:.0f} GB)").format(title=device["title"], total=memory / 1e9)
-    text = _("{title} ({free:.1f} of {total:.0f} GB free)")
-    return text.format(title=device["title"], free=free / 1e9, total=memory / 1e9)
 
 
 class WorkerProcess:
@@ -27,18 +15,19 @@ class WorkerProcess:
 
     :param executable: the Python to start.
     :param environment: its environment variables, a dict.
-    :param callbacks: what the owner wants to hear, ``MedDiffFMLib.worker.client.Callbacks``.
+    :param callbacks: calls of the owner, ``MedDiffFMLib.worker.client.Callbacks``.
     """
 
     def __init__(self, executable, environment, callbacks):
         from MedDiffFMLib.worker.client import START_SECONDS, WorkerSession, worker_command
 
+        self.executable = executable
         self._loopTask = EventLoopTask()
         self.session = WorkerSession(
             self._write,
             self._kill,
             callbacks,
-            work=lambda steps: self._loopTask.start(steps, onError=callbacks.on_error),
+            work=lambda steps: self._loopTask.start(steps, onError=self.session.callbacks.on_error),
             mapped=True,
         )
         self._process = qt.QProcess()

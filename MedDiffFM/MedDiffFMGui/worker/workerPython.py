@@ -141,8 +141,12 @@ def missingRequirements(name="requirements.txt", folders=()):
 
 def _versionsIn(folders):
     """Versions by name of the packages that lie in ``folders``."""
-    found = metadata.distributions(path=[str(folder) for folder in folders]) if folders else ()
-    return {_plain(one.metadata["Name"]): one.version for one in found if one.metadata["Name"]}
+    distributions = metadata.distributions(path=[str(folder) for folder in folders]) if folders else ()
+    return {
+        _plain(distribution.metadata["Name"]): distribution.version
+        for distribution in distributions
+        if distribution.metadata["Name"]
+    }
 
 
 def _plain(name):

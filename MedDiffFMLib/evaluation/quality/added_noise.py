@@ -49,7 +49,7 @@ class NoisyPart:
         told: standard deviation of the added noise over the body, HU.
         added: the same in soft tissue; NaN where there is too little.
         own: noise that the scan itself has there, estimated; NaN where there is too little soft tissue.
-        tell: whether the model is asked a second time, told the level.
+        tell: whether the model is run a second time, with the level given.
     """
 
     group: str
@@ -81,8 +81,9 @@ def noisy_voxels(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     box = _box(loaded)
     slab = box[0]
     seed = plan.case_seed(loaded.case.name)
-    noise = added_noise(loaded.volume.voxels[slab], loaded.volume.spacing, loaded.body[slab], kind,
-                        plan.noise_levels_hu[0], seed)  # fmt: skip
+    noise = added_noise(
+        loaded.volume.voxels[slab], loaded.volume.spacing, loaded.body[slab], kind, plan.noise_levels_hu[0], seed
+    )
     noisy = np.clip(np.rint(loaded.volume.voxels[slab] + noise), -1024, 3071).astype(np.int16)
     return {"noisy": np.ascontiguousarray(noisy[:, box[1], box[2]])}
 
@@ -91,21 +92,22 @@ def noisy_part(loaded: LoadedCase, plan: Plan, noisy: np.ndarray) -> NoisyPart:
     """The question that ``plan`` has one of, from what :func:`noisy_voxels` made."""
     kind, noisy = plan.noise_kinds[0], noisy.astype(np.float32)
     if kind == "dose":
-        told = float((noisy - loaded.volume.voxels)[loaded.body].std())
-        return NoisyPart("", loaded.volume, noisy, loaded.body, slice(None), told)
+        level = float((noisy - loaded.volume.voxels)[loaded.body].std())
+        return NoisyPart("", loaded.volume, noisy, loaded.body, slice(None), level)
     box = _box(loaded)
     voxels, body = np.ascontiguousarray(loaded.volume.voxels[box]), loaded.body[box]
     clean = Volume(voxels, _moved(loaded.volume.ijk_to_ras, box), whole=thinned(loaded.volume))
     first = (len(voxels) - SCORED + 1) // 2 if len(voxels) > SCORED else 0
     group = f"{kind} {plan.noise_levels_hu[0]:g} HU"
-    told = float((noisy - voxels)[body].std()) if body.any() else float("nan")
-    part = NoisyPart(group, clean, noisy, body, slice(first, first + SCORED), told, tell=bool(plan.told_levels_hu))
+    level = float((noisy - voxels)[body].std()) if body.any() else float("nan")
+    part = NoisyPart(group, clean, noisy, body, slice(first, first + SCORED), level, tell=bool(plan.told_levels_hu))
     added, own = _levels(loaded, plan, part, box)
     return replace(part, added=added, own=own)
 
 
-def added_noise(volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray, kind: str,
-                level_hu: float, seed: int) -> np.ndarray:  # fmt: skip
+def added_noise(
+    volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray, kind: str, level_hu: float, seed: int
+) -> np.ndarray:
     """Noise of a kind, float32 HU (k, j, i).
 
     Args:
@@ -176,7 +178,7 @@ def _around(middle: float, length: int) -> slice:
 
 
 def _moved(ijk_to_ras: np.ndarray, box: Box) -> np.ndarray:
-    """Where the part lies."""
+    """Place of the part."""
     matrix = ijk_to_ras.copy()
     matrix[:3, 3] += ijk_to_ras[:3, :3] @ np.array([box[2].start, box[1].start, box[0].start], dtype=float)
     return matrix

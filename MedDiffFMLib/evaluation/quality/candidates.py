@@ -1,4 +1,4 @@
-"""Every way in which an evaluation runs the model: as it is, told the noise, as a variant, at points of a curve."""
+"""Ways in which an evaluation runs the model: as it is, with the noise given, as a variant, at points of a curve."""
 
 from __future__ import annotations
 
@@ -48,9 +48,15 @@ class Candidate:
     key: tuple[Any, ...] = ()
 
 
-def candidates_of(model: Any, tasks: Sequence[str], curves: Sequence[Curve], variants: Sequence[Variant],
-                  parameters: dict[str, dict[str, Any]], seed: int,
-                  cancel: CancelToken | None) -> list[Candidate]:  # fmt: skip
+def candidates_of(
+    model: Any,
+    tasks: Sequence[str],
+    curves: Sequence[Curve],
+    variants: Sequence[Variant],
+    parameters: dict[str, dict[str, Any]],
+    seed: int,
+    cancel: CancelToken | None,
+) -> list[Candidate]:
     """Every way in which the model is to be run; none without a model. All parameters are checked.
 
     Raises:
@@ -82,10 +88,10 @@ def _has(parameters: type, field: str) -> bool:
     return field in {one.name for one in dataclasses.fields(parameters)}
 
 
-def settings_of(task: str, given: dict[str, Any]) -> dict[str, Any]:
+def settings_of(task: str, values: dict[str, Any]) -> dict[str, Any]:
     """The evaluation's own defaults, where the task has such fields, and over them what the user gave."""
     known = TASKS[task]
-    return {name: value for name, value in EVALUATED.get(task, {}).items() if _has(known, name)} | given
+    return {name: value for name, value in EVALUATED.get(task, {}).items() if _has(known, name)} | values
 
 
 def _checked(task: str, fields: dict[str, Any]) -> Task:

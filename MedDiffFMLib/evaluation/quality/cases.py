@@ -58,10 +58,10 @@ class LoadedCase:
     @cached_property
     def digest(self) -> str:
         """Short hash of voxels, lesions and geometry."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for array in (self.volume.voxels, self.lesions, self.volume.ijk_to_ras):
-            found.update(np.ascontiguousarray(array).tobytes())
-        return found.hexdigest()
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def read_cases(source: str | Path) -> list[Case]:

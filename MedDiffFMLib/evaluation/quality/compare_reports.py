@@ -45,8 +45,9 @@ def rows_of(report: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def compare(rows: Sequence[Row], model: str, plan: dict[str, Any], before: dict[str, Any],
-            higher: dict[tuple[str, str], bool]) -> dict[str, Any]:  # fmt: skip
+def compare(
+    rows: Sequence[Row], model: str, plan: dict[str, Any], before: dict[str, Any], higher: dict[tuple[str, str], bool]
+) -> dict[str, Any]:
     """The model of this evaluation against that of an earlier one, case by case.
 
     Args:
@@ -64,27 +65,35 @@ def compare(rows: Sequence[Row], model: str, plan: dict[str, Any], before: dict[
     if before.get("model") is None:
         raise InputError("The earlier evaluation holds no model, only baselines.", "Compare with one of a model.")
     old_rows, old_model = rows_of(before), before["model"]["name"]
-    found = []
+    differences = []
     for (task, figure), is_higher in higher.items():
         for group in dict.fromkeys(row.group for row in rows if row.task == task):
-            ours = _part(rows, task, group, model)
-            theirs = _part(old_rows, task, group, old_model)
-            one = difference(ours, theirs, figure, is_higher)
-            if one.cases:
-                found.append({"task": task, "group": group, "figure": figure, **dataclasses.asdict(one),
-                              "verdict": one.word, "values": _case_by_case(ours, theirs, figure)})  # fmt: skip
+            new = _part(rows, task, group, model)
+            old = _part(old_rows, task, group, old_model)
+            change = difference(new, old, figure, is_higher)
+            if change.cases:
+                differences.append(
+                    {
+                        "task": task,
+                        "group": group,
+                        "figure": figure,
+                        **dataclasses.asdict(change),
+                        "verdict": change.word,
+                        "values": _case_by_case(new, old, figure),
+                    }
+                )
     warnings = _other_plan(plan, before["plan"]) + _other_yardstick(rows, model, old_rows, old_model)
-    return {"before": before["model"], "warnings": warnings, "differences": found}
+    return {"before": before["model"], "warnings": warnings, "differences": differences}
 
 
 def _part(rows: Sequence[Row], task: str, group: str, method: str) -> list[Row]:
     return [row for row in rows if (row.task, row.group, row.method) == (task, group, method)]
 
 
-def _case_by_case(ours: list[Row], theirs: list[Row], figure: str) -> dict[str, tuple[float, float]]:
+def _case_by_case(new: list[Row], earlier: list[Row], figure: str) -> dict[str, tuple[float, float]]:
     """Case -> figure before, figure now."""
-    old = {row.case: row.values.get(figure, float("nan")) for row in theirs}
-    return {row.case: (old[row.case], row.values.get(figure, float("nan"))) for row in ours if row.case in old}
+    old = {row.case: row.values.get(figure, float("nan")) for row in earlier}
+    return {row.case: (old[row.case], row.values.get(figure, float("nan"))) for row in new if row.case in old}
 
 
 def _other_plan(plan: dict[str, Any], before: dict[str, Any]) -> list[str]:

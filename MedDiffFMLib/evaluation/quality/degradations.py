@@ -40,7 +40,7 @@ class Plan:
             once as a solid nodule where there is lung.
         noise_kinds: of :data:`evaluation.quality.added_noise.KINDS`, each a question of the denoising task.
         noise_levels_hu: of every kind but the quarter dose.
-        told_levels_hu: levels at which the model is asked a second time, told the level.
+        told_levels_hu: levels at which the model is run a second time, with the level given.
         seed: added to every case's own.
     """
 
@@ -72,15 +72,25 @@ class Plan:
         """
         if task != "denoise":
             default = Plan()
-            return [replace(self, noise_kinds=default.noise_kinds, noise_levels_hu=default.noise_levels_hu,
-                            told_levels_hu=default.told_levels_hu)]  # fmt: skip
+            return [
+                replace(
+                    self,
+                    noise_kinds=default.noise_kinds,
+                    noise_levels_hu=default.noise_levels_hu,
+                    told_levels_hu=default.told_levels_hu,
+                )
+            ]
         plain = Plan(slab_mm=self.slab_mm, dose=self.dose, full_dose_noise_hu=self.full_dose_noise_hu, seed=self.seed)
         return [
-            replace(plain, noise_kinds=(kind,), noise_levels_hu=() if kind == "dose" else (level,),
-                    told_levels_hu=tuple(hu for hu in self.told_levels_hu if kind != "dose" and hu == level))
+            replace(
+                plain,
+                noise_kinds=(kind,),
+                noise_levels_hu=() if kind == "dose" else (level,),
+                told_levels_hu=tuple(hu for hu in self.told_levels_hu if kind != "dose" and hu == level),
+            )
             for kind in self.noise_kinds
             for level in (self.noise_levels_hu if kind != "dose" else (0.0,))
-        ]  # fmt: skip
+        ]
 
 
 def quarter_dose(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
@@ -106,20 +116,35 @@ def quarter_dose(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
 
 def spheres(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     """Diameter in mm as text -> uint8 labels of the spheres of that size."""
-    found = healthy_spheres(
-        loaded.volume.voxels, loaded.volume.spacing, loaded.body, near_lesions(loaded), plan.sphere_diameters_mm,
-        plan.spheres_per_size, seed=plan.case_seed(loaded.case.name),
-    )  # fmt: skip
-    return {f"{diameter:g}": labels for diameter, labels in found.items()}
+    holes = healthy_spheres(
+        loaded.volume.voxels,
+        loaded.volume.spacing,
+        loaded.body,
+        near_lesions(loaded),
+        plan.sphere_diameters_mm,
+        plan.spheres_per_size,
+        seed=plan.case_seed(loaded.case.name),
+    )
+    return {f"{diameter:g}": labels for diameter, labels in holes.items()}
 
 
 def synthetic_lesions(loaded: LoadedCase, plan: Plan) -> dict[str, np.ndarray]:
     """``changed``: float32 HU; ``labels``: uint8; ``lesions``: their list as JSON text."""
-    changed, labels, found = insert_lesions(
-        loaded.volume.voxels, loaded.volume.spacing, loaded.body, near_lesions(loaded), plan.lesion_diameters_mm,
-        plan.lesion_contrasts_hu, plan.lesions_per_size, seed=plan.case_seed(loaded.case.name),
-    )  # fmt: skip
-    return {"changed": changed, "labels": labels, "lesions": np.array(json.dumps([asdict(one) for one in found]))}
+    changed, labels, lesions = insert_lesions(
+        loaded.volume.voxels,
+        loaded.volume.spacing,
+        loaded.body,
+        near_lesions(loaded),
+        plan.lesion_diameters_mm,
+        plan.lesion_contrasts_hu,
+        plan.lesions_per_size,
+        seed=plan.case_seed(loaded.case.name),
+    )
+    return {
+        "changed": changed,
+        "labels": labels,
+        "lesions": np.array(json.dumps([asdict(lesion) for lesion in lesions])),
+    }
 
 
 def near_lesions(loaded: LoadedCase, margin_mm: float = 5.0) -> np.ndarray:
@@ -129,8 +154,9 @@ def near_lesions(loaded: LoadedCase, margin_mm: float = 5.0) -> np.ndarray:
     return distance_to(loaded.lesions > 0, loaded.volume.spacing) <= margin_mm
 
 
-def stored(make: Callable[[LoadedCase, Plan], dict[str, np.ndarray]], loaded: LoadedCase, plan: Plan,
-           folder: Path | None) -> dict[str, np.ndarray]:  # fmt: skip
+def stored(
+    make: Callable[[LoadedCase, Plan], dict[str, np.ndarray]], loaded: LoadedCase, plan: Plan, folder: Path | None
+) -> dict[str, np.ndarray]:
     """``make(loaded, plan)``, read from ``folder`` when it is there for the same voxels, plan and version."""
     if folder is None:
         return make(loaded, plan)
@@ -138,11 +164,11 @@ def stored(make: Callable[[LoadedCase, Plan], dict[str, np.ndarray]], loaded: Lo
     if file.is_file():
         with np.load(file) as content:
             return {name: content[name] for name in content.files}
-    made = make(loaded, plan)
+    arrays = make(loaded, plan)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file, overwrite=True) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **made)
-    return made
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return arrays
 
 
 def fingerprint(loaded: LoadedCase, plan: Plan) -> str:

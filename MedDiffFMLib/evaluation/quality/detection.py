@@ -25,8 +25,13 @@ LARGE_MM = 8.0
 MOST = 300
 
 
-def peaks(score: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float], separation_mm: float = 10.0,
-          most: int = MOST) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def peaks(
+    score: np.ndarray,
+    mask: np.ndarray,
+    spacing: tuple[float, float, float],
+    separation_mm: float = 10.0,
+    most: int = MOST,
+) -> tuple[np.ndarray, np.ndarray]:
     """Local maxima of a map inside ``mask``, the highest ``most``.
 
     Args:
@@ -40,14 +45,15 @@ def peaks(score: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, floa
 
     inside = np.where(mask, score, -np.inf).astype(np.float32)
     size = [2 * max(1, round(v)) + 1 for v in voxels_of(spacing, separation_mm)]
-    found = np.argwhere(mask & (inside == maximum_filter(inside, size, mode="constant", cval=-np.inf)))
-    heights = inside[tuple(found.T)]
+    places = np.argwhere(mask & (inside == maximum_filter(inside, size, mode="constant", cval=-np.inf)))
+    heights = inside[tuple(places.T)]
     order = np.argsort(-heights, kind="stable")[:most]
-    return heights[order], found[order]
+    return heights[order], places[order]
 
 
-def listed(score: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float], threshold: float,
-           minimum_mm3: float) -> np.ndarray:  # fmt: skip
+def listed(
+    score: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float], threshold: float, minimum_mm3: float
+) -> np.ndarray:
     """Highest voxel (n, 3) of each region above ``threshold``, highest first: the list that a user reads.
 
     Args:
@@ -90,8 +96,9 @@ def diameters(labels: np.ndarray, spacing: tuple[float, float, float]) -> list[f
     return [round(float(np.cbrt(6 / np.pi * n * np.prod(spacing))), 1) for n in counts if n]
 
 
-def findings(score: np.ndarray, labels: np.ndarray, mask: np.ndarray,
-             spacing: tuple[float, float, float]) -> tuple[list[float], list[float]]:  # fmt: skip
+def findings(
+    score: np.ndarray, labels: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]
+) -> tuple[list[float], list[float]]:
     """Scores of the false findings and, lesion by lesion, the score of the best finding in it (-inf when missed).
 
     Args:
@@ -116,8 +123,9 @@ def scored(heights: np.ndarray, voxels: np.ndarray, labels: np.ndarray) -> tuple
     return (np.asarray(false, dtype=np.float64) - lift).tolist(), best
 
 
-def sensitivity(false: list[list[float]], best: list[list[float]],
-                rates: tuple[float, ...] = FALSE_POSITIVES) -> dict[float, float]:  # fmt: skip
+def sensitivity(
+    false: list[list[float]], best: list[list[float]], rates: tuple[float, ...] = FALSE_POSITIVES
+) -> dict[float, float]:
     """Share of lesions found when the threshold allows so many false findings a case (FROC).
 
     Args:
@@ -128,16 +136,21 @@ def sensitivity(false: list[list[float]], best: list[list[float]],
     lesions = np.concatenate([np.asarray(b, dtype=np.float64) for b in best])
     if lesions.size == 0:
         return {rate: float("nan") for rate in rates}
-    found = {}
+    intervals = {}
     for rate in rates:
         allowed = int(rate * len(false))
         threshold = pooled[allowed] if allowed < pooled.size else -np.inf
-        found[rate] = float(np.mean(lesions > threshold))
-    return found
+        intervals[rate] = float(np.mean(lesions > threshold))
+    return intervals
 
 
-def among_first(ranks: Sequence[Sequence[int | None]], sizes: Sequence[Sequence[float]], patients: Sequence[str],
-                least_mm: float = 0.0, first: Sequence[int] = FIRST) -> dict[int, Interval]:  # fmt: skip
+def among_first(
+    ranks: Sequence[Sequence[int | None]],
+    sizes: Sequence[Sequence[float]],
+    patients: Sequence[str],
+    least_mm: float = 0.0,
+    first: Sequence[int] = FIRST,
+) -> dict[int, Interval]:
     """Share of lesions hit by the first findings of their scan, with intervals from drawing patients.
 
     Args:

@@ -43,17 +43,30 @@ WRITE_SECONDS = 30.0
 VERSION = 3
 """Of stored figures; raise it when a protocol or a baseline changes, so that they are made anew."""
 UNREPORTED = ("patches", "scores")
-"""Details of rows that figures are computed from and nobody reads."""
+"""Details of rows from which figures are computed; not reported."""
 
 
-def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED_TASKS,
-             out_folder: str | Path = "evaluation", quick: bool = False, *, plan: Plan | None = None,
-             synthesis: SynthesisPlan | None = None, space: FeatureSpace | None = None,
-             parameters: dict[str, dict[str, Any]] | None = None, curves: Sequence[Curve] = (),
-             variants: Sequence[Variant] = (), references: Sequence[Case] = (), resume: bool = False,
-             earlier: dict[str, Any] | None = None, cache: str | Path | None = None, seed: int = 0,
-             progress: Callable[[str], None] | None = None,
-             cancel: CancelToken | None = None) -> dict[str, Any]:  # fmt: skip
+def evaluate(
+    model: Any,
+    cases: Sequence[Case],
+    tasks: Sequence[str] = EVALUATED_TASKS,
+    out_folder: str | Path = "evaluation",
+    quick: bool = False,
+    *,
+    plan: Plan | None = None,
+    synthesis: SynthesisPlan | None = None,
+    space: FeatureSpace | None = None,
+    parameters: dict[str, dict[str, Any]] | None = None,
+    curves: Sequence[Curve] = (),
+    variants: Sequence[Variant] = (),
+    references: Sequence[Case] = (),
+    resume: bool = False,
+    earlier: dict[str, Any] | None = None,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    cancel: CancelToken | None = None,
+) -> dict[str, Any]:
     """Evaluate a model beside the baselines and write ``evaluation.md`` and ``evaluation.json``.
 
     Args:
@@ -94,9 +107,12 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
     chosen = {task: settings_of(task, (parameters or {}).get(task, {})) for task in tasks if task in OUTPUTS}
     candidates = candidates_of(model, tasks, curves, variants, parameters or {}, seed, cancel)
     head: dict[str, Any] = {
-        "model": _model_record(model), "seed": seed, "parameters": chosen, "quick": quick,
+        "model": _model_record(model),
+        "seed": seed,
+        "parameters": chosen,
+        "quick": quick,
         "plan": dataclasses.asdict(plan),
-    }  # fmt: skip
+    }
     folder, question = Path(out_folder), (cases, space or HaarStatistics(), synthesis, references)
     with _degraded(cache) as kept:
         work = _Work(tasks, curves, candidates, kept, folder / "rows" if resume else None, _teller(progress, cancel))
@@ -120,7 +136,7 @@ def evaluate(model: Any, cases: Sequence[Case], tasks: Sequence[str] = EVALUATED
 
 
 def _teller(progress: Callable[[str], None] | None, cancel: CancelToken | None) -> Callable[[str], None]:
-    """Tells what comes next, and is where a wish to stop is noticed between the runs of the model."""
+    """Progress message between the runs of the model, where a cancel is noticed too."""
 
     def tell(line: str) -> None:
         if cancel is not None:
@@ -148,8 +164,15 @@ Question = tuple[Sequence[Case], FeatureSpace, SynthesisPlan, Sequence[Case]]
 class _Work:
     """What is to be done, and the rows of what is done: "" for the evaluation itself, else the name of a curve."""
 
-    def __init__(self, tasks: Sequence[str], curves: Sequence[Curve], candidates: Sequence[Candidate], cache: Path,
-                 kept: Path | None, tell: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        curves: Sequence[Curve],
+        candidates: Sequence[Candidate],
+        cache: Path,
+        kept: Path | None,
+        tell: Callable[[str], None],
+    ) -> None:
         self.kept, self.every_case = kept, False
         self.asked = {"": tuple(tasks), **{curve.name: (curve.task,) for curve in curves}}
         self.candidates, self.cache, self.tell = candidates, cache, tell
@@ -157,52 +180,61 @@ class _Work:
 
     def steps(self, cases: Sequence[Case], plan: Plan, question: Question) -> Iterator[dict[str, Any]]:
         """Do everything; yields after each step, with facts for the report."""
-        wanted = {task for tasks in self.asked.values() for task in tasks}
-        for number, case in enumerate(cases if wanted & set(PROTOCOLS) else (), start=1):
+        all_tasks = {task for tasks in self.asked.values() for task in tasks}
+        for number, case in enumerate(cases if all_tasks & set(PROTOCOLS) else (), start=1):
             loaded = load_case(case, plan.slab_mm)
-            for task in [task for task in PROTOCOLS if task in wanted]:
+            for task in [task for task in PROTOCOLS if task in all_tasks]:
                 self.tell(f"case {number} of {len(cases)}, {case.name}: {task}")
                 for turn, part in enumerate(plan.questions(task)):
                     self._case(task, loaded, part, turn == 0)
             self.every_case = number == len(cases)
             yield {}
-        if SYNTHESIZE in wanted:
+        if SYNTHESIZE in all_tasks:
             yield from self._synthesis(*question)
 
     def _case(self, task: str, loaded: LoadedCase, plan: Plan, first: bool) -> None:
         """Baselines and model on one case; points of curves on its first question alone."""
         self._share(task, baseline_rows(task, loaded, plan, self.cache))
-        for one in [one for one in self._of(task) if first or not one.curve]:
-            make = functools.partial(PROTOCOLS[task], loaded, plan, self.cache, {one.name: one.run})
-            self.rows[one.curve] += self._stored(one, loaded.case.name, fingerprint(loaded, plan), make)
+        for candidate in [candidate for candidate in self._of(task) if first or not candidate.curve]:
+            make = functools.partial(PROTOCOLS[task], loaded, plan, self.cache, {candidate.name: candidate.run})
+            self.rows[candidate.curve] += self._stored(candidate, loaded.case.name, fingerprint(loaded, plan), make)
 
-    def _synthesis(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan,
-                   references: Sequence[Case]) -> Iterator[dict[str, Any]]:  # fmt: skip
+    def _synthesis(
+        self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan, references: Sequence[Case]
+    ) -> Iterator[dict[str, Any]]:
         """Real patients, then the model region by region."""
         known = read_references(references, self.cache, self.tell) if references else None
         self.tell("windows of the real patients, to compare synthetic ones with")
         question = SynthesisQuestion(cases, space, plan, known)
         self._share(SYNTHESIZE, question.baseline_rows())
-        yield {"synthesis": {"space": space.name, "spacing": space.spacing, "window_mm": WINDOW_MM, "random": RANDOM,
-                             "references": len(references), "left_out": question.left_out,
-                             **dataclasses.asdict(plan)}}  # fmt: skip
+        yield {
+            "synthesis": {
+                "space": space.name,
+                "spacing": space.spacing,
+                "window_mm": WINDOW_MM,
+                "random": RANDOM,
+                "references": len(references),
+                "left_out": question.left_out,
+                **dataclasses.asdict(plan),
+            }
+        }
         key = (space.name, plan, [case.name for case in (*cases, *references)])
         for region in question.regions:
-            for one in self._of(SYNTHESIZE):
-                self.tell(f"{plan.volumes} volumes of the region {region}: {one.name}")
-                make = functools.partial(question.rows_of, one.name, one.run, region)
-                self.rows[one.curve] += self._stored(one, region, key, make)
+            for candidate in self._of(SYNTHESIZE):
+                self.tell(f"{plan.volumes} volumes of the region {region}: {candidate.name}")
+                make = functools.partial(question.rows_of, candidate.name, candidate.run, region)
+                self.rows[candidate.curve] += self._stored(candidate, region, key, make)
                 yield {}
 
-    def _stored(self, one: Candidate, name: str, about: Any, make: Callable[[], list[Row]]) -> list[Row]:
+    def _stored(self, candidate: Candidate, name: str, about: Any, make: Callable[[], list[Row]]) -> list[Row]:
         """Rows of a candidate, from a run that was stopped where they are kept."""
         if self.kept is None:
             return make()
-        file = file_name(name, one.task, one.name, key=(VERSION, one.key, one.curve, about))
+        file = file_name(name, candidate.task, candidate.name, key=(VERSION, candidate.key, candidate.curve, about))
         return stored_rows(self.kept / file, make)
 
     def _of(self, task: str) -> list[Candidate]:
-        return [one for one in self.candidates if one.task == task]
+        return [candidate for candidate in self.candidates if candidate.task == task]
 
     def _share(self, task: str, rows: list[Row]) -> None:
         """Baselines' rows go to everything that asks about the task."""
@@ -211,25 +243,28 @@ class _Work:
                 self.rows[key] += rows
 
 
-def _findings(work: _Work, head: dict[str, Any], curves: Sequence[Curve], earlier: dict[str, Any] | None,
-              folder: Path) -> dict[str, Any]:  # fmt: skip
+def _findings(
+    work: _Work, head: dict[str, Any], curves: Sequence[Curve], earlier: dict[str, Any] | None, folder: Path
+) -> dict[str, Any]:
     """Everything that is computed from rows; pictures of the curves are drawn."""
     rows, name = work.rows[""], head["model"]["name"] if head["model"] else None
     if work.every_case:
         add_told_apart(rows)
-    found: dict[str, Any] = {
-        "verdict": verdicts(rows, name, HIGHER_IS_BETTER), "tables": summary(rows, name),
-        "rows": [_reported(row) for row in rows], "curves": {},
-    }  # fmt: skip
+    findings: dict[str, Any] = {
+        "verdict": verdicts(rows, name, HIGHER_IS_BETTER),
+        "tables": summary(rows, name),
+        "rows": [_reported(row) for row in rows],
+        "curves": {},
+    }
     for curve in curves:
         if work.rows[curve.name]:
             record = curve_record(curve, work.rows[curve.name])
             record["picture"] = f"curve-{curve.name.replace('.', '-')}.png"
             draw_curve(folder / record["picture"], record, f"{name}: {curve.name}")
-            found["curves"][curve.name] = record
+            findings["curves"][curve.name] = record
     if earlier is not None and name is not None:
-        found["compared"] = compare(rows, name, head["plan"], earlier, HIGHER_IS_BETTER)
-    return found
+        findings["compared"] = compare(rows, name, head["plan"], earlier, HIGHER_IS_BETTER)
+    return findings
 
 
 def _reported(row: Row) -> dict[str, Any]:

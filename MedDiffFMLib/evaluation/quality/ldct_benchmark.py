@@ -2,8 +2,8 @@
 
 Whole slices in the display window of the body part, mapped to 0 to 1, slice by slice: PSNR with a peak of 1, SSIM with
 uniform windows of 7 x 7; means over slices. Air and table count, unlike in :mod:`.metrics`. Its cases are scans of
-three body parts with low-dose images from the same projections; ours are others, so figures compare methods here and
-not with its table.
+three body parts with low-dose images from the same projections; the cases here are others, so figures
+compare methods here and not with its table.
 """
 
 from __future__ import annotations

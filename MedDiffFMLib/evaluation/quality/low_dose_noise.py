@@ -107,8 +107,13 @@ def added_variance(line_integrals: np.ndarray, incident: float, dose: float) -> 
     return photons + electronics
 
 
-def incident_photons(volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray,
-                     noise_hu: float = FULL_DOSE_NOISE_HU, views: int = 24) -> float:  # fmt: skip
+def incident_photons(
+    volume_hu: np.ndarray,
+    spacing: tuple[float, float, float],
+    body: np.ndarray,
+    noise_hu: float = FULL_DOSE_NOISE_HU,
+    views: int = 24,
+) -> float:
     """Photons a ray that give the full dose a noise of ``noise_hu`` over the body, like tube current control.
 
     Args:
@@ -147,8 +152,9 @@ def incident_photons(volume_hu: np.ndarray, spacing: tuple[float, float, float],
     return float(10 ** brentq(excess, low, high, xtol=1e-4))
 
 
-def low_dose_noise(volume_hu: np.ndarray, spacing: tuple[float, float, float], incident: float,
-                   dose: float = 0.25, seed: int = 0) -> np.ndarray:  # fmt: skip
+def low_dose_noise(
+    volume_hu: np.ndarray, spacing: tuple[float, float, float], incident: float, dose: float = 0.25, seed: int = 0
+) -> np.ndarray:
     """The noise, in HU, that an acquisition at ``dose`` of the full dose has in addition.
 
     Args:

@@ -48,11 +48,11 @@ class References:
         Args:
             windows: HU (B, D, H, W) at :data:`SPACING`; a reference that is smaller than a window is left out.
         """
-        found, fine = np.full(len(windows), -1.0), detail(windows)
+        correlations, fine = np.full(len(windows), -1.0), detail(windows)
         for volume in self._details:
             if all(n >= m for n, m in zip(volume.shape, windows.shape[1:], strict=True)):
-                found = np.maximum(found, _best_correlations(fine, volume))
-        return found
+                correlations = np.maximum(correlations, _best_correlations(fine, volume))
+        return correlations
 
     def controls(self, size: int) -> np.ndarray:
         """Windows from the middle of references, half a voxel off their grid, with noise: (B, size, size, size) HU."""

@@ -31,9 +31,14 @@ def ssim(image: np.ndarray, truth: np.ndarray, mask: np.ndarray, window: tuple[f
     total = 0.0
     for k in np.flatnonzero(mask.any(axis=(1, 2))):
         _, similarity = structural_similarity(
-            windowed(image[k], window), windowed(truth[k], window), data_range=window[1] - window[0],
-            gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
-        )  # fmt: skip
+            windowed(image[k], window),
+            windowed(truth[k], window),
+            data_range=window[1] - window[0],
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
         total += float(similarity[mask[k]].sum())
     return total / int(mask.sum())
 
@@ -93,8 +98,9 @@ EARLY = 0.3
 """False positive rate up to which maps of anomalies are compared (MVTec AD, Bergmann et al. 2021, and Screener)."""
 
 
-def false_positive_rates(negatives: np.ndarray, positives: np.ndarray,
-                         weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def false_positive_rates(
+    negatives: np.ndarray, positives: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Share of the negatives that score above each positive, and share of those that score at least as high.
 
     Between the two the ROC curve is a straight line.
@@ -154,8 +160,8 @@ def bootstrap(values: list[float], groups: list[str] | None = None, repeats: int
     return Interval(float(numbers.mean()), float(low), float(high), numbers.size)
 
 
-def wins(ours: list[float], theirs: list[float], higher_is_better: bool) -> tuple[int, int]:
-    """In how many cases ours is strictly better, out of how many that both have."""
+def wins(values: list[float], others: list[float], higher_is_better: bool) -> tuple[int, int]:
+    """Number of cases in which ``values`` are strictly better, and of those that both have."""
     sign = 1 if higher_is_better else -1
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if np.isfinite(a) and np.isfinite(b)]
+    pairs = [(a, b) for a, b in zip(values, others, strict=True) if np.isfinite(a) and np.isfinite(b)]
     return sum(sign * (a - b) > 0 for a, b in pairs), len(pairs)

@@ -18,8 +18,12 @@ def parts_lines(task: str, groups: dict[str, Any]) -> list[str]:
         if not parts:
             continue
         methods = list(dict.fromkeys(method for table in parts.values() for method in table["values"]))
-        lines += [f"{figure.title[0].upper()}{figure.title[1:]}:", "", f"| part | cases | {' | '.join(methods)} |",
-                  "|---|---:|" + "---:|" * len(methods)]  # fmt: skip
+        lines += [
+            f"{figure.title[0].upper()}{figure.title[1:]}:",
+            "",
+            f"| part | cases | {' | '.join(methods)} |",
+            "|---|---:|" + "---:|" * len(methods),
+        ]
         for name in sorted(parts, key=_part_order):
             cells = [interval(parts[name]["mean"].get(method), figure) for method in methods]
             lines.append(f"| {name} | {len(parts[name]['cases'])} | " + " | ".join(cells) + " |")
@@ -61,12 +65,18 @@ def detection_lines(detection: dict[str, Any] | None) -> list[str]:
     """FROC, and the share of lesions among the first findings of a scan."""
     if detection is None:
         return []
-    lines = [f"Share of {detection['lesions']} lesions found, by false findings allowed a case (FROC):", "",
-             *_shares({name: {"": found} for name, found in detection["sensitivity"].items()})]  # fmt: skip
+    lines = [
+        f"Share of {detection['lesions']} lesions found, by false findings allowed a case (FROC):",
+        "",
+        *_shares({name: {"": shares} for name, shares in detection["sensitivity"].items()}),
+    ]
     if "first" not in detection:  # a report of an earlier version
         return lines
-    lines += ["Share of lesions found among the first findings of a scan, which may lie 3 mm beside the lesion:", "",
-              *_shares(detection["first"])]  # fmt: skip
+    lines += [
+        "Share of lesions found among the first findings of a scan, which may lie 3 mm beside the lesion:",
+        "",
+        *_shares(detection["first"]),
+    ]
     for method, length in detection["listed"].items():
         lines += [f"Findings that {method} lists a scan at its own threshold: {length:.1f}.", ""]
     return lines
@@ -75,8 +85,10 @@ def detection_lines(detection: dict[str, Any] | None) -> list[str]:
 def _shares(methods: dict[str, dict[str, Any]]) -> list[str]:
     """Method -> kind of lesion -> number of findings -> share, plain or with its interval."""
     numbers = list(next(iter(next(iter(methods.values())).values())))
-    lines = ["| method | lesions | " + " | ".join(f"{float(n):g}" for n in numbers) + " |",
-             "|---|---:|" + "---:|" * len(numbers)]  # fmt: skip
+    lines = [
+        "| method | lesions | " + " | ".join(f"{float(n):g}" for n in numbers) + " |",
+        "|---|---:|" + "---:|" * len(numbers),
+    ]
     for method, kinds in methods.items():
         for kind, shares in kinds.items():
             cells = [interval(s, SHARE) if isinstance(s, dict) else number(s, SHARE) for s in shares.values()]
@@ -89,10 +101,14 @@ def pooled_lines(pooled: dict[str, Any] | None) -> list[str]:
     """AUROC over all cases together."""
     if pooled is None:
         return []
-    lines = ["All voxels of all cases with lesions together:", "",
-             "| method | AUROC | up to a false positive rate of 0.3 |", "|---|---:|---:|"]  # fmt: skip
-    for method, found in pooled.items():
-        lines.append(f"| {method} | {interval(found['AUROC'], AREA)} | {interval(found['AUROC30'], AREA)} |")
+    lines = [
+        "All voxels of all cases with lesions together:",
+        "",
+        "| method | AUROC | up to a false positive rate of 0.3 |",
+        "|---|---:|---:|",
+    ]
+    for method, figures in pooled.items():
+        lines.append(f"| {method} | {interval(figures['AUROC'], AREA)} | {interval(figures['AUROC30'], AREA)} |")
     return [*lines, ""]
 
 

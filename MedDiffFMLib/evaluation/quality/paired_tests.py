@@ -54,16 +54,16 @@ class Difference:
         return "better" if self.low > 0 else "worse" if self.high < 0 else "open"
 
 
-def difference(ours: Sequence[Row], theirs: Sequence[Row], figure: str, higher_is_better: bool) -> Difference:
+def difference(rows: Sequence[Row], others: Sequence[Row], figure: str, higher_is_better: bool) -> Difference:
     """Rows of two methods, paired by case."""
-    other = {row.case: _value(row, figure) for row in theirs}
-    pairs = [(_value(row, figure), other[row.case], row.patient) for row in ours if row.case in other]
+    other = {row.case: _value(row, figure) for row in others}
+    pairs = [(_value(row, figure), other[row.case], row.patient) for row in rows if row.case in other]
     pairs = [p for p in pairs if np.isfinite(p[0]) and np.isfinite(p[1])]
     sign = 1 if higher_is_better else -1
     better, cases = wins([a for a, _, _ in pairs], [b for _, b, _ in pairs], higher_is_better)
     patients = [patient for _, _, patient in pairs]
-    found = bootstrap([sign * (a - b) for a, b, _ in pairs], patients)
-    return Difference(better, cases, len(set(patients)), found.mean, found.low, found.high)
+    interval = bootstrap([sign * (a - b) for a, b, _ in pairs], patients)
+    return Difference(better, cases, len(set(patients)), interval.mean, interval.low, interval.high)
 
 
 def verdicts(rows: Sequence[Row], model: str | None, higher: dict[tuple[str, str], bool]) -> list[dict[str, Any]]:
@@ -72,19 +72,27 @@ def verdicts(rows: Sequence[Row], model: str | None, higher: dict[tuple[str, str
     Args:
         higher: (task, figure) -> whether higher is better.
     """
-    found = []
+    verdicts = []
     for task, figure, baselines in CLAIMS:
         groups = dict.fromkeys(row.group for row in rows if row.task == task)
         for group in [g for g in groups if g in QUESTIONS.get(task, groups)]:
             part = [row for row in rows if row.task == task and row.group == group]
-            ours = [row for row in part if row.method == model]
+            own = [row for row in part if row.method == model]
             for baseline in [b for b in baselines if _claimed(task, group, figure, b)]:
-                theirs = [row for row in part if row.method == baseline]
-                one = difference(ours, theirs, figure, higher[task, figure])
-                if one.cases:
-                    found.append({"task": task, "group": group, "figure": figure, "against": baseline,
-                                  **asdict(one), "verdict": one.word})  # fmt: skip
-    return found
+                others = [row for row in part if row.method == baseline]
+                paired = difference(own, others, figure, higher[task, figure])
+                if paired.cases:
+                    verdicts.append(
+                        {
+                            "task": task,
+                            "group": group,
+                            "figure": figure,
+                            "against": baseline,
+                            **asdict(paired),
+                            "verdict": paired.word,
+                        }
+                    )
+    return verdicts
 
 
 def _claimed(task: str, group: str, figure: str, baseline: str) -> bool:

@@ -72,24 +72,26 @@ def curve_record(curve: Curve, rows: Sequence[Row]) -> dict[str, Any]:
     known = list(dict.fromkeys(row.group for row in rows))
     groups = [g for g in known if not is_part(curve.task, g)] or known
     return {
-        "task": curve.task, "fields": list(curve.fields), "values": list(curve.values),
+        "task": curve.task,
+        "fields": list(curve.fields),
+        "values": list(curve.values),
         "evaluations": [_mean([r.evaluations for r in rows if r.method == label]) for label in labels],
         "seconds": [_mean([r.seconds for r in rows if r.method == label]) for label in labels],
         "groups": {group: _group([r for r in rows if r.group == group], curve.task, labels) for group in groups},
-    }  # fmt: skip
+    }
 
 
 def _group(rows: list[Row], task: str, labels: list[str]) -> dict[str, Any]:
     """Figure -> ``curve``, a mean with interval for each value, and ``baselines``, name -> mean."""
     methods = list(dict.fromkeys(row.method for row in rows))
-    found: dict[str, Any] = {}
+    group: dict[str, Any] = {}
     for figure in FIGURES[task]:
         if not (figure.by_case and any(figure.name in row.values for row in rows)):
             continue
         means = {m: _interval([r for r in rows if r.method == m], figure) for m in methods}
         baselines = {m: means[m]["mean"] for m in methods if m not in labels and means[m]["count"]}
-        found[figure.name] = {"curve": [means.get(label) for label in labels], "baselines": baselines}
-    return found
+        group[figure.name] = {"curve": [means.get(label) for label in labels], "baselines": baselines}
+    return group
 
 
 def _interval(rows: list[Row], figure: Figure) -> dict[str, Any]:
@@ -107,8 +109,12 @@ def draw_curve(path: Path, record: dict[str, Any], title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    panels = [(g, f) for g, figures in record["groups"].items() for f in FIGURES[record["task"]]
-              if f.name in figures and f.higher_is_better is not None]  # fmt: skip
+    panels = [
+        (g, f)
+        for g, figures in record["groups"].items()
+        for f in FIGURES[record["task"]]
+        if f.name in figures and f.higher_is_better is not None
+    ]
     canvas = Canvas(figsize=(10, 0.8 + 2.9 * len(panels)), layout="constrained")
     FigureCanvasAgg(canvas)
     canvas.suptitle(title)
@@ -125,9 +131,9 @@ def draw_curve(path: Path, record: dict[str, Any], title: str) -> None:
 
 def _panel(axes: Any, record: dict[str, Any], group: str, figure: Figure, axis: str) -> None:
     """The model with its intervals, each point named by its value, and the baselines as level lines."""
-    found = record["groups"][group][figure.name]
+    figures = record["groups"][group][figure.name]
     places = [v if v is not None else n for n, v in enumerate(record[axis])]
-    known = [(x, p, v) for x, p, v in zip(places, found["curve"], record["values"], strict=True) if p and p["count"]]
+    known = [(x, p, v) for x, p, v in zip(places, figures["curve"], record["values"], strict=True) if p and p["count"]]
     points = sorted(known, key=lambda point: point[0])
     x = [place for place, _, _ in points]
     means = [p["mean"] for _, p, _ in points]
@@ -136,8 +142,8 @@ def _panel(axes: Any, record: dict[str, Any], group: str, figure: Figure, axis: 
     axes.plot(x, means, "o-", color="black", label="model, with 95 % interval")
     for place, mean, (_, _, value) in zip(x, means, points, strict=True):
         axes.annotate(f"{value:g}", (place, mean), textcoords="offset points", xytext=(4, 5), fontsize=8)
-    near = _in_sight(found["baselines"], [*low, *high])
-    for number, (name, mean) in enumerate(found["baselines"].items()):
+    near = _in_sight(figures["baselines"], [*low, *high])
+    for number, (name, mean) in enumerate(figures["baselines"].items()):
         if name in near:
             axes.axhline(mean, linestyle="--", linewidth=1, color=f"C{number}", label=name)
     if min(x, default=0) > 0:

@@ -57,8 +57,13 @@ def _features(planes: np.ndarray, k: int, inside: np.ndarray) -> np.ndarray:
         numbers += [np.log10(within), np.log10(within / without)]
     step = (planes[k][inside].mean() - planes[k][ring].mean()) / 100
     fine = planes[k] - smooth[2]
-    numbers += [step, abs(step), _rim(planes[k], inside, ring), _likeness(fine, inside),
-                _likeness(fine, inside) - _likeness(fine, ring)]  # fmt: skip
+    numbers += [
+        step,
+        abs(step),
+        _rim(planes[k], inside, ring),
+        _likeness(fine, inside),
+        _likeness(fine, inside) - _likeness(fine, ring),
+    ]
     return np.array(numbers)
 
 
@@ -80,18 +85,19 @@ def _rim(plane: np.ndarray, inside: np.ndarray, ring: np.ndarray) -> float:
 
 def _likeness(fine: np.ndarray, mask: np.ndarray) -> float:
     """Correlation of neighboring pixels of a mask."""
-    found = []
+    likeness = []
     for axis in (0, 1):
         first, second = (np.take(fine, range(n, fine.shape[axis] - 1 + n), axis) for n in (0, 1))
         both = np.take(mask, range(0, mask.shape[axis] - 1), axis) & np.take(mask, range(1, mask.shape[axis]), axis)
-        found.append(np.stack([first[both], second[both]]))
-    pairs = np.concatenate(found, axis=1)
+        likeness.append(np.stack([first[both], second[both]]))
+    pairs = np.concatenate(likeness, axis=1)
     power = float((pairs**2).mean()) + FLOOR_HU**2
     return float((pairs[0] * pairs[1]).mean()) / power if pairs.size else 0.0
 
 
-def told_apart(filled: Sequence[np.ndarray], untouched: Sequence[np.ndarray],
-               patients: Sequence[str]) -> dict[str, float]:  # fmt: skip
+def told_apart(
+    filled: Sequence[np.ndarray], untouched: Sequence[np.ndarray], patients: Sequence[str]
+) -> dict[str, float]:
     """Patient -> AUC of a classifier that was trained on all the others; NaN for all with fewer than three patients.
 
     Args:
@@ -102,10 +108,11 @@ def told_apart(filled: Sequence[np.ndarray], untouched: Sequence[np.ndarray],
         return dict.fromkeys(names, float("nan"))
     features = np.concatenate([*filled, *untouched])
     target = np.repeat([1.0, 0.0], [sum(map(len, filled)), sum(map(len, untouched))])
-    owner = np.concatenate([np.full(len(x), names.index(p)) for part in (filled, untouched)
-                            for x, p in zip(part, patients, strict=True)])  # fmt: skip
+    owner = np.concatenate(
+        [np.full(len(x), names.index(p)) for part in (filled, untouched) for x, p in zip(part, patients, strict=True)]
+    )
     share = 1 / np.bincount(owner, minlength=len(names))[owner]
-    found = {}
+    areas = {}
     for number, name in enumerate(names):
         others = owner != number
         middle, width = features[others].mean(axis=0), features[others].std(axis=0) + 1e-9
@@ -113,8 +120,8 @@ def told_apart(filled: Sequence[np.ndarray], untouched: Sequence[np.ndarray],
         terms = np.concatenate([scaled, scaled**2 - 1, np.ones((len(scaled), 1))], axis=1)
         weights = logistic_weights(terms[others], target[others], share[others])
         scores = (terms @ weights)[~others]
-        found[name] = ranking(scores, target[~others] > 0).auroc
-    return found
+        areas[name] = ranking(scores, target[~others] > 0).auroc
+    return areas
 
 
 def logistic_weights(terms: np.ndarray, target: np.ndarray, share: np.ndarray, penalty: float = PENALTY) -> np.ndarray:

@@ -51,7 +51,7 @@ class Answer:
 Method = Callable[..., "np.ndarray | Answer | None"]
 """``denoise(volume, part) | inpaint(volume, mask) | anomaly(volume)`` -> array (k, j, i); None where it has no answer.
 
-``part``, a :class:`evaluation.quality.added_noise.NoisyPart`, is for methods that are told what was added."""
+``part``, a :class:`evaluation.quality.added_noise.NoisyPart`, is for methods that are given what was added."""
 
 KEPT_SCORES = 400
 """Scores of normal voxels that a row keeps, evenly spaced in their order, to rank all cases together; lesions: half."""
@@ -108,8 +108,10 @@ def _denoised_values(answer: Answer, part: NoisyPart, loaded: LoadedCase) -> dic
     if answer.facts.get("noise_estimated") and np.isfinite(part.added):
         level = float(answer.facts["noise_hu"])
         values |= {"level over added": level / part.added, "level over total": level / part.total}
-        values |= {name.replace(" over", " error,"): 100 * abs(values[name] - 1)
-                   for name in ("level over added", "level over total")}  # fmt: skip
+        values |= {
+            name.replace(" over", " error,"): 100 * abs(values[name] - 1)
+            for name in ("level over added", "level over total")
+        }
     return values
 
 
@@ -125,8 +127,8 @@ def seam_details(answer: Answer) -> dict[str, Any]:
     """Seam ratio of an answer and what it would be by chance; empty where no window ends inside the volume."""
     if answer.borders is None or not any(len(line) for line in answer.borders):
         return {}
-    found = seam_ratio(answer.voxels, answer.borders)
-    return {"seam": found.overall, "seam_chance": found.chance}
+    ratio = seam_ratio(answer.voxels, answer.borders)
+    return {"seam": ratio.overall, "seam_chance": ratio.chance}
 
 
 def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
@@ -140,16 +142,28 @@ def inpaint_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
         holes = [labels == number for number in range(1, int(labels.max()) + 1)]
         untouched = [patches(loaded.volume.voxels, hole) for hole in holes]
         for name, method in methods.items():
-            each = [one for one in (_filled(loaded, hole, method) for hole in holes) if one is not None]
+            each = [filling for filling in (_filled(loaded, hole, method) for hole in holes) if filling is not None]
             if not each:
                 continue
-            values = {key: float(np.mean([one[key] for one in each])) for key in ("MAE", "texture")}
-            values |= _spectrum_values(np.array([one["ratios"] for one in each]))
-            seconds = sum(one["seconds"] for one in each)
-            details = {"filled": _rounded(np.concatenate([one["patches"] for one in each])),
-                       "untouched": _rounded(np.concatenate(untouched))}  # fmt: skip
-            rows.append(_row("inpaint", loaded, f"{diameter} mm", name, values, seconds, {"patches": details},
-                             each[0]["evaluations"]))  # fmt: skip
+            values = {key: float(np.mean([filling[key] for filling in each])) for key in ("MAE", "texture")}
+            values |= _spectrum_values(np.array([filling["ratios"] for filling in each]))
+            seconds = sum(filling["seconds"] for filling in each)
+            details = {
+                "filled": _rounded(np.concatenate([filling["patches"] for filling in each])),
+                "untouched": _rounded(np.concatenate(untouched)),
+            }
+            rows.append(
+                _row(
+                    "inpaint",
+                    loaded,
+                    f"{diameter} mm",
+                    name,
+                    values,
+                    seconds,
+                    {"patches": details},
+                    each[0]["evaluations"],
+                )
+            )
     return rows
 
 
@@ -162,8 +176,14 @@ def _filled(loaded: LoadedCase, hole: np.ndarray, method: Method) -> dict[str, A
         return None
     error, texture = mean_absolute_error(answer.voxels, truth, hole), texture_ratio(answer.voxels, truth, hole)
     ratios = spectrum_ratios(answer.voxels, truth, hole, spacing)
-    return {"MAE": error, "texture": texture, "ratios": ratios, "patches": patches(answer.voxels, hole),
-            "seconds": seconds, "evaluations": answer.evaluations}  # fmt: skip
+    return {
+        "MAE": error,
+        "texture": texture,
+        "ratios": ratios,
+        "patches": patches(answer.voxels, hole),
+        "seconds": seconds,
+        "evaluations": answer.evaluations,
+    }
 
 
 def _spectrum_values(ratios: np.ndarray) -> dict[str, float]:
@@ -183,15 +203,15 @@ def _rounded(features: np.ndarray) -> list[list[float]]:
 
 def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
     """How well a map ranks the voxels of synthetic and, in the same run, of real lesions above the rest of the body."""
-    made = stored(synthetic_lesions, loaded, plan, cache)
-    volume = loaded.volume.with_voxels(made["changed"].astype(np.float32))
-    labels, lesions = made["labels"], json.loads(str(made["lesions"]))
-    lesions = [one for one in lesions if (labels == one["label"]).any()]
-    groups = {"synthetic lesions": [one["label"] for one in lesions]}
-    for one in lesions:
-        contrast = "lung nodule" if one["kind"] == "lung" else f"{one['contrast_hu']:+g} HU"
-        groups.setdefault(f"{one['diameter_mm']:g} mm", []).append(one["label"])
-        groups.setdefault(contrast, []).append(one["label"])
+    arrays = stored(synthetic_lesions, loaded, plan, cache)
+    volume = loaded.volume.with_voxels(arrays["changed"].astype(np.float32))
+    labels, lesions = arrays["labels"], json.loads(str(arrays["lesions"]))
+    lesions = [lesion for lesion in lesions if (labels == lesion["label"]).any()]
+    groups = {"synthetic lesions": [lesion["label"] for lesion in lesions]}
+    for lesion in lesions:
+        contrast = "lung nodule" if lesion["kind"] == "lung" else f"{lesion['contrast_hu']:+g} HU"
+        groups.setdefault(f"{lesion['diameter_mm']:g} mm", []).append(lesion["label"])
+        groups.setdefault(contrast, []).append(lesion["label"])
     normal = loaded.body & ~near_lesions(loaded) & (labels == 0)
     rows = []
     for name, method in methods.items():
@@ -212,7 +232,7 @@ def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: di
 
 
 def baseline_methods(task: str, loaded: LoadedCase) -> dict[str, Method]:
-    """The classical methods of a task; the denoisers are told the true noise of the case, but where a name says not."""
+    """The classical methods of a task; the denoisers know the true noise of the case, but where a name says not."""
     spacing, body = loaded.volume.spacing, loaded.body
     if task == "denoise":
         return {
@@ -220,13 +240,11 @@ def baseline_methods(task: str, loaded: LoadedCase) -> dict[str, Method]:
             "non-local means": lambda v, part: _on_scored(v, part, baselines.non_local_means, part.told),
             "non-local means, level estimated": _estimating_non_local_means,
             "total variation": lambda v, part: _on_scored(v, part, baselines.total_variation, part.told),
-            "BM3D": lambda v, part: (
-                None if part.group else _on_scored(v, part, baselines.block_matching, part.told)
-            ),
+            "BM3D": lambda v, part: None if part.group else _on_scored(v, part, baselines.block_matching, part.told),
             "BM3D, spectrum told": lambda v, part: _on_scored(
                 v, part, baselines.block_matching, spectrum(part.noise, part.body), baselines.BM3D_SPECTRUM_STRENGTH
             ),
-        }  # fmt: skip
+        }
     if task == "inpaint":
         return {
             "mean fill": lambda v, mask: baselines.mean_fill(v.voxels, mask, spacing),
@@ -243,7 +261,7 @@ def _on_scored(volume: Volume, part: NoisyPart, method: Callable[..., np.ndarray
 
 
 def _estimating_non_local_means(volume: Volume, part: NoisyPart) -> Answer:
-    """Non-local means as it would be used on a scan whose noise nobody knows."""
+    """Non-local means as on a scan of unknown noise."""
     level = baselines.wavelet_level(volume.voxels, part.body)
     smooth = _on_scored(volume, part, baselines.non_local_means, level)
     return Answer(smooth, facts={"noise_hu": level, "noise_estimated": True})
@@ -256,13 +274,21 @@ PROTOCOLS: dict[str, Callable[..., list[Row]]] = {
 }
 
 
-def _ranked(loaded: LoadedCase, group: str, method: str, answer: Answer, labels: np.ndarray, normal: np.ndarray,
-            ordered: np.ndarray, seconds: float) -> Row:  # fmt: skip
+def _ranked(
+    loaded: LoadedCase,
+    group: str,
+    method: str,
+    answer: Answer,
+    labels: np.ndarray,
+    normal: np.ndarray,
+    ordered: np.ndarray,
+    seconds: float,
+) -> Row:
     """Row of one group of lesions: its voxels ranked among the normal ones' sorted scores, findings for detection."""
     score, marked = answer.voxels, labels > 0
     lesion = score[marked]
-    found = rank_against(ordered, lesion)
-    values = {"AUROC": found.auroc, "AP": found.average_precision, "prevalence": found.prevalence}
+    ranking = rank_against(ordered, lesion)
+    values = {"AUROC": ranking.auroc, "AP": ranking.average_precision, "prevalence": ranking.prevalence}
     details: dict[str, Any] = {}
     if group in DETECTED:
         values |= _early_values(ordered, lesion, labels[marked])
@@ -282,13 +308,18 @@ def _early_values(ordered: np.ndarray, lesion: np.ndarray, labels: np.ndarray) -
     return {"AUROC30": float(each.mean()), "AUPRO30": float(by_lesion[np.unique(labels)].mean())}
 
 
-def _detected(answer: Answer, labels: np.ndarray, mask: np.ndarray,
-              spacing: tuple[float, float, float]) -> dict[str, Any]:  # fmt: skip
+def _detected(
+    answer: Answer, labels: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]
+) -> dict[str, Any]:
     """Findings of the map, and of the method's own list where it has one; see :mod:`.detection`."""
     heights, voxels = peaks(answer.voxels, mask, spacing)
     false, best = scored(heights, voxels, labels)
-    details = {"false": false, "best": best, "ranks": ranks(voxels, labels, spacing),
-               "diameters": diameters(labels, spacing)}  # fmt: skip
+    details = {
+        "false": false,
+        "best": best,
+        "ranks": ranks(voxels, labels, spacing),
+        "diameters": diameters(labels, spacing),
+    }
     if "threshold" in answer.facts:
         own = listed(answer.voxels, mask, spacing, answer.facts["threshold"], answer.facts["minimum_volume"])
         details |= {"listed": len(own), "listed ranks": ranks(own, labels, spacing)}
@@ -302,8 +333,16 @@ def _spread(ordered: np.ndarray, count: int) -> list[float]:
     return [float(f"{value:.5g}") for value in ordered]
 
 
-def _row(task: str, loaded: LoadedCase, group: str, method: str, values: dict[str, float], seconds: float,
-         details: dict[str, Any] | None = None, evaluations: int | None = None) -> Row:  # fmt: skip
+def _row(
+    task: str,
+    loaded: LoadedCase,
+    group: str,
+    method: str,
+    values: dict[str, float],
+    seconds: float,
+    details: dict[str, Any] | None = None,
+    evaluations: int | None = None,
+) -> Row:
     case = loaded.case
     patient = case.patient or case.name
     return Row(task, case.name, patient, group, method, values, seconds, details or {}, evaluations)

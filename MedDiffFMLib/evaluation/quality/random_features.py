@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...imaging.intensity import HU_LIMIT
+
 NAME = "random 3-D convolutions (seed 0)"
 CHANNELS = (16, 32, 64)
 KERNEL = 3
 SEED = 0
 AT_ONCE = 16
-HU_UNIT = 1000.0
 
 
 def random_features(windows: np.ndarray) -> np.ndarray:
@@ -27,16 +28,16 @@ def random_features(windows: np.ndarray) -> np.ndarray:
     import torch.nn.functional as functional
 
     kernels = [torch.from_numpy(kernel) for kernel in _kernels()]
-    found = []
+    features = []
     with torch.inference_mode():
         for first in range(0, len(windows), AT_ONCE):
-            part = np.clip(windows[first : first + AT_ONCE] / HU_UNIT, -1, 1).astype(np.float32)
+            part = np.clip(windows[first : first + AT_ONCE] / HU_LIMIT, -1, 1).astype(np.float32)
             layer, means = torch.from_numpy(part)[:, None], []
             for kernel in kernels:
                 layer = functional.relu(functional.conv3d(layer, kernel, stride=2, padding=1))
                 means.append(layer.mean(dim=(2, 3, 4)))
-            found.append(torch.cat(means, dim=1).double().numpy())
-    return np.concatenate(found) if found else np.zeros((0, sum(CHANNELS)))
+            features.append(torch.cat(means, dim=1).double().numpy())
+    return np.concatenate(features) if features else np.zeros((0, sum(CHANNELS)))
 
 
 def _kernels() -> list[np.ndarray]:

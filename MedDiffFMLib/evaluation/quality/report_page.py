@@ -34,14 +34,19 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _heading(report: dict[str, Any]) -> list[str]:
     model, plan = report["model"], report["plan"]
-    about = "Baselines alone." if model is None else (
-        f"Model `{model['name']}` (SHA-256 `{model['sha256'][:12]}`) on {model['device']}, seed {report['seed']}."
-    )  # fmt: skip
+    about = (
+        "Baselines alone."
+        if model is None
+        else (
+            f"Model `{model['name']}` (SHA-256 `{model['sha256'][:12]}`) on {model['device']}, seed {report['seed']}."
+        )
+    )
     extent = "whole volumes" if plan["slab_mm"] is None else f"slabs of {plan['slab_mm']:g} mm along the patient"
     lines = [
         f"{about} Evaluated on {extent}; dose fraction {plan['dose']:g}. Means over cases with "
-        "95 % intervals from drawing patients with replacement. Research use only.", "",
-    ]  # fmt: skip
+        "95 % intervals from drawing patients with replacement. Research use only.",
+        "",
+    ]
     lines += _noise_lines(plan) if "denoise" in report["tables"] else []
     changed = {task: fields for task, fields in report["parameters"].items() if fields}
     if changed:
@@ -57,8 +62,11 @@ def _noise_lines(plan: dict[str, Any]) -> list[str]:
     if not kinds:
         return []
     levels = ", ".join(f"{level:g}" for level in plan["noise_levels_hu"])
-    return [f"Added noise: {', '.join(kinds)}, of {levels} HU over the body; scored on the middle slices of a part of "
-            "the case. The level is estimated where a name does not say that it is told.", ""]  # fmt: skip
+    return [
+        f"Added noise: {', '.join(kinds)}, of {levels} HU over the body; scored on the middle slices of a part of "
+        "the case. The level is estimated where a name does not say that it is told.",
+        "",
+    ]
 
 
 def _verdict_lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
@@ -66,15 +74,24 @@ def _verdict_lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
     if not verdicts:
         return []
     lines = [
-        "## Verdict", "",
-        "Differences are paired, positive where the model is better; *open* means that the interval holds 0.", "",
-        "| question | figure | against | cases won | mean difference | verdict |", "|---|---|---|---:|---:|---|",
-    ]  # fmt: skip
-    for one in verdicts:
-        figure = _figure(one["task"], one["figure"])
-        name = f"{one['task']} {one['group']}".strip()
-        cells = (name, one["figure"], one["against"], f"{one['better']} of {one['cases']}",
-                 _signed(one, figure), f"**{one['verdict']}**")  # fmt: skip
+        "## Verdict",
+        "",
+        "Differences are paired, positive where the model is better; *open* means that the interval holds 0.",
+        "",
+        "| question | figure | against | cases won | mean difference | verdict |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    for verdict in verdicts:
+        figure = _figure(verdict["task"], verdict["figure"])
+        name = f"{verdict['task']} {verdict['group']}".strip()
+        cells = (
+            name,
+            verdict["figure"],
+            verdict["against"],
+            f"{verdict['better']} of {verdict['cases']}",
+            _signed(verdict, figure),
+            f"**{verdict['verdict']}**",
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 
@@ -156,8 +173,9 @@ def _seam_lines(name: str, seams: dict[str, Any] | None) -> list[str]:
     return [
         f"Seam ratio of {seams['method']}{of} (mean gradient across window borders over that beside them, 1 is right): "
         f"{seams['mean']['mean']:.4f}, furthest from 1 {seams['furthest']:.4f}, chance deviates by "
-        f"{seams['chance']:.4f}.", "",
-    ]  # fmt: skip
+        f"{seams['chance']:.4f}.",
+        "",
+    ]
 
 
 def _synthesis_lines(facts: dict[str, Any] | None) -> list[str]:
@@ -168,11 +186,17 @@ def _synthesis_lines(facts: dict[str, Any] | None) -> list[str]:
         f"Feature space: {facts['space']}, windows of {facts['window_mm']:g} mm at {facts['spacing']:g} mm. Each body "
         "is compared with the real patients of its region, one of them left out; a synthetic one with each in turn. "
         f"Random features: {facts.get('random', 'none')}.",
-        *([f"Nearest reference: highest correlation of the fine structure of a window, at 6 mm, with any place in "
-           f"{facts['references']} reference volumes. The real patients are none of them."]
-          if facts.get("references") else []),
-        *([f"Regions with too few patients to judge: {left_out}."] if left_out else []), "",
-    ]  # fmt: skip
+        *(
+            [
+                f"Nearest reference: highest correlation of the fine structure of a window, at 6 mm, with any place in "
+                f"{facts['references']} reference volumes. The real patients are none of them."
+            ]
+            if facts.get("references")
+            else []
+        ),
+        *([f"Regions with too few patients to judge: {left_out}."] if left_out else []),
+        "",
+    ]
 
 
 def _curve_lines(name: str, curve: dict[str, Any]) -> list[str]:
@@ -181,13 +205,16 @@ def _curve_lines(name: str, curve: dict[str, Any]) -> list[str]:
     columns = [(g, f) for g, figures in curve["groups"].items() for f in FIGURES[task] if f.name in figures]
     titles = [f"{group} {figure.name}".strip() for group, figure in columns]
     lines = [
-        f"## Steps against quality: {name}", "", f"![{name}]({curve['picture']})", "",
+        f"## Steps against quality: {name}",
+        "",
+        f"![{name}]({curve['picture']})",
+        "",
         f"| {'+'.join(curve['fields'])} | network evaluations | seconds a run | " + " | ".join(titles) + " |",
         "|---:|---:|---:|" + "---:|" * len(titles),
-    ]  # fmt: skip
+    ]
     for n, value in enumerate(curve["values"]):
-        found = [curve["groups"][g][f.name]["curve"][n] for g, f in columns]
-        cells = ["-" if i is None else interval(i, f) for i, (_, f) in zip(found, columns, strict=True)]
+        at_settings = [curve["groups"][g][f.name]["curve"][n] for g, f in columns]
+        cells = ["-" if i is None else interval(i, f) for i, (_, f) in zip(at_settings, columns, strict=True)]
         evaluations, seconds = (_plain(curve[key][n]) for key in ("evaluations", "seconds"))
         lines.append(f"| {value:g} | {evaluations} | {seconds} | " + " | ".join(cells) + " |")
     baselines = dict.fromkeys(b for g, f in columns for b in curve["groups"][g][f.name]["baselines"])
@@ -200,36 +227,47 @@ def _curve_lines(name: str, curve: dict[str, Any]) -> list[str]:
 def _compared_lines(compared: dict[str, Any], model: dict[str, Any]) -> list[str]:
     before = compared["before"]
     lines = [
-        "## Compared with an earlier evaluation", "",
+        "## Compared with an earlier evaluation",
+        "",
         f"`{model['name']}` (`{model['sha256'][:12]}`) against `{before['name']}` (`{before['sha256'][:12]}`) on the "
-        "cases of both; positive where the new one is better.", "", *(f"**{w}**\n" for w in compared["warnings"]),
-        "| question | figure | cases won | mean difference | verdict |", "|---|---|---:|---:|---|",
-    ]  # fmt: skip
-    for one in compared["differences"]:
-        figure = _figure(one["task"], one["figure"])
-        lines.append(f"| {one['task']} {one['group']} | {one['figure']} | {one['better']} of {one['cases']} | "
-                     f"{_signed(one, figure)} | **{one['verdict']}** |")  # fmt: skip
-    for one in compared["differences"]:
-        if not is_part(one["task"], one["group"]):
-            lines += _before_after_lines(one)
+        "cases of both; positive where the new one is better.",
+        "",
+        *(f"**{w}**\n" for w in compared["warnings"]),
+        "| question | figure | cases won | mean difference | verdict |",
+        "|---|---|---:|---:|---|",
+    ]
+    for change in compared["differences"]:
+        figure = _figure(change["task"], change["figure"])
+        lines.append(
+            f"| {change['task']} {change['group']} | {change['figure']} | {change['better']} of {change['cases']} | "
+            f"{_signed(change, figure)} | **{change['verdict']}** |"
+        )
+    for change in compared["differences"]:
+        if not is_part(change["task"], change["group"]):
+            lines += _before_after_lines(change)
     return [*lines, ""]
 
 
-def _before_after_lines(one: dict[str, Any]) -> list[str]:
+def _before_after_lines(compared: dict[str, Any]) -> list[str]:
     """One question case by case."""
-    figure = _figure(one["task"], one["figure"])
-    name = f"{one['task']} {one['group']}".strip()
-    lines = ["", f"### {name[0].upper()}{name[1:]}, {figure.title}", "", "| case | before | now | change |",
-             "|---|---:|---:|---:|"]  # fmt: skip
-    for case, (before, now) in one["values"].items():
+    figure = _figure(compared["task"], compared["figure"])
+    name = f"{compared['task']} {compared['group']}".strip()
+    lines = [
+        "",
+        f"### {name[0].upper()}{name[1:]}, {figure.title}",
+        "",
+        "| case | before | now | change |",
+        "|---|---:|---:|---:|",
+    ]
+    for case, (before, now) in compared["values"].items():
         change = float("nan") if before is None or now is None else now - before
         sign = "-" if change != change else f"{change:+.{figure.digits}f}"
         lines.append(f"| {case} | {number(before, figure)} | {number(now, figure)} | {sign} |")
     return lines
 
 
-def _signed(one: dict[str, Any], figure: Figure) -> str:
-    mean, low, high = (f"{one[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
+def _signed(change: dict[str, Any], figure: Figure) -> str:
+    mean, low, high = (f"{change[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
     return f"**{mean}** [{low}, {high}]"
 
 

@@ -95,22 +95,27 @@ class SynthesisQuestion:
         references: volumes that synthetic ones must not repeat; None to leave that out.
     """
 
-    def __init__(self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan,
-                 references: References | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, cases: Sequence[Case], space: FeatureSpace, plan: SynthesisPlan, references: References | None = None
+    ) -> None:
         self.space, self.plan, self.references = space, plan, references
         gathered: dict[str, dict[str, list[Body]]] = {}
         for patient in dict.fromkeys(case.patient or case.name for case in cases):
             own = [case for case in cases if (case.patient or case.name) == patient]
             for region, windows in _windows_by_region(own, patient, space.spacing).items():
                 kinds = gathered.setdefault(region, {kind: [] for kind in CHANGES})
-                wanted = not plan.regions or region in plan.regions
-                for kind, change in CHANGES.items() if wanted else ():
-                    kinds[kind].append(self._described(patient, patient, change(windows, patient, space.spacing),
-                                                       kind == REAL))  # fmt: skip
+                asked = not plan.regions or region in plan.regions
+                for kind, change in CHANGES.items() if asked else ():
+                    kinds[kind].append(
+                        self._described(patient, patient, change(windows, patient, space.spacing), kind == REAL)
+                    )
         enough = {region: len(kinds[REAL]) >= FEWEST_PATIENTS for region, kinds in sorted(gathered.items())}
         self.kinds = {region: gathered[region] for region in enough if enough[region]}
-        self.left_out = {region: len(gathered[region][REAL]) for region in enough if not enough[region]
-                         and (not plan.regions or region in plan.regions)}  # fmt: skip
+        self.left_out = {
+            region: len(gathered[region][REAL])
+            for region in enough
+            if not enough[region] and (not plan.regions or region in plan.regions)
+        }
         self.scale = _scale([body.views for kinds in self.kinds.values() for body in kinds[REAL]])
 
     @property
@@ -138,8 +143,8 @@ class SynthesisQuestion:
         """Correlation of windows at 6 mm with the nearest ones of the references."""
         if self.references is None or not len(windows):
             return {}
-        found = self.references.nearest(windows)
-        return {"nearest": float(found.mean()), "nearest, highest": float(found.max())}
+        correlations = self.references.nearest(windows)
+        return {"nearest": float(correlations.mean()), "nearest, highest": float(correlations.max())}
 
     def rows_of(self, method: str, generate: Generator, region: str) -> list[Row]:
         """Rows of a method: its volumes of one region."""
@@ -151,8 +156,10 @@ class SynthesisQuestion:
             name = f"synthetic {region} {seed}"
             windows = windows_of(volume, self.space.spacing, always=True)
             if len(windows) < 2:
-                raise InputError(f"The synthetic volumes are too small for several windows of {WINDOW_MM:g} mm.",
-                                 "Leave out --set synthesize.size, or raise it.")  # fmt: skip
+                raise InputError(
+                    f"The synthetic volumes are too small for several windows of {WINDOW_MM:g} mm.",
+                    "Leave out --set synthesize.size, or raise it.",
+                )
             body = self._described(name, "", _thinned(windows, name))
             bodies.append(replace(body, seconds=seconds, details=seam_details(answer), evaluations=answer.evaluations))
         self.kinds[region][method] = bodies
@@ -163,28 +170,40 @@ class SynthesisQuestion:
         rows = []
         for turn, body in enumerate(bodies):
             values = self._figures(real, bodies, body, turn) | body.values
-            rows.append(Row(TASK, body.name, body.patient or body.name, region, kind, values, body.seconds,
-                            body.details or {}, body.evaluations))  # fmt: skip
+            rows.append(
+                Row(
+                    TASK,
+                    body.name,
+                    body.patient or body.name,
+                    region,
+                    kind,
+                    values,
+                    body.seconds,
+                    body.details or {},
+                    body.evaluations,
+                )
+            )
         return rows
 
     def _figures(self, real: list[Body], bodies: list[Body], body: Body, turn: int) -> dict[str, float]:
         """Means over the ways to leave one patient out: the body's own one, or each in turn for a synthetic body."""
-        found: dict[str, list[float]] = {}
+        figures: dict[str, list[float]] = {}
         for left_out in [p for p in real if body.patient in ("", p.patient)]:
             others = [p for p in real if p is not left_out]
             alike = _neighbors(bodies, body, turn, left_out, len(others))
             for view in [v for v in body.views if v != RANDOM]:
-                mine, theirs = self._scaled([body], view), self._scaled(others, view)
-                found.setdefault("MMD", []).append(mmd(mine, theirs))
-                found.setdefault("precision", []).append(coverage(mine, theirs))
-                found.setdefault("recall", []).append(coverage(self._scaled([left_out], view),
-                                                               self._scaled(alike, view)))  # fmt: skip
+                own, others_windows = self._scaled([body], view), self._scaled(others, view)
+                figures.setdefault("MMD", []).append(mmd(own, others_windows))
+                figures.setdefault("precision", []).append(coverage(own, others_windows))
+                figures.setdefault("recall", []).append(
+                    coverage(self._scaled([left_out], view), self._scaled(alike, view))
+                )
                 if self.space.frechet:
-                    found.setdefault("FID", []).append(frechet(_pooled([body], view), _pooled(others, view)))
-            mine, theirs = self._scaled([body], RANDOM), self._scaled(others, RANDOM)
-            found.setdefault("random FID", []).append(frechet(mine, theirs))
-            found.setdefault("random MMD", []).append(mmd(mine, theirs))
-        return {name: float(np.mean(values)) for name, values in found.items()}
+                    figures.setdefault("FID", []).append(frechet(_pooled([body], view), _pooled(others, view)))
+            own, others_windows = self._scaled([body], RANDOM), self._scaled(others, RANDOM)
+            figures.setdefault("random FID", []).append(frechet(own, others_windows))
+            figures.setdefault("random MMD", []).append(mmd(own, others_windows))
+        return {name: float(np.mean(values)) for name, values in figures.items()}
 
     def _scaled(self, bodies: list[Body], view: str) -> np.ndarray:
         middle, width = self.scale[view]
@@ -204,26 +223,26 @@ def _pooled(bodies: list[Body], view: str) -> np.ndarray:
 
 def _scale(views: list[Views]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation of each feature over all real windows, view by view."""
-    found = {}
+    scales = {}
     for view in views[0] if views else ():
         together = np.concatenate([v[view] for v in views])
         width = together.std(axis=0)
         # A feature that hardly varies among real windows must not decide everything.
-        found[view] = together.mean(axis=0), np.maximum(width, max(0.05 * float(np.median(width)), 1e-9))
-    return found
+        scales[view] = together.mean(axis=0), np.maximum(width, max(0.05 * float(np.median(width)), 1e-9))
+    return scales
 
 
 def _windows_by_region(cases: Sequence[Case], patient: str, spacing: float) -> dict[str, np.ndarray]:
     """Region -> windows in HU of all the cases of one patient that show it."""
     from ...imaging.io import read_volume
 
-    found: dict[str, list[np.ndarray]] = {}
+    by_region: dict[str, list[np.ndarray]] = {}
     for case in cases:
         volume = read_volume(case.image)
         region = case.region or _guessed(volume)
         if region is not None and region not in NOT_ONE_BOX:
-            found.setdefault(region, []).append(windows_of(volume, spacing))
-    together = {region: np.concatenate(windows) for region, windows in found.items()}
+            by_region.setdefault(region, []).append(windows_of(volume, spacing))
+    together = {region: np.concatenate(windows) for region, windows in by_region.items()}
     return {region: _thinned(windows, patient) for region, windows in together.items() if len(windows) > 1}
 
 

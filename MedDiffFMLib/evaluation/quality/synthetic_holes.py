@@ -7,9 +7,15 @@ import numpy as np
 from .regions import depth, distance_mm, solid_tissue
 
 
-def pick_centers(room: np.ndarray, radius_mm: float, count: int, spacing: tuple[float, float, float],
-                 taken: list[tuple[tuple[int, ...], float]], rng: np.random.Generator,
-                 gap_mm: float = 6.0) -> list[tuple[int, ...]]:  # fmt: skip
+def pick_centers(
+    room: np.ndarray,
+    radius_mm: float,
+    count: int,
+    spacing: tuple[float, float, float],
+    taken: list[tuple[tuple[int, ...], float]],
+    rng: np.random.Generator,
+    gap_mm: float = 6.0,
+) -> list[tuple[int, ...]]:
     """Up to ``count`` random voxels (k, j, i) of ``room``, no two balls nearer than ``gap_mm``.
 
     Args:
@@ -20,21 +26,28 @@ def pick_centers(room: np.ndarray, radius_mm: float, count: int, spacing: tuple[
     free = room.copy()
     for center, radius in taken:
         free &= distance_mm(room.shape, center, spacing) > radius + radius_mm + gap_mm
-    found: list[tuple[int, ...]] = []
-    while len(found) < count:
+    centers: list[tuple[int, ...]] = []
+    while len(centers) < count:
         candidates = np.flatnonzero(free)
         if candidates.size == 0:
             break
         center = tuple(int(v) for v in np.unravel_index(rng.choice(candidates), room.shape))
-        found.append(center)
+        centers.append(center)
         taken.append((center, radius_mm))
         free &= distance_mm(room.shape, center, spacing) > 2 * radius_mm + gap_mm
-    return found
+    return centers
 
 
-def healthy_spheres(volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray,
-                    avoid: np.ndarray | None = None, diameters_mm: tuple[float, ...] = (30.0, 20.0, 10.0),
-                    per_size: int = 2, margin_mm: float = 3.0, seed: int = 0) -> dict[float, np.ndarray]:  # fmt: skip
+def healthy_spheres(
+    volume_hu: np.ndarray,
+    spacing: tuple[float, float, float],
+    body: np.ndarray,
+    avoid: np.ndarray | None = None,
+    diameters_mm: tuple[float, ...] = (30.0, 20.0, 10.0),
+    per_size: int = 2,
+    margin_mm: float = 3.0,
+    seed: int = 0,
+) -> dict[float, np.ndarray]:
     """Disjoint spheres inside body tissue, away from gas, skin and the volume's ends.
 
     Args:

@@ -34,10 +34,16 @@ class Lesion:
     center: tuple[int, ...]
 
 
-def insert_lesions(volume_hu: np.ndarray, spacing: tuple[float, float, float], body: np.ndarray,
-                   avoid: np.ndarray | None = None, diameters_mm: tuple[float, ...] = (25.0, 15.0, 8.0),
-                   contrasts_hu: tuple[float, ...] = (-80.0, -40.0, 40.0, 80.0), per_size: int = 2,
-                   seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Lesion]]:  # fmt: skip
+def insert_lesions(
+    volume_hu: np.ndarray,
+    spacing: tuple[float, float, float],
+    body: np.ndarray,
+    avoid: np.ndarray | None = None,
+    diameters_mm: tuple[float, ...] = (25.0, 15.0, 8.0),
+    contrasts_hu: tuple[float, ...] = (-80.0, -40.0, 40.0, 80.0),
+    per_size: int = 2,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray, list[Lesion]]:
     """Put soft-tissue lesions and, where there is lung, one nodule of each size into a CT.
 
     Args:
@@ -75,8 +81,13 @@ def insert_lesions(volume_hu: np.ndarray, spacing: tuple[float, float, float], b
     return changed, labels, lesions
 
 
-def _insert(changed: np.ndarray, labels: np.ndarray, lesion: Lesion, spacing: tuple[float, float, float],
-            rng: np.random.Generator) -> None:  # fmt: skip
+def _insert(
+    changed: np.ndarray,
+    labels: np.ndarray,
+    lesion: Lesion,
+    spacing: tuple[float, float, float],
+    rng: np.random.Generator,
+) -> None:
     """Blend one lesion into ``changed`` and mark it in ``labels``, both in place."""
     share, grain = lesion_shape(lesion.diameter_mm, spacing, rng)
     into, part = overlap(lesion.center, share.shape, changed.shape)

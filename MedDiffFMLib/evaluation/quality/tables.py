@@ -104,8 +104,10 @@ def summary(rows: list[Row], model: str | None = None) -> dict[str, Any]:
             known = [f for f in FIGURES[task] if any(f.name in row.values for row in part)]
             tables[task][group] = {f.name: _table(part, f, model) for f in known}
             tables[task][group]["seconds"] = _mean_seconds(part)
-            refused = {m: [r.case for r in part if r.method == m and "refused" in r.details]
-                       for m in _in_order(r.method for r in part)}  # fmt: skip
+            refused = {
+                m: [r.case for r in part if r.method == m and "refused" in r.details]
+                for m in _in_order(r.method for r in part)
+            }
             if any(refused.values()):
                 tables[task][group]["refused"] = {m: cases for m, cases in refused.items() if cases}
             if any("best" in row.details for row in part):
@@ -127,10 +129,10 @@ def add_told_apart(rows: list[Row]) -> None:
     for group, method in dict.fromkeys((row.group, row.method) for row in described):
         part = [row for row in described if (row.group, row.method) == (group, method)]
         filled, untouched = ([np.array(r.details["patches"][kind]) for r in part] for kind in ("filled", "untouched"))
-        found = told_apart(filled, untouched, [row.patient for row in part])
+        areas = told_apart(filled, untouched, [row.patient for row in part])
         for row in part:
-            if np.isfinite(found[row.patient]):
-                row.values["told apart"] = max(found[row.patient], 0.5)
+            if np.isfinite(areas[row.patient]):
+                row.values["told apart"] = max(areas[row.patient], 0.5)
 
 
 def _table(rows: list[Row], figure: Figure, model: str | None) -> dict[str, Any]:
@@ -156,19 +158,21 @@ def mean_of(values: list[float], patients: list[str], ratio: bool) -> Interval:
     """Mean over cases with its interval, geometric for a ratio."""
     if not ratio:
         return bootstrap(values, patients)
-    found = bootstrap([float(np.log(v)) if v > 0 else float("nan") for v in values], patients)
-    mean, low, high = (float(np.exp(v)) for v in (found.mean, found.low, found.high))
-    return Interval(mean, low, high, found.count)
+    interval = bootstrap([float(np.log(v)) if v > 0 else float("nan") for v in values], patients)
+    mean, low, high = (float(np.exp(v)) for v in (interval.mean, interval.low, interval.high))
+    return Interval(mean, low, high, interval.count)
 
 
 def _detection(rows: list[Row]) -> dict[str, Any]:
     """Sensitivity at false findings a case, and among the first findings of a scan, method by method."""
     methods = {m: [r for r in rows if r.method == m and "best" in r.details] for m in _in_order(r.method for r in rows)}
     methods = {m: part for m, part in methods.items() if part}
-    found = {m: sensitivity([r.details["false"] for r in part], [r.details["best"] for r in part])
-             for m, part in methods.items()}  # fmt: skip
+    detection = {
+        m: sensitivity([r.details["false"] for r in part], [r.details["best"] for r in part])
+        for m, part in methods.items()
+    }
     first = next(iter(methods.values()))
-    return {"sensitivity": found, "lesions": sum(len(r.details["best"]) for r in first), **_first(methods)}
+    return {"sensitivity": detection, "lesions": sum(len(r.details["best"]) for r in first), **_first(methods)}
 
 
 def _first(methods: dict[str, list[Row]]) -> dict[str, Any]:
@@ -193,10 +197,12 @@ def _first(methods: dict[str, list[Row]]) -> dict[str, Any]:
 def _pooled(rows: list[Row]) -> dict[str, Any]:
     """AUROC over the voxels of all cases together, each voxel counting the same."""
     return {
-        method: {name: asdict(_pooled_areas([r for r in rows if r.method == method and "scores" in r.details], limit))
-                 for name, limit in (("AUROC", 1.0), ("AUROC30", EARLY))}
+        method: {
+            name: asdict(_pooled_areas([r for r in rows if r.method == method and "scores" in r.details], limit))
+            for name, limit in (("AUROC", 1.0), ("AUROC30", EARLY))
+        }
         for method in _in_order(r.method for r in rows)
-    }  # fmt: skip
+    }
 
 
 def _pooled_areas(rows: list[Row], limit: float) -> Interval:
@@ -216,8 +222,10 @@ def _area(rows: list[Row], times: np.ndarray, limit: float) -> float:
 
     def joined(kind: str, place: int) -> tuple[np.ndarray, np.ndarray]:
         scores = [np.asarray(r.details["scores"][kind], dtype=np.float64) for r in rows]
-        counts = [t * r.details["scores"]["voxels"][place] / max(s.size, 1)
-                  for t, s, r in zip(times, scores, rows, strict=True)]  # fmt: skip
+        counts = [
+            t * r.details["scores"]["voxels"][place] / max(s.size, 1)
+            for t, s, r in zip(times, scores, rows, strict=True)
+        ]
         weights = np.repeat(counts, [s.size for s in scores])
         values = np.concatenate([np.zeros(0), *scores])
         return values[weights > 0], weights[weights > 0]

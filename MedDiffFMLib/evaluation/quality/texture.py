@@ -46,19 +46,20 @@ def band_powers(image: np.ndarray, region: np.ndarray, spacing: tuple[float, flo
     frequency = np.hypot(np.fft.fftfreq(size, spacing[1])[:, None], np.fft.fftfreq(size, spacing[0])[None])
     nyquist = 0.5 / max(spacing[:2])
     across = max(inside.shape[1] * spacing[1], inside.shape[2] * spacing[0])
-    found = []
+    powers = []
     for low, high in BANDS:
         ring = (frequency >= low * nyquist) & (frequency < high * nyquist)
         seen = high * nyquist * across >= FEWEST_CYCLES and ring.any() and weight > 0
-        found.append(float(total[ring].mean() / weight) if seen else float("nan"))
-    return np.array(found)
+        powers.append(float(total[ring].mean() / weight) if seen else float("nan"))
+    return np.array(powers)
 
 
-def spectrum_ratios(image: np.ndarray, truth: np.ndarray, region: np.ndarray,
-                    spacing: tuple[float, float, float]) -> np.ndarray:  # fmt: skip
+def spectrum_ratios(
+    image: np.ndarray, truth: np.ndarray, region: np.ndarray, spacing: tuple[float, float, float]
+) -> np.ndarray:
     """Power of each band over the true one, at least :data:`LEAST_RATIO`: 1 for tissue as fine as it was."""
-    found, right = (band_powers(one, region, spacing) for one in (image, truth))
-    return np.maximum(found / np.where(right > 0, right, np.nan), LEAST_RATIO)
+    powers, true_powers = (band_powers(one, region, spacing) for one in (image, truth))
+    return np.maximum(powers / np.where(true_powers > 0, true_powers, np.nan), LEAST_RATIO)
 
 
 def spectrum_distance(ratios: np.ndarray) -> float:

@@ -68,13 +68,13 @@ def errors_found(uncertainty: np.ndarray, wrong: np.ndarray, share: float = 0.1)
 
 
 def draw_calibration(
-    path: Path, curves: Mapping[str, Reliability], found: Mapping[str, Sequence[float]], title: str
+    path: Path, curves: Mapping[str, Reliability], coverage: Mapping[str, Sequence[float]], title: str
 ) -> None:
     """Picture: reliability curves, and errors found against the share of voxels looked at.
 
     Args:
         curves: by name of the method.
-        found: for each method what :func:`errors_found` says of each of SHARES.
+        coverage: for each method what :func:`errors_found` says of each of SHARES.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -83,12 +83,12 @@ def draw_calibration(
     FigureCanvasAgg(canvas)
     canvas.suptitle(title)
     left, right = canvas.subplots(1, 2)
-    left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
     for name, curve in curves.items():
         left.plot(curve.predicted, curve.observed, "o-", label=f"{name}, error {curve.error:.3f}")
     left.set(xlabel="predicted probability", ylabel="share inside", xlim=(0, 1), ylim=(0, 1))
-    right.plot(SHARES, SHARES, "--", color="grey", linewidth=1, label="by chance")
-    for name, line in found.items():
+    right.plot(SHARES, SHARES, "--", color="gray", linewidth=1, label="by chance")
+    for name, line in coverage.items():
         right.plot(SHARES, line, "o-", label=name)
     right.set(
         xlabel="most uncertain share of the voxels", ylabel="share of the errors in it", xscale="log", ylim=(0, 1)

@@ -5,7 +5,7 @@ The shipped space, "Haar and HU statistics", needs no trained network. A window 
 * 16 shares of its voxels by HU, from air to metal, as square roots;
 * for each of 7 detail bands of the orthonormal Haar transform at 4 scales (6 to 48 mm) the logarithm of its energy and
   its sparsity (mean absolute over root mean square value);
-* the means of its 4 x 4 x 4 cubes of 24 mm: what lies where.
+* the means of its 4 x 4 x 4 cubes of 24 mm: layout.
 
 It sees tissue composition, coarse texture, sharpness and layout. It sees nothing finer than 3 mm, no organ as such, and
 cannot tell whether an anatomy is possible. A network given as a TorchScript file may; see :class:`NetworkFeatures`.
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...core.errors import InputError
+from ...imaging.intensity import HU_LIMIT
 from ...imaging.volume import Volume
 
 WINDOW_MM = 96.0
@@ -32,7 +33,6 @@ TISSUE_HU = -960.0
 HU_EDGES = (-950, -850, -700, -500, -300, -150, -100, -50, 0, 30, 60, 100, 150, 300, 700)
 SCALES = 4
 CUBES = 4
-HU_UNIT = 1000.0
 SMALLEST_HU = 2.0
 """Energy below that of so many HU counts as none."""
 
@@ -73,14 +73,14 @@ def windows_of(volume: Volume, spacing: float, always: bool = False) -> np.ndarr
 
     grid = working_grid(volume, spacing)
     size, stride = round(WINDOW_MM / spacing), round(STRIDE_MM / spacing)
-    hounsfield = np.clip(to_grid(volume, grid), -HU_UNIT, HU_UNIT)
+    hounsfield = np.clip(to_grid(volume, grid), -HU_LIMIT, HU_LIMIT)
     if min(hounsfield.shape) < size // 2:
         return np.zeros((0, size, size, size), np.float32)
     lacking = [(max(size - n, 0) // 2, -(-max(size - n, 0) // 2)) for n in hounsfield.shape]
     hounsfield = np.pad(hounsfield, lacking, mode="reflect")
     windows = list(_cut(hounsfield, size, stride))
-    found = [w for w in windows if np.mean(w > TISSUE_HU) >= LEAST_TISSUE] or (windows if always else [])
-    return np.stack(found) if found else np.zeros((0, size, size, size), np.float32)
+    filled = [w for w in windows if np.mean(w > TISSUE_HU) >= LEAST_TISSUE] or (windows if always else [])
+    return np.stack(filled) if filled else np.zeros((0, size, size, size), np.float32)
 
 
 def _cut(array: np.ndarray, size: int, stride: int) -> Iterator[np.ndarray]:
@@ -116,20 +116,20 @@ def _shares(windows: np.ndarray) -> np.ndarray:
 
 def _bands(windows: np.ndarray) -> np.ndarray:
     """(B, 56): log energy in units of 1000 HU, and sparsity, of each detail band at each scale."""
-    smooth, figures = np.asarray(windows, dtype=np.float64) / HU_UNIT, []
+    smooth, figures = np.asarray(windows, dtype=np.float64) / HU_LIMIT, []
     for _ in range(SCALES):
         bands = haar_bands(smooth)
         smooth = bands[0] / np.sqrt(8.0)  # the mean of 2 x 2 x 2 voxels, so that HU stay HU
         for band in bands[1:]:
             flat = band.reshape(len(windows), -1)
             energy = np.mean(flat**2, axis=1)
-            figures += [np.log10(energy + (SMALLEST_HU / HU_UNIT) ** 2), _sparsity(flat, energy)]
+            figures += [np.log10(energy + (SMALLEST_HU / HU_LIMIT) ** 2), _sparsity(flat, energy)]
     return np.stack(figures, axis=1)
 
 
 def _sparsity(values: np.ndarray, energy: np.ndarray) -> np.ndarray:
     """Mean absolute over root mean square value: 1 for equal sizes, small where few coefficients hold the energy."""
-    floor = SMALLEST_HU / HU_UNIT
+    floor = SMALLEST_HU / HU_LIMIT
     return (np.abs(values).mean(axis=1) + floor) / (np.sqrt(energy) + floor)
 
 
@@ -137,8 +137,9 @@ def haar_bands(windows: np.ndarray) -> np.ndarray:
     """Orthonormal 2 x 2 x 2 Haar transform: (B, D, H, W) -> (8, B, D/2, H/2, W/2), the smooth band first."""
     bands = [windows]
     for axis in (1, 2, 3):
-        halves = [(np.take(b, range(0, b.shape[axis], 2), axis), np.take(b, range(1, b.shape[axis], 2), axis))
-                  for b in bands]  # fmt: skip
+        halves = [
+            (np.take(b, range(0, b.shape[axis], 2), axis), np.take(b, range(1, b.shape[axis], 2), axis)) for b in bands
+        ]
         bands = [part for even, odd in halves for part in ((even + odd) / np.sqrt(2), (even - odd) / np.sqrt(2))]
     return np.stack(bands)
 
@@ -148,7 +149,7 @@ def _layout(windows: np.ndarray) -> np.ndarray:
     count, *shape = windows.shape
     edge = [n // CUBES for n in shape]
     cubes = windows.reshape(count, CUBES, edge[0], CUBES, edge[1], CUBES, edge[2])
-    return cubes.mean(axis=(2, 4, 6), dtype=np.float64).reshape(count, -1) / HU_UNIT
+    return cubes.mean(axis=(2, 4, 6), dtype=np.float64).reshape(count, -1) / HU_LIMIT
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class NetworkFeatures:
         """(B, D, H, W) HU -> view -> (samples, features)."""
         import torch
 
-        images = torch.from_numpy(np.clip(windows / HU_UNIT, -1, 1).astype(np.float32))
+        images = torch.from_numpy(np.clip(windows / HU_LIMIT, -1, 1).astype(np.float32))
         if not self.slices:
             return {"": self._features(images[:, None])}
         views = {}
@@ -186,11 +187,13 @@ class NetworkFeatures:
         import torch
 
         with torch.inference_mode():
-            found = [self.module(part) for part in images.split(8)]
-        features = torch.cat(found).float()
+            batches = [self.module(part) for part in images.split(8)]
+        features = torch.cat(batches).float()
         if features.ndim < 2:
-            raise InputError(f"{self.name} returns an array of shape {tuple(features.shape)}.",
-                             "A feature network returns (windows, features).")  # fmt: skip
+            raise InputError(
+                f"{self.name} returns an array of shape {tuple(features.shape)}.",
+                "A feature network returns (windows, features).",
+            )
         return features.flatten(2).mean(-1).double().numpy() if features.ndim > 2 else features.double().numpy()
 
 

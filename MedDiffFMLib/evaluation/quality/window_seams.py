@@ -45,13 +45,13 @@ def window_borders(shape: tuple[int, int, int], window: int = 64, overlap: int =
     """
     from ...inference.window_plan import plan_windows
 
-    found: tuple[set[int], set[int], set[int]] = (set(), set(), set())
+    borders: tuple[set[int], set[int], set[int]] = (set(), set(), set())
     for shifted in (False, True):
         plan = plan_windows(shape, window, overlap, divisor, shifted)
         for axis, box in itertools.product(range(3), plan.boxes):
             edges = (box[axis].start - plan.offset[axis], box[axis].stop - plan.offset[axis])
-            found[axis].update(edge for edge in edges if 0 < edge < shape[axis])
-    return sorted(found[0]), sorted(found[1]), sorted(found[2])
+            borders[axis].update(edge for edge in edges if 0 < edge < shape[axis])
+    return sorted(borders[0]), sorted(borders[1]), sorted(borders[2])
 
 
 def seam_ratio(volume: np.ndarray, borders: Borders, reach: int | None = REACH) -> SeamRatio:
@@ -72,9 +72,8 @@ def seam_ratio(volume: np.ndarray, borders: Borders, reach: int | None = REACH) 
     shifted = []
     for shift in [*range(-FARTHEST_SHIFT, -1), *range(2, FARTHEST_SHIFT + 1)]:
         moved = [
-            [p + shift for p in places if 0 < p + shift < n]
-            for places, n in zip(borders, volume.shape, strict=True)
-        ]  # fmt: skip
+            [p + shift for p in places if 0 < p + shift < n] for places, n in zip(borders, volume.shape, strict=True)
+        ]
         shifted.append(_pooled([_means(line, places, reach) for line, places in zip(steps, moved, strict=True)], areas))
     axes = [at / beside if beside > 0 else float("nan") for at, beside, _ in by_axis]
     return SeamRatio(_pooled(by_axis, areas), (axes[0], axes[1], axes[2]), float(np.nanstd(shifted)))

@@ -74,14 +74,14 @@ def choose_cases(tasks: list[str], sizes: list[int], lesions_mm: list[float], so
 def cut_volume(source: Volume, shape: tuple[int, int, int]) -> Volume:
     """``shape`` (k, j, i) voxels: the middle of a CT, continued by its mirror image where it is smaller."""
     voxels = source.voxels.astype(np.float32)
-    for axis, (n, wanted) in enumerate(zip(voxels.shape, shape, strict=True)):
-        if n < wanted:
+    for axis, (n, length) in enumerate(zip(voxels.shape, shape, strict=True)):
+        if n < length:
             padding = [(0, 0)] * 3
-            padding[axis] = ((wanted - n) // 2, wanted - n - (wanted - n) // 2)
+            padding[axis] = ((length - n) // 2, length - n - (length - n) // 2)
             voxels = np.pad(voxels, padding, mode="symmetric")
         else:
-            first = (n - wanted) // 2
-            voxels = voxels[(slice(None),) * axis + (slice(first, first + wanted),)]
+            first = (n - length) // 2
+            voxels = voxels[(slice(None),) * axis + (slice(first, first + length),)]
     return Volume(np.ascontiguousarray(voxels), source.ijk_to_ras)
 
 
@@ -92,7 +92,7 @@ def whole_body(source: Volume) -> Volume:
 
 
 def with_noise(clean: Volume, seed: int) -> Volume:
-    """The volume with noise of NOISE_HU, blotchy in-plane as that of a scan."""
+    """The volume with noise of NOISE_HU, correlated in-plane as that of a scan."""
     from scipy.ndimage import gaussian_filter
 
     noise = np.random.default_rng(seed).standard_normal(clean.voxels.shape, dtype=np.float32)
@@ -103,16 +103,14 @@ def with_noise(clean: Volume, seed: int) -> Volume:
 def lesion_mask(volume: Volume, diameter_mm: float) -> np.ndarray:
     """A sphere in the middle of the volume."""
     i, j, k = volume.spacing
-    axes = [
-        (np.arange(n) - (n - 1) / 2) * step for n, step in zip(volume.voxels.shape, (k, j, i), strict=True)
-    ]  # fmt: skip
+    axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(volume.voxels.shape, (k, j, i), strict=True)]
     squares = [axis**2 for axis in axes]
     return squares[0][:, None, None] + squares[1][:, None] + squares[2] <= (diameter_mm / 2) ** 2
 
 
-def psnr(found: np.ndarray, clean: Volume) -> float:
+def psnr(image: np.ndarray, clean: Volume) -> float:
     """dB in the window [-160, 240] HU, over all that is denser than air."""
     low, high = -160.0, 240.0
     body = clean.voxels > -900
-    difference = np.clip(found, low, high)[body] - np.clip(clean.voxels, low, high)[body]
+    difference = np.clip(image, low, high)[body] - np.clip(clean.voxels, low, high)[body]
     return float(20 * np.log10((high - low) / np.sqrt(np.mean(np.square(difference, dtype=np.float64)))))

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from ...conditioning.condition import Condition, stack
+from ...core.devices import synchronize
 from ...imaging.intensity import to_network
 from ...imaging.volume import Volume
 from ...tasks.base import Case as TaskCase
 from ...tasks.base import Run, Task
 from ...tasks.registry import TASKS
 from .cases import SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
-from .monai_reference import Answer, Reference, SameWeights, Stock, flops, stock_network, wait
+from .monai_reference import Answer, Reference, SameWeights, Stock, flops, stock_network
 
 SUBJECTS = ("engine", "same weights", "stock network")
 TRAINING_BATCH = 4
@@ -71,7 +72,7 @@ class Engine:
         seen = _count_windows(engine)
         begin, cpu = time.perf_counter(), time.process_time()
         result = task.run(taken, Run(self.model, case.seed))
-        wait(self.device)
+        synchronize(self.device)
         figures: Figures = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
         del engine.denoise  # the counter
         figures |= {"windows": seen[0], "extrapolated": False}
@@ -95,8 +96,8 @@ class Engine:
             self._train = denoiser, torch.optim.AdamW(denoiser.parameters(), 1e-4)
         denoiser, optimizer = self._train
         edge = int(self.model.config.get("window", 64))
-        one = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
-        condition, shape = stack([one] * TRAINING_BATCH), (TRAINING_BATCH, 1, edge, edge, edge)
+        unconditional = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, self.device)
+        condition, shape = stack([unconditional] * TRAINING_BATCH), (TRAINING_BATCH, 1, edge, edge, edge)
         x, noise = torch.zeros(shape, device=self.device), torch.randn(shape, device=self.device)
         begin, cpu = time.perf_counter(), time.process_time()
         with autocast(self.device):
@@ -104,16 +105,20 @@ class Engine:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        wait(self.device)
-        return {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu,
-                "windows": TRAINING_BATCH, "extrapolated": False}  # fmt: skip
+        synchronize(self.device)
+        return {
+            "seconds": time.perf_counter() - begin,
+            "cpu_seconds": time.process_time() - cpu,
+            "windows": TRAINING_BATCH,
+            "extrapolated": False,
+        }
 
 
 class ReferenceSubject:
     """One of the references."""
 
     def __init__(self, settings: Settings, same_weights: bool) -> None:
-        from ...inference.engine import choose_device
+        from ...core.devices import choose_device
         from ...models.catalogue import resolve
         from ...models.checkpoint import load_denoiser, read_header
 
@@ -124,7 +129,7 @@ class ReferenceSubject:
             header = read_header(path)
             window = int(header["config"].get("window", 64))
             self.reference: Reference = SameWeights(
-                load_denoiser(path, header), device, window, settings.steps, settings.budget
+                load_denoiser(path), device, window, settings.steps, settings.budget
             )
         else:
             self.reference = Stock(stock_network(), device, settings.window, settings.steps, settings.budget)
@@ -141,8 +146,12 @@ class ReferenceSubject:
                 lambda: reference.network_call(1), reference.device, 1, reference.window, torch.float32
             )
         answer, clean = self._answer(case)
-        figures: Figures = {"seconds": answer.seconds, "cpu_seconds": answer.cpu_seconds, "windows": answer.windows,
-                            "extrapolated": answer.extrapolated}  # fmt: skip
+        figures: Figures = {
+            "seconds": answer.seconds,
+            "cpu_seconds": answer.cpu_seconds,
+            "windows": answer.windows,
+            "extrapolated": answer.extrapolated,
+        }
         if answer.image is not None and clean is not None and self.same_weights:
             figures["psnr"] = psnr(answer.image.numpy() * 1000, clean)
         return figures
@@ -216,12 +225,17 @@ def _network_figures(call: Any, device: torch.device, windows: int, edge: int, d
     from ...training.throughput import matrix_rate
 
     work = flops(call)  # chooses kernels, too
-    wait(device)
+    synchronize(device)
     begin, cpu = time.perf_counter(), time.process_time()
     call()
-    wait(device)
+    synchronize(device)
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
     return {
-        "seconds": seconds, "cpu_seconds": cpu_seconds, "windows": windows, "extrapolated": False,
-        "flops": work, "voxels": windows * edge**3, "matrix_rate": matrix_rate(device, dtype),
-    }  # fmt: skip
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "windows": windows,
+        "extrapolated": False,
+        "flops": work,
+        "voxels": windows * edge**3,
+        "matrix_rate": matrix_rate(device, dtype),
+    }

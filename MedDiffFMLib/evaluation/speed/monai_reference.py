@@ -7,7 +7,7 @@ how the paper works (arXiv 2410.15432, 1.5 and 1.6). Two networks:
 * ``stock network``: ``DiffusionModelUNet`` of the paper's size at full resolution. There are no weights for it, so its
   time is all that counts.
 
-The reference is favored: it is told the noise level, fills only the neighborhood of a lesion, and of conditions it
+The reference is favored: it is given the noise level, fills only the neighborhood of a lesion, and of conditions it
 gets the voxel size alone.
 """
 
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from ...conditioning.condition import Condition, stack
+from ...core.devices import synchronize
 from ...diffusion.data_consistency import DiffPIR, RePaint
 from .cases import NOISE_HU
 
@@ -62,9 +63,15 @@ def stock_network() -> nn.Module:
     from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(
-        spatial_dims=3, in_channels=1, out_channels=1, channels=CHANNELS, num_res_blocks=1,
-        attention_levels=(False, False, False, True), num_head_channels=32, norm_num_groups=32,
-    )  # fmt: skip
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=1,
+        channels=CHANNELS,
+        num_res_blocks=1,
+        attention_levels=(False, False, False, True),
+        num_head_channels=32,
+        norm_num_groups=32,
+    )
 
 
 class Reference:
@@ -94,7 +101,7 @@ class Reference:
     def network_call(self, batch: int) -> None:
         """One call on a batch of windows."""
         self.denoise_window(torch.zeros((batch, 1, *[self.window] * 3), device=self.device), 0.03)
-        wait(self.device)
+        synchronize(self.device)
 
     @torch.inference_mode()
     def sample(self, start: torch.Tensor, sigmas: list[float], correct: Correct | None = None) -> Answer:
@@ -110,7 +117,7 @@ class Reference:
             if correct is not None:
                 x0 = correct(x0, sigma)
             x = x0 + target / sigma * (x - x0)
-        wait(self.device)
+        synchronize(self.device)
         image = x[0, 0].cpu()
         return Answer(time.perf_counter() - begin, time.process_time() - cpu_begin, self.seen, False, image)
 
@@ -173,7 +180,7 @@ class Reference:
         windows = torch.randn((batch, 1, *[self.window] * 3), device=self.device)
         self.denoise_window(windows, 0.1).square().mean().backward()
         optimizer.step()
-        wait(self.device)
+        synchronize(self.device)
         self.network.requires_grad_(False).zero_grad(set_to_none=True)
 
 
@@ -182,9 +189,9 @@ class SameWeights(Reference):
 
     def denoise_window(self, windows: torch.Tensor, sigma: float) -> torch.Tensor:
         """With the voxel size as the only condition."""
-        one = Condition(self.spacing).encode((self.window,) * 3, self.device)
+        condition = Condition(self.spacing).encode((self.window,) * 3, self.device)
         level = torch.full((len(windows),), sigma, device=self.device)
-        return self.network(windows, level, stack([one] * len(windows)))
+        return self.network(windows, level, stack([condition] * len(windows)))
 
 
 class Stock(Reference):
@@ -202,12 +209,6 @@ def falling(steps: int, first: float, last: float = SIGMA_MIN) -> list[float]:
     if steps == 1:
         return [first]
     return [first * (last / first) ** (n / (steps - 1)) for n in range(steps)]
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done all."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def flops(call: Callable[[], Any]) -> int:

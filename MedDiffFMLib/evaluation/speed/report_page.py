@@ -18,17 +18,24 @@ def markdown(report: dict[str, Any]) -> str:
     settings, machine = report["settings"], report["machine"]
     where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
     lines = [
-        "# Benchmark", "",
+        "# Benchmark",
+        "",
         f"Model `{settings['model']}` on {where}; PyTorch {report['versions']['torch']}, MONAI "
         f"{report['versions']['monai']}; {report['date']}. Medians of {report['repeats']} runs in which the subjects "
-        "take turns, each in a process of its own.", "",
-        *[f"* **{name}**: {_about(about)}" for name, about in report["subjects"].items()], "",
+        "take turns, each in a process of its own.",
+        "",
+        *[f"* **{name}**: {_about(about)}" for name, about in report["subjects"].items()],
+        "",
         "Times with * are extrapolated: a few windows were timed and multiplied by their number, blending not counted. "
-        "`times faster` is said of the first subject against the one in the row; a voxel for the network.", "",
-        HEAD, *[line for row in report["rows"] for line in _row_lines(row)], "",
+        "`times faster` is said of the first subject against the one in the row; a voxel for the network.",
+        "",
+        HEAD,
+        *[line for row in report["rows"] for line in _row_lines(row)],
+        "",
         *_network_lines(report["rows"]),
-        "![times](benchmark.png)", "",
-    ]  # fmt: skip
+        "![times](benchmark.png)",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -53,27 +60,35 @@ def _row_lines(row: dict[str, Any]) -> list[str]:
         memory = figures.get("cuda_peak_bytes") or figures.get("peak_bytes")
         faster = row["faster"].get(name)
         cells = [
-            f"{figures['seconds']:.3g}{star}", f"{figures['cpu_seconds']:.3g}{star}", str(figures["windows"]),
-            f"{figures['psnr']:.2f}" if "psnr" in figures else "", "" if memory is None else f"{memory / 1e6:.0f}",
-            f"**{faster['seconds']:.1f}**" if faster else "", f"**{faster['cpu_seconds']:.1f}**" if faster else "",
-        ]  # fmt: skip
+            f"{figures['seconds']:.3g}{star}",
+            f"{figures['cpu_seconds']:.3g}{star}",
+            str(figures["windows"]),
+            f"{figures['psnr']:.2f}" if "psnr" in figures else "",
+            "" if memory is None else f"{memory / 1e6:.0f}",
+            f"**{faster['seconds']:.1f}**" if faster else "",
+            f"**{faster['cpu_seconds']:.1f}**" if faster else "",
+        ]
         lines.append(f"| {case} | {name} | " + " | ".join(cells) + " |")
     return lines
 
 
 def _network_lines(rows: list[dict[str, Any]]) -> list[str]:
     """The network's rate beside that of a matrix product, where it was measured."""
-    found = [
+    measured = [
         (name, figures) for row in rows for name, figures in row["medians"].items() if "share_of_matrix_rate" in figures
     ]
-    if not found:
+    if not measured:
         return []
-    lines = ["| network | GFLOP a million voxels | GFLOP/s | matrix product, GFLOP/s | share |",
-             "|---|---:|---:|---:|---:|"]  # fmt: skip
-    for name, figures in found:
+    lines = [
+        "| network | GFLOP a million voxels | GFLOP/s | matrix product, GFLOP/s | share |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, figures in measured:
         work, rate = figures["flops"] / figures["voxels"] * 1e6, figures["flops"] / figures["seconds"]
-        lines.append(f"| {name} | {work / 1e9:.0f} | {rate / 1e9:.0f} | {figures['matrix_rate'] / 1e9:.0f} | "
-                     f"{figures['share_of_matrix_rate']:.0%} |")  # fmt: skip
+        lines.append(
+            f"| {name} | {work / 1e9:.0f} | {rate / 1e9:.0f} | {figures['matrix_rate'] / 1e9:.0f} | "
+            f"{figures['share_of_matrix_rate']:.0%} |"
+        )
     return [*lines, "", "Rate and product in the precision of the subject, measured one right after the other.", ""]
 
 

@@ -49,8 +49,8 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for number, case in enumerate(cases):
-            found = _measure(case, children, repeats, cancel)
-            report["rows"].append(row(case, found))
+            figures = _measure(case, children, repeats, cancel)
+            report["rows"].append(row(case, figures))
             report["subjects"] = {child.name: child.about for child in children}
             write(report, folder)
             progress(f"{number + 1} of {len(cases)}: {case.name}")
@@ -64,26 +64,26 @@ def _measure(
     case: Case, children: list[Child], repeats: int, cancel: CancelToken | None
 ) -> dict[str, list[dict[str, Any]]]:
     """Figures of each subject's runs, taken in turn; one that failed is asked no more."""
-    found: dict[str, list[dict[str, Any]]] = {child.name: [] for child in children}
+    measured: dict[str, list[dict[str, Any]]] = {child.name: [] for child in children}
     for _ in range(repeats + (repeats > 1)):
         for child in children:
             if cancel is not None:
                 cancel.check()
-            if not any("failed" in figures for figures in found[child.name]):
-                found[child.name].append(child.measure(case))
-    return {name: figures[1:] if len(figures) > 1 else figures for name, figures in found.items()}
+            if not any("failed" in figures for figures in measured[child.name]):
+                measured[child.name].append(child.measure(case))
+    return {name: figures[1:] if len(figures) > 1 else figures for name, figures in measured.items()}
 
 
-def row(case: Case, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def row(case: Case, measured: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """One case: medians of each subject, and how many times the first one is faster than each other."""
-    medians = {name: _median(figures) for name, figures in found.items()}
+    medians = {name: _median(figures) for name, figures in measured.items()}
     first, *others = medians
     faster = {
         other: {key: _cost(medians[other], key) / _cost(medians[first], key) for key in ("seconds", "cpu_seconds")}
         for other in others
         if "failed" not in medians[first] and "failed" not in medians[other]
     }
-    return {"case": case.name, **case.as_dict(), "medians": medians, "faster": faster, "runs": found}
+    return {"case": case.name, **case.as_dict(), "medians": medians, "faster": faster, "runs": measured}
 
 
 def _cost(figures: dict[str, Any], key: str) -> float:
@@ -114,7 +114,7 @@ def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def _circumstances(settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from ...inference.engine import choose_device
+    from ...core.devices import choose_device
     from ...runner.report import machine, software_versions
 
     return {

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...core import devices
 from ...core.errors import MedDiffFMError
 from .cases import Case
 
@@ -55,9 +56,12 @@ class Child:
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, self.name, json.dumps(asdict(self.settings))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )  # fmt: skip
+        )
         self.about = self._answer()
         if "failed" in self.about:
             raise MedDiffFMError(f"{self.name} cannot be measured: {self.about['failed']}", "See what it says.")
@@ -75,9 +79,9 @@ class Child:
         code = self._process.wait()
         self.close()
         self._errors.seek(0)
-        said = self._errors.read().strip().splitlines()
+        lines = self._errors.read().strip().splitlines()
         killed = "The process was killed, most likely for want of memory."
-        return {"failed": killed if code < 0 or not said else said[-1][:LAST_WORDS]}
+        return {"failed": killed if code < 0 or not lines else lines[-1][:LAST_WORDS]}
 
 
 def main() -> None:
@@ -102,28 +106,22 @@ def main() -> None:
         before = peak_main_memory() or 0
         try:
             figures = subject.measure(Case(**json.loads(line)))
-            answer(figures | {"peak_bytes": peak_main_memory(), "before_bytes": before, **_cuda_peak()})
+            answer(figures | {"peak_bytes": peak_main_memory(), "before_bytes": before, **_device_peak()})
         except Exception as problem:
             answer({"failed": f"{type(problem).__name__}: {problem}"[:LAST_WORDS]})
 
 
 def _forget_peaks() -> None:
     """Begin the peaks of memory anew, as far as the system can."""
-    import torch
-
     with contextlib.suppress(OSError):  # not Linux: the peak of the whole process is told
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    if torch.cuda.is_initialized():
-        for device in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(device)
+    devices.reset_peak_memory()
 
 
-def _cuda_peak() -> dict[str, int]:
-    import torch
-
-    if not torch.cuda.is_initialized():
-        return {}
-    return {"cuda_peak_bytes": max(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count()))}
+def _device_peak() -> dict[str, int]:
+    """Peak of the accelerators; the figure has CUDA's name since the first reports."""
+    peaks = devices.peak_memory()
+    return {"cuda_peak_bytes": max(peaks.values())} if peaks else {}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ...core.errors import InputError
+from ..source import Reading
 from ..volume import Volume
 from .common import (
     LPS_TO_RAS,
@@ -40,13 +41,16 @@ _LINE = 4096  # letters of a header line at most
 _CHUNK = 1 << 24
 
 
-def read_metaimage(path: Path, modality: str) -> Volume:
+def read_metaimage(path: Path, modality: str, reading: Reading) -> Volume:
     """Read a 3-D scalar MetaImage; voxels keep their type.
+
+    Args:
+        reading: opens the files.
 
     Raises:
         InputError: damaged, truncated, not 3-D scalar, or without voxel sizes.
     """
-    with path.open("rb") as file:
+    with reading.open(path) as file:
         header = _header(path.name, file)
         with parsing(lambda error: damaged(path.name, "MetaImage", "its header makes no sense")):
             shape = tuple(int(word) for word in header["DimSize"].split())
@@ -56,7 +60,7 @@ def read_metaimage(path: Path, modality: str) -> Volume:
             dtype = np.dtype(_TYPES[header["ElementType"]]).newbyteorder(">" if _is_big_endian(header) else "<")
         refuse_not_3d(path.name, shape if channels == 1 else (channels, *shape), [] if channels == 1 else ["vector"])
         matrix = _geometry(path.name, header)
-        data = data_file(path, header["ElementDataFile"])
+        data = _data_file(path, header["ElementDataFile"])
         encoding = "gzip" if _is_true(header, "CompressedData") else "raw" if _is_true(header, "BinaryData") else "text"
         begin = file.tell() if data is None else 0
         available = (path if data is None else data).stat().st_size - begin
@@ -66,7 +70,7 @@ def read_metaimage(path: Path, modality: str) -> Volume:
             if data is None:
                 voxels = _voxels(file, dtype, shape, encoding, skip)
             else:
-                with data.open("rb") as detached:
+                with reading.open(data) as detached:
                     voxels = _voxels(detached, dtype, shape, encoding, skip)
     synthetic = is_synthetic(header.get("Comment", ""))
     native = voxels.astype(dtype.newbyteorder("="), copy=False)
@@ -115,14 +119,15 @@ def _header_text(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool, si
     return "\n".join(lines) + "\n"
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """The fields of a header; the last one is ElementDataFile.
+def metaimage_files(path: Path) -> list[Path]:
+    """The header, and the file that holds its voxels where that is another one.
 
     Raises:
-        InputError: it is none.
+        InputError: no MetaImage, or the voxels are missing.
     """
     with path.open("rb") as file:
-        return _header(path.name, file)
+        data = _data_file(path, _header(path.name, file)["ElementDataFile"])
+    return [path] if data is None else [path, data]
 
 
 def _header(name: str, file: BinaryIO) -> dict[str, str]:
@@ -137,7 +142,7 @@ def _header(name: str, file: BinaryIO) -> dict[str, str]:
     return header
 
 
-def data_file(path: Path, named: str) -> Path | None:
+def _data_file(path: Path, named: str) -> Path | None:
     """The file that a header names; None where the voxels follow it.
 
     Raises:

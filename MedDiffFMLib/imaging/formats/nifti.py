@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import InputError
+from ..source import Reading
 from ..volume import Volume
 from .common import (
     MAX_HEADER,
-    MM_PER_UNIT,
     SYNTHETIC_MARK,
     Portions,
     check_promise,
@@ -23,27 +22,32 @@ from .common import (
     refuse_not_3d,
     truncated,
 )
+from .nifti_geometry import geometry_of
 
 
-def read_nifti(path: Path, modality: str) -> Volume:
+def read_nifti(path: Path, modality: str, reading: Reading) -> Volume:
     """Read a 3-D scalar NIfTI; trailing axes of length 1 are dropped, slope and intercept applied.
 
     Voxels are integers when file, slope and intercept are, else float32.
 
+    Args:
+        reading: opens the file.
+
     Raises:
         InputError: wrong magic, damaged, truncated, or not 3-D scalar.
     """
-    with path.open("rb") as plain, contextlib.ExitStack() as stack:
+    with reading.open(path) as plain, contextlib.ExitStack() as stack:
         compressed = path.name.lower().endswith(".gz")
         file: Any = stack.enter_context(gzip.GzipFile(fileobj=plain)) if compressed else plain
         with parsing(lambda error: damaged(path.name, "NIfTI", "its header makes no sense")):
-            image = _image(Portions(file))
-        return _volume(path, image, modality, "gzip" if compressed else "raw")
+            header, sizes, proxy = _image(Portions(file))
+        return _volume(path, header, sizes, proxy, modality, "gzip" if compressed else "raw")
 
 
-def _image(file: Portions) -> Any:
-    """Header and extensions; the voxels stay in the file."""
+def _image(file: Portions) -> tuple[Any, np.ndarray, Any]:
+    """Header, its voxel sizes as they stand there, and what will read the voxels."""
     import nibabel
+    from nibabel.arrayproxy import ArrayProxy
     from nibabel.fileholders import FileHolder
 
     size = file.read(4)
@@ -52,14 +56,19 @@ def _image(file: Portions) -> Any:
     kind = kinds.get(int.from_bytes(size, "little")) or kinds[int.from_bytes(size, "big")]
     holder = FileHolder(fileobj=file)  # type: ignore[arg-type]
     image = kind.from_file_map({"header": holder, "image": holder}, mmap=False)
-    if not 0 <= image.dataobj.offset <= MAX_HEADER:
-        raise ValueError("the voxels begin far behind the header")
-    return image
-
-
-def _volume(path: Path, image: Any, modality: str, encoding: str) -> Volume:
-    """The voxels, once the header's promises are known to be possible."""
     header, proxy = image.header, image.dataobj
+    if proxy.offset == 0:  # what some programs write for "behind the header"
+        spec = (header.get_data_shape(), header.get_data_dtype(), header.single_vox_offset, proxy.slope, proxy.inter)
+        proxy = ArrayProxy(file, spec, mmap=False)  # type: ignore[arg-type]
+    if not header.sizeof_hdr <= proxy.offset <= MAX_HEADER:
+        raise ValueError("the voxels begin within the header, or far behind it")
+    file.seek(0)
+    sizes = np.array(kind.header_class.from_fileobj(file, check=False)["pixdim"][1:4], dtype=float)
+    return header, sizes, proxy
+
+
+def _volume(path: Path, header: Any, sizes: np.ndarray, proxy: Any, modality: str, encoding: str) -> Volume:
+    """The voxels, once the header's promises are known to be possible."""
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -71,7 +80,7 @@ def _volume(path: Path, image: Any, modality: str, encoding: str) -> Volume:
         stored = proxy.get_unscaled().reshape(shape, order="F")
     with parsing(lambda error: damaged(path.name, "NIfTI", error)):
         voxels = _rescaled(np.asarray(stored).T, proxy.slope, proxy.inter)
-        matrix, notes = _geometry(path.name, header)
+        matrix, notes = geometry_of(path.name, header, sizes)
     synthetic = is_synthetic(bytes(header["descrip"].item()).decode("latin-1"))
     return Volume(voxels, matrix, modality, notes, synthetic)
 
@@ -108,17 +117,3 @@ def _rescaled(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
         fits = np.iinfo(np.int16).min <= shifted.min() and shifted.max() <= np.iinfo(np.int16).max
         return shifted.astype(np.int16 if fits else np.int32)
     return stored.astype(np.float32) * np.float32(slope) + np.float32(inter)
-
-
-def _geometry(name: str, header: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """ijk_to_ras and what had to be assumed."""
-    unit = header.get_xyzt_units()[0]
-    unit = "" if unit == "unknown" else unit
-    if unit not in MM_PER_UNIT:
-        raise InputError(f"'{name}' has lengths in other units than mm.", "Save it in millimeters.")
-    matrix = np.array(header.get_best_affine(), dtype=float)
-    matrix[:3] *= MM_PER_UNIT[unit]
-    notes = []
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        notes.append("The file does not say how the patient lies; its axes are assumed to be those of NIfTI's default.")
-    return matrix, tuple(notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...core.errors import InputError
+from ..segments import Segment, flattened
+from ..source import Reading
 from ..volume import Volume
 from .common import (
     LPS_TO_RAS,
@@ -40,45 +43,65 @@ _SPACES = {
     **dict.fromkeys(("left-anterior-superior", "las"), (-1, 1, 1)),
 }
 _CHUNK = 1 << 24
+_GZIP = b"\x1f\x8b"
+_LIST = re.compile(rb"^data ?file: *LIST", re.MULTILINE | re.IGNORECASE)
+_SEGMENT = re.compile(r"Segment(\d+)_Name")
+_NEEDED = ("type", "dimension", "sizes", "encoding")
 _SYNTHETIC = "synthetic"  # key of a key/value pair
 
 
-def read_nrrd(path: Path, modality: str) -> Volume:
+def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
     """Read a 3-D scalar NRRD; voxels keep their type.
+
+    Args:
+        reading: opens the files.
 
     Raises:
         InputError: wrong magic, damaged, truncated, not 3-D scalar, or without voxel sizes.
     """
     import nrrd
 
-    with path.open("rb") as file:
-        if not file.read(4) == b"NRRD":
-            raise damaged(path.name, "NRRD", "it does not start with 'NRRD'")
-        file.seek(0)
-        start = io.BytesIO(file.read(MAX_HEADER))
+    with reading.open(path) as file:
+        header, begin = _parsed(path, file)
+        encoding = _encoding(path.name, header)
         with parsing(lambda error: damaged(path.name, "NRRD", error)):
-            header = nrrd.read_header(start)
             shape = tuple(int(n) for n in header["sizes"])
             axes = [_axis_kind(kind) for kind in header.get("kinds", [])]
             dtype = np.dtype(nrrd.reader._determine_datatype(header))
-            encoding = _ENCODINGS[str(header["encoding"]).lower()]
             if len(shape) != header["dimension"] or min(shape) < 0:
-                raise ValueError("its sizes do not fit its dimension")
+                raise damaged(path.name, "NRRD", "its sizes do not fit its dimension")
             skipped = tuple(int(_either(header, f"{what} skip", 0)) for what in ("line", "byte"))
-        refuse_not_3d(path.name, shape, axes)
+        segments = _segments(path.name, header) if modality == "mask" else []
+        layered = bool(segments) and len(shape) == 4 and str(header.get("kinds", [""])[0]).lower() == "list"
+        refuse_not_3d(path.name, shape[1:] if layered else shape, axes[1:] if layered else axes)
         with parsing(lambda error: damaged(path.name, "NRRD", error)):
             matrix, notes = _geometry(path.name, header)
         data = _data_path(path, header)
-        check_promise(path.name, shape, dtype.itemsize, _data_bytes(path, data, start.tell()), encoding)
+        check_promise(path.name, shape, dtype.itemsize, _data_bytes(path, data, begin), encoding)
         with parsing(lambda error: truncated(path.name, f"its voxels do not fill {' x '.join(map(str, shape))}")):
             if data is None:
-                file.seek(start.tell())
+                file.seek(begin)
                 voxels = _read_voxels(file, dtype, shape, encoding, *skipped)
             else:
-                with data.open("rb") as detached:
+                with reading.open(data) as detached:
                     voxels = _read_voxels(detached, dtype, shape, encoding, *skipped)
     synthetic = is_synthetic(header.get(_SYNTHETIC, ""))
-    return Volume(voxels.astype(dtype.newbyteorder("="), copy=False), matrix, modality, notes, synthetic)
+    voxels, named = voxels.astype(dtype.newbyteorder("="), copy=False), _in_one_layer(segments)
+    if layered:
+        with parsing(lambda error: damaged(path.name, "NRRD", str(error))):
+            voxels, named = flattened(voxels, segments)
+    return Volume(voxels, matrix, modality, notes, synthetic, segments=named)
+
+
+def nrrd_files(path: Path) -> list[Path]:
+    """The header, and the file that holds its voxels where that is another one.
+
+    Raises:
+        InputError: no NRRD, or the voxels are missing.
+    """
+    with path.open("rb") as file:
+        data = _data_path(path, _parsed(path, file)[0])
+    return [path] if data is None else [path, data]
 
 
 def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic: bool = False) -> None:
@@ -120,6 +143,57 @@ def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool) -> str:
     return "\n".join(lines).replace("float32", "float") + "\n\n"
 
 
+def _parsed(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """The fields of a header, and the byte at which voxels that follow it begin."""
+    import nrrd
+
+    if file.read(4) != b"NRRD":
+        raise damaged(path.name, "NRRD", "it does not start with 'NRRD'")
+    file.seek(0)
+    start = io.BytesIO(file.read(MAX_HEADER))
+    if _LIST.search(start.getvalue().partition(b"\n\n")[0]):
+        raise _several_files(path.name)
+    with parsing(lambda error: damaged(path.name, "NRRD", error)):
+        header = nrrd.read_header(start)
+    missing = [field for field in _NEEDED if field not in header]
+    if missing:
+        raise damaged(path.name, "NRRD", f"its header has no {' and no '.join(missing)}")
+    return header, start.tell()
+
+
+def _encoding(name: str, header: dict[str, Any]) -> str:
+    encoding = str(header["encoding"]).lower()
+    if encoding not in _ENCODINGS:
+        raise InputError(
+            f"'{name}' has the encoding '{encoding}', which is not supported.",
+            "Save it as raw or gzip, as Slicer does.",
+        )
+    return _ENCODINGS[encoding]
+
+
+def _several_files(name: str) -> InputError:
+    return InputError(
+        f"'{name}' spreads its voxels over several files.", "Save it as one .nrrd file, for instance in Slicer."
+    )
+
+
+def _segments(name: str, header: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """Name, value and layer of the segments that 3D Slicer describes in key/value pairs."""
+    found = []
+    with parsing(lambda error: damaged(name, "NRRD", "what it says about its segments makes no sense")):
+        for key in header:
+            if match := _SEGMENT.fullmatch(key):
+                about = f"Segment{match[1]}"
+                # Slicer of before 4.11 gave each segment a layer of its own, and no value.
+                layer: Any = header.get(f"{about}_Layer", 0 if f"{about}_LabelValue" in header else match[1])
+                found.append((str(header[key]), int(header.get(f"{about}_LabelValue", 1)), int(layer)))
+    return found
+
+
+def _in_one_layer(segments: list[tuple[str, int, int]]) -> tuple[Segment, ...]:
+    return tuple(Segment(name, value, (value,)) for name, value, _ in segments)
+
+
 def _axis_kind(kind: str | None) -> str:
     lowered = (kind or "").lower()
     if any(word in lowered for word in _VECTOR_KINDS):
@@ -152,7 +226,7 @@ def _axes(name: str, header: dict[str, Any]) -> np.ndarray:
     """The three voxel axes as columns, in the file's space and unit."""
     directions = header.get("space directions")
     if directions is not None:
-        rows = [row for row in directions if row is not None]
+        rows = [row for row in directions if row is not None and not np.isnan(row).all()]  # a list axis has none
         if len(rows) != 3 or any(len(row) != 3 for row in rows):
             raise damaged(name, "NRRD", "its space directions are not 3 vectors of 3 numbers")
         return np.array(rows, dtype=float).T
@@ -176,10 +250,7 @@ def _data_path(path: Path, header: dict[str, Any]) -> Path | None:
     if named is None:
         return None
     if str(named).startswith("LIST") or "%" in str(named):
-        raise InputError(
-            f"'{path.name}' spreads its voxels over several files.",
-            "Save it as one .nrrd file, for instance in Slicer.",
-        )
+        raise _several_files(path.name)
     data_path = path.parent / str(named)
     if not data_path.is_file():
         raise InputError(
@@ -233,13 +304,19 @@ def _unpacked(file: BinaryIO, encoding: str) -> Iterator[bytes]:
         EOFError: the stream has no end.
     """
     if encoding == "gzip":
-        inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        while not inflater.eof:
-            packed = inflater.unconsumed_tail or file.read(_CHUNK)
-            portion = inflater.decompress(packed, _CHUNK)
-            if not packed and not portion:
-                raise EOFError("the compressed stream ends too early")
-            yield portion
+        rest = b""
+        while True:  # a file may have several members, one after the other
+            inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            while not inflater.eof:
+                packed = rest or inflater.unconsumed_tail or file.read(_CHUNK)
+                rest = b""
+                portion = inflater.decompress(packed, _CHUNK)
+                if not packed and not portion:
+                    raise EOFError("the compressed stream ends too early")
+                yield portion
+            rest = inflater.unused_data or file.read(_CHUNK)
+            if not rest.startswith(_GZIP[: len(rest)]) or not rest:
+                return
     else:
         unpacker = bz2.BZ2Decompressor()
         while not unpacker.eof:

@@ -61,9 +61,10 @@ def _sizes(scan: Scan) -> list[Fact]:
     widths, depths = (_extents(np.asarray(scan.body.any(axis))) for axis in (1, 2))
     found = []
     for kind, slot, lengths in (
-        ("body_width", "width", widths * i), ("body_depth", "depth", depths * j),
+        ("body_width", "width", widths * i),
+        ("body_depth", "depth", depths * j),
         ("body_area", "area", scan.body.sum((1, 2)) * j * i / 100),
-    ):  # fmt: skip
+    ):
         k = int(lengths.argmax())
         if _touches(scan.body[k]):
             found.append(unknown(kind, CROPPED))

@@ -48,12 +48,23 @@ def list_findings(
         One dict a region, at most 100: ``number``, ``where`` (most frequent organ where it is known, and the centroid),
         ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``.
     """
+    return find_regions(score, volume, threshold, minimum_volume, anatomy).rows
+
+
+def find_regions(
+    score: np.ndarray,
+    volume: Volume,
+    threshold: float,
+    minimum_volume: float,
+    anatomy: np.ndarray | None = None,
+) -> Regions:
+    """As :func:`list_findings`, with the voxels of each region."""
     steps = search_regions(score, volume, threshold, minimum_volume, anatomy)
     while True:
         try:
             next(steps)
         except StopIteration as finished:
-            return finished.value.rows
+            return finished.value
 
 
 def search_regions(

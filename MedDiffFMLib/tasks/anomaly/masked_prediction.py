@@ -78,8 +78,11 @@ def predict_masked(
     from scipy.ndimage import gaussian_filter
 
     known = image.network_input()[0, 0]
-    edge = (_voxels(edge_mm, image.spacing_kji[0]), _voxels(edge_mm, image.spacing_kji[1]),
-            _voxels(edge_mm, image.spacing_kji[2]))  # fmt: skip
+    edge = (
+        _voxels(edge_mm, image.spacing_kji[0]),
+        _voxels(edge_mm, image.spacing_kji[1]),
+        _voxels(edge_mm, image.spacing_kji[2]),
+    )
     generator = torch.Generator().manual_seed(seed)
     near = None if wanted is None else torch.from_numpy(_surroundings(wanted, smoothing, image.spacing_kji))
     expected, weights = torch.zeros_like(known), torch.zeros_like(known)

@@ -44,11 +44,11 @@ class BlurredImage:
         rho = np.float32(self.strength * (self.noise / sigma) ** 2)
         result = torch.empty_like(x0)
         across = self.widths.index(0.0)
-        images = (np.moveaxis(one[0, 0].numpy(), across, 0) for one in (self.measurement, x0, result))
+        images = (np.moveaxis(image_part[0, 0].numpy(), across, 0) for image_part in (self.measurement, x0, result))
         measured, image, consistent = images
         h = self._transfer(across)
         for planes in _slabs(measured.shape):
-            y, x = (dctn(one[planes], axes=(1, 2), norm="ortho") for one in (measured, image))
+            y, x = (dctn(image_part[planes], axes=(1, 2), norm="ortho") for image_part in (measured, image))
             consistent[planes] = idctn((h * y + rho * x) / (h * h + rho), axes=(1, 2), norm="ortho")
         return result
 
@@ -57,8 +57,9 @@ class BlurredImage:
         shape = self.measurement.shape[2:]
         lines = [
             np.exp(-0.5 * (np.pi * np.arange(shape[axis]) / shape[axis] * self.widths[axis]) ** 2)
-            for axis in range(3) if axis != across
-        ]  # fmt: skip
+            for axis in range(3)
+            if axis != across
+        ]
         return np.outer(*lines).astype(np.float32)
 
 

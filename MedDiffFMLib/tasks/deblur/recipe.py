@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ...preprocessing.working_image import WorkingImage
 
 FIRST, LAST = 1.5, 1.0
-"""Noise that the network is told at the first and the last step, in units of the input's. With more, and with the
+"""Noise level of the first and the last step, in units of the input's. With more, and with the
 measurement last, a chest gained another dB and a smooth pelvis lost three."""
+LONGER = 1.25
+"""Times as long as along the body a voxel must be along another axis for its slices to lie across that one."""
 
 
 def deblur(parameters: Deblur, case: Case, run: Run) -> TaskResult:
@@ -70,10 +72,13 @@ def deblur(parameters: Deblur, case: Case, run: Run) -> TaskResult:
 
 
 def widths_on_grid(image: WorkingImage, fwhm: float) -> tuple[float, float, float]:
-    """Standard deviations of the blur along the working grid's (k, j, i), in voxels; 0 across the input's slices."""
+    """Standard deviations of the blur along the working grid's (k, j, i), in voxels; 0 across the slices.
+
+    CTs are scanned in axial slices. Where voxels are longest along another axis the slices lie across that one.
+    """
     from .gaussian_blur import FWHM_OVER_SIGMA
 
-    to_input = np.linalg.inv(image.volume.ijk_to_ras) @ image.grid.ijk_to_ras
-    across = 2 - int(np.argmax(np.abs(to_input[2, :3])))
+    longest = int(np.argmax(image.spacing_kji))
+    across = longest if image.spacing_kji[longest] > LONGER * image.spacing_kji[0] else 0
     k, j, i = (0.0 if axis == across else fwhm / FWHM_OVER_SIGMA / edge for axis, edge in enumerate(image.spacing_kji))
     return k, j, i

@@ -23,9 +23,12 @@ class Deblur(Task):
         1.2, "Width at half maximum of the blur within slices, as of the kernel.", unit="mm", minimum=0.1, maximum=5
     )
     noise: float | None = parameter(
-        None, "Noise level of the input; estimated from soft tissue when not given.",
-        unit="HU", minimum=0.5, maximum=200,
-    )  # fmt: skip
+        None,
+        "Noise level of the input; estimated from soft tissue when not given.",
+        unit="HU",
+        minimum=0.5,
+        maximum=200,
+    )
     steps: int = parameter(
         2, "Network evaluations; the blur is undone between them.", minimum=2, maximum=20, advanced=True
     )

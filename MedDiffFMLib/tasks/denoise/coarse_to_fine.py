@@ -1,8 +1,8 @@
 """Coarse-to-fine denoising.
 
-The noise of a scan is blotchy: neighboring pixels are correlated, the more the finer they are. On pixels averaged two
-by two the blotches are as small as the noise that the network knows best, so they are removed there first, and what is
-left on the scanner's own voxels afterwards.
+The noise of a scan is correlated between neighboring pixels, the more the finer they are. On pixels averaged two by two
+it is as fine as the noise that the network knows best, so it is removed there first, and what is left on
+the scanner's own voxels afterwards.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def not_air(image: torch.Tensor) -> torch.Tensor:
 def denoise_coarse_to_fine(
     engine: Engine, noisy: torch.Tensor, sigma: float, condition: Condition, meter: ProgressMeter | None = None
 ) -> torch.Tensor:
-    """``noisy`` (1, 1, D, H, W) in the network's range with white or blotchy noise of level ``sigma`` -> clean.
+    """``noisy`` (1, 1, D, H, W) in the network's range with white or correlated noise of level ``sigma`` -> clean.
 
     Two images and the estimate of the pass are held, however many passes there are.
     """

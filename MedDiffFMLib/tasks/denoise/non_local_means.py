@@ -35,10 +35,10 @@ def non_local_means(
     Raises:
         Cancelled: seen between slices.
     """
-    found = np.empty_like(image)
+    smoothed = np.empty_like(image)
     for k, plane in enumerate(non_local_planes(image, sigma, strength, meter)):
-        found[k] = plane
-    return found
+        smoothed[k] = plane
+    return smoothed
 
 
 def non_local_planes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..base import Task
 from ..inputs import Inputs
 from ..output_kinds import Output, OutputKind
-from ..parameters import parameter
+from ..parameters import parameter, spacing_parameter
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,18 @@ class Denoise(Task):
         advanced=True,
     )
     consistency: float = parameter(
-        3.0, "With several steps, trust in the prior against the input (DiffPIR's lambda).",
-        minimum=0.01, maximum=1000, advanced=True,
-    )  # fmt: skip
+        3.0,
+        "With several steps, trust in the prior against the input (DiffPIR's lambda).",
+        minimum=0.01,
+        maximum=1000,
+        advanced=True,
+    )
     non_local: float = parameter(
-        0.5, "Share of non-local means in the result: it errs otherwise than the network, so that the mean errs less; "
-        "0 leaves the network alone. Not used with several steps.", minimum=0, maximum=1, advanced=True,
-    )  # fmt: skip
-    spacing: float | None = parameter(
-        None, "Isotropic working voxel; the scanner's own voxels when not given.",
-        unit="mm", minimum=0.5, maximum=10, advanced=True,
-    )  # fmt: skip
+        0.5,
+        "Share of non-local means in the result: it errs otherwise than the network, so that the mean errs less; "
+        "0 leaves the network alone. Not used with several steps.",
+        minimum=0,
+        maximum=1,
+        advanced=True,
+    )
+    spacing: float | None = spacing_parameter("the scanner's own voxels when not given")

@@ -52,8 +52,9 @@ def make_lesion_mask(
     return mask
 
 
-def lesion_shape(diameter_mm: float, spacing: tuple[float, float, float],
-                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def lesion_shape(
+    diameter_mm: float, spacing: tuple[float, float, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """A lumpy, turned ellipsoid and its texture on a small cube of voxels around the middle voxel.
 
     Returns:
@@ -65,8 +66,10 @@ def lesion_shape(diameter_mm: float, spacing: tuple[float, float, float],
     radius = diameter_mm / 2
     half = [int(np.ceil((1.6 * radius + 3 * EDGE_MM) / s)) for s in spacing[::-1]]
     fine = [max(1, int(np.ceil(s))) for s in spacing[::-1]]
-    axes = [((np.arange((2 * h + 1) * f) + 0.5) / f - h - 0.5) * s
-            for h, f, s in zip(half, fine, spacing[::-1], strict=True)]  # fmt: skip
+    axes = [
+        ((np.arange((2 * h + 1) * f) + 0.5) / f - h - 0.5) * s
+        for h, f, s in zip(half, fine, spacing[::-1], strict=True)
+    ]
     points = np.stack(np.meshgrid(*axes, indexing="ij"))
     semi_axes = rng.uniform(0.75, 1.3, 3)
     semi_axes *= radius / np.cbrt(semi_axes.prod())

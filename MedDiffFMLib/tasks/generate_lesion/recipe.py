@@ -1,7 +1,7 @@
 """Lesion generation in a mask: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
 
 Only the neighborhood of the mask is computed. The noise starts from a flat lesion of the chosen density in the smooth
-continuation of what lies around it; the mean over the lesion is put right at every step, so the chosen density is met
+continuation of what lies around it; the mean over the lesion is corrected at every step, so the chosen density is met
 however little the ControlNet has learned.
 """
 
@@ -60,12 +60,12 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
     box = neighborhood(lesion, volume, spacing, model.engine.memory_level.window)
     image = working_image(volume, spacing, region=run.region, anatomy=case.anatomy, around=box)
     meter = run.meter(parameters.steps, "generating")
-    made = image.on_input(_generate(image, lesion, mean, model, control, parameters, run.seed, meter), fill=np.nan)
+    generated = image.on_input(_generate(image, lesion, mean, model, control, parameters, run.seed, meter), fill=np.nan)
     share = np.clip(1 - distance / max(parameters.rim, 1e-6), 0, 1)
     before = volume.voxels[near].astype(np.float32)
     result = volume.voxels.copy()
     keep = is_padding(before) | (~in_network_range(before) & ~lesion[near])
-    result[near] = np.where(keep, result[near], like_input(before + share * (made[near] - before), volume))
+    result[near] = np.where(keep, result[near], like_input(before + share * (generated[near] - before), volume))
     facts = {
         "region": image.region,
         "control": control.facts(),
@@ -188,11 +188,18 @@ def _generate(
     with model.engine.running(control.denoiser):
         denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
         generator = torch.Generator().manual_seed(seed)
-        made = sample_lesion(
-            denoiser, known, hole[None, None], guess[None, None], share[None, None], mean / 1000,
-            parameters.steps, parameters.sigma_max, generator,
-        )  # fmt: skip
-    return made[0, 0].numpy() * 1000
+        generated = sample_lesion(
+            denoiser,
+            known,
+            hole[None, None],
+            guess[None, None],
+            share[None, None],
+            mean / 1000,
+            parameters.steps,
+            parameters.sigma_max,
+            generator,
+        )
+    return generated[0, 0].numpy() * 1000
 
 
 def sample_lesion(

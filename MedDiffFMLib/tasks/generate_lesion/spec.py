@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..base import FineTuned, Task
 from ..inputs import OPTIONAL, Inputs
 from ..output_kinds import Output, OutputKind
-from ..parameters import parameter
+from ..parameters import parameter, spacing_parameter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, tuple[str, float] | None] = {
     "like-training": None,
     "solid": ("mean", 30.0),
+    "part-solid": ("mean", -250.0),
     "ground-glass": ("mean", -600.0),
     "calcified": ("mean", 350.0),
     "fluid": ("mean", 5.0),
@@ -26,6 +27,14 @@ KINDS: dict[str, tuple[str, float] | None] = {
     "hyperdense": ("contrast", 50.0),
 }
 """Kind -> mean HU, or HU over the surroundings; None: as lesions with such surroundings were in training."""
+
+
+def _label(name: str) -> str:
+    """The kind with its density, for who chooses it."""
+    words, preset = name.replace("-", " "), KINDS[name]
+    if preset is None:
+        return words
+    return f"{words}, {preset[1]:.0f} HU" if preset[0] == "mean" else f"{words}, {preset[1]:+.0f} HU"
 
 
 @dataclass(frozen=True)
@@ -41,16 +50,23 @@ class GenerateLesion(Task):
     reference_seconds = 0.9
 
     kind: str = parameter(
-        "like-training", "Density of the lesion; the default is taken from training lesions in such surroundings.",
+        "like-training",
+        "Density of the lesion; the default is taken from training lesions in such surroundings.",
         choices=tuple(KINDS),
-    )  # fmt: skip
+        labels={name: _label(name) for name in KINDS},
+        panel="solid",
+    )
     mean: float | None = parameter(
-        None, "Mean of the lesion, in place of the kind's.", unit="HU", minimum=-1000, maximum=1000
+        None, "Mean of the lesion, in place of the kind's.", unit="HU", minimum=-1000, maximum=1000, advanced=True
     )
     contrast: float | None = parameter(
-        None, "Mean of the lesion over that of its surroundings, in place of the kind's.", unit="HU", minimum=-1500,
+        None,
+        "Mean of the lesion over that of its surroundings, in place of the kind's.",
+        unit="HU",
+        minimum=-1500,
         maximum=1500,
-    )  # fmt: skip
+        advanced=True,
+    )
     diameter: float | None = parameter(
         None,
         "Make a lumpy ellipsoid of this size at a random place inside the mask; not given, the mask is the lesion.",
@@ -59,22 +75,29 @@ class GenerateLesion(Task):
         maximum=150,
     )
     organ: int | None = parameter(
-        None, "With a diameter and without a mask: number of the organ in the organ map where the lesion is to be.",
-        minimum=1, maximum=118,
-    )  # fmt: skip
-    steps: int = parameter(12, "Network evaluations.", minimum=1, maximum=200)
-    rim: float = parameter(
-        3.0, "Width outside the lesion over which the model's image blends into the input.", unit="mm", minimum=0,
-        maximum=20,
-    )  # fmt: skip
-    sigma_max: float = parameter(
-        1.0, "Noise at the start, in units of 1000 HU; more leaves more to the model.", minimum=0.05, maximum=80,
+        None,
+        "With a diameter and without a mask: number of the organ in the organ map where the lesion is to be.",
+        minimum=1,
+        maximum=118,
         advanced=True,
-    )  # fmt: skip
-    spacing: float | None = parameter(
-        None, "Isotropic working voxel; when not given, the scanner's own unless the lesion is large.", unit="mm",
-        minimum=0.5, maximum=10, advanced=True,
-    )  # fmt: skip
+    )
+    steps: int = parameter(12, "Network evaluations.", minimum=1, maximum=200, advanced=True)
+    rim: float = parameter(
+        3.0,
+        "Width outside the lesion over which the model's image blends into the input.",
+        unit="mm",
+        minimum=0,
+        maximum=20,
+        advanced=True,
+    )
+    sigma_max: float = parameter(
+        1.0,
+        "Noise at the start, in units of 1000 HU; more leaves more to the model.",
+        minimum=0.05,
+        maximum=80,
+        advanced=True,
+    )
+    spacing: float | None = spacing_parameter("when not given, the scanner's own unless the lesion is large")
     control: str = parameter("auto", "ControlNet: auto takes the model's own; or a name or a file.", advanced=True)
     control_weight: float = parameter(1.0, "Weight of the ControlNet.", minimum=0, maximum=2, advanced=True)
 

@@ -108,7 +108,7 @@ def sample_filling(
     """One sample of the hole's content given the known voxels; (1, 1, D, H, W), network range.
 
     Args:
-        condition: with the same hole; its first guess is where the noise starts from.
+        condition: with the same hole; its initialization is where the noise starts from.
     """
     from ...diffusion.data_consistency import RePaint
     from ...diffusion.samplers import dpm_solver_pp_2m, karras_sigmas, noise_like

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..base import Task
 from ..inputs import REQUIRED, Inputs
 from ..output_kinds import Output, OutputKind
-from ..parameters import parameter
+from ..parameters import parameter, spacing_parameter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,13 +26,15 @@ class Inpaint(Task):
     name, title, action, icon = "inpaint", "Fill", "Fill with healthy tissue", "fill.png"
     sentence = "Fills a mask with healthy tissue."
     inputs = Inputs(mask=REQUIRED, paints=True)
-    outputs = (Output("inpainted", OutputKind.CT, "filled"),)
+    outputs = (Output("inpainted", OutputKind.CT, "filled", invented=True),)
     reference_seconds = 0.17
 
     steps: int = parameter(
-        1, "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
-        minimum=1, maximum=200,
-    )  # fmt: skip
+        1,
+        "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
+        minimum=1,
+        maximum=200,
+    )
     samples: int = parameter(
         3, "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.", minimum=1, maximum=64
     )
@@ -40,20 +42,17 @@ class Inpaint(Task):
         1.5, "Width inside the mask's rim over which input and filling blend.", unit="mm", minimum=0, maximum=20
     )
     margin: float = parameter(
-        3.0, "Ring around the mask that the model may not look at, since a lesion's rim lies there.",
-        unit="mm", minimum=0, maximum=30, advanced=True,
-    )  # fmt: skip
-    spacing: float | None = parameter(
-        None,
-        "Isotropic working voxel; the scanner's own voxels when not given.",
+        3.0,
+        "Ring around the mask that the model may not look at, since a lesion's rim lies there.",
         unit="mm",
-        minimum=0.5,
-        maximum=10,
+        minimum=0,
+        maximum=30,
         advanced=True,
     )
+    spacing: float | None = spacing_parameter("the scanner's own voxels when not given")
     sigma_max: float = parameter(
         10.0,
-        "Noise that is put on the first guess, in units of 1000 HU; more leaves more to the model.",
+        "Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves more to the model.",
         minimum=0.01,
         maximum=80,
         advanced=True,

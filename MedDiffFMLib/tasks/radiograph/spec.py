@@ -29,28 +29,35 @@ class Radiograph(Task):
         "Views, separated by commas: ap, pa, lat, rlat, obl, angles such as lao30, cran20 or rao30-caud20, camera.",
     )
     look: str = parameter(
-        DIGITAL, "digital: attenuation; film: its density on film; bone, soft: grams of either along the rays.",
+        DIGITAL,
+        "digital: attenuation; film: its density on film; bone, soft: grams of either along the rays.",
         choices=LOOKS,
-    )  # fmt: skip
+    )
     pixels: int = parameter(
         512, "Pixels along the longer edge of the detector.", minimum=MIN_PIXELS, maximum=MAX_PIXELS
     )
     source_distance: float = parameter(
-        1800.0, "From the source to the detector; 1000 to 1200 for a C-arm or at the bedside.",
-        unit="mm", minimum=300, maximum=10_000,
-    )  # fmt: skip
-    gap: float = parameter(
-        50.0, "From the body to the detector.", unit="mm", minimum=0, maximum=2000, advanced=True
-    )  # fmt: skip
+        1800.0,
+        "From the source to the detector; 1000 to 1200 for a C-arm or at the bedside.",
+        unit="mm",
+        minimum=300,
+        maximum=10_000,
+    )
+    gap: float = parameter(50.0, "From the body to the detector.", unit="mm", minimum=0, maximum=2000, advanced=True)
     field: float | None = parameter(
-        None, "Edge of a square detector; as large as the body's shadow when not given.",
-        unit="mm", minimum=20, maximum=3000, advanced=True,
-    )  # fmt: skip
+        None,
+        "Edge of a square detector; as large as the body's shadow when not given.",
+        unit="mm",
+        minimum=20,
+        maximum=3000,
+        advanced=True,
+    )
     parallel: bool = parameter(False, "Parallel rays in place of a source.", advanced=True)
     complete: bool = parameter(
-        True, "Leave out what lies so close to an end of the scan that rays pass through part of the body only.",
+        True,
+        "Leave out what lies so close to an end of the scan that rays pass through part of the body only.",
         advanced=True,
-    )  # fmt: skip
+    )
     table: bool = parameter(False, "Keep the table and all else beside the body.", advanced=True)
     camera: tuple[float, float, float, float, float, float, float, float, float] | None = parameter(
         None, "A view more, from where a 3-D view is seen: its position, focal point and view up, RAS.",

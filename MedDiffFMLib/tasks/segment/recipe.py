@@ -55,8 +55,8 @@ def segment(parameters: Segment, case: Case, run: Run) -> TaskResult:
     place = locate(volume)
     meter = run.meter(1.0, f"looking for {', '.join(label.name for label in head.labels[:4])}")
     inputs = SegmentationInput(image.hounsfield, image.condition, place.field(image.grid))
-    found = _predict(head, inputs, model, parameters, run.seed, meter)
-    result = _on_input(found, image, head, parameters, case.mask)
+    prediction = _predict(head, inputs, model, parameters, run.seed, meter)
+    result = _on_input(prediction, image, head, parameters, case.mask)
     facts: dict[str, Any] = {
         "head": head.facts(),
         "region": image.region,
@@ -96,7 +96,7 @@ def _predict(
 
 
 def _on_input(
-    found: Prediction, image: WorkingImage, head: Head, parameters: Segment, mask: np.ndarray | None
+    prediction: Prediction, image: WorkingImage, head: Head, parameters: Segment, mask: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Label numbers and uncertainties on the input's voxels; where structures meet, the more probable one wins."""
     shape = image.volume.voxels.shape
@@ -106,11 +106,11 @@ def _on_input(
     uncertainty = np.zeros(shape, np.float32)
     single: dict[str, np.ndarray] = {}
     for number, label in enumerate(head.labels):
-        probability = _inside(found.probabilities[number], image, mask)
-        spread = _inside(found.uncertainty[number], image, mask)
-        ours = _large_pieces(probability >= best, image.volume, parameters.minimum_volume)
-        labels[ours] = label.value
-        best = np.where(ours, np.maximum(best, probability), best)
+        probability = _inside(prediction.probabilities[number], image, mask)
+        spread = _inside(prediction.uncertainty[number], image, mask)
+        inside = _large_pieces(probability >= best, image.volume, parameters.minimum_volume)
+        labels[inside] = label.value
+        best = np.where(inside, np.maximum(best, probability), best)
         np.maximum(uncertainty, spread, out=uncertainty)
         if len(head.labels) > 1:
             single[f"uncertainty_{file_word(label.name, label.value)}"] = spread

@@ -26,6 +26,7 @@ class Segment(Task):
         None,
         "Name of a segmentation head, or a .safetensors file; your latest one for the model when not given.",
         catalogue="segmentation",
+        title="Trained segmentation",
     )
     threshold: float = parameter(
         0.5, "Probability from which a voxel belongs to a structure.", minimum=0.01, maximum=0.99
@@ -34,6 +35,9 @@ class Segment(Task):
         0.0, "Smaller separate pieces of a structure are left out.", unit="mm3", minimum=0, maximum=1e7
     )
     samples: int | None = parameter(
-        None, "Size of the ensemble of a method that samples; the method's own when not given.",
-        minimum=1, maximum=100, advanced=True,
-    )  # fmt: skip
+        None,
+        "Size of the ensemble of a method that samples; the method's own when not given.",
+        minimum=1,
+        maximum=100,
+        advanced=True,
+    )

@@ -91,7 +91,7 @@ def choose_factors(volume: Volume, parameters: SuperResolve) -> Factors:
             raise InputError("The isotropic mode halves all voxel edges.", "Leave out factor and axis.")
         factors = (2, 2, 2)
     else:
-        axis = int(np.argmax(spacing)) if parameters.axis == "auto" else AXES.index(parameters.axis)
+        axis = _coarsest(volume) if parameters.axis == "auto" else AXES.index(parameters.axis)
         ratio = spacing[axis] / min(spacing)
         if parameters.factor is None and ratio < 1.5:
             raise InputError(
@@ -105,6 +105,14 @@ def choose_factors(volume: Volume, parameters: SuperResolve) -> Factors:
     if count > MAX_VOXELS:
         raise InputError(f"The result would have {count:.2g} voxels.", "Crop the volume, or choose a smaller factor.")
     return factors
+
+
+def _coarsest(volume: Volume) -> int:
+    """Array axis (k, j, i) with the longest voxels; of equals, however stored, the one along the body."""
+    from ...imaging.axis_order import AxisOrder
+
+    spacing = volume.spacing[::-1]
+    return max(AxisOrder.of(volume.ijk_to_ras).axes, key=lambda axis: round(spacing[axis], 6))
 
 
 def smooth_volume(volume: Volume, factors: Factors) -> Volume:
@@ -194,8 +202,8 @@ def _change(
 def _detail(guess: torch.Tensor, repeated: torch.Tensor) -> float:
     """Standard deviation of the first guess within the measured voxels of the body, network range."""
     body = guess > -0.5
-    found = (guess - repeated)[body if body.any() else ...].square().mean().sqrt()
-    return min(max(float(found), SIGMA_MIN), 0.2)
+    detail = (guess - repeated)[body if body.any() else ...].square().mean().sqrt()
+    return min(max(float(detail), SIGMA_MIN), 0.2)
 
 
 def _refine(

@@ -21,30 +21,41 @@ class SuperResolve(Task):
     sentence = "Makes thin slices out of thick ones, or halves every voxel."
     inputs = Inputs()
     outputs = (Output("fine", OutputKind.CT, "sharpened"),)
+    own_axes = True  # ``axis`` names one of the input's, and the result is as finely stored as the input is coarsely
 
     mode: str = parameter(
-        "slices", "slices: thin slices out of thick ones; isotropic: every voxel halved along all axes.",
+        "slices",
+        "slices: thin slices out of thick ones; isotropic: every voxel halved along all axes.",
         choices=("slices", "isotropic"),
-    )  # fmt: skip
+    )
     factor: int | None = parameter(
-        None, "Thin slices out of each thick one; when not given, as many as come closest to cubes.", minimum=2,
+        None,
+        "Thin slices out of each thick one; when not given, as many as come closest to cubes.",
+        minimum=2,
         maximum=LARGEST_FACTOR,
-    )  # fmt: skip
+    )
     axis: str = parameter(
-        "auto", "Voxel axis across the slices; auto takes the coarsest.", choices=("auto", *reversed(AXES)),
+        "auto",
+        "Voxel axis across the slices; auto takes the coarsest.",
+        choices=("auto", *reversed(AXES)),
         advanced=True,
-    )  # fmt: skip
+    )
     steps: int = parameter(
         1, "Network evaluations. 1 has the least error; more add plausible texture.", minimum=1, maximum=200
     )
     noise: float = parameter(
-        0.0, "Noise of the measured slices: averages of the result may differ by that; 0 keeps them.", unit="HU",
-        minimum=0, maximum=200, advanced=True,
-    )  # fmt: skip
-    control: str = parameter(
-        "auto", "ControlNet: auto takes the model's own, none works with the prior alone; or a name or a file.",
+        0.0,
+        "Noise of the measured slices: averages of the result may differ by that; 0 keeps them.",
+        unit="HU",
+        minimum=0,
+        maximum=200,
         advanced=True,
-    )  # fmt: skip
+    )
+    control: str = parameter(
+        "auto",
+        "ControlNet: auto takes the model's own, none works with the prior alone; or a name or a file.",
+        advanced=True,
+    )
     control_weight: float = parameter(
         1.0, "Weight of the ControlNet; 0 leaves the prior alone.", minimum=0, maximum=2, advanced=True
     )

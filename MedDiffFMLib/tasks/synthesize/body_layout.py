@@ -30,7 +30,7 @@ class Layout:
     Attributes:
         grid: the finest working grid; axes along left, posterior, superior.
         body: body box and region.
-        target: volume with labels on whose grid the result is wanted; None for ``grid`` itself.
+        target: volume with labels whose grid the result has; None for ``grid`` itself.
         warnings: sentences for the user.
     """
 

@@ -125,7 +125,7 @@ def run_stage(
     """Sample one stage, (1, 1, D, H, W) in the network's range.
 
     What ends up in the result is the mean of two evaluations at the last noise level, with windows of either turn:
-    one alone leaves a trace of the voxel pairs of the network's stem, as no later step can mend.
+    one alone leaves a trace of the voxel pairs of the network's stem, that no later step can remove.
 
     Args:
         image: what the stage before gave, on its own grid; None for a start from noise alone.

@@ -29,42 +29,56 @@ class Synthesize(Task):
     synthetic = True
 
     size: tuple[float, float, float] | None = parameter(
-        None, "Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map.",
-        unit="mm", minimum=20, maximum=2000,
-    )  # fmt: skip
+        None,
+        "Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map.",
+        unit="mm",
+        minimum=20,
+        maximum=2000,
+    )
     spacing: float | None = parameter(
         None, "Edge of the cubic voxels: 1.5, or the voxels of the anatomy map.", unit="mm", minimum=0.5, maximum=20
     )
     guidance: float = parameter(
-        1.0, "Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice the time.",
-        minimum=0, maximum=10,
-    )  # fmt: skip
+        1.0,
+        "Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice the time.",
+        minimum=0,
+        maximum=10,
+    )
     whole_steps: int = parameter(
         6, "Network evaluations for the coarse image of the whole volume.", minimum=1, maximum=500, advanced=True
     )
     middle_steps: int = parameter(
-        6, "Network evaluations on each grid between the coarsest and the finest.",
-        minimum=1, maximum=200, advanced=True,
-    )  # fmt: skip
-    native_steps: int = parameter(
-        6, "Network evaluations on the finest grid.", minimum=1, maximum=200, advanced=True
-    )  # fmt: skip
+        6,
+        "Network evaluations on each grid between the coarsest and the finest.",
+        minimum=1,
+        maximum=200,
+        advanced=True,
+    )
+    native_steps: int = parameter(6, "Network evaluations on the finest grid.", minimum=1, maximum=200, advanced=True)
     sigma_max: float = parameter(
         80.0, "Noise level at which the coarse image starts, in units of 1000 HU.", minimum=1, maximum=80, advanced=True
     )
     sigma_min: float = parameter(
-        0.02, "Noise level below which nothing is invented any more, in units of 1000 HU.",
-        minimum=0.002, maximum=0.1, advanced=True,
-    )  # fmt: skip
+        0.02,
+        "Noise level below which nothing is invented any more, in units of 1000 HU.",
+        minimum=0.002,
+        maximum=0.1,
+        advanced=True,
+    )
     detail: float = parameter(
-        2.0, "Factor on the noise level at which finer grids start: more invents more detail and keeps less.",
-        minimum=0.1, maximum=10, advanced=True,
-    )  # fmt: skip
+        2.0,
+        "Factor on the noise level at which finer grids start: more invents more detail and keeps less.",
+        minimum=0.1,
+        maximum=10,
+        advanced=True,
+    )
 
     companion: str = parameter(
-        "auto", "Network for the coarse image: auto takes the model's own companion, none the model itself; or a name "
-        "or a file.", advanced=True,
-    )  # fmt: skip
+        "auto",
+        "Network for the coarse image: auto takes the model's own companion, none the model itself; or a name "
+        "or a file.",
+        advanced=True,
+    )
 
     def check_together(self) -> None:
         """Refuse a size of a few voxels only, or of more than fit into memory."""

@@ -9,18 +9,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ...core.precision import autocast
-from ...core.progress import CancelToken
+from ...core.progress import ProgressMeter
 from .interface import ControlCase, ControlTask
 
 
-class Adapter(Protocol):
-    """Joins a trained part to the prior.
+class Adapter:
+    """Join of a trained part and the prior.
 
     Attributes:
         kind: of the catalogue's entry.
@@ -35,6 +35,7 @@ class Adapter(Protocol):
         data: Path,
         labels: tuple[int, ...],
         prior: dict[str, str],
+        precision: str,
     ) -> ControlTask:
         """The task with what only the training cases decide, such as the number of classes.
 
@@ -42,25 +43,42 @@ class Adapter(Protocol):
             data: dataset folder or datalist that the cases come from.
             labels: numbers in the masks that count; empty for all.
             prior: ``name`` and ``sha256``.
+            precision: of the run, "float32" or "bfloat16".
         """
+        return task
 
     def precompute(
-        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
-        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
-        precision: str = "auto",
-    ) -> None:  # fmt: skip
-        """Compute once what training looks at again and again; what an earlier start computed is kept."""
+        self,
+        denoiser: nn.Module,
+        task: ControlTask,
+        training: Sequence[ControlCase],
+        validation: Sequence[ControlCase],
+        meter: ProgressMeter,
+        precision: str,
+    ) -> None:
+        """Compute once what training looks at again and again; what an earlier start computed is kept.
+
+        Args:
+            meter: a unit is a case; its stage names the present one.
+        """
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
         """The prior's denoiser with a fresh part beside it; the prior's own weights are frozen."""
+        raise NotImplementedError
 
     def part(self, denoiser: nn.Module) -> nn.Module:
         """The trained part of what :meth:`attach` gave."""
+        raise NotImplementedError
 
     def save(
-        self, path: Path, denoiser: nn.Module, task: ControlTask, prior: dict[str, str], settings: dict[str, Any],
+        self,
+        path: Path,
+        denoiser: nn.Module,
+        task: ControlTask,
+        prior: dict[str, str],
+        settings: dict[str, Any],
         training: dict[str, Any],
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Write the trained part atomically; returns the file's SHA-256.
 
         Args:
@@ -68,29 +86,13 @@ class Adapter(Protocol):
             settings: what inference must know, see :meth:`.interface.ControlTask.settings`.
             training: facts of the training.
         """
+        raise NotImplementedError
 
 
-class ControlAdapter:
+class ControlAdapter(Adapter):
     """A ControlNet, see :mod:`networks.controlnet`."""
 
     kind = "control"
-
-    def fitted(
-        self,
-        task: ControlTask,
-        cases: Sequence[ControlCase],
-        data: Path,
-        labels: tuple[int, ...],
-        prior: dict[str, str],
-    ) -> ControlTask:
-        return task
-
-    def precompute(
-        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
-        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
-        precision: str = "auto",
-    ) -> None:  # fmt: skip
-        """Nothing: every window is drawn anew."""
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
         from ...diffusion.controlled_denoiser import with_control
@@ -101,9 +103,14 @@ class ControlAdapter:
         return cast(nn.Module, denoiser.control)
 
     def save(
-        self, path: Path, denoiser: nn.Module, task: ControlTask, prior: dict[str, str], settings: dict[str, Any],
+        self,
+        path: Path,
+        denoiser: nn.Module,
+        task: ControlTask,
+        prior: dict[str, str],
+        settings: dict[str, Any],
         training: dict[str, Any],
-    ) -> str:  # fmt: skip
+    ) -> str:
         from ...models.controlnet_file import save_control
 
         branch = cast(Any, self.part(denoiser))

@@ -1,6 +1,6 @@
 """Background fine-tuning: a process that outlives the program that started it.
 
-Following a run takes its folder only: the request, the progress as JSON lines, what the process said,
+Following a run takes its folder only: the request, the progress as JSON lines, the output of the process,
 and a lock that the system frees with the process, whatever ended it. A number of the process would not do: after a
 restart of the computer another program may have it.
 """
@@ -22,6 +22,7 @@ from ...core.atomic_files import atomic_path
 from ...core.errors import InputError, OutputError, expected
 from ...core.file_lock import LOCK_SECONDS, locked
 from ...core.progress import CancelToken
+from ...models.names import DEFAULT_MODEL
 from .progress_log import FILE as PROGRESS_FILE
 from .progress_log import STOP_FILE, read_progress
 
@@ -41,7 +42,7 @@ class Request:
     data: str
     task: str
     preset: str = "standard"
-    prior: str = "starter-ct"
+    prior: str = DEFAULT_MODEL
     name: str | None = None
     title: str = ""
     accelerator: str = "auto"
@@ -91,9 +92,14 @@ def start(folder: str | Path, request: Request, python: str, environment: Mappin
     with open(folder / LOG_FILE, "ab") as log:
         try:
             return subprocess.Popen(
-                command, env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, **_detached(),
-            )  # fmt: skip
+                command,
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **_detached(),
+            )
         except OSError as error:
             raise OutputError(
                 f"{python} cannot be started: {error.strerror or error}.", "Choose another Python."
@@ -123,15 +129,16 @@ def request_of(folder: str | Path) -> Request | None:
 def finish_request(folder: str | Path) -> Request:
     """The request that ends a paused run where it is, so that its best checkpoint becomes a model.
 
+    Of a run that has not validated yet, one more step is made, after which the last weights are validated and kept.
+
     Raises:
-        InputError: no checkpoint was kept yet.
+        InputError: it has not trained a step yet.
     """
-    request, found = request_of(folder), state_of(folder)
-    if request is None or not (Path(folder) / "best.safetensors").exists():
-        raise InputError(
-            "No checkpoint was better than the model before training yet.", "Let it train on, or give it up."
-        )
-    return replace(request, changes={**request.changes, "steps": max(found.step, 1)})
+    request, run_state = request_of(folder), state_of(folder)
+    if request is None or run_state.step < 1:
+        raise InputError("No checkpoint was made yet: nothing was trained.", "Let it train on, or give it up.")
+    more = 0 if (Path(folder) / "best.safetensors").exists() else 1
+    return replace(request, changes={**request.changes, "steps": run_state.step + more})
 
 
 def state_of(folder: str | Path) -> RunState:
@@ -139,8 +146,10 @@ def state_of(folder: str | Path) -> RunState:
     folder = Path(folder)
     lines = read_progress(folder)
     last = lines[-1] if lines else {}
-    known = {name: next((line[name] for line in reversed(lines) if line.get(name) is not None), 0)
-             for name in ("step", "steps")}  # fmt: skip
+    known = {
+        name: next((line[name] for line in reversed(lines) if line.get(name) is not None), 0)
+        for name in ("step", "steps")
+    }
     message, model = str(last.get("message") or ""), str(last.get("model") or "")
     if is_running(folder):
         state = "running"
@@ -165,7 +174,7 @@ def last_words(folder: str | Path) -> str:
 
 
 class ProgressTail:
-    """Reads what is new in a run's progress, however long the run.
+    """Reader of what is new in a run's progress, however long the run.
 
     Args:
         folder: of the run.
@@ -211,7 +220,7 @@ def is_running(folder: str | Path) -> bool:
             return False
     except BlockingIOError:
         return True
-    except OSError:  # a folder that cannot be written has no run of ours
+    except OSError:  # a folder that cannot be written has no run
         return False
 
 

@@ -48,9 +48,12 @@ class SampleStream:
         first = self.fabric.global_rank * share
         mine = [list(range(step * self.batch + first, step * self.batch + first + share)) for step in range(left)]
         loader = DataLoader(
-            samples, batch_sampler=mine, collate_fn=self._collate, num_workers=self.workers,
+            samples,
+            batch_sampler=mine,
+            collate_fn=self._collate,
+            num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
-        )  # fmt: skip
+        )
         self._iterator, self._loop = iter(loader), loop
 
     def _collate(self, samples: list[dict[str, Any]]) -> tuple[ControlBatch, list[str]]:

@@ -21,8 +21,7 @@ from ...datasets.dataset_folder import ANATOMY, LABEL
 from ...datasets.prepare import prepare
 from ...datasets.prepared_cases import open_cases
 from ...imaging.grid import to_grid, working_grid
-from ...imaging.image_files import input_sha256
-from ...imaging.io import read_volume
+from ...imaging.io import read_unchanged, source_of
 from .interface import ControlCase
 
 INDEX = "finetune.json"
@@ -132,11 +131,12 @@ def _prepare_mask(entry: Entry, folder: Path, labels: tuple[int, ...], keep_labe
     path = entry.file(LABEL)
     if path is None:
         raise InputError(f"{entry.name} has no mask.", 'Name one under "label".')
-    what = f"{input_sha256(path)} {sorted(labels)}"
-    name = f"{'labels' if keep_labels else 'lesions'}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npy"
+    sha256 = source_of(path).sha256
+    stamp = f"{sha256} {sorted(labels)}"
+    name = f"{'labels' if keep_labels else 'lesions'}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy"
     if not (folder / entry.name / name).exists():
-        given = read_volume(path, modality="mask")
-        turned = to_grid(given, working_grid(given, None), order=0, fill=0).astype(np.int32)
+        mask = read_unchanged(path, sha256, "mask")
+        turned = to_grid(mask, working_grid(mask, None), order=0, fill=0).astype(np.int32)
         with atomic_path(folder / entry.name / name) as temporary, open(temporary, "wb") as stream:
             np.save(stream, _chosen(turned, labels) if keep_labels else number_lesions(turned, labels))
     return name

@@ -14,7 +14,7 @@ class Preset:
     """A set of defaults.
 
     Attributes:
-        sentence: for whom it is.
+        sentence: machine that it suits.
         patience: validations without improvement after which the training ends.
     """
 
@@ -134,5 +134,7 @@ def _check(config: FinetuneConfig) -> None:
         if value < 1:
             raise InputError(f"{name} = {value} is not possible.", "Give a number above 0.")
     if not schedule.learning_rate > 0 or config.seed < 0 or any(label < 1 for label in config.labels):
-        raise InputError("Learning rate, seed or labels are out of range.",
-                         "Give a rate above 0, a seed of at least 0, and labels of at least 1.")  # fmt: skip
+        raise InputError(
+            "Learning rate, seed or labels are out of range.",
+            "Give a rate above 0, a seed of at least 0, and labels of at least 1.",
+        )

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch.utils.data import Dataset
 
-from ...conditioning.condition import EncodedCondition
+from ...conditioning.condition import EncodedCondition, stack
 from ...datasets.prepared_cases import Case
 
 if TYPE_CHECKING:
     from ...diffusion.controlled_denoiser import ControlledDenoiser
     from ...networks.controlnet import ControlConfig
     from .preview import Preview
+
+VALIDATION_SEED = 12345
+"""Of all that a task draws for its validation: the same at every step of every run."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,21 @@ class ControlBatch(NamedTuple):
     sigma: torch.Tensor
     noise: torch.Tensor
     condition: EncodedCondition
+
+
+class NoisyWindows:
+    """Batch and loss of a task whose samples are windows with noise: ``x0``, ``sigma``, ``noise`` and ``condition``."""
+
+    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
+        return ControlBatch(
+            torch.cat([sample["x0"] for sample in samples]),
+            torch.tensor([sample["sigma"] for sample in samples], dtype=torch.float32),
+            torch.cat([sample["noise"] for sample in samples]),
+            stack([sample["condition"].encode(tuple(sample["x0"].shape[2:])) for sample in samples]),
+        )
+
+    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
+        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
 
 
 class ControlTask(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...core import devices
 from ...core.progress import CancelToken
 from ...runner.report import peak_main_memory
 from ..loop import LoopConfig, Observer, rate_at
@@ -22,10 +23,7 @@ from .progress_log import STOP_FILE, Progress
 
 def peak_memory() -> dict[str, int]:
     """Bytes by kind, as far as the system tells."""
-    peak = {"main": peak_main_memory() or 0}
-    if torch.cuda.is_initialized():
-        peak["cuda"] = max(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
-    return peak
+    return {"main": peak_main_memory() or 0, **devices.peak_memory()}
 
 
 class KeepBest(Observer):
@@ -80,10 +78,16 @@ class KeepBest(Observer):
         self._pace = [*self._pace[-49:], row["seconds"]]
         step = int(row["step"])
         self.progress.emit_now_and_then(
-            "training", step / self.config.steps, step=step, steps=self.config.steps, loss=row["loss"],
-            learning_rate=rate_at(step - 1, self.config), seconds_left=self._seconds_left(step),
-            best=self.best, best_step=self.best_step,
-        )  # fmt: skip
+            "training",
+            step / self.config.steps,
+            step=step,
+            steps=self.config.steps,
+            loss=row["loss"],
+            learning_rate=rate_at(step - 1, self.config),
+            seconds_left=self._seconds_left(step),
+            best=self.best,
+            best_step=self.best_step,
+        )
 
     def timed(self, validate: Callable[[nn.Module], dict[str, float]]) -> Callable[[nn.Module], dict[str, float]]:
         """The same validation, whose time counts in the time left."""
@@ -106,24 +110,42 @@ class KeepBest(Observer):
         else:
             self.worse += 1
         self.progress.emit(
-            "validated", step / self.config.steps, step=step, steps=self.config.steps, metric=self.task.metric,
-            value=value, figures=figures, best=self.best, best_step=self.best_step,
+            "validated",
+            step / self.config.steps,
+            step=step,
+            steps=self.config.steps,
+            metric=self.task.metric,
+            value=value,
+            figures=figures,
+            best=self.best,
+            best_step=self.best_step,
             seconds_left=self._seconds_left(step),
-        )  # fmt: skip
+        )
         return self.finished
 
     def facts(self) -> dict[str, Any]:
         """Of the training, for the file and the card."""
-        return {"metric": self.task.metric, "before": self.before, "value": self.best, "best_step": self.best_step,
-                "seconds": round(self.seconds, 1)}  # fmt: skip
+        return {
+            "metric": self.task.metric,
+            "before": self.before,
+            "value": self.best,
+            "best_step": self.best_step,
+            "seconds": round(self.seconds, 1),
+        }
 
     def wants_stop(self) -> bool:
         return (self.folder / STOP_FILE).exists() or (self.cancel is not None and self.cancel.cancelled)
 
     def state(self) -> dict[str, Any]:
         self.memory = {kind: max(size, self.memory.get(kind, 0)) for kind, size in peak_memory().items()}
-        return {"before": self.before, "best": self.best, "best_step": self.best_step, "worse": self.worse,
-                "seconds": self.seconds, "memory": self.memory}  # fmt: skip
+        return {
+            "before": self.before,
+            "best": self.best,
+            "best_step": self.best_step,
+            "worse": self.worse,
+            "seconds": self.seconds,
+            "memory": self.memory,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.before, self.best = state["before"], state["best"]

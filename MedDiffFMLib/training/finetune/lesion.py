@@ -21,7 +21,7 @@ from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
 from ...tasks.generate_lesion.lesion_extent import FITTING_VOXELS, surroundings
 from ...tasks.generate_lesion.recipe import sample_lesion
-from .interface import ControlBatch, ControlCase
+from .interface import VALIDATION_SEED, ControlCase, NoisyWindows
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ RIM_MM = (1.0, 5.0)
 """Width around the lesion that is hidden too."""
 VALIDATION_LESIONS = 4
 VALIDATION_STEPS = 6
-VALIDATION_SEED = 12345
 
 
 class Lesion(NamedTuple):
@@ -65,7 +64,7 @@ class Lesion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LesionTask:
+class LesionTask(NoisyWindows):
     """See :class:`.interface.ControlTask`.
 
     Attributes:
@@ -92,29 +91,18 @@ class LesionTask:
         return ControlConfig(masks=MASKS)
 
     def check(self, cases: Sequence[ControlCase]) -> list[str]:
-        counts = {one.case.name: len(lesions_of(one)) for one in cases}
+        counts = {case.case.name: len(lesions_of(case)) for case in cases}
         if not any(counts.values()):
             raise InputError("No case has a lesion in its mask.", "Give masks that mark lesions.")
         return [f"{name} is left out: its mask marks no lesion." for name, count in counts.items() if not count]
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
-        return _Windows([lesion for one in cases for lesion in lesions_of(one)], self, seed, first, count)
-
-    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
-        return ControlBatch(
-            torch.cat([sample["x0"] for sample in samples]),
-            torch.tensor([sample["sigma"] for sample in samples], dtype=torch.float32),
-            torch.cat([sample["noise"] for sample in samples]),
-            stack([sample["condition"].encode(tuple(sample["x0"].shape[2:])) for sample in samples]),
-        )
-
-    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
-        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
+        return _Windows([lesion for case in cases for lesion in lesions_of(case)], self, seed, first, count)
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         """``lesions``: of each one the surroundings' median and the mean, HU."""
-        found = [lesion for one in cases for lesion in lesions_of(one)]
-        return {"lesions": [[round(value, 1) for value in density(lesion)] for lesion in found]}
+        lesions = [lesion for case in cases for lesion in lesions_of(case)]
+        return {"lesions": [[round(value, 1) for value in density(lesion)] for lesion in lesions]}
 
     @torch.no_grad()
     def validate(
@@ -133,8 +121,8 @@ class LesionTask:
         from scipy.stats import wasserstein_distance
 
         device = next(denoiser.parameters()).device
-        found = [lesion for one in cases for lesion in lesions_of(one)]
-        chosen = found[:: max(len(found) // VALIDATION_LESIONS, 1)][:VALIDATION_LESIONS]
+        lesions = [lesion for case in cases for lesion in lesions_of(case)]
+        chosen = lesions[:: max(len(lesions) // VALIDATION_LESIONS, 1)][:VALIDATION_LESIONS]
         rows = []
         for number, lesion in enumerate(chosen):
             drawn = draw_lesion(lesion, self.window, 1.0, np.random.default_rng([VALIDATION_SEED, number]))
@@ -150,19 +138,19 @@ class LesionTask:
                     return denoiser(x, torch.full((1,), sigma, device=device), encoded).float()
 
             generator = torch.Generator().manual_seed(number)
-            made = sample_lesion(
-                denoise, known, hole, guess, share, drawn.mean, VALIDATION_STEPS, 1.0, generator
-            )[0, 0].cpu()  # fmt: skip
+            generated = sample_lesion(denoise, known, hole, guess, share, drawn.mean, VALIDATION_STEPS, 1.0, generator)[
+                0, 0
+            ].cpu()
             inside = drawn.share > 0.5
             if preview is not None:
-                preview.add(*_axial(drawn, made.numpy(), inside))
-            real, ours = (1000 * image.numpy()[inside] for image in (truth, made))
+                preview.add(*_axial(drawn, generated.numpy(), inside))
+            real, predicted = (1000 * image.numpy()[inside] for image in (truth, generated))
             rows.append(
                 {
-                    "hu_distance": wasserstein_distance(ours, real),
+                    "hu_distance": wasserstein_distance(predicted, real),
                     "flat_hu_distance": wasserstein_distance(1000 * condition.known.numpy()[inside], real),
-                    "rmse_hu": float(np.sqrt(np.mean((ours - real) ** 2))),
-                    "outside_hu": 1000 * float((made - truth)[condition.hole == 0].abs().max()),
+                    "rmse_hu": float(np.sqrt(np.mean((predicted - real) ** 2))),
+                    "outside_hu": 1000 * float((generated - truth)[condition.hole == 0].abs().max()),
                 }
             )
         figures = {name: round(float(np.mean([row[name] for row in rows])), 2) for name in rows[0]} if rows else {}
@@ -171,32 +159,32 @@ class LesionTask:
         return figures
 
 
-def _axial(drawn: Drawn, made: np.ndarray, inside: np.ndarray) -> list[Slice]:
+def _axial(drawn: Drawn, generated: np.ndarray, inside: np.ndarray) -> list[Slice]:
     """The slice that shows most of the lesion: its outline in what the network sees, what it made, and the truth."""
     k = int(inside.sum((1, 2)).argmax())
     aspect = drawn.spacing[1] / drawn.spacing[2]
     around = np.where(drawn.hole, -1024.0, drawn.voxels)[k]
     return [
         Slice("outline", around, ((inside[k], "yellow"),), aspect),
-        Slice("now", 1000 * made[k], (), aspect),
+        Slice("now", 1000 * generated[k], (), aspect),
         Slice("real lesion", drawn.voxels[k], (), aspect),
     ]
 
 
-def lesions_of(one: ControlCase) -> list[Lesion]:
+def lesions_of(case: ControlCase) -> list[Lesion]:
     """The lesions that a case's mask marks, those too small to be seen left out."""
     from scipy.ndimage import find_objects
 
-    if one.mask is None:
+    if case.mask is None:
         return []
-    mask = np.asarray(one.mask)
-    voxel = float(np.prod(one.case.levels[0].spacing))
-    found = []
+    mask = np.asarray(case.mask)
+    voxel = float(np.prod(case.case.levels[0].spacing))
+    lesions = []
     for label, box in enumerate(find_objects(mask), start=1):
         if box is not None and np.count_nonzero(mask[box] == label) * voxel >= SMALLEST_MM3:
             low, high = (np.array([edge(part) for part in box]) for edge in (lambda p: p.start, lambda p: p.stop - 1))
-            found.append(Lesion(one.case, one.mask, label, low, high))
-    return found
+            lesions.append(Lesion(case.case, case.mask, label, low, high))
+    return lesions
 
 
 def density(lesion: Lesion) -> tuple[float, float]:

@@ -66,11 +66,15 @@ def card(row: FinetuneTask, config: FinetuneConfig, data: CheckReport, facts: Ca
         lines += ["", "## Warnings of the dataset check", ""]
         lines += [f"- {f.case}: {f.cause}" if f.case else f"- {f.cause}" for f in data.warnings]
     lines += [
-        "", "## Limits", "",
+        "",
+        "## Limits",
+        "",
         "The checkpoint was chosen by the validation cases above, so its figure flatters; test it on other patients. "
-        "The model knows the scanners and patients of the training cases only. The licence is that of your data.",
-        "", NOTICE, "",
-    ]  # fmt: skip
+        "The model knows the scanners and patients of the training cases only. The license is that of your data.",
+        "",
+        NOTICE,
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -72,8 +72,8 @@ class Preview:
         axes = figure.subplots(len(self.rows), columns, squeeze=False)
         for row, places in zip(self.rows, axes, strict=True):
             low, high = _window(row)
-            for one, place in zip(row, places, strict=False):
-                _show(place, one, low, high)
+            for view, place in zip(row, places, strict=False):
+                _show(place, view, low, high)
         for place in axes.flat:
             place.set_axis_off()
         figure.subplots_adjust(
@@ -83,16 +83,16 @@ class Preview:
             figure.savefig(temporary, format="png")
 
 
-def _show(axes: Any, one: Slice, low: float, high: float) -> None:
-    axes.imshow(one.image, cmap="gray", vmin=low, vmax=high, aspect=one.aspect, interpolation="nearest")
-    for mask, color in one.outlines:
+def _show(axes: Any, view: Slice, low: float, high: float) -> None:
+    axes.imshow(view.image, cmap="gray", vmin=low, vmax=high, aspect=view.aspect, interpolation="nearest")
+    for mask, color in view.outlines:
         if mask.any() and not mask.all():
             axes.contour(mask.astype(float), levels=[0.5], colors=[color], linewidths=1.0)
-    axes.set_title(one.title, fontsize=7, pad=2)
+    axes.set_title(view.title, fontsize=7, pad=2)
 
 
 def _window(row: Sequence[Slice]) -> tuple[float, float]:
-    """Grey scale that the last slice, the truth, fills; at least 200 HU wide, or noise would look like structure."""
+    """Gray scale that the last slice, the truth, fills; at least 200 HU wide, or noise would look like structure."""
     low, high = (float(value) for value in np.percentile(row[-1].image, [1, 99]))
     middle, half = (low + high) / 2, max((high - low) / 2, 100.0)
     return middle - half, middle + half

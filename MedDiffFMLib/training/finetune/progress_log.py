@@ -96,11 +96,11 @@ def read_progress(folder: str | Path) -> list[dict[str, Any]]:
         lines = (Path(folder) / FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    records = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+            records.append(json.loads(line))
+    return records
 
 
 def _keep(line: str, step: int) -> bool:

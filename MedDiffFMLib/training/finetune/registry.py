@@ -70,21 +70,39 @@ FINETUNE_TASKS: dict[str, FinetuneTask] = {
     task.name: task
     for task in (
         FinetuneTask(
-            "super-resolution", "Super-resolution", "Thick slices become thin ones, as your scanner makes them.",
-            needs_mask=False, used_by="super_resolve", module="super_resolution", function="SuperResolutionTask",
+            "super-resolution",
+            "Super-resolution",
+            "Thick slices become thin ones, as your scanner makes them.",
+            needs_mask=False,
+            used_by="super_resolve",
+            module="super_resolution",
+            function="SuperResolutionTask",
         ),
         FinetuneTask(
-            "lesion", "Lesions", "Lesions like those that your masks mark are generated in other scans.",
-            needs_mask=True, used_by="generate_lesion", module="lesion", function="LesionTask",
+            "lesion",
+            "Lesions",
+            "Lesions like those that your masks mark are generated in other scans.",
+            needs_mask=True,
+            used_by="generate_lesion",
+            module="lesion",
+            function="LesionTask",
         ),
         FinetuneTask(
-            "segmentation", "Segmentation", "Structures that your masks outline in a few scans are found in others.",
-            needs_mask=True, used_by="segment", module="segmentation", function="segmentation_task",
-            adapter_module="segmentation", adapter_class="SegmentationAdapter", option="head", keeps_labels=True,
+            "segmentation",
+            "Segmentation",
+            "Structures that your masks outline in a few scans are found in others.",
+            needs_mask=True,
+            used_by="segment",
+            module="segmentation",
+            function="segmentation_task",
+            adapter_module="segmentation",
+            adapter_class="SegmentationAdapter",
+            option="head",
+            keeps_labels=True,
             few=True,
         ),
     )
-}  # fmt: skip
+}
 
 
 def finetune_task(name: str) -> FinetuneTask:

@@ -28,10 +28,12 @@ from ...core.atomic_files import atomic_path
 from ...core.errors import MedDiffFMError
 from ...core.file_hash import file_sha256
 from ...core.json_files import json_ready, write_json
-from ...core.progress import CancelToken, ProgressCallback
+from ...core.precision import choose_precision
+from ...core.progress import CancelToken, ProgressCallback, ProgressEvent, ProgressMeter
 from ...datasets.check_report import CheckReport
 from ...models.catalogue import CatalogueEntry, list_models, register_model
-from ...models.checkpoint import load_denoiser, read_header
+from ...models.checkpoint import denoiser_of, read_weights
+from ...models.names import DEFAULT_MODEL
 from ...runner.report import software_versions
 from ..loop import LoopConfig, TrainingLoop
 from ..pretrain.run import launch
@@ -43,6 +45,7 @@ from .interface import ControlCase, ControlTask
 from .keep_best import KeepBest
 from .model_card import CardFacts, card
 from .preview import Preview
+from .progress_log import Progress
 from .setup import Run, claimed, open_run, prepare_run, write_config
 
 
@@ -80,7 +83,7 @@ def finetune(
     folder: str | Path,
     task: str,
     *,
-    prior: str = "starter-ct",
+    prior: str = DEFAULT_MODEL,
     preset: str = "standard",
     name: str | None = None,
     title: str = "",
@@ -124,30 +127,49 @@ def finetune(
         DeviceError: no such accelerator.
     """
     run = open_run(
-        settings(task, preset, **changes), Path(data), Path(folder), prior=prior, name=name, title=title,
-        cache=cache, progress=progress, cancel=cancel,
-    )  # fmt: skip
+        settings(task, preset, **changes),
+        Path(data),
+        Path(folder),
+        prior=prior,
+        name=name,
+        title=title,
+        cache=cache,
+        progress=progress,
+        cancel=cancel,
+    )
     with claimed(run, register) as run, run.progress.failures():
-        found = prepare_run(run) if run.first else None
+        checked = prepare_run(run) if run.first else None
         if prepare_only:
-            return FinetuneResult(run.folder, "prepared", warnings=_sentences(found))
+            return FinetuneResult(run.folder, "prepared", warnings=_sentences(checked))
         fabric = launch(accelerator, devices, nodes)
         fabric.barrier()
-        result = _train(run, fabric, "auto" if bfloat16 else "float32", workers)
-        if found is not None and result.state != "stopped":
-            result = _publish(run, found, result, register, str(fabric.device))
+        dtype = choose_precision("auto" if bfloat16 else "float32", fabric.device)
+        result = _train(run, fabric, str(dtype).removeprefix("torch."), workers)
+        if checked is not None and result.state != "stopped":
+            result = _publish(run, checked, result, register, str(fabric.device))
         if run.first:
-            run.progress.emit(result.state, 1.0, step=result.steps, metric=result.metric, value=result.value,
-                              best_step=result.best_step, model=result.model)  # fmt: skip
+            run.progress.emit(
+                result.state,
+                1.0,
+                step=result.steps,
+                metric=result.metric,
+                value=result.value,
+                best_step=result.best_step,
+                model=result.model,
+            )
         fabric.barrier()
     return result
 
 
 def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResult:
-    """Train to the end, to the end of patience, or until asked to stop."""
+    """Train to the end, to the end of patience, or until asked to stop.
+
+    Args:
+        precision: "float32" or "bfloat16", of training, validation and precomputed features.
+    """
     config = run.config
     training, validation = (open_control_cases(run.cache, split) for split in ("training", "validation"))
-    run = replace(run, task=run.adapter.fitted(run.task, training, run.data, config.labels, run.prior))
+    run = replace(run, task=run.adapter.fitted(run.task, training, run.data, config.labels, run.prior, precision))
     task, validation = run.task, validation or training
     module = _module(run, fabric.device, precision)
     stream = SampleStream(task, training, config.batch, config.seed, fabric, workers)
@@ -162,9 +184,8 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
             preview.draw(run.folder, f"{task.metric} {facts['value']:.3g} after step {facts['steps']}")
 
     observer = KeepBest(task, stream, run.progress, run.folder, schedule, config.loop.patience, save_best, run.cancel)
-    run.adapter.precompute(module.denoiser, task, training, validation,
-                           lambda line: run.progress.emit("preparing", message=line), run.cancel,
-                           precision)  # fmt: skip
+    meter = ProgressMeter(len(training) + len(validation), _stages(run.progress), run.cancel)
+    run.adapter.precompute(module.denoiser, task, training, validation, meter, precision)
     loop = TrainingLoop(
         module,
         stream.loss,
@@ -187,10 +208,23 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
     return _result(run, loop, observer)
 
 
+def _stages(progress: Progress) -> ProgressCallback:
+    """A line of the progress for each stage."""
+    seen = ""
+
+    def tell(event: ProgressEvent) -> None:
+        nonlocal seen
+        if event.stage != seen:
+            seen = event.stage
+            progress.emit("preparing", message=seen)
+
+    return tell
+
+
 def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
     """The frozen prior with the part to train, in its first state."""
     torch.manual_seed(run.config.seed)
-    denoiser = load_denoiser(run.prior_path, read_header(run.prior_path)).to(device)
+    denoiser = denoiser_of(read_weights(run.prior_path, run.prior["sha256"])).to(device)
     adapted = run.adapter.attach(denoiser, run.task).to(device)
     return AdaptedModule(adapted, run.adapter.part(adapted), run.task.loss, precision)
 
@@ -198,9 +232,12 @@ def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
 def _loop_config(config: FinetuneConfig) -> LoopConfig:
     schedule = config.loop
     return LoopConfig(
-        steps=schedule.steps, learning_rate=schedule.learning_rate, warmup=min(100, max(schedule.steps // 10, 1)),
-        checkpoint_every=schedule.checkpoint_every, validate_every=schedule.validate_every,
-    )  # fmt: skip
+        steps=schedule.steps,
+        learning_rate=schedule.learning_rate,
+        warmup=min(100, max(schedule.steps // 10, 1)),
+        checkpoint_every=schedule.checkpoint_every,
+        validate_every=schedule.validate_every,
+    )
 
 
 def _validation(
@@ -221,9 +258,19 @@ def _result(run: Run, loop: TrainingLoop, observer: KeepBest) -> FinetuneResult:
     if state != "stopped" and not _better(run.task, observer.best, observer.before):
         warnings.append("No checkpoint was better on the validation cases than the prior before training.")
     return FinetuneResult(
-        run.folder, state, run.best if observer.best_step else None, "", loop.step, observer.best_step, facts["metric"],
-        facts["value"], facts["before"], facts["seconds"], observer.memory, tuple(warnings),
-    )  # fmt: skip
+        run.folder,
+        state,
+        run.best if observer.best_step else None,
+        "",
+        loop.step,
+        observer.best_step,
+        facts["metric"],
+        facts["value"],
+        facts["before"],
+        facts["seconds"],
+        observer.memory,
+        tuple(warnings),
+    )
 
 
 def _better(task: ControlTask, value: float, before: float) -> bool:
@@ -232,7 +279,7 @@ def _better(task: ControlTask, value: float, before: float) -> bool:
     return value > before if task.higher_is_better else value < before
 
 
-def _publish(run: Run, found: CheckReport, result: FinetuneResult, register: bool, device: str) -> FinetuneResult:
+def _publish(run: Run, checked: CheckReport, result: FinetuneResult, register: bool, device: str) -> FinetuneResult:
     """Card, result and entry in the catalogue of a finished run."""
     if result.weights is None or not result.weights.exists():
         raise MedDiffFMError(
@@ -241,34 +288,49 @@ def _publish(run: Run, found: CheckReport, result: FinetuneResult, register: boo
         )
     title = run.title or f"{run.row.title}, fine-tuned on {run.data.resolve().stem}"
     digest = file_sha256(result.weights)
-    training = {"metric": result.metric, "value": result.value, "before": result.before, "seconds": result.seconds,
-                "best_step": result.best_step}  # fmt: skip
-    facts = CardFacts(run.name, title, run.prior, digest, training, result.steps, result.peak_memory, device,
-                      software_versions())  # fmt: skip
-    text = card(run.row, run.config, found, facts)
+    training = {
+        "metric": result.metric,
+        "value": result.value,
+        "before": result.before,
+        "seconds": result.seconds,
+        "best_step": result.best_step,
+    }
+    facts = CardFacts(
+        run.name, title, run.prior, digest, training, result.steps, result.peak_memory, device, software_versions()
+    )
+    text = card(run.row, run.config, checked, facts)
     with atomic_path(run.folder / "card.md", overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
     model = ""
     if register:
-        model = register_model(_entry(run, found, title, digest, result), result.weights, text).name
-    result = replace(result, model=model, warnings=(*_sentences(found), *result.warnings))
+        model = register_model(_entry(run, checked, title, digest, result), result.weights, text).name
+    result = replace(result, model=model, warnings=(*_sentences(checked), *result.warnings))
     write_json(vars(result), run.folder / "result.json", overwrite=True)
     return result
 
 
-def _entry(run: Run, found: CheckReport, title: str, digest: str, result: FinetuneResult) -> CatalogueEntry:
+def _entry(run: Run, checked: CheckReport, title: str, digest: str, result: FinetuneResult) -> CatalogueEntry:
     """The catalogue's entry; memory is that of the prior or, unmeasured, that of the training."""
     memory = next((entry.memory_mb for entry in list_models() if entry.sha256 == run.prior["sha256"]), None)
     peak = max([*result.peak_memory.values(), 1_000_000])
     return CatalogueEntry(
-        name=run.name, title=title, description=run.row.sentence, file="", sha256=digest, bytes=1,
-        licence="that of your data", training_data=f"{found.data}: {found.count('training')} cases",
-        memory_mb=memory or peak // 1_000_000, kind=run.adapter.kind, task=run.config.task, prior=run.prior["sha256"],
+        name=run.name,
+        title=title,
+        description=run.row.sentence,
+        file="",
+        sha256=digest,
+        bytes=1,
+        licence="that of your data",
+        training_data=f"{checked.data}: {checked.count('training')} cases",
+        memory_mb=memory or peak // 1_000_000,
+        kind=run.adapter.kind,
+        task=run.config.task,
+        prior=run.prior["sha256"],
         run=run.id,
-    )  # fmt: skip
+    )
 
 
-def _sentences(found: CheckReport | None) -> tuple[str, ...]:
+def _sentences(checked: CheckReport | None) -> tuple[str, ...]:
     """The check's warnings, one sentence each."""
-    warnings = found.warnings if found is not None else []
+    warnings = checked.warnings if checked is not None else []
     return tuple(f"{finding.case}: {finding.cause}" if finding.case else finding.cause for finding in warnings)

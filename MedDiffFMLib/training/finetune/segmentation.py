@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 
 from ...core.errors import InputError
 from ...core.precision import choose_precision
-from ...core.progress import CancelToken
+from ...core.progress import ProgressMeter
 from ...datasets.importers import labels_of
 from ...datasets.labels import SegmentLabel, label_table
 from ...segmentation.head_file import save_head
 from ...segmentation.inputs import LabeledInput, dice
 from ...segmentation.method import InferenceBudget, Method, Segmenter, make_method, options_of
+from .adapters import Adapter
 from .interface import ControlCase, ControlTask
 from .preview import Preview, Slice
 from .segmentation_case import make_example
@@ -58,35 +59,42 @@ class SegmentationTask:
     @property
     def all_options(self) -> dict[str, Any]:
         """The options of the run with those that were not given, so that none can change between two starts."""
-        return {"method": self.method.name, "spacing": self.spacing,
-                "label_names": [list(pair) for pair in self.label_names], **options_of(self.method)}  # fmt: skip
+        return {
+            "method": self.method.name,
+            "spacing": self.spacing,
+            "label_names": [list(pair) for pair in self.label_names],
+            **options_of(self.method),
+        }
 
     def network(self) -> Any:
         raise NotImplementedError("a segmentation head is no ControlNet")
 
-    def fitted(self, cases: Sequence[ControlCase], data: Path, wanted: tuple[int, ...], prior: str) -> SegmentationTask:
+    def fitted(
+        self, cases: Sequence[ControlCase], data: Path, chosen: tuple[int, ...], prior: str, precision: str
+    ) -> SegmentationTask:
         """The same task with the classes that the training cases show.
 
         Args:
             data: dataset folder or datalist, which may name the labels.
-            wanted: label numbers that count; empty for all.
+            chosen: label numbers that count; empty for all.
             prior: SHA-256 of the prior.
+            precision: "float32" or "bfloat16".
 
         Raises:
             InputError: no class, or more than a label map of organs has.
         """
-        found = set(wanted) or {int(n) for one in cases for n in np.unique(np.asarray(one.mask)) if n > 0}
-        if not 0 < len(found) <= MOST_CLASSES:
-            raise InputError(f"The masks have {len(found)} labels.", "Choose the ones to learn with --labels.")
-        given = {**labels_of(data), **dict(self.label_names)}
+        values = set(chosen) or {int(n) for case in cases for n in np.unique(np.asarray(case.mask)) if n > 0}
+        if not 0 < len(values) <= MOST_CLASSES:
+            raise InputError(f"The masks have {len(values)} labels.", "Choose the ones to learn with --labels.")
+        named = {**labels_of(data), **dict(self.label_names)}
         method = self.method
         if hasattr(method, "prior"):
-            method = replace(cast(Any, method), prior=prior)
-        return replace(self, labels=label_table(found, given), method=method)
+            method = replace(cast(Any, method), prior=prior, precision=precision)
+        return replace(self, labels=label_table(values, named), method=method)
 
     def check(self, cases: Sequence[ControlCase]) -> list[str]:
         """Each class that some cases lack: there it counts as not outlined, not as absent."""
-        present = {one.case.name: {int(n) for n in np.unique(np.asarray(one.mask)) if n > 0} for one in cases}
+        present = {case.case.name: {int(n) for n in np.unique(np.asarray(case.mask)) if n > 0} for case in cases}
         everything = set().union(*present.values()) if present else set()
         if not everything:
             raise InputError("No case has anything outlined.", "Give masks that mark the structures to learn.")
@@ -98,7 +106,7 @@ class SegmentationTask:
 
     def examples(self, cases: Sequence[ControlCase]) -> list[LabeledInput]:
         """The cases on the working grid."""
-        return [make_example(one.case, one.mask, self.labels, self.spacing) for one in cases]
+        return [make_example(case.case, case.mask, self.labels, self.spacing) for case in cases]
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
         return self.method.samples(self.examples(cases), seed, first, count)
@@ -126,11 +134,12 @@ class SegmentationTask:
         for example in self.examples(cases):
             budget = InferenceBudget(device, dtype, window=self.window, samples=VALIDATION_SAMPLES)
             probabilities = segmenter.predict(example.inputs, budget).probabilities
-            found = dice(probabilities, example.truth())
+            scores_by_class = dice(probabilities, example.truth())
             if preview is not None:
                 preview.add(*_outlined(example, (probabilities > 0.5).any(0).cpu().numpy()))
-            scores.append([float(value) if known else np.nan
-                           for value, known in zip(found, example.known, strict=True)])  # fmt: skip
+            scores.append(
+                [float(value) if known else np.nan for value, known in zip(scores_by_class, example.known, strict=True)]
+            )
         segmenter.part.train(training)
         return self._figures(np.array(scores, dtype=float))
 
@@ -151,22 +160,22 @@ class SegmentationTask:
         return {"cases": {label.name: sum(e.known[n] for e in examples) for n, label in enumerate(self.labels)}}
 
 
-def _outlined(example: LabeledInput, found: np.ndarray) -> list[Slice]:
+def _outlined(example: LabeledInput, predicted: np.ndarray) -> list[Slice]:
     """The axial slice with most of what is outlined: what the head marks beside what was outlined by hand."""
     truth = example.target > 0
     k = int(truth.sum((1, 2)).argmax())
     image = np.asarray(example.inputs.voxels[k], dtype=np.float32)
-    return [Slice("now", image, ((found[k], "orange"),)), Slice("outlined", image, ((truth[k], "cyan"),))]
+    return [Slice("now", image, ((predicted[k], "orange"),)), Slice("outlined", image, ((truth[k], "cyan"),))]
 
 
-class SegmentationAdapter:
+class SegmentationAdapter(Adapter):
     """A segmentation head, see :class:`.adapters.Adapter`."""
 
     kind = "segmentation"
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
-        ours = cast(SegmentationTask, task)
-        return ours.method.build(len(ours.labels), denoiser.requires_grad_(False))
+        segmentation = cast(SegmentationTask, task)
+        return segmentation.method.build(len(segmentation.labels), denoiser.requires_grad_(False))
 
     def part(self, denoiser: nn.Module) -> nn.Module:
         return cast(Segmenter, denoiser).part
@@ -178,37 +187,58 @@ class SegmentationAdapter:
         data: Path,
         labels: tuple[int, ...],
         prior: dict[str, str],
+        precision: str,
     ) -> ControlTask:
-        fitted = cast(SegmentationTask, task).fitted(cases, data, labels, prior["sha256"])
+        fitted = cast(SegmentationTask, task).fitted(cases, data, labels, prior["sha256"], precision)
         return cast(ControlTask, fitted)
 
     def precompute(
-        self, denoiser: nn.Module, task: ControlTask, training: Sequence[ControlCase],
-        validation: Sequence[ControlCase], report: Callable[[str], None], cancel: CancelToken | None,
-        precision: str = "auto",
-    ) -> None:  # fmt: skip
-        ours, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
+        self,
+        denoiser: nn.Module,
+        task: ControlTask,
+        training: Sequence[ControlCase],
+        validation: Sequence[ControlCase],
+        meter: ProgressMeter,
+        precision: str,
+    ) -> None:
+        segmentation, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
-        budget = InferenceBudget(device, choose_precision(precision, device), window=ours.window)
-        # The training cases last: what a method takes over from its examples is theirs.
+        budget = InferenceBudget(device, choose_precision(precision, device), window=segmentation.window)
+        # The training cases last: what a method learns of its examples here must come from them.
         for cases in (validation, training):
-            segmenter.precompute(ours.examples(cases), budget, report, cancel)
+            segmenter.precompute(segmentation.examples(cases), budget, meter)
 
     def save(
-        self, path: Path, denoiser: nn.Module, task: ControlTask, prior: dict[str, str], settings: dict[str, Any],
+        self,
+        path: Path,
+        denoiser: nn.Module,
+        task: ControlTask,
+        prior: dict[str, str],
+        settings: dict[str, Any],
         training: dict[str, Any],
-    ) -> str:  # fmt: skip
-        ours = cast(SegmentationTask, task)
+    ) -> str:
+        segmentation = cast(SegmentationTask, task)
         return save_head(
-            path, self.part(denoiser), method=ours.method.name, options=options_of(ours.method), labels=ours.labels,
-            spacing=ours.spacing, prior=prior, settings=settings, training=training,
-        )  # fmt: skip
+            path,
+            self.part(denoiser),
+            method=segmentation.method.name,
+            options=options_of(segmentation.method),
+            labels=segmentation.labels,
+            spacing=segmentation.spacing,
+            prior=prior,
+            settings=settings,
+            training=training,
+        )
 
 
 def segmentation_task(
-    *, method: str = "features", spacing: float = 2.0, window: int = 64,
-    label_names: Sequence[Sequence[Any]] = (), **options: Any,
-) -> SegmentationTask:  # fmt: skip
+    *,
+    method: str = "features",
+    spacing: float = 2.0,
+    window: int = 64,
+    label_names: Sequence[Sequence[Any]] = (),
+    **options: Any,
+) -> SegmentationTask:
     """The task from the options of a run.
 
     Args:

@@ -31,8 +31,8 @@ def make_example(case: Case, mask: np.ndarray, labels: Sequence[SegmentLabel], s
     level = case.levels[0]
     values = [label.value for label in labels]
     numbers = np.asarray(mask)
-    what = [hashlib.sha256(np.ascontiguousarray(numbers).tobytes()).hexdigest(), values, spacing]
-    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    parts = [hashlib.sha256(np.ascontiguousarray(numbers).tobytes()).hexdigest(), values, spacing]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     folder = _case_folder(level) / f"segmentation-{digest}"
     step = spacing / level.spacing
     count = np.maximum(1, np.rint(np.array(numbers.shape) / step)).astype(int)

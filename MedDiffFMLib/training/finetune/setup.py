@@ -21,6 +21,7 @@ from ...core.safe_load import read_json
 from ...datasets.check import Needs, check_dataset, read_entries
 from ...datasets.check_report import CheckReport
 from ...datasets.datalist import Entry
+from ...imaging.io import files_of
 from ...models.catalogue import check_name, resolve
 from ...models.checkpoint import check_sha256, read_header
 from ...networks.registry import network_config
@@ -79,9 +80,17 @@ def first_process() -> bool:
 
 
 def open_run(
-    config: FinetuneConfig, data: Path, folder: Path, *, prior: str, name: str | None, title: str,
-    cache: str | Path | None, progress: ProgressCallback | None, cancel: CancelToken | None,
-) -> Run:  # fmt: skip
+    config: FinetuneConfig,
+    data: Path,
+    folder: Path,
+    *,
+    prior: str,
+    name: str | None,
+    title: str,
+    cache: str | Path | None,
+    progress: ProgressCallback | None,
+    cancel: CancelToken | None,
+) -> Run:
     """Refuse what can be refused without reading a case; see :func:`.run.finetune` for the arguments."""
     row = finetune_task(config.task)
     task = row.task(**config.options)
@@ -95,10 +104,22 @@ def open_run(
     _refuse_other_settings(folder, config_of(folder), config, described)
     first = first_process()
     return Run(
-        folder, data, Path(cache) if cache else folder / "cache", config, row, task, row.adapter(), described, path,
-        name or _name_of(config.task, folder), title, "", first,
-        Progress(folder if first else None, progress if first else None), cancel,
-    )  # fmt: skip
+        folder,
+        data,
+        Path(cache) if cache else folder / "cache",
+        config,
+        row,
+        task,
+        row.adapter(),
+        described,
+        path,
+        name or _name_of(config.task, folder),
+        title,
+        "",
+        first,
+        Progress(folder if first else None, progress if first else None),
+        cancel,
+    )
 
 
 @contextlib.contextmanager
@@ -135,24 +156,36 @@ def prepare_run(run: Run) -> CheckReport:
         InputError: the data cannot be trained on, or are not those that the run began with.
     """
     (run.folder / STOP_FILE).unlink(missing_ok=True)
-    needs = Needs(run.config.task, run.row.needs_mask, run.task.window, run.config.labels, run.config.validation,
-                  run.config.seed, run.row.few)  # fmt: skip
-    found = _checked_before(run, needs)
-    if found is None:
-        found = _check_and_prepare(run, needs)
+    needs = Needs(
+        run.config.task,
+        run.row.needs_mask,
+        run.task.window,
+        run.config.labels,
+        run.config.validation,
+        run.config.seed,
+        run.row.few,
+    )
+    checked = _checked_before(run, needs)
+    if checked is None:
+        checked = _check_and_prepare(run, needs)
     before = config_of(run.folder).get("data_sha256")
     if (run.folder / "last.pt").exists() and before not in (None, data_sha256(run.cache)):
         raise InputError(
             f"The cases or their splits have changed since the run in {run.folder} began.",
             "Restore them to continue it, or start anew in another folder.",
         )
-    return found
+    return checked
 
 
 def write_config(run: Run) -> None:
     """Say with what the run was started."""
-    content = {**asdict(run.config), "run": run.id, "prior": run.prior, "data": str(run.data.resolve()),
-               "data_sha256": data_sha256(run.cache)}  # fmt: skip
+    content = {
+        **asdict(run.config),
+        "run": run.id,
+        "prior": run.prior,
+        "data": str(run.data.resolve()),
+        "data_sha256": data_sha256(run.cache),
+    }
     write_json(content, run.folder / "config.json", overwrite=True)
 
 
@@ -199,24 +232,29 @@ def _checked_before(run: Run, needs: Needs) -> CheckReport | None:
 
 
 def _check_and_prepare(run: Run, needs: Needs) -> CheckReport:
-    found = check_dataset(
+    checked = check_dataset(
         run.data, needs, report=lambda line: run.progress.emit("checking", message=line), cancel=run.cancel
     )
-    _write_check(run, found)
-    found.raise_for_errors(str(run.folder / "check.txt"))
+    _write_check(run, checked)
+    checked.raise_for_errors(str(run.folder / "check.txt"))
     entries = read_entries(run.data, needs)
     prepare_cases(
-        entries, run.cache, run.config.labels, run.row.needs_mask, keep_labels=run.row.keeps_labels,
-        report=lambda line: run.progress.emit("preparing", message=line), cancel=run.cancel,
-    )  # fmt: skip
-    _ask_task(run, found)
-    _write_check(run, found)
-    found.raise_for_errors(str(run.folder / "check.txt"))
-    _write_check(run, found, _stamp(run, entries))
-    return found
+        entries,
+        run.cache,
+        run.config.labels,
+        run.row.needs_mask,
+        keep_labels=run.row.keeps_labels,
+        report=lambda line: run.progress.emit("preparing", message=line),
+        cancel=run.cancel,
+    )
+    _ask_task(run, checked)
+    _write_check(run, checked)
+    checked.raise_for_errors(str(run.folder / "check.txt"))
+    _write_check(run, checked, _stamp(run, entries))
+    return checked
 
 
-def _ask_task(run: Run, found: CheckReport) -> None:
+def _ask_task(run: Run, checked: CheckReport) -> None:
     """The task's own findings, in both splits."""
     for split in ("training", "validation"):
         cases = open_control_cases(run.cache, split)
@@ -224,16 +262,16 @@ def _ask_task(run: Run, found: CheckReport) -> None:
             continue
         try:
             for sentence in run.task.check(cases):
-                found.add("warning", "task", "", sentence, "Give other cases if too few are left.")
+                checked.add("warning", "task", "", sentence, "Give other cases if too few are left.")
         except InputError as problem:
-            found.add("error", "task", "", f"{split}: {problem.cause}", problem.remedy)
+            checked.add("error", "task", "", f"{split}: {problem.cause}", problem.remedy)
 
 
-def _write_check(run: Run, found: CheckReport, stamp: str = "") -> None:
+def _write_check(run: Run, checked: CheckReport, stamp: str = "") -> None:
     """The report; with a stamp once the cases are prepared, too."""
     with atomic_path(run.folder / "check.txt", overwrite=True) as temporary:
-        temporary.write_text(found.text(), encoding="utf-8")
-    write_json({**found.as_dict(), "stamp": stamp}, run.folder / "check.json", overwrite=True)
+        temporary.write_text(checked.text(), encoding="utf-8")
+    write_json({**checked.as_dict(), "stamp": stamp}, run.folder / "check.json", overwrite=True)
 
 
 def _stamp(run: Run, entries: list[Entry]) -> str:
@@ -242,7 +280,7 @@ def _stamp(run: Run, entries: list[Entry]) -> str:
     for entry in entries:
         lines.append(f"{entry.name} {entry.split} {entry.patient} {entry.region}")
         for path in (entry.image, *entry.files.values()):
-            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            for file in files_of(path) if path.exists() else [path]:
                 state = file.stat() if file.exists() else None
                 lines.append(f"{file} {state and (state.st_size, state.st_mtime_ns)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

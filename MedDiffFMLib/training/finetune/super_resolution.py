@@ -22,7 +22,7 @@ from ...imaging.intensity import to_network
 from ...imaging.slice_averaging import Factors, average_blocks, interpolate_blocks, smooth_blocks
 from ...inference.window_plan import reflected_range
 from ...tasks.super_resolve.recipe import LOWEST_HU, NOISE_HIDES_ALL, fit_range
-from .interface import ControlBatch, ControlCase
+from .interface import VALIDATION_SEED, ControlCase, NoisyWindows
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ MARGIN = 3
 TYPICAL_ERROR = 0.05
 """Error of the interpolated image, in units of 1000 HU; 16 to 84 HU were seen in a chest for factors 2 to 5."""
 VALIDATION_WINDOWS = 6
-VALIDATION_SEED = 12345
 
 
 @dataclass(frozen=True)
-class SuperResolutionTask:
+class SuperResolutionTask(NoisyWindows):
     """See :class:`.interface.ControlTask`.
 
     Attributes:
@@ -75,7 +74,7 @@ class SuperResolutionTask:
         return ControlConfig(images=IMAGES, squash=TYPICAL_ERROR, guess=TYPICAL_ERROR)
 
     def check(self, cases: Sequence[ControlCase]) -> list[str]:
-        useless = [one.case.name for one in cases if not is_fine(one.case)]
+        useless = [case.case.name for case in cases if not is_fine(case.case)]
         if len(useless) == len(cases):
             raise InputError(
                 "No case has slices thin enough to learn from.",
@@ -84,18 +83,7 @@ class SuperResolutionTask:
         return [f"{name} is left out: its slices are too thick to learn from." for name in useless]
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
-        return _Windows([one.case for one in cases if is_fine(one.case)], self, seed, first, count)
-
-    def collate(self, samples: list[dict[str, Any]]) -> ControlBatch:
-        return ControlBatch(
-            torch.cat([sample["x0"] for sample in samples]),
-            torch.tensor([sample["sigma"] for sample in samples], dtype=torch.float32),
-            torch.cat([sample["noise"] for sample in samples]),
-            stack([sample["condition"].encode(tuple(sample["x0"].shape[2:])) for sample in samples]),
-        )
-
-    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
-        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition)
+        return _Windows([case.case for case in cases if is_fine(case.case)], self, seed, first, count)
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         return {"factors": list(self.factors)}
@@ -110,7 +98,7 @@ class SuperResolutionTask:
     ) -> dict[str, float]:
         """Peak signal-to-noise ratio over a range of 2000 HU of one network evaluation and of interpolation, in dB."""
         device = next(denoiser.parameters()).device
-        usable = [one.case for one in cases if is_fine(one.case)]
+        usable = [case.case for case in cases if is_fine(case.case)]
         squared = {"psnr_db": 0.0, "smooth_psnr_db": 0.0, "cubic_psnr_db": 0.0, "linear_psnr_db": 0.0}
         count = 0
         factors = (self.validation_factor, 1, 1)
@@ -121,19 +109,21 @@ class SuperResolutionTask:
             batch = stack([condition])
             guess = torch.from_numpy(to_network(drawn.guess))[None, None].to(device)
             with autocast(device, precision):
-                found = denoiser(guess, torch.full((1,), NOISE_HIDES_ALL, device=device), batch).float()
+                estimate = denoiser(guess, torch.full((1,), NOISE_HIDES_ALL, device=device), batch).float()
             truth = to_network(drawn.fine)
             whole, inner = drawn.whole_blocks()
             consistent = BlockAverages(functional.avg_pool3d(guess[inner], factors), factors)
-            ours = consistent(found[inner], NOISE_HIDES_ALL)[0, 0].cpu().numpy()
-            images = {"psnr_db": ours, "smooth_psnr_db": to_network(drawn.guess)[whole]}
+            predicted = consistent(estimate[inner], NOISE_HIDES_ALL)[0, 0].cpu().numpy()
+            images = {"psnr_db": predicted, "smooth_psnr_db": to_network(drawn.guess)[whole]}
             for name, order in (("cubic_psnr_db", 3), ("linear_psnr_db", 1)):
                 images[name] = to_network(drawn.interpolated(order))[whole]
             for name, image in images.items():
                 squared[name] += float(np.square(np.clip(image, -1, 1) - truth[whole], dtype=np.float64).sum())
             count += truth[whole].size
             if preview is not None:
-                preview.add(*_coronal({"cubic": images["cubic_psnr_db"], "now": ours, "thin slices": truth[whole]}))
+                preview.add(
+                    *_coronal({"cubic": images["cubic_psnr_db"], "now": predicted, "thin slices": truth[whole]})
+                )
         figures = {name: round(_decibel(value / max(count, 1)), 3) for name, value in squared.items()}
         figures["gain_over_cubic_db"] = round(figures["psnr_db"] - figures["cubic_psnr_db"], 3)
         return figures

@@ -34,17 +34,26 @@ class Batches:
         return self.config.seed * 1_000_003 * self.config.batch
 
     def start(self, step: int, loop: TrainingLoop | None) -> None:
-        """Begin at an optimizer step of a loop, which is told how long it waits for data."""
+        """Begin at an optimizer step of a loop, which learns how long it waits for data."""
         left = self.config.loop.steps - step
         windows = TrainingWindows(
-            self.cases, self.config.windows, self.config.seed, step * self.config.batch, left * self.config.batch,
-            self.config.noise, self.noise_seed,
-        )  # fmt: skip
+            self.cases,
+            self.config.windows,
+            self.config.seed,
+            step * self.config.batch,
+            left * self.config.batch,
+            self.config.noise,
+            self.noise_seed,
+        )
         mine = ProcessShare(self.config.batch, self.fabric.world_size, self.fabric.global_rank, left)
         loader = torch.utils.data.DataLoader(
-            windows, batch_sampler=mine, collate_fn=collate, num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None, worker_init_fn=leave_signals_to_the_loop,
-        )  # fmt: skip
+            windows,
+            batch_sampler=mine,
+            collate_fn=collate,
+            num_workers=self.workers,
+            prefetch_factor=4 if self.workers else None,
+            worker_init_fn=leave_signals_to_the_loop,
+        )
         self._iterator = iter(loader)
         self._loop = loop
 

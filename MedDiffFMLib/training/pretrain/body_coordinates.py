@@ -115,9 +115,9 @@ def _start(case: Case, slices: int, crop: bool) -> float | None:
     heights = []
     if anatomy is not None:
         for label, height in ORGAN_HEIGHT_M.items():
-            found = np.flatnonzero((np.asarray(anatomy) == label).any((1, 2)))
-            if len(found):
-                heights.append(height - float(found.mean() * level.spacing[0]) / 1000)
+            labeled_slices = np.flatnonzero((np.asarray(anatomy) == label).any((1, 2)))
+            if len(labeled_slices):
+                heights.append(height - float(labeled_slices.mean() * level.spacing[0]) / 1000)
     if heights:
         return float(np.median(heights))
     if crop and case.region != "head-neck":
@@ -127,9 +127,11 @@ def _start(case: Case, slices: int, crop: bool) -> float | None:
 
 
 def train_body(
-    scans: list[BodyScan], config: BodyConfig, report: Callable[[str], None] = lambda line: None,
+    scans: list[BodyScan],
+    config: BodyConfig,
+    report: Callable[[str], None] = lambda line: None,
     cancel: CancelToken | None = None,
-) -> tuple[BodyRegressor, dict[str, Any]]:  # fmt: skip
+) -> tuple[BodyRegressor, dict[str, Any]]:
     """Train for the given minutes; the network and facts about its training."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -139,8 +141,9 @@ def train_body(
     moved = nn.Parameter(torch.zeros(len(scans)))
     optimizer = torch.optim.AdamW(
         [{"params": network.parameters()}, {"params": [moved], "lr": 10 * config.learning_rate, "weight_decay": 0.0}],
-        lr=config.learning_rate, weight_decay=0.01,
-    )  # fmt: skip
+        lr=config.learning_rate,
+        weight_decay=0.01,
+    )
     rates = [group["lr"] for group in optimizer.param_groups]
     chances = _chances(scans)
     begin, step, smooth = time.process_time(), 0, 0.0
@@ -153,19 +156,23 @@ def train_body(
         shares, target, weight = draw(scans[number], config, rng)
         shift = moved[number] if done > SETTLED_SHARE or scans[number].start is None else 0 * moved[number]
         height = first[number] + freedom[number] * torch.tanh(shift)
-        said = network(shares[None])[0]
-        loss = coordinate_loss(said, target, weight, height)
+        predicted = network(shares[None])[0]
+        loss = coordinate_loss(predicted, target, weight, height)
         optimizer.zero_grad()
         loss.backward()
         if torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), 1.0)):
             optimizer.step()
-        error = ((said[0] - target[0] - height).abs() * weight[0]).sum() / weight[0].sum().clamp(min=1)
+        error = ((predicted[0] - target[0] - height).abs() * weight[0]).sum() / weight[0].sum().clamp(min=1)
         step, smooth = step + 1, 0.98 * smooth + 0.02 * float(error.detach())
         if step % 50 == 0:
             report(f"step {step}  {100 * done:.0f} %  {1000 * smooth / (1 - 0.98**step):.0f} mm from head to feet")
     offsets = (first + freedom * torch.tanh(moved.detach())).tolist()
-    facts = {"steps": step, "minutes": round((time.process_time() - begin) / 60, 1), "cases": len(scans),
-             "start_m": {scan.name: round(value, 3) for scan, value in zip(scans, offsets, strict=True)}}  # fmt: skip
+    facts = {
+        "steps": step,
+        "minutes": round((time.process_time() - begin) / 60, 1),
+        "cases": len(scans),
+        "start_m": {scan.name: round(value, 3) for scan, value in zip(scans, offsets, strict=True)},
+    }
     return network.eval(), facts
 
 
@@ -214,27 +221,27 @@ def draw(
 
 
 def coordinate_loss(
-    said: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, height: torch.Tensor
+    predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, height: torch.Tensor
 ) -> torch.Tensor:
     """Distance, order and box losses.
 
     Args:
-        said, target, weight: (3, D, H, W), see :func:`draw`.
+        predicted, target, weight: (3, D, H, W), see :func:`draw`.
         height: of slice 0 of the whole scan.
     """
     truth = torch.cat([target[:1] + height, target[1:]])
     scale = truth.new_tensor([0.05, 0.2, 0.2])[:, None, None, None]
-    error = functional.huber_loss(said / scale, truth / scale, reduction="none")
+    error = functional.huber_loss(predicted / scale, truth / scale, reduction="none")
     share = weight * weight.new_tensor([2.0, 0.5, 0.5])[:, None, None, None]
     total = (error * share).sum() / share.sum().clamp(min=1)
-    return total + order_loss(said[0], target[0], weight[0])
+    return total + order_loss(predicted[0], target[0], weight[0])
 
 
-def order_loss(said: torch.Tensor, place: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def order_loss(predicted: torch.Tensor, place: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """How much slices half a window apart are out of order; (D, H, W) each."""
-    half = max(len(said) // 2, 1)
+    half = max(len(predicted) // 2, 1)
     count = weight.sum((1, 2)).clamp(min=1)
-    mean, where = (said * weight).sum((1, 2)) / count, (place * weight).sum((1, 2)) / count
+    mean, where = (predicted * weight).sum((1, 2)) / count, (place * weight).sum((1, 2)) / count
     used = (weight.sum((1, 2)) > 0).float()
     apart, real = mean[half:] - mean[:-half], where[half:] - where[:-half]
     return (functional.relu(-apart * real.sign()) / 0.05 * used[half:] * used[:-half]).mean()

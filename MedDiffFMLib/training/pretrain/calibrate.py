@@ -66,10 +66,10 @@ def calibrate(
         for group in groups:
             counted[group] += 1
         for edge in config.edges:
-            found = predict_masked(image, engine, edge, smoothing=config.smoothing, sets=config.sets, seed=number)
-            tissue = tissue_of(found.expected, image.spacing_kji)
+            prediction = predict_masked(image, engine, edge, smoothing=config.smoothing, sets=config.sets, seed=number)
+            tissue = tissue_of(prediction.expected, image.spacing_kji)
             for index in range(CLASSES):
-                values = found.residual[normal & (tissue == index)]
+                values = prediction.residual[normal & (tissue == index)]
                 for group in groups:
                     samples[edge, group][index].append(values)
         report(f"calibrated on {number + 1} of {len(cases)} cases")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class WindowMaker:
-    """Makes windows of edge ``size`` out of plans, on the device of ``cache``.
+    """Maker of windows of edge ``size`` out of plans, on the device of ``cache``.
 
     Args:
         operator: see :func:`conditioning.biharmonic_batch.bend_batch`.
@@ -46,29 +46,43 @@ class WindowMaker:
     @torch.no_grad()
     def make(self, plan: PlanBatch) -> Batch:
         """A batch on the device."""
-        given = upload_together({**plan.arrays, "geometry": self.cache.geometry(plan.level)}, self.device)
-        places = Places(plan.level, plan.crop, plan.reach,
-                        given["geometry"], given["positions"], given["step"], given["nearest"])  # fmt: skip
+        arrays = upload_together({**plan.arrays, "geometry": self.cache.geometry(plan.level)}, self.device)
+        places = Places(
+            plan.level,
+            plan.crop,
+            plan.reach,
+            arrays["geometry"],
+            arrays["positions"],
+            arrays["step"],
+            arrays["nearest"],
+        )
         x0 = (self.cache.hounsfield(places) / HU_LIMIT).clamp(-1, 1)[:, None]
         conditions = WindowConditions(
-            given["spacing"], given["coordinates"], given["position_known"], given["region"],
-            self.cache.labels("anatomy", places), given["anatomy_known"], self.cache.labels("tissue", places),
-            given["tissue_known"], given["holed"], hole_masks(given["lattice"], given["blobs"], self.size).float(),
-        )  # fmt: skip
-        noise = self._noise(plan, given)
+            arrays["spacing"],
+            arrays["coordinates"],
+            arrays["position_known"],
+            arrays["region"],
+            self.cache.labels("anatomy", places),
+            arrays["anatomy_known"],
+            self.cache.labels("tissue", places),
+            arrays["tissue_known"],
+            arrays["holed"],
+            hole_masks(arrays["lattice"], arrays["blobs"], self.size).float(),
+        )
+        noise = self._noise(plan, arrays)
         signature = signature_of(noise)
-        signature = torch.where(given["signature_known"][:, None], signature, torch.ones_like(signature))
+        signature = torch.where(arrays["signature_known"][:, None], signature, torch.ones_like(signature))
         condition = replace(encode_batch(x0, conditions, self.operator), signature=signature)
-        return Batch(x0, condition, plan.purposes, given["sigma"], noise)
+        return Batch(x0, condition, plan.purposes, arrays["sigma"], noise)
 
-    def _noise(self, plan: PlanBatch, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _noise(self, plan: PlanBatch, arrays: dict[str, torch.Tensor]) -> torch.Tensor:
         """(n, 1, S, S, S): white noise from each sample's own seed, however a batch is divided, and textures."""
         noise = torch.empty((len(plan.seeds), *(self.size,) * 3), device=self.device)
         for image, seed in zip(noise, plan.seeds, strict=True):
             self.generator.manual_seed(seed)
             image.normal_(generator=self.generator)
-        if len(given["textured"]):
-            noise[given["textured"]] = texture_of(given["texture"]).given_to(noise[given["textured"]])
+        if len(arrays["textured"]):
+            noise[arrays["textured"]] = texture_of(arrays["texture"]).given_to(noise[arrays["textured"]])
         return noise[:, None]
 
 
@@ -76,7 +90,7 @@ class DeviceBatches(Batches):
     """Like :class:`.batches.Batches`, with windows drawn on the device.
 
     Args:
-        compiled: fuse what is computed for the first guess in holes; takes some seconds at the first batch.
+        compiled: fuse what is computed for the initialization of holes; takes some seconds at the first batch.
 
     Raises:
         DeviceError: the device does not hold the cases.
@@ -94,14 +108,25 @@ class DeviceBatches(Batches):
     def start(self, step: int, loop: TrainingLoop | None) -> None:
         left, batch = self.config.loop.steps - step, self.config.batch
         plans = PlannedWindows(
-            self.cases, self.config.windows, self.config.noise, self.config.seed, self.noise_seed, step * batch,
+            self.cases,
+            self.config.windows,
+            self.config.noise,
+            self.config.seed,
+            self.noise_seed,
+            step * batch,
             left * batch,
-        )  # fmt: skip
+        )
         mine = ProcessShare(batch, self.fabric.world_size, self.fabric.global_rank, left)
-        self._plans = iter(torch.utils.data.DataLoader(
-            plans, batch_sampler=mine, collate_fn=collate_plans, num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None, worker_init_fn=leave_signals_to_the_loop,
-        ))  # fmt: skip
+        self._plans = iter(
+            torch.utils.data.DataLoader(
+                plans,
+                batch_sampler=mine,
+                collate_fn=collate_plans,
+                num_workers=self.workers,
+                prefetch_factor=4 if self.workers else None,
+                worker_init_fn=leave_signals_to_the_loop,
+            )
+        )
         self._iterator = self._batches()
         self._loop = loop
 
@@ -110,7 +135,7 @@ class DeviceBatches(Batches):
         self._plans, self._ready = iter(()), None
 
     def loss(self, module: torch.nn.Module, step: int) -> torch.Tensor:
-        """The device goes on with the next batch while it is told how to come back from this one."""
+        """Loss of a step; the next batch is queued behind it, and the device makes it before the backward pass."""
         loss = super().loss(module, step)
         self._ready = self._made()
         return loss

@@ -66,15 +66,15 @@ def _new_name(name: str, small: NetworkConfig, large: NetworkConfig) -> str:
     The blocks of an encoder level come before the new ones. In a decoder level, the first block takes the last skip
     connection of the level and the last one that of the level above; the new ones stand between.
     """
-    found = _RESNET.fullmatch(name)
-    if found is None or found[1] == "down":
+    match = _RESNET.fullmatch(name)
+    if match is None or match[1] == "down":
         return name
     levels = len(small.channels)
-    level, block = levels - 1 - int(found[2]), int(found[3])
+    level, block = levels - 1 - int(match[2]), int(match[3])
     before, after = small.blocks_of_levels[level], large.blocks_of_levels[level]
     if block == before:
         block = after
-    return f"network.unet.up_blocks.{found[2]}.resnets.{block}.{found[4]}"
+    return f"network.unet.up_blocks.{match[2]}.resnets.{block}.{match[4]}"
 
 
 def _adding_nothing(name: str, fresh: torch.Tensor) -> torch.Tensor:

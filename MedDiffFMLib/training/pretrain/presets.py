@@ -25,8 +25,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "denoiser": "cosine-epsilon",
         "network": {"channels": (32, 64, 128), "blocks": 1, "attention": (False, False, True)},
         "windows": {
-            "size": 128, "spacing": 1.0, "zoom": 1.0, "acquisition_share": 0.0, "fill_share": 0.0,
-            "denoise_share": 0.0, "drop_tissue": 1.0
+            "size": 128,
+            "spacing": 1.0,
+            "zoom": 1.0,
+            "acquisition_share": 0.0,
+            "fill_share": 0.0,
+            "denoise_share": 0.0,
+            "drop_tissue": 1.0,
         },
         "noise": {"levels": "cosine-steps"},
         "loop": {"steps": 181_000, "learning_rate": 1e-4, "weight_decay": 0.0, "decay_share": 0.0},
@@ -38,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "noise": {"log_mean": 0.6, "log_std": 1.5},
         "loop": {"steps": 1000, "learning_rate": 8e-4},
     },
-}  # fmt: skip
+}
 
 
 def preset(name: str) -> PretrainConfig:

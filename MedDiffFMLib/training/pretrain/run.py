@@ -85,9 +85,14 @@ def pretrain(
         module.network = cast(nn.Module, torch.compile(cast(nn.Module, module.network)))
     validation = open_cases(cache, "validation")
     loop = TrainingLoop(
-        step_module, batches.loss, _validation(validation, config, bfloat16), config.loop, folder, fabric,
+        step_module,
+        batches.loss,
+        _validation(validation, config, bfloat16),
+        config.loop,
+        folder,
+        fabric,
         _observer(config, folder, fabric, bfloat16, report, warn),
-    )  # fmt: skip
+    )
     loop.resume()
     if fabric.global_rank == 0:
         (folder / "config.json").write_text(json.dumps(config.record(), indent=1), encoding="utf-8")
@@ -109,7 +114,7 @@ def pretrain(
 def _batches(
     cases: list[Case], config: PretrainConfig, fabric: Any, workers: int, on_device: bool, compiled: bool
 ) -> Batches:
-    """Who draws the windows."""
+    """Stream of training windows."""
     if not on_device:
         return Batches(cases, config, fabric, workers)
     from .device_batches import DeviceBatches
@@ -178,7 +183,7 @@ def _agree(before: Any, now: Any) -> bool:
 
 def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
     """Fabric with its processes started; under torchrun those that it started, whatever ``devices`` and ``nodes``."""
-    from lightning.fabric import Fabric
+    from ..fabric import Fabric
 
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -196,10 +201,14 @@ def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
 
 
 def _observer(
-    config: PretrainConfig, folder: Path, fabric: Any, bfloat16: bool, report: Callable[[Pace], None],
+    config: PretrainConfig,
+    folder: Path,
+    fabric: Any,
+    bfloat16: bool,
+    report: Callable[[Pace], None],
     warn: Callable[[str], None],
-) -> Throughput:  # fmt: skip
-    """Measures the run."""
+) -> Throughput:
+    """Observer that measures the run."""
 
     def measure() -> tuple[int, float]:
         share, size = config.batch // fabric.world_size, config.windows.size
@@ -224,7 +233,7 @@ def _start(initial: Path | None, config: PretrainConfig) -> nn.Module:
     described = header["config"]
     if described.get("denoiser") != config.denoiser:
         raise InputError(f"{initial.name} was trained as {described.get('denoiser')}.", "Leave --denoiser out.")
-    small, denoiser, network = network_config(described), load_denoiser(initial, header), config.network
+    small, denoiser, network = network_config(described), load_denoiser(initial), config.network
     if small == network:
         return denoiser
     if not (isinstance(small, NetworkConfig) and isinstance(network, NetworkConfig)):

@@ -14,7 +14,8 @@ import pytest
 
 import MedDiffFMLib as mdf
 from MedDiffFMLib.api import stub
-from MedDiffFMLib.runner.case import CaseFiles, run_case
+from MedDiffFMLib.runner.case import run_case
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.outputs import plan_outputs
 from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.inputs import NONE, REQUIRED
@@ -81,9 +82,14 @@ def test_the_stub_is_that_of_the_table() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name, options", [("denoise", {"noise": 20}), ("inpaint", {"samples": 1}), ("anomaly", {})])
 def test_results_are_those_of_the_command_line(
-    name: str, options: dict[str, Any], model: mdf.FoundationModel, small_ct_file: Path, small_mask_file: Path,
-    tiny_model_file: Path, tmp_path: Path,
-) -> None:  # fmt: skip
+    name: str,
+    options: dict[str, Any],
+    model: mdf.FoundationModel,
+    small_ct_file: Path,
+    small_mask_file: Path,
+    tiny_model_file: Path,
+    tmp_path: Path,
+) -> None:
     """The same bits, geometry, findings and report, whether inputs are paths, volumes or arrays."""
     task = TASKS[name]
     mask = {"mask": small_mask_file} if task.inputs.mask is REQUIRED else {}
@@ -106,8 +112,9 @@ def test_results_are_those_of_the_command_line(
 
 def test_a_model_by_name_and_a_result_to_a_file(small_ct: mdf.Volume, tiny_model_file: Path, tmp_path: Path) -> None:
     """A synthetic CT says so in its file, and where it lies without any input."""
-    result = mdf.synthesize(tiny_model_file, size=(60, 60, 60), spacing=3.0, companion="none", whole_steps=1,
-                            middle_steps=1, native_steps=1)  # fmt: skip
+    result = mdf.synthesize(
+        tiny_model_file, size=(60, 60, 60), spacing=3.0, companion="none", whole_steps=1, middle_steps=1, native_steps=1
+    )
     mdf.write_volume(result.volumes["synthetic"], tmp_path / "nobody.nrrd")
     again = mdf.read_volume(tmp_path / "nobody.nrrd")
     assert again.synthetic and again.spacing == (3.0, 3.0, 3.0)

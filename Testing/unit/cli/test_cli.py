@@ -70,9 +70,15 @@ def test_help_needs_no_torch() -> None:
     ],
 )
 def test_run_writes_what_the_table_says_and_repeats_to_the_same_bits(
-    task: str, options: list[str], common: list[str], small_ct_file: Path, small_mask_file: Path, small_ct: Volume,
-    tmp_path: Path, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    task: str,
+    options: list[str],
+    common: list[str],
+    small_ct_file: Path,
+    small_mask_file: Path,
+    small_ct: Volume,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     mask = ["--mask", str(small_mask_file)] if TASKS[task].inputs.mask is REQUIRED else []
     assert main([task, str(small_ct_file), "-o", str(tmp_path), "--seed", "3", *mask, *options, *common]) == 0
     shown = capsys.readouterr()
@@ -236,11 +242,18 @@ def test_info(small_ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "MASK"], 2, "44 x 48 x 40 voxels: The values"),
         (["repeat", "CT"], 2, "not a JSON file"),
     ],
-)  # fmt: skip
+)
 def test_refusal_has_its_code_one_line_and_leaves_nothing(
-    arguments: list[str], code: int, words: str, tiny_model_file: Path, small_ct_file: Path, small_mask_file: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    arguments: list[str],
+    code: int,
+    words: str,
+    tiny_model_file: Path,
+    small_ct_file: Path,
+    small_mask_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     files = {"CT": str(small_ct_file), "MASK": str(small_mask_file)}
     given = [files.get(argument, argument) for argument in arguments]
@@ -256,9 +269,12 @@ def test_refusal_has_its_code_one_line_and_leaves_nothing(
 
 @pytest.mark.slow
 def test_existing_output_is_refused_before_anything_is_read_and_replaced_on_wish(
-    common: list[str], small_ct_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    common: list[str],
+    small_ct_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "chest_denoise_noise.nrrd").write_text("mine")
     with monkeypatch.context() as patch:
         patch.setattr("MedDiffFMLib.runner.case.read_volume", lambda *_: pytest.fail("it was read first"))
@@ -270,9 +286,12 @@ def test_existing_output_is_refused_before_anything_is_read_and_replaced_on_wish
 
 
 def test_nothing_is_left_when_the_second_file_cannot_be_written(
-    common: list[str], small_ct_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    common: list[str],
+    small_ct_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     from MedDiffFMLib.runner import outputs
 
     real, written = outputs.write_volume, []
@@ -290,9 +309,12 @@ def test_nothing_is_left_when_the_second_file_cannot_be_written(
 
 
 def test_unforeseen_failure_is_one_line_that_names_a_log(
-    common: list[str], small_ct_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    common: list[str],
+    small_ct_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("MedDiffFMLib.runner.case.check_volume", lambda *_: 1 / 0)
     assert main(["denoise", str(small_ct_file), "-o", str(tmp_path / "out"), "--json", *common]) == 1
@@ -357,9 +379,12 @@ def test_second_interrupt_does_not_wait_for_the_task(capsys: pytest.CaptureFixtu
 
 @pytest.mark.slow
 def test_memory_shortage_is_survived_shown_and_reported(
-    common: list[str], small_ct_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    common: list[str],
+    small_ct_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     from MedDiffFMLib.inference.engine import Engine
 
     real, failed = Engine.denoise, []
@@ -388,3 +413,19 @@ def test_texts() -> None:
     assert [duration(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
     assert columns([["a", "bb"], ["ccc", "d"]]) == "a    bb\nccc  d"
     assert str(MedDiffFMError("Cause.", "Remedy.")) == "Cause. Remedy."
+
+
+@pytest.mark.slow
+def test_info_says_what_a_task_says_and_force_goes_on(
+    common: list[str], small_ct: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(small_ct.with_voxels((np.abs(small_ct.voxels) % 900 + 300).astype(np.int16)), tmp_path / "bone.nrrd")
+    run = ["denoise", str(tmp_path / "bone.nrrd"), "-o", str(tmp_path / "out"), "--noise", "20", "--json", *common]
+    assert main(run) == main(["info", str(tmp_path / "bone.nrrd")]) == 2
+    assert "goes on with --force" in capsys.readouterr().err
+    assert main([*run, "--force"]) == 0
+    said = json.loads(capsys.readouterr().out)["warnings"]
+    assert main(["info", str(tmp_path / "bone.nrrd"), "--json", "--force"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["warnings"]) <= set(said)
+    assert any("do not look like CT" in sentence for sentence in said)
+    assert main(["repeat", str(tmp_path / "out" / "bone_denoise.json"), "--json"]) == 0

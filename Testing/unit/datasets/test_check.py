@@ -66,8 +66,11 @@ def good(tmp_path: Path) -> Builder:
 
 
 def codes(found: CheckReport, level: str = "error") -> list[tuple[str, str]]:
-    return [(finding.code, finding.case) for finding in found.findings
-            if finding.level == level and finding.code not in EXPECTED]  # fmt: skip
+    return [
+        (finding.code, finding.case)
+        for finding in found.findings
+        if finding.level == level and finding.code not in EXPECTED
+    ]
 
 
 def test_a_good_dataset_has_no_errors(good: Builder) -> None:
@@ -229,9 +232,13 @@ def test_doubts_are_warnings(good: Builder) -> None:
     found = check_dataset(good.path(), LESION)
     assert not found.errors, found.text()
     assert set(codes(found, "warning")) == {
-        ("tiny-mask", "c0"), ("mask-in-air", "c1"), ("many-labels", "c2"), ("large-mask", "c3"),
-        ("empty-mask", "empty"), ("duplicate", "again"),
-    }  # fmt: skip
+        ("tiny-mask", "c0"),
+        ("mask-in-air", "c1"),
+        ("many-labels", "c2"),
+        ("large-mask", "c3"),
+        ("empty-mask", "empty"),
+        ("duplicate", "again"),
+    }
     larger = check_dataset(good.path(), Needs("lesion", mask=True, window=32))
     assert ("small-image", "c0") in codes(larger, "warning")
 

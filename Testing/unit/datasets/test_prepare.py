@@ -56,8 +56,10 @@ def test_cases_are_the_cts_turned_to_lps(folder: Path) -> None:
     rows = [{"image": "turned.nrrd", "anatomy": "organs.nrrd", "region": "pelvis", "patient": "p1"}, "fine.nii.gz"]
     summaries = prepare(listed(folder, rows, [{"image": "small.nrrd", "region": "none"}]), folder / "cache")
     assert [(s.name, s.split, s.state) for s in summaries] == [
-        ("turned", "training", "prepared"), ("fine", "training", "prepared"), ("small", "validation", "prepared")
-    ]  # fmt: skip
+        ("turned", "training", "prepared"),
+        ("fine", "training", "prepared"),
+        ("small", "validation", "prepared"),
+    ]
     first, fine = open_cases(folder / "cache", "training")
     (small,) = open_cases(folder / "cache", "validation")
 
@@ -106,20 +108,26 @@ def test_bad_cases_are_listed_and_left_out(folder: Path, capsys: pytest.CaptureF
     write_volume(body().with_voxels(np.zeros((40, 60, 60), np.int16)), folder / "constant.nrrd")
     (folder / "damaged.nrrd").write_bytes((folder / "small.nrrd").read_bytes()[:-500])
     rows = [
-        "constant.nrrd", "small.nrrd", "damaged.nrrd", "absent.nrrd",
+        "constant.nrrd",
+        "small.nrrd",
+        "damaged.nrrd",
+        "absent.nrrd",
         {"name": "elsewhere", "image": "fine.nii.gz", "anatomy": "organs.nrrd"},
         {"name": "foot", "image": "fine.nii.gz", "region": "foot"},
-    ]  # fmt: skip
+    ]
     code = main(["prepare", str(listed(folder, rows)), "--output", str(folder / "cache"), "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert code == 2 and answer["status"] == "error"
     assert (answer["training"], answer["validation"], answer["skipped"]) == (1, 0, 5)
     reasons = {case["name"]: case["reason"] for case in answer["cases"]}
     for name, reason in {
-        "constant": "All voxels have the same value (0).", "small": "", "damaged": "incomplete or damaged",
-        "absent": f"There is no file or folder '{folder / 'absent.nrrd'}'.", "elsewhere": "another grid than the CT",
+        "constant": "All voxels have the same value (0).",
+        "small": "",
+        "damaged": "incomplete or damaged",
+        "absent": f"There is no file or folder '{folder / 'absent.nrrd'}'.",
+        "elsewhere": "another grid than the CT",
         "foot": "There is no region 'foot'.",
-    }.items():  # fmt: skip
+    }.items():
         assert reason in reasons[name] and bool(reason) == bool(reasons[name])
     assert [case.name for case in open_cases(folder / "cache", "training")] == ["small"]
     index = json.loads((folder / "cache" / "cases.json").read_text())

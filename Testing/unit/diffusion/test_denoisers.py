@@ -1,4 +1,4 @@
-"""Both parametrisations are the same interface: with a perfect network each gives back the clean image."""
+"""Both parametrizations are the same interface: with a perfect network each gives back the clean image."""
 
 import math
 
@@ -23,7 +23,7 @@ def encoded(batch=1, size=4):
 
 
 class PerfectGaussian(nn.Module):
-    """The network that makes a denoiser optimal for N(0, width^2) data, for either parametrisation."""
+    """The network that makes a denoiser optimal for N(0, width^2) data, for either parametrization."""
 
     def __init__(self, width, edm):
         super().__init__()

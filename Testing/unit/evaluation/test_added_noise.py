@@ -100,8 +100,11 @@ def test_denoising_is_scored_by_kind_and_the_estimate_by_both_truths(loaded, mon
 
     rows = protocols.denoise_rows(loaded, plan, None, {"half": half, "told": told})
     assert [row.group for row in rows if row.method == "half"] == [
-        "white 30 HU", "white 60 HU", "ramp 30 HU", "ramp 60 HU"
-    ]  # fmt: skip
+        "white 30 HU",
+        "white 60 HU",
+        "ramp 30 HU",
+        "ramp 60 HU",
+    ]
     assert [row.group for row in rows if row.method == "told"] == ["white 30 HU", "ramp 30 HU"]
     values = rows[0].values
     assert values["PSNR"] == pytest.approx(20 * np.log10(400 / 15), abs=0.15)

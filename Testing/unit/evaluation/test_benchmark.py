@@ -52,8 +52,13 @@ def test_a_whole_body_has_its_size_whatever_it_is_made_from() -> None:
 def test_every_task_has_its_rows() -> None:
     cases = choose_cases(["network", "denoise", "whole-body", "inpaint"], [32, 64], [10, 20], "a.nrrd")
     assert [case.name for case in cases] == [
-        "network", "denoise 32^3", "denoise 64^3", "whole-body", "inpaint 64^3 10 mm", "inpaint 64^3 20 mm",
-    ]  # fmt: skip
+        "network",
+        "denoise 32^3",
+        "denoise 64^3",
+        "whole-body",
+        "inpaint 64^3 10 mm",
+        "inpaint 64^3 20 mm",
+    ]
 
 
 class Silent(nn.Module):
@@ -111,10 +116,14 @@ def test_table_tells_medians_ratios_stars_and_failures() -> None:
     sizes = {"engine": [run(2.0, voxels=1000)], "same weights": [run(3.0, voxels=100)]}  # windows of different sizes
     assert row(Case("network"), sizes)["faster"]["same weights"]["seconds"] == pytest.approx(15)
     report = {
-        "rows": [line], "repeats": 3, "date": "2026-01-01", "settings": {"model": "m"},
+        "rows": [line],
+        "repeats": 3,
+        "date": "2026-01-01",
+        "settings": {"model": "m"},
         "subjects": {name: {"precision": "float32", "window": 64} for name in found},
-        "machine": {"processor": "p", "cores": 2}, "versions": {"torch": "1", "monai": "2"},
-    }  # fmt: skip
+        "machine": {"processor": "p", "cores": 2},
+        "versions": {"torch": "1", "monai": "2"},
+    }
     page = markdown(report)
     assert "| denoise 64^3 | engine | 2 | 4 | 8 | 30.00 | 700 |  |  |" in page
     assert "|  | same weights | 40* | 80* | 8 |  |  | **20.0** | **20.0** |" in page

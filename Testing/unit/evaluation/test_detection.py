@@ -100,8 +100,13 @@ def test_a_list_is_of_regions_by_their_peak(scene):
 
 def test_cases_are_ranked_together_voxel_by_voxel():
     def row(case, normal, lesion, voxels):
-        details = {"scores": {"normal": normal, "lesion": lesion, "voxels": voxels}, "false": [], "best": [1.0],
-                   "ranks": [1], "diameters": [9.0]}  # fmt: skip
+        details = {
+            "scores": {"normal": normal, "lesion": lesion, "voxels": voxels},
+            "false": [],
+            "best": [1.0],
+            "ranks": [1],
+            "diameters": [9.0],
+        }
         return Row("anomaly", case, case, "real lesions", "map", {"AUROC": 1.0}, 0.0, details)
 
     # Each case alone is ranked without error; together, the second's normal voxels lie above the first's lesions.

@@ -28,8 +28,13 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.tasks.base import Task, TaskResult
 from MedDiffFMLib.tasks.parameters import parameter
 
-PLAN = Plan(slab_mm=60.0, sphere_diameters_mm=(20.0, 10.0), lesion_diameters_mm=(15.0,), spheres_per_size=1,
-            noise_kinds=("dose",))  # fmt: skip
+PLAN = Plan(
+    slab_mm=60.0,
+    sphere_diameters_mm=(20.0, 10.0),
+    lesion_diameters_mm=(15.0,),
+    spheres_per_size=1,
+    noise_kinds=("dose",),
+)
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,25 @@ def test_a_perfect_model_wins_everywhere(folder, oracle, tmp_path):
     model = oracle(nearly)
     lines: list[str] = []
     report = benchmark.evaluate(
-        model, read_cases(folder), tuple(PROTOCOLS), tmp_path, plan=PLAN, cache=tmp_path / "cache",
+        model,
+        read_cases(folder),
+        tuple(PROTOCOLS),
+        tmp_path,
+        plan=PLAN,
+        cache=tmp_path / "cache",
         progress=lines.append,
-    )  # fmt: skip
+    )
     tables = report["tables"]
     assert tables["inpaint"]["20 mm"]["MAE"]["mean"]["oracle"]["mean"] == 0
     assert tables["denoise"][""]["SSIM"]["mean"]["oracle"]["mean"] == pytest.approx(1, abs=1e-4)
-    beaten = ["noisy input", "non-local means", "non-local means, level estimated", "total variation", "BM3D",
-              "BM3D, spectrum told"]  # fmt: skip
+    beaten = [
+        "noisy input",
+        "non-local means",
+        "non-local means, level estimated",
+        "total variation",
+        "BM3D",
+        "BM3D, spectrum told",
+    ]
     assert tables["denoise"][""]["SSIM"]["wins"] == dict.fromkeys(beaten, (2, 2))
     against = {(v["task"], v["group"], v["figure"], v["against"]): v for v in report["verdict"]}
     assert len(against) == 2 * 4 + 2 + 3 * 2  # two patients are too few for the classifier
@@ -202,8 +218,9 @@ def test_datalist_and_what_is_wrong_with_one(folder, tmp_path):
 
 def test_settings_reach_the_tasks_parameters(folder, oracle, tmp_path):
     assert parse_settings(["denoise.steps=20", "anomaly.scales=[1, 2]", "denoise.mode=fast"]) == {
-        "denoise": {"steps": 20, "mode": "fast"}, "anomaly": {"scales": (1, 2)}
-    }  # fmt: skip
+        "denoise": {"steps": 20, "mode": "fast"},
+        "anomaly": {"scales": (1, 2)},
+    }
     with pytest.raises(InputError, match="cannot be understood"):
         parse_settings(["steps=20"])
     model = oracle(lambda task, truth, given: truth)
@@ -289,8 +306,9 @@ def test_a_wish_to_stop_is_noticed_and_what_is_done_stays(folder, oracle, tmp_pa
             cancel.cancel()
 
     with pytest.raises(Cancelled):
-        benchmark.evaluate(model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN, progress=progress,
-                           cancel=cancel)  # fmt: skip
+        benchmark.evaluate(
+            model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN, progress=progress, cancel=cancel
+        )
     stored = json.loads((tmp_path / "evaluation.json").read_text())
     done = {(row["case"], row["task"]) for row in stored["rows"]}
     assert done == {("first", "inpaint"), ("first", "anomaly"), ("second", "inpaint")}

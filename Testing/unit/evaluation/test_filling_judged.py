@@ -97,13 +97,16 @@ def test_the_classifier_cannot_tell_tissue_of_the_same_kind_apart():
     assert found == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("name, fill", [
-    ("constant", lambda truth, seed: np.full(truth.shape, truth[HOLE].mean())),
-    ("smooth", lambda truth, seed: gaussian_filter(truth, (0, 1, 1))),
-    ("too lively", lambda truth, seed: tissue(seed, deviation=40.0)),
-    ("too white", lambda truth, seed: tissue(seed, width=0.0)),
-    ("too dense", lambda truth, seed: truth + 60),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, fill",
+    [
+        ("constant", lambda truth, seed: np.full(truth.shape, truth[HOLE].mean())),
+        ("smooth", lambda truth, seed: gaussian_filter(truth, (0, 1, 1))),
+        ("too lively", lambda truth, seed: tissue(seed, deviation=40.0)),
+        ("too white", lambda truth, seed: tissue(seed, width=0.0)),
+        ("too dense", lambda truth, seed: truth + 60),
+    ],
+)
 def test_the_classifier_sees_what_is_wrong(name, fill):
     assert judged(fill) > 0.95
 
@@ -128,8 +131,10 @@ def test_the_figure_is_the_patients_and_needs_three():
     def rows(patients):
         made = []
         for n in range(patients):
-            lists = {kind: (np.random.default_rng(n).normal(5 * (kind == "filled"), 1, (6, 4))).tolist()
-                     for kind in ("filled", "untouched")}  # fmt: skip
+            lists = {
+                kind: (np.random.default_rng(n).normal(5 * (kind == "filled"), 1, (6, 4))).tolist()
+                for kind in ("filled", "untouched")
+            }
             made.append(Row("inpaint", f"c{n}", f"p{n}", "20 mm", "fill", {}, 0.0, {"patches": lists}))
         return made
 

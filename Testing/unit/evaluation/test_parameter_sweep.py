@@ -98,13 +98,20 @@ def test_curve_and_comparison_from_the_command_line(folder, tiny_model_file, tmp
     assert points["evaluations"] == [1, 3] and all(seconds > 0 for seconds in points["seconds"])
     assert len(points["groups"][""]["PSNR"]["curve"]) == 2
     assert points["groups"][""]["PSNR"]["baselines"].keys() == {
-        "noisy input", "non-local means", "non-local means, level estimated", "total variation", "BM3D",
+        "noisy input",
+        "non-local means",
+        "non-local means, level estimated",
+        "total variation",
+        "BM3D",
         "BM3D, spectrum told",
-    }  # fmt: skip
+    }
     assert (second / points["picture"]).read_bytes().startswith(b"\x89PNG")
 
-    before = {row["case"]: row["values"]["PSNR"] for row in json.loads((first / "evaluation.json").read_text())["rows"]
-              if row["method"] == "tiny"}  # fmt: skip
+    before = {
+        row["case"]: row["values"]["PSNR"]
+        for row in json.loads((first / "evaluation.json").read_text())["rows"]
+        if row["method"] == "tiny"
+    }
     now = {row["case"]: row["values"]["PSNR"] for row in report["rows"] if row["method"] == "tiny"}
     assert "tiny, strength 0.5" in report["tables"]["denoise"][""]["PSNR"]["values"]
     psnr = report["compared"]["differences"][0]

@@ -239,9 +239,14 @@ def test_a_model_from_cases_to_the_page(cases, tiny_model_file, tmp_path):
     model = load_model(str(tiny_model_file), device="cpu")
     fields = {"size": (100.0, 100.0, 150.0), "spacing": 4.0, "whole_steps": 1, "middle_steps": 1, "native_steps": 1}
     report = benchmark.evaluate(
-        model, cases, ["synthesize"], tmp_path, parameters={"synthesize": fields}, synthesis=SynthesisPlan(volumes=2),
+        model,
+        cases,
+        ["synthesize"],
+        tmp_path,
+        parameters={"synthesize": fields},
+        synthesis=SynthesisPlan(volumes=2),
         curves=[Curve("synthesize", ("whole_steps",), (1, 2))],
-    )  # fmt: skip
+    )
     table = report["tables"]["synthesize"]["chest"]["MMD"]
     assert list(table["mean"]) == [*synthesis.CHANGES, "tiny"]
     assert table["mean"]["tiny"]["count"] == 2

@@ -21,8 +21,10 @@ BORDERS = window_borders(SHAPE, 32, 8)
 def test_borders_are_where_windows_begin_and_end() -> None:
     """Windows of even turns begin at 0, those of odd turns a voxel before the volume."""
     assert window_borders((256, 100, 40)) == (
-        [47, 48, 63, 64, 95, 96, 111, 112, 144, 145, 159, 160, 192, 193, 208, 209], [36, 37, 63, 64], [],
-    )  # fmt: skip
+        [47, 48, 63, 64, 95, 96, 111, 112, 144, 145, 159, 160, 192, 193, 208, 209],
+        [36, 37, 63, 64],
+        [],
+    )
 
 
 @pytest.mark.parametrize("reach", [REACH, 8, None])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
 
 from MedDiffFMLib.core.errors import InputError
-from MedDiffFMLib.imaging.io import read_volume
+from MedDiffFMLib.imaging.io import read_volume, source_of
 from MedDiffFMLib.imaging.volume import check_ct
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -228,3 +230,60 @@ def test_report_file_is_not_an_image(tmp_path: Path) -> None:
     report.save_as(tmp_path / "ct" / "report.dcm", enforce_file_format=True)
     assert read_volume(paths[0]).voxels.shape == (8, 5, 6)
     assert "DICOM file without an image" in refusal(tmp_path / "ct" / "report.dcm")
+
+
+def test_rounded_orientations_and_pixel_sizes_are_one_volume(tmp_path: Path) -> None:
+    for n, path in enumerate(write_series(tmp_path / "ct")):
+        ds = pydicom.dcmread(path)
+        ds.ImageOrientationPatient = [1 - 2e-7 * (n % 2), 4.4e-4 * (n % 3), 0, -4.4e-4, 1, 0]
+        ds.PixelSpacing = [0.8 + 1e-5 * n, 0.7]
+        ds.save_as(path)
+    assert read_volume(tmp_path / "ct").voxels.shape == (8, 5, 6)
+
+
+def test_two_spacings_are_named_as_such(tmp_path: Path) -> None:
+    heights = [0, 4, 8, 12, 16, 23, 30, 37]
+    write_series(tmp_path / "head", np.array([(-45.0, -45.0, z) for z in heights]))
+    assert "4 mm apart up to 16 mm along the scan and 7 mm from there on: two spacings" in refusal(tmp_path / "head")
+
+
+def test_exact_copies_are_left_out_and_other_images_at_one_place_are_not(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "ct")
+    whole = read_volume(tmp_path / "ct")
+    shutil.copy(paths[2], tmp_path / "ct" / "a copy.dcm")
+    again = pydicom.dcmread(paths[5])
+    again.compress(RLELossless, generate_instance_uid=False)  # the same image in other bytes
+    again.save_as(tmp_path / "ct" / "packed.dcm")
+    volume = read_volume(tmp_path / "ct")
+    assert np.array_equal(volume.voxels, whole.voxels) and len(volume.source.files) == 8
+    assert volume.notes == ("2 of 10 images are exact copies of others; they are left out.",)
+    assert source_of(tmp_path / "ct") == volume.source
+    other = pydicom.dcmread(paths[4])
+    other.PixelData = bytes(reversed(other.PixelData))  # another phase, which an anonymizer gave the same UID
+    other.save_as(tmp_path / "ct" / "phase.dcm")
+    assert "lie at the same place" in refusal(tmp_path / "ct")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_files_without_mark_are_read(tmp_path: Path, syntax: str) -> None:
+    paths = write_series(tmp_path / "ct")
+    whole = read_volume(tmp_path / "ct")
+    for path in paths[:2]:
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.save_as(path)
+        content = path.read_bytes()
+        length = int.from_bytes(content[140:144], "little")  # of group 2, which some programs leave out, too
+        path.write_bytes(content[144 + length :])
+    assert np.array_equal(read_volume(tmp_path / "ct").voxels, whole.voxels)
+
+
+def test_files_that_cannot_be_read_are_counted_aloud(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "ct")
+    by_place = sorted(paths, key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+    by_place[-1].write_bytes(b"")
+    by_place[-2].write_bytes(by_place[-2].read_bytes()[132:160])
+    (tmp_path / "ct" / "readme.txt").write_bytes(b"")
+    volume = read_volume(tmp_path / "ct")
+    assert volume.voxels.shape == (6, 5, 6)
+    assert volume.notes[0].startswith("2 files beside the images are empty or cannot be read and are left out")

@@ -6,6 +6,7 @@ import errno
 import gzip
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -155,9 +156,7 @@ def test_detached_nrrd_in_any_encoding(tmp_path: Path, encoding: str) -> None:
 
 
 def test_nrrd_big_endian_and_other_units(tmp_path: Path) -> None:
-    header = {
-        "space": "RAS", "space directions": np.eye(3) / 10, "space origin": np.ones(3), "space units": ["cm"] * 3
-    }  # fmt: skip
+    header = {"space": "RAS", "space directions": np.eye(3) / 10, "space origin": np.ones(3), "space units": ["cm"] * 3}
     nrrd.write(str(tmp_path / "a.nrrd"), voxels(">i2"), header, index_order="C")
     volume = read_volume(tmp_path / "a.nrrd")
     assert volume.spacing == pytest.approx((1, 1, 1)) and volume.ijk_to_ras[0, 3] == pytest.approx(10)
@@ -319,3 +318,69 @@ def test_unknown_suffix_and_folder_as_output(tmp_path: Path) -> None:
 def test_fractional_mask_is_a_programming_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="whole numbers"):
         write_volume(Volume(np.full((4, 4, 4), 0.5), np.eye(4)), tmp_path / "a.nrrd", mask=True)
+
+
+def _contradicting(path: Path, sform: int, qform: int, sizes: tuple[float, ...] = (6, 6, 8), step: float = 6.0) -> Path:
+    """A NIfTI whose sform lies 23 mm above its qform, with voxels of ``step`` mm along i in the sform."""
+    image = nibabel.Nifti1Image(voxels().T, None)
+    matrix = np.diag([6.0, 6.0, 8.0, 1.0])
+    image.header.set_qform(matrix, code=qform)
+    matrix[0, 0], matrix[2, 3] = step, 23
+    image.header.set_sform(matrix, code=sform)
+    image.header.set_xyzt_units("mm")
+    image.to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[80:92] = struct.pack("<3f", *sizes)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codes", "height", "words"),
+    [((2, 1), 0, "up to 23 mm apart; its qform is used"), ((1, 1), 23, ""), ((4, 0), 23, ""), ((0, 2), 0, ""),
+     ((0, 0), 0, "does not say how the patient lies")],
+)  # fmt: skip
+def test_nifti_lies_where_slicer_shows_it(tmp_path: Path, codes: tuple[int, int], height: float, words: str) -> None:
+    volume = read_volume(_contradicting(tmp_path / "a.nii", *codes))
+    assert volume.ijk_to_ras[2, 3] == height and words in " ".join(volume.notes) and bool(words) == bool(volume.notes)
+
+
+def test_nifti_that_contradicts_itself_about_sizes(tmp_path: Path) -> None:
+    volume = read_volume(_contradicting(tmp_path / "a.nii", 1, 0, step=1.0))
+    assert volume.spacing == (6, 6, 8)
+    assert "two sizes, 6 x 6 x 8 mm (pixdim) and 1 x 6 x 8 mm (sform)" in volume.notes[0]
+    for sizes in ((0.0, 6, 8), (6, float("nan"), 8), (6, 6, -8)):
+        with pytest.raises(InputError, match="does not give the size of its voxels"):
+            read_volume(_contradicting(tmp_path / "a.nii", 0, 1, sizes))
+        assert read_volume(_contradicting(tmp_path / "a.nii", 1, 1, sizes)).spacing == (6, 6, 8)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nifti_whose_voxels_begin_at_0_has_them_behind_the_header(tmp_path: Path, suffix: str) -> None:
+    for offset in (0.0, 200.0):
+        nibabel.Nifti1Image(voxels().T, np.eye(4)).to_filename(tmp_path / "a.nii")
+        content = bytearray((tmp_path / "a.nii").read_bytes())
+        content[108:112] = struct.pack("<f", offset)
+        packed = gzip.compress(content) if suffix == ".nii.gz" else bytes(content)
+        (tmp_path / f"a{suffix}").write_bytes(packed)
+        if offset == 0:
+            assert np.array_equal(read_volume(tmp_path / f"a{suffix}").voxels, voxels())
+        else:
+            with pytest.raises(InputError, match="makes no sense"):
+                read_volume(tmp_path / f"a{suffix}")
+
+
+def test_what_nrrd_headers_leave_open_is_said_in_words(tmp_path: Path) -> None:
+    plain = ["NRRD0004", "type: short", "dimension: 3", "sizes: 6 5 4", "endian: little", "spacings: 1 1 1"]
+    for lines, words in (
+        (["NRRD0004", "type: short"], "has no dimension and no sizes"),
+        ([*plain, "encoding: hex", ""], "encoding 'hex', which is not supported"),
+        ([*plain, "encoding: raw", "data file: LIST", "s0.raw", "s1.raw"], "spreads its voxels over several files"),
+    ):
+        (tmp_path / "a.nhdr").write_text("\n".join(lines) + "\n")
+        with pytest.raises(InputError, match=words):
+            read_volume(tmp_path / "a.nhdr")
+    members = [gzip.compress(part) for part in (voxels().tobytes()[:100], voxels().tobytes()[100:])]
+    header = "\n".join([*plain, "encoding: gzip", "", ""]).encode()
+    (tmp_path / "a.nrrd").write_bytes(header + b"".join(members))
+    assert np.array_equal(read_volume(tmp_path / "a.nrrd").voxels, voxels())

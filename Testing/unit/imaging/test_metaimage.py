@@ -10,8 +10,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from MedDiffFMLib.core.errors import InputError
-from MedDiffFMLib.imaging.image_files import input_sha256, stem_of
-from MedDiffFMLib.imaging.io import read_volume, write_volume
+from MedDiffFMLib.imaging.image_files import stem_of
+from MedDiffFMLib.imaging.io import read_volume, source_of, write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from Testing.unit.imaging.test_dicom import write_series
 
@@ -49,15 +49,20 @@ def test_hash_covers_detached_voxels(tmp_path: Path) -> None:
     itk = pytest.importorskip("SimpleITK")
     path = tmp_path / "ct scan.mhd"
     itk.WriteImage(itk.GetImageFromArray(np.zeros((4, 4, 4), np.int16)), str(path))
-    before, raw = input_sha256(path), tmp_path / "ct scan.raw"
+    before, raw = source_of(path), tmp_path / "ct scan.raw"
     raw.write_bytes(b"\1" + raw.read_bytes()[1:])
-    assert input_sha256(path) != before
+    assert source_of(path) != before
 
 
 GOOD = {
-    "ObjectType": "Image", "NDims": "3", "BinaryData": "True", "ElementSpacing": "1 1 1", "DimSize": "4 4 4",
-    "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL",
-}  # fmt: skip
+    "ObjectType": "Image",
+    "NDims": "3",
+    "BinaryData": "True",
+    "ElementSpacing": "1 1 1",
+    "DimSize": "4 4 4",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
+}
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_the_search_area_has_the_same_expectation_as_without_one(tiny_model, sma
     engine.memory_level = replace(before, window=16)
     everything, near = (
         predict_masked(image, engine, 24.0, smoothing=1.0, sets=1, wanted=area) for area in (None, wanted)
-    )  # fmt: skip
+    )
     engine.memory_level = before
     assert np.array_equal(everything.expected[wanted], near.expected[wanted])
     assert np.allclose(everything.residual[wanted], near.residual[wanted], atol=1e-3)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,8 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import Condition
-from MedDiffFMLib.core.errors import tells_of_memory
+from MedDiffFMLib.core.devices import choose_device
+from MedDiffFMLib.core.errors import DeviceError, InputError, tells_of_memory
 from MedDiffFMLib.core.precision import autocast, choose_precision
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.datasets.labels import SegmentLabel
@@ -22,13 +26,14 @@ from MedDiffFMLib.evaluation.speed.cases import Case as SpeedCase
 from MedDiffFMLib.evaluation.speed.implementations import Engine as EngineSubject
 from MedDiffFMLib.evaluation.speed.implementations import Settings as SubjectSettings
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.inference.engine import WINDOW, Engine, choose_device, is_out_of_memory
+from MedDiffFMLib.inference.engine import WINDOW, Engine, is_out_of_memory
 from MedDiffFMLib.inference.memory_plan import plan_memory
 from MedDiffFMLib.inference.sliding_window import SlidingWindowDenoiser
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
 from MedDiffFMLib.models.controlnet_file import save_control
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.case import LoadedCase, compute
+from MedDiffFMLib.runner.report import machine
 from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.segmentation.head_file import save_head
 from MedDiffFMLib.segmentation.method import make_method, options_of
@@ -43,12 +48,17 @@ from Testing.harness.pretend_gpu import NAME, can_pretend, pretend_gpu
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
 
 SMALL = 24
-CONFIG = {"network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(), "denoiser": "edm",
-          "window": 16}  # fmt: skip
+CONFIG = {
+    "network": NetworkConfig(channels=(8, 32), attention=(False, False)).as_dict(),
+    "denoiser": "edm",
+    "window": 16,
+}
 HEADS: dict[str, dict[str, Any]] = {
-    "features": {"window": 16}, "unet": {"window": 16}, "dynunet": {"window": 16, "filters": [4, 8, 8]},
+    "features": {"window": 16},
+    "unet": {"window": 16},
+    "dynunet": {"window": 16, "filters": [4, 8, 8]},
     "medsegdiff": {"window": 16, "channels": [8, 8, 8], "steps": 2, "draws": 2},
-}  # fmt: skip
+}
 
 
 def shake(module: torch.nn.Module, size: float = 0.05) -> None:
@@ -79,8 +89,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         method = make_method(name, options)
         segmenter = method.build(1, prior)
         shake(segmenter.part)
-        save_head(Path(found[name]), segmenter.part, method=name, options=options_of(method), spacing=6.0, prior=named,
-                  labels=[SegmentLabel(1, "ball", (255, 0, 0))])  # fmt: skip
+        save_head(
+            Path(found[name]),
+            segmenter.part,
+            method=name,
+            options=options_of(method),
+            spacing=6.0,
+            prior=named,
+            labels=[SegmentLabel(1, "ball", (255, 0, 0))],
+        )
     return found
 
 
@@ -125,9 +142,11 @@ def test_the_pretend_gpu_refuses_what_a_real_one_refuses() -> None:
     with pretend_gpu() as gpu:
         there, here = torch.arange(6.0, device="cuda:0").reshape(2, 3), torch.ones(2, 3)
         mixed: tuple[Callable[[], Any], ...] = (
-            lambda: there + here, lambda: here.add_(there), lambda: torch.cat([here, there]),
+            lambda: there + here,
+            lambda: here.add_(there),
+            lambda: torch.cat([here, there]),
             lambda: torch.where(there > 0, here, there),
-        )  # fmt: skip
+        )
         for operation in mixed:
             with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
                 operation()
@@ -263,9 +282,13 @@ def step(engine: Engine, shape: tuple[int, int, int]) -> torch.Tensor:
     ],
 )
 def test_a_step_ends_with_the_same_result_however_little_memory_there_is(
-    megabytes: int, batch: int | None, memory_level: tuple[str, int], sentences: int, files: dict[str, str],
+    megabytes: int,
+    batch: int | None,
+    memory_level: tuple[str, int],
+    sentences: int,
+    files: dict[str, str],
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     shape = (24, 60, 60)
     engine = load_model(files["prior"], device="cpu", precision="float32").engine
     engine.memory_level = replace(engine.memory_level, window=SMALL)
@@ -469,3 +492,76 @@ def test_a_gpu_that_cannot_be_used_is_not_chosen_by_itself(caplog: pytest.LogCap
 )
 def test_cuda_libraries_have_their_own_words_for_a_shortage(words: str) -> None:
     assert is_out_of_memory(RuntimeError(words))
+
+
+# Other makers' GPUs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "title"), [("xpu", NAME), ("mps", "Apple GPU")])
+def test_intels_and_apples_gpus_compute_what_the_cpu_does(
+    kind: str, title: str, ct: Volume, files: dict[str, str]
+) -> None:
+    """Chosen where they are there; float32 where bfloat16 gains nothing; named in report and worker's hello."""
+    asked: dict[str, dict[str, Any]] = {
+        "denoise": {"noise": 20.0},
+        "inpaint": {"steps": 2, "samples": 1},
+        "segment": {"head": "features"},
+    }
+    expected = {name: run(model_on("cpu", files), name, ct, files, **options) for name, options in asked.items()}
+    with pretend_gpu(kind=kind) as gpu:
+        assert choose_device("auto") == choose_device(kind) == gpu.device
+        assert choose_precision("auto", gpu.device) == (torch.bfloat16 if kind == "xpu" else torch.float32)
+        model = model_on("auto", files)
+        weights = gpu.live
+        found = {name: run(model, name, ct, files, **options) for name, options in asked.items()}
+        assert gpu.peak > weights + 2**20 and model.device == f"{kind}:0"
+        assert machine(model.device)["gpu"] == title
+        assert describe_process()["devices"][1]["name"] == f"{kind}:0"
+        assert describe_process()["devices"][1]["memory_bytes"] == gpu.memory
+    for name, arrays in expected.items():
+        for key, array in arrays.items():
+            difference = np.abs(found[name][key].astype(float) - array)
+            assert difference.mean() < 1e-3 if key == "segmentation" else difference.max() <= 1, (name, key)
+
+
+@pytest.mark.parametrize("kind", ["xpu", "mps"])
+def test_other_makers_gpus_with_too_little_memory_leave_the_rest_to_the_cpu(kind: str, files: dict[str, str]) -> None:
+    denoiser = load_model(files["prior"], device="cpu", precision="float32").engine.denoiser
+    told: list[str] = []
+    with pretend_gpu(memory=3 * 10**6, kind=kind):
+        engine = Engine(denoiser, device=kind, precision="float32", window=SMALL)
+        engine.on_warning = told.append
+        step(engine, (SMALL, SMALL, SMALL))
+    assert engine.device.type == "cpu" and told
+
+
+def test_a_kind_of_gpu_that_is_not_there_is_refused_by_name() -> None:
+    for kind, words in (("xpu", "0 Intel GPU devices"), ("mps", "0 Apple GPU devices"), ("cuda:3", "0 CUDA devices")):
+        with pytest.raises(DeviceError, match=words):
+            choose_device(kind)
+    with pytest.raises(InputError, match="no kind of device called 'tpu'"):
+        choose_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "precision"),
+    [("gfx90a:sramecc+:xnack-", torch.bfloat16), ("gfx1100", torch.bfloat16), ("gfx1030", torch.float32)],
+)
+def test_amds_gpus_compute_in_what_they_are_fast_in(
+    architecture: str, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are PyTorch's "cuda", with architectures in place of NVIDIA's numbers."""
+    with pretend_gpu(capability=(10, 3)) as gpu:
+        monkeypatch.setattr(torch.version, "hip", "6.4")
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(gcnArchName=architecture)
+        )
+        assert choose_precision("auto", gpu.device) == precision
+
+
+def test_an_apple_gpu_computes_on_the_cpu_what_it_lacks() -> None:
+    """PyTorch reads the wish when it is imported, so that the package must have said it before."""
+    code = "import os, MedDiffFMLib; print(os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "1"

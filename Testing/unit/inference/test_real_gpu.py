@@ -25,8 +25,10 @@ from MedDiffFMLib.tasks.registry import TASKS
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 TASKS_AND_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("denoise", {"noise": 20.0, "non_local": 0.0}), ("anomaly", {"threshold": 0.7}), ("inpaint", {"samples": 1}),
-]  # fmt: skip
+    ("denoise", {"noise": 20.0, "non_local": 0.0}),
+    ("anomaly", {"threshold": 0.7}),
+    ("inpaint", {"samples": 1}),
+]
 
 
 def found(name: str, options: dict[str, Any], ct: Volume, device: str, precision: str) -> dict[str, np.ndarray]:

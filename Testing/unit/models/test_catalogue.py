@@ -37,9 +37,20 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def entry_of(weights: Path, name: str = "my-lesions", run: str = "r1") -> CatalogueEntry:
     return CatalogueEntry(
-        name=name, title="Lesions of ours", description="", file="", sha256=file_sha256(weights), bytes=1,
-        licence="own", training_data="12 cases", memory_mb=100, kind="control", task="lesion", prior=PRIOR, run=run,
-    )  # fmt: skip
+        name=name,
+        title="Lesions of ours",
+        description="",
+        file="",
+        sha256=file_sha256(weights),
+        bytes=1,
+        licence="own",
+        training_data="12 cases",
+        memory_mb=100,
+        kind="control",
+        task="lesion",
+        prior=PRIOR,
+        run=run,
+    )
 
 
 def test_a_registered_model_is_listed_found_and_removed(

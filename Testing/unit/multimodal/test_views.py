@@ -62,9 +62,17 @@ def test_lateral_views_hang_as_seen_from_the_detector() -> None:
 
 @pytest.mark.parametrize(
     ("word", "place"),
-    [("pa", ANTERIOR), ("ap", -ANTERIOR), ("lat", LEFT), ("rlat", -LEFT), ("lao45", ANTERIOR + LEFT),
-     ("rao45", ANTERIOR - LEFT), ("cran45", ANTERIOR + HEAD), ("caud45", ANTERIOR - HEAD)],
-)  # fmt: skip
+    [
+        ("pa", ANTERIOR),
+        ("ap", -ANTERIOR),
+        ("lat", LEFT),
+        ("rlat", -LEFT),
+        ("lao45", ANTERIOR + LEFT),
+        ("rao45", ANTERIOR - LEFT),
+        ("cran45", ANTERIOR + HEAD),
+        ("caud45", ANTERIOR - HEAD),
+    ],
+)
 def test_the_detector_stands_on_the_side_that_the_view_names(word: str, place: np.ndarray) -> None:
     frame = frame_body(phantom())
     beam, _ = aim(view(word), frame, Setup(source_distance=1200, gap=80))
@@ -118,9 +126,15 @@ def test_a_camera_and_its_x_ray_see_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("words", "setup", "cause"),
-    [("ap,front", {}, "no view 'front'"), ("", {}, "no view"), ("lat,lat", {}, "given twice"),
-     ("cran85", {}, "too far"), ("ap", {"pixels": 2}, "2 pixels"), ("ap", {"source_distance": 150}, "inside the body")],
-)  # fmt: skip
+    [
+        ("ap,front", {}, "no view 'front'"),
+        ("", {}, "no view"),
+        ("lat,lat", {}, "given twice"),
+        ("cran85", {}, "too far"),
+        ("ap", {"pixels": 2}, "2 pixels"),
+        ("ap", {"source_distance": 150}, "inside the body"),
+    ],
+)
 def test_what_no_x_ray_can_be_taken_with(words: str, setup: dict, cause: str) -> None:
     with pytest.raises(InputError, match=cause):
         parse_views(words)

@@ -11,9 +11,15 @@ from MedDiffFMLib.networks.folded_upsampling import FoldedUpsample, fold_for_tra
 def unet() -> DiffusionModelUNet:
     torch.manual_seed(0)
     network = DiffusionModelUNet(
-        spatial_dims=3, in_channels=2, out_channels=2, channels=(8, 8, 16), attention_levels=(False,) * 3,
-        num_res_blocks=1, norm_num_groups=4, num_head_channels=8,
-    )  # fmt: skip
+        spatial_dims=3,
+        in_channels=2,
+        out_channels=2,
+        channels=(8, 8, 16),
+        attention_levels=(False,) * 3,
+        num_res_blocks=1,
+        norm_num_groups=4,
+        num_head_channels=8,
+    )
     for parameter in network.parameters():  # MONAI starts some convolutions at zero
         torch.nn.init.normal_(parameter, std=0.1)
     return network.double()

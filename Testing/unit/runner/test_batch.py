@@ -12,7 +12,7 @@ from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.runner.case import CaseFiles
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.case_search import find_cases
 
 
@@ -82,8 +82,9 @@ def test_cases_are_found_in_folders_and_lists(folder: Path, small_mask: Volume, 
     assert [case.input.name for case in find_cases([folder], "denoise")] == ["a.nrrd", "b.nrrd", "c.nii.gz"]
     (tmp_path / "list.txt").write_text("cases/c.nii.gz\n\ncases/a.nrrd\n")
     assert [case.input for case in find_cases([tmp_path / "list.txt"], "denoise")] == [
-        tmp_path / "cases/c.nii.gz", tmp_path / "cases/a.nrrd",
-    ]  # fmt: skip
+        tmp_path / "cases/c.nii.gz",
+        tmp_path / "cases/a.nrrd",
+    ]
     (tmp_path / "list.csv").write_text("input,mask\ncases/a.nrrd,m.nrrd\n")
     assert find_cases([tmp_path / "list.csv"], "inpaint") == [CaseFiles(tmp_path / "cases/a.nrrd", tmp_path / "m.nrrd")]
     masks = tmp_path / "masks"

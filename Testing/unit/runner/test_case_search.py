@@ -11,7 +11,7 @@ import pytest
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.runner.case import CaseFiles
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.case_search import find_cases
 from MedDiffFMLib.runner.outputs import plan_outputs
 from MedDiffFMLib.runner.report import FORMAT, NOTICE
@@ -70,11 +70,11 @@ def test_own_results_are_no_cases_but_where_a_list_names_them(private: bool, tmp
 @pytest.mark.parametrize(
     "content",
     [
-        b"\xef\xbb\xbfct one.nrrd\r\n\r\n\"b.nrrd\"\r\n",
+        b'\xef\xbb\xbfct one.nrrd\r\n\r\n"b.nrrd"\r\n',
         b"'ct one.nrrd'\n  b.nrrd  ",
         "ct one.nrrd\r\nb.nrrd\r\n".encode("utf-16"),
     ],
-)  # fmt: skip
+)
 def test_lists_of_every_editor_are_read(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.TXT").write_bytes(content)
     assert [case.input for case in _search(tmp_path / "list.TXT")[0]] == [tmp_path / "ct one.nrrd", tmp_path / "b.nrrd"]
@@ -83,11 +83,11 @@ def test_lists_of_every_editor_are_read(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"\xef\xbb\xbfInput,Mask,age\r\na.nrrd,\"m, 1.nrrd\",7\r\n,,\r\n",
-        b"sep=;\ninput; mask ;Age\na.nrrd;\"m, 1.nrrd\";7\n",
+        b'\xef\xbb\xbfInput,Mask,age\r\na.nrrd,"m, 1.nrrd",7\r\n,,\r\n',
+        b'sep=;\ninput; mask ;Age\na.nrrd;"m, 1.nrrd";7\n',
         b"mask\tinput\tage\nm, 1.nrrd\ta.nrrd\n",
     ],
-)  # fmt: skip
+)
 def test_tables_of_every_spreadsheet_are_read(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(content)
     cases, notes = _search(tmp_path / "list.csv", task="inpaint")

@@ -42,9 +42,15 @@ def _refused(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[s
 )
 @pytest.mark.skipif(os.name != "posix", reason="links")
 def test_one_case(
-    output: str, target: str | None, how: object, common: list[str], small_ct_file: Path, small_mask_file: Path,
-    tmp_path: Path, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    output: str,
+    target: str | None,
+    how: object,
+    common: list[str],
+    small_ct_file: Path,
+    small_mask_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     shutil.copy(small_ct_file, tmp_path / "ct.nrrd")
     shutil.copy(small_mask_file, tmp_path / "m.nrrd")
     (tmp_path / "sub").mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,31 +10,12 @@ import pytest
 
 from MedDiffFMLib.core.errors import InputError, OutputError, expected
 from MedDiffFMLib.core.json_files import write_json
-from MedDiffFMLib.imaging.image_files import input_sha256, stem_of
+from MedDiffFMLib.imaging.image_files import stem_of
 from MedDiffFMLib.runner.outputs import OutputPlan, plan_outputs
 from MedDiffFMLib.runner.report import FORMAT, Stopwatch, read_report, software_versions
 from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.parameters import from_dict
 from MedDiffFMLib.tasks.registry import TASKS
-
-
-def test_hash_of_a_file_is_that_of_sha256sum_and_of_a_folder_that_of_its_list(tmp_path: Path) -> None:
-    for name, content in (("b.dcm", b"2"), ("a.dcm", b"1")):
-        (tmp_path / name).write_bytes(content)
-    digests = [hashlib.sha256(content).hexdigest() for content in (b"1", b"2")]
-    lines = f"{digests[0]}  a.dcm\n{digests[1]}  b.dcm\n"
-    series = hashlib.sha256(lines.encode()).hexdigest()
-    assert input_sha256(tmp_path) == input_sha256(tmp_path / "b.dcm") == series
-    (tmp_path / "ct.nrrd").write_bytes(b"1")
-    assert input_sha256(tmp_path / "ct.nrrd") == digests[0]
-
-
-def test_hash_of_a_detached_header_covers_its_data(tmp_path: Path) -> None:
-    (tmp_path / "ct.nhdr").write_text("NRRD0004\ndata file: voxels.raw\n")
-    (tmp_path / "voxels.raw").write_bytes(b"1")
-    before = input_sha256(tmp_path / "ct.nhdr")
-    (tmp_path / "voxels.raw").write_bytes(b"2")
-    assert input_sha256(tmp_path / "ct.nhdr") != before
 
 
 @pytest.mark.parametrize(
@@ -69,9 +49,12 @@ def test_names_of_outputs(tmp_path: Path) -> None:
     assert [stem_of(Path(name)) for name in ("a.b.nii.gz", "A.NRRD", "x.dcm", "folder")] == ["a.b", "A", "x", "folder"]
     plan = plan_outputs("anomaly", Path("/data/ct.nrrd"), tmp_path)
     assert [path.name for path in plan.expected("anomaly")] == [
-        "ct_anomaly.nrrd", "ct_anomaly_healthy.nrrd", "ct_anomaly_uncertainty.nrrd",
-        "ct_anomaly_findings.csv", "ct_anomaly.json",
-    ]  # fmt: skip
+        "ct_anomaly.nrrd",
+        "ct_anomaly_healthy.nrrd",
+        "ct_anomaly_uncertainty.nrrd",
+        "ct_anomaly_findings.csv",
+        "ct_anomaly.json",
+    ]
     assert plan_outputs("denoise", Path("x.nrrd"), tmp_path / "y.nii.gz") == OutputPlan(tmp_path, "y", ".nii.gz")
     assert plan_outputs("synthesize", None, tmp_path, 7) == OutputPlan(tmp_path, "synthesize_seed7", ".nrrd")
 

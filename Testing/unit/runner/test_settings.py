@@ -59,6 +59,7 @@ def test_every_door_refuses_with_the_same_words(
         ({"seed": True}, "seed is True. Give a value of type int"),
         ({"device": None}, "device is None. Give a value of type str"),
         ({"threads": 1.5}, "threads is 1.5"),
+        ({"precision": "half"}, "no precision called 'half'. Use auto, float32 or bfloat16"),
         ({"parameters": None}, "The parameters are None. Give values by name"),
         ({"parameters": {"noise": np.float32}}, "noise is "),
         ({"parameters": Inpaint()}, "The parameters are Inpaint"),

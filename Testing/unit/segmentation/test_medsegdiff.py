@@ -18,7 +18,7 @@ from MedDiffFMLib.diffusion.denoiser import EDMDenoiser
 from MedDiffFMLib.diffusion.mask_denoiser import LogitMaskDenoiser, NoiseMaskDenoiser, condition_loss
 from MedDiffFMLib.diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.inference.window_plan import plan_windows
+from MedDiffFMLib.inference.window_plan import OVERLAP, plan_windows
 from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.networks.conditional_encoding import AnchorAttention, enhance
@@ -29,7 +29,6 @@ from MedDiffFMLib.preprocessing.body_coordinates import MODEL, BodyField
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput
 from MedDiffFMLib.segmentation.medsegdiff import MedSegDiffMethod, MedSegDiffSegmenter, fuse
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method, options_of
-from MedDiffFMLib.segmentation.window_dataset import OVERLAP
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.segment.spec import Segment
 from MedDiffFMLib.training.finetune.run import finetune
@@ -222,8 +221,10 @@ def test_logit_denoiser_is_the_posterior_mean_and_samples_follow_the_chance() ->
     denoiser = LogitMaskDenoiser(_KnownChance(chance))  # type: ignore[arg-type]
     none = Guide((), ())
     x, sigma = normal(1, 1, 3, 40, 40, dtype=torch.float64), 1.3
-    inside, outside = (chance * torch.exp(-((x - 1) ** 2) / (2 * sigma**2)),
-                       (1 - chance) * torch.exp(-((x + 1) ** 2) / (2 * sigma**2)))  # fmt: skip
+    inside, outside = (
+        chance * torch.exp(-((x - 1) ** 2) / (2 * sigma**2)),
+        (1 - chance) * torch.exp(-((x + 1) ** 2) / (2 * sigma**2)),
+    )
     expected = (inside - outside) / (inside + outside)
     torch.testing.assert_close(denoiser(x, torch.tensor([sigma]), none).double(), expected, rtol=0, atol=1e-5)
     sigmas = karras_sigmas(30, 20.0, 0.1)
@@ -392,10 +393,19 @@ def test_from_outlined_scans_to_masks_of_another(tiny_model_file: Path, tmp_path
         dataset.add(f"c{number}", *scan(number))
     dataset.set_validation(["c2"])
     result = finetune(
-        dataset.folder, tmp_path / "run", "segmentation", prior=str(tiny_model_file), steps=40, batch=4, window=16,
-        learning_rate=4e-3, validate_every=40, accelerator="cpu", register=False,
+        dataset.folder,
+        tmp_path / "run",
+        "segmentation",
+        prior=str(tiny_model_file),
+        steps=40,
+        batch=4,
+        window=16,
+        learning_rate=4e-3,
+        validate_every=40,
+        accelerator="cpu",
+        register=False,
         options={"method": "medsegdiff", "spacing": 2.5, "channels": [8, 8, 8], "steps": 3, "draws": 3},
-    )  # fmt: skip
+    )
     assert result.state == "done" and result.value is not None and result.value > 0.4
     model, (image, truth) = load_model(str(tiny_model_file), device="cpu", precision="float32"), scan(9)
     parameters = Segment(head=str(result.weights))

@@ -13,6 +13,7 @@ import torch
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.core.errors import InputError, ModelError
+from MedDiffFMLib.core.progress import ProgressMeter
 from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.datasets.segments import merge_segments
 from MedDiffFMLib.imaging.io import read_volume, write_volume
@@ -27,7 +28,8 @@ from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, di
 from MedDiffFMLib.segmentation.loss import mask_loss
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
 from MedDiffFMLib.segmentation.point_head import to_points, to_voxels
-from MedDiffFMLib.segmentation.window_dataset import Window, WindowSamples, collate_windows
+from MedDiffFMLib.segmentation.sliding_window import Window
+from MedDiffFMLib.segmentation.window_dataset import WindowSamples, collate_windows
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.segment.spec import Segment
 from MedDiffFMLib.training.finetune.run import FinetuneResult, finetune
@@ -36,9 +38,14 @@ from Testing.unit.phantoms import body
 SHAPE = (20, 28, 28)
 OPTIONS = {"spacing": 2.5, "points": 1024}
 RUN: dict[str, Any] = {
-    "preset": "small", "steps": 100, "window": 16, "validate_every": 50, "learning_rate": 1e-2, "accelerator": "cpu",
+    "preset": "small",
+    "steps": 100,
+    "window": 16,
+    "validate_every": 50,
+    "learning_rate": 1e-2,
+    "accelerator": "cpu",
     "register": False,
-}  # fmt: skip
+}
 LABELS = {"1": {"name": "ball", "color": [1, 2, 3], "terminology": "T~ball"}, "4": "cube"}
 
 
@@ -72,9 +79,13 @@ def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(datalist: Path, tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
     return finetune(
-        datalist, tmp_path_factory.mktemp("runs") / "heads", "segmentation", prior=str(tiny_model_file), **RUN,
+        datalist,
+        tmp_path_factory.mktemp("runs") / "heads",
+        "segmentation",
+        prior=str(tiny_model_file),
+        **RUN,
         options=OPTIONS,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
@@ -151,6 +162,20 @@ def test_features_are_those_of_each_place(tiny_model_file: Path) -> None:
     torch.testing.assert_close(points[:, first : first + len(wide)].T.reshape(wide.shape), wide, atol=1e-3, rtol=1e-3)
 
 
+def test_stored_features_belong_to_a_precision(tiny_model_file: Path, tmp_path: Path) -> None:
+    """A run in float32 does not read what one in bfloat16 has stored for the same cases."""
+    prior, rng = load_model(str(tiny_model_file), device="cpu").engine.denoiser, np.random.default_rng(0)
+    seen = inputs(rng.integers(-200, 200, (16, 16, 16)).astype(np.int16), tmp_path)
+    example = LabeledInput("a", seen, rng.integers(0, 2, (16, 16, 16)).astype(np.uint8), (True,))
+    stored = []
+    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        method = FeatureMethod(window=16, sigmas=(0.1,), scales=(1,), precision=precision)
+        budget = InferenceBudget(torch.device("cpu"), dtype, window=16)
+        method.build(1, prior).precompute([example], budget, ProgressMeter(1))
+        stored.append(StoredFeatures(method, seen).arrays)
+    assert any((np.asarray(one) != np.asarray(other)).any() for one, other in zip(*stored, strict=True))
+
+
 def test_points_and_voxels_are_two_orders_of_the_same() -> None:
     mask = torch.rand(3, 4, 6, 8)
     assert torch.equal(to_voxels(to_points(mask), (2, 3, 4)), mask)
@@ -198,7 +223,7 @@ def test_window_methods_learn_and_predict(name: str, options: dict[str, Any], ti
     method = make_method(name, {"window": 16, **options})
     torch.manual_seed(0)
     segmenter = method.build(1, prior)
-    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), ProgressMeter(1))
     batch = collate_windows([WindowSamples([one], 16, 0, n, 1)[0] for n in range(2)])
     optimizer = torch.optim.Adam(segmenter.part.parameters(), 3e-3)
     losses = []
@@ -221,7 +246,7 @@ def test_fine_tuning_begins_from_activations_of_even_size(tiny_model_file: Path)
     one = example(np.pad(np.ones((4, 4, 4)), 8), (True,))
     method = make_method("unet", {"window": 16})
     segmenter = method.build(1, model.engine.denoiser)
-    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), print, None)
+    segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), ProgressMeter(1))
     head = segmenter.part["head"]  # type: ignore[index]
     batch = method.collate([method.samples([one], 0, 0, 8)[n] for n in range(8)])
     features = segmenter._features(Window(batch.image, batch.body, batch.condition)).movedim(1, -1).flatten(0, -2)  # type: ignore[operator]
@@ -235,8 +260,12 @@ def test_segments_become_a_label_map() -> None:
     merged, warnings = merge_segments({"tumor": tumor, "liver": liver}, {"tumor": 2, "liver": 1})
     assert (merged == 2).sum() == 8 and (merged == 1).sum() == 56
     assert warnings == ["8 voxels are in 'liver' and in 'tumor'; they count as 'tumor', the smaller one."]
-    for wrong in ({}, {"liver": liver, "tumor": 0 * tumor}, {"liver": liver, "tumor": liver},
-                  {"liver": liver, "tumor": tumor[:3]}):  # fmt: skip
+    for wrong in (
+        {},
+        {"liver": liver, "tumor": 0 * tumor},
+        {"liver": liver, "tumor": liver},
+        {"liver": liver, "tumor": tumor[:3]},
+    ):
         with pytest.raises(InputError):
             merge_segments(wrong, {"tumor": 2, "liver": 1})
     with pytest.raises(InputError):

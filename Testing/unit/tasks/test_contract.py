@@ -20,7 +20,8 @@ import pytest
 
 import MedDiffFMLib as mdf
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.runner.case import CaseFiles, load_case
+from MedDiffFMLib.runner.case import load_case
+from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.base import Case, Run, Task
 from MedDiffFMLib.tasks.parameters import describe
@@ -81,9 +82,13 @@ def test_a_value_outside_its_limits_makes_no_task() -> None:
 
 @pytest.mark.slow
 def test_command_line_batch_and_repeat(
-    expected: Any, small_ct_file: Path, mr_file: Path, tiny_model_file: Path, tmp_path: Path,
+    expected: Any,
+    small_ct_file: Path,
+    mr_file: Path,
+    tiny_model_file: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """Files for all that the toy gives, the plane where it stands; a list of cases with a text each; the same again."""
     common = ["--gain", "2", "--model", str(tiny_model_file), "--device", "cpu", "--quiet"]
     inputs = ["--mr", str(mr_file), "--prompt", "Größe"]

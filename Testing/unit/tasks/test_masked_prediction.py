@@ -100,8 +100,12 @@ def test_regions_have_figures_of_their_own_where_there_are_enough_cases(model, s
 def test_the_region_decides_which_figures_count() -> None:
     flat = np.full((6, 6, 6), 40.0, np.float32)
     found = MaskedPrediction(24.0, flat, np.full_like(flat, 30.0))
-    levels = {"24": {"all": {"centre": [0.0] * CLASSES, "spread": [10.0] * CLASSES},
-                     "chest": {"centre": [10.0] * CLASSES, "spread": [20.0] * CLASSES}}}  # fmt: skip
+    levels = {
+        "24": {
+            "all": {"centre": [0.0] * CLASSES, "spread": [10.0] * CLASSES},
+            "chest": {"centre": [10.0] * CLASSES, "spread": [20.0] * CLASSES},
+        }
+    }
     spacing = (3.0, 3.0, 3.0)
     for region, z, spread in (("chest", 1.0, 20.0), ("pelvis", 3.0, 10.0), (None, 3.0, 10.0)):
         score, usual = z_score(found, {"levels": levels}, region, spacing)

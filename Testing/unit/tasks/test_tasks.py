@@ -163,7 +163,7 @@ def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct
 @pytest.mark.slow
 def test_z_score_has_unit_spread_on_the_tissue_it_was_calibrated_on(calibrated, small_ct):
     """On its own normal case the root mean square of two sizes of cubes is near one, and its tail thin."""
-    result = Anomaly().run(Case(small_ct), Run(calibrated))
+    result = Anomaly(method="cubes").run(Case(small_ct), Run(calibrated))
     score = result.volumes["anomaly"]
     inside = score[score > 0]
     assert 0.4 < np.median(inside) < 1.8
@@ -196,7 +196,7 @@ def test_findings_give_place_and_size_of_a_known_blob():
 
 
 def test_findings_say_where_they_are():
-    """Centre in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
+    """Center in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
     volume = Volume(np.full((20, 30, 30), 40, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
     score = np.zeros(volume.voxels.shape, np.float32)
     for k, peak in ((4, 9.0), (10, 8.0), (16, 7.0)):
@@ -227,11 +227,14 @@ def test_regions_are_whole_however_the_volume_is_cut_for_the_search(monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [
-    lambda v, m, mask, **k: Denoise(noise=20).run(Case(v), Run(m, **k)),
-    lambda v, m, mask, **k: FAST.run(Case(v, mask=mask), Run(m, **k)),
-    lambda v, m, mask, **k: Anomaly().run(Case(v), Run(m, **k)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda v, m, mask, **k: Denoise(noise=20).run(Case(v), Run(m, **k)),
+        lambda v, m, mask, **k: FAST.run(Case(v, mask=mask), Run(m, **k)),
+        lambda v, m, mask, **k: Anomaly().run(Case(v), Run(m, **k)),
+    ],
+)
 def test_every_task_reports_progress_and_obeys_cancel(calibrated, small_ct, small_mask, run):
     fractions = []
     run(small_ct, calibrated, small_mask.voxels > 0, progress=lambda event: fractions.append(event.fraction))

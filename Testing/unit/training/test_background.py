@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,11 @@ def test_states_without_a_process(tmp_path: Path) -> None:
     assert (state_of(killed).state, state_of(killed).step, state_of(killed).steps) == ("paused", 8, 50)
     with pytest.raises(InputError, match="No checkpoint"):
         background.finish_request(killed)
+    asked = background.Request(data="cases", task="segmentation", changes={"batch": 1})
+    (killed / "request.json").write_text(json.dumps(asdict(asked)))
+    assert background.finish_request(killed).changes == {"batch": 1, "steps": 9}  # a step whose end is validated
+    (killed / "best.safetensors").touch()
+    assert background.finish_request(killed).changes["steps"] == 8
 
 
 def test_lock_is_free_after_its_holder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,9 +13,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.accelerators import CPUAccelerator
-from lightning.fabric.strategies import SingleDeviceStrategy
 from scipy.sparse.linalg import spsolve
 
 from MedDiffFMLib.cli import main
@@ -30,6 +28,7 @@ from MedDiffFMLib.imaging.intensity import to_network
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
 from MedDiffFMLib.training.device_cache import DeviceCache
+from MedDiffFMLib.training.fabric import Fabric
 from MedDiffFMLib.training.holes import draw_blobs, draw_hole
 from MedDiffFMLib.training.noise import NoiseConfig, Texture, draw_level, draw_noise, draw_texture
 from MedDiffFMLib.training.pretrain.device_batches import WindowMaker
@@ -38,6 +37,9 @@ from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig
 from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.phantoms import body
 
+_FABRIC = Fabric.__module__.rpartition(".")[0]
+CPUAccelerator = import_module(f"{_FABRIC}.accelerators").CPUAccelerator
+SingleDeviceStrategy = import_module(f"{_FABRIC}.strategies").SingleDeviceStrategy
 SIZE, COUNT = 16, 48
 CONFIG = WindowConfig(size=SIZE)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -49,10 +51,14 @@ def case_of(name: str, shape: tuple[int, int, int], spacing: tuple[float, ...], 
     slices = np.broadcast_to(np.arange(shape[0], dtype=np.uint8)[:, None, None], shape).copy()
     arrays, record = build_case(volume, steps, slices if labels else None)
     levels = tuple(
-        Level(arrays[r["name"]], arrays[f"{r['name']}_anatomy"] if labels else None, *_geometry(r),
-              arrays[f"{r['name']}_tissue"] if labels else None)
+        Level(
+            arrays[r["name"]],
+            arrays[f"{r['name']}_anatomy"] if labels else None,
+            *_geometry(r),
+            arrays[f"{r['name']}_tissue"] if labels else None,
+        )
         for r in record["levels"]
-    )  # fmt: skip
+    )
     low, high = (np.array(edge) for edge in record["body_box"])
     return Case(name, name, "chest", levels, (low, high))
 
@@ -132,9 +138,11 @@ def test_the_first_guess_bends_least(iterations: int, hounsfield: float) -> None
     holes = [draw_blobs(rng).mask(shape), draw_hole(shape, rng).mask(shape), draw_blobs(rng).mask(shape)]
     image = to_network(body(shape).voxels)
     found = bend_batch(
-        torch.from_numpy(np.stack([image] * 3)), torch.from_numpy(np.stack(holes)).float(), torch.tensor(spacings),
+        torch.from_numpy(np.stack([image] * 3)),
+        torch.from_numpy(np.stack(holes)).float(),
+        torch.tensor(spacings),
         iterations,
-    ).numpy()  # fmt: skip
+    ).numpy()
     for hole, (k, j, i), ours in zip(holes, spacings, found, strict=True):
         exact = spsolve(*biharmonic_system(image.astype(np.float64), hole, (i, j, k)))
         start = push_pull_fill(torch.from_numpy(image), torch.from_numpy(hole).float()).numpy()

@@ -41,12 +41,21 @@ from MedDiffFMLib.training.finetune.run import FinetuneResult, finetune
 from MedDiffFMLib.training.finetune.setup import WRITER_LOCK_FILE
 from Testing.unit.phantoms import body
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS, EVERY = 20, 4
 SHAPE = (20, 28, 28)
 TINY: dict[str, Any] = {
-    "steps": STEPS, "batch": 2, "window": 16, "learning_rate": 3e-3, "validate_every": 10, "checkpoint_every": EVERY,
-    "patience": 99, "accelerator": "cpu", "register": False,
-}  # fmt: skip
+    "steps": STEPS,
+    "batch": 2,
+    "window": 16,
+    "learning_rate": 3e-3,
+    "validate_every": 10,
+    "checkpoint_every": EVERY,
+    "patience": 99,
+    "accelerator": "cpu",
+    "register": False,
+}
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that nothing is imported twice")
 
 
@@ -68,15 +77,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset.add(f"c{number}", *case(number))
     dataset.set_validation(["c2"])
     return dataset.folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums in the same order every time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +275,16 @@ def test_two_processes_train_what_one_does(data: Path, prior: str, whole: Finetu
 
     def environment(rank: int) -> dict[str, str]:
         """What torchrun tells its processes."""
-        return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-                "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-                "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+        return {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "GROUP_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "TORCHELASTIC_RUN_ID": "test",
+        }
 
     processes = [
         child(lambda: finetune(data, tmp_path / "two", "lesion", prior=prior, **run), environment(rank))

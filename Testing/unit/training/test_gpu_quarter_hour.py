@@ -130,8 +130,17 @@ def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
         archive.extract("run/model.safetensors", tmp_path)
     assert read_header(tmp_path / "run" / "model.safetensors")["config"]["training"]["steps"] == 3
     (tmp_path / "pack" / "cache.zip.001").unlink()
-    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "second"), "--device", "cpu",
-                "--stages", "measure", "collect")  # fmt: skip
+    told = call(
+        "run",
+        str(tmp_path / "pack"),
+        "-o",
+        str(tmp_path / "second"),
+        "--device",
+        "cpu",
+        "--stages",
+        "measure",
+        "collect",
+    )
     assert "cache.zip.001" in told["stages"]["unpack"]["error"] and told["stages"]["measure"]["state"] != "done"
     assert told["stages"]["collect"]["state"] == "done"
 

@@ -45,7 +45,7 @@ def ramp_case(
 
 
 def positions(case: Case, coordinates: np.ndarray) -> np.ndarray:
-    """Normalised coordinates (3, n) -> mm; exact where they were not clipped."""
+    """Normalized coordinates (3, n) -> mm; exact where they were not clipped."""
     low, high = (edge[:, None] for edge in case.body_box)
     return low + (coordinates + 1) / 2 * (high - low)
 
@@ -83,8 +83,10 @@ def test_a_window_shows_what_lies_at_the_position_it_claims(
     # Where the antialiasing does not reach over the edge of the CT, a linear image stays what it is.
     reach = np.maximum(sample["spacing"], case.levels[0].spacing)[:, None] * (0 if native_voxels else 1)
     last = (np.array(case.levels[0].voxels.shape)[:, None] - 1) * case.levels[0].spacing[:, None]
-    inside = [np.flatnonzero((line >= r - 1e-3) & (line <= end - r + 1e-3))
-              for line, r, end in zip(at, reach, last, strict=True)]  # fmt: skip
+    inside = [
+        np.flatnonzero((line >= r - 1e-3) & (line <= end - r + 1e-3))
+        for line, r, end in zip(at, reach, last, strict=True)
+    ]
     assert all(len(line) >= 2 for line in inside)
     found, wanted = sample["voxels"][np.ix_(*inside)], expected_ramp(at)[np.ix_(*inside)]
     # Copied voxels are exact but for float32; the center of sampled antialiasing weights is a tenth of a voxel off.
@@ -328,7 +330,7 @@ def test_ema_forgets_its_start_and_then_averages() -> None:
 
 def make_loop(folder, loss_of, **config) -> TrainingLoop:
     """A loop around one weight."""
-    from lightning.fabric import Fabric
+    from MedDiffFMLib.training.fabric import Fabric
 
     torch.manual_seed(0)
     settings = LoopConfig(**{"steps": 6, "checkpoint_every": 2, "warmup": 1, **config})

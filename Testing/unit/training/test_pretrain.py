@@ -40,6 +40,8 @@ from MedDiffFMLib.training.pretrain.run import pretrain
 from MedDiffFMLib.training.windows import WindowConfig
 from Testing.unit.phantoms import body
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[3]
 STEPS = 40
 TINY = ["--channels", "8", "32", "--window", "16", "--batch", "2", "--accelerator", "cpu", "--steps", str(STEPS),
@@ -58,15 +60,6 @@ def cache(small_ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "datalist.json").write_text(json.dumps(datalist))
     prepare(folder / "datalist.json", folder / "cache")
     return folder / "cache"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums in the same order as in the child processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +103,12 @@ def test_training_lowers_the_loss(cache: Path, tmp_path: Path) -> None:
 def test_a_sample_does_not_depend_on_how_the_batch_is_divided(cache: Path) -> None:
     """Windows, noise levels, noise and weights of a global batch are the same for one process and for two."""
     config = PretrainConfig(
-        batch=4, seed=3, windows=WindowConfig(size=16), loop=LoopConfig(steps=6),
+        batch=4,
+        seed=3,
+        windows=WindowConfig(size=16),
+        loop=LoopConfig(steps=6),
         network=NetworkConfig(channels=(8, 32), attention=(False, False)),
-    )  # fmt: skip
+    )
     cases = open_cases(cache, "training")
 
     def inputs(rank: int, processes: int, first: int) -> list[tuple[torch.Tensor, ...]]:
@@ -164,8 +160,14 @@ def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp
     losses = [row["loss"] for row in rows(tmp_path / "losses.csv")]
     assert len(losses) == 2 and all(0.3 < loss < 2 for loss in losses), "L1 of unit noise is 0.8 untrained"
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["network"] == {"channels": [8, 16, 32], "blocks": 1, "attention": [False, False, True], "groups": 8,
-                                 "tissue": False, "signature": False}  # fmt: skip
+    assert config["network"] == {
+        "channels": [8, 16, 32],
+        "blocks": 1,
+        "attention": [False, False, True],
+        "groups": 8,
+        "tissue": False,
+        "signature": False,
+    }
     assert (config["batch"], config["windows"]["size"], config["loop"]["steps"]) == (1, 32, 2)
     assert config["loop"]["learning_rate"] == 1e-4 and config["noise"]["levels"] == "cosine-steps"
     assert load_model(str(tmp_path / "model.safetensors"), device="cpu").config["denoiser"] == "cosine-epsilon"
@@ -299,8 +301,10 @@ def test_calibrated_weights_give_an_anomaly_map(
     abnormal[10:20, 30:40, 18:26] = 1
     write_volume(small_ct.with_voxels(abnormal), tmp_path / "spine.nrrd", mask=True)
     write_volume(small_ct.with_voxels(0 * abnormal), tmp_path / "nothing.nrrd", mask=True)
-    cases = [{"name": "a", "image": "chest.nrrd", "label": "spine.nrrd"},
-             {"name": "b", "image": "chest.nrrd", "label": "nothing.nrrd"}]  # fmt: skip
+    cases = [
+        {"name": "a", "image": "chest.nrrd", "label": "spine.nrrd"},
+        {"name": "b", "image": "chest.nrrd", "label": "nothing.nrrd"},
+    ]
     for name, row in (("one", cases[:1]), ("both", cases)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"validation": row}))
     command = ["calibrate", str(source), str(tmp_path / "one.json"), "-o", str(target), "--device", "cpu", "--json"]

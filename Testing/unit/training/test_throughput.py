@@ -56,9 +56,11 @@ def watch(folder: Path, *, processes: int = 1, rank: int = 0, longest: float = 0
     reports: list[Pace] = []
     warnings: list[str] = []
     fabric = SimpleNamespace(
-        world_size=processes, global_rank=rank, device=torch.device("cpu"),
+        world_size=processes,
+        global_rank=rank,
+        device=torch.device("cpu"),
         all_reduce=lambda value, reduce_op: torch.maximum(value, torch.tensor(longest)),
-    )  # fmt: skip
+    )
     config = LoopConfig(steps=12, log_every=4)
     return (
         Throughput(config, folder, fabric, 8, lambda: (10**9, 1e10), reports.append, warnings.append),
@@ -130,9 +132,10 @@ def test_curves_are_drawn_of_what_is_there(tmp_path: Path) -> None:
     write(tmp_path / "losses.csv", [{"step": n, "loss": 1 / n, "seconds": 1} for n in range(1, 99)], end="99,0.0")
     assert read_table(tmp_path / "losses.csv")["step"][-1] == 98
     pictures.append(imread(draw_curves(tmp_path)))
-    write(tmp_path / "validation.csv", [
-        {"step": n, "rmse_hu_at_20": 30 - n / 9, "rmse_hu_at_3000": 300 - n, "rmse_hu_in_hole": 90} for n in (40, 80)
-    ])  # fmt: skip
+    write(
+        tmp_path / "validation.csv",
+        [{"step": n, "rmse_hu_at_20": 30 - n / 9, "rmse_hu_at_3000": 300 - n, "rmse_hu_in_hole": 90} for n in (40, 80)],
+    )
     pictures.append(imread(draw_curves(tmp_path)))
     assert len({picture.shape for picture in pictures}) == 1 and pictures[0].shape[:2] >= (400, 1000)
     inked = [(picture[..., :3] < 0.9).any(-1).sum() for picture in pictures]

@@ -65,8 +65,11 @@ def test_messages_are_one_line_of_plain_json() -> None:
     line = encode("result", text="Zwei\nZeilen, 2 µm", row=[np.float32(1.5), np.int16(3), float("nan")], path=Path("a"))
     assert line.count(b"\n") == 1 and line.endswith(b"\n")
     assert decode(line.decode()) == {
-        "type": "result", "text": "Zwei\nZeilen, 2 µm", "row": [1.5, 3, None], "path": "a",
-    }  # fmt: skip
+        "type": "result",
+        "text": "Zwei\nZeilen, 2 µm",
+        "row": [1.5, 3, None],
+        "path": "a",
+    }
 
 
 @pytest.mark.parametrize(
@@ -157,11 +160,15 @@ class Owner:
             lambda data: self.written.extend(json.loads(line) for line in data.splitlines()),
             self._kill,
             Callbacks(
-                on_state=self.states.append, on_progress=self.heard.append, on_warning=self.heard.append,
-                on_result=self.heard.append, on_error=self.heard.append, on_log=self.heard.append,
+                on_state=self.states.append,
+                on_progress=self.heard.append,
+                on_warning=self.heard.append,
+                on_result=self.heard.append,
+                on_error=self.heard.append,
+                on_log=self.heard.append,
                 on_cancelled=lambda: self.heard.append("cancelled"),
             ),
-        )  # fmt: skip
+        )
 
     def _kill(self) -> None:
         self.killed += 1

@@ -127,13 +127,13 @@ def _stacks(guide: np.ndarray, sigma: np.ndarray, stage: Stage) -> Iterator[np.n
         unlike, offsets = _differences(guide, part, columns)
         unlike[:, len(offsets) // 2] = -1.0  # the reference itself: first in its stack, whatever equals it
         nearest = np.argpartition(unlike, stage.stack - 1, axis=1)[:, : stage.stack]
-        found = np.take_along_axis(unlike, nearest, axis=1)
-        order = np.argsort(found, axis=1, kind="stable")
-        nearest, found = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(found, order, axis=1)
+        distances = np.take_along_axis(unlike, nearest, axis=1)
+        order = np.argsort(distances, axis=1, kind="stable")
+        nearest, distances = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(distances, order, axis=1)
         width = guide.shape[1] - BLOCK + 1
         references = (part[:, None] * width + columns).reshape(-1, 1)
         numbers = references + (offsets @ [width, 1])[nearest]
-        sizes = 2 ** np.log2((found <= stage.likeness * np.mean(sigma**2)).sum(axis=1)).astype(int)
+        sizes = 2 ** np.log2((distances <= stage.likeness * np.mean(sigma**2)).sum(axis=1)).astype(int)
         for size in np.unique(sizes):
             yield numbers[sizes == size, :size]
 

@@ -1,6 +1,6 @@
 """Baselines: classical methods with tuned constants.
 
-The denoisers are told the true noise level, one of them the true spectrum too. Constants were chosen on training cases
+The denoisers are given the true noise level, one of them the true spectrum too. Constants were chosen on training cases
 only (``Testing/experiments/tune_baselines.py``). Arrays are (k, j, i) in HU, spacing is (i, j, k) in mm.
 """
 
@@ -43,7 +43,7 @@ def total_variation(volume_hu: np.ndarray, sigma: float, strength: float = TV_ST
 
 
 def block_matching(volume_hu: np.ndarray, sigma: float | np.ndarray, strength: float = BM3D_STRENGTH) -> np.ndarray:
-    """BM3D (Dabov 2007) slice by slice, told ``strength`` x sigma; see :func:`.bm3d.bm3d`."""
+    """BM3D (Dabov 2007) slice by slice, with a level of ``strength`` x sigma; see :func:`.bm3d.bm3d`."""
     return np.stack([bm3d(image, strength * sigma) for image in np.asarray(volume_hu, dtype=np.float32)])
 
 
@@ -59,8 +59,9 @@ def wavelet_level(volume_hu: np.ndarray, body: np.ndarray) -> float:
     return float(np.median(np.abs(diagonal[inside])) / 0.6745)
 
 
-def mean_fill(volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float],
-              shell_mm: float = SHELL_MM) -> np.ndarray:  # fmt: skip
+def mean_fill(
+    volume_hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float], shell_mm: float = SHELL_MM
+) -> np.ndarray:
     """Each connected part of the mask becomes the mean of the shell around it."""
     filled = np.array(volume_hu, dtype=np.float32)
     for box, part in _parts(mask, spacing, shell_mm + min(spacing) + 1):
@@ -88,9 +89,14 @@ def _least_bending(around: np.ndarray, part: np.ndarray, spacing: tuple[float, f
     return splu(matrix, permc_spec="MMD_AT_PLUS_A").solve(right)
 
 
-def local_residual(volume_hu: np.ndarray, body: np.ndarray, spacing: tuple[float, float, float],
-                   scale_mm: float = RESIDUAL_MM, smoothing_mm: float = RESIDUAL_SMOOTHING_MM,
-                   window: tuple[float, float] = RESIDUAL_WINDOW_HU) -> np.ndarray:  # fmt: skip
+def local_residual(
+    volume_hu: np.ndarray,
+    body: np.ndarray,
+    spacing: tuple[float, float, float],
+    scale_mm: float = RESIDUAL_MM,
+    smoothing_mm: float = RESIDUAL_SMOOTHING_MM,
+    window: tuple[float, float] = RESIDUAL_WINDOW_HU,
+) -> np.ndarray:
     """Anomaly score without a model: how far a voxel is from the mean around it.
 
     |G(smoothing) x - G(scale) x| of the windowed CT, both Gaussians over the body only, so that the skin is no anomaly.
@@ -108,15 +114,16 @@ def local_residual(volume_hu: np.ndarray, body: np.ndarray, spacing: tuple[float
     return np.where(body, np.abs(near - mean(scale_mm)), 0).astype(np.float32)
 
 
-def _parts(mask: np.ndarray, spacing: tuple[float, float, float],
-           margin_mm: float) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:  # fmt: skip
+def _parts(
+    mask: np.ndarray, spacing: tuple[float, float, float], margin_mm: float
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
     """Box with a margin and mask of each connected part."""
     from scipy.ndimage import find_objects, label
 
     labels, count = label(mask)
     margin = [int(np.ceil(v)) for v in voxels_of(spacing, margin_mm)]
-    for number, found in enumerate(find_objects(labels, count), start=1):
+    for number, region in enumerate(find_objects(labels, count), start=1):
         box = tuple(
-            slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(found, margin, labels.shape, strict=True)
+            slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(region, margin, labels.shape, strict=True)
         )
         yield box, labels[box] == number

@@ -1,0 +1,1 @@
+"""Results as DICOM objects, by the kind of each output."""
