@@ -164,6 +164,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
         self.trainingPanel = TrainingPanel(self.ui.trainingWidget, self.logic, self.taskPanel.refreshModels)
+        self.trainingPanel.onTry = self.onTryModel
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -359,6 +360,13 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         name = _("finding {number}").format(number=segmentID)
         node, _added = copyRegion(regions, segmentID, self.resultPanel.run.inputNode, name)
         self.taskPanel.strip.say(_("{name} is in {segmentation}.").format(name=name, segmentation=node.GetName()))
+
+    def onTryModel(self, model):
+        """A segmentation that was just trained, on the chosen CT."""
+        self.taskPanel.choose("segment")
+        self.taskPanel.setValue("head", model)
+        self.ui.taskCollapsibleButton.collapsed = False
+        self.ui.panelScrollArea.verticalScrollBar().value = self.ui.taskCollapsibleButton.y
 
     def onResultClosed(self):
         """The user accepted or discarded the result."""
