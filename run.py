@@ -57,6 +57,11 @@ DRAWING_LIBRARIES = {
     "libglib-2.0.so.0": "libglib2.0-0",
 }
 
+# Programs that tests of DICOM ask for a second opinion, with the Debian package that brings each.
+DICOM_PROGRAMS = {"dciodvfy": "dicom3tools", "dcmdump": "dcmtk"}
+ORTHANC = ["orthanc", "orthanc-dicomweb"]
+"""A server: installed where no service can start by that, as in containers; elsewhere only named."""
+
 NO_NETWORK = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError", "ReadTimeout", "Network is")
 NO_ROOM = ("No space left on device", "Disk quota exceeded", "not enough space on the disk")
 
@@ -101,7 +106,7 @@ def demo(words):
 
 def test(words):
     """Style, format, types, tests; all of them run, and the first failure gives the exit code."""
-    check_drawing_libraries()
+    check_system_packages()
     quick = "--quick" in words
     words = [word for word in words if word != "--quick"]
     steps = {
@@ -280,19 +285,34 @@ def pip(words, may_lack=False):
 # ----------------------------------------------------------------------------------------------------- system libraries
 
 
-def check_drawing_libraries():
-    """Tests that draw need libraries which pip cannot install: install them as root on Debian, else name them."""
-    missing = missing_drawing_packages()
+def check_system_packages():
+    """Tests need libraries and programs which pip cannot install: install them as root on Debian, else name them."""
+    missing = missing_packages()
     if not missing:
         return
     apt = shutil.which("apt-get")
-    if apt and os.geteuid() == 0:
-        say("installing libraries for drawing without a screen: " + " ".join(missing))
+    wanted = [package for package in missing if package not in ORTHANC or not os.path.isdir("/run/systemd/system")]
+    if apt and os.geteuid() == 0 and wanted:
+        say("installing what the tests draw with and compare with: " + " ".join(wanted))
         subprocess.call([apt, "update", "-qq"])
-        subprocess.call([apt, "install", "-y", "-qq", "--no-install-recommends", *missing])
-        missing = missing_drawing_packages()
+        subprocess.call([apt, "install", "-y", "-qq", "--no-install-recommends", *wanted])
+        missing = missing_packages()
     if missing:
-        say("tests that draw will be skipped; on Debian and Ubuntu: sudo apt-get install " + " ".join(missing))
+        say("some tests will be skipped; on Debian and Ubuntu: sudo apt-get install " + " ".join(missing))
+
+
+def missing_packages():
+    """Debian names of what is not there; empty on other systems than Linux."""
+    return [*missing_drawing_packages(), *missing_dicom_packages()]
+
+
+def missing_dicom_packages():
+    """Debian names of programs that check DICOM objects, and of an archive to fetch from."""
+    if platform.system() != "Linux":
+        return []
+    places = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
+    missing = [package for program, package in DICOM_PROGRAMS.items() if not shutil.which(program)]
+    return missing + ([] if shutil.which("Orthanc", path=places) else ORTHANC)
 
 
 def missing_drawing_packages():

@@ -10,6 +10,7 @@ from MedDiffFMGui.nodes.findingMarks import copyRegion
 from MedDiffFMGui.nodes.resultRecord import OUTPUT, TASK
 from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.nodes.volumeNodes import voxelsTime
+from MedDiffFMGui.panels.dicomExport import DicomExport
 from MedDiffFMGui.panels.liveRun import LiveRun
 from MedDiffFMGui.panels.maskPanel import MaskPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
@@ -21,6 +22,7 @@ from MedDiffFMGui.runs.scriptedRun import ScriptedRun
 from MedDiffFMGui.views.anomalyView import AnomalyView
 from MedDiffFMGui.views.compareView import CompareView
 from MedDiffFMGui.views.segmentView import SegmentView
+from MedDiffFMGui.views.sentencesView import SentencesView
 from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
 from MedDiffFMGui.views.windows import WINDOWS, setWindow
 from MedDiffFMGui.worker.workerPython import WorkerPython
@@ -152,13 +154,16 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed, self.onResultAccepted)
         self.anomalyView.onFill, self.anomalyView.onSegment = self.onFillFinding, self.onSegmentFinding
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
+        self.sentencesView = SentencesView(self.ui, self.onResultClosed)
         views = {
             "findings": (self.anomalyView, self.ui.anomalyResultWidget),
             "structures": (self.segmentView, self.ui.segmentResultWidget),
+            "sentences": (self.sentencesView, self.ui.sentencesResultWidget),
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
         self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
+        self.dicomExport = DicomExport(self.ui)
         self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
@@ -187,6 +192,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The widget goes away: on reload and when Slicer quits."""
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
         self._shortcuts.remove()
+        self.dicomExport.setRun(None)
         self._shownWatch.stop()
         self.liveRun.stop()
         self.resultPanel.clear()
@@ -216,6 +222,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
+        self.dicomExport.setRun(None)
         self._shownWatch.stop()
         self.liveRun.stop()
         self.resultPanel.clear()
@@ -261,11 +268,11 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Say when the views show another volume than the chosen one."""
         chosen, shown = self._parameterNode.inputVolume if self._parameterNode else None, shownVolume()
         run = self.resultPanel.run
-        differs = bool(chosen and shown and shown is not chosen and not (run and shown in run.nodes))
-        if differs:
+        isOther = shown is not chosen and not (run and shown in run.nodes)
+        if chosen and shown and isOther:
             text = _("The views show {shown}: show {chosen}")
             self.ui.showInputButton.text = text.format(shown=shown.GetName(), chosen=chosen.GetName())
-        self.ui.showInputButton.visible = differs
+        self.ui.showInputButton.visible = bool(chosen and shown and isOther)
 
     def showInput(self):
         """The chosen CT in all slice views."""
@@ -370,12 +377,14 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onResultClosed(self):
         """The user accepted or discarded the result."""
+        self.dicomExport.setRun(None)
         self.resultPanel.clear()
         self.maskPanel.showOutline(None)
 
     def onFinished(self, run):
         """From the logic: show what a run gave."""
         self.resultPanel.show(run)
+        self.dicomExport.setRun(run)
         self.maskPanel.showOutline(run.choices.mask)
 
     def onWorkerPythonChanged(self):

@@ -45,6 +45,8 @@ _HOMES = {
     "RunSettings": "runner.settings",
     "Dataset": "api.dataset",
     "finetune": "api.training",
+    "read_sentences": "multimodal.facts.grammar",
+    "understand_prompt": "multimodal.facts.prompt",
 }
 """Name -> module that defines it; the tasks are in ``api.tasks``."""
 
@@ -69,6 +71,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; the functions of the ta
     from .models.catalogue import list_models as list_models
     from .models.checkpoint import FoundationModel as FoundationModel
     from .models.checkpoint import load_model as load_model
+    from .multimodal.facts.grammar import read_sentences as read_sentences
+    from .multimodal.facts.prompt import understand_prompt as understand_prompt
     from .runner.settings import RunSettings as RunSettings
 else:
 

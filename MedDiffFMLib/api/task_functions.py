@@ -19,6 +19,8 @@ import numpy as np
 from ..conditioning.regions import NO_REGION, REGIONS
 from ..core.errors import InputError
 from ..core.progress import CancelToken, ProgressCallback
+from ..dicom.masks import read_mask
+from ..imaging.formats.dicom_structures import structures_file
 from ..imaging.modality import CT, WORDS
 from ..imaging.volume import Volume, geometry
 from ..models.names import DEFAULT_MODEL
@@ -87,12 +89,14 @@ def _inputs(task: type[Task]) -> list[Argument]:
     place = "of where to work" if inputs.mask is Need.OPTIONAL else "of what to change"
     mask = f"Label map {place}, {grid}: a Volume, an array (k, j, i), or a path."
     volume = f"{kind}{' in HU' if inputs.modality == CT else ''}: {source}"
+    label = "Name or number of the one label of the mask to take; all when not given."
     organs = f"Organ labels (TotalSegmentator's, 118 for the body) {grid}."
     rows = [
         (inputs.volume, Argument("volume", "VolumeLike", volume, None, False)),
         *((row.need, Argument(row.name, "VolumeLike", f"{row.help.rstrip('.')}: {source}")) for row in inputs.scans),
         *((row.need, Argument(row.name, "str", row.help)) for row in inputs.texts),
         (inputs.mask, Argument("mask", "LabelsLike", mask)),
+        (Need.NONE if inputs.mask is Need.NONE else Need.OPTIONAL, Argument("label", "str", label)),
         (inputs.anatomy, Argument("anatomy", "LabelsLike", organs)),
     ]
     return [_needed(row, need) for need, row in rows if need is not Need.NONE]
@@ -121,9 +125,11 @@ def _run_options(task: type[Task], inputs: list[Argument]) -> list[Argument]:
         Argument("seed", "int", "Start of the random numbers: same seed, same result.", 0),
         Argument("region", "str | None", regions),
     ]
+    force = Argument("force", "bool", "Work on values that do not look like those of a scan, with a warning.", False)
     return [
         *(of_model if task.needs_model else []),
         *inputs,
+        *([force] if task.inputs.volume is not Need.NONE else []),
         Argument("progress", "ProgressCallback | None", "Called with a ProgressEvent after each part of the work."),
         Argument("cancel", "CancelToken | None", "Token whose cancel() ends the run with Cancelled."),
     ]
@@ -194,24 +200,45 @@ def run(
     """
     sources = {name: named.pop(name, None) for name in task.inputs.modalities}
     texts = {text.name: named.pop(text.name, None) for text in task.inputs.texts}
+    force = bool(named.pop("force", False))
+    label = _plain(named.pop("label", None)) if task.inputs.mask is not Need.NONE else None
     chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
-    case = _case(task, sources, {name: text for name, text in texts.items() if text is not None})
+    case = _case(task, sources, {name: text for name, text in texts.items() if text is not None}, label, force)
     loaded = as_model(model) if task.needs_model else load(settings)
     settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.precision)
     return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 
-def _case(task: type[Task], sources: dict[str, Any], texts: dict[str, str]) -> LoadedCase:
+def _case(task: type[Task], sources: dict[str, Any], texts: dict[str, str], label: Any, force: bool) -> LoadedCase:
     """The inputs, read where paths are given, and checked."""
     read: dict[str, Volume] = {}
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
         if sources[name] is not None:
             is_map = kind == "mask"
-            read[name] = as_labels(sources[name], read.get("volume")) if is_map else as_volume(sources[name], kind)
-    case = checked_case(task.name, read, texts)
+            read[name] = _labels(name, sources, label, read.get("volume")) if is_map else as_volume(sources[name], kind)
+    taken = None if label is None or _structures(sources) is not None else str(label)
+    case = checked_case(task.name, read, texts, taken, force)
     case.records = {name: _record(sources[name], volume) for name, volume in read.items()}
+    if label is not None:
+        case.records["mask"]["label"] = str(label)
     return case
+
+
+def _labels(name: str, sources: dict[str, Any], label: Any, volume: Volume | None) -> Volume:
+    """A map; a DICOM segmentation or structure set may be the mask of a scan, of which one structure is taken."""
+    structures = _structures(sources) if name == "mask" else None
+    if structures is None or volume is None:
+        return as_labels(sources[name], volume)
+    scan = sources["volume"]
+    place = Path(scan) if isinstance(scan, (str, os.PathLike)) else None
+    return read_mask(structures, None if label is None else str(label), volume, place)
+
+
+def _structures(sources: dict[str, Any]) -> Path | None:
+    """The mask, where it is a DICOM segmentation or structure set."""
+    mask = sources.get("mask")
+    return structures_file(Path(mask)) if isinstance(mask, (str, os.PathLike)) else None
 
 
 def _record(source: Any, volume: Volume) -> dict[str, Any]:

@@ -13,7 +13,9 @@ def anomaly(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -28,7 +30,9 @@ def anomaly(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -56,6 +60,7 @@ def denoise(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -79,6 +84,7 @@ def denoise(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -105,7 +111,9 @@ def inpaint(
     sigma_max: float = 10.0,
     seed: int = 0,
     region: str | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -129,7 +137,9 @@ def inpaint(
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -161,7 +171,9 @@ def generate_lesion(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -193,7 +205,9 @@ def generate_lesion(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -221,6 +235,7 @@ def super_resolve(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -245,6 +260,7 @@ def super_resolve(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -327,7 +343,9 @@ def segment(
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -347,7 +365,9 @@ def segment(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -371,6 +391,7 @@ def deblur(
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -387,6 +408,7 @@ def deblur(
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -413,6 +435,7 @@ def radiograph(
     complete: bool = True,
     table: bool = False,
     camera: tuple[float, float, float, float, float, float, float, float, float] | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -435,6 +458,7 @@ def radiograph(
         table: Keep the table and all else beside the body. Default: False.
         camera: A view more, from where a 3-D view is seen: its position, focal point and view up, RAS
             (mm).
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
@@ -453,7 +477,9 @@ def describe(
     *,
     certainty: float = 0.7,
     mask: LabelsLike | None = None,
+    label: str | None = None,
     anatomy: LabelsLike | None = None,
+    force: bool = False,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
@@ -464,7 +490,9 @@ def describe(
         certainty: Sentences that are less certain are left out and listed as not assessed (0.7 to 1).
             Default: 0.7.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 

@@ -9,7 +9,9 @@ from typing import Any
 from ..core.errors import InputError
 from ..core.visible_text import visible
 from ..imaging.io import read_volume
-from ..imaging.volume import Volume, check_ct
+from ..imaging.modality import CT
+from ..imaging.volume import Volume
+from ..runner.case import scan_warnings
 from ..runner.report import input_record
 from .arguments import add_command
 from .console import Console
@@ -20,6 +22,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(subparsers, common, "info", run, "Show geometry, HU range, region and problems of a CT.")
     source = "CT as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
     parser.add_argument("input", type=Path, help=source)
+    parser.add_argument("--force", action="store_true", help="go on with values that do not look like CT")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -28,7 +31,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     facts: dict[str, Any] = {**input_record(args.input, volume)}
     facts |= {"type": str(volume.voxels.dtype), "minimum": volume.voxels.min(), "maximum": volume.voxels.max()}
     try:
-        facts["warnings"] = check_ct(volume)
+        facts["warnings"] = scan_warnings(volume, CT, args.force)
     except InputError as problem:
         raise InputError(f"{args.input.name}, {_size(facts)}: {problem.cause}", problem.remedy) from None
     facts["region"] = _region(volume)

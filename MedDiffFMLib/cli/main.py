@@ -35,10 +35,13 @@ from . import (
     models,
     prepare,
     pretrain,
+    pretrain_anomaly,
     pretrain_body,
     repeat,
+    series,
     task,
     validate,
+    worker,
 )
 from .console import Console
 from .left_out import LeftOut
@@ -53,6 +56,7 @@ else:
 COMMANDS = (
     task,
     info,
+    series,
     models,
     repeat,
     *MEASURING,
@@ -63,7 +67,9 @@ COMMANDS = (
     average,
     validate,
     pretrain_body,
+    pretrain_anomaly,
     calibrate,
+    worker,
 )
 
 

@@ -92,11 +92,10 @@ def positive(text: str) -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
     from ..core.file_hash import file_sha256
     from ..models.catalogue import resolve
     from ..models.checkpoint import read_header
+    from ..training.fabric import rank_zero_only
     from ..training.pretrain.run import pretrain
 
     initial = resolve(args.initial)[1] if args.initial else None

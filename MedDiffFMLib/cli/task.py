@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..runner.case import run_case
 from ..runner.case_files import CaseFiles
 from ..runner.case_search import find_cases
 from ..runner.dicom_export import refuse_inside
+from ..runner.load import Loaded
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
 from ..runner.report import NOTICE
@@ -32,6 +34,8 @@ from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration
+from .remote import local_copy
+from .remote import source as source_type
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -48,17 +52,19 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
     inputs = task.inputs
-    columns = ", ".join(["input", "mask", "anatomy", *(row.name for row in inputs.named)])
+    masks = [] if inputs.mask is NONE else ["mask", "label"]
+    columns = ", ".join(["input", *masks, "anatomy", *(row.name for row in inputs.named)])
     cases = (
         f"many cases instead of INPUT: a folder, files, a .txt list of paths, or a .csv with columns {columns}. "
         "Finished cases are skipped, so the same command resumes"
     )
     kind = WORDS[inputs.modality]
-    source = f"{kind} as .nrrd, .nii, .nii.gz, .mha, DICOM folder, .zip of one, or DICOM file"
+    formats = ".nrrd, .nii, .nii.gz, .mha, DICOM folder, DICOMDIR, .zip of one, or DICOM file"
+    source = f"{kind} as {formats}, or its dicomweb:// or pacs:// address"
     if inputs.volume is NONE:  # known all the same, so that they can be refused in words
         source = cases = argparse.SUPPRESS
     add = parser.add_argument
-    add("input", nargs="?", type=Path, help=source)
+    add("input", nargs="?", type=source_type, help=source)
     add("-o", "--output", type=Path, help="folder, or file name of the main result (default: the current folder)")
     for scan in inputs.scans:
         add(
@@ -73,14 +79,23 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         add(
             "--mask",
             type=Path,
-            help=f"label map on the {kind}'s grid; with --batch a folder of masks named as the cases",
+            help=f"label map on the {kind}'s grid, DICOM SEG or RTSTRUCT; with --batch a folder of masks named as the "
+            "cases",
         )
+        label = "number or name of the one label, segment or structure of the mask to take (default: all)"
+        add("--label", metavar="LABEL", help=label)
     if inputs.anatomy is not NONE:
         labels = "organ label map (TotalSegmentator numbers, 118 for the body)"
         use = "whose grid the result takes" if inputs.volume is NONE else f"on the {kind}'s grid, or a folder of them"
         add("--anatomy", type=Path, help=f"{labels} {use}")
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     add("--overwrite", action="store_true", help="replace existing outputs")
+    add("--private", action="store_true", help="reports name no files, and cannot be repeated")
+    add(
+        "--force",
+        action="store_true",
+        help=f"go on with values that do not look like {kind}, as of a crop",
+    )
     add(
         "--dicom",
         type=Path,
@@ -108,6 +123,12 @@ def _add_run_options(group: argparse._ArgumentGroup, task: type[Task]) -> None:
         group.set_defaults(seed=0, region=None, model=NO_MODEL, precision=AUTOMATIC)
     group.add_argument("--device", default=AUTOMATIC, help=DEVICE_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    group.add_argument(
+        "--worker",
+        metavar="ADDRESS",
+        help="compute on another computer that has this program, ssh://[user@]host[:port][/path/of/meddifffm]; "
+        "--model, --device and --threads are those of that computer",
+    )
 
 
 def _add_model_options(group: argparse._ArgumentGroup, region: str) -> None:
@@ -129,15 +150,40 @@ def run(args: argparse.Namespace, console: Console) -> int:
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = _settings(args)
-    load = functools.cache(lambda: load_for(settings))
-    if args.batch is not None:
-        return _run_batch(args, settings, load, console)
-    files = _case_files(args)
-    inputs.check(args.task, files.names)
+    with _loading(args.worker, settings, console) as load:
+        if args.batch is not None:
+            return _run_batch(args, settings, load, console)
+        with local_copy(args.input, getattr(args, "series", None), inputs.modality, console) as (local, origin):
+            files = replace(_case_files(args), input=local, origin=origin)
+            return _run_one(args, settings, replace(files, series=None) if origin else files, load, console)
+
+
+@contextlib.contextmanager
+def _loading(address: str | None, settings: RunSettings, console: Console) -> Iterator[Callable[[], Loaded]]:
+    """What gives the model, once: from here, or a worker elsewhere that ends with the block."""
+    from ..worker.address import parse_address
+    from ..worker.remote import RemoteWorker
+
+    if address is None:
+        yield functools.cache(lambda: load_for(settings))
+        return
+    parse_address(address)
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> Loaded:
+            worker = RemoteWorker(address, on_log=console.note)
+            stack.callback(worker.close)
+            return worker
+
+        yield functools.cache(connect)
+
+
+def _run_one(args: argparse.Namespace, settings: RunSettings, files: CaseFiles, load: Any, console: Console) -> int:
+    TASKS[args.task].inputs.check(args.task, files.names)
     plan = plan_outputs(args.task, files.source, args.output, args.seed)
     report = run_case(
-        settings, files, plan, load,
-        overwrite=args.overwrite, dicom=args.dicom, progress=console.progress, cancel=console.cancel,
+        settings, files, plan, load, overwrite=args.overwrite, private=args.private, dicom=args.dicom,
+        progress=console.progress, cancel=console.cancel,
     )  # fmt: skip
     for warning in report["warnings"]:
         console.warning(warning)
@@ -158,8 +204,9 @@ def _case_files(args: argparse.Namespace) -> CaseFiles:
     """The files of the one case."""
     inputs = TASKS[args.task].inputs
     mask, anatomy = (getattr(args, name, None) for name in ("mask", "anatomy"))
-    series = getattr(args, "series", None)
-    return CaseFiles(args.input, mask, anatomy, _given(args, inputs.scans), _given(args, inputs.texts), series)
+    scans, texts = _given(args, inputs.scans), _given(args, inputs.texts)
+    further = {name: getattr(args, name, None) for name in ("series", "label")}
+    return CaseFiles(args.input, mask, anatomy, scans, texts, force=args.force, **further)
 
 
 def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
@@ -168,7 +215,8 @@ def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
 
 
 def _settings(args: argparse.Namespace) -> RunSettings:
-    model = str(Path(args.model).resolve()) if args.model.endswith(".safetensors") else args.model
+    is_file = args.model.endswith(".safetensors") and args.worker is None
+    model = str(Path(args.model).resolve()) if is_file else args.model
     return RunSettings(
         task=args.task,
         parameters=parameters_from(args, TASKS[args.task]),
@@ -185,8 +233,8 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
     refuse_inside(args.dicom, args.batch)
-    cases = find_cases(args.batch, settings.task, folders, files.texts, console.warning)
-    cases = [replace(case, series=files.series) for case in cases]
+    cases = find_cases(args.batch, settings.task, folders, files.texts, files.label, console.warning)
+    cases = [replace(case, series=files.series, force=files.force) for case in cases]
     folder = args.output or Path(".")
     InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
     rows = run_batch(
@@ -195,6 +243,7 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
         folder,
         load,
         overwrite=args.overwrite,
+        private=args.private,
         dicom=args.dicom,
         progress=console.progress,
         cancel=console.cancel,

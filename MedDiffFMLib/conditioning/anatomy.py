@@ -44,5 +44,9 @@ def check_anatomy(labels: Volume, volume: Volume | None) -> np.ndarray:
     if volume is None:
         check_grid(labels)
     elif not labels.same_geometry(volume):
-        raise InputError("The organ map has another grid than the CT.", "Resample it onto the CT (nearest neighbor).")
+        same = labels.voxels.shape == volume.voxels.shape
+        place = f": it lies up to {labels.apart(volume):.3g} mm away" if same else ""
+        raise InputError(
+            f"The organ map has another grid than the CT{place}.", "Resample it onto the CT (nearest neighbor)."
+        )
     return check_labels(np.asarray(labels.voxels))

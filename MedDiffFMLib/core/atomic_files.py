@@ -22,9 +22,21 @@ from .errors import OutputError, is_disk_full, reason_of
 
 _OWNED = re.compile(r"by-([0-9a-f]{6})-([0-9]+)-[0-9a-f]{8}")
 _FOREIGN_SECONDS = 24 * 3600.0
-"""Age at which what a process of another computer made, on a shared disk, counts as left behind."""
+"""Age at which what a process of another computer, start or container made counts as left behind."""
 _KEPT_LETTERS = 24
 """Of a file's name in its temporary name: enough for every suffix, and no name gets too long by it."""
+
+
+def _computer() -> str:
+    """Tells apart where process numbers are given anew: computers that share a disk, their starts, and containers."""
+    marks = [platform.node()]
+    with contextlib.suppress(OSError):  # Linux alone
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        marks.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256(" ".join(marks).encode()).hexdigest()[:6]
+
+
+_COMPUTER = _computer()
 
 
 @contextlib.contextmanager
@@ -54,7 +66,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def owned_name() -> str:
     """A new name that tells computer and process; part of the name of what :func:`sweep` may remove later."""
-    return f"by-{_computer()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"by-{_COMPUTER}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
@@ -76,7 +88,7 @@ def sweep(folder: str | os.PathLike[str]) -> list[Path]:
 
 def _is_left_behind(computer: str, process: int, state: os.stat_result) -> bool:
     """Whether the owning process is gone; where that cannot be known, whether it is old."""
-    if os.name != "posix" or computer != _computer():
+    if os.name != "posix" or computer != _COMPUTER:
         return time.time() - state.st_mtime > _FOREIGN_SECONDS
     if state.st_uid != os.getuid():
         return False
@@ -87,11 +99,6 @@ def _is_left_behind(computer: str, process: int, state: os.stat_result) -> bool:
     except OSError:
         return False
     return False
-
-
-def _computer() -> str:
-    """Name of the computer, for those that share a disk."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 def check_output(path: str | Path, *, overwrite: bool = False) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -84,6 +85,8 @@ def load_array(path: str | os.PathLike[str], mode: str | None = None) -> Any:
     import numpy as np
 
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("it is no file")  # opening a pipe waits for whoever writes, maybe for ever
         with open(path, "rb") as stream:
             version = np.lib.format.read_magic(stream)
             if version not in ((1, 0), (2, 0)):

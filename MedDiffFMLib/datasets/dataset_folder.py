@@ -32,6 +32,7 @@ from ..core.file_hash import file_sha256
 from ..core.json_files import write_json
 from ..core.safe_load import check_fields, plain_path, read_json
 from ..imaging.io import write_volume
+from ..imaging.segments import listed
 from ..imaging.volume import Volume, check_ct, geometry
 from .datalist import SPLITS, Entry, folder_name
 from .labels import SegmentLabel, labels_in, shared_numbers
@@ -361,6 +362,11 @@ def check_label_map(source: Volume | np.ndarray, image: Volume, kind: str = "mas
     """
     label = source if isinstance(source, Volume) else Volume(np.asarray(source), image.ijk_to_ras, "mask")
     _check_grid(label, image, kind)
+    if any(len(segment.numbers) > 1 for segment in label.segments):
+        raise InputError(
+            f"Segments of the {kind} overlap: {listed(label.segments)}.",
+            "Export it from Slicer as a label map, or give the segments as masks of their own.",
+        )
     voxels = np.asarray(label.voxels)
     numbers = voxels.astype(np.uint8) if voxels.dtype == bool else voxels
     if numbers.dtype.kind == "f" and not (np.isfinite(numbers).all() and np.array_equal(numbers, np.rint(numbers))):
@@ -380,7 +386,8 @@ def _check_grid(label: Volume, image: Volume, kind: str) -> None:
         sizes = [" x ".join(map(str, volume.voxels.shape[::-1])) for volume in (label, image)]
         raise InputError(f"The {kind} has {sizes[0]} voxels, the CT {sizes[1]}.", remedy)
     if not label.same_geometry(image):
-        raise InputError(f"The {kind} has the CT's number of voxels but lies elsewhere or has other spacing.", remedy)
+        distance = f"{label.apart(image):.3g} mm away"
+        raise InputError(f"The {kind} has the CT's number of voxels but lies elsewhere, up to {distance}.", remedy)
 
 
 def _read_case(folder: Path, validating: set[str]) -> DatasetCase:

@@ -172,6 +172,11 @@ def _add_or_skip(dataset: Dataset, entry: Entry, present: dict[str, str], labels
         source = _source(entry, hashes)
         if present.get(entry.name) == source:
             return Added(entry.name, "kept")
+        if present.get(entry.name):
+            raise InputError(
+                f"'{entry.name}' was added from other files than these.",
+                "Rename one of them, or remove that case first (meddifffm dataset remove).",
+            )
         files = _files(entry)
         label, anatomy = (
             read_unchanged(files[kind], hashes[kind], "mask") if kind in files else None for kind in (LABEL, ANATOMY)

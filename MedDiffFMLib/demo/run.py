@@ -1,9 +1,10 @@
-"""The demo: one real CT with a lung nodule, searched for anomalies, denoised, and its nodule filled."""
+"""The demo: one real CT with a lung nodule, described, X-rayed, searched for anomalies, denoised, its nodule filled."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MODEL, seed: int = 0) -> dict[str, Any]:
-    """All three tasks on the sample CT; writes volumes, findings, reports and ``demo.png`` into ``folder``.
+    """Five tasks on the sample CT; writes volumes, findings, sentences, X-rays, reports and ``demo.png`` into a folder.
 
     Returns:
-        What the demo found: the nodule's rank among the findings, HU in the nodule before and after, noise.
+        What the demo found: the nodule's rank among the findings, HU in the nodule before and after, noise, sentences.
     """
     from ..core.json_files import write_json
     from ..core.resources import resource_folder
@@ -64,6 +65,7 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MO
     folder.mkdir(parents=True, exist_ok=True)
     fill_mask = folder / "nodule_mask.nrrd"
     write_volume(nodule.with_voxels(grown(nodule, MASK_GROWTH_MM)), fill_mask, overwrite=True, mask=True)
+    sentences = _describe_and_xray(folder, samples, device)
     results: dict[str, np.ndarray] = {}
     reports: dict[str, Any] = {}
     for name in ("anomaly", "denoise", "inpaint"):
@@ -74,11 +76,37 @@ def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MO
         reports[name] = run_case(settings, case, plan, lambda: model, overwrite=True, progress=_ProgressLine(name))
         for output in task.volumes():
             results[output.name] = read_volume(plan.file(name, output.name)).voxels
-    summary = _summary(volume, nodule.voxels > 0, results, reports)
+    summary = {**_summary(volume, nodule.voxels > 0, results, reports), "sentences": sentences}
     draw_demo(folder / "demo.png", volume, nodule.voxels > 0, results, summary)
     write_json(summary, folder / "demo.json", overwrite=True)
     _tell(summary, folder)
     return summary
+
+
+def _describe_and_xray(folder: Path, samples: Path, device: str) -> list[str]:
+    """The tasks that need no model; prints the sentences, each of which has its evidence in ``describe.json``.
+
+    Args:
+        samples: folder of the sample CT and the readers' mask of its nodule.
+    """
+    from ..models.no_model import NO_MODEL
+    from ..runner.case import CaseFiles, run_case
+    from ..runner.load import load
+    from ..runner.outputs import OutputPlan
+    from ..runner.settings import RunSettings
+
+    sentences: list[str] = []
+    for name, case, parameters in (
+        ("describe", CaseFiles(samples / SAMPLE, samples / SAMPLE_MASK), {}),
+        ("radiograph", CaseFiles(samples / SAMPLE), {"views": "ap,lat"}),
+    ):
+        settings = RunSettings(name, parameters, model=NO_MODEL, device=device).checked()
+        plan = OutputPlan(folder, name, ".nrrd")
+        report = run_case(settings, case, plan, partial(load, settings), overwrite=True)
+        sentences += [fact["sentence"] for fact in report["facts"].get("facts", [])]
+    print("\n".join(["What can be measured in it:", *(f"  {sentence}" for sentence in sentences)]))
+    print(f"X-rays of it: {folder / 'radiograph.png'} (AP), {folder / 'radiograph_lat.png'} (lateral).", flush=True)
+    return sentences
 
 
 def grown(nodule: Any, margin: float) -> np.ndarray:

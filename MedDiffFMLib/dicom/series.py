@@ -13,7 +13,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..imaging.archives import unpacked
 from ..imaging.formats.common import damaged, parsing
-from ..imaging.formats.dicom import is_dicom_file
+from ..imaging.formats.dicom import dicom_files, has_mark, is_dicom_file
 from ..imaging.source import Reading
 from ..imaging.volume import MIN_SLICES
 
@@ -88,6 +88,11 @@ def find_series(path: Path) -> list[Series]:
     found = _grouped(files)
     if not found:
         raise InputError(f"'{path}' holds no DICOM series.", "Give the folder that holds the series.")
+    return sorted_series(found)
+
+
+def sorted_series(found: Iterable[Series]) -> list[Series]:
+    """In order of the numbers."""
     return sorted(found, key=lambda s: (int(s.number) if s.number.isdecimal() else 1 << 40, s.description, s.uid))
 
 
@@ -100,34 +105,20 @@ def source_files(path: Path | None) -> Iterator[list[Path]]:
     """
     if path is not None and path.name.lower().endswith(".zip"):
         with unpacked(path, Reading(path)) as folder:
-            yield _files_of_one(folder)
+            yield dicom_files(folder)
     elif path is None or not path.exists() or (path.is_file() and not is_dicom_file(path)):
         yield []
     else:
-        yield _files_of_one(path)
-
-
-def _files_of_one(path: Path) -> list[Path]:
-    """Files of one series as the reader of volumes takes them: those in the folder itself, else those below."""
-    folder = path if path.is_dir() else path.parent
-    direct = [file for file in sorted(folder.iterdir()) if file.is_file() and is_dicom_file(file)]
-    series = [s for s in _grouped(direct) if s.images]
-    if path.is_dir() and not series:
-        series = [s for s in _grouped(_below(path)) if s.images]
-    if path.is_file():
-        series = [s for s in series if path in s.files]
-    if len(series) != 1:
-        raise InputError(f"'{path}' is not one DICOM series.", "Choose one with --series.")
-    return list(series[0].files)
+        yield dicom_files(path)
 
 
 def is_directory_record(path: Path) -> bool:
     """Whether a file is a DICOMDIR, whatever it is called."""
     import pydicom
 
-    if not path.is_file() or not is_dicom_file(path):
+    if not path.is_file() or not has_mark(path):
         return False
-    with parsing(lambda error: damaged(path.name, "DICOM", type(error).__name__)):
+    with parsing(lambda error: damaged(path.name, "DICOM", "its header cannot be read")):
         return str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID")) == DIRECTORY
 
 
@@ -143,10 +134,15 @@ def _below(folder: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[Path]:
     """The files of a DICOMDIR."""
-    from pydicom.fileset import FileSet
+    import pydicom
 
-    with parsing(lambda error: damaged(path.name, "DICOMDIR", type(error).__name__)):
-        files = [Path(instance.path) for instance in FileSet(path)]
+    with parsing(lambda error: damaged(path.name, "DICOMDIR", "its records cannot be read")):
+        records = pydicom.dcmread(path).get("DirectoryRecordSequence") or []
+        names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
+        files = [path.parent.joinpath(*([name] if isinstance(name, str) else name)) for name in names]
+    inside = path.parent.resolve()
+    if any(not file.resolve().is_relative_to(inside) for file in files):
+        raise damaged(path.name, "DICOMDIR", "it leads out of its folder")
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(
@@ -166,12 +162,17 @@ def _grouped(files: Iterable[Path]) -> list[Series]:
 
 
 def _header(file: Path) -> Any:
+    """What tells series apart; nothing of a file that only looks like bare DICOM data."""
     import pydicom
 
-    with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+    try:
+        header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=_TAGS)
         header.decode()
         return header
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None or has_mark(file):
+            raise damaged(file.name, "DICOM", "its header cannot be read") from error
+        return {}
 
 
 def _series(uid: str, members: list[tuple[Path, Any]]) -> Series:

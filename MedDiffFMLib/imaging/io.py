@@ -18,6 +18,7 @@ from ..core.atomic_files import atomic_path
 from ..core.errors import InputError, OutputError
 from .archives import unpacked
 from .formats.dicom import dicom_files, is_dicom_file, read_dicom
+from .formats.dicom_structures import is_structures, refuse_structures, structures_files
 from .formats.metaimage import metaimage_files, read_metaimage, write_metaimage
 from .formats.nifti import read_nifti, write_nifti
 from .formats.nrrd import nrrd_files, read_nrrd, write_nrrd
@@ -118,6 +119,7 @@ def _read_archive(path: Path, modality: str, reading: Reading) -> Volume:
 
 
 FORMATS = (
+    Format(is_structures, refuse_structures, structures_files),
     Format(Path.is_dir, read_dicom, dicom_files),
     Format(_named(*NRRD_SUFFIXES), read_nrrd, nrrd_files),
     Format(_named(*NIFTI_SUFFIXES), read_nifti, _itself),

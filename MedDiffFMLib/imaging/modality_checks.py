@@ -11,11 +11,12 @@ from .modality import CT, MR, WORDS, XR
 from .volume import Volume, check_ct, check_grid, check_values, thinned
 
 
-def check_volume(volume: Volume, modality: str) -> list[str]:
+def check_volume(volume: Volume, modality: str, force: bool = False) -> list[str]:
     """Check a volume that is to be of a modality.
 
     Args:
         modality: CT, MR or XR.
+        force: values that do not look like those of the modality are warned of, not refused.
 
     Returns:
         Warnings, one sentence each.
@@ -26,24 +27,26 @@ def check_volume(volume: Volume, modality: str) -> list[str]:
     if volume.modality != modality:
         kind = WORDS[modality]
         raise InputError(f"The volume is marked as {volume.modality}, not as {kind}.", f"Choose a {kind} volume.")
-    return _CHECKS[modality](volume)
+    return _CHECKS[modality](volume, force)
 
 
-def _check_mr(volume: Volume) -> list[str]:
+def _check_mr(volume: Volume, force: bool) -> list[str]:
     """Signal is not negative but for filtering; a CT has its air near -1000."""
     check_grid(volume)
     low, high = check_values(volume.voxels)
     coarse = thinned(volume).voxels
     if np.mean(coarse < -0.05 * high) > 0.02:
-        raise InputError(
+        cause = (
             f"The values ({low:.4g} to {high:.4g}) do not look like MR, whose signal is not negative; they fit CT or "
-            "normalized data.",
-            "Choose an MR volume.",
+            "normalized data."
         )
+        if not force:
+            raise InputError(cause, "Choose an MR volume.")
+        return [*volume.notes, cause]
     return list(volume.notes)
 
 
-def _check_radiograph(volume: Volume) -> list[str]:
+def _check_radiograph(volume: Volume, force: bool) -> list[str]:
     """One plane (1, j, i)."""
     check_grid(volume, least_slices=1)
     if volume.voxels.shape[0] != 1:
@@ -53,4 +56,4 @@ def _check_radiograph(volume: Volume) -> list[str]:
     return list(volume.notes)
 
 
-_CHECKS: dict[str, Callable[[Volume], list[str]]] = {CT: check_ct, MR: _check_mr, XR: _check_radiograph}
+_CHECKS: dict[str, Callable[[Volume, bool], list[str]]] = {CT: check_ct, MR: _check_mr, XR: _check_radiograph}

@@ -10,6 +10,7 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.json_files import json_ready
 from .axis_order import AxisOrder
+from .segments import Segment, labels_in, listed
 from .source import Source
 
 Box = tuple[slice, slice, slice]
@@ -22,12 +23,16 @@ THICK_SLICE_MM = 4.0
 COARSE_SPACING_MM = 3.0
 SAMPLE_VOXELS = 500_000  # enough to judge values by; a panel looks at a volume while the user waits
 WINDOW_MM = 96.0  # one 64-voxel window of the model at its finest trained spacing, 1.5 mm
+GRID_TOLERANCE = 0.05
+"""Voxel edges by which a label map may lie off its image: other programs round geometries, and no edge is sharper."""
+_EXACT = 1e-3  # voxel edges that nobody needs to hear of
 # Cosine between two voxel axes, 0.06 degrees: the rounding of text headers lies below, gantry tilt far above.
 SHEAR_TOLERANCE = 1e-3
 
 _NOT_HOUNSFIELD = (
     "Choose a CT. If this is a CT that was stored with an offset (often 1024) or rescaled for display, "
-    "load the original DICOM series or undo that first."
+    "load the original DICOM series or undo that first. A crop of a CT that holds neither air nor fat goes on with "
+    "--force."
 )
 
 
@@ -41,8 +46,9 @@ class Volume:
         modality: "CT", "MR", "XR", or "mask" for a label map.
         synthetic: made by a model in whole or in part; written into files, and read back.
         notes: what the reader had to assume, one sentence each; :func:`check_ct` passes them on as warnings.
-        source: the files that the voxels were read from; None where they were made or changed in memory.
         whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
+        segments: what a segmentation says about its labels.
+        source: the files that the voxels were read from; None where they were made or changed in memory.
     """
 
     voxels: np.ndarray
@@ -50,8 +56,9 @@ class Volume:
     modality: str = "CT"
     notes: tuple[str, ...] = ()
     synthetic: bool = False
-    source: Source | None = None
     whole: Volume | None = None
+    segments: tuple[Segment, ...] = ()
+    source: Source | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -68,11 +75,11 @@ class Volume:
         """The same geometry with other voxel values of the same shape."""
         if voxels.shape != self.voxels.shape:
             raise ValueError(f"shape {voxels.shape} does not fit geometry of shape {self.voxels.shape}")
-        return replace(self, voxels=voxels, source=None)
+        return replace(self, voxels=voxels, segments=(), source=None)
 
-    def same_geometry(self, other: Volume, tolerance: float = 1e-3) -> bool:
+    def same_geometry(self, other: Volume, tolerance: float = GRID_TOLERANCE) -> bool:
         """True when shapes agree and no voxel center is further apart than ``tolerance`` times the smallest spacing."""
-        return self.voxels.shape == other.voxels.shape and self._apart(other) <= tolerance * min(self.spacing)
+        return self.voxels.shape == other.voxels.shape and self.apart(other) <= tolerance * min(self.spacing)
 
     def lies_at(self, shape: tuple[int, ...], ijk_to_ras: np.ndarray | None) -> bool:
         """Whether an array of this shape with this matrix has the volume's voxels, up to rounding."""
@@ -82,7 +89,7 @@ class Volume:
             and np.allclose(ijk_to_ras, self.ijk_to_ras, rtol=0, atol=1e-9)
         )
 
-    def _apart(self, other: Volume) -> float:
+    def apart(self, other: Volume) -> float:
         """Largest distance in mm between the corner voxels of two volumes of the same shape."""
         k, j, i = self.voxels.shape
         corners = np.array([[a, b, c, 1.0] for a in (0, i - 1) for b in (0, j - 1) for c in (0, k - 1)]).T
@@ -115,8 +122,11 @@ def thinned(volume: Volume, coarse_mm: float = COARSE_SPACING_MM) -> Volume:
     return Volume(volume.voxels[box], matrix, volume.modality)
 
 
-def check_ct(volume: Volume) -> list[str]:
+def check_ct(volume: Volume, force: bool = False) -> list[str]:
     """Refuse what no task can use, and say what makes results less reliable.
+
+    Args:
+        force: values that do not look like Hounsfield units are warned of, not refused.
 
     Returns:
         Warnings, one sentence each; an empty list for a plain CT.
@@ -133,8 +143,8 @@ def check_ct(volume: Volume) -> list[str]:
     if volume.whole is not None:  # a piece may lie in bone or lung alone, and is small on purpose
         check_grid(volume.whole)
         bounds = check_values(volume.whole.voxels)
-        return [*made, *volume.notes, *_check_hounsfield(volume.whole, *bounds)]
-    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume, *bounds)]
+        return [*made, *volume.notes, *_check_hounsfield(volume.whole, *bounds, force)]
+    return [*made, *volume.notes, *_geometry_warnings(volume), *_check_hounsfield(volume, *bounds, force)]
 
 
 def check_grid(volume: Volume, least_slices: int = MIN_SLICES) -> None:
@@ -165,7 +175,7 @@ def check_mask(mask: Volume, volume: Volume) -> np.ndarray:
         raise InputError(f"The mask has {shapes}.", resample)
     if not mask.same_geometry(volume):
         raise InputError(
-            f"The mask has the CT's shape but lies elsewhere, up to {mask._apart(volume):.3g} mm away.", resample
+            f"The mask has the CT's shape but lies elsewhere, up to {mask.apart(volume):.3g} mm away.", resample
         )
     if mask.voxels.dtype.kind == "f" and not np.isfinite(mask.voxels).all():
         raise InputError(
@@ -180,6 +190,22 @@ def check_mask(mask: Volume, volume: Volume) -> np.ndarray:
             "Paint only the region; if it looks right, the mask may be inverted.",
         )
     return inside
+
+
+def label_notes(labels: Volume, volume: Volume, what: str) -> list[str]:
+    """What a user should know of a label map that fits a volume: a small distance between their grids."""
+    distance = labels.apart(volume)
+    if distance <= _EXACT * min(volume.spacing):
+        return []
+    return [f"The {what} lies up to {distance:.3g} mm off the image's voxels; it is taken to lie on them."]
+
+
+def several_labels(mask: Volume) -> list[str]:
+    """A sentence where a mask of what to work on holds more than one label."""
+    found = labels_in(mask.voxels, mask.segments)
+    if len(found) < 2:
+        return []
+    return [f"The mask holds {len(found)} labels, {listed(found)}; all of them are taken. --label chooses one."]
 
 
 def _check_array(voxels: np.ndarray) -> None:
@@ -256,8 +282,8 @@ def check_values(voxels: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _check_hounsfield(volume: Volume, low: float, high: float) -> list[str]:
-    """Refuse values that cannot be Hounsfield units; return warnings.
+def _check_hounsfield(volume: Volume, low: float, high: float, force: bool) -> list[str]:
+    """Refuse values that cannot be Hounsfield units, or warn of them where it is forced; return warnings.
 
     A CT holds air near -1000, or, cropped inside the body, at least fat below -30 around a median near soft tissue.
     MR, PET, label maps and unsigned CT are non-negative but for a little noise; phase images lack the gap between
@@ -270,15 +296,17 @@ def _check_hounsfield(volume: Volume, low: float, high: float) -> list[str]:
     fat = float(np.mean(sample < -30))
     median = float(np.median(sample))
     in_body = fat >= 0.005 and -150 <= median <= 300
+    warnings = []
     if high > 100_000 or typical < 0.6 or not (air >= 0.001 or in_body):
-        raise InputError(
+        cause = (
             f"The values ({low:.4g} to {high:.4g}, median {median:.4g}) do not look like CT in Hounsfield units, "
             "where air is near -1000, fat near -100 and soft tissue 0 to 100; they fit MR, PET, a label map or "
-            "normalized data.",
-            _NOT_HOUNSFIELD,
+            "normalized data."
         )
-    warnings = []
-    if air < 0.001:
+        if not force:
+            raise InputError(cause, _NOT_HOUNSFIELD)
+        warnings.append(cause)
+    elif air < 0.001:
         warnings.append("The volume holds no air: if it is not a crop inside the body, check that it is in HU.")
     if low < -1500:
         warnings.append(f"Values go down to {low:.4g} HU (padding outside the scanner's field); they count as air.")

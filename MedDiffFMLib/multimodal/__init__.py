@@ -1,1 +1,1 @@
-"""Images of one modality from those of another."""
+"""Images of one modality from those of another, and facts about an image in words."""

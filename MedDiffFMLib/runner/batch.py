@@ -21,7 +21,7 @@ from .load import Loaded
 from .one_series import with_one_series
 from .outputs import OutputPlan, make_folder, plan_outputs
 from .read_files import files_read
-from .report import NOTICE, read_report
+from .report import NOTICE, found_again, read_report, was_forced
 from .settings import RunSettings
 
 
@@ -50,6 +50,7 @@ def run_batch(
     load: Callable[[], Loaded],
     *,
     overwrite: bool = False,
+    private: bool = False,
     dicom: Path | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -59,6 +60,7 @@ def run_batch(
 
     Args:
         overwrite: also replace outputs that were made with other settings. What is done already is always skipped.
+        private: reports name no files.
         dicom: folder that gets a folder of DICOM objects for each case; None for none.
 
     Raises:
@@ -72,7 +74,9 @@ def run_batch(
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         stage = f"{number + 1}/{len(cases)} {case.name}"
-        row = _run_one(settings, case, folder, model, guard, overwrite, dicom, _prefixed(progress, stage), cancel)
+        row = _run_one(
+            settings, case, folder, model, guard, overwrite, private, dicom, _prefixed(progress, stage), cancel
+        )
         rows.append(row)
         on_case(row)
         write_table(rows, folder, settings.task)
@@ -88,6 +92,7 @@ def _run_one(
     model: Loaded,
     guard: InputGuard,
     overwrite: bool,
+    private: bool,
     dicom: Path | None,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
@@ -105,7 +110,7 @@ def _run_one(
         guard.refuse(plan.expected(settings.task))  # also those of other cases
         run_case(
             settings, case, plan, lambda: model,
-            overwrite=overwrite or done, dicom=dicom, progress=progress, cancel=cancel,
+            overwrite=overwrite or done, private=private, dicom=dicom, progress=progress, cancel=cancel,
         )  # fmt: skip
     except Exception as problem:
         failure = expected(problem) or _defect(problem)
@@ -125,19 +130,31 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
     try:
         report = read_report(plan.report)
         before, now = report["settings"], settings.as_dict()
-        if report["model"].get("sha256") != model.sha256:
+        before["parameters"] = {n: found_again(v, plan.folder) for n, v in before["parameters"].items()}
+        if not _same_model(report["model"], settings, model):
             return False
         if any(before.get(name) != now[name] for name in ("task", "parameters", "seed", "region")):
             return False
         if case.paths.keys() != report["inputs"].keys() or case.texts != report.get("texts", {}):
             return False
+        if report["inputs"].get("mask", {}).get("label") != case.label or was_forced(report) > case.force:
+            return False
         same_inputs = all(
             report["inputs"][name]["sha256"] == source_of(path).sha256 for name, path in case.paths.items()
         )
-        outputs = [(plan.folder / record["file"], record["sha256"]) for record in report["outputs"].values()]
+        outputs = [
+            (plan.recorded(settings.task, name, record), record["sha256"]) for name, record in report["outputs"].items()
+        ]
         return same_inputs and all(file_sha256(path) == digest for path, digest in outputs)
     except (InputError, OSError, KeyError, TypeError):  # no report, or not a whole one
         return False
+
+
+def _same_model(recorded: dict[str, Any], settings: RunSettings, model: Loaded) -> bool:
+    """Whether a report's model is this one; of one elsewhere that computed nothing yet, the name alone is known."""
+    if model.sha256 is None:
+        return bool(recorded.get("name") == Path(settings.model).name.removesuffix(".safetensors"))
+    return bool(recorded.get("sha256") == model.sha256)
 
 
 def _prefixed(progress: ProgressCallback | None, prefix: str) -> ProgressCallback | None:
@@ -153,7 +170,7 @@ def table_files(folder: Path, task: str) -> tuple[Path, Path]:
 
 def write_table(rows: Sequence[CaseStatus], folder: Path, task: str) -> None:
     """The table as JSON and CSV; each replaces the one of the case before."""
-    records: list[dict[str, Any]] = [vars(row) for row in rows]
+    records: list[dict[str, Any]] = [{**vars(row), "report": Path(row.report).name} for row in rows]
     as_json, as_csv = table_files(folder, task)
     write_json({"notice": NOTICE, "task": task, "cases": records}, as_json, overwrite=True)
     write_csv(records, list(records[0]), as_csv, overwrite=True)

@@ -12,16 +12,19 @@ from typing import Any
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
+from ..dicom.masks import read_mask
+from ..imaging.formats.dicom_structures import structures_file
 from ..imaging.io import read_volume
 from ..imaging.modality import CT
 from ..imaging.modality_checks import check_volume
-from ..imaging.volume import Volume, check_mask
+from ..imaging.segments import chosen
+from ..imaging.volume import Volume, check_mask, label_notes, several_labels
 from ..models.checkpoint import FoundationModel
 from ..tasks.base import Case, Run, TaskResult
 from ..tasks.registry import TASKS
 from .case_files import CaseFiles
 from .dicom_export import check_export, exported
-from .load import Loaded
+from .load import Elsewhere, Here, Loaded
 from .one_series import with_one_series
 from .outputs import OutputPlan, check_outputs, publish
 from .read_files import files_read
@@ -52,23 +55,41 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     """
     inputs = TASKS[task].inputs
     inputs.check(task, case.names)
-    volumes = {name: read_volume(path, inputs.modalities[name]) for name, path in case.paths.items()}
-    loaded = checked_case(task, volumes, case.texts)
+    volumes: dict[str, Volume] = {}
+    label = case.label
+    for name, path in case.paths.items():
+        structures = structures_file(path) if name == "mask" else None
+        if structures is not None and "volume" in volumes:
+            volumes[name], label = read_mask(structures, label, volumes["volume"], case.input), None
+        else:
+            volumes[name] = read_volume(path, inputs.modalities[name])
+    loaded = checked_case(task, volumes, case.texts, label, case.force)
     loaded.records = {name: input_record(path, volumes[name]) for name, path in case.paths.items()}
+    if case.label is not None:
+        loaded.records["mask"]["label"] = case.label
+    if case.force:
+        next(iter(loaded.records.values()))["forced"] = True
     return loaded
 
 
-def checked_case(task: str, volumes: Mapping[str, Volume], texts: Mapping[str, str] | None = None) -> LoadedCase:
+def checked_case(
+    task: str,
+    volumes: Mapping[str, Volume],
+    texts: Mapping[str, str] | None = None,
+    label: str | None = None,
+    force: bool = False,
+) -> LoadedCase:
     """A case from volumes in memory.
 
     Args:
         volumes: volume, mask, anatomy and further scans by name.
+        label: name or number of the one label of the mask that is taken; None for all.
+        force: values that do not look like those of the modality are warned of, not refused.
 
     Raises:
         InputError: of another modality, something missing or useless, or a mask or organ map that does not fit.
     """
     from ..conditioning.anatomy import check_anatomy
-    from ..preprocessing.body_coordinates import turned_around
 
     inputs, texts = TASKS[task].inputs, texts or {}
     inputs.check(task, [*volumes, *texts])
@@ -76,15 +97,36 @@ def checked_case(task: str, volumes: Mapping[str, Volume], texts: Mapping[str, s
         if not isinstance(text, str):
             raise InputError(f"{name} is {text!r:.80}.", "Give a text.")
     volume, mask, anatomy = (volumes.get(name) for name in ("volume", "mask", "anatomy"))
-    warnings = [] if volume is None else check_volume(volume, inputs.modality)
-    if volume is not None and inputs.modality == CT:
-        warnings += turned_around(volume)
+    warnings = [] if volume is None else scan_warnings(volume, inputs.modality, force)
     scans = {scan.name: volumes[scan.name] for scan in inputs.scans if scan.name in volumes}
     for name, scan in scans.items():
-        warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name])]
-    inside = None if mask is None or volume is None else check_mask(mask, volume)
+        warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name], force)]
+    inside = None
+    if mask is not None and volume is not None:
+        mask = mask if label is None else mask.with_voxels(chosen(mask.voxels, mask.segments, label))
+        inside = check_mask(mask, volume)
+        warnings += [*several_labels(mask), *label_notes(mask, volume, "mask")]
+    elif label is not None:
+        raise InputError("A label is chosen, but there is no mask.", "Give a mask, or leave --label out.")
     labels = None if anatomy is None else check_anatomy(anatomy, volume)
+    if anatomy is not None and volume is not None:
+        warnings += label_notes(anatomy, volume, "organ map")
     return LoadedCase(anatomy if volume is None else volume, inside, labels, scans, dict(texts), warnings=warnings)
+
+
+def scan_warnings(volume: Volume, modality: str, force: bool = False) -> list[str]:
+    """What every task says of the scan that it works on.
+
+    Args:
+        force: values that do not look like those of the modality are warned of, not refused.
+
+    Raises:
+        InputError: no task can work on it.
+    """
+    from ..preprocessing.body_coordinates import turned_around
+
+    warnings = check_volume(volume, modality, force)
+    return warnings + turned_around(volume) if modality == CT else warnings
 
 
 def compute(
@@ -96,7 +138,26 @@ def compute(
 ) -> tuple[TaskResult, dict[str, Any]]:
     """Run the task; gives its result and the report without outputs."""
     settings = settings.checked()
-    task = TASKS[settings.task]
+    if isinstance(model, Elsewhere):
+        result, report = model.compute(settings, case, progress, cancel)
+        report["warnings"] = list(dict.fromkeys([*case.warnings, *report["warnings"]]))
+    else:
+        result, report = _compute_here(settings, case, model, progress, cancel)
+    report["inputs"] = case.records
+    if case.texts:
+        report["texts"] = case.texts
+    scans = (case.volume, *case.scans.values())
+    report["synthetic"] = TASKS[settings.task].synthetic or any(scan.synthetic for scan in scans if scan)
+    return result, report
+
+
+def _compute_here(
+    settings: RunSettings,
+    case: LoadedCase,
+    model: Here,
+    progress: ProgressCallback | None,
+    cancel: CancelToken | None,
+) -> tuple[TaskResult, dict[str, Any]]:
     watch = Stopwatch()
     shortages: list[str] = []
 
@@ -109,10 +170,6 @@ def compute(
     with _cpu_threads(settings.threads):
         result = settings.parameters.run(case, Run(model, settings.seed, settings.region, progress, cancel))
         report = run_report(settings, model, result, watch, [*case.warnings, *shortages])
-    report["inputs"] = case.records
-    if case.texts:
-        report["texts"] = case.texts
-    report["synthetic"] = task.synthetic or any(scan.synthetic for scan in (case.volume, *case.scans.values()) if scan)
     return result, report
 
 
@@ -139,6 +196,7 @@ def run_case(
     load: Callable[[], Loaded],
     *,
     overwrite: bool = False,
+    private: bool = False,
     dicom: Path | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -147,6 +205,7 @@ def run_case(
 
     Args:
         load: gives the model, called only after every check has passed.
+        private: the report that is written names no file.
         dicom: folder that gets a folder of DICOM objects called as the report; None for none.
 
     Raises:
@@ -159,10 +218,13 @@ def run_case(
     check_outputs(plan, settings.task, overwrite)
     check_export(dicom, plan.base, case)
     loaded = load_case(case, settings.task)
+    if case.origin is not None:
+        record = loaded.records["volume"]
+        loaded.records["volume"] = {"source": case.origin, **{key: record[key] for key in record if key != "path"}}
     model = load()
     result, report = compute(settings, loaded, model, progress, cancel)
     if cancel is not None and cancel.cancelled:
         raise Cancelled()
     guard.refuse(plan.file(settings.task, name) for name in (*result.volumes, *result.tables, *result.texts))
     with exported(dicom, plan.base, case, loaded.volume, result, report):
-        return publish(plan, loaded.volume, result, report, overwrite)
+        return publish(plan, loaded.volume, result, report, overwrite, private)

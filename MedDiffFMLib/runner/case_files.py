@@ -15,11 +15,14 @@ class CaseFiles:
 
     Attributes:
         input: NRRD, NIfTI, DICOM folder, DICOMDIR or one file of a DICOM series; None for a task that makes a CT.
-        mask: label map on the input's grid, for tasks that need one.
+        mask: label map on the input's grid, DICOM segmentation or RT structure set, for tasks that need one.
         anatomy: organ label map (TotalSegmentator numbers) on the input's grid.
         scans: further scans by name, for tasks that take them.
         texts: by name.
         series: number or UID of the wanted one, where the input is a DICOM folder or DICOMDIR with several.
+        label: number or name of the one label, or DICOM segment or structure, of the mask that is taken; None for all.
+        force: scans whose values do not look like those of their modality are worked on, with a warning.
+        origin: address of an archive that the input was fetched from; the report then names it and no path.
     """
 
     input: Path | None = None
@@ -28,6 +31,9 @@ class CaseFiles:
     scans: Mapping[str, Path] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     series: str | None = None
+    label: str | None = None
+    force: bool = False
+    origin: str | None = None
 
     @property
     def name(self) -> str:

@@ -32,15 +32,17 @@ def find_cases(
     task: str,
     folders: Mapping[str, Path] | None = None,
     texts: Mapping[str, str] | None = None,
+    label: str | None = None,
     note: Note = lambda _: None,
 ) -> list[CaseFiles]:
     """The cases in folders, files and lists.
 
     Args:
         sources: folders of volumes, of DICOM folders or both; single volumes; .txt with one path a line; .csv with the
-            columns input, mask, anatomy and the task's further scans and texts. Paths in a list are relative to it.
+            columns input, mask, label, anatomy and the task's further scans and texts. Paths in it are relative to it.
         folders: mask, anatomy or further scan -> folder that holds a file of the same name for every case.
         texts: for every case that has none of its own.
+        label: of the mask, likewise.
         note: receives what was left out, and why.
 
     Raises:
@@ -52,6 +54,7 @@ def find_cases(
     cases = [case for source in sources for case in _cases_of(source, inputs, note)]
     partners = {name: _by_name(folder) for name, folder in (folders or {}).items()}
     cases = [_completed(case, folders or {}, partners, texts or {}) for case in cases]
+    cases = [case if case.label else replace(case, label=label) for case in cases]
     if not cases:
         places = ", ".join(map(str, sources))
         raise InputError(
@@ -179,7 +182,7 @@ def _cases_of_table(source: Path, inputs: Inputs, note: Note) -> list[CaseFiles]
     except csv.Error:
         raise InputError(f"'{source}' is no table.", "Save it as CSV (UTF-8).") from None
     columns = [name.strip().lower() for name in heading]
-    known = ["input", *inputs.modalities, *(text.name for text in inputs.texts)]
+    known = ["input", *inputs.modalities, *_label_column(inputs), *(text.name for text in inputs.texts)]
     unknown = [name for name in columns if name and name not in known]
     if unknown:
         note(f"Columns of {source.name} that are not used: {', '.join(unknown)}.")
@@ -198,7 +201,12 @@ def _case_from_row(source: Path, row: Mapping[str, str], inputs: Inputs) -> Case
         raise InputError(f"'{source}' has a row without input.", "Give the columns input, mask and anatomy.")
     paths = {name: source.parent / row[name] for name in inputs.modalities if row.get(name)}
     texts = {text.name: row[text.name] for text in inputs.texts if row.get(text.name)}
-    return _with_files(CaseFiles(source.parent / row["input"], texts=texts), paths)
+    label = (row.get("label") or None) if _label_column(inputs) else None
+    return _with_files(CaseFiles(source.parent / row["input"], texts=texts, label=label), paths)
+
+
+def _label_column(inputs: Inputs) -> list[str]:
+    return [] if inputs.mask is NONE else ["label"]
 
 
 # Partners
@@ -216,7 +224,7 @@ def _by_name(folder: Path) -> dict[str, list[Path]]:
     except OSError as problem:
         raise InputError(f"'{folder}' cannot be read: {reason_of(problem)}.", "Give a folder.") from None
     for path in paths:
-        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(VOLUME_SUFFIXES)):
+        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith((*VOLUME_SUFFIXES, ".dcm"))):
             by_name.setdefault(stem_of(path), []).append(path)
     return by_name
 

@@ -23,6 +23,7 @@ from ..imaging.volume import Volume
 from ..tasks.base import TaskResult
 from ..tasks.output_kinds import OutputKind
 from ..tasks.registry import TASKS
+from .report import published
 
 CALCULATED = "Calculated from a CT: not an acquired radiograph."
 _NOT_WRITTEN = (
@@ -54,6 +55,12 @@ class OutputPlan:
         main = declared.outputs[0].name
         further = name.removeprefix(f"{main}_")
         return self.folder / f"{self.base if name == main else f'{self.base}_{further}'}{suffix}"
+
+    def recorded(self, task: str, name: str, record: dict[str, Any]) -> Path:
+        """Where an output of a report lies; a private report does not name it."""
+        if "file" in record:
+            return self.folder / record["file"]
+        return self.file(task, name)
 
     def expected(self, task: str) -> list[Path]:
         """Every file that the task is known to write."""
@@ -126,12 +133,18 @@ def make_folder(folder: Path) -> None:
 
 
 def publish(
-    plan: OutputPlan, volume: Volume | None, result: TaskResult, report: dict[str, Any], overwrite: bool
+    plan: OutputPlan,
+    volume: Volume | None,
+    result: TaskResult,
+    report: dict[str, Any],
+    overwrite: bool,
+    private: bool = False,
 ) -> dict[str, Any]:
     """Write every output, all or none; the report comes last, so where it exists the case is done.
 
     Args:
         volume: the input, on whose grid the results lie unless the result says where.
+        private: the report that is written names no file; the one that is given does.
 
     Returns:
         The finished report.
@@ -141,7 +154,7 @@ def publish(
         staging.mkdir()
         finished = _stage(staging, plan, volume, result, report)
         report["outputs"] = {name: _file_record(staging / path.name) for name, path in finished.items()}
-        write_json(report, staging / plan.report.name)
+        write_json(published(report, plan.folder, private), staging / plan.report.name)
         _move(staging, [*finished.values(), plan.report], overwrite)
     except OSError as problem:
         raise OutputError(

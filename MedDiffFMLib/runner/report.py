@@ -16,15 +16,16 @@ from .. import __version__
 from ..core import devices
 from ..core.errors import InputError
 from ..core.json_files import json_ready
-from ..core.safe_load import read_json
+from ..core.safe_load import is_there, plain_path, read_json
 from ..imaging.volume import Volume, geometry
 from ..models.no_model import NoModel
 from ..tasks.base import TaskResult
-from .load import Loaded
+from .load import Here
 from .settings import RunSettings
 
 FORMAT = "meddifffm-report-1"
 NOTICE = "Research use only. Not a medical device; do not use for diagnosis or treatment."
+_PRIVATE = "a file"
 _PACKAGES = ("torch", "monai", "numpy", "scipy")
 
 
@@ -94,7 +95,11 @@ def input_record(path: Path, volume: Volume) -> dict[str, Any]:
 
 
 def run_report(
-    settings: RunSettings, model: Loaded, result: TaskResult, watch: Stopwatch, warnings: Iterable[str] = ()
+    settings: RunSettings,
+    model: Here,
+    result: TaskResult,
+    watch: Stopwatch,
+    warnings: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The report of a run, without its files.
 
@@ -123,11 +128,62 @@ def run_report(
     )
 
 
-def _memory_level(model: Loaded) -> dict[str, int] | None:
+def _memory_level(model: Here) -> dict[str, int] | None:
     """Windows a call and their edge; None where there is no network."""
     if isinstance(model, NoModel):
         return None
     return {"batch": model.engine.memory_level.batch, "window": model.engine.memory_level.window}
+
+
+def published(report: dict[str, Any], folder: Path, private: bool = False) -> dict[str, Any]:
+    """A report as it is written: files by their way from its folder, so that it can be moved with them and shared.
+
+    Args:
+        folder: that the report is written to.
+        private: leave out every name of a file that was read or written.
+    """
+    settings = dict(report["settings"])
+    inputs = {name: dict(record) for name, record in report.get("inputs", {}).items()}
+    outputs = {name: dict(record) for name, record in report.get("outputs", {}).items()}
+    settings["model"] = _way(settings["model"], folder, private)
+    settings["parameters"] = {name: _way(value, folder, private) for name, value in settings["parameters"].items()}
+    for record in inputs.values():
+        if "path" in record:
+            record["path"] = _way(record["path"], folder, private)
+        if private:
+            record.pop("path", None)
+            record["files"] = [line.split()[0] for line in record.get("files", [])]
+    model = dict(report["model"])
+    if private:
+        for record in outputs.values():
+            record.pop("file", None)
+        if settings["model"] == _PRIVATE:  # the model is called after its file
+            model["name"] = _PRIVATE
+    return {**report, "settings": settings, "model": model, "inputs": inputs, "outputs": outputs}
+
+
+def _way(value: Any, folder: Path, private: bool) -> Any:
+    """An absolute path as the way from a folder, or its last part where there is none; other values as they are."""
+    if not (plain_path(value) and Path(value).is_absolute()):
+        return value
+    if private:
+        return _PRIVATE
+    try:
+        return Path(os.path.relpath(value, folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return Path(value).as_posix()
+
+
+def found_again(value: Any, folder: Path) -> Any:
+    """A path of a report in ``folder`` as it leads there from here, where there is something; else the value."""
+    if plain_path(value) and value and is_there(folder / value):
+        return str((folder / value).resolve())
+    return value
+
+
+def was_forced(report: dict[str, Any]) -> bool:
+    """Whether values were worked on that do not look like those of their modality."""
+    return any(isinstance(record, dict) and record.get("forced") is True for record in report["inputs"].values())
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from ..tasks.inputs import REQUIRED
 from ..tasks.registry import TASKS
 from .case import run_case
 from .case_files import CaseFiles
-from .load import Loaded, load
+from .load import Here, load
 from .outputs import OutputPlan
-from .report import read_report, software_versions
+from .report import found_again, read_report, software_versions, was_forced
 from .settings import RunSettings
 
 
@@ -40,7 +41,7 @@ def repeat(
         ModelError: the weights are not those of the report.
     """
     report = read_report(path)
-    settings, case = _settings(report), _case(report)
+    settings, case = _settings(report, path.parent), _case(report, path.parent)
     files = [str(record.get("file")) for record in report["outputs"].values()]
     suffix = next((known for file in files for known in WRITABLE_SUFFIXES if file.endswith(known)), ".nrrd")
     sweep(tempfile.gettempdir())
@@ -59,24 +60,31 @@ def repeat(
     }
 
 
-def _settings(report: dict[str, Any]) -> RunSettings:
+def _settings(report: dict[str, Any], folder: Path) -> RunSettings:
     """The settings with what "auto" became then."""
     try:
         given = report["settings"]
         used = {name: report[name] for name in ("device", "precision", "threads")}
         names = ("task", "parameters", "seed", "region", "model")
-        return RunSettings(**{name: given[name] for name in names}, **used).checked()
+        chosen = {name: given[name] for name in names}
+        chosen["parameters"] = {name: found_again(value, folder) for name, value in given["parameters"].items()}
+        chosen["model"] = (
+            found_again(given["model"], folder) if given["model"].endswith(".safetensors") else given["model"]
+        )
+        return RunSettings(**chosen, **used).checked()
     except (KeyError, TypeError, AttributeError) as problem:
         raise InputError(f"The report is incomplete ({problem}).", "It may come from another version.") from None
 
 
-def _case(report: dict[str, Any]) -> CaseFiles:
+def _case(report: dict[str, Any], folder: Path) -> CaseFiles:
     """The inputs, if they are still the same."""
     paths: dict[str, Path] = {}
     for name, record in report["inputs"].items():
         if not isinstance(record, dict) or not plain_path(record.get("path")):
+            if isinstance(record, dict) and record.get("sha256"):
+                raise InputError(f"The report is private: it does not name its {name}.", "Run the task on it again.")
             raise InputError(f"The report's {name} was not a file.", "Save it as a file and run the task on that.")
-        paths[name] = Path(record["path"])
+        paths[name] = Path(os.path.normpath(folder.resolve() / record["path"]))
         if not is_there(paths[name]):
             raise InputError(f"The {name} '{paths[name]}' is gone.", "Put it back where it was.")
         if source_of(paths[name]).sha256 != record.get("sha256"):
@@ -87,10 +95,13 @@ def _case(report: dict[str, Any]) -> CaseFiles:
     texts = report.get("texts", {})
     if not isinstance(texts, dict):
         raise InputError("The report's texts cannot be read.", "It may come from another version.")
-    return CaseFiles(volume, mask, anatomy, paths, texts)
+    label = report["inputs"].get("mask", {}).get("label")
+    if not isinstance(label, str | None):
+        raise InputError("The report's label cannot be read.", "It may come from another version.")
+    return CaseFiles(volume, mask, anatomy, paths, texts, label=label, force=was_forced(report))
 
 
-def _same_model(report: dict[str, Any], settings: RunSettings) -> Loaded:
+def _same_model(report: dict[str, Any], settings: RunSettings) -> Here:
     model = load(settings)
     if model.sha256 != report["model"].get("sha256"):
         raise ModelError(f"The weights of {settings.model} are not those of the report.", "Put the original file back.")

@@ -11,6 +11,7 @@ import contextlib
 import enum
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from ..core.errors import MedDiffFMError
 from ..core.progress import ProgressEvent
 from ..runner.settings import RunSettings
 from . import protocol
+from .address import is_address
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
 
 START_SECONDS = 120.0  # importing torch from a cold network disk takes its time
@@ -31,9 +33,15 @@ _FOREIGN = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PY
             "DYLD_LIBRARY_PATH", "QT_PLUGIN_PATH", "__PYVENV_LAUNCHER__")  # fmt: skip
 
 
-def worker_command(python_executable: str) -> tuple[str, list[str]]:
-    """Program and arguments that start a worker in any Python."""
-    return python_executable, ["-u", "-m", f"{protocol.__package__}.server"]
+def worker_command(where: str) -> tuple[str, list[str]]:
+    """Program and arguments that start a worker.
+
+    Args:
+        where: executable of any Python, or the address of another computer, see :mod:`MedDiffFMLib.worker.address`.
+    """
+    if is_address(where):
+        return sys.executable, ["-u", "-m", f"{protocol.__package__}.near_end", where]
+    return where, ["-u", "-m", f"{protocol.__package__}.server"]
 
 
 def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[str, str]:

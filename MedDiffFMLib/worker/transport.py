@@ -114,7 +114,8 @@ class WorkerClient:
     ...     result = worker.run(RunRequest(RunSettings("denoise"), voxels, ijk_to_ras))
 
     Args:
-        python: executable of the worker's Python; the program's own by default.
+        python: executable of the worker's Python, the program's own by default; or ``ssh://user@host`` for a worker on
+            another computer.
         start_seconds: patience with its start.
         on_log, on_warning: receive lines of its standard error, and warnings during a run.
     """

@@ -27,7 +27,7 @@ from .process import Place, Process
 from .scenarios import SCENARIOS, Scenario, Workshop, damaged_files
 
 _PRELOAD = (
-    "torch", "monai.networks.nets", "lightning.fabric", "nrrd", "nibabel", "scipy.ndimage", "scipy.spatial",
+    "torch", "monai.networks.nets", "MedDiffFMLib.training.fabric", "nrrd", "nibabel", "scipy.ndimage", "scipy.spatial",
     "safetensors.torch", "MedDiffFMLib.runner.case", "MedDiffFMLib.training.finetune.run",
     "MedDiffFMLib.tasks.denoise.recipe", "MedDiffFMLib.inference.sliding_window",
     "MedDiffFMLib.models.controlnet_file", "MedDiffFMLib.cli",

@@ -12,7 +12,7 @@ from MedDiffFMLib.tasks.registry import TASKS
 from Testing.harness import application, pythonqt
 from Testing.slicer.paint import paint_ball
 
-TASK_NAMES = [name for name in TASKS if name != "segment"]  # which has a file of its own
+TASK_NAMES = [name for name in TASKS if name != "segment"]  # which has a file of its own, as the views of others have
 
 
 def press(app: Any, widget: Any, task: str) -> None:

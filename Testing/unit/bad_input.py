@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedDiffFMLib.core.errors import InputError, MedDiffFMError, ModelError, OutputError
+from MedDiffFMLib.core.errors import DependencyError, InputError, MedDiffFMError, ModelError, OutputError
 from MedDiffFMLib.datasets.segments import merge_segments
+from MedDiffFMLib.dicom.out.export import check_folder
+from MedDiffFMLib.dicom.sources.address import parse_address
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume, check_ct, check_mask
 from MedDiffFMLib.models import catalogue
@@ -35,6 +38,8 @@ from MedDiffFMLib.models.controlnet_file import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.controlnet_file import load_control
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.case import checked_case
+from MedDiffFMLib.runner.case_files import CaseFiles
+from MedDiffFMLib.runner.one_series import with_one_series
 from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
 from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.tasks.base import Case, Run
@@ -205,7 +210,7 @@ def _gap(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 @case(
     "DICOM series with a damaged file",
-    "'i003.dcm' is not a readable DICOM file: its header cannot be read (BytesLengthException). "
+    "'i003.dcm' is not a readable DICOM file: its header cannot be read. "
     "Check that the suffix fits the content, or export it again.",
 )
 def _damaged_slice(folder: Path, _: pytest.MonkeyPatch) -> None:
@@ -216,6 +221,92 @@ def _damaged_slice(folder: Path, _: pytest.MonkeyPatch) -> None:
     at = content.index(b"\x02\x00\x00\x00UL") + 6
     path.write_bytes(content[:at] + b"\xff\x7f" + content[at + 2 :])
     read_volume(folder / "study")
+
+
+def _studies(folder: Path, *descriptions: str) -> Path:
+    """A DICOM folder with a series of eight slices for each description."""
+    from Testing.unit.imaging.test_dicom import write_series
+
+    for number, text in enumerate(descriptions, start=2):
+        write_series(folder / "study", prefix=text[0], SeriesNumber=number, SeriesDescription=text, PatientID="17")
+    return folder / "study"
+
+
+@case(
+    "several DICOM series that could be meant, on the command line",
+    "'study' holds 2 series that could be meant: 2 'Lung' (CT, 8 images); 3 'Soft' (CT, 8 images). "
+    "Choose one: --series 2, or by UID, see `meddifffm series`.",
+)
+def _which_series(folder: Path, _: pytest.MonkeyPatch) -> None:
+    with_one_series(CaseFiles(_studies(folder, "Lung", "Soft")), "denoise")
+
+
+@case(
+    "DICOM series with a slice of another patient",
+    "Series 2 'Lung' (CT, 8 images) in 'study' mixes images of several patients: '17' and '18'. "
+    "Export each patient's series again; nothing is made out of a mixture.",
+)
+def _two_patients(folder: Path, _: pytest.MonkeyPatch) -> None:
+    import pydicom
+
+    study = _studies(folder, "Lung")
+    path = next(study.iterdir())
+    image = pydicom.dcmread(path)
+    image.PatientID = "18"
+    image.save_as(path)
+    with_one_series(CaseFiles(study), "denoise")
+
+
+@case(
+    "DICOM folder of results that exists",
+    "The DICOM folder '{folder}/ct_denoise' exists already. Choose another folder or move it away: DICOM objects are "
+    "never overwritten, not with --overwrite either.",
+    OutputError,
+)
+def _dicom_folder_exists(folder: Path, _: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
+    (folder / "ct_denoise").mkdir()
+    check_folder(folder / "ct_denoise")
+
+
+@case(
+    "DICOM folder of results without highdicom",
+    "The Python package highdicom is missing, which --dicom needs. Install it: pip install --upgrade "
+    "'meddifffm[dicom]' (in Slicer: pip_install('-U highdicom')).",
+    DependencyError,
+)
+def _no_highdicom(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "highdicom", None)
+    check_folder(folder / "ct_denoise")
+
+
+@case(
+    "DICOM folder of results with a highdicom of earlier years",
+    "highdicom 0.26.1 is too old: --dicom needs 0.28 or newer. Install it: pip install --upgrade 'meddifffm[dicom]' "
+    "(in Slicer: pip_install('-U highdicom')).",
+    DependencyError,
+)
+def _old_highdicom(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
+    patch.setattr("importlib.metadata.version", lambda name: "0.26.1")
+    check_folder(folder / "ct_denoise")
+
+
+@case(
+    "address of an archive without a question",
+    "'dicomweb://pacs.example/dicom-web' asks for everything in the archive. "
+    "Say which study: add ?PatientID=ID or a UID.",
+)
+def _everything(*_: object) -> None:
+    parse_address("dicomweb://pacs.example/dicom-web")
+
+
+@case(
+    "address with a password",
+    "A password stands in the address, where others can read it. Put it into ~/.netrc, and leave it out.",
+)
+def _password(*_: object) -> None:
+    parse_address("dicomweb://anna:secret@pacs.example/dicom-web?PatientID=17")
 
 
 @case(
@@ -274,7 +365,7 @@ def _spacing(*_: object) -> None:
     "The values (0 to 1200, median 80) do not look like CT in Hounsfield units, where air is near -1000, fat near "
     "-100 and soft tissue 0 to 100; they fit MR, PET, a label map or normalized data. Choose a CT. If this is a CT "
     "that was stored with an offset (often 1024) or rescaled for display, load the original DICOM series or undo that "
-    "first.",
+    "first. A crop of a CT that holds neither air nor fat goes on with --force.",
 )
 def _magnetic(*_: object) -> None:
     tissue = body().voxels

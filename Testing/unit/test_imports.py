@@ -30,7 +30,10 @@ LIGHT_AFTER_ALL = (
     "evaluation.speed.cases", "evaluation.speed.run", "evaluation.speed.subprocess_runner",
     "evaluation.speed.report_page",
 )  # fmt: skip
-FORBIDDEN = ("torch", "monai", "lightning", "einops", "scipy", "skimage", "nrrd", "nibabel", "pydicom", "matplotlib")
+FORBIDDEN = (
+    "torch", "monai", "lightning", "lightning_fabric", "einops", "scipy", "skimage", "nrrd", "nibabel", "pydicom",
+    "matplotlib",
+)  # fmt: skip
 
 
 def module_names() -> list[str]:

@@ -202,7 +202,8 @@ def test_license_is_apache_2_word_for_word() -> None:
 def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
     """The module's lists of requirements repeat lines of pyproject.toml, floors included."""
     project = (ROOT / "pyproject.toml").read_text()
-    dependencies = re.findall(r'"([^"]+)"', re.search(r"(?s)\ndependencies = \[(.*?)\n\]", project).group(1))
+    tables = re.findall(r"(?s)\n(?:dependencies|training) = \[(.*?)\]\n", project)
+    dependencies = [line for table in tables for line in re.findall(r'"([^"]+)"', table)]
     for name in ("requirements.txt", "requirements-training.txt"):
         lines = (ROOT / "MedDiffFM/Resources" / name).read_text().splitlines()
         needs = [line for line in lines if line and not line.startswith("#")]

@@ -159,7 +159,7 @@ def test_every_check_runs_and_the_first_failure_counts(runner: ModuleType, monke
         called.append(command[2])
         return {"ruff": 0, "mypy": 7, "pytest": 1}[command[2]]
 
-    monkeypatch.setattr(runner, "check_drawing_libraries", lambda: None)
+    monkeypatch.setattr(runner, "check_system_packages", lambda: None)
     monkeypatch.setattr(runner.subprocess, "call", call)
     assert runner.test(["-k", "geometry"]) == 7
     assert called == ["ruff", "ruff", "mypy", "pytest"]
@@ -167,7 +167,7 @@ def test_every_check_runs_and_the_first_failure_counts(runner: ModuleType, monke
 
 def test_quick_leaves_out_types_and_slow_tests(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(runner, "check_drawing_libraries", lambda: None)
+    monkeypatch.setattr(runner, "check_system_packages", lambda: None)
     monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
     assert runner.test(["-k", "geometry", "--quick"]) == 0
     assert [command[0] for command in called] == ["ruff", "ruff", "pytest"]

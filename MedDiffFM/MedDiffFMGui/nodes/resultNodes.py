@@ -79,12 +79,14 @@ def _addVolume(declared, name, array, inputNode, result):
 
     :param declared: the task, a class of the library.
     """
+    from MedDiffFMLib.tasks.base import View
     from MedDiffFMLib.tasks.output_kinds import OutputKind
 
     output = declared.output(name)
     kind, nodeName, place = output.kind, _nodeName(output, inputNode, result), result.ijk_to_ras.get(name)
     if kind is OutputKind.LABELS:
-        return addSegmentation(array, result.facts["labels"], inputNode, nodeName)
+        surfaces = declared.view is View.STRUCTURES
+        return addSegmentation(array, result.facts["labels"], inputNode, nodeName, surfaces)
     if kind is OutputKind.MASK:
         return addLabelNode(array, inputNode, nodeName, ijkToRAS=place)
     isLikeInput = kind in (OutputKind.CT, OutputKind.MR, OutputKind.XRAY) and kind.modality == declared.inputs.modality

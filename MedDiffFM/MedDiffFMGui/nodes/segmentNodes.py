@@ -105,11 +105,12 @@ class SegmentNodes:
                 slicer.mrmlScene.RemoveNode(node)
 
 
-def addSegmentation(array, labels, inputNode, name):
+def addSegmentation(array, labels, inputNode, name, surfaces=True):
     """Add one segment a structure, with its name, color and terminology, and for all but large CTs with its surface.
 
     :param array: label numbers (k, j, i) on the grid of ``inputNode``.
     :param labels: rows of the report's ``labels``: value, name, color, terminology, volume_ml, uncertainty.
+    :param surfaces: False for no surfaces, which structures of a whole body take seconds for.
     """
     scene = inputNode.GetScene()
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", uniqueName(scene, name))
@@ -133,7 +134,7 @@ def addSegmentation(array, labels, inputNode, name):
     node.SetReferenceImageGeometryParameterFromVolumeNode(inputNode)
     node.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
-    if array.size <= QUICK_VOXELS:
+    if surfaces and array.size <= QUICK_VOXELS:
         node.CreateClosedSurfaceRepresentation()
     moveToStudyOf(inputNode, node)
     return node

@@ -60,3 +60,10 @@ def _fillTable(node, output, rows):
             column.InsertNextValue(value if areNumbers else str(value))
         table.AddColumn(column)
     node.SetAndObserveTable(table)
+
+
+def tableRows(node):
+    """Rows of a table node as they were given to :func:`addTable`: one dict each, numbers as float."""
+    table = node.GetTable()
+    columns = [table.GetColumn(index) for index in range(table.GetNumberOfColumns())]
+    return [{column.GetName(): column.GetValue(row) for column in columns} for row in range(table.GetNumberOfRows())]

@@ -17,19 +17,18 @@ def contours(mask: np.ndarray) -> list[np.ndarray]:
     from skimage.measure import find_contours
 
     curves = [curve[:-1, ::-1] - 1 for curve in find_contours(np.pad(mask, 1).astype(float), 0.5)]
-    outer = [curve for curve in curves if _area(curve) * _orientation(curves) > 0]
-    holes = [curve for curve in curves if _area(curve) * _orientation(curves) < 0]
-    for hole in holes:
-        around = min(
-            (n for n, curve in enumerate(outer) if _inside(hole[0], curve)), key=lambda n: abs(_area(outer[n]))
-        )
-        outer[around] = _joined(outer[around], hole)
+    areas = [_area(curve) for curve in curves]
+    around = np.sign(max(areas, key=abs, default=1.0))  # the largest one is no hole, and all outer ones turn as it does
+    outer = [curve for curve, area in zip(curves, areas, strict=True) if area * around > 0]
+    sizes = [abs(area) for area in areas if area * around > 0]
+    boxes = np.array([[*curve.min(axis=0), *curve.max(axis=0)] for curve in outer]).reshape(-1, 4)
+    for hole in (curve for curve, area in zip(curves, areas, strict=True) if area * around < 0):
+        point = hole[0]
+        near = np.flatnonzero((boxes[:, :2] <= point).all(axis=1) & (point <= boxes[:, 2:]).all(axis=1))
+        smallest_first = sorted(near, key=lambda n: sizes[n])
+        owner = next(n for n in smallest_first if _inside(point, outer[n]))
+        outer[owner] = _joined(outer[owner], hole)
     return outer
-
-
-def _orientation(curves: list[np.ndarray]) -> float:
-    """Sign of the outer curves: the largest one is no hole."""
-    return float(np.sign(max((_area(curve) for curve in curves), key=abs)))
 
 
 def _area(curve: np.ndarray) -> float:
@@ -46,8 +45,11 @@ def _inside(point: np.ndarray, curve: np.ndarray) -> bool:
 
 def _joined(outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """One curve that goes into the hole and back where they are closest."""
-    distances = np.linalg.norm(outer[:, None] - hole[None], axis=2)
-    a, b = np.unravel_index(int(distances.argmin()), distances.shape)
+    from scipy.spatial import cKDTree
+
+    distances, nearest = cKDTree(outer).query(hole)
+    b = int(distances.argmin())
+    a = int(nearest[b])
     around = np.roll(hole, -b, axis=0)
     return np.concatenate([outer[: a + 1], around, around[:1], outer[a:]])
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from .shell import SCHEME, Purpose
 from .structures import structure_set
 from .study import Study, new_study, new_uid, study_of
 
+Steps = Generator[None, None, Any]
+"""Work that may be interrupted after each file."""
 RESTORED = ("PRIOR", SCHEME, "Prediction of a diffusion model")
 RESAMPLED = ("113085", "DCM", "Spatial resampling")
 SUBTRACTED = ("113062", "DCM", "Pixel by pixel subtraction")
@@ -88,11 +90,11 @@ class Export:
     @property
     def synthetic(self) -> bool:
         """Whether the whole result shows no patient as scanned."""
-        return bool(self.report["synthetic"])
+        return bool(self.report.get("synthetic", self.task.synthetic))
 
     def purpose(self, output: Output, title: str = "") -> Purpose:
         """What objects of an output say of themselves."""
-        settings, model = self.report["settings"], self.report["model"]
+        settings, model = self.report.get("settings", {}), self.report.get("model", {})
         sha = str(model.get("sha256") or "")[:12]
         return Purpose(
             title=title or output.words,
@@ -141,10 +143,27 @@ def written(export: Export, folder: Path) -> Iterator[list[Exported]]:
         InputError: mixed patients, or a grid that DICOM cannot hold.
         OutputError: the folder exists, or the disk refuses.
     """
+    for _ in exporting(export, folder):
+        pass
+    try:
+        yield export.written
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def exporting(export: Export, folder: Path) -> Generator[None, None, list[Exported]]:
+    """As :func:`written`, in steps of one file; the generator's value is what was written.
+
+    Closed early, it leaves nothing.
+
+    Raises:
+        InputError, OutputError: as :func:`written`.
+    """
     staging = folder.parent / f".{owned_name()}.dicom"
     try:
         staging.mkdir()
-        _write_all(export, staging)
+        yield from _write_all(export, staging)
         if os.path.lexists(folder):
             raise OutputError(f"The DICOM folder '{folder}' exists already.", "Choose another folder.")
         os.rename(staging, folder)
@@ -155,37 +174,33 @@ def written(export: Export, folder: Path) -> Iterator[list[Exported]]:
         ) from problem
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    try:
-        yield export.written
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    return export.written
 
 
-def _write_all(export: Export, staging: Path) -> None:
+def _write_all(export: Export, staging: Path) -> Steps:
     """Images first: everything else refers to them."""
-    study = _study(export, staging)
+    study = yield from _study(export, staging)
     outputs = {name: export.task.output(name) for name in export.result.volumes}
     images = [name for name, output in outputs.items() if output.kind in _IMAGES]
     others = [name for name in outputs if name not in images]
     for name in images:
-        made = _save(export, staging, name, _IMAGES[outputs[name].kind](export, study, outputs[name]))
+        made = yield from _save(export, staging, name, _IMAGES[outputs[name].kind](export, study, outputs[name]))
         if not study.images and outputs[name].kind is OutputKind.CT:
             study.images = made
     for name in others:
         for objects in _OTHERS[outputs[name].kind](export, study, outputs[name]):
-            _save(export, staging, name, objects)
+            yield from _save(export, staging, name, objects)
     for name, rows in export.result.tables.items():
-        output = export.task.output(name)
-        for objects in _table(export, study, output, rows):
-            _save(export, staging, name, objects)
+        for objects in _table(export, study, export.task.output(name), rows):
+            yield from _save(export, staging, name, objects)
     for name, text in export.result.texts.items():
         if text.strip():
-            _save(export, staging, name, [text_report(text, study, export.purpose(export.task.output(name)))])
+            made = text_report(text, study, export.purpose(export.task.output(name)))
+            yield from _save(export, staging, name, [made])
     export.notes += study.notes
 
 
-def _study(export: Export, staging: Path) -> Study:
+def _study(export: Export, staging: Path) -> Steps:
     """The study of the scan; a new one, with the scan in it, where it came without DICOM."""
     if export.source:
         return study_of(export.source)
@@ -196,11 +211,12 @@ def _study(export: Export, staging: Path) -> Study:
             export.purpose(output), task="Only the format was changed.", model="no model", parameters={}, seed=0,
             invented=export.volume.synthetic,
         )  # fmt: skip
-        study.images = _save(export, staging, "source", image_series(export.volume, study, purpose, None))
+        series = image_series(export.volume, study, purpose, None)
+        study.images = yield from _save(export, staging, "source", series)
     return study
 
 
-def _save(export: Export, staging: Path, name: str, objects: Iterable[Any]) -> list[Any]:
+def _save(export: Export, staging: Path, name: str, objects: Iterable[Any]) -> Steps:
     """Write one series into a folder of its own; gives its headers."""
     headers: list[Any] = []
     folder = ""
@@ -213,10 +229,10 @@ def _save(export: Export, staging: Path, name: str, objects: Iterable[Any]) -> l
         if "PixelData" in made and made.Modality in (CT, MR):
             del made.PixelData
         headers.append(made)
+        yield
     first = headers[0]
-    export.written.append(
-        Exported(name, str(first.Modality), str(first.SeriesDescription), str(first.SeriesInstanceUID), folder, number)
-    )
+    described = str(first.Modality), str(first.SeriesDescription), str(first.SeriesInstanceUID)
+    export.written.append(Exported(name, *described, folder, len(headers)))
     return headers
 
 
@@ -252,21 +268,19 @@ def _map(export: Export, study: Study, output: Output) -> list[list[Any]]:
     return [[parametric_map(export.place(output.name), study, export.purpose(output), unit, quantity)]]
 
 
-def _labels(export: Export, study: Study, output: Output) -> list[list[Any]]:
+def _labels(export: Export, study: Study, output: Output) -> Iterator[list[Any]]:
     """Segments and contours; none where nothing was found."""
     labels = export.place(output.name)
     labels = labels.with_voxels(labels.voxels.astype(np.uint16, copy=False))
     values = [int(value) for value in np.unique(labels.voxels) if value]
     if not values:
         export.notes.append(f"{output.words}: nothing is marked, so there is no DICOM object of it.")
-        return []
+        return
     facts = export.result.facts.get("labels")
     segments = segments_of(values, output.words, facts if isinstance(facts, list) else [])
     purpose = export.purpose(output)
-    return [
-        [segmentation(labels, segments, study, purpose)],
-        [structure_set(labels, segments, study, purpose)],
-    ]
+    yield [segmentation(labels, segments, study, purpose)]
+    yield [structure_set(labels, segments, study, purpose)]
 
 
 def _table(export: Export, study: Study, output: Output, rows: list[dict[str, Any]]) -> Iterator[list[Any]]:
@@ -280,7 +294,8 @@ def _table(export: Export, study: Study, output: Output, rows: list[dict[str, An
         segments = [_found(row) for row in rows]
         regions = segmentation(export.volume.with_voxels(numbered), segments, study, export.purpose(output))
         yield [regions]
-    yield [measurement_report(rows, study, export.purpose(output), regions, segments)]
+    are_findings = output.kind is OutputKind.POINTS
+    yield [measurement_report(rows, study, export.purpose(output), are_findings, regions, segments)]
 
 
 def _found(row: dict[str, Any]) -> Segment:
@@ -294,7 +309,7 @@ _IMAGES: dict[OutputKind, Callable[[Export, Study, Output], Iterable[Any]]] = {
     OutputKind.MR: _mr,
     OutputKind.XRAY: _xray,
 }
-_OTHERS: dict[OutputKind, Callable[[Export, Study, Output], list[list[Any]]]] = {
+_OTHERS: dict[OutputKind, Callable[[Export, Study, Output], Iterable[list[Any]]]] = {
     **dict.fromkeys(_MAPS, _map),
     OutputKind.MASK: _labels,
     OutputKind.LABELS: _labels,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..packages import needed
-from .segments import FINDING, Segment
+from .segments import ABNORMAL, Segment
 from .shell import MAKER, MODEL_NAME, RESEARCH, SCHEME, Purpose, finish, library_arguments
 from .study import Study, new_uid
 
@@ -18,9 +19,13 @@ UNITS = {
     "ml": ("ml", "UCUM", "milliliter"),
     "mm": ("mm", "UCUM", "millimeter"),
     "hu": ("[hnsf'U]", "UCUM", "Hounsfield unit"),
+    "l": ("l", "UCUM", "liter"),
+    "cm2": ("cm2", "UCUM", "square centimeter"),
+    "cm": ("cm", "UCUM", "centimeter"),
     "percent": ("%", "UCUM", "Percent"),
+    "%": ("%", "UCUM", "Percent"),
 }
-"""Last word of a column's name -> its unit; every other one has none."""
+"""Last word of a column's name, or what a column of units says -> unit; every other one has none."""
 _NO_UNIT = ("1", "UCUM", "no units")
 _PUBLIC = {"volume": ("118565006", "SCT", "Volume"), "diameter": ("81827009", "SCT", "Diameter")}
 PLACE = ("r_mm", "a_mm", "s_mm")
@@ -32,6 +37,7 @@ def measurement_report(
     rows: Sequence[dict[str, Any]],
     study: Study,
     purpose: Purpose,
+    are_findings: bool,
     regions: Any = None,
     segments: Sequence[Segment] = (),
 ) -> Any:
@@ -39,6 +45,7 @@ def measurement_report(
 
     Args:
         rows: not empty; numbers become measurements, words stay words.
+        are_findings: each is something unusual at a place; else it is a figure.
         regions: segmentation with a segment for each row, in the same order.
         segments: of it.
     """
@@ -51,7 +58,8 @@ def measurement_report(
         observer_type=sr.CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
     )
     groups = [
-        _group(sr, row, study, regions, segments[number] if segments else None) for number, row in enumerate(rows)
+        _group(sr, row, study, are_findings, regions, segments[number] if segments else None)
+        for number, row in enumerate(rows)
     ]
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
@@ -71,21 +79,19 @@ def _document(kind: Any, content: Any, evidence: list[Any], study: Study, purpos
     return finish(made, study, purpose)
 
 
-def _group(sr: Any, row: dict[str, Any], study: Study, regions: Any, segment: Segment | None) -> Any:
+def _group(sr: Any, row: dict[str, Any], study: Study, is_finding: bool, regions: Any, segment: Segment | None) -> Any:
     """The group of one row."""
-    named = str(row.get(NUMBER, ""))
     shared = {
-        "finding_type": sr.CodedConcept(*FINDING[1]),
-        "measurements": [_measurement(sr, name, value) for name, value in _figures(row)] or None,
+        "finding_type": sr.CodedConcept(*ABNORMAL) if is_finding else None,
+        "measurements": [_measurement(sr, name, value, unit_of(name, row)) for name, value in _figures(row)] or None,
     }
-    tracking = sr.TrackingIdentifier(
-        uid=segment.tracking if segment else new_uid(), identifier=f"Finding {named}".strip()
-    )
+    called = f"{'Finding' if is_finding else 'Row'} {row.get(NUMBER, '')}".strip()
+    tracking = sr.TrackingIdentifier(uid=segment.tracking if segment else new_uid(), identifier=called)
     if segment is not None:
         group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking, referenced_segment=_reference(sr, regions, segment, study), **shared
         )
-    elif all(name in row for name in PLACE):
+    elif all(_is_number(row.get(name)) for name in PLACE):
         group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             tracking, referenced_region=_point(sr, row, study.frame), **shared
         )
@@ -101,13 +107,24 @@ def _group(sr: Any, row: dict[str, Any], study: Study, regions: Any, segment: Se
 
 def _figures(row: dict[str, Any]) -> list[tuple[str, float]]:
     """Columns with figures but those of the place."""
-    figures = [(n, v) for n, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)]
-    return [(n, float(v)) for n, v in figures if n not in (NUMBER, *PLACE) and np.isfinite(v)]
+    return [(name, float(row[name])) for name in row if name not in (NUMBER, *PLACE) and _is_number(row[name])]
 
 
-def _measurement(sr: Any, name: str, value: float) -> Any:
-    unit = UNITS.get(name.rpartition("_")[2], _NO_UNIT)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _measurement(sr: Any, name: str, value: float, unit: tuple[str, str, str]) -> Any:
     return sr.Measurement(name=_concept(sr, name), value=value, unit=sr.CodedConcept(*unit))
+
+
+def unit_of(name: str, row: dict[str, Any]) -> tuple[str, str, str]:
+    """By the end of a column's name; of a column ``value`` what the column ``unit`` says."""
+    said = str(row.get("unit") or "")
+    if name != "value" or not said:
+        return UNITS.get(name.rpartition("_")[2], _NO_UNIT)
+    words = re.sub(r"[^A-Za-z0-9/%]+", "_", said)[:14]
+    return UNITS.get(said.lower(), (f"{{{words}}}", "UCUM", said[:64]))
 
 
 def _concept(sr: Any, name: str) -> Any:

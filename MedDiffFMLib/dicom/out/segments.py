@@ -16,7 +16,9 @@ from .shell import MAKER, MODEL_NAME, SERIAL, Purpose, finish, library_arguments
 from .study import Study, new_uid
 
 TISSUE = ("85756007", "SCT", "Tissue")
-FINDING = (("49755003", "SCT", "Morphologically Abnormal Structure"), ("52988006", "SCT", "Lesion"))
+ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
+FINDING = (ABNORMAL, ABNORMAL)
+"""Category and type: what is unusual for the model need not be a lesion."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import __version__
 from ...core.json_files import json_ready
+from ...imaging.formats.dicom import SYNTHETIC_DATA
 from .study import FRAME, Study, new_uid
 
 MAKER = "MedDiff-FM contributors"
@@ -102,7 +103,7 @@ def _say_no_side(made: Any) -> None:
 def mark(made: Any, purpose: Purpose) -> None:
     """Say outright what is synthetic (Synthetic Data, 2023)."""
     if purpose.invented:
-        made.SyntheticData = "YES"
+        made.add_new(SYNTHETIC_DATA, "CS", "YES")
 
 
 def equipment(study: Study, purpose: Purpose) -> list[Any]:

@@ -23,8 +23,10 @@ _NEAR_MM = 1e-3
 def structure_set(labels: Volume, segments: Sequence[Segment], study: Study, purpose: Purpose) -> Any:
     """Closed contours of each structure on the planes of the volume."""
     from pydicom.dataset import Dataset
+    from pydicom.uid import ImplicitVRLittleEndian
 
     made = shell(study, purpose, STRUCTURE_SET, "RTSTRUCT", new_uid(), study.next_number(), 1)
+    made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # explicit ones have no room for long contours
     made.StructureSetLabel, made.StructureSetName = purpose.title[:16], purpose.title[:64]
     made.StructureSetDescription = purpose.derivation
     made.StructureSetDate, made.StructureSetTime = f"{study.now:%Y%m%d}", f"{study.now:%H%M%S}"

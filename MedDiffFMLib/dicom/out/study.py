@@ -13,7 +13,9 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...imaging.formats.common import damaged, parsing
+from ...imaging.volume import Volume
 from ..series import patient_of
+from .planes import planes_of
 
 UNICODE = "ISO_IR 192"
 """Everything is written in UTF-8, which holds the names of every source."""
@@ -36,6 +38,7 @@ _EMPTY = (
     "StudyID", "AccessionNumber", "PositionReferenceIndicator",
 )  # fmt: skip
 """Must be there, and may say nothing."""
+_SAME_PLACE_MM = 0.1
 _NEEDED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient")
 
 
@@ -108,7 +111,7 @@ def study_of(files: Sequence[Path]) -> Study:
         InputError: damaged, of several patients or studies, or without what a reference needs.
     """
     name = files[0].parent.name
-    images = [_image(file) for file in files]
+    images = [decoded(file) for file in files]
     images = [image for image in images if "Rows" in image]
     for keyword in _NEEDED:
         if any(not image.get(keyword) for image in images) or not images:
@@ -132,12 +135,31 @@ def study_of(files: Sequence[Path]) -> Study:
     return study
 
 
-def _image(file: Path) -> Any:
-    """A header in Unicode, without pixels and private tags."""
+def lies_on(volume: Volume, images: Sequence[Any]) -> bool:
+    """Whether the planes of a volume are those of images, so that they have one frame of reference.
+
+    Args:
+        images: datasets with positions; a volume may have been moved since it was loaded from them.
+    """
+    try:
+        places = np.array([[float(x) for x in image.ImagePositionPatient] for image in images])
+    except (AttributeError, TypeError, ValueError):
+        return False
+    planes = planes_of(volume).position
+    ends = np.linalg.norm(places[None] - planes[[0, -1]][:, None], axis=2).min(axis=1)
+    return len(places) == len(planes) and bool(ends.max() < _SAME_PLACE_MM)
+
+
+def decoded(file: Path, pixels: bool = False) -> Any:
+    """A dataset in Unicode, without private tags, and without pixels unless asked for.
+
+    Raises:
+        InputError: damaged.
+    """
     import pydicom
 
-    with parsing(lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")):
-        image = pydicom.dcmread(file, stop_before_pixels=True)
+    with parsing(lambda error: damaged(file.name, "DICOM", "its header cannot be read")):
+        image = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
         image.remove_private_tags()
         image.decode()
         for element in list(image):

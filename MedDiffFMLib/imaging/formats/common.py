@@ -21,6 +21,8 @@ MAX_COMPRESSION = {"raw": 1, "gzip": 1040, "bzip2": 20_000, "text": 4, "rle": 64
 MAX_HEADER = 1 << 24
 """Bytes that headers and their extensions may take before the voxels begin."""
 _PORTION = 1 << 20
+_SPEAKING = ("nrrd", "nibabel")
+"""Packages whose own exceptions are sentences about files; those of Python speak of lists and literals."""
 
 
 def is_synthetic(mark: str) -> bool:
@@ -54,9 +56,14 @@ def truncated(name: str, detail: str) -> InputError:
     return InputError(f"'{name}' is incomplete or damaged: {detail}.", "Copy or export it again.")
 
 
-def damaged(name: str, kind: str, reason: object) -> InputError:
-    """A file that its format's reader cannot make sense of."""
-    sentence = " ".join(str(reason).split()).rstrip(".")
+def damaged(name: str, kind: str, reason: str | Exception) -> InputError:
+    """A file that its format's reader cannot make sense of.
+
+    Args:
+        reason: in words, or what a parser raised, whose words are only passed on where they speak of files.
+    """
+    spoken = isinstance(reason, str) or type(reason).__module__.partition(".")[0] in _SPEAKING
+    sentence = " ".join(str(reason).split()).rstrip(".") if spoken else "its header makes no sense"
     return InputError(
         f"'{name}' is not a readable {kind} file: {sentence}.",
         "Check that the suffix fits the content, or export it again.",

@@ -17,10 +17,12 @@ from ..volume import Volume
 from .common import MAX_COMPRESSION, Portions, check_promise, damaged, parsing, truncated
 from .dicom_geometry import geometry_of, refuse_mixed, sorted_slices, without_copies
 
-_HEADER_TAGS = [
+SYNTHETIC_DATA = 0x0008001C
+"""Tag of 2023, which not every dictionary has: YES where an image was not acquired."""
+_HEADER_TAGS: list[str | int] = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "Rows",
     "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SliceThickness",
+    "PixelSpacing", "SliceThickness", SYNTHETIC_DATA,
 ]  # fmt: skip
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _ONE_SERIES = "Give one file of the wanted series instead of the folder."
@@ -52,7 +54,7 @@ def read_dicom(path: Path, modality: str, reading: Reading) -> Volume:
             duplicate, missing or unevenly spaced slices, no decoder, damaged files.
     """
     folder = path if path.is_dir() else path.parent
-    with parsing(lambda error: damaged(folder.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
+    with parsing(lambda error: damaged(folder.name, "DICOM", "a value makes no sense")):
         slices, unreadable = _one_series(path, reading)
         name = f"{folder.name}/{_title(slices[0])}"
         _refuse_other_images(name, slices, modality)
@@ -67,7 +69,8 @@ def read_dicom(path: Path, modality: str, reading: Reading) -> Volume:
                 f"{unreadable} files beside the images are empty or cannot be read and are left out; check that the "
                 "series is whole."
             )
-        return Volume(_stack(name, slices, reading), matrix, modality, tuple(notes))
+        synthetic = any(_is_synthetic(header) for header in slices)
+        return Volume(_stack(name, slices, reading), matrix, modality, tuple(notes), synthetic)
 
 
 def dicom_files(path: Path) -> list[Path]:
@@ -76,7 +79,7 @@ def dicom_files(path: Path) -> list[Path]:
     Raises:
         InputError: as :func:`read_dicom`, but for what only the pixels tell.
     """
-    with parsing(lambda error: damaged(path.name, "DICOM", f"a value makes no sense ({type(error).__name__})")):
+    with parsing(lambda error: damaged(path.name, "DICOM", "a value makes no sense")):
         slices, _ = _one_series(path, Reading(path))
         _refuse_other_images(path.name, slices, None)
         slices = _once(path.name, slices)
@@ -139,18 +142,19 @@ def _group(files: Iterable[Path], reading: Reading) -> tuple[dict[str, list[Any]
             with parsing(_damaged_file(file)):
                 header = _header(file, reading)
         except InputError:
-            if _has_mark(file):
+            if has_mark(file):
                 raise
             unreadable += 1
             continue
         if "Rows" in header and "Columns" in header:
             series[str(header.get("SeriesInstanceUID"))].append(header)
-        elif not _has_mark(file):
+        elif not has_mark(file):
             unreadable += 1
     return dict(series), unreadable
 
 
-def _has_mark(file: Path) -> bool:
+def has_mark(file: Path) -> bool:
+    """True when the file has DICOM's mark after its preamble."""
     with file.open("rb") as stream:
         return _is_marked(stream.read(132))
 
@@ -189,6 +193,10 @@ class _ImageFile(Portions):
                 f"'{self._path.name}' is deflated, which is not supported.", "Load it in 3D Slicer and save it as NRRD."
             )
         return super().read(size)
+
+
+def _is_synthetic(header: Any) -> bool:
+    return SYNTHETIC_DATA in header and str(header[SYNTHETIC_DATA].value) == "YES"
 
 
 def _title(header: Any) -> str:
@@ -253,7 +261,7 @@ def _check_encoding(name: str, slices: list[Any], shape: tuple[int, ...]) -> Non
 
 
 def _damaged_file(file: Path) -> Callable[[Exception], InputError]:
-    return lambda error: damaged(file.name, "DICOM", f"its header cannot be read ({type(error).__name__})")
+    return lambda error: damaged(file.name, "DICOM", "its header cannot be read")
 
 
 def _hounsfield(name: str, file: Path, shape: tuple[int, ...], reading: Reading) -> np.ndarray:

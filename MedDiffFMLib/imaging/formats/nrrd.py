@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...core.errors import InputError
+from ..segments import Segment, flattened
 from ..source import Reading
 from ..volume import Volume
 from .common import (
@@ -44,6 +45,7 @@ _SPACES = {
 _CHUNK = 1 << 24
 _GZIP = b"\x1f\x8b"
 _LIST = re.compile(rb"^data ?file: *LIST", re.MULTILINE | re.IGNORECASE)
+_SEGMENT = re.compile(r"Segment(\d+)_Name")
 _NEEDED = ("type", "dimension", "sizes", "encoding")
 _SYNTHETIC = "synthetic"  # key of a key/value pair
 
@@ -67,9 +69,11 @@ def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
             axes = [_axis_kind(kind) for kind in header.get("kinds", [])]
             dtype = np.dtype(nrrd.reader._determine_datatype(header))
             if len(shape) != header["dimension"] or min(shape) < 0:
-                raise ValueError("its sizes do not fit its dimension")
+                raise damaged(path.name, "NRRD", "its sizes do not fit its dimension")
             skipped = tuple(int(_either(header, f"{what} skip", 0)) for what in ("line", "byte"))
-        refuse_not_3d(path.name, shape, axes)
+        segments = _segments(path.name, header) if modality == "mask" else []
+        layered = bool(segments) and len(shape) == 4 and str(header.get("kinds", [""])[0]).lower() == "list"
+        refuse_not_3d(path.name, shape[1:] if layered else shape, axes[1:] if layered else axes)
         with parsing(lambda error: damaged(path.name, "NRRD", error)):
             matrix, notes = _geometry(path.name, header)
         data = _data_path(path, header)
@@ -82,7 +86,11 @@ def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
                 with reading.open(data) as detached:
                     voxels = _read_voxels(detached, dtype, shape, encoding, *skipped)
     synthetic = is_synthetic(header.get(_SYNTHETIC, ""))
-    return Volume(voxels.astype(dtype.newbyteorder("="), copy=False), matrix, modality, notes, synthetic)
+    voxels, named = voxels.astype(dtype.newbyteorder("="), copy=False), _in_one_layer(segments)
+    if layered:
+        with parsing(lambda error: damaged(path.name, "NRRD", str(error))):
+            voxels, named = flattened(voxels, segments)
+    return Volume(voxels, matrix, modality, notes, synthetic, segments=named)
 
 
 def nrrd_files(path: Path) -> list[Path]:
@@ -169,6 +177,23 @@ def _several_files(name: str) -> InputError:
     )
 
 
+def _segments(name: str, header: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """Name, value and layer of the segments that 3D Slicer describes in key/value pairs."""
+    found = []
+    with parsing(lambda error: damaged(name, "NRRD", "what it says about its segments makes no sense")):
+        for key in header:
+            if match := _SEGMENT.fullmatch(key):
+                about = f"Segment{match[1]}"
+                # Slicer of before 4.11 gave each segment a layer of its own, and no value.
+                layer: Any = header.get(f"{about}_Layer", 0 if f"{about}_LabelValue" in header else match[1])
+                found.append((str(header[key]), int(header.get(f"{about}_LabelValue", 1)), int(layer)))
+    return found
+
+
+def _in_one_layer(segments: list[tuple[str, int, int]]) -> tuple[Segment, ...]:
+    return tuple(Segment(name, value, (value,)) for name, value, _ in segments)
+
+
 def _axis_kind(kind: str | None) -> str:
     lowered = (kind or "").lower()
     if any(word in lowered for word in _VECTOR_KINDS):
@@ -201,7 +226,7 @@ def _axes(name: str, header: dict[str, Any]) -> np.ndarray:
     """The three voxel axes as columns, in the file's space and unit."""
     directions = header.get("space directions")
     if directions is not None:
-        rows = [row for row in directions if row is not None]
+        rows = [row for row in directions if row is not None and not np.isnan(row).all()]  # a list axis has none
         if len(rows) != 3 or any(len(row) != 3 for row in rows):
             raise damaged(name, "NRRD", "its space directions are not 3 vectors of 3 numbers")
         return np.array(rows, dtype=float).T

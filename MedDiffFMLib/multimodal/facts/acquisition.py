@@ -8,13 +8,15 @@ from ...imaging.grid import working_grid
 from ...preprocessing.noise_estimate import estimate_noise
 from .assess import known, unknown
 from .fact import AXIAL, CORONAL, SAGITTAL, Evidence, Fact
-from .kinds import MEDIUM, THICK, THIN, TOO_LITTLE
+from .kinds import COARSE, MEDIUM, THICK, THIN, TOO_LITTLE
 from .scan import Scan
 
 THIN_MM, MEDIUM_MM = 1.5, 3.0
-"""Largest spacing of thin slices and of those of medium thickness; what is thinner than half a pixel more is alike."""
+"""Largest spacing of thin slices and of those of medium thickness, as files round it."""
 ROUNDING_MM = 0.01
 LOW_HU, MODERATE_HU = 12.0, 25.0
+LONGER = 1.05
+COARSE_MM = 2.2
 NOISE_SLICES = 48
 """So many slices tell the noise of all."""
 TILT_DEGREES = 0.5
@@ -30,9 +32,9 @@ def acquisition(scan: Scan) -> list[Fact]:
 
 
 def slice_axis(spacing_kji: tuple[float, float, float]) -> int:
-    """The axis along which voxels are longest, which slices are stacked along; along the body where all are alike."""
+    """The axis along which voxels are longest, which slices are stacked along; along the body where none is."""
     longest = int(np.argmax(spacing_kji))
-    return longest if spacing_kji[longest] > 1.05 * spacing_kji[0] else 0
+    return longest if spacing_kji[longest] > LONGER * sorted(spacing_kji)[1] else 0
 
 
 def thickness(spacing: float) -> str:
@@ -63,6 +65,9 @@ def _tilt(scan: Scan) -> list[Fact]:
 
 
 def _noise(scan: Scan) -> Fact:
+    """Nothing is said of coarse pixels: hardly a window of them holds no edge."""
+    if sorted(scan.volume.spacing)[1] > COARSE_MM:
+        return unknown("noise", COARSE)
     axis = 2 - int(np.argmax(np.abs(np.linalg.inv(scan.grid.ijk_to_ras[:3, :3]) @ scan.volume.ijk_to_ras[:3, :3])[2]))
     slices = np.moveaxis(scan.volume.voxels, axis, 0)
     noise = estimate_noise(slices[:: max(1, len(slices) // NOISE_SLICES)])

@@ -58,11 +58,11 @@ def _touches(mask: np.ndarray) -> bool:
 def _sizes(scan: Scan) -> list[Fact]:
     """Largest width, depth and cross-section of a slice; none of a slice that the field of view cuts."""
     _, j, i = scan.spacing
-    columns, rows = np.any(scan.body, axis=1), np.any(scan.body, axis=2)
+    widths, depths = (_extents(np.asarray(scan.body.any(axis))) for axis in (1, 2))
     found = []
     for kind, slot, lengths in (
-        ("body_width", "width", _extents(np.asarray(columns)) * i),
-        ("body_depth", "depth", _extents(np.asarray(rows)) * j),
+        ("body_width", "width", widths * i),
+        ("body_depth", "depth", depths * j),
         ("body_area", "area", scan.body.sum((1, 2)) * j * i / 100),
     ):
         k = int(lengths.argmax())

@@ -8,7 +8,7 @@ from ...conditioning.tissue import BONE, CONTRAST
 from .assess import known, unknown
 from .fact import Evidence, Fact
 from .kinds import CROPPED, TOO_LITTLE, UNSURE, WITH, WITHOUT
-from .region import neck_height
+from .landmarks import TRUNK_MM, Landmarks
 from .scan import Scan
 
 SMOOTHING_MM = 4.0
@@ -19,15 +19,19 @@ LEAST_ML = 300.0
 WITH_SHARE, WITHOUT_SHARE = 0.08, 0.02
 """Bright share of the soft tissue from which on, and up to which, the sentence is written. Of 24 CTs of trunk and head
 whose protocol is known it was 0.16 and more with contrast agent and 0.014 and less without."""
+NECK_SHARE = 0.15
 SURE, WITHOUT_SURE = 0.97, 0.95
 
 
-def contrast(scan: Scan) -> list[Fact]:
+def contrast(scan: Scan, landmarks: Landmarks | None) -> list[Fact]:
     """Whether vessels and organs are enhanced, and how much of what contrast agent fills there is.
 
-    Without it is said only of trunks: in a head or a limb hardly anything would be bright with contrast agent, either.
+    It is said only of trunks: in a head, a neck or a limb hardly anything is bright with contrast agent, and in necks
+    the thyroid is bright without.
     """
-    if not scan.enough:
+    if landmarks is None:
+        return [unknown("contrast", TOO_LITTLE)]
+    if scan.around and not _trunk(scan, landmarks):
         return [unknown("contrast", TOO_LITTLE)]
     soft, smooth = _soft(scan)
     if float(soft.sum()) * scan.voxel_ml < LEAST_ML:
@@ -40,8 +44,6 @@ def contrast(scan: Scan) -> list[Fact]:
         return [unknown("contrast", UNSURE)]
     if not scan.around:
         return [unknown("contrast", CROPPED)]
-    if not _trunk(scan):
-        return [unknown("contrast", TOO_LITTLE)]
     return [known("contrast", Evidence(scan.middle(soft)), WITHOUT_SURE, contrast=WITHOUT)]
 
 
@@ -60,11 +62,10 @@ def _soft(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
     return deep & away & (smooth > SOFT_HU[0]) & (smooth < SOFT_HU[1]), smooth
 
 
-def _trunk(scan: Scan) -> bool:
+def _trunk(scan: Scan, landmarks: Landmarks) -> bool:
     """Whether heart, liver, kidneys or iliac vessels are in view: the body is as wide as a trunk, and no neck."""
-    _, _, i = scan.spacing
-    widest = float(scan.body.any(1).sum(1).max()) * i
-    return widest > 250 and neck_height(scan) < 0.2 * scan.shown_mm[0]
+    widest = float(scan.body.any(1).sum(1).max()) * scan.spacing[2]
+    return widest >= TRUNK_MM and landmarks.neck_mm < NECK_SHARE * landmarks.height
 
 
 def _filled(scan: Scan) -> list[Fact]:

@@ -26,7 +26,7 @@ FIRST_NODULE, NODULE_COLOR = 20, (255, 209, 63)
 
 
 def evidence_map(scan: Scan, lungs: Lungs | None, nodules: list[Candidate]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Numbers of structures, uint8 on the volume's grid, and what they stand for: ``value``, ``name``, ``color``.
+    """Numbers of structures, uint8 on the volume's grid, and what they stand for, as a segmentation's report has it.
 
     Nodule candidates lie over lungs, lungs over tissues.
     """
@@ -37,12 +37,19 @@ def evidence_map(scan: Scan, lungs: Lungs | None, nodules: list[Candidate]) -> t
         numbers = lungs.inside if lungs.sides else np.full_like(lungs.inside, STRUCTURES["lung"][0])
         coarse = np.where(lungs.inside > 0, numbers, coarse)
     found = from_grid(coarse, scan.grid, scan.volume, order=0)
-    rows = [{"value": value, "name": name, "color": list(color)} for name, (value, color) in STRUCTURES.items()]
+    named = {value: (name, color) for name, (value, color) in STRUCTURES.items()}
     for number, nodule in enumerate(nodules, 1):
         fine = np.zeros(nodule.grid.shape, bool)
         fine[nodule.box] = nodule.inside
         value = FIRST_NODULE + number - 1
         found[from_grid(fine, nodule.grid, scan.volume, order=0)] = value
-        rows.append({"value": value, "name": f"nodule candidate {number}", "color": list(NODULE_COLOR)})
-    shown = set(np.unique(found).tolist())
-    return found, [row for row in rows if row["value"] in shown]
+        named[value] = (f"nodule candidate {number}", NODULE_COLOR)
+    voxels = np.bincount(found.ravel(), minlength=256)
+    return found, [
+        {
+            "value": value, "name": name, "color": list(color), "terminology": "",
+            "volume_ml": round(float(voxels[value]) * scan.volume.voxel_volume / 1000, 3), "uncertainty": None,
+        }
+        for value, (name, color) in named.items()
+        if voxels[value]
+    ]  # fmt: skip

@@ -59,7 +59,7 @@ def read(sentence: str) -> Statement | None:
     return None
 
 
-def read_text(text: str) -> tuple[list[Statement], list[str]]:
+def read_sentences(text: str) -> tuple[list[Statement], list[str]]:
     """Statements of a text with one sentence a line, and the lines that are none; empty lines do not count."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [read(line) for line in lines]

@@ -25,12 +25,11 @@ CUTS, HOLDS = "cuts the sides", "holds the whole width"
 
 NO_LUNG = "no lung is shown"
 CUT_LUNG = "the lungs are cut off"
-NO_BODY = "no body is told from the background"
 TOO_LITTLE = "too little of the body is shown"
 UNSURE = "the signs contradict each other"
 COARSE = "the voxels are too coarse"
 CROPPED = "the field of view cuts the body"
-REASONS = (NO_LUNG, CUT_LUNG, NO_BODY, TOO_LITTLE, UNSURE, COARSE, CROPPED)
+REASONS = (NO_LUNG, CUT_LUNG, TOO_LITTLE, UNSURE, COARSE, CROPPED)
 
 
 @dataclass(frozen=True)
@@ -175,6 +174,3 @@ KINDS: dict[str, Kind] = {
         ("Of the {organ} {volume} ml are shown, {hu} HU on average; it is {whole}.",),
     ),
 }  # fmt: skip
-
-ALWAYS = ("region", "reach", "contrast", "noise", "fat", "bone", "body_width", "lungs", "low_attenuation")
-"""Kinds that a reader asks for: each has a sentence, or is said not to have been assessed."""

@@ -15,6 +15,7 @@ from .composition import composition
 from .contrast import contrast
 from .evidence_map import evidence_map
 from .fact import Fact
+from .landmarks import find_landmarks
 from .lungs import find_lungs, lungs
 from .marked import marked_places, organs
 from .nodules import Candidate, find_candidates, nodules, too_coarse
@@ -67,11 +68,12 @@ def measuring(
     scan = Scan(volume)
     facts = acquisition(scan)
     yield next(stages)
-    facts = [*region(scan), *facts]
+    landmarks = find_landmarks(scan) if scan.enough else None
+    facts = [*region(scan, landmarks), *facts]
     yield next(stages)
     tissues = [*body(scan), *composition(scan)]
     yield next(stages)
-    facts += [*contrast(scan), *tissues]
+    facts += [*contrast(scan, landmarks), *tissues]
     yield next(stages)
     found = find_lungs(scan)
     facts += lungs(scan, found)

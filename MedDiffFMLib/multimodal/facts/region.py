@@ -1,4 +1,4 @@
-"""Which part of the body a CT shows: two independent estimates, and a neck above shoulders, must not contradict."""
+"""Which part of the body a CT shows: landmarks first; else two estimates that must not contradict each other."""
 
 from __future__ import annotations
 
@@ -7,43 +7,50 @@ import numpy as np
 from ...conditioning.region import guess_region
 from .assess import known, unknown
 from .fact import AXIAL, Evidence, Fact
-from .kinds import LEVELS, REGION_WORDS, TOO_LITTLE, UNSURE
+from .kinds import CROPPED, REGION_WORDS, TOO_LITTLE, UNSURE
+from .landmarks import Landmarks
 from .scan import Scan
 
-LEVEL_FLOORS_M = (-0.10, 0.14, 0.36, 0.62, 0.70)
-"""Metres above the pelvic floor at which pelvis, abdomen, chest, neck and head begin."""
-SHOWN_M = 0.02
-"""A level is named where so much of it is shown."""
-NECK_CM2, NECK_MM, SHOULDERS = 300.0, 25.0, 1.5
-"""A neck has smaller cross-sections than the first over such a height, and below it others so many times larger."""
-WHOLE_BODY_M = 0.5
-"""A span of body coordinates from which on no single region is shown."""
-NECK_SCAN_MM = 260.0
-"""A scan of neck and shoulders is no higher; a higher one is one of the chest."""
-AGREED, NECK, SHORT = 0.98, 0.95, 0.85
-"""Certainty where both estimates agree; where there is a neck; where the scan is too short for one of them."""
+NECK_MM, NECK_SCAN_MM = 25.0, 260.0
+"""A scan of neck and shoulders shows so much of the neck and is no higher; a higher one is one of the chest."""
+WHOLE_BODY_MM, WHOLE_BODY_M = 600.0, 0.5
+"""Height, or span of body coordinates, from which on no single region is shown."""
+HIP_SHARE = 0.6
+"""A scan of the pelvis shows hip bones in such a share of its slices."""
+ABDOMEN_MM, CHEST_MM = 25.0, 10.0
+"""Of slices without lung below the lungs: from the first on the abdomen is shown, up to the second it is not."""
+NECK_SHOWN_MM, CHEST_TOP_MM = 60.0, 35.0
+"""Of slices without lung above them: from the first on the neck is shown, up to the second it is not."""
+PELVIS_MM, LEGS_MM, ABOVE_HIPS_MM = 230.0, 300.0, 60.0
+"""From the highest slice with hip bones down: up to the first no more than the pelvis is shown, from the second on
+legs. The abdomen is shown so far above hip bones."""
+AGREED, LANDMARK, SHORT = 0.98, 0.96, 0.85
+"""Certainty where both estimates agree; by landmarks; where the scan is too short for body coordinates."""
 
 
-def region(scan: Scan) -> list[Fact]:
-    """Region, and from where to where along the body."""
-    if not scan.enough:
+def region(scan: Scan, landmarks: Landmarks | None) -> list[Fact]:
+    """Region, from where to where along the body, and whether the scan seems to be turned around."""
+    if landmarks is None:
         return [unknown("region", TOO_LITTLE), unknown("reach", TOO_LITTLE)]
+    name, certainty = _region(scan, landmarks)
     facts = []
-    name, certainty = _region(scan)
-    here = scan.whole()
     if name is None:
         facts.append(unknown("region", UNSURE))
     else:
-        facts.append(known("region", here, certainty, region=REGION_WORDS[name]))
-    facts.append(_reach(scan, name is not None and certainty == AGREED))
-    facts += [known("turned", here, SHORT, axis=axis) for axis in scan.position.flipped]
-    return facts
+        facts.append(known("region", scan.whole(), certainty, region=REGION_WORDS[name]))
+    facts += _reach(scan, landmarks, name)
+    return [*facts, *(known("turned", scan.whole(), SHORT, axis=axis) for axis in scan.position.flipped)]
 
 
-def _region(scan: Scan) -> tuple[str | None, float]:
+def _region(scan: Scan, seen: Landmarks) -> tuple[str | None, float]:
     """Region class and how certain it is."""
-    if scan.around and neck_height(scan) >= NECK_MM and scan.shown_mm[0] < NECK_SCAN_MM:
-        return "head-neck", NECK
+    if scan.around:
+        if seen.neck_mm >= NECK_MM and seen.height < NECK_SCAN_MM:
+            return "head-neck", LANDMARK
+        if seen.lung.any() and seen.hip.any() and seen.height > WHOLE_BODY_MM:
+            return "whole-body", LANDMARK
+        if not seen.lung.any() and seen.hip.sum() * seen.step > HIP_SHARE * seen.height:
+            return "pelvis", LANDMARK
     guessed = guess_region(scan.hounsfield, scan.spacing, scan.body)
     if guessed is None or guessed != _by_position(scan.position.span):
         return None, 0.0
@@ -60,30 +67,38 @@ def _by_position(span: tuple[float, float]) -> str:
     return max(REGION_SPANS, key=lambda name: min(high, REGION_SPANS[name][1]) - max(low, REGION_SPANS[name][0]))
 
 
-def neck_height(scan: Scan) -> float:
-    """Height in mm of a neck above shoulders, at the upper end of the scan; 0 where there is none."""
-    k, j, i = scan.spacing
-    area = scan.body.sum((1, 2)) * j * i / 100
-    shown = np.flatnonzero(area > 0.1 * area.max())
-    wide = shown[area[shown] >= NECK_CM2]
-    above = shown[shown > wide.max()] if wide.size else shown[:0]
-    if not above.size or area.max() < SHOULDERS * area[above].max():
-        return 0.0
-    return float(len(above) * k)
-
-
-def _reach(scan: Scan, trusted: bool) -> Fact:
-    """First and last level of the body that is shown."""
-    if not trusted:
-        return unknown("reach", UNSURE)
-    low, high = scan.position.span
-    first, last = (int(np.searchsorted(LEVEL_FLOORS_M, height)) for height in (low + SHOWN_M, high - SHOWN_M))
-    ends = tuple(scan.ras(np.array([k, *(np.array(scan.hounsfield.shape[1:]) - 1) / 2]))[2] for k in _rows(scan))
+def _reach(scan: Scan, seen: Landmarks, name: str | None) -> list[Fact]:
+    """First and last level of the body that is shown; nothing where it is one."""
+    if not scan.around:
+        return [unknown("reach", CROPPED)]
+    low, high = (None, None) if name in (None, "head-neck") else (_lowest(seen), _highest(seen))
+    if low is None or high is None:
+        return [unknown("reach", UNSURE)]
+    if low == high:
+        return []
+    j, i = (np.array(scan.hounsfield.shape[1:]) - 1) / 2
+    ends = tuple(scan.ras(np.array([k, j, i]))[2] for k in (seen.bottom, seen.top))
     evidence = Evidence(scan.center, plane=AXIAL, planes=ends)
-    return known("reach", evidence, AGREED, **{"from": LEVELS[min(first, last)], "to": LEVELS[max(first, last)]})
+    return [known("reach", evidence, LANDMARK, **{"from": low, "to": high})]
 
 
-def _rows(scan: Scan) -> tuple[int, int]:
-    """First and last slice that shows the body."""
-    shown = np.flatnonzero(scan.body.any((1, 2)))
-    return int(shown[0]), int(shown[-1])
+def _lowest(seen: Landmarks) -> str | None:
+    """Level at the lower end."""
+    if seen.hip.any():
+        below = float(np.flatnonzero(seen.hip).max() - seen.bottom) * seen.step
+        return "legs" if below >= LEGS_MM else "pelvis" if below <= PELVIS_MM else None
+    if not seen.lung.any():
+        return None
+    free = seen.below(seen.lung)
+    return "abdomen" if free >= ABDOMEN_MM else "chest" if free <= CHEST_MM else None
+
+
+def _highest(seen: Landmarks) -> str | None:
+    """Level at the upper end."""
+    if seen.lung.any():
+        free = seen.above(seen.lung)
+        neck = free >= NECK_SHOWN_MM or seen.neck_mm >= NECK_MM
+        return "neck" if neck else "chest" if free <= CHEST_TOP_MM else None
+    if not seen.hip.any():
+        return None
+    return "abdomen" if seen.above(seen.hip) >= ABOVE_HIPS_MM else "pelvis"

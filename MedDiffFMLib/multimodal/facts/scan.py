@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from ...imaging.grid import Grid, to_grid, working_grid
 from ...imaging.intensity import is_padding
 from ...imaging.volume import Volume, thinned
 from .fact import AXIAL, Evidence, Point
+
+if TYPE_CHECKING:
+    from ...preprocessing.body_coordinates import BodyPosition
 
 LEAST_BODY_ML = 200.0
 """With less body in view nothing is said about it."""
@@ -66,7 +70,7 @@ class Scan:
         return classify_tissue(self.hounsfield, self.spacing, self.body)
 
     @cached_property
-    def position(self):  # type: ignore[no-untyped-def]
+    def position(self) -> BodyPosition:
         """Where the scan lies in the body, by the shipped body coordinates."""
         from ...preprocessing.body_coordinates import locate
 
@@ -96,5 +100,5 @@ class Scan:
     def middle(self, mask: np.ndarray) -> Point:
         """RAS mm of the voxel of a mask (k, j, i) that lies nearest to its centroid."""
         voxels = np.argwhere(mask)
-        nearest = ((voxels - voxels.mean(0)) * self.spacing).__pow__(2).sum(1).argmin()
+        nearest = np.square((voxels - voxels.mean(0)) * self.spacing).sum(1).argmin()
         return self.ras(voxels[nearest])

@@ -1,4 +1,4 @@
-"""Anomaly map: difference between a CT and the prior's prediction of normal tissue, as a z-score."""
+"""Anomaly map: how unusual each place of a CT is, as a z-score."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ HEALTHY_MARGIN_MM = 4.0
 def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     """Mark what the prior would not expect.
 
-    Cubes of each calibrated size are hidden in turn, the model says what it expects in them, and the difference is
-    divided by what it leaves on normal tissue. The map is the root mean square over the sizes, so it is near 1 where
-    a voxel is as normal as the calibration cases. What exceeds the threshold is then filled, as ``inpaint`` would, to
-    show the tissue that the model expects in its place.
+    By default the detector judges each voxel by what the CT looks like around it (``detector``). With ``cubes`` the
+    prior does: cubes of each calibrated size are hidden in turn, the model says what it expects in them, and the
+    difference is divided by what it leaves on normal tissue; the map is the root mean square over the sizes.
+    What exceeds the threshold is then filled, as ``inpaint`` would, to show the tissue that the model expects there.
 
     Args:
         case: its mask is where to search; the whole body when None.
@@ -44,15 +44,25 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     from ...preprocessing.working_image import changed, working_image
     from .findings import find_regions
     from .masked_prediction import lattices
+    from .z_score import usual_spread
 
     volume, model = case.scan, run.model
     settings = _settings(model)
     image = working_image(volume, settings["spacing"], region=run.region, anatomy=case.anatomy)
-    search = _search_area(image, body_mask(image.hounsfield), case.mask)
-    edges = [float(key) for key in settings["levels"]]
-    evaluations = len(edges) * lattices(settings["sets"]) + HEALTHY_STEPS
-    meter = run.meter(evaluations)
-    score, usual = _score(image, model.engine, settings, search, run.seed, meter)
+    body = body_mask(image.hounsfield)
+    search = _search_area(image, body, case.mask)
+    if parameters.method == "cubes":
+        edges = [float(key) for key in settings["levels"]]
+        evaluations = len(edges) * lattices(settings["sets"]) + HEALTHY_STEPS
+        meter = run.meter(evaluations)
+        score, usual = _cubes_score(image, model.engine, settings, search, run.seed, meter)
+        facts: dict[str, Any] = {"cube_edges_mm": edges}
+    else:
+        evaluations = HEALTHY_STEPS
+        meter = run.meter(evaluations, "looking at each place")
+        score, sha256 = _detector_score(image, body, search)
+        usual = usual_spread(image.hounsfield, settings, image.region, image.spacing_kji) * search
+        facts = {"detector_sha256": sha256}
     meter.stage = "filling what was found"
     change = expected_change(image, score > parameters.threshold, model, run.seed, meter)
     image = image.without_voxels()
@@ -60,9 +70,9 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     found = find_regions(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy)
     volumes["healthy"] = changed(volume, image.slabs_on_input(change)) if change.any() else np.array(volume.voxels)
     volumes["uncertainty"] = image.on_input(usual)
-    facts: dict[str, Any] = {
+    facts |= {
         "region": image.region,
-        "cube_edges_mm": edges,
+        "method": parameters.method,
         "working_spacing_mm": settings["spacing"],
         "findings": len(found.rows),
         "network_evaluations": evaluations,
@@ -70,7 +80,18 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     return TaskResult(volumes, {"findings": found.rows}, facts=facts, regions={"findings": found.numbered})
 
 
-def _score(
+def _detector_score(image: WorkingImage, body: np.ndarray, search: np.ndarray) -> tuple[np.ndarray, str]:
+    """z-score of the shipped detector, 0 outside the search area, and the SHA-256 of its file."""
+    from .detector import shipped_detector, smoothed_odds
+
+    detector = shipped_detector()
+    odds = smoothed_odds(detector, image.hounsfield, body, search, image.spacing_kji)
+    score = np.zeros(image.shape, np.float32)
+    score[search] = detector.z_score(odds[search])
+    return score, detector.sha256
+
+
+def _cubes_score(
     image: WorkingImage,
     engine: Engine,
     settings: dict[str, Any],
@@ -137,10 +158,10 @@ def _settings(model: FoundationModel) -> dict[str, Any]:
 
 
 def _search_area(image: WorkingImage, body: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Body without its outermost 3 mm, where partial volume with air makes every model wrong; inside the mask."""
-    from ...conditioning.region import shrunk
+    """Where to look: the body less its rim, inside the mask."""
+    from .detector import search_area
 
-    inside = shrunk(body, 3.0, image.spacing_kji)
+    inside = search_area(body, image.spacing_kji)
     if mask is not None:
         inside &= image.mask_on_grid(mask) > 0.5
         if not inside.any():

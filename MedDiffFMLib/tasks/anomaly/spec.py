@@ -21,7 +21,7 @@ class Anomaly(Task):
     """Anomaly map: how unusual each place is for normal tissue."""
 
     name, title, action, icon = "anomaly", "Anomaly", "Find anomalies", "anomaly.png"
-    sentence = "Marks regions that the model would not expect in normal tissue."
+    sentence = "Marks regions that do not look like normal tissue in their place."
     inputs = Inputs(mask=OPTIONAL)
     outputs = (
         Output("anomaly", OutputKind.Z_SCORE),
@@ -32,8 +32,12 @@ class Anomaly(Task):
     view = View.FINDINGS
     reference_seconds = 50.0
 
-    threshold: float = parameter(3.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
+    threshold: float = parameter(3.5, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
     minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)
+    method: str = parameter(
+        "detector", "detector: what each place looks like, judged by a small network; cubes: hidden cubes that the "
+        "prior predicts.", choices=("detector", "cubes"), advanced=True,
+    )  # fmt: skip
 
     def work(self, volume: Volume | None) -> float:
         """The working voxels have a fixed size."""

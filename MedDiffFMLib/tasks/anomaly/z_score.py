@@ -66,7 +66,27 @@ def z_score(
     Raises:
         ModelError: the model was not calibrated with cubes of this size.
     """
-    key = f"{found.edge_mm:g}"
+    center, spread = _figures(calibration, f"{found.edge_mm:g}", region)
+    tissue = tissue_of(found.expected, spacing_kji)
+    usual, score = spread.astype(np.float32)[tissue], np.empty_like(found.residual)
+    for planes in _slabs(len(score)):
+        score[planes] = (found.residual[planes] - center[tissue[planes]]) / usual[planes]
+    return score, usual
+
+
+def usual_spread(
+    hounsfield: np.ndarray, calibration: Mapping[str, Any], region: str | None, spacing_kji: tuple[float, float, float]
+) -> np.ndarray:
+    """How far tissue of the kind of each voxel usually is from what the model expects; HU, (k, j, i) float32.
+
+    The mean over the calibrated sizes of cubes, by the kind of tissue that the image shows.
+    """
+    spreads = [_figures(calibration, key, region)[1] for key in calibration["levels"]]
+    return np.mean(spreads, axis=0).astype(np.float32)[tissue_of(hounsfield, spacing_kji)]
+
+
+def _figures(calibration: Mapping[str, Any], key: str, region: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Center and spread of the differences in each class of tissue, HU, for cubes of one size."""
     try:
         by_region = calibration["levels"][key]
         figures = by_region.get(region) or by_region[ALL_REGIONS]
@@ -78,8 +98,4 @@ def z_score(
         ) from error
     if center.shape != (CLASSES,) or spread.shape != (CLASSES,):
         raise ModelError("The model's calibration was made by another version.", "Run `meddifffm calibrate` on it.")
-    tissue = tissue_of(found.expected, spacing_kji)
-    usual, score = spread.astype(np.float32)[tissue], np.empty_like(found.residual)
-    for planes in _slabs(len(score)):
-        score[planes] = (found.residual[planes] - center[tissue[planes]]) / usual[planes]
-    return score, usual
+    return center, spread

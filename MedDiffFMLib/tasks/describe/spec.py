@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..base import Task
+from ..base import Task, View
 from ..inputs import OPTIONAL, Inputs
 from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
@@ -24,6 +24,7 @@ class Describe(Task):
         Output("facts", OutputKind.TABLE, columns=COLUMNS),
         Output("evidence", OutputKind.LABELS),
     )
+    view = View.SENTENCES
     needs_model = False
     many = True
 

@@ -183,7 +183,7 @@ def _agree(before: Any, now: Any) -> bool:
 
 def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
     """Fabric with its processes started; under torchrun those that it started, whatever ``devices`` and ``nodes``."""
-    from lightning.fabric import Fabric
+    from ..fabric import Fabric
 
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])

@@ -413,3 +413,19 @@ def test_texts() -> None:
     assert [duration(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
     assert columns([["a", "bb"], ["ccc", "d"]]) == "a    bb\nccc  d"
     assert str(MedDiffFMError("Cause.", "Remedy.")) == "Cause. Remedy."
+
+
+@pytest.mark.slow
+def test_info_says_what_a_task_says_and_force_goes_on(
+    common: list[str], small_ct: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(small_ct.with_voxels((np.abs(small_ct.voxels) % 900 + 300).astype(np.int16)), tmp_path / "bone.nrrd")
+    run = ["denoise", str(tmp_path / "bone.nrrd"), "-o", str(tmp_path / "out"), "--noise", "20", "--json", *common]
+    assert main(run) == main(["info", str(tmp_path / "bone.nrrd")]) == 2
+    assert "goes on with --force" in capsys.readouterr().err
+    assert main([*run, "--force"]) == 0
+    said = json.loads(capsys.readouterr().out)["warnings"]
+    assert main(["info", str(tmp_path / "bone.nrrd"), "--json", "--force"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["warnings"]) <= set(said)
+    assert any("do not look like CT" in sentence for sentence in said)
+    assert main(["repeat", str(tmp_path / "out" / "bone_denoise.json"), "--json"]) == 0

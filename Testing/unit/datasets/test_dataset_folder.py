@@ -81,7 +81,7 @@ def test_the_folder_can_be_moved_and_its_datalist_read_by_others(dataset: Datase
     ("change", "words"),
     [
         ({"label": np.zeros((12, 20, 21), np.uint8)}, "The mask has 21 x 20 x 12 voxels, the CT 20 x 20 x 12."),
-        ({"label": Volume(lesion(), np.diag([-3.0, -3.0, 3.5, 1]), "mask")}, "lies elsewhere or has other spacing"),
+        ({"label": Volume(lesion(), np.diag([-3.0, -3.0, 3.5, 1]), "mask")}, "lies elsewhere, up to 5.5 mm away"),
         ({"label": lesion() * 0.5}, "holds values that are no whole numbers"),
         ({"label": ct()}, "check that it is not the CT itself"),
         ({"anatomy": np.zeros((3, 3, 3))}, "The organ map has 3 x 3 x 3 voxels"),
@@ -245,7 +245,7 @@ def test_a_second_call_adds_only_what_is_missing(dataset: Dataset, tmp_path: Pat
     write_volume(ct().with_voxels(lesion(3)), source / "b_mask.nrrd", mask=True, overwrite=True)
     again = {added.name: added for added in add_files(dataset, find_pairs(source))}
     assert again["a"].state == "kept"
-    assert again["b"].state == "skipped" and "There is a case 'b'" in again["b"].reason
+    assert again["b"].state == "skipped" and "'b' was added from other files" in again["b"].reason
 
 
 def test_a_datalist_brings_its_split(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -15,6 +17,7 @@ import SimpleITK
 from MedDiffFMLib.core.errors import DependencyError, InputError, OutputError
 from MedDiffFMLib.dicom.out.contours import contours, filled
 from MedDiffFMLib.dicom.out.export import check_folder, written
+from MedDiffFMLib.dicom.out.reports import unit_of
 from MedDiffFMLib.dicom.series import find_series, source_files
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.volume import Volume
@@ -63,6 +66,7 @@ def test_ct_series_are_exact_to_the_rounding_of_a_hu(exported: tuple[Volume, Pat
         expected = np.round(result.get(name, volume.voxels))
         (series,) = folder.glob(f"*_{name}_CT")
         own = read_volume(series)
+        assert own.synthetic == (name == "filled")
         assert_same(expected, volume.ijk_to_ras, own.voxels, own.ijk_to_ras)
         reader = SimpleITK.ImageSeriesReader()
         reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
@@ -131,6 +135,34 @@ def test_findings_name_their_segment_and_their_figures(exported: tuple[Volume, P
     assert [group.tracking_identifier for group in read] == ["Finding 1", "Finding 2"]
     assert [group.tracking_uid for group in read] == [segment.TrackingUID for segment in segments.SegmentSequence]
     assert {float(m.value) for group in read for m in group.get_measurements()} == {10.5, 4.25, -5.0}
+
+
+def test_figures_have_the_units_that_their_rows_say() -> None:
+    assert [unit_of(name, {})[0] for name in ("peak_z", "mean_hu", "value")] == ["1", "[hnsf'U]", "1"]
+    assert [unit_of("value", {"unit": unit})[0] for unit in ("mm", "slices a cm")] == ["mm", "{slices_a_cm}"]
+
+
+def test_the_same_result_gives_the_same_objects_but_for_uids_and_times(tmp_path: Path) -> None:
+    volume = scan(orthogonal(GEOMETRIES["oblique"]))
+    for name in ("one", "two"):
+        with written(export_of(volume), tmp_path / name):
+            pass
+    files = sorted(path.relative_to(tmp_path / "one") for path in tmp_path.glob("one/*/*.dcm"))
+    assert files == sorted(path.relative_to(tmp_path / "two") for path in tmp_path.glob("two/*/*.dcm"))
+    for file in files:
+        one, two = (_without_identity(pydicom.dcmread(tmp_path / name / file)) for name in ("one", "two"))
+        assert one == two, file
+
+
+def _without_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """A dataset without UIDs, dates and times, at any depth."""
+
+    def forget(level: pydicom.Dataset, element: pydicom.DataElement) -> None:
+        if element.VR in ("UI", "DA", "TM", "DT"):
+            del level[element.tag]
+
+    dataset.walk(forget)
+    return dataset
 
 
 def test_what_is_invented_says_so(exported: tuple[Volume, Path]) -> None:
@@ -247,3 +279,21 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(DependencyError, match=r"meddifffm\[dicom\]"):
         check_folder(tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is full in the middle of the second series."""
+    room = 12
+
+    def written_file(path: Path, *words: str) -> Any:
+        nonlocal room
+        room -= 1
+        if room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return open(path, *words)
+
+    monkeypatch.setattr(Path, "open", written_file)
+    export = export_of(scan(orthogonal(GEOMETRIES["plain"])))
+    with pytest.raises(OutputError, match="No space left on device"), written(export, tmp_path / "out"):
+        pytest.fail("the disk is full")
+    assert list(tmp_path.iterdir()) == []

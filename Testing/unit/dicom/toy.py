@@ -39,7 +39,7 @@ class Toy(Task):
 
 def scan(matrix: np.ndarray) -> Volume:
     """A CT of noise with metal in it."""
-    voxels = np.random.default_rng(0).integers(-1024, 3000, (9, 12, 11)).astype(np.int16)
+    voxels = np.random.default_rng(0).integers(-1024, 400, (9, 12, 11)).astype(np.int16)
     voxels[4, 5, 6] = 30000
     return Volume(voxels, matrix)
 
@@ -66,7 +66,10 @@ def result_on(volume: Volume) -> TaskResult:
         "lesion": lesion,
         "organs": organs,
     }
-    tables = {"findings": [{"number": n, **row} for n in (1, 2)], "figures": [{"name": "left", "volume_ml": 3.0}]}
+    tables = {
+        "findings": [{"number": n, **row} for n in (1, 2)],
+        "figures": [{"name": "left", "volume_ml": 3.0, "r_mm": None, "a_mm": "", "s_mm": None}],
+    }
     elsewhere = {"radiograph": np.diag([2.0, 2.0, 1.0, 1.0])}
     return TaskResult(volumes, tables, {"words": "A text."}, {"labels": LABELS}, [], elsewhere, {"findings": regions})
 

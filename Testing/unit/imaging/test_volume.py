@@ -114,3 +114,14 @@ def test_mask_with_nan_is_refused() -> None:
     mask = np.full(volume.voxels.shape, np.nan, np.float32)
     with pytest.raises(InputError, match="not numbers"):
         check_mask(volume.with_voxels(mask), volume)
+
+
+@pytest.mark.parametrize("values", [lambda v: np.clip(v, 0, None) % 300 + 320, lambda v: np.abs(v) % 900 + 300])
+def test_a_crop_unlike_ct_goes_on_by_force(values) -> None:
+    """A heart full of contrast medium; bone alone."""
+    crop = body().with_voxels(values(body().voxels))
+    with pytest.raises(InputError, match="goes on with --force"):
+        check_ct(crop)
+    assert "do not look like CT" in " ".join(check_ct(crop, force=True))
+    with pytest.raises(InputError, match="same value"):
+        check_ct(crop.with_voxels(np.full_like(crop.voxels, 40)), force=True)

@@ -23,6 +23,7 @@ from MedDiffFMLib.preprocessing.body_coordinates import (
     locate,
     save_regressor,
     shipped_regressor,
+    spine_in_front,
     tissue_shares,
 )
 from MedDiffFMLib.training.pretrain.body_coordinates import BodyConfig, BodyScan, draw, order_loss, train_body
@@ -137,3 +138,13 @@ def test_shipped_weights_are_small_and_give_finite_coordinates() -> None:
     assert np.isfinite([*place.offset, *place.slope, *place.stray]).all()
     field = place.field(working_grid(whole_body(5.0), None))
     assert isinstance(field, BodyField)
+
+
+def test_a_trunk_with_front_and_back_exchanged_is_noticed() -> None:
+    depth = np.arange(60)[:, None]
+    trunk = np.full((40, 60, 90), -1000, np.float32)
+    trunk[:, 5:55, 5:85] = 40
+    trunk[:, (depth[:, 0] > 42) & (depth[:, 0] < 50), 42:48] = 500  # a spine
+    assert not spine_in_front(trunk) and spine_in_front(trunk[:, ::-1])
+    assert not spine_in_front(trunk[:, ::-1, 20:70]), "a leg"
+    assert not spine_in_front(trunk[:10]) and not spine_in_front(trunk[:0]), "too little to tell"

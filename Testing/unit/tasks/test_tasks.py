@@ -163,7 +163,7 @@ def test_anomaly_returns_scores_and_units_on_the_input_grid(calibrated, small_ct
 @pytest.mark.slow
 def test_z_score_has_unit_spread_on_the_tissue_it_was_calibrated_on(calibrated, small_ct):
     """On its own normal case the root mean square of two sizes of cubes is near one, and its tail thin."""
-    result = Anomaly().run(Case(small_ct), Run(calibrated))
+    result = Anomaly(method="cubes").run(Case(small_ct), Run(calibrated))
     score = result.volumes["anomaly"]
     inside = score[score > 0]
     assert 0.4 < np.median(inside) < 1.8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,9 +13,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.accelerators import CPUAccelerator
-from lightning.fabric.strategies import SingleDeviceStrategy
 from scipy.sparse.linalg import spsolve
 
 from MedDiffFMLib.cli import main
@@ -30,6 +28,7 @@ from MedDiffFMLib.imaging.intensity import to_network
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
 from MedDiffFMLib.training.device_cache import DeviceCache
+from MedDiffFMLib.training.fabric import Fabric
 from MedDiffFMLib.training.holes import draw_blobs, draw_hole
 from MedDiffFMLib.training.noise import NoiseConfig, Texture, draw_level, draw_noise, draw_texture
 from MedDiffFMLib.training.pretrain.device_batches import WindowMaker
@@ -38,6 +37,9 @@ from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig
 from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.phantoms import body
 
+_FABRIC = Fabric.__module__.rpartition(".")[0]
+CPUAccelerator = import_module(f"{_FABRIC}.accelerators").CPUAccelerator
+SingleDeviceStrategy = import_module(f"{_FABRIC}.strategies").SingleDeviceStrategy
 SIZE, COUNT = 16, 48
 CONFIG = WindowConfig(size=SIZE)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

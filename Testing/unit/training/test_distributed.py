@@ -101,7 +101,7 @@ def test_torchrun_decides_about_processes(monkeypatch: pytest.MonkeyPatch) -> No
         def launch(self) -> None:
             pass
 
-    monkeypatch.setattr("lightning.fabric.Fabric", Fabric)
+    monkeypatch.setattr("MedDiffFMLib.training.fabric.Fabric", Fabric)
     launch("cpu", 1, 1)
     for key, value in {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12"}.items():
         monkeypatch.setenv(key, value)

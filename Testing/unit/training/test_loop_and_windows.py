@@ -330,7 +330,7 @@ def test_ema_forgets_its_start_and_then_averages() -> None:
 
 def make_loop(folder, loss_of, **config) -> TrainingLoop:
     """A loop around one weight."""
-    from lightning.fabric import Fabric
+    from MedDiffFMLib.training.fabric import Fabric
 
     torch.manual_seed(0)
     settings = LoopConfig(**{"steps": 6, "checkpoint_every": 2, "warmup": 1, **config})

@@ -1,0 +1,1 @@
+"""Archives that scans are fetched from: DICOMweb and the DICOM network."""

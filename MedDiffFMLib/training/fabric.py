@@ -1,0 +1,18 @@
+"""Lightning Fabric: its own small package, or the one that the whole of Lightning brings."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ..core.errors import DependencyError
+
+if find_spec("lightning_fabric") is not None:
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+elif find_spec("lightning") is not None:
+    from lightning.fabric import Fabric  # type: ignore[assignment]
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+else:
+    raise DependencyError("Training needs Lightning Fabric.", "Install it: pip install lightning-fabric")
+
+__all__ = ["Fabric", "rank_zero_only"]

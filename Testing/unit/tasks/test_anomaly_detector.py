@@ -1,0 +1,131 @@
+"""The detector judges places by what they look like, however the scan lies, and finds what it was not taught."""
+
+from __future__ import annotations
+
+import json
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedDiffFMLib.conditioning.region import body_mask
+from MedDiffFMLib.core.errors import ModelError
+from MedDiffFMLib.core.resources import resource_folder
+from MedDiffFMLib.imaging.io import read_volume
+from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.preprocessing.working_image import working_image
+from MedDiffFMLib.tasks.anomaly.detector import (
+    TAILS,
+    Detector,
+    load_detector,
+    save_detector,
+    search_area,
+    shipped_detector,
+    smoothed_odds,
+)
+from MedDiffFMLib.tasks.anomaly.findings import list_findings
+from MedDiffFMLib.tasks.anomaly.local_features import NAMES, feature_table
+from MedDiffFMLib.tasks.anomaly.spec import Anomaly
+from MedDiffFMLib.training.pretrain.anomaly_detector import DetectorConfig, train_detector
+from MedDiffFMLib.training.pretrain.misplaced_tissue import misplace_tissue
+
+SPACING = (3.0, 3.0, 3.0)
+
+
+def test_features_turn_with_the_scan(small_ct: Volume) -> None:
+    """In all 48 turns and mirror images; the sizes can be halved twice, so that no block is cut."""
+    hounsfield = small_ct.voxels[:32, :36, :40].astype(np.float32)
+    body, wanted = hounsfield > -500, np.zeros(hounsfield.shape, bool)
+    wanted[4:28:5, 6:30:4, 5:36:6] = True
+    expected = np.full((*hounsfield.shape, len(NAMES)), np.nan, np.float32)
+    expected[wanted] = feature_table(hounsfield, body, SPACING, wanted)
+    for axes, flips in product(permutations(range(3)), product((1, -1), repeat=3)):
+        turned = [a.transpose(axes)[tuple(slice(None, None, f) for f in flips)] for a in (hounsfield, body, wanted)]
+        table = feature_table(turned[0], turned[1], SPACING, turned[2])
+        there = expected.transpose(*axes, 3)[tuple(slice(None, None, f) for f in flips)][turned[2]]
+        assert np.abs(table - there).max() < 0.02
+
+
+def test_lumps_lie_where_they_may_and_change_what_they_cover(small_ct: Volume) -> None:
+    hounsfield = small_ct.voxels.astype(np.float32)
+    allowed = hounsfield > -500
+    allowed[:, :, 22:] = False
+    altered, numbers = misplace_tissue(hounsfield, allowed, 3.0, 6, np.random.default_rng(1))
+    assert numbers.max() >= 3 and not numbers[~allowed].any()
+    assert np.abs(altered - hounsfield)[numbers > 0].mean() > 15
+    assert np.abs(altered - hounsfield)[~allowed].mean() < 1
+
+
+@pytest.fixture(scope="module")
+def trained(small_ct: Volume) -> tuple[Detector, dict]:
+    return train_detector([(small_ct, None, None)], DetectorConfig(epochs=15.0))
+
+
+def test_what_was_put_there_stands_out(trained: tuple[Detector, dict], small_ct: Volume) -> None:
+    """Even soft tissue in a lung, which the training draws too, but not there."""
+    hounsfield = working_image(small_ct, 3.0).hounsfield.copy()
+    k, j, i = np.ogrid[tuple(slice(n) for n in hounsfield.shape)]
+    lump = (k - 14) ** 2 + (j - 20) ** 2 + (i - 30) ** 2 < 3**2
+    hounsfield[lump] = 40
+    body = body_mask(hounsfield)
+    detector, facts = trained
+    odds = smoothed_odds(detector, hounsfield, body, search_area(body, SPACING), SPACING)
+    score = detector.z_score(odds)
+    assert score[lump].mean() > 1.5 and np.median(score[body & ~lump]) < 1
+    assert facts["cases"] == 1 and facts["misplaced_voxels"] > 0
+
+
+def test_a_file_gives_the_same_scores(trained: tuple[Detector, dict], tmp_path: Path) -> None:
+    detector, facts = trained
+    path = tmp_path / "detector.safetensors"
+    digest = save_detector(path, detector, facts)
+    again = load_detector(path, digest)
+    table = np.random.default_rng(0).normal(0, 1, (50, len(NAMES))).astype(np.float16)
+    assert np.allclose(again.z_score(again.odds(table)), detector.z_score(detector.odds(table)), atol=0.1)
+    assert again.sha256 == digest
+    with pytest.raises(ModelError, match="holds no anomaly detector"):
+        load_detector(resource_folder() / "Models" / "body-coordinates.safetensors")
+
+
+def test_z_is_as_rare_as_in_a_normal_distribution() -> None:
+    odds = np.random.default_rng(0).logistic(-5, 2, 400_000)
+    quantiles = tuple(float(q) for q in np.quantile(odds, [1 - tail for tail in TAILS]))
+    z = Detector(None, None, None, quantiles).z_score(odds)  # type: ignore[arg-type]
+    for limit, tail in zip((1, 2, 3), TAILS[1:4], strict=True):
+        assert np.mean(z > limit) == pytest.approx(tail, rel=0.05)
+    rising = Detector(None, None, None, quantiles).z_score(np.linspace(-20, 60, 100))  # type: ignore[arg-type]
+    assert (np.diff(rising) >= 0).all() and rising[-1] > 5
+
+
+@pytest.fixture(scope="module")
+def sample() -> tuple[Volume, Volume]:
+    folder = resource_folder() / "SampleData"
+    return read_volume(folder / "thorax_lidc0001.nrrd"), read_volume(folder / "thorax_lidc0001_mask.nrrd", "mask")
+
+
+def shipped_score(volume: Volume) -> tuple[np.ndarray, Volume]:
+    """On the working grid, and the CT there."""
+    image = working_image(volume, 3.0)
+    body = body_mask(image.hounsfield)
+    search = search_area(body, SPACING)
+    detector = shipped_detector()
+    odds = smoothed_odds(detector, image.hounsfield, body, search, SPACING)
+    return np.where(search, detector.z_score(odds), 0), Volume(image.hounsfield, image.grid.ijk_to_ras)
+
+
+def test_the_sample_nodule_is_among_the_first_three(sample: tuple[Volume, Volume]) -> None:
+    """With the shipped detector, which has not seen this patient."""
+    volume, nodule = sample
+    score, image = shipped_score(volume)
+    rows = list_findings(score, image, Anomaly().threshold, Anomaly().minimum_volume)
+    center = (nodule.ijk_to_ras @ [*np.argwhere(nodule.voxels > 0).mean(0)[::-1], 1])[:3]
+    apart = [np.linalg.norm(np.array([row["r_mm"], row["a_mm"], row["s_mm"]]) - center) for row in rows[:3]]
+    assert min(apart) < 12 and len(rows) <= 25
+
+
+def test_the_shipped_detector_is_small_and_says_what_it_was_made_of() -> None:
+    folder = resource_folder() / "Models"
+    row = next(r for r in json.loads((folder / "models.json").read_text())["models"] if r["name"] == "anomaly-detector")
+    assert row["bytes"] == (folder / row["file"]).stat().st_size < 2_000_000
+    assert (folder / row["card"]).is_file() and shipped_detector().sha256 == row["sha256"]
