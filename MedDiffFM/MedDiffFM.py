@@ -164,6 +164,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.resultPanel = ResultPanel(self.ui, views)
         self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
         self.dicomExport = DicomExport(self.ui)
+        self.resultPanel.onShown = self.onResultShown
         self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
@@ -375,16 +376,18 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.taskCollapsibleButton.collapsed = False
         self.ui.panelScrollArea.verticalScrollBar().value = self.ui.taskCollapsibleButton.y
 
+    def onResultShown(self, run):
+        """Another result, or none, is looked at; one of an earlier session lacks the rows that objects are made of."""
+        self.dicomExport.setRun(run if run and run.choices else None)
+
     def onResultClosed(self):
         """The user accepted or discarded the result."""
-        self.dicomExport.setRun(None)
         self.resultPanel.clear()
         self.maskPanel.showOutline(None)
 
     def onFinished(self, run):
         """From the logic: show what a run gave."""
         self.resultPanel.show(run)
-        self.dicomExport.setRun(run)
         self.maskPanel.showOutline(run.choices.mask)
 
     def onWorkerPythonChanged(self):
