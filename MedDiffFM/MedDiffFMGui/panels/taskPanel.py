@@ -12,7 +12,7 @@ from ..runs.inputCheck import InputLine
 from ..runs.manyRuns import ManyRuns
 from ..runs.runRequest import runChoices
 from ..runs.runtimeEstimate import RuntimeEstimate, duration
-from ..worker.deviceWords import plannedDevice
+from ..worker.deviceWords import plannedDevice, takesAccelerator
 from ..worker.eventLoopTasks import EventLoopTask
 from .namedInputs import NamedInputs
 from .parameterWidgets import ParameterWidgets
@@ -320,7 +320,8 @@ class TaskPanel:
         """How long the run, or the runs on all checked CTs, will take."""
         inputs, settings = self._inputs(), self.choices().settings
         if len(inputs) == 1:
-            return self._speed.sentence(inputs[0], settings)
+            executable, device = self.logic.workerPython.executable(), self.parameterNode.device.value
+            return self._speed.sentence(inputs[0], settings, not takesAccelerator(executable, device))
         seconds = [self._speed.seconds(node, settings) for node in inputs]
         return "" if None in seconds else _("About {time}.").format(time=duration(sum(seconds)))
 

@@ -94,6 +94,7 @@ class TrainingPanel:
         """The folders of the last session: a training that was paused or went on is there again."""
         self.ui.datasetPathLineEdit.currentPath = slicer.util.settingsValue(DATASET_SETTING, "", converter=str)
         self.ui.runPathLineEdit.currentPath = slicer.util.settingsValue(RUN_SETTING, "", converter=str)
+        self._listTrainings()
         self._onRecipeChanged()
         self._showRequest()
         self._cases.update()
