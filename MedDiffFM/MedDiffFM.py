@@ -162,13 +162,15 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
-        self.dicomExport = DicomExport(self.ui)
         self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
+        self.dicomExport = DicomExport(self.ui)
+        self.resultPanel.onShown = self.onResultShown
         self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
         self.setupPanel.update()
         self.setupPanel.openIfNeeded()
         self.trainingPanel = TrainingPanel(self.ui.trainingWidget, self.logic, self.taskPanel.refreshModels)
+        self.trainingPanel.onTry = self.onTryModel
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -367,16 +369,25 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         node, _added = copyRegion(regions, segmentID, self.resultPanel.run.inputNode, name)
         self.taskPanel.strip.say(_("{name} is in {segmentation}.").format(name=name, segmentation=node.GetName()))
 
+    def onTryModel(self, model):
+        """A segmentation that was just trained, on the chosen CT."""
+        self.taskPanel.choose("segment")
+        self.taskPanel.setValue("head", model)
+        self.ui.taskCollapsibleButton.collapsed = False
+        self.ui.panelScrollArea.verticalScrollBar().value = self.ui.taskCollapsibleButton.y
+
+    def onResultShown(self, run):
+        """Another result, or none, is looked at; one of an earlier session lacks the rows that objects are made of."""
+        self.dicomExport.setRun(run if run and run.choices else None)
+
     def onResultClosed(self):
         """The user accepted or discarded the result."""
-        self.dicomExport.setRun(None)
         self.resultPanel.clear()
         self.maskPanel.showOutline(None)
 
     def onFinished(self, run):
         """From the logic: show what a run gave."""
         self.resultPanel.show(run)
-        self.dicomExport.setRun(run)
         self.maskPanel.showOutline(run.choices.mask)
 
     def onWorkerPythonChanged(self):

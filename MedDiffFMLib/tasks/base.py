@@ -180,6 +180,7 @@ class Task:
         name: of the folder, on the command line, in Python and in the protocol.
         title: short, for a button.
         sentence: what it does.
+        caveat: what the panel adds to the sentence, so that nobody expects too much of the shipped model.
         action: text of the button that runs it; the title where it is left out.
         icon: file in ``MedDiffFM/Resources/Icons``.
         inputs: what it takes.
@@ -198,6 +199,7 @@ class Task:
     name: ClassVar[str]
     title: ClassVar[str]
     sentence: ClassVar[str]
+    caveat: ClassVar[str] = ""
     action: ClassVar[str] = ""
     icon: ClassVar[str] = "MedDiffFM.png"
     inputs: ClassVar[Inputs]

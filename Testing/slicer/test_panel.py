@@ -61,7 +61,7 @@ def test_each_task_shows_its_own_parameters_and_fits_the_panel(app: Any, widget:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     press(app, widget, task)
     assert widget.logic.getParameterNode().task == task
-    assert widget.ui.taskSentenceLabel.text == TASKS[task].sentence
+    assert widget.ui.taskSentenceLabel.text == f"{TASKS[task].sentence} {TASKS[task].caveat}".strip()
     expected = describe(TASKS[task])
     assert list(editors(widget)) == [field.name for field, _info in expected]
     for field, info in expected:

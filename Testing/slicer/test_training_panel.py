@@ -345,6 +345,29 @@ def test_more_changes_what_is_trained_and_names_that_look_alike_are_asked_about(
     assert "same patient as thorax_1" in panel._cases._alike(names[1])[0]
 
 
+def test_trainings_are_listed_and_a_finished_segmentation_is_tried(panel: Any, dataset: Path, tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from MedDiffFMLib.training.finetune.background import Request
+
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        asked = Request(data=str(dataset), task="segmentation", name=name)
+        (tmp_path / name / "request.json").write_text(json.dumps(asdict(asked)))
+        done = {"state": "done", "step": 3, "steps": 3, "model": f"{name}-model"}
+        (tmp_path / name / "progress.jsonl").write_text(json.dumps(done) + "\n")
+        panel.ui.runPathLineEdit.currentPath = str(tmp_path / name)
+    combo = panel.ui.trainingsComboBox
+    assert [combo.itemText(n) for n in range(combo.count)] == ["another training", "first", "second"]
+    combo.currentIndex = 1
+    assert panel.folder == str(tmp_path / "first") and panel.ui.modelNameLineEdit.text == "first"
+    tried: list[str] = []
+    panel.onTry = tried.append
+    assert not panel.ui.tryModelButton.isHidden()
+    panel.ui.tryModelButton.click()
+    assert tried == ["first-model"]
+
+
 def test_while_a_training_goes_on_its_progress_is_on_top(panel: Any, dataset: Path, monkeypatch: Any) -> None:
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     assert panel.ui.casesTableWidget.visible or not panel.ui.casesTableWidget.isHidden()

@@ -307,6 +307,11 @@ def writeRows(node, rows):
             column.InsertNextValue(_cell(name, row))
         table.AddColumn(column)
     node.SetAndObserveTable(table)
+    writeTitles(node)
+
+
+def writeTitles(node):
+    """Headings of the shown columns; a scene file does not keep them."""
     for name, title in SHOWN_COLUMNS.items():
         node.SetColumnTitle(name, title)
 

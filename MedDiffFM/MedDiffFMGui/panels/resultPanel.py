@@ -32,6 +32,8 @@ class ResultPanel:
         self._views = views
         self._shown = None
         self._run: Any = None  # FinishedRun that is shown
+        self.onShown = lambda run: None  # called with the FinishedRun that is shown from now on, None for none
+        self._told: Any = None
         self._isOpen = False
         self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in KEYS.items()})
         ui.resultsComboBox.connect("currentIndexChanged(int)", self._onChosen)
@@ -142,6 +144,9 @@ class ResultPanel:
         reason = self._run.main.GetAttribute(OUTDATED) if self._run else ""
         self.ui.outdatedLabel.text = reason or ""
         self.ui.outdatedLabel.visible = bool(reason)
+        if self._run is not self._told:
+            self._told = self._run
+            self.onShown(self._run)
 
     def _onChosen(self, index):
         node = slicer.mrmlScene.GetNodeByID(self.ui.resultsComboBox.itemData(index) or "")

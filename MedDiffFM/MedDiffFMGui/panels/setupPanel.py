@@ -96,7 +96,7 @@ class SetupPanel:
         """What the user should know and can do, in words."""
         if self.workerPython.useOther:
             return self.workerPython.problem() or _(
-                "The model runs in the environment below. It needs the package meddifffm or what it depends on."
+                "The model runs in the environment below. Check says whether it has what is needed."
             )
         where = _("The folder below") if self.workerPython.useFolder else _("Slicer's Python")
         if not missing and not forTraining:

@@ -12,7 +12,7 @@ from ..runs.inputCheck import InputLine
 from ..runs.manyRuns import ManyRuns
 from ..runs.runRequest import runChoices
 from ..runs.runtimeEstimate import RuntimeEstimate, duration
-from ..worker.deviceWords import plannedDevice
+from ..worker.deviceWords import plannedDevice, takesAccelerator
 from ..worker.eventLoopTasks import EventLoopTask
 from .namedInputs import NamedInputs
 from .parameterWidgets import ParameterWidgets
@@ -146,7 +146,7 @@ class TaskPanel:
     def _showTask(self):
         self._shownTask = self.task
         self._buttons[self.task].checked = True
-        self.ui.taskSentenceLabel.text = _(self.declared.sentence)
+        self.ui.taskSentenceLabel.text = " ".join(filter(None, map(_, (self.declared.sentence, self.declared.caveat))))
         if self._modality != self.declared.inputs.modality:
             self._checkInput()
         self._showForm()
@@ -183,6 +183,12 @@ class TaskPanel:
     def _onValuesChanged(self):
         stored = self._stored()
         stored[self.task] = self._forms[self.task].widgets.values()
+        self.parameterNode.parameters = json.dumps(stored)
+
+    def setValue(self, name, value):
+        """Set one parameter of the chosen task."""
+        stored = self._stored()
+        stored[self.task] = {**stored.get(self.task, {}), name: value}
         self.parameterNode.parameters = json.dumps(stored)
 
     # Models
@@ -304,7 +310,7 @@ class TaskPanel:
 
     def _showEstimate(self, possible):
         self.strip.showEstimate(f"{self._estimate()} {self._device()}".strip() if possible else "")
-        self.ui.settingsCollapsibleButton.text = _("Model {model} · region {region} · {device}").format(
+        self.ui.settingsCollapsibleButton.text = _("Model {model} · region {region} · device {device}").format(
             model=self.parameterNode.model,
             region=self.parameterNode.region.label(),
             device=self.parameterNode.device.label(),
@@ -314,7 +320,8 @@ class TaskPanel:
         """How long the run, or the runs on all checked CTs, will take."""
         inputs, settings = self._inputs(), self.choices().settings
         if len(inputs) == 1:
-            return self._speed.sentence(inputs[0], settings)
+            executable, device = self.logic.workerPython.executable(), self.parameterNode.device.value
+            return self._speed.sentence(inputs[0], settings, not takesAccelerator(executable, device))
         seconds = [self._speed.seconds(node, settings) for node in inputs]
         return "" if None in seconds else _("About {time}.").format(time=duration(sum(seconds)))
 

@@ -14,6 +14,7 @@ from .trainingChart import CHARTS, TrainingChart
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Training.ui"
 RUN_SETTING, DATASET_SETTING = "MedDiffFM/TrainingFolder", "MedDiffFM/DatasetFolder"
+RUNS_SETTING = "MedDiffFM/TrainingFolders"
 TICK_MS = 1000
 PRESET_WORDS = {"small": "quick", "standard": "standard", "paper": "long"}
 """What a user reads for the library's names of presets."""
@@ -44,6 +45,7 @@ class TrainingPanel:
     def __init__(self, parentWidget, logic, onModelAdded=lambda: None):
         self.workerPython = logic.workerPython
         self.onModelAdded = onModelAdded
+        self.onTry = lambda model: None  # called with the name of a segmentation model that is to be tried
         panel = slicer.util.loadUI(str(UI_FILE))
         parentWidget.layout().addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
@@ -84,12 +86,15 @@ class TrainingPanel:
         ui.startTrainingButton.connect("clicked(bool)", self._onStart)
         ui.pauseTrainingButton.connect("clicked(bool)", self.pause)
         ui.finishTrainingButton.connect("clicked(bool)", self.finish)
+        ui.trainingsComboBox.connect("currentIndexChanged(int)", self._onTrainingChosen)
+        ui.tryModelButton.connect("clicked(bool)", self._onTry)
         ui.curveComboBox.connect("currentIndexChanged(int)", self._showCurve)
 
     def _restoreSettings(self):
         """The folders of the last session: a training that was paused or went on is there again."""
         self.ui.datasetPathLineEdit.currentPath = slicer.util.settingsValue(DATASET_SETTING, "", converter=str)
         self.ui.runPathLineEdit.currentPath = slicer.util.settingsValue(RUN_SETTING, "", converter=str)
+        self._listTrainings()
         self._onRecipeChanged()
         self._showRequest()
         self._cases.update()
@@ -175,10 +180,40 @@ class TrainingPanel:
         from MedDiffFMLib.training.finetune.background import ProgressTail
 
         qt.QSettings().setValue(RUN_SETTING, path)
+        self._listTrainings()
         self._tail = ProgressTail(self.folder) if self.folder else None
         self._process, self._finishing, self._pausing, self._pictureTime = None, False, False, None
         self._chart.clear()
         self._onTick()
+
+    def _listTrainings(self):
+        """The folders of trainings on this computer that are still there, the chosen one among them."""
+        from MedDiffFMLib.training.finetune.background import request_of
+
+        known = slicer.util.settingsValue(RUNS_SETTING, "", converter=str).split("\n")
+        if self.folder and self.folder not in known and request_of(self.folder):
+            known.append(self.folder)
+        known = [folder for folder in known if folder and request_of(folder)]
+        qt.QSettings().setValue(RUNS_SETTING, "\n".join(known))
+        combo = self.ui.trainingsComboBox
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        combo.addItem(_("another training"), "")
+        for folder in known:
+            combo.addItem(Path(folder).name, folder)
+        combo.currentIndex = max(combo.findData(self.folder), 0)
+        combo.blockSignals(wasBlocked)
+        combo.visible = self.ui.trainingsLabel.visible = bool(known)
+
+    def _onTrainingChosen(self, index):
+        folder = self.ui.trainingsComboBox.itemData(index)
+        if folder and folder != self.folder:
+            self.ui.runPathLineEdit.currentPath = folder
+            self._showRequest()
+
+    def _onTry(self, *_clicked):
+        if self._state is not None and self._state.model:
+            self.onTry(self._state.model)
 
     def _showRequest(self):
         """What the chosen folder's training was started with, so that Start continues it."""
@@ -289,6 +324,8 @@ class TrainingPanel:
             self._timer.stop()
             self._process = None
             self._pausing = False
+        if before is None or before.state != self._state.state:
+            self._listTrainings()
         if before is not None and before.state == "running" and self._state.state == "finished":
             self.onModelAdded()
         self.update()
@@ -321,6 +358,8 @@ class TrainingPanel:
             ui.trainMoreCollapsibleButton,
         ):
             widget.visible = not training
+        finished = state == "finished" and bool(self._state and self._state.model) and not training
+        ui.tryModelButton.visible = finished and self.task == "segmentation"
         self._showStatus(state, training)
 
     def _isPaused(self):

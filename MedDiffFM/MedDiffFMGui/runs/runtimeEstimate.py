@@ -45,14 +45,17 @@ class RuntimeEstimate:
         units = workUnits(inputNode, settings)
         return perUnit * units if perUnit and units else None
 
-    def sentence(self, inputNode, settings):
-        """The estimate in words."""
+    def sentence(self, inputNode, settings, onProcessor=True):
+        """The estimate in words.
+
+        :param onProcessor: False where an accelerator will compute, of whose speed nothing is known before a run.
+        """
         seconds = self.seconds(inputNode, settings)
         if seconds is not None:
             return _("About {time}.").format(time=duration(seconds))
-        seconds = self._expected(inputNode, settings)
+        seconds = self._expected(inputNode, settings) if onProcessor else None
         if seconds is not None:
-            return _("About {time} on this computer's processor (estimated).").format(time=duration(seconds))
+            return _("About {time} (estimated).").format(time=duration(seconds))
         return _("How long it takes is known after the first run on this computer.")
 
     def _expected(self, inputNode, settings):

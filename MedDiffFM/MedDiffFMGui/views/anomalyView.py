@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..nodes.anomalyNodes import HIDDEN_COLUMNS, LISTED, SHOWN_COLUMNS, AnomalyNodes
+from ..nodes.anomalyNodes import HIDDEN_COLUMNS, LISTED, SHOWN_COLUMNS, AnomalyNodes, writeTitles
 from ..nodes.findingList import DISMISSED, KEPT, SlicePlace
 from ..nodes.findingMarks import measureRegion
 from ..nodes.resultRecord import remember
@@ -116,6 +116,7 @@ class AnomalyView:
             self._before = ViewState()
             self._open(nodes)
             if nodes.listed:
+                writeTitles(nodes.table)
                 self._afterFinding(nodes.table.GetTable().GetNumberOfRows())
             else:
                 self.findAgain()

@@ -39,15 +39,28 @@ def rememberPrecision(executable, device, precision):
         qt.QSettings().setValue(SETTING, json.dumps(known))
 
 
+def takesAccelerator(executable, choice):
+    """Whether a run will not be computed by the processor, as far as that is known.
+
+    :param choice: "auto", "cpu" or a kind of accelerator.
+    """
+    return choice not in ("auto", "cpu") or _accelerator(_known().get(executable, {}), choice) is not None
+
+
+def _accelerator(about, choice):
+    """The device besides the processor that a choice means; None where there is none."""
+    wanted = "" if choice == "auto" else choice
+    others = [device for device in about.get("devices", ()) if device["name"] != "cpu"]
+    return next((device for device in others if device["name"].startswith(wanted)), None)
+
+
 def plannedDevice(executable, choice):
     """The device that a run will take.
 
     :param choice: "auto", "cpu" or a kind of accelerator.
     """
     about = _known().get(executable, {})
-    wanted = "" if choice == "auto" else choice
-    gpus = [device for device in about.get("devices", ()) if device["name"] != "cpu"]
-    gpu = next((device for device in gpus if device["name"].startswith(wanted)), None)
+    gpu = _accelerator(about, choice)
     if gpu is not None:
         return _withPrecision(deviceText(gpu), about, gpu["name"])
     if choice == "auto" and not about:

@@ -34,9 +34,14 @@ class Inpaint(Task):
         "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
         minimum=1,
         maximum=200,
+        advanced=True,
     )
     samples: int = parameter(
-        3, "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.", minimum=1, maximum=64
+        3,
+        "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.",
+        minimum=1,
+        maximum=64,
+        advanced=True,
     )
     feather: float = parameter(
         1.5, "Width inside the mask's rim over which input and filling blend.", unit="mm", minimum=0, maximum=20

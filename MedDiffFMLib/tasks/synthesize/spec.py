@@ -24,6 +24,7 @@ class Synthesize(Task):
 
     name, title, action, icon = "synthesize", "Synthesize", "Synthesize a CT", "synthesize.png"
     sentence = "Makes a whole CT that shows no patient."
+    caveat = "With the shipped model a demonstration: outlines of organs, without ribs, vessels and spine."
     inputs = Inputs(volume=NONE)
     outputs = (Output("synthetic", OutputKind.CT),)
     synthetic = True
