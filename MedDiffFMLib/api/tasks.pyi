@@ -8,8 +8,9 @@ def anomaly(
     volume: VolumeLike,
     model: ModelLike = "starter-ct",
     *,
-    threshold: float = 3.0,
+    threshold: float = 3.5,
     minimum_volume: float = 100.0,
+    method: str = "detector",
     seed: int = 0,
     region: str | None = None,
     mask: LabelsLike | None = None,
@@ -19,13 +20,15 @@ def anomaly(
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> Result:
-    """Marks regions that the model would not expect in normal tissue.
+    """Marks regions that do not look like normal tissue in their place.
 
     Args:
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.0.
+        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.5.
         minimum_volume: Smaller regions are not listed (0 to 1e+06 mm3). Default: 100.0.
+        method: detector: what each place looks like, judged by a small network; cubes: hidden cubes
+            that the prior predicts (detector, cubes). Default: detector.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.

@@ -54,7 +54,7 @@ def result() -> TaskResult:
     return TaskResult({"denoised": image.voxels, "noise": image.voxels})
 
 
-REPORT = {"settings": {"task": "denoise"}, "synthetic": False}
+REPORT = {"settings": {"task": "denoise", "model": "m", "parameters": {}}, "model": {"name": "m"}, "synthetic": False}
 
 
 def test_replaced_results_come_back_when_the_last_cannot_be_put_in_place(

@@ -125,22 +125,24 @@ def save_detector(path: Path, detector: Detector, facts: dict[str, Any]) -> str:
     return write_weights(path, state, {"format": FORMAT, "config": json.dumps(config), "training": json.dumps(facts)})
 
 
-def load_detector(path: Path, sha256: str = "") -> Detector:
+def load_detector(path: Path, sha256: str | None = None) -> Detector:
     """Read a detector, on the CPU.
+
+    Args:
+        sha256: what the file's bytes must have, None for any.
 
     Raises:
         ModelError: missing, damaged, a pickle, or something else.
     """
     from ...core.errors import ModelError
-    from ...models.checkpoint import read_metadata, read_weights
+    from ...models.checkpoint import check_format, read_weights
 
-    metadata = read_metadata(path)
+    weights = read_weights(path, sha256)
     remedy = "Install MedDiff-FM again."
-    if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path.name} holds no anomaly detector of this version.", remedy)
+    check_format(path, weights.metadata, FORMAT, "anomaly detector of this version", remedy)
     try:
-        config = json.loads(metadata["config"])
-        state = {name: tensor.float() for name, tensor in read_weights(path).items()}
+        config = json.loads(weights.metadata["config"])
+        state = dict(weights.state)
         center, scale = state.pop("center"), state.pop("scale")
         network = build_network()
         network.load_state_dict(state)
@@ -151,17 +153,16 @@ def load_detector(path: Path, sha256: str = "") -> Detector:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(f"The weights in {path.name} do not fit their description ({first}).", remedy) from error
-    return Detector(network.eval().requires_grad_(False), center, scale, quantiles, sha256)
+    return Detector(network.eval().requires_grad_(False), center, scale, quantiles, weights.sha256)
 
 
 @functools.cache
 def shipped_detector() -> Detector:
     """The detector of the catalogue, read once a process."""
     from ...models.catalogue import resolve
-    from ...models.checkpoint import check_sha256
 
     _, path, expected = resolve(MODEL)
-    return load_detector(path, check_sha256(path, expected))
+    return load_detector(path, expected)
 
 
 def _rising(values: Sequence[float]) -> bool:
