@@ -20,7 +20,7 @@ MODULE = ROOT / "MedDiffFM"
 HEAVY = (
     "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
     "core.async_copy", "core.precision", "imaging.haar", "datasets.prepare", "api.training", "multimodal.projection",
-    "multimodal.radiograph",
+    "multimodal.radiograph", "tasks.anomaly.detector",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
     "conditioning.regions", "conditioning.totalsegmentator_labels", "diffusion.kinds", "preprocessing.mask_crop",

@@ -176,5 +176,7 @@ class SentencesView:
 
     def _go(self, step):
         if self._exists() and self._rows:
-            start = max(self._chosen(), -1 if step > 0 else 0)
-            self.ui.sentencesTableWidget.selectRow((start + step) % len(self._rows))
+            table, start = self.ui.sentencesTableWidget, max(self._chosen(), -1 if step > 0 else 0)
+            row = (start + step) % len(self._rows)
+            table.selectRow(row)
+            table.scrollToItem(table.item(row, 0))

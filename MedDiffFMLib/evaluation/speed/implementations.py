@@ -23,6 +23,8 @@ from .monai_reference import Answer, Reference, SameWeights, Stock, flops, stock
 SUBJECTS = ("engine", "same weights", "stock network")
 TRAINING_BATCH = 4
 Figures = dict[str, Any]
+CUBES = {"method": "cubes"}
+"""The anomaly map that the reference makes too; the detector needs no prior."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,9 @@ def _task_inputs(case: Case) -> tuple[Task, TaskCase, Volume | None]:
         return TASKS["synthesize"](size=size, spacing=SYNTHETIC_SPACING_MM), TaskCase(), None
     source = read_volume(Path(case.source))
     if case.task == "whole-body":
-        return TASKS["anomaly"](), TaskCase(whole_body(source)), None
-    clean, task = cut_volume(source, (case.edge,) * 3), TASKS[case.task]()
+        return TASKS["anomaly"](**CUBES), TaskCase(whole_body(source)), None
+    options = CUBES if case.task == "anomaly" else {}
+    clean, task = cut_volume(source, (case.edge,) * 3), TASKS[case.task](**options)
     if case.task == "denoise":
         return task, TaskCase(with_noise(clean, case.seed)), clean
     return task, TaskCase(clean, lesion_mask(clean, case.lesion_mm) if case.task == "inpaint" else None), None

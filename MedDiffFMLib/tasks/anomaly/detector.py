@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,14 @@ def smoothed_odds(
     body: np.ndarray,
     search: np.ndarray,
     spacing_kji: tuple[float, float, float],
+    done: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """(k, j, i) float32 log odds, smoothed within the search area; 0 elsewhere.
 
     Args:
         body: see :func:`.local_features.feature_table`.
         search: bool, where to look, inside the body.
+        done: called after each of the features.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -103,7 +105,7 @@ def smoothed_odds(
     first, last = (corner.astype(int) for corner in body_box(body))
     box = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
     inside = search[box]
-    odds = detector.odds(feature_table(hounsfield[box], body[box], spacing_kji, inside))
+    odds = detector.odds(feature_table(hounsfield[box], body[box], spacing_kji, inside, done))
     filled = np.zeros(inside.shape, np.float32)
     filled[inside] = odds
     widths = [SMOOTHING_MM / s for s in spacing_kji]

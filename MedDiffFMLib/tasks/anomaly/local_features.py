@@ -7,7 +7,7 @@ it do not count. Coarse scales are computed on halved grids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 
 import numpy as np
@@ -42,7 +42,11 @@ NAMES = tuple(_names())
 
 
 def feature_table(
-    hounsfield: np.ndarray, body: np.ndarray, spacing_kji: tuple[float, float, float], wanted: np.ndarray
+    hounsfield: np.ndarray,
+    body: np.ndarray,
+    spacing_kji: tuple[float, float, float],
+    wanted: np.ndarray,
+    done: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """(n, len(NAMES)) float16: the features of the ``wanted`` voxels, in array order.
 
@@ -51,11 +55,13 @@ def feature_table(
         body: bool, what counts at all.
         spacing_kji: mm.
         wanted: bool.
+        done: called after each feature.
     """
     places = tuple(index.astype(np.int32) for index in np.nonzero(wanted))
     table = np.empty((len(NAMES), len(places[0])), np.float16)  # a column at a time: untouched memory costs nothing
     for column, values in zip(table, _features(hounsfield, body, spacing_kji, places), strict=True):
         column[:] = values
+        done()
     return table.T
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 HEALTHY_STEPS = 1
+LOOKING = 1
+"""The detector takes about as long as a network evaluation of what was found."""
 HEALTHY_MARGIN_MM = 4.0
 
 
@@ -59,8 +61,8 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
         facts: dict[str, Any] = {"cube_edges_mm": edges}
     else:
         evaluations = HEALTHY_STEPS
-        meter = run.meter(evaluations, "looking at each place")
-        score, sha256 = _detector_score(image, body, search)
+        meter = run.meter(LOOKING + HEALTHY_STEPS, "looking at each place")
+        score, sha256 = _detector_score(image, body, search, meter)
         usual = usual_spread(image.hounsfield, settings, image.region, image.spacing_kji) * search
         facts = {"detector_sha256": sha256}
     meter.stage = "filling what was found"
@@ -80,12 +82,18 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     return TaskResult(volumes, {"findings": found.rows}, facts=facts, regions={"findings": found.numbered})
 
 
-def _detector_score(image: WorkingImage, body: np.ndarray, search: np.ndarray) -> tuple[np.ndarray, str]:
+def _detector_score(
+    image: WorkingImage, body: np.ndarray, search: np.ndarray, meter: ProgressMeter
+) -> tuple[np.ndarray, str]:
     """z-score of the shipped detector, 0 outside the search area, and the SHA-256 of its file."""
     from .detector import shipped_detector, smoothed_odds
+    from .local_features import NAMES
+
+    def looked() -> None:
+        meter.advance(LOOKING / len(NAMES))
 
     detector = shipped_detector()
-    odds = smoothed_odds(detector, image.hounsfield, body, search, image.spacing_kji)
+    odds = smoothed_odds(detector, image.hounsfield, body, search, image.spacing_kji, looked)
     score = np.zeros(image.shape, np.float32)
     score[search] = detector.z_score(odds[search])
     return score, detector.sha256

@@ -30,7 +30,7 @@ class Anomaly(Task):
         Output("findings", OutputKind.POINTS, columns=COLUMNS),
     )
     view = View.FINDINGS
-    reference_seconds = 50.0
+    reference_seconds = 4.0
 
     threshold: float = parameter(3.5, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
     minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)

@@ -206,7 +206,7 @@ def test_modules_move_and_autocast_is_that_of_cuda() -> None:
     [
         ("denoise", {"noise": 20.0, "non_local": 0.0}),
         ("denoise", {"noise": 20.0, "steps": 2}),
-        ("anomaly", {"threshold": 0.7}),
+        ("anomaly", {"threshold": 0.7, "method": "cubes"}),
         ("inpaint", {"steps": 2, "samples": 1}),
         ("generate_lesion", {}),
         ("super_resolve", {}),

@@ -114,8 +114,9 @@ def test_recipes_see_one_array(scan: Volume) -> None:
         assert np.allclose(seen.scan.ijk_to_ras, scan.ijk_to_ras, rtol=0, atol=1e-9)
 
 
-def test_anomaly(calibrated: FoundationModel, scan: Volume) -> None:
-    agrees(Anomaly(threshold=1.0), Case(scan), Run(calibrated), FEW)
+@pytest.mark.parametrize("method", ["detector", "cubes"])
+def test_anomaly(method: str, calibrated: FoundationModel, scan: Volume) -> None:
+    agrees(Anomaly(threshold=1.0, method=method), Case(scan), Run(calibrated), FEW)
 
 
 @pytest.mark.parametrize(
