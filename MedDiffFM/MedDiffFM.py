@@ -303,6 +303,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         inputVolume = self._parameterNode.inputVolume
         if inputVolume is self._inputObserved:
             self.taskPanel.update()
+            self.resultPanel.compareSettings(self.taskPanel.choices().settings)
             return
         self._observeInput()
         self.maskPanel.update()

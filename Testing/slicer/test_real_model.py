@@ -154,7 +154,7 @@ def test_denoise_and_keep_it_with_the_scene(app: Any, widget: Any, ct: Any, tmp_
     widget.exit()
     widget.enter()
     assert widget.taskPanel.task == "denoise" and ui.seedSpinBox.value == 7
-    assert ui.inputVolumeSelector.currentNode().GetName() == "thorax"
+    assert ui.inputVolumeSelector.currentNode().GetName() == "thorax denoised"  # what was accepted is the input
     assert abs(editors["strength"].widget.value - 1.3) < 1e-6
     assert np.array_equal(array(app, app.slicer.util.getNode("thorax denoised")), expected)
 

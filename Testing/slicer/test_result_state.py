@@ -79,6 +79,10 @@ def test_a_result_says_when_its_mask_or_its_ct_has_changed(app: Any, widget: Any
     assert "mask has changed" in widget.ui.outdatedLabel.text and "outdated" in results(widget)[0]
     widget.ui.discardButton.click()
     run(app, widget, "denoise", ct)
+    widget.ui.seedSpinBox.value = 3
+    assert "not those of this result" in widget.ui.outdatedLabel.text
+    widget.ui.seedSpinBox.value = 0
+    assert not widget.ui.outdatedLabel.visible
     app.slicer.util.arrayFromVolume(ct)[0] = 7
     app.slicer.util.arrayFromVolumeModified(ct)
     assert "CT has changed" in widget.ui.outdatedLabel.text

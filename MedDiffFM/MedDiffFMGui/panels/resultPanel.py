@@ -34,6 +34,7 @@ class ResultPanel:
         self._run: Any = None  # FinishedRun that is shown
         self.onShown = lambda run: None  # called with the FinishedRun that is shown from now on, None for none
         self._told: Any = None
+        self._differs = False  # the panel's settings are not those of the shown result
         self._isOpen = False
         self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in KEYS.items()})
         ui.resultsComboBox.connect("currentIndexChanged(int)", self._onChosen)
@@ -90,7 +91,7 @@ class ResultPanel:
         name = TASKS[run.task].view.value
         if self._shown not in (None, name):
             self._views[self._shown][0].clear()
-        self._run = run
+        self._run, self._differs = run, False
         self._showOnly(name)
         self._views[name][0].show(run)
         self.list()
@@ -142,6 +143,8 @@ class ResultPanel:
         self.ui.removeResultButton.enabled = self._run is not None and not isAccepted(self._run.main)
         self.ui.resultCollapsibleButton.visible = self._shown is not None or bool(mains)
         reason = self._run.main.GetAttribute(OUTDATED) if self._run else ""
+        if self._run and not reason and self._differs:
+            reason = _("The settings above are not those of this result.")
         self.ui.outdatedLabel.text = reason or ""
         self.ui.outdatedLabel.visible = bool(reason)
         if self._run is not self._told:
@@ -179,6 +182,18 @@ class ResultPanel:
             if changed and not main.GetAttribute(OUTDATED):
                 main.SetAttribute(OUTDATED, reason)
         self.list()
+
+    def compareSettings(self, settings):
+        """Say whether the panel's settings are those of the shown result.
+
+        :param settings: RunSettings that a run would have now.
+        """
+        made = self._run.choices.settings if self._run and self._run.choices else None
+        differs = made is not None and made.task == settings.task
+        differs = differs and (made.parameters, made.seed) != (settings.parameters, settings.seed)
+        if differs != self._differs:
+            self._differs = differs
+            self.list()
 
     def onInputChanged(self, inputNode):
         """Another scan was chosen: a result of the one before leaves the views and stays in the list."""
