@@ -24,7 +24,7 @@ MODEL = "anomaly-detector"
 HIDDEN = 64
 SMOOTHING_MM = 3.0
 RIM_MM = 3.0
-ROWS = 100_000
+ROWS = 10_000
 """Voxels judged at a time."""
 TAILS = (0.5, 0.158655, 0.022750, 0.00134990, 3.16712e-5)
 """Shares of normal voxels above a z of 0, 1, 2, 3 and 4 in a normal distribution."""

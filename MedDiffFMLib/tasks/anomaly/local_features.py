@@ -25,6 +25,9 @@ MAPS = ("hu", "first", "second", "body", *TISSUES)
 """What is smoothed: HU, stretched HU and its square, the body, and tissues."""
 RANGE_HU = (-1000.0, 1000.0)
 TRUNCATE = 3.0
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+"""Entries of a Hessian."""
+ROWS = 20_000
 
 
 def _names() -> Iterator[str]:
@@ -121,25 +124,41 @@ class _Sampler:
     """Values of a halved grid at voxels of the whole one, interpolated linearly."""
 
     def __init__(self, places: tuple[np.ndarray, ...], shape: tuple[int, ...], halvings: int) -> None:
-        self._places, self._shape = places, shape
-        # For each axis the voxels before and after a place and the share of the one after; none on the whole grid.
-        self._between: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for place, length in zip(places if halvings else (), shape, strict=False):
-            at = np.clip((place + np.float32(0.5)) / 2**halvings - np.float32(0.5), 0, length - 1)
-            first = np.minimum(at.astype(np.int32), max(length - 2, 0))
-            self._between.append((first, np.minimum(first + 1, length - 1), (at - first).astype(np.float32)))
+        self._places, self._shape, self._halvings = places, shape, halvings
+
+    @property
+    def count(self) -> int:
+        """Number of places."""
+        return len(self._places[0])
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        if not self._between:
-            return values[self._places]
-        flat, total = values.reshape(-1), np.zeros(len(self._places[0]), np.float32)
-        for corner in product((0, 1), repeat=3):
-            index, weight = np.int32(0), np.float32(1)
-            for after, length, (first, second, far) in zip(corner, self._shape, self._between, strict=True):
-                index = index * np.int32(length) + (second if after else first)
-                weight = weight * (far if after else 1 - far)
-            total += weight * flat[index]
-        return total
+        """At all places."""
+        result = np.empty(self.count, np.float32)
+        for part, (found,) in self.parts(values):
+            result[part] = found
+        return result
+
+    def parts(self, *maps: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
+        """Of several maps at some places at a time: what is needed in between is a dozen numbers a place."""
+        for first in range(0, self.count, ROWS):
+            part = slice(first, first + ROWS)
+            places = tuple(index[part] for index in self._places)
+            if self._halvings:
+                corners = list(self._corners(places))
+                yield part, [sum(weight * values.reshape(-1)[index] for index, weight in corners) for values in maps]
+            else:
+                yield part, [values[places] for values in maps]
+
+    def _corners(self, places: tuple[np.ndarray, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Flat index and weight of the eight voxels around each place; the grid's border is repeated."""
+        lines = []
+        for place, length in zip(places, self._shape, strict=True):
+            at = np.clip((place + np.float32(0.5)) / 2**self._halvings - np.float32(0.5), 0, length - 1)
+            first = np.minimum(at.astype(np.int32), max(length - 2, 0))
+            far = (at - first).astype(np.float32)
+            lines.append(((first, 1 - far), (np.minimum(first + 1, length - 1), far)))
+        for (k, near_k), (j, near_j), (i, near_i) in product(*lines):
+            yield (k * self._shape[1] + j) * self._shape[2] + i, near_k * near_j * near_i
 
 
 def _at_scale(
@@ -152,36 +171,45 @@ def _at_scale(
         return gaussian_filter(maps[name], widths, truncate=TRUNCATE)
 
     near = smooth("body")
-    share = np.maximum(near, 1e-3)
+    share = np.maximum(near, 1e-3, out=near)
     mean = smooth("first") / share
     yield _stretch(sample(smooth("hu") / share))
-    yield np.log(0.1 + np.sqrt(np.maximum(sample(smooth("second") / share - mean**2), 0)))
+    square = smooth("second")
+    square /= share
+    square -= mean**2
+    yield np.log(0.1 + np.sqrt(np.maximum(sample(square), 0)))
+    del square
     if scale < SCALES_MM[-1]:
-        slopes = np.gradient(mean)
-        steepness = sum((slope * width) ** 2 for slope, width in zip(slopes, widths, strict=True))
+        steepness = sum((np.gradient(mean, axis=axis) * width) ** 2 for axis, width in enumerate(widths))
         yield np.log(0.02 + np.sqrt(sample(steepness)) * (3 / scale))  # a unit is one of stretched HU in 3 mm
-        for value in _curvatures(slopes, widths, sample):
+        del steepness
+        for value in _curvatures(mean, widths, sample):
             yield np.sign(value) * np.log1p(3 * np.abs(value))
     if scale > SCALES_MM[1]:
         for name, (_, _, unit) in TISSUES.items():
             yield sample(smooth(name) / share) * unit
-        yield sample(np.minimum(near, 1)) * 2
+        yield sample(np.minimum(share, 1)) * 2
 
 
-def _curvatures(
-    slopes: list[np.ndarray], widths: list[float], sample: _Sampler
+def _curvatures(mean: np.ndarray, widths: list[float], sample: _Sampler) -> np.ndarray:
+    """(3, n): eigenvalues of the Hessian, rising, in units a squared width of the Gaussian."""
+    units = [widths[a] * widths[b] for a, b in PAIRS]
+    second = [np.gradient(np.gradient(mean, axis=a), axis=b) for a, b in PAIRS]
+    values = np.empty((3, sample.count), np.float32)
+    for part, entries in sample.parts(*second):
+        values[:, part] = _eigenvalues(*(entry * unit for entry, unit in zip(entries, units, strict=True)))
+    return values
+
+
+def _eigenvalues(
+    kk: np.ndarray, jj: np.ndarray, ii: np.ndarray, kj: np.ndarray, ki: np.ndarray, ji: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvalues of the Hessian, rising, in units a squared width of the Gaussian (Smith, CACM 4, 1961)."""
-    second = {
-        (a, b): sample(np.gradient(slope, axis=b)) * (widths[a] * widths[b])
-        for a, slope in enumerate(slopes)
-        for b in range(a, 3)
-    }
-    middle = (second[0, 0] + second[1, 1] + second[2, 2]) / 3
-    across = second[0, 1] ** 2 + second[0, 2] ** 2 + second[1, 2] ** 2
-    size = np.sqrt((sum((second[n, n] - middle) ** 2 for n in range(3)) + 2 * across) / 6) + 1e-6
-    a, b, c = ((second[n, n] - middle) / size for n in range(3))
-    d, e, f = (second[pair] / size for pair in ((0, 1), (0, 2), (1, 2)))
+    """Of symmetric 3x3 matrices, rising (Smith, CACM 4, 1961)."""
+    middle = (kk + jj + ii) / 3
+    across = 2 * (kj**2 + ki**2 + ji**2)
+    size = np.sqrt(((kk - middle) ** 2 + (jj - middle) ** 2 + (ii - middle) ** 2 + across) / 6) + 1e-6
+    a, b, c = ((entry - middle) / size for entry in (kk, jj, ii))
+    d, e, f = (entry / size for entry in (kj, ki, ji))
     angle = np.arccos(np.clip((a * (b * c - f * f) - d * (d * c - f * e) + e * (d * f - b * e)) / 2, -1, 1)) / 3
     high = middle + 2 * size * np.cos(angle)
     low = middle + 2 * size * np.cos(angle + 2 * np.pi / 3)
