@@ -60,6 +60,7 @@ DRAWING_LIBRARIES = {
 # Programs that tests of DICOM ask for a second opinion, with the Debian package that brings each.
 DICOM_PROGRAMS = {"dciodvfy": "dicom3tools", "dcmdump": "dcmtk"}
 ORTHANC = ["orthanc", "orthanc-dicomweb"]
+SERVERS = ["openssh-server"]
 """A server: installed where no service can start by that, as in containers; elsewhere only named."""
 
 NO_NETWORK = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError", "ReadTimeout", "Network is")
@@ -291,7 +292,8 @@ def check_system_packages():
     if not missing:
         return
     apt = shutil.which("apt-get")
-    wanted = [package for package in missing if package not in ORTHANC or not os.path.isdir("/run/systemd/system")]
+    servers = [*ORTHANC, *SERVERS]  # which a system that starts services would start for good
+    wanted = [package for package in missing if package not in servers or not os.path.isdir("/run/systemd/system")]
     if apt and os.geteuid() == 0 and wanted:
         say("installing what the tests draw with and compare with: " + " ".join(wanted))
         subprocess.call([apt, "update", "-qq"])
@@ -303,16 +305,17 @@ def check_system_packages():
 
 def missing_packages():
     """Debian names of what is not there; empty on other systems than Linux."""
-    return [*missing_drawing_packages(), *missing_dicom_packages()]
+    return [*missing_drawing_packages(), *missing_servers()]
 
 
-def missing_dicom_packages():
-    """Debian names of programs that check DICOM objects, and of an archive to fetch from."""
+def missing_servers():
+    """Debian names of programs that check DICOM objects, of an archive to fetch from, and of OpenSSH's server."""
     if platform.system() != "Linux":
         return []
     places = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
     missing = [package for program, package in DICOM_PROGRAMS.items() if not shutil.which(program)]
-    return missing + ([] if shutil.which("Orthanc", path=places) else ORTHANC)
+    missing += [] if shutil.which("Orthanc", path=places) else ORTHANC
+    return missing + [package for package in SERVERS if not shutil.which("sshd", path=places)]
 
 
 def missing_drawing_packages():

@@ -109,11 +109,13 @@ def _association(address: Address, model: Any) -> Iterator[Any]:
     net = needed("pynetdicom", _PURPOSE)
     entity = _entity(net, address)
     entity.add_requested_context(model)
-    association = entity.associate(address.host, address.port, ae_title=address.title)
+    answered: list[Any] = []  # whether anybody is there: a refusal may end as an aborted association, too
+    association = entity.associate(
+        address.host, address.port, ae_title=address.title, evt_handlers=[(net.evt.EVT_CONN_OPEN, answered.append)]
+    )
     if not association.is_established:
-        rejected = association.is_rejected
-        cause = "refuses us" if rejected else "cannot be reached"
-        remedy = f"Have it told of AE title {address.own_title}." if rejected else "Check host, port and network."
+        cause = "refuses us" if answered else "cannot be reached"
+        remedy = f"Have it told of AE title {address.own_title}." if answered else "Check host, port and network."
         raise InputError(f"{address.title} at {address.host}:{address.port} {cause}.", remedy)
     try:
         yield association

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
 import socket
 import subprocess
@@ -20,12 +21,22 @@ MISSING = "Orthanc with its DICOMweb plugin is not installed: apt-get install or
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this computer that nobody waits on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports of this computer that nobody waits on, below those that systems give to whoever asks for any."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = secrets.choice(range(20000, 32000))
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            ports += [] if port in ports else [port]
+    return ports
+
+
+@contextlib.contextmanager
+def nobodys_port() -> Iterator[int]:
+    """A port on which nobody can wait while the block runs."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        yield one.getsockname()[1]
 
 
 @dataclass

@@ -21,7 +21,7 @@ from MedDiffFMLib.imaging.io import read_volume
 from Testing.harness.geometries import GEOMETRIES, orthogonal
 from Testing.unit.imaging.test_dicom import write_series
 
-from .archives import MISSING, TITLE, free_ports, orthanc, orthanc_program, small_archive
+from .archives import MISSING, TITLE, free_ports, nobodys_port, orthanc, orthanc_program, small_archive
 from .test_series import ABOVE, LUNG, SOFT
 from .toy import export_of, scan
 
@@ -110,14 +110,17 @@ def test_the_command_line_takes_an_address(base: str, tmp_path: Path, capsys: py
 
 
 def test_nobody_there(files: list[Path]) -> None:
-    web, dicom, listen = free_ports(3)
-    for source in (f"pacs://{TITLE}@127.0.0.1:{dicom}?PatientID=17", f"dicomweb+http://127.0.0.1:{web}?PatientID=17"):
-        with pytest.raises(InputError, match="cannot be reached"):
-            listed(parse_address(source))
-    with small_archive(files, listen) as port:
+    with nobodys_port() as port:
+        for source in (
+            f"pacs://{TITLE}@127.0.0.1:{port}?PatientID=17",
+            f"dicomweb+http://127.0.0.1:{port}?PatientID=17",
+        ):
+            with pytest.raises(InputError, match="cannot be reached"):
+                listed(parse_address(source))
+    with small_archive(files, listen=0) as port:
         with pytest.raises(InputError, match=f"OTHER at 127.0.0.1:{port} refuses us"):
             listed(parse_address(f"pacs://OTHER@127.0.0.1:{port}?PatientID=17"))
-        stranger = parse_address(f"pacs://{TITLE}@127.0.0.1:{port}?PatientID=17&aet=STRANGER&listen={listen}")
+        stranger = parse_address(f"pacs://{TITLE}@127.0.0.1:{port}?PatientID=17&aet=STRANGER&listen=0")
         with pytest.raises(InputError, match="does not know where STRANGER is"), fetched(stranger, listed(stranger)[0]):
             pytest.fail("the archive sends only to whom it knows")
 
