@@ -21,6 +21,8 @@ SEGMENT = "region"
 HIDDEN_ATTRIBUTE, OUTLINED_ATTRIBUTE = "MedDiffFM.Hidden", "MedDiffFM.Outlined"
 """On masks that the panel has taken out of the views, or drawn without their area; it shows them again."""
 UNDO_STATES = 20
+BRUSH = {"BrushSphere": "1", "BrushDiameterIsRelative": "0", "BrushAbsoluteDiameter": "12"}
+"""Of Paint at first: a click makes a ball of 12 mm, Shift and the wheel change it. Slicer's own editor keeps its."""
 
 
 class MaskPanel(VTKObservationMixin):
@@ -175,6 +177,8 @@ class MaskPanel(VTKObservationMixin):
         if self._editorNode is None:
             node = slicer.vtkMRMLSegmentEditorNode()
             node.SetSingletonTag("MedDiffFM")
+            for name, value in BRUSH.items():
+                node.SetAttribute(name, value)
             self._editorNode = slicer.mrmlScene.AddNode(node)
         if self.editor.mrmlSegmentEditorNode() is not self._editorNode:
             self.editor.setMRMLSegmentEditorNode(self._editorNode)
