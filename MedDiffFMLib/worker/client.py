@@ -44,6 +44,11 @@ def worker_command(where: str) -> tuple[str, list[str]]:
     return where, ["-u", "-m", f"{protocol.__package__}.server"]
 
 
+def program_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a program that is no Python of ours, such as OpenSSH: without a program's own library paths."""
+    return {name: value for name, value in base.items() if name not in _FOREIGN}
+
+
 def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[str, str]:
     """Environment of the worker, in which this very package is importable.
 
@@ -51,7 +56,7 @@ def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[s
         base: environment of the program.
         foreign: the Python is not the program's own, so the program's Python and library paths would break it.
     """
-    environment = {name: value for name, value in base.items() if not (foreign and name in _FOREIGN)}
+    environment = program_environment(base) if foreign else dict(base)
     root = Path(__file__).resolve().parents[2]
     # The site-packages of one Python are no place for another to look; there the package must be installed itself.
     if not (foreign and root.name in ("site-packages", "dist-packages")):

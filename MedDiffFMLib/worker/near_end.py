@@ -13,6 +13,7 @@ import sys
 
 from ..core.errors import MedDiffFMError
 from .address import parse_address, ssh_command
+from .client import program_environment
 from .tunnel import Tunnel, carried, run_in_thread
 
 _PATIENCE_SECONDS = 10.0  # for the other end to clean up
@@ -30,6 +31,7 @@ def main(address: str) -> int:
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env=program_environment(os.environ),
         start_new_session=True,  # where Ctrl-C does not end it
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )

@@ -44,6 +44,30 @@ def test_three_ways_exclude_each_other(widget: Any) -> None:
     ui.slicerPythonRadioButton.click()
     assert not choice.useFolder and not choice.useOther and ui.installButton.visible
     assert not ui.packageFolderLineEdit.visible
+    ui.remoteRadioButton.click()
+    assert choice.useRemote and ui.remoteLineEdit.visible and not ui.installButton.visible
+    ui.otherPythonRadioButton.click()
+    assert choice.useOther and not choice.useRemote and not ui.remoteLineEdit.visible
+
+
+def test_another_computer_needs_an_address_and_no_packages_here(
+    app: Any, widget: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address goes to the worker's start; what runs here alone says that it does."""
+    from MedDiffFMLib.worker.client import worker_command
+
+    monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: False)
+    ui, choice = widget.ui, widget.logic.workerPython
+    ui.remoteRadioButton.click()
+    assert "ssh://user@host" in choice.problem() and not ui.checkPythonButton.enabled
+    for text, words in (("workstation", "no address"), ("ssh://a:b@host", "no password"), ("ssh://me@host", "")):
+        ui.remoteLineEdit.text = text
+        ui.remoteLineEdit.editingFinished.emit()
+        assert words in choice.problem() and bool(words) == bool(choice.problem())
+    assert ui.checkPythonButton.enabled and "no name" in ui.setupStatusLabel.text
+    program, arguments = worker_command(choice.executable())
+    assert program == sys.executable and arguments[-1] == "ssh://me@host"
+    assert "this computer" in choice.localProblem()
 
 
 def test_packages_of_the_folder_count_and_only_the_worker_sees_them(

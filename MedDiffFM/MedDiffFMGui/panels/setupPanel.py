@@ -35,6 +35,8 @@ class SetupPanel:
         ui.slicerPythonRadioButton.connect("clicked(bool)", lambda *_clicked: self.choose("slicer"))
         ui.folderPythonRadioButton.connect("clicked(bool)", lambda *_clicked: self.choose("folder"))
         ui.otherPythonRadioButton.connect("clicked(bool)", lambda *_clicked: self.choose("other"))
+        ui.remoteRadioButton.connect("clicked(bool)", lambda *_clicked: self.choose("remote"))
+        ui.remoteLineEdit.connect("editingFinished()", self.onAddressChanged)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPathChanged)
         ui.packageFolderLineEdit.connect("currentPathChanged(QString)", self.onFolderChanged)
         ui.installButton.connect("clicked(bool)", self.onInstall)
@@ -51,7 +53,9 @@ class SetupPanel:
         chosen = self.workerPython
         self.ui.otherPythonRadioButton.checked = chosen.useOther
         self.ui.folderPythonRadioButton.checked = chosen.useFolder
-        self.ui.slicerPythonRadioButton.checked = not (chosen.useOther or chosen.useFolder)
+        self.ui.remoteRadioButton.checked = chosen.useRemote
+        self.ui.slicerPythonRadioButton.checked = not (chosen.useOther or chosen.useFolder or chosen.useRemote)
+        self.ui.remoteLineEdit.text = chosen.address
         self.ui.pythonPathLineEdit.currentPath = chosen.otherPath
         self.ui.packageFolderLineEdit.currentPath = chosen.folder
 
@@ -74,16 +78,18 @@ class SetupPanel:
     def update(self):
         """Show the present state."""
         ui, chosen = self.ui, self.workerPython
-        broken = "" if chosen.useOther else brokenTorch(chosen.searchPath())
-        missing = [] if chosen.useOther else chosen.missing()
-        forTraining = [] if chosen.useOther else chosen.missing(TRAINING)
+        elsewhere = chosen.useOther or chosen.useRemote
+        broken = "" if elsewhere else brokenTorch(chosen.searchPath())
+        missing = [] if elsewhere else chosen.missing()
+        forTraining = [] if elsewhere else chosen.missing(TRAINING)
         busy = self._install is not None
         ui.pythonPathLineEdit.enabled = chosen.useOther
         ui.packageFolderLineEdit.visible = ui.folderInstallWidget.visible = chosen.useFolder
         ui.packageFolderLineEdit.enabled = not busy
         ui.folderInstallButton.text = _("Cancel") if busy else _("Install into the folder...")
         ui.folderInstallButton.enabled = busy or bool(missing or forTraining)
-        inSlicer = not (chosen.useOther or chosen.useFolder)
+        ui.remoteLineEdit.visible = chosen.useRemote
+        inSlicer = not (elsewhere or chosen.useFolder)
         ui.installButton.visible = inSlicer
         ui.installButton.enabled = bool(missing or forTraining) and not broken
         ui.installStatusLabel.visible = busy
@@ -94,6 +100,11 @@ class SetupPanel:
 
     def statusText(self, missing, forTraining):
         """What the user should know and can do, in words."""
+        if self.workerPython.useRemote:
+            return self.workerPython.problem() or _(
+                "The model runs on the computer below, which needs MedDiff-FM of the same version and a key of yours. "
+                "Voxels travel there, and no name. Slicer needs no torch for it."
+            )
         if self.workerPython.useOther:
             return self.workerPython.problem() or _(
                 "The model runs in the environment below. Check says whether it has what is needed."
@@ -115,15 +126,21 @@ class SetupPanel:
     # Choice of the Python
 
     def choose(self, way):
-        """Let the model run in "slicer", "folder" or "other"."""
+        """Let the model run in "slicer", "folder" or "other", or on a "remote" computer."""
         self.workerPython.useOther = way == "other"
         self.workerPython.useFolder = way == "folder"
+        self.workerPython.useRemote = way == "remote"
         self._showChoice()
         self.onChanged()
 
     def onPathChanged(self, path):
         self.workerPython.otherPath = path
         self.onChanged()
+
+    def onAddressChanged(self):
+        if self.ui.remoteLineEdit.text.strip() != self.workerPython.address:
+            self.workerPython.address = self.ui.remoteLineEdit.text
+            self.onChanged()
 
     def onFolderChanged(self, path):
         self.workerPython.folder = path

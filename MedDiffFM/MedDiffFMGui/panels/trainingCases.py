@@ -246,7 +246,7 @@ class TrainingCases:
 
     def _run(self, arguments, done, onEnd=None):
         """One command at a time; the window stays free."""
-        problem = self.workerPython.problem()
+        problem = self.workerPython.localProblem()
         if self.busy or problem:
             self._say(problem or _("Wait until the present step is done."))
             self._dropFolder()

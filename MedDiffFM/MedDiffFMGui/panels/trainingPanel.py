@@ -370,7 +370,7 @@ class TrainingPanel:
         """Why nothing can be started, or an empty text."""
         from MedDiffFMLib.training.finetune.registry import FINETUNE_TASKS
 
-        problem = self.workerPython.problem() or self.workerPython.trainingProblem()
+        problem = self.workerPython.localProblem() or self.workerPython.trainingProblem()
         if problem:
             return problem
         if not self._cases.dataset or not self._cases.count():

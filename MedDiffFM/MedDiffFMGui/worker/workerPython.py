@@ -1,4 +1,5 @@
-"""Which Python runs the model: Slicer's own, Slicer's with packages in a folder apart, or another environment."""
+"""Where the model runs: Slicer's own Python, the same with packages in a folder apart, another environment, or another
+computer."""
 
 import os
 import shutil
@@ -13,6 +14,8 @@ PATH_SETTING = "MedDiffFM/WorkerPython"
 OTHER_SETTING = "MedDiffFM/UseOtherPython"
 FOLDER_SETTING = "MedDiffFM/PackageFolder"
 USE_FOLDER_SETTING = "MedDiffFM/UsePackageFolder"
+REMOTE_SETTING = "MedDiffFM/RemoteAddress"
+USE_REMOTE_SETTING = "MedDiffFM/UseRemote"
 
 
 class WorkerPython:
@@ -55,12 +58,35 @@ class WorkerPython:
     def folder(self, path):
         qt.QSettings().setValue(FOLDER_SETTING, str(path))
 
+    @property
+    def useRemote(self):
+        """True when the model runs on another computer, which is reached by OpenSSH."""
+        stored = slicer.util.settingsValue(USE_REMOTE_SETTING, False, converter=slicer.util.toBool)
+        return stored and not self.useOther and not self.useFolder
+
+    @useRemote.setter
+    def useRemote(self, value):
+        qt.QSettings().setValue(USE_REMOTE_SETTING, bool(value))
+
+    @property
+    def address(self):
+        """That computer, such as ``ssh://user@host``; empty until the user names one."""
+        return slicer.util.settingsValue(REMOTE_SETTING, "", converter=str)
+
+    @address.setter
+    def address(self, text):
+        qt.QSettings().setValue(REMOTE_SETTING, str(text).strip())
+
     def executable(self):
-        """The program to start."""
+        """The program to start, or the address of another computer."""
+        if self.useRemote:
+            return self.address
         return self.otherPath if self.useOther else sys.executable
 
     def problem(self):
-        """One sentence that says why this Python cannot run the model, or an empty text."""
+        """One sentence that says why the model cannot run there, or an empty text."""
+        if self.useRemote:
+            return self._remoteProblem()
         if self.useOther:
             return self._otherProblem()
         broken = brokenTorch(self.searchPath())
@@ -71,6 +97,12 @@ class WorkerPython:
             where = f"The folder {self.folder}" if self.useFolder else "Slicer's Python"
             return f"{where} lacks {', '.join(missing)}. Open Set-up to install, or choose another environment."
         return ""
+
+    def localProblem(self):
+        """The same for what runs on this computer alone: checking and training of the user's own cases."""
+        if self.useRemote:
+            return "Training runs on this computer: choose one of its Pythons under Set-up."
+        return self.problem()
 
     def trainingProblem(self):
         """The same for what training needs beyond that; another environment says so itself."""
@@ -93,6 +125,18 @@ class WorkerPython:
             return "Choose the python program of the other environment under Set-up."
         if not (os.path.isfile(path) and shutil.which(path)):
             return f"{path} is not a program that can be started. Choose the python program under Set-up."
+        return ""
+
+    def _remoteProblem(self):
+        from MedDiffFMLib.core.errors import MedDiffFMError
+        from MedDiffFMLib.worker.address import parse_address, ssh_command
+
+        if not self.address:
+            return "Name the other computer under Set-up, for example ssh://user@host."
+        try:
+            ssh_command(parse_address(self.address))
+        except MedDiffFMError as error:
+            return str(error)
         return ""
 
     def environment(self):
