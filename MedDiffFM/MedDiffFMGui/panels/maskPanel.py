@@ -177,9 +177,10 @@ class MaskPanel(VTKObservationMixin):
         if self._editorNode is None:
             node = slicer.vtkMRMLSegmentEditorNode()
             node.SetSingletonTag("MedDiffFM")
-            for name, value in BRUSH.items():
-                node.SetAttribute(name, value)
             self._editorNode = slicer.mrmlScene.AddNode(node)
+        for name, value in BRUSH.items():  # before the effects set their own defaults
+            if self._editorNode.GetAttribute(name) is None:
+                self._editorNode.SetAttribute(name, value)
         if self.editor.mrmlSegmentEditorNode() is not self._editorNode:
             self.editor.setMRMLSegmentEditorNode(self._editorNode)
         if self.editor.segmentationNode() is not mask:
