@@ -167,6 +167,8 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
     assert mask.GetNodeReference(role) is ct
     assert not widget.ui.runButton.enabled and "Paint" in widget.ui.reasonLabel.text
     editor = widget.maskPanel.editor
+    brush = editor.mrmlSegmentEditorNode()  # a click makes a ball
+    assert brush.GetAttribute("BrushSphere") == "1" and brush.GetAttribute("BrushAbsoluteDiameter") == "12"
     editor.setActiveEffectByName("Paint")
     assert editor.activeEffect() and editor._target.shortcuts_installed
     paint_ball(app, widget, (10, 12, 14), 4.0)

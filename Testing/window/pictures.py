@@ -131,13 +131,37 @@ class Tour:
         wait(lambda: "torch" in self.ui.pythonCheckLabel.text, 120)
         expect("Works" in self.ui.pythonCheckLabel.text, self.ui.pythonCheckLabel.text)
 
+    def sizes(self):
+        """At both sizes of the window, with Data Probe open: the run strip in sight, and one width of the panel."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        window = slicer.util.mainWindow()
+        probe = window.findChild(qt.QWidget, "DataProbeCollapsibleWidget")
+        probe.collapsed = False
+        for size in ((1280, 720), (1400, 900)):
+            window.resize(*size)
+            widths = set()
+            for task in TASKS:
+                self.widget.taskPanel.choose(task)
+                self.unfold("input", "task", "train", "setup", "log")
+                strip = self.ui.runStripWidget
+                bottom = strip.mapTo(window, qt.QPoint(0, strip.height)).y()
+                expect(0 < bottom <= window.height, f"{task} at {size}: the strip ends at {bottom}")
+                widths.add(window.findChild(qt.QWidget, "PanelDockWidget").width)
+            expect(len(widths) == 1, f"the panel is {sorted(widths)} pixels wide at {size}")
+            self.picture(f"panel-{size[0]}x{size[1]}")
+        probe.collapsed = True
+
     def anomaly(self):
         """Heat map, layers, a click on the nodule, and the way back."""
         self.unfold("input", "task")
         self.run("anomaly")
         view = self.widget.anomalyView
+        gaps = Gaps()
         view.ui.anomalyThresholdSlider.value = THRESHOLD
         wait(lambda: f"z {THRESHOLD}" in view.ui.findingsLabel.text, 60)
+        print(f"threshold: longest standstill {gaps.longest():.3f} s")
+        view.ui.allFindingsCheckBox.checked = True
         self.unfold("result")
         self.look(NODULE)
         rows, toRAS = view.nodes.rows(), vtk.vtkMatrix4x4()
@@ -316,8 +340,8 @@ def expect(condition, otherwise):
 def main(folder, names=()):
     """Play the scenes; gives the exit code."""
     tour, failed = Tour(folder), 0
-    scenes = ("setup", "anomaly", "denoise", "inpaint", "generate_lesion", "super_resolve", "synthesize", "train",
-              "segment")  # fmt: skip
+    scenes = ("sizes", "setup", "anomaly", "denoise", "inpaint", "generate_lesion", "super_resolve", "synthesize",
+              "train", "segment")  # fmt: skip
     for name in names or scenes:
         try:
             getattr(tour, name)()

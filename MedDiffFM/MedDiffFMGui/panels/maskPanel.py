@@ -21,6 +21,8 @@ SEGMENT = "region"
 HIDDEN_ATTRIBUTE, OUTLINED_ATTRIBUTE = "MedDiffFM.Hidden", "MedDiffFM.Outlined"
 """On masks that the panel has taken out of the views, or drawn without their area; it shows them again."""
 UNDO_STATES = 20
+BRUSH = {"BrushSphere": "1", "BrushDiameterIsRelative": "0", "BrushAbsoluteDiameter": "12"}
+"""Of Paint at first: a click makes a ball of 12 mm, Shift and the wheel change it. Slicer's own editor keeps its."""
 
 
 class MaskPanel(VTKObservationMixin):
@@ -176,6 +178,9 @@ class MaskPanel(VTKObservationMixin):
             node = slicer.vtkMRMLSegmentEditorNode()
             node.SetSingletonTag("MedDiffFM")
             self._editorNode = slicer.mrmlScene.AddNode(node)
+        for name, value in BRUSH.items():  # before the effects set their own defaults
+            if self._editorNode.GetAttribute(name) is None:
+                self._editorNode.SetAttribute(name, value)
         if self.editor.mrmlSegmentEditorNode() is not self._editorNode:
             self.editor.setMRMLSegmentEditorNode(self._editorNode)
         if self.editor.segmentationNode() is not mask:

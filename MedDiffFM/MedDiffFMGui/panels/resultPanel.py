@@ -188,9 +188,11 @@ class ResultPanel:
 
         :param settings: RunSettings that a run would have now.
         """
-        made = self._run.choices.settings if self._run and self._run.choices else None
-        differs = made is not None and made.task == settings.task
-        differs = differs and (made.parameters, made.seed) != (settings.parameters, settings.seed)
+        differs = False
+        if self._run and self._run.choices:
+            made = self._run.choices.settings
+            own, now = (made.parameters, made.seed), (settings.parameters, settings.seed)
+            differs = made.task == settings.task and own != now
         if differs != self._differs:
             self._differs = differs
             self.list()
