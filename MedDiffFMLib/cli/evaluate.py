@@ -10,6 +10,7 @@ from typing import Any
 from ..conditioning.regions import REGIONS
 from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
+from ..core.parts import PART_HELP, WHOLE, parse_part
 from ..evaluation.quality.added_noise import KINDS
 from ..evaluation.quality.cases import read_cases
 from ..evaluation.quality.compare_reports import read_report
@@ -53,6 +54,13 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--levels", nargs="+", type=float, default=Plan().noise_levels_hu, metavar="HU",
         help="levels of added noise, but of the quarter dose (default: 30)")  # fmt: skip
     add("--resume", action="store_true", help="keep every result in the output folder, and go on where a run stopped")
+    add(
+        "--part",
+        type=parse_part,
+        default=WHOLE,
+        metavar="I/N",
+        help=f"{PART_HELP}; keeps results as --resume does: run it with --resume for all cases afterwards",
+    )
     add("--volumes", type=COUNT, default=SynthesisPlan().volumes, metavar="N",
         help="synthetic CTs of each region (default: %(default)s)")  # fmt: skip
     add("--regions", nargs="+", choices=REGIONS, default=(), metavar="REGION",
@@ -71,7 +79,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Evaluate and show the page."""
     if args.volumes < 1:
         raise InputError(f"--volumes {args.volumes} leaves nothing to judge.", "Give at least 1.")
-    cases = read_cases(args.cases)
+    cases = args.part.of(read_cases(args.cases))
+    if not cases:
+        raise InputError("This part has no case.", "Use as many parts as there are cases, or fewer.")
     parameters = parse_settings(args.set)
     variants = [parse_variant(text, EVALUATED_TASKS) for text in args.variant]
     curves = [parse_curve(text, EVALUATED_TASKS) for text in args.curve]
@@ -100,7 +110,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         curves=curves,
         variants=variants,
         references=read_cases(args.references) if args.references else (),
-        resume=args.resume,
+        resume=args.resume or args.part != WHOLE,
         earlier=earlier,
         cache=args.cache,
         seed=args.seed,

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from ..core.parts import PART_HELP, WHOLE, parse_part
 from ..core.text_table import columns
 from .arguments import add_command
 from .console import Console
@@ -24,6 +25,13 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "listed with the reason and left out.",
     )
     parser.add_argument("datalist", type=Path, help='MONAI decathlon JSON with "training" and "validation"')
+    parser.add_argument(
+        "--part",
+        type=parse_part,
+        default=WHOLE,
+        metavar="I/N",
+        help=f"{PART_HELP}; run it without afterwards, which writes the index",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the cache")
     parser.add_argument("--anatomy-key", default="anatomy", choices=("anatomy", "label"),
                         help="key of the organ label maps, TotalSegmentator numbers (default: anatomy)")  # fmt: skip
@@ -34,7 +42,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..datasets.prepare import prepare
 
     cases = prepare(
-        args.datalist, args.output, anatomy_key=args.anatomy_key, report=console.note, cancel=console.cancel
+        args.datalist,
+        args.output,
+        anatomy_key=args.anatomy_key,
+        part=args.part,
+        report=console.note,
+        cancel=console.cancel,
     )
     rows = [["case", "split", "state", "voxels", "spacing (mm)", "region", "remarks"]]
     for case in cases:
@@ -49,7 +62,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     skipped = len(cases) - len(used)
     total = f"{usable['training']} training and {usable['validation']} validation cases in {args.output}"
     text = f"{columns(rows)}\n\n{total}; {skipped} skipped."
-    code = max(case.exit_code for case in cases)
+    code = max((case.exit_code for case in cases), default=0)
     answer = {"status": "error" if code else "done", "output": str(args.output), **usable, "skipped": skipped}
     console.answer({**answer, "cases": [dataclasses.asdict(case) for case in cases]}, text)
     return code

@@ -14,6 +14,7 @@ from ..conditioning.regions import REGION_CHOICES
 from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
+from ..core.parts import PART_HELP, WHOLE, parse_part
 from ..core.precision import PRECISIONS
 from ..core.text_table import columns
 from ..core.visible_text import visible
@@ -89,6 +90,7 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         use = "whose grid the result takes" if inputs.volume is NONE else f"on the {kind}'s grid, or a folder of them"
         add("--anatomy", type=Path, help=f"{labels} {use}")
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
+    add("--part", type=parse_part, default=WHOLE, metavar="I/N", help=f"with --batch: {PART_HELP}")
     add("--overwrite", action="store_true", help="replace existing outputs")
     add("--private", action="store_true", help="reports name no files, and cannot be repeated")
     add(
@@ -236,7 +238,8 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     cases = find_cases(args.batch, settings.task, folders, files.texts, files.label, console.warning)
     cases = [replace(case, series=files.series, force=files.force) for case in cases]
     folder = args.output or Path(".")
-    InputGuard(args.batch).refuse(table_files(folder, settings.task))  # a list may have the name of the table
+    tables = table_files(folder, settings.task, args.part)
+    InputGuard(args.batch).refuse(tables)  # a list may have the name of the table
     rows = run_batch(
         settings,
         cases,
@@ -245,13 +248,14 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
         overwrite=args.overwrite,
         private=args.private,
         dicom=args.dicom,
+        part=args.part,
         progress=console.progress,
         cancel=console.cancel,
-        on_case=_announce(console, len(cases)),
+        on_case=_announce(console, len(args.part.of(cases))),
     )
     heading = ["case", "status", "seconds", "message"]
     table = [heading, *([row.name, row.status, f"{row.seconds:.1f}", row.message] for row in rows)]
-    code = max(row.exit_code for row in rows)
+    code = max((row.exit_code for row in rows), default=0)  # more parts than cases leave some with none
     console.answer({"status": "done" if code == 0 else "error", "cases": [vars(row) for row in rows]}, columns(table))
     console.note(NOTICE)
     return code

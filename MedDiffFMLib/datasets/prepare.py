@@ -23,6 +23,7 @@ from ..conditioning.tissue import classify_tissue
 from ..core.atomic_files import owned_name, sweep
 from ..core.errors import InputError, MedDiffFMError, OutputError, expected, log_defect, reason_of
 from ..core.json_files import write_json
+from ..core.parts import WHOLE, Part
 from ..core.progress import CancelToken
 from ..imaging.grid import to_grid, working_grid
 from ..imaging.io import read_unchanged, source_of
@@ -72,6 +73,7 @@ def prepare(
     folder: str | Path,
     *,
     anatomy_key: str = "anatomy",
+    part: Part = WHOLE,
     report: Callable[[str], None] = lambda line: None,
     cancel: CancelToken | None = None,
 ) -> list[CaseSummary]:
@@ -83,6 +85,7 @@ def prepare(
             ``image`` is needed.
         anatomy_key: key of the organ label maps (TotalSegmentator numbers, on the CT's grid). "label" is the other
             usual name, but may as well hold lesions.
+        part: which of the cases; one of several parts writes no ``cases.json``, which a last call for all does at once.
         report: receives a line for each case.
 
     Returns:
@@ -95,6 +98,7 @@ def prepare(
     folder = Path(folder)
     entries = read_datalist(datalist, SPLITS)
     refuse_shared_patients(entries)
+    entries = part.of(entries)
     sweep(folder)
     split_of: dict[str, str] = {}  # by SHA-256 of the image
     summaries = []
@@ -104,6 +108,8 @@ def prepare(
         summary = _prepare_or_skip(entry, folder, anatomy_key, split_of)
         summaries.append(summary)
         report(f"{number + 1} of {len(entries)}  {summary.name}: {summary.reason or summary.state}")
+    if part != WHOLE:
+        return summaries
     index: dict[str, Any] = {s: [c.name for c in summaries if c.split == s and c.state != "skipped"] for s in SPLITS}
     index["skipped"] = {case.name: case.reason for case in summaries if case.state == "skipped"}
     write_json(index, folder / "cases.json", overwrite=True)

@@ -13,6 +13,7 @@ from ..core.errors import Cancelled, InputError, MedDiffFMError, expected, log_d
 from ..core.file_hash import file_sha256
 from ..core.input_guard import InputGuard
 from ..core.json_files import write_json
+from ..core.parts import WHOLE, Claimed, Part, claimed
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.io import source_of
 from .case import run_case
@@ -30,7 +31,7 @@ class CaseStatus:
     """One row of the final table.
 
     Attributes:
-        status: "done", "skipped" (was done before), "failed" or "cancelled".
+        status: "done", "skipped" (was done before), "elsewhere" (another process computes it), "failed" or "cancelled".
         exit_code: what the case alone would have given on the command line.
         report: path of its report, empty where there is none.
     """
@@ -52,6 +53,7 @@ def run_batch(
     overwrite: bool = False,
     private: bool = False,
     dicom: Path | None = None,
+    part: Part = WHOLE,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
     on_case: Callable[[CaseStatus], None] = lambda _: None,
@@ -62,6 +64,7 @@ def run_batch(
         overwrite: also replace outputs that were made with other settings. What is done already is always skipped.
         private: reports name no files.
         dicom: folder that gets a folder of DICOM objects for each case; None for none.
+        part: which of the cases; others may run in other processes at the same time, each with its own table.
 
     Raises:
         ModelError, DeviceError: the model cannot be loaded at all.
@@ -71,15 +74,20 @@ def run_batch(
     make_folder(folder)
     model = load()
     rows: list[CaseStatus] = []
+    cases = part.of(cases)
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         stage = f"{number + 1}/{len(cases)} {case.name}"
-        row = _run_one(
-            settings, case, folder, model, guard, overwrite, private, dicom, _prefixed(progress, stage), cancel
-        )
+        try:
+            with claimed(folder, plan_outputs(settings.task, case.source, folder).base):
+                row = _run_one(
+                    settings, case, folder, model, guard, overwrite, private, dicom, _prefixed(progress, stage), cancel
+                )
+        except Claimed:
+            row = CaseStatus(case.name, "elsewhere", 0.0, "another process computes it")
         rows.append(row)
         on_case(row)
-        write_table(rows, folder, settings.task)
+        write_table(rows, folder, settings.task, part)
         if row.status == "cancelled":
             raise Cancelled()
     return rows
@@ -163,14 +171,15 @@ def _prefixed(progress: ProgressCallback | None, prefix: str) -> ProgressCallbac
     return lambda event: progress(ProgressEvent(event.fraction, f"{prefix}: {event.stage}", event.seconds_left))
 
 
-def table_files(folder: Path, task: str) -> tuple[Path, Path]:
+def table_files(folder: Path, task: str, part: Part = WHOLE) -> tuple[Path, Path]:
     """Where the table goes, as JSON and CSV."""
-    return folder / f"batch_{task}.json", folder / f"batch_{task}.csv"
+    name = f"batch_{task}{part.suffix}"
+    return folder / f"{name}.json", folder / f"{name}.csv"
 
 
-def write_table(rows: Sequence[CaseStatus], folder: Path, task: str) -> None:
+def write_table(rows: Sequence[CaseStatus], folder: Path, task: str, part: Part = WHOLE) -> None:
     """The table as JSON and CSV; each replaces the one of the case before."""
     records: list[dict[str, Any]] = [{**vars(row), "report": Path(row.report).name} for row in rows]
-    as_json, as_csv = table_files(folder, task)
+    as_json, as_csv = table_files(folder, task, part)
     write_json({"notice": NOTICE, "task": task, "cases": records}, as_json, overwrite=True)
     write_csv(records, list(records[0]), as_csv, overwrite=True)

@@ -10,6 +10,7 @@ import pytest
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError
+from MedDiffFMLib.core.parts import Claimed, claimed
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.runner.case_files import CaseFiles
@@ -115,3 +116,30 @@ def test_unclear_batches_are_refused(
     (tmp_path / "bad.csv").write_text("file\nx.nrrd\n")
     with pytest.raises(InputError, match=words):
         find_cases([tmp_path / name for name in sources], task, {"mask": tmp_path / masks} if masks else None)
+
+
+@pytest.mark.slow
+def test_parts_and_claims_share_cases_among_processes(
+    folder: Path, tmp_path: Path, tiny_model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each part has its own cases and table; what another process computes at this moment is left to it."""
+    (folder / "b.nrrd").unlink()
+    with claimed(tmp_path, "a_denoise"), pytest.raises(Claimed), claimed(tmp_path, "a_denoise"):
+        pass
+    (tmp_path / "out.v1").mkdir()
+    with claimed(tmp_path / "out.v1", "a_denoise"):
+        assert run(folder, tmp_path, tiny_model_file, "--json", "--part", "1/2") == 0
+    assert status(capsys) == {"a": "elsewhere"}
+    for part, expected in (("2/2", {"c": "done"}), ("3/3", {}), ("1/2", {"a": "done"})):
+        assert run(folder, tmp_path, tiny_model_file, "--json", "--part", part) == 0
+        assert status(capsys) == expected
+    assert run(folder, tmp_path, tiny_model_file, "--json") == 0
+    assert status(capsys) == {"a": "skipped", "c": "skipped"}
+    written = {path.name for path in (tmp_path / "out.v1").glob("*")}
+    assert {"batch_denoise_part1of2.csv", "batch_denoise_part2of2.csv", "batch_denoise.csv"} <= written
+    assert not any(name.endswith(".lock") for name in written)
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_what_is_no_part_is_refused(part: str, folder: Path, tmp_path: Path, tiny_model_file: Path) -> None:
+    assert run(folder, tmp_path, tiny_model_file, "--part", part) == 2
