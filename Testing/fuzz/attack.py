@@ -25,11 +25,12 @@ from .limits import Guard, Hang, Trespass, limit_memory, time_limit
 from .lists import CaseList, Datalist, DatasetFolder, Prepared, Report
 from .messages import Arrays, ClientMessages, ServerMessages
 from .target import Files, Target
+from .texts import Texts
 from .volumes import Dicom, Nifti, Nrrd
 from .weights import Catalogue, ControlFile, Weights
 
 TARGETS: tuple[type[Target], ...] = (
-    Nrrd, Nifti, Dicom, Datalist, DatasetFolder, Prepared, Report, CaseList, Weights, ControlFile, Catalogue,
+    Nrrd, Nifti, Dicom, Datalist, DatasetFolder, Prepared, Report, CaseList, Texts, Weights, ControlFile, Catalogue,
     ClientMessages, ServerMessages, Arrays,
 )  # fmt: skip
 

@@ -131,10 +131,44 @@ class Report(Target):
         "precision": "float32", "threads": 1, "memory_rung": {"batch": 2, "window": 64},
     }  # fmt: skip
 
+    def __init__(self, folder: Path) -> None:
+        """A run that can be repeated, so that an attack gets behind the check of its input's hash."""
+        super().__init__(folder)
+        from MedDiffFMLib.models.names import NO_MODEL
+        from MedDiffFMLib.runner.case import run_case
+        from MedDiffFMLib.runner.case_files import CaseFiles
+        from MedDiffFMLib.runner.load import load
+        from MedDiffFMLib.runner.outputs import plan_outputs
+        from MedDiffFMLib.runner.settings import RunSettings
+
+        scan = folder / "x.nrrd"
+        write_volume(small_ct(), scan, overwrite=True)
+        settings = RunSettings("radiograph", {"pixels": 32}, model=NO_MODEL, device="cpu", threads=1).checked()
+        run_case(
+            settings, CaseFiles(scan), plan_outputs("radiograph", scan, folder), lambda: load(settings), overwrite=True
+        )
+        self.valid = {path.name: path.read_bytes() for path in folder.iterdir()}
+
     def make(self, rng: random.Random) -> Files:
-        return {"x_denoise.json": changed_json(self.content, rng), "x.nrrd": b"NRRD0004\n"}
+        if rng.random() < 0.5:
+            return {"x_denoise.json": changed_json(self.content, rng), "x.nrrd": b"NRRD0004\n"}
+        report = "x_radiograph.json"
+        return {**self.valid, report: changed_json(json.loads(self.valid[report]), rng)}
 
     def read(self, folder: Path) -> None:
+        if (folder / "x_radiograph.json").exists():
+            self._repeat(folder / "x_radiograph.json")
+        else:
+            self._ask(folder)
+
+    def _repeat(self, path: Path) -> None:
+        from MedDiffFMLib.runner.reproduce import repeat
+
+        before = {file.name for file in path.parent.iterdir()}
+        assert isinstance(repeat(path)["identical"], bool)
+        assert {file.name for file in path.parent.iterdir()} == before, "repeating wrote beside the report"
+
+    def _ask(self, folder: Path) -> None:
         from MedDiffFMLib.runner.batch import is_done
         from MedDiffFMLib.runner.case_files import CaseFiles
         from MedDiffFMLib.runner.outputs import plan_outputs
