@@ -15,9 +15,9 @@ from MedDiffFMLib.core.visible_text import visible, visible_json
 from .target import Files, Target
 
 PIECES = (
-    "\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\n", "\b", "\0", "\x7f", "\u202e", "\u2066", "\u200b", "\u2028", "\ufeff",
-    "\ud800", "=1+1", "=cmd|' /C calc'!A0", "+49", "-7.5", "@SUM(A1)", "\t=A1", " =A1", ",", ";", '"', "'", "\\x1b", "%s", "Größe",
-    "骨", "🫁", "a\u0301", "",
+    "\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\n", "\b", "\0", "\x7f", "\u202e", "\u2066", "\u200b", "\u2028",
+    "\ufeff", "\ud800", "=1+1", "=cmd|' /C calc'!A0", "+49", "-7.5", "@SUM(A1)", "\t=A1", " =A1", ",", ";", '"', "'",
+    "\\x1b", "%s", "Größe", "骨", "🫁", "a\u0301", "",
 )  # fmt: skip
 
 
