@@ -69,7 +69,8 @@ def claimed(folder: Path, name: str) -> Iterator[None]:
             raise Claimed from None
         except OSError:  # a file system without locks: two processes may do a case twice, with the same result
             pass
-        yield
-        # Whoever waits for the file that is gone finds the case done.
-        with contextlib.suppress(OSError):
-            (folder / lock).unlink()
+        try:
+            yield
+        finally:  # whoever waits for the file that is gone finds the case done
+            with contextlib.suppress(OSError):
+                (folder / lock).unlink()
