@@ -13,7 +13,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..imaging.archives import unpacked
 from ..imaging.formats.common import damaged, parsing
-from ..imaging.formats.dicom import dicom_files, has_mark, is_dicom_file
+from ..imaging.formats.dicom import dataset_of, dicom_files, has_mark, is_dicom_file
 from ..imaging.source import Reading
 from ..imaging.volume import MIN_SLICES
 
@@ -134,10 +134,8 @@ def _below(folder: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[Path]:
     """The files of a DICOMDIR."""
-    import pydicom
-
     with parsing(lambda error: damaged(path.name, "DICOMDIR", "its records cannot be read")):
-        records = pydicom.dcmread(path).get("DirectoryRecordSequence") or []
+        records = dataset_of(path).get("DirectoryRecordSequence") or []
         names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
         files = [path.parent.joinpath(*([name] if isinstance(name, str) else name)) for name in names]
     inside = path.parent.resolve()
@@ -163,12 +161,12 @@ def _grouped(files: Iterable[Path]) -> list[Series]:
 
 def _header(file: Path) -> Any:
     """What tells series apart; nothing of a file that only looks like bare DICOM data."""
-    import pydicom
-
     try:
-        header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=_TAGS)
+        header = dataset_of(file, stop_before_pixels=True, specific_tags=_TAGS)
         header.decode()
         return header
+    except InputError:  # deflated
+        raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None or has_mark(file):
             raise damaged(file.name, "DICOM", "its header cannot be read") from error

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from ..core.errors import DependencyError
 
-if find_spec("lightning_fabric") is not None:
+if TYPE_CHECKING or find_spec("lightning_fabric") is not None:
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 elif find_spec("lightning") is not None:
-    from lightning.fabric import Fabric  # type: ignore[assignment]
+    from lightning.fabric import Fabric
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 else:
     raise DependencyError("Training needs Lightning Fabric.", "Install it: pip install lightning-fabric")

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...imaging.formats.common import damaged, parsing
+from ...imaging.formats.dicom import dataset_of
 from ...imaging.volume import Volume
 from ..series import patient_of
 from .planes import planes_of
@@ -156,10 +157,8 @@ def decoded(file: Path, pixels: bool = False) -> Any:
     Raises:
         InputError: damaged.
     """
-    import pydicom
-
     with parsing(lambda error: damaged(file.name, "DICOM", "its header cannot be read")):
-        image = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
+        image = dataset_of(file, stop_before_pixels=not pixels)
         image.remove_private_tags()
         image.decode()
         for element in list(image):

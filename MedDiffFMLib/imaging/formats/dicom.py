@@ -165,6 +165,16 @@ def _header(file: Path, reading: Reading) -> Any:
         return _dataset(file, plain, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
 
 
+def dataset_of(file: Path, **options: Any) -> Any:
+    """What pydicom makes of a file; options are those of ``pydicom.dcmread``.
+
+    Raises:
+        InputError: it is deflated: pydicom would inflate it to whatever size.
+    """
+    with file.open("rb") as plain:
+        return _dataset(file, plain, **options)
+
+
 def _dataset(file: Path, plain: BinaryIO, **options: Any) -> Any:
     """What pydicom makes of a file, with no more memory than the file can need."""
     import pydicom

@@ -8,7 +8,7 @@ from typing import NoReturn
 from ...core.errors import InputError
 from ..source import Reading
 from .common import damaged, parsing
-from .dicom import is_dicom_file
+from .dicom import dataset_of, is_dicom_file
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -21,10 +21,8 @@ def structures_file(path: Path) -> Path | None:
         files = [file for file in path.iterdir() if not file.name.startswith(".")]
     if len(files) != 1 or not files[0].is_file() or not is_dicom_file(files[0]):
         return None
-    from pydicom import dcmread
-
     with parsing(lambda error: damaged(path.name, "DICOM", "its header cannot be read")):
-        kind = str(dcmread(files[0], force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID"))
+        kind = str(dataset_of(files[0], specific_tags=["SOPClassUID"]).get("SOPClassUID"))
     return files[0] if kind in (*SEGMENTATIONS, STRUCTURE_SET) else None
 
 
