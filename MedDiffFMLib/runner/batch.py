@@ -154,7 +154,7 @@ def is_done(settings: RunSettings, case: CaseFiles, plan: OutputPlan, model: Loa
             (plan.recorded(settings.task, name, record), record["sha256"]) for name, record in report["outputs"].items()
         ]
         return same_inputs and all(file_sha256(path) == digest for path, digest in outputs)
-    except (InputError, OSError, KeyError, TypeError):  # no report, or not a whole one
+    except (InputError, OSError, KeyError, TypeError, AttributeError):  # no report, or not a whole one
         return False
 
 

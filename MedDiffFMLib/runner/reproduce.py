@@ -42,13 +42,13 @@ def repeat(
     """
     report = read_report(path)
     settings, case = _settings(report, path.parent), _case(report, path.parent)
+    expected = _expected(report)
     files = [str(record.get("file")) for record in report["outputs"].values()]
     suffix = next((known for file in files for known in WRITABLE_SUFFIXES if file.endswith(known)), ".nrrd")
     sweep(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix=f"meddifffm-{owned_name()}-") as folder:
         plan = OutputPlan(Path(folder), path.stem, suffix)
         again = run_case(settings, case, plan, lambda: _same_model(report, settings), progress=progress, cancel=cancel)
-    expected = {name: record["sha256"] for name, record in report["outputs"].items()}
     found = {name: record["sha256"] for name, record in again["outputs"].items()}
     now = software_versions()
     return {
@@ -58,6 +58,14 @@ def repeat(
             name: [before, now.get(name)] for name, before in report["versions"].items() if now.get(name) != before
         },
     }
+
+
+def _expected(report: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of each output, by name."""
+    outputs = report["outputs"]
+    if not all(isinstance(record, dict) and isinstance(record.get("sha256"), str) for record in outputs.values()):
+        raise InputError("The report's outputs cannot be read.", "It may come from another version.")
+    return {name: record["sha256"] for name, record in outputs.items()}
 
 
 def _settings(report: dict[str, Any], folder: Path) -> RunSettings:
