@@ -138,6 +138,7 @@ def tells_of_memory(text: str) -> bool:
         "can't allocate memory",
         "cannot allocate memory",
         "bad_alloc",
+        "can't start new thread",
         "_status_alloc_failed",
         "unable to find an engine",
     )

@@ -60,9 +60,14 @@ class SubprocessTransport:
             threading.Thread(target=self._read, args=(self._process.stdout, WorkerSession.feed), daemon=True),
             threading.Thread(target=self._read, args=(self._process.stderr, WorkerSession.feed_log), daemon=True),
         ]
-        for reader in readers:
-            reader.start()
-        threading.Thread(target=self._wait, args=(readers,), daemon=True).start()
+        try:
+            for reader in readers:
+                reader.start()
+            threading.Thread(target=self._wait, args=(readers,), daemon=True).start()
+        except RuntimeError:  # no memory for a thread: nobody would hear of the child
+            self._process.kill()
+            self._process.wait()
+            raise
 
     @property
     def process_id(self) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import MedDiffFMError
 from MedDiffFMLib.core.file_hash import file_sha256
+from MedDiffFMLib.core.safe_load import is_there
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.catalogue import CatalogueEntry, list_models, register_model
@@ -142,6 +143,8 @@ class Overwrite(Batch):
                 (place.output / name).unlink(missing_ok=True)
 
     def lost(self, place: Place) -> list[str]:
+        if not is_there(place.output):  # a name that no system takes: nothing was put there
+            return []
         return [name for name in self.furnished if not (place.output / name).exists()]
 
     def _old(self) -> dict[str, Path]:
