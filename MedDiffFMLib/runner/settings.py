@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..conditioning.regions import check_region
+from ..core.devices import AUTOMATIC
 from ..core.errors import InputError
 from ..core.json_files import json_ready
 from ..core.precision import check_precision
@@ -19,7 +20,6 @@ from ..tasks.base import Task
 from ..tasks.parameters import from_dict
 from ..tasks.registry import TASKS
 
-AUTOMATIC = "auto"
 """Device and precision are chosen by what the computer has."""
 SEED_LIMIT = 2**63
 THREADS_LIMIT = max(256, 4 * (os.cpu_count() or 1))
