@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 AUTOMATIC = "auto"
+"""Device and precision are chosen by what the computer has."""
 CPU = "cpu"
 KINDS = ("cuda", "xpu", "mps")
 """Kinds of accelerator, the first that computes is taken where nothing is asked for."""

@@ -20,7 +20,6 @@ from ..tasks.base import Task
 from ..tasks.parameters import from_dict
 from ..tasks.registry import TASKS
 
-"""Device and precision are chosen by what the computer has."""
 SEED_LIMIT = 2**63
 THREADS_LIMIT = max(256, 4 * (os.cpu_count() or 1))
 """More threads give nothing, and a system that cannot start them ends the program without words. A report of a larger
