@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from .config import PretrainConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # What the next shipped prior is trained with: deep below, where blocks cost little; tissue classes and the noise's
-    # strength by band as inputs; levels weighted by what they still leave; the length of the average chosen afterwards.
+    # What the next shipped prior is trained with: deep below, where blocks cost little; tissue classes as an input;
+    # levels weighted by what they still leave; the length of the average chosen afterwards.
     "starter-ct": {
-        "network": {"blocks": (1, 2, 3), "tissue": True, "signature": True},
+        "network": {"blocks": (1, 2, 3), "tissue": True},
         "weighting": "learned",
         "loop": {"steps": 100_000, "decay_share": 0.2, "widths": (0.05, 0.1)},
     },
