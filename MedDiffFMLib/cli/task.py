@@ -35,6 +35,7 @@ from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .console import Console, duration
+from .downloads import Consent, offer
 from .remote import local_copy
 from .remote import source as source_type
 
@@ -139,6 +140,7 @@ def _add_model_options(group: argparse._ArgumentGroup, region: str) -> None:
         "--region", choices=REGION_CHOICES, help=f"body region; none tells the model nothing (default: {region})"
     )
     group.add_argument("--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, or a .safetensors file")
+    group.add_argument("--yes", action="store_true", help="download the model, if a store has it, without asking")
     group.add_argument("--precision", default=AUTOMATIC, choices=PRECISIONS)
 
 
@@ -152,6 +154,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = settings_from(args)
+    if args.worker is None:
+        offer(settings.model, Consent(getattr(args, "yes", False)), console)
     with _loading(args.worker, settings, console) as load:
         if args.batch is not None:
             return _run_batch(args, settings, load, console)
