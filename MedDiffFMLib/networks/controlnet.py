@@ -16,7 +16,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..conditioning.condition import EncodedCondition
-from ..conditioning.noise_signature import box_mean
+from ..conditioning.detail_bands import box_mean
 from ..conditioning.regions import REGIONS
 from ..imaging.haar import haar_forward
 from .backbone import UNetBackbone

@@ -275,10 +275,9 @@ class LossModule(nn.Module):
         channels: torch.Tensor,
         expected: torch.Tensor,
         hole: torch.Tensor,
-        signature: torch.Tensor,
         balance: torch.Tensor,
     ) -> torch.Tensor:
-        condition = EncodedCondition(region, channels, expected, hole, signature=signature)
+        condition = EncodedCondition(region, channels, expected, hole)
         with autocast(x0.device, "auto" if self.in_bfloat16 else "float32"):
             losses = self.denoiser.loss(x0, sigma, noise, condition)  # type: ignore[operator]
         losses = losses * balance
