@@ -1,4 +1,4 @@
-"""How the noise of a scan is spread over frequencies: its standard deviation in each band that the network looks at.
+"""Spread of a scan's noise over frequencies: its standard deviation in each band that the network looks at.
 
 White noise of one level and the noise of a reconstruction of the same level differ by factors of two to ten in single
 bands. Given the level alone, a network has to find out from a window which details are noise; given the signature, it

@@ -30,7 +30,7 @@ QUIET = 0.004
 
 @dataclass(frozen=True)
 class ControlConfig:
-    """What a ControlNet is given; its encoder is as large as the prior's.
+    """Inputs of a ControlNet; its encoder is as large as the prior's.
 
     Attributes:
         images: first channels of the control that are images in the network's range.
