@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from Testing.slicer.paint import paint_ball
 
 
@@ -12,6 +14,7 @@ def filled(app: Any) -> list[Any]:
     return [node for node in nodes if "filled" in node.GetName()]
 
 
+@pytest.mark.slow
 def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: Any, ct: Any) -> None:
     starts: list[Any] = []
     begin = widget.logic.start
@@ -33,6 +36,7 @@ def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: 
     assert widget.resultPanel.run is None and not widget.logic.running
 
 
+@pytest.mark.slow
 def test_without_live_nothing_runs_and_other_tasks_have_none(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.taskPanel.choose("inpaint")
