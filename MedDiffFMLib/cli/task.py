@@ -162,7 +162,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 @contextlib.contextmanager
 def _loading(address: str | None, settings: RunSettings, console: Console) -> Iterator[Callable[[], Loaded]]:
-    """What gives the model, once: from here, or a worker elsewhere that ends with the block."""
+    """Function that gives the model, once: from here, or a worker elsewhere that ends with the block."""
     from ..worker.address import parse_address
     from ..worker.remote import RemoteWorker
 

@@ -193,7 +193,7 @@ def check_mask(mask: Volume, volume: Volume) -> np.ndarray:
 
 
 def label_notes(labels: Volume, volume: Volume, what: str) -> list[str]:
-    """What a user should know of a label map that fits a volume: a small distance between their grids."""
+    """Notes to the user on a label map that fits a volume: a small distance between their grids."""
     distance = labels.apart(volume)
     if distance <= _EXACT * min(volume.spacing):
         return []

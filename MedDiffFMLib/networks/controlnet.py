@@ -30,7 +30,7 @@ QUIET = 0.004
 
 @dataclass(frozen=True)
 class ControlConfig:
-    """What a ControlNet is given, and how large it is.
+    """Inputs and size of a ControlNet.
 
     Attributes:
         images: first channels of the control that are images in the network's range.

@@ -69,7 +69,7 @@ class MedSegDiffConfig:
 
 @dataclass(frozen=True)
 class Guide:
-    """What the network knows of a batch of windows before it sees a mask; all (B, ...).
+    """Knowledge of a batch of windows before the network sees a mask; all (B, ...).
 
     Attributes:
         stages: the image encoder's features of each separate stage, not enhanced.
@@ -121,7 +121,7 @@ class MedSegDiff(nn.Module):
         )
 
     def guide(self, image: torch.Tensor, body: torch.Tensor, prior: Sequence[torch.Tensor] = ()) -> Guide:
-        """What of a batch of windows does not depend on the mask.
+        """Features of a batch of windows that do not depend on the mask.
 
         Args:
             image: (B, 1, D, H, W) in the network's range.
@@ -183,7 +183,7 @@ class ImageEncoder(nn.Module):
         )
 
     def project(self, prior: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """What the prior's activations add to each stage."""
+        """Additions of the prior's activations to each stage."""
         if len(prior) != len(self.projections):
             raise ValueError(f"{len(self.projections)} activations of the prior are needed, not {len(prior)}")
         added = [projection(activation) for projection, activation in zip(self.projections, prior, strict=True)]

@@ -96,7 +96,7 @@ class FeatureMethod:
 
 
 class PointBatch(NamedTuple):
-    """What one training step is given.
+    """Input of one training step.
 
     Attributes:
         features: (B, N, F).
@@ -175,7 +175,7 @@ def strata(example: LabeledInput) -> list[np.ndarray]:
 
 
 def shared_out(groups: Sequence[np.ndarray], count: int) -> list[int]:
-    """How many of ``count`` points come from each group; the last two are those around structures and elsewhere."""
+    """Numbers of points by group, ``count`` in all; the last two groups are those around structures and elsewhere."""
     shares = [1 / len(groups)] * len(groups)
     if len(groups) > 2:
         classes = len(groups) - 2

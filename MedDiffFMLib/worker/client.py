@@ -112,7 +112,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """What a run gave: arrays, tables, texts, facts, warnings, and the report without files.
+    """Yield of a run: arrays, tables, texts, facts, warnings, and the report without files.
 
     Attributes:
         ijk_to_ras: where those arrays lie that are not on the input's grid, by name, nested lists.

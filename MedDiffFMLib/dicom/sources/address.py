@@ -24,7 +24,7 @@ _TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 
 @dataclass(frozen=True)
 class Address:
-    """Where to ask, and for what.
+    """Archive to ask, and what to ask it for.
 
     Attributes:
         text: as it was given.
@@ -67,7 +67,7 @@ class Address:
 
 
 def address_or_path(text: str) -> Address | Path:
-    """What a user gives as a source."""
+    """Parse what a user gives as a source."""
     scheme = text.partition("://")[0].lower()
     return parse_address(text) if "://" in text and scheme in SCHEMES else Path(text)
 

@@ -78,7 +78,7 @@ def _client(address: Address) -> Any:
 
 @contextlib.contextmanager
 def _failures(address: Address) -> Iterator[None]:
-    """What goes wrong on the way, in words."""
+    """Turn failures on the way into words."""
     import requests
 
     try:

@@ -29,7 +29,7 @@ CUBES = {"method": "cubes"}
 
 @dataclass(frozen=True)
 class Settings:
-    """How a subject is set up.
+    """Settings of a subject.
 
     Attributes:
         model: catalogue name or weight file.
@@ -59,7 +59,7 @@ class Engine:
         self._train: Any = None
 
     def about(self) -> Figures:
-        """What it runs on."""
+        """Precision, batch and window of the run."""
         engine = self.model.engine
         return {"precision": engine.precision, "batch": engine.memory_level.batch, "window": engine.memory_level.window}
 
@@ -137,7 +137,7 @@ class ReferenceSubject:
             self.reference = Stock(stock_network(), device, settings.window, settings.steps, settings.budget)
 
     def about(self) -> Figures:
-        """What it runs on."""
+        """Precision, window and steps of the run."""
         return {"precision": "float32", "window": self.reference.window, "steps": self.reference.steps}
 
     def measure(self, case: Case) -> Figures:

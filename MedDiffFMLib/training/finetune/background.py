@@ -34,7 +34,7 @@ ENDED = ("done", "early")
 
 @dataclass(frozen=True)
 class Request:
-    """What to train, see :func:`.run.finetune`.
+    """Training that is asked for, see :func:`.run.finetune`.
 
     Attributes:
         changes: settings that differ from the preset's.
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known about a run without having started it.
+    """State of a run, as known without having started it.
 
     Attributes:
         state: "none" (no run in the folder), "running", "paused" (the same request goes on), "finished" or "failed".
@@ -120,7 +120,7 @@ def pause(folder: str | Path) -> None:
 
 
 def request_of(folder: str | Path) -> Request | None:
-    """What a folder's run was started with; None where there is none."""
+    """Request that a folder's run was started with; None where there is none."""
     try:
         return Request(**json.loads((Path(folder) / REQUEST_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -143,7 +143,7 @@ def finish_request(folder: str | Path) -> Request:
 
 
 def state_of(folder: str | Path) -> RunState:
-    """How a run stands."""
+    """State of the run in a folder."""
     folder = Path(folder)
     lines = read_progress(folder)
     last = lines[-1] if lines else {}

@@ -13,7 +13,7 @@ from .registry import FinetuneTask
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells beyond settings and data.
+    """Facts that a card tells beyond settings and data.
 
     Attributes:
         prior: ``name`` and ``sha256``.

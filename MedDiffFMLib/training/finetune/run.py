@@ -51,7 +51,7 @@ from .setup import Run, claimed, open_run, prepare_run, write_config
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What a run came to.
+    """Outcome of a run.
 
     Attributes:
         state: "done", "early" (patience was over), "stopped" (by the user; the same call goes on) or "prepared".

@@ -219,7 +219,7 @@ def _observer(
 
 
 def _validation(cases: list[Case], config: PretrainConfig, bfloat16: bool) -> Validation | None:
-    """What judges the run on the cases that were held out, if there are any."""
+    """Validation on the cases that were held out, if there are any."""
     if not cases:
         return None
     return Validation(cases, config, config.validation_windows, bfloat16=bfloat16)
@@ -252,7 +252,7 @@ def denoiser_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def bare_denoiser(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What of a loss module's state belongs to the denoiser, under the denoiser's names."""
+    """Part of a loss module's state that belongs to the denoiser, under the denoiser's names."""
     plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     return {n.removeprefix("denoiser."): t for n, t in plain.items() if n.startswith("denoiser.")}
 
