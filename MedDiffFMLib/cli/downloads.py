@@ -15,7 +15,7 @@ from .console import Console
 
 @dataclass(frozen=True)
 class Consent:
-    """What the user allowed.
+    """Permissions of the user.
 
     Attributes:
         yes: not to be asked.

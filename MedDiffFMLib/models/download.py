@@ -26,7 +26,7 @@ _SPARE_BYTES = 64 << 20
 
 
 def question(entry: CatalogueEntry) -> str:
-    """What the user is asked before anything is downloaded."""
+    """Question to the user before anything is downloaded."""
     return (
         f"Download the model {entry.name} ({entry.title}), {entry.bytes / 1e6:.1f} MB, licence {entry.licence}, "
         f"from {entry.address} into {user_folder()}?"
@@ -138,7 +138,7 @@ def _append(entry: CatalogueEntry, part: Path, insecure: bool, meter: ProgressMe
 
 
 def _range_of(answer: Any) -> int | None:
-    """Where the bytes of an answer begin; None where it does not say so, or has all of them."""
+    """Place where the bytes of an answer begin; None where it does not say so, or has all of them."""
     if getattr(answer, "status", None) != 206:
         return None
     words = str(answer.headers.get("Content-Range", "")).removeprefix("bytes ").partition("-")[0]
@@ -160,6 +160,6 @@ def _size(part: Path) -> int:
 
 
 def _card(entry: CatalogueEntry) -> str:
-    """What is known of the model, beside its weights."""
+    """Card of the model from what its catalogue says."""
     lines = [f"# {entry.title}", "", entry.description, "", f"* Licence: {entry.licence}"]
     return "\n".join([*lines, f"* Training data: {entry.training_data}", f"* Downloaded from: {entry.address}", ""])

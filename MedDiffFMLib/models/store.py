@@ -97,7 +97,7 @@ def opened(address: str, insecure: bool, headers: dict[str, str] | None = None) 
 
 
 def reason_of_failure(problem: OSError) -> str:
-    """Why an address gave nothing, in words."""
+    """Reason why an address gave nothing, in words."""
     if isinstance(problem, urllib.error.HTTPError):
         return f"it answers {problem.code} {problem.reason}"
     inner = getattr(problem, "reason", problem)

@@ -27,7 +27,7 @@ _TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 
 @dataclass(frozen=True)
 class Address:
-    """Where to ask, and for what.
+    """Archive to ask, and what to ask it for.
 
     Attributes:
         text: as it was given.
@@ -70,7 +70,7 @@ class Address:
 
 
 def address_or_path(text: str) -> Address | Path:
-    """What a user gives as a source."""
+    """Parse what a user gives as a source."""
     scheme = text.partition("://")[0].lower()
     return parse_address(text) if "://" in text and scheme in SCHEMES else Path(text)
 
@@ -114,7 +114,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_target(text: str) -> Address:
-    """Where results are sent to.
+    """Address that results are sent to.
 
     Raises:
         InputError: with an example of what is meant.

@@ -79,7 +79,7 @@ def client_of(address: Address) -> Any:
 
 @contextlib.contextmanager
 def failures_of(address: Address) -> Iterator[None]:
-    """What goes wrong on the way, in words."""
+    """Turn failures on the way into words."""
     import requests
 
     try:

@@ -28,7 +28,7 @@ from MedDiffFMLib.models.store import add_store, check_address, stores
 
 @dataclass
 class Site:
-    """What a server gives, and how badly.
+    """Content of a server, and how badly it gives it.
 
     Attributes:
         files: path -> content.

@@ -66,7 +66,7 @@ def send(files: Sequence[Path], port: int, caller: str = SCANNER, called: str = 
 
 
 class Archive:
-    """What takes results and remembers them.
+    """Receiver that takes results and remembers them.
 
     Attributes:
         port: where.
