@@ -121,7 +121,7 @@ class Job:
         write_record(self.folder / FAILED / f"{rule}.json", {"reason": reason, "time": now()})
 
     def count_attempt(self, rule: str, step: int = 1) -> int:
-        """Count how often a rule was begun that did not end; a program that dies on a series must not do so for ever."""
+        """Count the beginnings of a rule without an end: a program that dies on a series must not do so for ever."""
         path = self.folder / ATTEMPTS
         attempts: dict[str, Any] = read_json(path) if path.exists() else {}
         attempts[rule] = int(attempts.get(rule, 0)) + step
