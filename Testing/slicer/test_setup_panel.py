@@ -270,3 +270,12 @@ def test_a_stores_model_is_downloaded_after_a_question(
     app.wait(lambda: panel.modelDownload._command is None, 120)
     assert ui.downloadStatusLabel.text == "Downloaded." and not ui.downloadModelWidget.visible
     assert any(entry.name == "lab-prior" and entry.is_own for entry in list_models())
+
+
+def test_an_older_slicer_is_told_what_is_needed(app: Any, widget: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 5.12 there was no slicer.packaging."""
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    widget.ui.slicerPythonRadioButton.click()
+    widget.setupPanel.update()
+    assert "needs 3D Slicer 5.12 or newer" in widget.logic.workerPython.problem()
+    assert not widget.ui.runButton.enabled and not widget.ui.installExtrasButton.enabled

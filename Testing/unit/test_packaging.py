@@ -156,6 +156,7 @@ def test_extension_descriptions_agree() -> None:
         "$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_type", "scm_url",
         "dicom_support_rule", "enabled", "tier",
     }  # fmt: skip
+    assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.2.json#")
     assert entry["scm_url"] == described["scmurl"]
     assert entry["category"] == described["category"]
     assert entry["tier"] == int(described["tier"])
