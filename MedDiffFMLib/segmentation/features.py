@@ -294,6 +294,8 @@ class FeatureSegmenter(Segmenter):
         arrays = None
         if _stored_folder(inputs.folder, self.method) is None:
             arrays = volume_activations(self.prior, inputs, self.method.sigmas, self.method.scales, budget, meter, 0.9)
+            if inputs.folder is not None:  # a case of a training is predicted at each validation
+                _store(inputs.folder, self.method, arrays)
         stored = StoredFeatures(self.method, inputs, arrays)
         depth, height, width = stored.shape
         slabs = []

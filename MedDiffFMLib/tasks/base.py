@@ -190,6 +190,7 @@ class Task:
         many: whether the panel offers to run it on several scans in one go.
         needs_model: whether it runs on the prior; else it computes without weights.
         needs: a fine-tuned model that the catalogue must have for the prior.
+        draft: values of parameters that give a first look in a fraction of the time, for filling while painting.
         own_axes: parameters or results speak of the input's own voxel axes, so the recipe sees it as it is stored, and
             has to see to it itself that nothing else depends on that.
         reference_seconds: for a unit of :meth:`work` with the shipped prior on two cores of 100 GFLOP/s each; None
@@ -209,6 +210,7 @@ class Task:
     many: ClassVar[bool] = False
     needs_model: ClassVar[bool] = True
     needs: ClassVar[FineTuned | None] = None
+    draft: ClassVar[dict[str, Any]] = {}
     own_axes: ClassVar[bool] = False
     reference_seconds: ClassVar[float | None] = None
 

@@ -21,6 +21,7 @@ from typing import Any
 from ...core.atomic_files import atomic_path
 from ...core.errors import InputError, OutputError, expected
 from ...core.file_lock import LOCK_SECONDS, locked
+from ...core.process_priority import ask_for_normal_priority
 from ...core.progress import CancelToken
 from ...models.names import DEFAULT_MODEL
 from .progress_log import FILE as PROGRESS_FILE
@@ -229,6 +230,7 @@ def is_running(folder: str | Path) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Do what the request in a folder says; 0 at its end, 130 where it was paused."""
+    ask_for_normal_priority()
     folder = Path(arguments[0])
     request = request_of(folder)
     if request is None:

@@ -27,7 +27,7 @@ def check_growth(small: NetworkConfig, large: NetworkConfig) -> None:
     """
     alike = all(list_of(getattr(small, n)) == list_of(getattr(large, n)) for n in ("channels", "attention", "groups"))
     pairs = zip(small.blocks_of_levels, large.blocks_of_levels, strict=False) if alike else ()
-    more = all(a <= b for a, b in pairs) and small.tissue <= large.tissue and small.signature <= large.signature
+    more = all(a <= b for a, b in pairs) and small.tissue <= large.tissue
     if not (alike and more):
         raise InputError(
             "The weights to start from hold another network than the settings ask for.",

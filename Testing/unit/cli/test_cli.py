@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli import main
+from MedDiffFMLib.cli.carry_out import _interrupts
 from MedDiffFMLib.cli.console import Console, duration
-from MedDiffFMLib.cli.main import _interrupts, build_parser
+from MedDiffFMLib.cli.main import build_parser
 from MedDiffFMLib.core.errors import MedDiffFMError, OutputError
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.core.text_table import columns

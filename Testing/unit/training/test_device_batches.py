@@ -18,12 +18,13 @@ from scipy.sparse.linalg import spsolve
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.biharmonic_batch import bend_batch
 from MedDiffFMLib.conditioning.condition import ANATOMY_AT, CONTEXT_AT, TISSUE_AT
+from MedDiffFMLib.conditioning.detail_bands import detail_bands
 from MedDiffFMLib.conditioning.known_voxels import push_pull_fill
-from MedDiffFMLib.conditioning.noise_signature import signature_of
 from MedDiffFMLib.core.errors import DeviceError
 from MedDiffFMLib.datasets.prepare import build_case, prepare
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
 from MedDiffFMLib.imaging.biharmonic import biharmonic_interpolation, biharmonic_system
+from MedDiffFMLib.imaging.haar import haar_forward
 from MedDiffFMLib.imaging.intensity import to_network
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
@@ -173,7 +174,8 @@ def spectrum(batch: Batch) -> list[float]:
     """Mean strength in each band of the noise of windows for denoising; those of white noise are 1."""
     assert batch.noise is not None
     chosen = [n for n, purpose in enumerate(batch.purposes) if purpose == "denoise"]
-    return signature_of(batch.noise[chosen]).mean(0).tolist()
+    bands = detail_bands(haar_forward(batch.noise[chosen]))
+    return bands.square().mean(dim=(2, 3, 4)).sqrt().mean(0).tolist()
 
 
 def test_textures_are_the_cpus_where_the_white_noise_is() -> None:
