@@ -35,7 +35,7 @@ class Trouble:
 
 
 class Delivery:
-    """What sends.
+    """Sender of results, in a thread of its own.
 
     Args:
         title: AE title that we call with.

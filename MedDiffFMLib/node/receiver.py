@@ -38,7 +38,7 @@ Keep = Callable[[bytes, str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What the node takes.
+    """Limits on what the node takes.
 
     Attributes:
         image_bytes: of one image.
@@ -83,7 +83,7 @@ class Refusal(Exception):
 
 
 class Receiver:
-    """What answers callers.
+    """Server that answers those who call.
 
     Args:
         arrivals: where images go.
