@@ -147,7 +147,7 @@ def _line(event: str, said: dict[str, Any]) -> str:
 
 
 def _loader() -> Callable[[Rule], Loaded]:
-    """Function that gives the model of a rule; rules with the same one share it."""
+    """What gives the model of a rule; rules with the same one share it."""
 
     models: dict[tuple[str, str, str], Loaded] = {}
 

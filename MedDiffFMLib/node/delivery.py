@@ -35,7 +35,7 @@ class Trouble:
 
 
 class Delivery:
-    """Sender of results, in a thread of its own.
+    """What sends.
 
     Args:
         title: AE title that we call with.

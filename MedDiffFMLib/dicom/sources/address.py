@@ -114,7 +114,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_target(text: str) -> Address:
-    """Destination of results.
+    """Where results are sent to.
 
     Raises:
         InputError: with an example of what is meant.
