@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from ..core.errors import ModelError
+from ..core.errors import InputError, ModelError
 from ..core.file_hash import file_sha256
 from ..core.text_table import columns
 from ..models.catalogue import KINDS, CatalogueEntry, list_models, remove_model, user_folder
@@ -15,7 +16,7 @@ from ..segmentation.head_file import read_head
 from .arguments import add_command
 from .console import Console
 
-READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata}
+READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata, "anomaly": read_metadata}
 """What reads the description in a file of each kind; that of priors where none is named."""
 
 
@@ -30,7 +31,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "Models that `meddifffm finetune` made lie in a folder of their own, which the "
         "environment variable MEDDIFFFM_MODELS can name.",
     )
-    parser.add_argument("action", nargs="?", choices=("list", "check"), default="list")
+    parser.add_argument("action", nargs="?", choices=("list", "check", "export"), default="list")
+    parser.add_argument("name", nargs="?", help="with export: of the model")
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="with export: write a MONAI Bundle")
+    parser.add_argument("--hub", type=Path, metavar="FOLDER",
+                        help="with export: write a folder to upload to the Hugging Face Hub")  # fmt: skip
     parser.add_argument("--remove", metavar="NAME", help="remove this model of your own")
 
 
@@ -40,7 +45,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
         entry = remove_model(args.remove)
         console.answer({"status": "done", "removed": entry.name}, f"{entry.name} is removed from {entry.folder}.")
         return 0
+    if args.action == "export":
+        return _export(args, console)
     return _check(console) if args.action == "check" else _list(console)
+
+
+def _export(args: argparse.Namespace, console: Console) -> int:
+    from ..api.model_export import export_bundle, export_for_hub
+
+    if args.name is None or (args.bundle is None) == (args.hub is None):
+        raise InputError("What to export, and as what?", "Give `models export NAME --bundle FOLDER` or --hub FOLDER.")
+    folder = export_for_hub(args.name, args.hub) if args.bundle is None else export_bundle(args.name, args.bundle)
+    console.answer(
+        {"status": "done", "model": args.name, "folder": str(folder)}, f"{args.name} is written to {folder}."
+    )
+    return 0
 
 
 def _list(console: Console) -> int:

@@ -141,7 +141,9 @@ def _add_model_options(group: argparse._ArgumentGroup, region: str) -> None:
     group.add_argument(
         "--region", choices=REGION_CHOICES, help=f"body region; none tells the model nothing (default: {region})"
     )
-    group.add_argument("--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, or a .safetensors file")
+    group.add_argument(
+        "--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, a .safetensors file, or hf://owner/name"
+    )
     group.add_argument("--precision", default=AUTOMATIC, choices=PRECISIONS)
 
 
