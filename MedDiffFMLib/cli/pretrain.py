@@ -243,8 +243,7 @@ def _of_weights(args: argparse.Namespace, recipe: BackboneConfig, config: dict[s
             raise InputError("The network of --initial has its sizes already.", "Leave the other ones out.")
         return small, config["denoiser"]
     blocks = _blocks(args) or small.blocks
-    inputs = {name: getattr(small, name) or getattr(recipe, name) for name in ("tissue", "signature")}
-    large = replace(small, blocks=blocks, **inputs)
+    large = replace(small, blocks=blocks, tissue=small.tissue or recipe.tissue)
     check_growth(small, large)
     return large, config["denoiser"]
 

@@ -156,7 +156,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InputError("INPUT and --batch exclude each other.", "Give one INPUT, or --batch with cases.")
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
-    settings = _settings(args)
+    settings = settings_from(args)
     cluster = cluster_of(args)
     if cluster is not None:
         return _run_on_cluster(args, settings, cluster, console)
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 @contextlib.contextmanager
 def _loading(address: str | None, settings: RunSettings, console: Console) -> Iterator[Callable[[], Loaded]]:
-    """What gives the model, once: from here, or a worker elsewhere that ends with the block."""
+    """Function that gives the model, once: from here, or a worker elsewhere that ends with the block."""
     from ..worker.address import parse_address
     from ..worker.remote import RemoteWorker
 
@@ -224,7 +224,8 @@ def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
     return {row.name: getattr(args, row.name) for row in rows if getattr(args, row.name) is not None}
 
 
-def _settings(args: argparse.Namespace) -> RunSettings:
+def settings_from(args: argparse.Namespace) -> RunSettings:
+    """Settings of a run, checked."""
     is_file = args.model.endswith(".safetensors") and args.worker is None
     model = str(Path(args.model).resolve()) if is_file else args.model
     return RunSettings(

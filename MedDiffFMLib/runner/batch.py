@@ -199,7 +199,7 @@ def _prefixed(progress: ProgressCallback | None, prefix: str) -> ProgressCallbac
 
 
 def table_files(folder: Path, task: str, part: Part = WHOLE) -> tuple[Path, Path]:
-    """Where the table goes, as JSON and CSV."""
+    """Paths of the table, as JSON and CSV."""
     name = f"batch_{task}{part.suffix}"
     return folder / f"{name}.json", folder / f"{name}.csv"
 

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
-from ..conditioning.noise_signature import DETAIL_BANDS
 from ..core.devices import is_accelerator, peak_memory
 from ..core.progress import CancelToken
 from ..runner.report import peak_main_memory
@@ -70,8 +69,7 @@ def step_flops(build: Callable[[], nn.Module], batch: int, size: int) -> int:
         image, level = torch.empty(shape), torch.ones(batch)
         region = torch.zeros(batch, dtype=torch.long)
         channels = torch.empty(batch, CONDITION_CHANNELS, half, half, half)
-        signature = torch.ones(batch, DETAIL_BANDS)
-        build()(image, level, image, region, channels, image, image, signature, level).backward()
+        build()(image, level, image, region, channels, image, image, level).backward()
     return int(counter.get_total_flops())
 
 

@@ -223,7 +223,7 @@ def _observer(
 
 
 def _validation(cases: list[Case], config: PretrainConfig, bfloat16: bool) -> Validation | None:
-    """What judges the run on the cases that were held out, if there are any."""
+    """Validation on the cases that were held out, if there are any."""
     if not cases:
         return None
     return Validation(cases, config, config.validation_windows, bfloat16=bfloat16)
@@ -256,7 +256,7 @@ def denoiser_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def bare_denoiser(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What of a loss module's state belongs to the denoiser, under the denoiser's names."""
+    """Part of a loss module's state that belongs to the denoiser, under the denoiser's names."""
     plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     return {n.removeprefix("denoiser."): t for n, t in plain.items() if n.startswith("denoiser.")}
 
@@ -279,10 +279,9 @@ class LossModule(nn.Module):
         channels: torch.Tensor,
         expected: torch.Tensor,
         hole: torch.Tensor,
-        signature: torch.Tensor,
         balance: torch.Tensor,
     ) -> torch.Tensor:
-        condition = EncodedCondition(region, channels, expected, hole, signature=signature)
+        condition = EncodedCondition(region, channels, expected, hole)
         with autocast(x0.device, "auto" if self.in_bfloat16 else "float32"):
             losses = self.denoiser.loss(x0, sigma, noise, condition)  # type: ignore[operator]
         losses = losses * balance
