@@ -22,6 +22,7 @@ from ..core.visible_text import visible
 from ..imaging.modality import WORDS
 from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..runner.batch import CaseStatus, run_batch, table_files
+from ..runner.bids import NAMES, NAMES_HELP, PLAIN
 from ..runner.case import run_case
 from ..runner.case_files import CaseFiles
 from ..runner.case_search import find_cases
@@ -94,6 +95,7 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     add("--part", type=parse_part, default=WHOLE, metavar="I/N", help=f"with --batch: {PART_HELP}")
     add_cluster_options(parser)
+    add("--names", choices=NAMES, default=PLAIN, help=f"with --batch: {NAMES_HELP} (default: {PLAIN})")
     add("--overwrite", action="store_true", help="replace existing outputs")
     add("--private", action="store_true", help="reports name no files, and cannot be repeated")
     add(
@@ -154,6 +156,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         inputs.check(args.task, ["volume"] if args.input or args.batch else _case_files(args).names)
     elif args.input is not None and args.batch is not None:
         raise InputError("INPUT and --batch exclude each other.", "Give one INPUT, or --batch with cases.")
+    elif args.names != PLAIN and args.batch is None:
+        raise InputError("--names is for --batch.", "Give --batch with one scan, or leave it out.")
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = settings_from(args)
@@ -285,7 +289,7 @@ def _batch_cases(args: argparse.Namespace, settings: RunSettings, console: Conso
 
 
 def _batch_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {"overwrite": args.overwrite, "private": args.private, "dicom": args.dicom}
+    return {"overwrite": args.overwrite, "private": args.private, "dicom": args.dicom, "names": args.names}
 
 
 def _answer_rows(rows: Sequence[CaseStatus], console: Console) -> int:
