@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, ModelError
@@ -34,13 +35,16 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "Models that `meddifffm finetune` made, and those that were downloaded, lie in a folder of their own, which "
         "the environment variable MEDDIFFFM_MODELS can name. Nothing is downloaded unless you agree.",
     )
-    actions = "list (default), check, download NAME, add-store ADDRESS, remove-store ADDRESS, or update the stores"
+    actions = "list (default), check, download NAME, export NAME, add-store ADDRESS, remove-store ADDRESS, or update the stores"
     parser.add_argument("action", nargs="?", choices=("list", *ACTIONS), default="list", metavar="ACTION", help=actions)
     parser.add_argument("subject", nargs="?", metavar="NAME|ADDRESS", help="model, or catalogue of a store")
     parser.add_argument("--yes", action="store_true", help="agree to the download")
     parser.add_argument(
         INSECURE, action="store_true", help="allow addresses without encryption, of other computers too"
     )
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="with export: write a MONAI Bundle")
+    parser.add_argument("--hub", type=Path, metavar="FOLDER",
+                        help="with export: write a folder to upload to the Hugging Face Hub")  # fmt: skip
     parser.add_argument("--remove", metavar="NAME", help="remove this model of your own")
 
 
@@ -86,6 +90,18 @@ def _update(args: argparse.Namespace, console: Console) -> int:
     for store in known:
         lines.append(f"{store.address}: {len(add_store(store.address, store.insecure or args.insecure).models)} models")
     console.answer({"status": "done", "stores": [store.address for store in known]}, "\n".join(lines) or "No stores.")
+    return 0
+
+
+def _export(args: argparse.Namespace, console: Console) -> int:
+    from ..api.model_export import export_bundle, export_for_hub
+
+    if (args.bundle is None) == (args.hub is None):
+        raise InputError("What to export, and as what?", "Give `models export NAME --bundle FOLDER` or --hub FOLDER.")
+    folder = export_for_hub(args.subject, args.hub) if args.bundle is None else export_bundle(args.subject, args.bundle)
+    console.answer(
+        {"status": "done", "model": args.subject, "folder": str(folder)}, f"{args.subject} is written to {folder}."
+    )
     return 0
 
 
@@ -148,9 +164,10 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 ACTIONS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "check": _check,
     "download": _download,
+    "export": _export,
     "add-store": _add_store,
     "remove-store": _remove_store,
     "update": _update,
 }
-NEEDING = ("download", "add-store", "remove-store")
+NEEDING = ("download", "export", "add-store", "remove-store")
 """Actions with a name or an address."""

@@ -21,6 +21,7 @@ from ..core.errors import InputError, ModelError, OutputError
 from ..core.resources import resource_folder
 from ..core.safe_load import check_fields, plain_name, read_json
 from .entry import NAME, CatalogueEntry, user_folder
+from .hub import SCHEME, from_hub
 from .store import offered
 
 CATALOGUE = "models.json"
@@ -45,7 +46,9 @@ def list_models(kind: str | None = None) -> list[CatalogueEntry]:
 
 
 def resolve(spec: str) -> tuple[str, Path, str | None]:
-    """Catalogue name or path -> (name, file, expected SHA-256 or None for a user's own file)."""
+    """Catalogue name, ``hf://`` address or path -> (name, file, expected SHA-256 or None for a user's own file)."""
+    if spec.startswith(SCHEME):
+        return from_hub(spec)
     path = Path(spec)
     if path.suffix or len(path.parts) > 1:
         return path.stem, path, None

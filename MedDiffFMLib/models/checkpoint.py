@@ -318,7 +318,7 @@ def load_model(spec: str = DEFAULT_MODEL, *, device: str = "auto", precision: st
     """Load a prior by catalogue name or file path.
 
     Args:
-        spec: name from the catalogue, or path of a .safetensors file.
+        spec: name from the catalogue, path of a .safetensors file, or ``hf://owner/name`` of the Hugging Face Hub.
         device: "auto" (a usable GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "xpu", "mps".
         precision: "auto" (bfloat16 where the device computes it), "float32", "bfloat16".
 

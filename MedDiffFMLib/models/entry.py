@@ -17,6 +17,7 @@ KINDS = {
     "segmentation": "segmentation head",
     "body": "body coordinates",
     "companion": "companion",
+    "anomaly": "anomaly detector",
 }
 """Kinds of models and how a user calls them."""
 

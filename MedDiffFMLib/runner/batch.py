@@ -16,11 +16,12 @@ from ..core.json_files import write_json
 from ..core.parts import WHOLE, Claimed, Part, claimed
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.io import source_of
+from .bids import BIDS, PLAIN, describe_derivatives, planned
 from .case import run_case
 from .case_files import CaseFiles
 from .load import Loaded
 from .one_series import with_one_series
-from .outputs import OutputPlan, make_folder, plan_outputs
+from .outputs import OutputPlan, make_folder
 from .read_files import files_read
 from .report import NOTICE, found_again, read_report, was_forced
 from .settings import RunSettings
@@ -53,6 +54,7 @@ def run_batch(
     overwrite: bool = False,
     private: bool = False,
     dicom: Path | None = None,
+    names: str = PLAIN,
     part: Part = WHOLE,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -64,6 +66,7 @@ def run_batch(
         overwrite: also replace outputs that were made with other settings. What is done already is always skipped.
         private: reports name no files.
         dicom: folder that gets a folder of DICOM objects for each case; None for none.
+        names: of the results, one of ``bids.NAMES``.
         part: which of the cases; others may run in other processes at the same time, each with its own table.
 
     Raises:
@@ -72,6 +75,8 @@ def run_batch(
     """
     settings = settings.checked()
     make_folder(folder)
+    if names == BIDS:
+        describe_derivatives(folder, settings.task)
     model = load()
     rows: list[CaseStatus] = []
     cases = part.of(cases)
@@ -79,7 +84,7 @@ def run_batch(
     for number, case in enumerate(cases):
         row = run_claimed(
             settings, case, folder, model, guard, overwrite=overwrite, private=private, dicom=dicom,
-            progress=_prefixed(progress, f"{number + 1}/{len(cases)} {case.name}"), cancel=cancel,
+            names=names, progress=_prefixed(progress, f"{number + 1}/{len(cases)} {case.name}"), cancel=cancel,
         )  # fmt: skip
         rows.append(row)
         on_case(row)
@@ -99,6 +104,7 @@ def run_claimed(
     overwrite: bool = False,
     private: bool = False,
     dicom: Path | None = None,
+    names: str = PLAIN,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> CaseStatus:
@@ -106,9 +112,12 @@ def run_claimed(
 
     Args:
         guard: of the inputs of all cases.
-        overwrite, private, dicom: as for :func:`run_batch`.
+        overwrite, private, dicom, names: as for :func:`run_batch`.
     """
-    plan = plan_outputs(settings.task, case.source, folder)
+    try:
+        plan = planned(settings.task, case.source, folder, names)
+    except InputError as problem:
+        return failed(case, problem)
     try:
         with claimed(folder, plan.base):
             return _run_one(settings, case, plan, model, guard, overwrite, private, dicom, progress, cancel)
