@@ -21,6 +21,7 @@ from .case_files import CaseFiles
 from .load import Loaded
 from .one_series import with_one_series
 from .outputs import OutputPlan, make_folder, plan_outputs
+from .pages import NO_PAGES, PageFiles
 from .read_files import files_read
 from .report import NOTICE, found_again, read_report, was_forced
 from .settings import RunSettings
@@ -53,6 +54,7 @@ def run_batch(
     overwrite: bool = False,
     private: bool = False,
     dicom: Path | None = None,
+    pages: PageFiles = NO_PAGES,
     part: Part = WHOLE,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -64,6 +66,7 @@ def run_batch(
         overwrite: also replace outputs that were made with other settings. What is done already is always skipped.
         private: reports name no files.
         dicom: folder that gets a folder of DICOM objects for each case; None for none.
+        pages: one-page reports that are wanted beside each result.
         part: which of the cases; others may run in other processes at the same time, each with its own table.
 
     Raises:
@@ -71,6 +74,7 @@ def run_batch(
         Cancelled: after the table was written.
     """
     settings = settings.checked()
+    pages.beside_each()
     make_folder(folder)
     model = load()
     rows: list[CaseStatus] = []
@@ -81,8 +85,9 @@ def run_batch(
         try:
             with claimed(folder, plan_outputs(settings.task, case.source, folder).base):
                 row = _run_one(
-                    settings, case, folder, model, guard, overwrite, private, dicom, _prefixed(progress, stage), cancel
-                )
+                    settings, case, folder, model, guard, overwrite, private, dicom, pages,
+                    _prefixed(progress, stage), cancel,
+                )  # fmt: skip
         except Claimed:
             row = CaseStatus(case.name, "elsewhere", 0.0, "another process computes it")
         rows.append(row)
@@ -102,6 +107,7 @@ def _run_one(
     overwrite: bool,
     private: bool,
     dicom: Path | None,
+    pages: PageFiles,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
 ) -> CaseStatus:
@@ -113,12 +119,13 @@ def _run_one(
             cancel.check()
         case = with_one_series(case, settings.task)
         done = is_done(settings, case, plan, model)
-        if done and (dicom is None or (dicom / plan.base).is_dir()):
+        complete = all(path.exists() for path in pages.files(plan).values())
+        if done and complete and (dicom is None or (dicom / plan.base).is_dir()):
             return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
         guard.refuse(plan.expected(settings.task))  # also those of other cases
         run_case(
             settings, case, plan, lambda: model,
-            overwrite=overwrite or done, private=private, dicom=dicom, progress=progress, cancel=cancel,
+            overwrite=overwrite or done, private=private, dicom=dicom, pages=pages, progress=progress, cancel=cancel,
         )  # fmt: skip
     except Exception as problem:
         failure = expected(problem) or _defect(problem)
