@@ -245,8 +245,8 @@ class _Sheet:
         high = width * picture.aspect
         axes = self._axes(left, self.top, width, high)
         axes.imshow(picture.pixels, aspect="auto", interpolation="none", extent=(0, 1, 0, 1))
-        places = ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"))
-        places += ((0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom"))
+        sides = [(0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center")]
+        places = [*sides, (0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom")]
         style = {"color": "white", "path_effects": [withStroke(linewidth=1.4, foreground="black")]}
         for letter, (x, y, ha, va) in zip(picture.sides, places, strict=False):
             axes.text(x, y, letter, fontsize=size - 1, ha=ha, va=va, **style)

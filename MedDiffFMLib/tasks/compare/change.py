@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ STEPS = 64
 """Places between two voxels for which the noise is tabulated."""
 SMOOTHING_MM = 2.5
 """Changes are looked for in averages over about such a radius."""
+CALIBRATION_HU = 4.0
+"""By which the same tissue differs between two days of a scanner, or between two scanners."""
 _REACH = 8
 
 
@@ -100,11 +103,13 @@ class Change:
         aligned: float32 (k, j, i), the earlier scan's HU; the lowest value where it does not reach.
         shared: bool, where both scans are.
         score: float32, later less earlier in standard deviations of the noise of both; 0 where not both are.
+        misfit: float32, HU that the error of the registration may make of edges.
     """
 
     aligned: np.ndarray
     shared: np.ndarray
     score: np.ndarray
+    misfit: np.ndarray
 
 
 def changing(
@@ -138,38 +143,54 @@ def changing(
         aligned[part] = map_coordinates(prepared, index, order=ORDER, mode="mirror", prefilter=False)
         score[part], shared[part] = noises[1].hu ** 2 * left, inside
         yield None
+    displaced = np.empty(shape, np.float32)
     low, high = float(earlier.voxels.min()), float(earlier.voxels.max())
     np.clip(aligned, low, high, out=aligned)
     aligned[~shared] = low
     for first in range(0, shape[0], thickness):
         part = slice(first, min(first + thickness, shape[0]))
-        variance = score[part] + noises[0].hu ** 2 + (misfit * _steepness(aligned, later, part)) ** 2
+        displaced[part] = misfit * np.sqrt(_steepness((later.voxels, aligned), noises, later, part))
+        variance = score[part] + noises[0].hu ** 2 + displaced[part] ** 2
         score[part] = np.where(shared[part], (later.voxels[part] - aligned[part]) / np.sqrt(variance), 0)
         yield None
-    yield Change(aligned, shared, score)
+    yield Change(aligned, shared, score, displaced)
 
 
-def _steepness(aligned: np.ndarray, later: Volume, part: slice) -> np.ndarray:
-    """Larger one of both scans' gradients, HU / mm, in some planes, without what noise alone would make of it."""
-    around = slice(max(part.start - 1, 0), min(part.stop + 1, len(aligned)))
+def _steepness(images: tuple[np.ndarray, np.ndarray], noises: tuple[Noise, Noise], later: Volume, part: slice) -> Any:
+    """Square of the larger one of both scans' gradients, (HU / mm)^2, in some planes; without what noise makes of it.
+
+    Args:
+        images: later and aligned earlier scan.
+        noises: of them.
+    """
+    around = slice(max(part.start - 1, 0), min(part.stop + 1, len(later.voxels)))
     kept = slice(part.start - around.start, part.stop - around.start)
-    steepest = np.zeros(aligned[part].shape, np.float32)
-    for image in (aligned, later.voxels):
+    steepest = np.zeros(later.voxels[part].shape, np.float32)
+    for image, noise in zip(images, noises, strict=True):
         lines = np.gradient(image[around].astype(np.float32), *reversed(later.spacing))
-        steepest = np.maximum(steepest, np.sqrt(sum(line[kept] ** 2 for line in lines)))
+        own = lines[0][kept] ** 2 + lines[1][kept] ** 2 + lines[2][kept] ** 2
+        own -= noise.hu**2 * sum(1 / edge**2 for edge in later.spacing)  # twice its mean: flat tissue has none left
+        steepest = np.maximum(steepest, own)
     return steepest
 
 
 def averaged(change: Change, later: Volume) -> np.ndarray:
-    """Averages of the change over a few millimeters, float32, in standard deviations of what noise makes of them."""
+    """Averages of the change over a few millimeters, float32, in standard deviations of what noise makes of them.
+
+    Errors of the registration and of the scanners' calibration are no noise: averaging leaves them. 0 beside the body,
+    for tables and clothes lie otherwise each time.
+    """
     from scipy.ndimage import gaussian_filter
 
+    from ...conditioning.region import body_mask
+
     widths = [SMOOTHING_MM / edge for edge in reversed(later.spacing)]
-    smooth = gaussian_filter(change.score, widths, truncate=3.0)
-    body = change.shared & (later.voxels > -300) & (later.voxels < 300)
-    usual = smooth[body][::7]
-    spread = 1.4826 * float(np.median(np.abs(usual - np.median(usual)))) if usual.size > 100 else 0.0
-    white = float(np.prod([min(1.0, 1 / np.sqrt(2 * np.sqrt(np.pi) * max(width, 0.3))) for width in widths]))
-    smooth /= max(spread, white)
-    smooth[~change.shared] = 0
+    difference = np.where(change.shared, later.voxels - change.aligned, 0).astype(np.float32)
+    smooth = gaussian_filter(difference, widths, truncate=3.0)
+    lasting = gaussian_filter(change.misfit, widths, truncate=3.0)
+    body = change.shared & body_mask(later.voxels)
+    flat = smooth[body & (lasting < CALIBRATION_HU)][::7]
+    spread = 1.4826 * float(np.median(np.abs(flat - np.median(flat)))) if flat.size > 100 else 0.0
+    smooth /= np.sqrt(spread**2 + CALIBRATION_HU**2 + lasting**2)
+    smooth[~body] = 0
     return smooth

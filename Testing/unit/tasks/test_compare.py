@@ -99,9 +99,9 @@ def test_a_lesion_that_grew_in_a_body_that_moved(grown: Any) -> None:
     assert row["doubling_days"] == pytest.approx(100 * math.log(2) / math.log(after / before), abs=1)
     found = np.array([row[name] for name in ("r_mm", "a_mm", "s_mm")])
     assert np.linalg.norm(found - PLACE) < 2
-    change = result.tables["changes"][0]
-    assert change["direction"] == "denser"
-    assert np.linalg.norm([change[name] - x for name, x in zip(("r_mm", "a_mm", "s_mm"), PLACE, strict=True)]) < 10
+    denser = [row for row in result.tables["changes"] if row["direction"] == "denser"]
+    apart = [np.linalg.norm(np.subtract([row[name] for name in ("r_mm", "a_mm", "s_mm")], PLACE)) for row in denser]
+    assert min(apart) < 10, denser
     assert "is grown" in result.texts["summary"] and "doubling time" in result.texts["summary"]
     assert (
         result.facts["shift_mm"] == pytest.approx(np.linalg.norm(SHIFT), abs=3) and result.facts["correlation"] > 0.95
