@@ -513,14 +513,14 @@ def compare(
     earlier: VolumeLike,
     volume: VolumeLike,
     *,
-    earlier_date: str | None = None,
-    later_date: str | None = None,
+    earlier_date: str = "",
+    later_date: str = "",
     growth: float = 25.0,
     threshold: float = 5.0,
     minimum_volume: float = 100.0,
     misfit: float = 0.5,
-    earlier_findings: str | None = None,
-    later_findings: str | None = None,
+    earlier_findings: str = "",
+    later_findings: str = "",
     earlier_mask: LabelsLike | None = None,
     mask: LabelsLike | None = None,
     label: str | None = None,
@@ -534,8 +534,8 @@ def compare(
     Args:
         earlier: Earlier CT of the same patient: a Volume, or the path of a file or DICOM folder.
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
-        earlier_date: Day of the earlier scan, YYYY-MM-DD, for doubling times.
-        later_date: Day of the later scan, YYYY-MM-DD.
+        earlier_date: Day of the earlier scan, YYYY-MM-DD, for doubling times. Default: .
+        later_date: Day of the later scan, YYYY-MM-DD. Default: .
         growth: Lesions whose volume grew by this much are called grown; shrunk where the earlier one
             was so much larger; stable in between (1 to 1000 %). Default: 25.0.
         threshold: Regions are listed whose averaged change is more than this many standard deviations
@@ -544,8 +544,8 @@ def compare(
         misfit: Error of the registration that edges are allowed before they count as change (0 to 10
             mm). Default: 0.5.
         earlier_findings: Table (.csv) of the earlier scan's findings, as anomaly and describe write it,
-            in place of a mask.
-        later_findings: Table (.csv) of the later scan's findings, in place of a mask.
+            in place of a mask. Default: .
+        later_findings: Table (.csv) of the later scan's findings, in place of a mask. Default: .
         earlier_mask: Lesions in the earlier CT, on its grid: a Volume, an array (k, j, i), or a path.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
         label: Name or number of the one label of the mask to take; all when not given.

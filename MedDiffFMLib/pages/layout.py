@@ -270,7 +270,7 @@ def _settings(subject: Subject) -> Iterator[tuple[str, str]]:
             continue
         yield (
             info.title or field.name.replace("_", " "),
-            "automatic" if value is None else f"{figure(value)} {info.unit}".strip(),
+            "automatic" if value is None else "none" if value == "" else f"{figure(value)} {info.unit}".strip(),
         )
     if subject.task.needs_model:
         yield "seed", figure(settings.get("seed"))

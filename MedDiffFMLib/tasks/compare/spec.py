@@ -44,8 +44,8 @@ class Compare(Task):
     )
     needs_model = False
 
-    earlier_date: str | None = parameter(None, "Day of the earlier scan, YYYY-MM-DD, for doubling times.")
-    later_date: str | None = parameter(None, "Day of the later scan, YYYY-MM-DD.")
+    earlier_date: str = parameter("", "Day of the earlier scan, YYYY-MM-DD, for doubling times.")
+    later_date: str = parameter("", "Day of the later scan, YYYY-MM-DD.")
     growth: float = parameter(
         25.0, "Lesions whose volume grew by this much are called grown; shrunk where the earlier one was so much "
         "larger; stable in between.", unit="%", minimum=1, maximum=1000,
@@ -61,13 +61,11 @@ class Compare(Task):
         0.5, "Error of the registration that edges are allowed before they count as change.", unit="mm",
         minimum=0, maximum=10, advanced=True,
     )  # fmt: skip
-    earlier_findings: str | None = parameter(
-        None, "Table (.csv) of the earlier scan's findings, as anomaly and describe write it, in place of a mask.",
+    earlier_findings: str = parameter(
+        "", "Table (.csv) of the earlier scan's findings, as anomaly and describe write it, in place of a mask.",
         advanced=True,
     )  # fmt: skip
-    later_findings: str | None = parameter(
-        None, "Table (.csv) of the later scan's findings, in place of a mask.", advanced=True
-    )
+    later_findings: str = parameter("", "Table (.csv) of the later scan's findings, in place of a mask.", advanced=True)
 
     def check_together(self) -> None:
         """Refuse days that are none, and an earlier scan that is the later one."""
@@ -94,8 +92,8 @@ class Compare(Task):
         return 0.0
 
 
-def _date(name: str, text: str | None) -> date | None:
-    if text is None or not text.strip():
+def _date(name: str, text: str) -> date | None:
+    if not text.strip():
         return None
     try:
         return date.fromisoformat(text.strip())
