@@ -27,7 +27,7 @@ def report(app: Any, widget: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *words: str(path))
     widget.ui.reportButton.click()
-    app.wait(lambda: not widget.caseReport.busy)
+    app.wait(lambda: not widget.caseReport.busy, 120)
     return widget.ui.reportLabel.text
 
 
@@ -37,7 +37,7 @@ def test_a_result_becomes_a_page(
     """HTML without any package; an edited file name gets its ending; a scan that is gone is said."""
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()
-    app.wait(lambda: not widget.logic.running)
+    app.wait(lambda: not widget.logic.running, 120)
     said = report(app, widget, tmp_path / "page", monkeypatch)
     path = tmp_path / "page.html"
     assert str(path) in said and opened_files == [str(path)]
@@ -53,7 +53,7 @@ def test_a_pdf_is_drawn_by_the_workers_python(
 ) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()
-    app.wait(lambda: not widget.logic.running)
+    app.wait(lambda: not widget.logic.running, 120)
     monkeypatch.setattr(widget.logic.workerPython, "executable", lambda: sys.executable)
     said = report(app, widget, tmp_path / "page.pdf", monkeypatch)
     assert "Saved as" in said, said

@@ -75,6 +75,9 @@ class CaseReport:
         from MedDiffFMLib.pages.html import as_html
 
         if self._path.suffix.lower() == ".pdf":
+            if self._workerPython.useRemote:
+                self._say(_("PDFs are drawn by a worker on this computer: save HTML, and print that."))
+                return
             self._kept = tempfile.TemporaryDirectory()
             file = Path(self._kept.name) / "page.json"
             file.write_text(json.dumps(as_json(page)), encoding="utf-8")
