@@ -35,7 +35,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "Models that `meddifffm finetune` made, and those that were downloaded, lie in a folder of their own, which "
         "the environment variable MEDDIFFFM_MODELS can name. Nothing is downloaded unless you agree.",
     )
-    actions = "list (default), check, download NAME, export NAME, add-store ADDRESS, remove-store ADDRESS, or update the stores"
+    actions = (
+        "list (default), check, download NAME, export NAME, add-store ADDRESS, remove-store ADDRESS, or update the "
+        "stores"
+    )
     parser.add_argument("action", nargs="?", choices=("list", *ACTIONS), default="list", metavar="ACTION", help=actions)
     parser.add_argument("subject", nargs="?", metavar="NAME|ADDRESS", help="model, or catalogue of a store")
     parser.add_argument("--yes", action="store_true", help="agree to the download")

@@ -44,10 +44,14 @@ from MedDiffFMLib.node.service import NodeSettings
 from MedDiffFMLib.runner.case import checked_case
 from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.one_series import with_one_series
+from MedDiffFMLib.runner.pages import PageFiles
 from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
 from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.compare.lesions import listed
+from MedDiffFMLib.tasks.compare.registration import simple_itk
+from MedDiffFMLib.tasks.compare.spec import Compare
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
 from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
 from MedDiffFMLib.tasks.super_resolve.recipe import choose_factors
@@ -834,6 +838,49 @@ class _SmallDisk(io.FileIO):
 def _disk_full(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Path, "open", lambda self, mode: _SmallDisk(self, mode.replace("b", "")))
     write_volume(body(), folder / "out.nrrd")
+
+
+@case(
+    "two scans in the wrong order",
+    "The earlier scan is of 2026-03-01, the later one of 2026-02-01. Exchange the scans, or correct the dates.",
+)
+def _wrong_order(_: Path, __: pytest.MonkeyPatch) -> None:
+    Compare(earlier_date="2026-03-01", later_date="2026-02-01")
+
+
+@case("no date", "earlier_date is '1.2.2026'. Give a day as YYYY-MM-DD.")
+def _no_date(_: Path, __: pytest.MonkeyPatch) -> None:
+    Compare(earlier_date="1.2.2026")
+
+
+@case(
+    "comparison without SimpleITK",
+    "The Python package SimpleITK is missing, which the comparison of two scans needs. "
+    "Install it: pip install 'meddifffm[compare]' (in Slicer: pip_install('SimpleITK')).",
+    DependencyError,
+)
+def _no_simple_itk(_: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "SimpleITK", None)
+    simple_itk()
+
+
+@case(
+    "table of findings without places",
+    "'{folder}/a.csv' has no places. "
+    "Give a .csv file with the columns r_mm, a_mm, s_mm, and volume_mm3 or diameter_mm where they are known.",
+)
+def _no_places(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "a.csv").write_text("number,volume_mm3\n1,100\n", encoding="utf-8")
+    listed(str(folder / "a.csv"))
+
+
+@case(
+    "report on one page into a picture",
+    "'page.png' is no .pdf file. "
+    "Give --pdf a name that ends with .pdf, or put --pdf last to have it beside the result.",
+)
+def _page_as_picture(_: Path, __: pytest.MonkeyPatch) -> None:
+    PageFiles(pdf=Path("page.png"))
 
 
 if __name__ == "__main__":
