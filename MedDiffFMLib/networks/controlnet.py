@@ -18,11 +18,10 @@ from torch import nn
 from ..conditioning.condition import EncodedCondition
 from ..conditioning.detail_bands import box_mean
 from ..conditioning.regions import REGIONS
-from ..imaging.haar import haar_forward
+from ..imaging.haar import HAAR_BANDS, haar_forward
 from .backbone import UNetBackbone
 from .unet import NetworkConfig
 
-BANDS = 8
 """Haar bands of an image; the prior has an output of so many channels for whole images and one for holes."""
 QUIET = 0.004
 """Least error that a guess is taken to have anywhere, network range: the noise of a thick slice."""
@@ -98,7 +97,7 @@ class ControlBranch(nn.Module):
             conditioning_embedding_in_channels=config.embedded,
             conditioning_embedding_num_channels=(config.embedding,),
         )
-        last = nn.Conv3d(config.head, 2 * BANDS if config.guess is None else BANDS, 3, padding=1)
+        last = nn.Conv3d(config.head, 2 * HAAR_BANDS if config.guess is None else HAAR_BANDS, 3, padding=1)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         first = nn.Conv3d(network.channels[0] + config.embedded, config.head, 3, padding=1)
@@ -209,5 +208,5 @@ def local_detail(bands: torch.Tensor) -> torch.Tensor:
     """
     mean = bands[:, :1]
     details = torch.cat([bands[:, 1:], mean - box_mean(mean, (3, 3, 3))], dim=1)
-    energy = details.square().sum(dim=1, keepdim=True) / BANDS
+    energy = details.square().sum(dim=1, keepdim=True) / HAAR_BANDS
     return (box_mean(energy, (5, 5, 5)) + QUIET**2).sqrt()

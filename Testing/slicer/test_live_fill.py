@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from Testing.slicer.paint import paint_ball
 
 
@@ -25,6 +27,7 @@ def recorded(widget: Any) -> list[int]:
     return starts
 
 
+@pytest.mark.slow
 def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: Any, ct: Any) -> None:
     starts = recorded(widget)
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
@@ -44,6 +47,7 @@ def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: 
     assert widget.resultPanel.run is None and not widget.logic.running
 
 
+@pytest.mark.slow
 def test_a_stroke_ends_the_run_that_replaces_a_draft_and_accepting_does(app: Any, widget: Any, ct: Any) -> None:
     starts = recorded(widget)
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
@@ -60,6 +64,7 @@ def test_a_stroke_ends_the_run_that_replaces_a_draft_and_accepting_does(app: Any
     assert widget.ui.runStatusLabel.text.startswith("Kept")
 
 
+@pytest.mark.slow
 def test_without_live_nothing_runs_and_other_tasks_have_none(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.taskPanel.choose("inpaint")

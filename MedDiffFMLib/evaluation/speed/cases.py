@@ -12,6 +12,8 @@ from ...imaging.grid import to_grid, working_grid
 from ...imaging.volume import Volume
 
 TASKS = ("network", "denoise", "anomaly", "whole-body", "inpaint", "synthesize", "train")
+SUBJECTS = ("engine", "same weights", "stock network")
+"""Implementations that are timed beside each other."""
 WHOLE_BODY_SHAPE, WHOLE_BODY_SPACING_MM = (400, 512, 512), 1.0
 """Shape and voxel edge of the volume in which "whole-body" looks for anomalies."""
 NOISE_HU = 30.0

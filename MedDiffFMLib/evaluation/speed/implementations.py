@@ -17,10 +17,9 @@ from ...imaging.volume import Volume
 from ...tasks.base import Case as TaskCase
 from ...tasks.base import Run, Task
 from ...tasks.registry import TASKS
-from .cases import SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
+from .cases import SUBJECTS, SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
 from .monai_reference import Answer, Reference, SameWeights, Stock, flops, stock_network
 
-SUBJECTS = ("engine", "same weights", "stock network")
 TRAINING_BATCH = 4
 Figures = dict[str, Any]
 CUBES = {"method": "cubes"}

@@ -202,6 +202,7 @@ def test_another_prior_task_or_kind_of_file_is_refused(model, tiny_model_file, t
         load_control(path, model)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_windows_guidance_and_memory_ladder_work_with_a_control(model, tmp_path):
     """Several windows a volume, the control cut as the image is; an untrained one leaves the prior's bits."""
