@@ -15,8 +15,9 @@ from typing import Any
 
 from .. import __version__
 from ..core.errors import InputError, ModelError, OutputError, reason_of
-from ..models.catalogue import KINDS, CatalogueEntry, list_models
+from ..models.catalogue import list_models
 from ..models.checkpoint import check_sha256, read_header
+from ..models.entry import KINDS, CatalogueEntry
 from ..models.hub import DESCRIPTION
 from ..runner.report import NOTICE
 

@@ -22,6 +22,7 @@ from .case_files import CaseFiles
 from .load import Loaded
 from .one_series import with_one_series
 from .outputs import OutputPlan, make_folder
+from .pages import NO_PAGES, PageFiles
 from .read_files import files_read
 from .report import NOTICE, found_again, read_report, was_forced
 from .settings import RunSettings
@@ -55,6 +56,7 @@ def run_batch(
     private: bool = False,
     dicom: Path | None = None,
     names: str = PLAIN,
+    pages: PageFiles = NO_PAGES,
     part: Part = WHOLE,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -67,6 +69,7 @@ def run_batch(
         private: reports name no files.
         dicom: folder that gets a folder of DICOM objects for each case; None for none.
         names: of the results, one of ``bids.NAMES``.
+        pages: one-page reports that are wanted beside each result.
         part: which of the cases; others may run in other processes at the same time, each with its own table.
 
     Raises:
@@ -74,6 +77,7 @@ def run_batch(
         Cancelled: after the table was written.
     """
     settings = settings.checked()
+    pages.beside_each()
     make_folder(folder)
     if names == BIDS:
         describe_derivatives(folder, settings.task)
@@ -83,8 +87,8 @@ def run_batch(
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         row = run_claimed(
-            settings, case, folder, model, guard, overwrite=overwrite, private=private, dicom=dicom,
-            names=names, progress=_prefixed(progress, f"{number + 1}/{len(cases)} {case.name}"), cancel=cancel,
+            settings, case, folder, model, guard, overwrite=overwrite, private=private, dicom=dicom, names=names,
+            pages=pages, progress=_prefixed(progress, f"{number + 1}/{len(cases)} {case.name}"), cancel=cancel,
         )  # fmt: skip
         rows.append(row)
         on_case(row)
@@ -105,6 +109,7 @@ def run_claimed(
     private: bool = False,
     dicom: Path | None = None,
     names: str = PLAIN,
+    pages: PageFiles = NO_PAGES,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> CaseStatus:
@@ -112,7 +117,7 @@ def run_claimed(
 
     Args:
         guard: of the inputs of all cases.
-        overwrite, private, dicom, names: as for :func:`run_batch`.
+        overwrite, private, dicom, names, pages: as for :func:`run_batch`.
     """
     try:
         plan = planned(settings.task, case.source, folder, names)
@@ -120,7 +125,7 @@ def run_claimed(
         return failed(case, problem)
     try:
         with claimed(folder, plan.base):
-            return _run_one(settings, case, plan, model, guard, overwrite, private, dicom, progress, cancel)
+            return _run_one(settings, case, plan, model, guard, overwrite, private, dicom, pages, progress, cancel)
     except Claimed:
         return CaseStatus(case.name, "elsewhere", 0.0, "another process computes it")
 
@@ -134,6 +139,7 @@ def _run_one(
     overwrite: bool,
     private: bool,
     dicom: Path | None,
+    pages: PageFiles,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
 ) -> CaseStatus:
@@ -144,12 +150,13 @@ def _run_one(
             cancel.check()
         case = with_one_series(case, settings.task)
         done = is_done(settings, case, plan, model)
-        if done and (dicom is None or (dicom / plan.base).is_dir()):
+        complete = all(path.exists() for path in pages.files(plan).values())
+        if done and complete and (dicom is None or (dicom / plan.base).is_dir()):
             return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
         guard.refuse(plan.expected(settings.task))  # also those of other cases
         run_case(
             settings, case, plan, lambda: model,
-            overwrite=overwrite or done, private=private, dicom=dicom, progress=progress, cancel=cancel,
+            overwrite=overwrite or done, private=private, dicom=dicom, pages=pages, progress=progress, cancel=cancel,
         )  # fmt: skip
     except Exception as problem:
         return failed(case, problem, time.monotonic() - start)

@@ -17,6 +17,7 @@ ROWS = (
     ("deblur", "Deblur"),
     ("radiograph", "Radiograph"),
     ("describe", "Describe"),
+    ("compare", "Compare"),
 )
 """Folder, and the class in its ``spec.py``."""
 
