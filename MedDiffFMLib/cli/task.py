@@ -22,6 +22,7 @@ from ..core.visible_text import visible
 from ..imaging.modality import WORDS
 from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..runner.batch import CaseStatus, run_batch, table_files
+from ..runner.bids import NAMES, NAMES_HELP, PLAIN
 from ..runner.case import run_case
 from ..runner.case_files import CaseFiles
 from ..runner.case_search import find_cases
@@ -38,6 +39,7 @@ from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .cluster import add_cluster_options, cluster_of
 from .console import Console, duration
+from .downloads import Consent, offer
 from .remote import local_copy
 from .remote import source as source_type
 
@@ -99,6 +101,7 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     add("--part", type=parse_part, default=WHOLE, metavar="I/N", help=f"with --batch: {PART_HELP}")
     add_cluster_options(parser)
+    add("--names", choices=NAMES, default=PLAIN, help=f"with --batch: {NAMES_HELP} (default: {PLAIN})")
     add("--overwrite", action="store_true", help="replace existing outputs")
     add("--private", action="store_true", help="reports name no files, and cannot be repeated")
     add(
@@ -155,7 +158,10 @@ def _add_model_options(group: argparse._ArgumentGroup, region: str) -> None:
     group.add_argument(
         "--region", choices=REGION_CHOICES, help=f"body region; none tells the model nothing (default: {region})"
     )
-    group.add_argument("--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, or a .safetensors file")
+    group.add_argument(
+        "--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, a .safetensors file, or hf://owner/name"
+    )
+    group.add_argument("--yes", action="store_true", help="download the model, if a store has it, without asking")
     group.add_argument("--precision", default=AUTOMATIC, choices=PRECISIONS)
 
 
@@ -166,9 +172,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         inputs.check(args.task, ["volume"] if args.input or args.batch else _case_files(args).names)
     elif args.input is not None and args.batch is not None:
         raise InputError("INPUT and --batch exclude each other.", "Give one INPUT, or --batch with cases.")
+    elif args.names != PLAIN and args.batch is None:
+        raise InputError("--names is for --batch.", "Give --batch with one scan, or leave it out.")
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = settings_from(args)
+    if args.worker is None:
+        offer(settings.model, Consent(getattr(args, "yes", False)), console)
     cluster = cluster_of(args)
     if cluster is not None:
         return _run_on_cluster(args, settings, cluster, console)
@@ -306,7 +316,13 @@ def _batch_cases(args: argparse.Namespace, settings: RunSettings, console: Conso
 
 
 def _batch_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {"overwrite": args.overwrite, "private": args.private, "dicom": args.dicom, "pages": _pages(args)}
+    return {
+        "overwrite": args.overwrite,
+        "private": args.private,
+        "dicom": args.dicom,
+        "names": args.names,
+        "pages": _pages(args),
+    }
 
 
 def _answer_rows(rows: Sequence[CaseStatus], console: Console) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..conditioning.totalsegmentator_labels import organ_number
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
@@ -113,7 +114,7 @@ def checked_case(
         warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name], force)]
     inside = None
     if mask is not None and volume is not None:
-        mask = mask if label is None else mask.with_voxels(chosen(mask.voxels, mask.segments, label))
+        mask = mask if label is None else mask.with_voxels(chosen(mask.voxels, mask.segments, _number(mask, label)))
         inside = check_mask(mask, volume)
         warnings += [*several_labels(mask), *label_notes(mask, volume, "mask")]
     elif label is not None:
@@ -122,6 +123,12 @@ def checked_case(
     if anatomy is not None and volume is not None:
         warnings += label_notes(anatomy, volume, "organ map")
     return LoadedCase(anatomy if volume is None else volume, inside, labels, scans, dict(texts), warnings=warnings)
+
+
+def _number(mask: Volume, label: str) -> str:
+    """The label; for an organ's name in a map without names TotalSegmentator's number."""
+    number = None if mask.segments else organ_number(label)
+    return label if number is None else str(number)
 
 
 def scan_warnings(volume: Volume, modality: str, force: bool = False) -> list[str]:
