@@ -70,28 +70,26 @@ def noise_of(volume: Volume, name: str) -> Noise:
 
 
 def _correlation(hounsfield: np.ndarray) -> tuple[float, float, float]:
-    """Of neighbors along each axis, from differences in the smoothest soft tissue.
+    """Of neighbors along each axis, as if it fell off evenly with the distance.
 
-    A voxel less the mean of its neighbors at two voxels' distance is nearly free of anatomy.
+    Second differences along a line are nearly free of anatomy. How much larger the sum of two neighboring ones is than
+    one of them follows from the correlation of the voxels.
     """
-    step = max(1, len(hounsfield) // 40)
-    soft = hounsfield.astype(np.float32)
+    every = max(1, len(hounsfield) // 40)
+    correlation = np.linspace(0, 0.9, 91)
+    one = 1.5 - 2 * correlation + 0.5 * correlation**2
+    two = 1 - 0.5 * correlation - correlation**2 + 0.5 * correlation**3
     found = []
     for axis in range(3):
-        line = np.moveaxis(soft, axis, -1)[::step]
-        inside = np.all(
-            [
-                (line[..., n : n + line.shape[-1] - 4] > -150) & (line[..., n : n + line.shape[-1] - 4] < 150)
-                for n in range(5)
-            ],
-            axis=0,
-        )
-        parts = [line[..., n : line.shape[-1] - 4 + n][inside] for n in range(5)]
-        if len(parts[0]) < 500:
+        line = np.moveaxis(hounsfield, axis, -1)[::every].astype(np.float32)
+        parts = [line[..., n : line.shape[-1] - 3 + n] for n in range(4)]
+        inside = np.all([np.abs(part) < 150 for part in parts], axis=0)
+        a, b, c, d = (part[inside] for part in parts)
+        if len(a) < 500:
             found.append(0.0)
             continue
-        near, far = (np.median(np.square(parts[n] - parts[0])) for n in (1, 4))
-        found.append(float(np.clip(1 - near / max(far, 1e-6), 0, 0.95)))
+        alone, both = np.median(np.square(b - (a + c) / 2)), np.median(np.square((b + c - a - d) / 2))
+        found.append(float(np.interp(both / max(alone, 1e-6), two / one, correlation)))
     return found[0], found[1], found[2]
 
 

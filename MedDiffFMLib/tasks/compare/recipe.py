@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STRANGERS, UNLIKE = 0.6, 0.9
 """Correlation in the body after registration under which two scans are refused, and under which they are warned of."""
+FLAT = 0.3
+"""Tissue is flat where the misfit of edges is under this part of the noise."""
 CHANGING = "change in units of noise"
 
 
@@ -162,7 +164,7 @@ def _facts(
     middle = (later.ijk_to_ras @ [*((n - 1) / 2 for n in later.voxels.shape[::-1]), 1.0])[:3]
     shift = rigid[:3, :3] @ middle + rigid[:3, 3] - middle
     angle = np.degrees(np.arccos(np.clip((np.trace(rigid[:3, :3]) - 1) / 2, -1, 1)))
-    body = change.shared & (later.voxels > -150) & (later.voxels < 150)
+    flat = change.shared & (later.voxels > -150) & (later.voxels < 150) & (change.misfit < FLAT * noises[0].hu)
     return {
         "days_between": task.days(),
         "shift_mm": round(float(np.linalg.norm(shift)), 1),
@@ -173,7 +175,7 @@ def _facts(
         "earlier_noise_hu": round(noises[1].hu, 1),
         "later_noise_hu": round(noises[0].hu, 1),
         "shared_percent": round(100 * float(change.shared.mean()), 1),
-        "change_deviation": round(float(change.score[body].std()), 3) if body.any() else None,
+        "change_deviation": round(float(change.score[flat].std()), 3) if flat.any() else None,
     }
 
 

@@ -76,11 +76,11 @@ def chest() -> Volume:
 
 @pytest.fixture(scope="module")
 def grown(chest: Volume) -> Any:
-    """A lesion whose radius grew from 7 to 9 mm, in a chest that moved."""
+    """A lesion whose radius grew from 6 to 10 mm, in a chest that moved."""
     from scipy.ndimage import map_coordinates
 
-    small, before = with_ball(chest, 7.0)
-    large, after = with_ball(chest, 9.0)
+    small, before = with_ball(chest, 6.0)
+    large, after = with_ball(chest, 10.0)
     earlier = moved(small, 1)
     inverse = np.linalg.inv(chest.ijk_to_ras)
     at = motion(ras(chest))
@@ -110,10 +110,14 @@ def test_a_lesion_that_grew_in_a_body_that_moved(grown: Any) -> None:
 
 @pytest.mark.slow
 def test_noise_alone_is_no_change(chest: Volume) -> None:
-    """The same anatomy, shifted by a part of a voxel, with other noise: a deviation of one, and no region."""
-    half = Volume(chest.voxels, chest.ijk_to_ras.copy())
-    half.ijk_to_ras[:3, 3] += (1.3, -0.7, 1.1)
-    result = mdf.compare(noisy(half, 3), noisy(chest, 4))
+    """The same anatomy, with hardly any noise of its own, elsewhere and with other noise: a deviation of one, and no
+    region that changed."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = chest.with_voxels(gaussian_filter(chest.voxels.astype(np.float32), 1.0))
+    shifted = Volume(smooth.voxels, chest.ijk_to_ras.copy())
+    shifted.ijk_to_ras[:3, 3] += (1.3, -0.7, 1.1)
+    result = mdf.compare(noisy(shifted, 3), noisy(smooth, 4))
     assert result.tables["changes"] == [] and result.tables["lesions"] == []
     assert 0.85 < result.facts["change_deviation"] < 1.15
     assert "No region changed" in result.texts["summary"]
@@ -247,3 +251,19 @@ def test_command_line(chest: Volume, tmp_path: Path, capsys: pytest.CaptureFixtu
         "later_compare.html",
     }
     assert mdf.read_volume(tmp_path / "out" / "later_compare.nrrd").same_geometry(chest)
+
+
+def test_correlation_of_noise_is_that_of_the_noise() -> None:
+    """White noise, and noise that a scanner's kernel smoothed, in tissue with a gradient of its own."""
+    from scipy.ndimage import gaussian_filter
+
+    from MedDiffFMLib.tasks.compare.change import noise_of
+
+    noise = np.random.default_rng(1).normal(0, 20, (24, 48, 48))
+    slope = np.linspace(-30, 30, 48)
+    white = Volume(noise + slope, np.diag([-1.0, -1.0, 2.0, 1.0]))
+    assert noise_of(white, "earlier").correlation == pytest.approx((0, 0, 0), abs=0.06)
+    smooth = gaussian_filter(noise, (0, 0.7, 0.7))
+    expected = float(np.corrcoef(smooth[:, :, 1:].ravel(), smooth[:, :, :-1].ravel())[0, 1])
+    found = noise_of(Volume(5 * smooth + slope, white.ijk_to_ras), "earlier").correlation
+    assert found[0] == pytest.approx(0, abs=0.06) and found[1:] == pytest.approx((expected, expected), abs=0.15)
