@@ -63,7 +63,7 @@ class Result:
         """Note that a target has taken an object."""
         line = json.dumps([target, file.relative_to(self.folder).as_posix()])
         with (self.folder / SENT).open("a", encoding="utf-8") as stream:
-            stream.write(f"{line}\n")
+            stream.write(f"\n{line}\n")  # a line that was torn before takes no other with it
             stream.flush()
             os.fsync(stream.fileno())
 

@@ -47,7 +47,7 @@ class MLflowLogger(Logger):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         place = os.environ.get(TRACKING) or f"sqlite:///{(folder / 'mlflow.db').resolve().as_posix()}"
-        self._client = needed("mlflow.tracking", "the logger mlflow").MlflowClient(tracking_uri=place)
+        self._client = needed("mlflow", "the logger mlflow").MlflowClient(tracking_uri=place)
         self._run = ""
 
     @property

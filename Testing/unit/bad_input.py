@@ -26,6 +26,7 @@ from MedDiffFMLib.dicom.sources.address import parse_address
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume, check_ct, check_mask
 from MedDiffFMLib.models import catalogue
+from MedDiffFMLib.models import entry as catalogue_entry
 from MedDiffFMLib.models.checkpoint import (
     FORMAT,
     FoundationModel,
@@ -594,7 +595,8 @@ def _tampered_weights(folder: Path, patch: pytest.MonkeyPatch) -> None:
     entry = {"name": "prior", "title": "", "description": "", "file": path.name, "sha256": "0123456789ab" + 52 * "0",
              "bytes": path.stat().st_size, "licence": "", "training_data": "", "memory_mb": 1}  # fmt: skip
     (folder / "Models" / "models.json").write_text(json.dumps({"models": [entry]}))
-    patch.setattr(catalogue, "resource_folder", lambda: folder)
+    for module in (catalogue, catalogue_entry):
+        patch.setattr(module, "resource_folder", lambda: folder)
     assert read_header(path)["format"] == FORMAT
     load_model("prior")
 

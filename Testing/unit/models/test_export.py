@@ -123,7 +123,7 @@ def test_monai_runs_the_networks_of_heads(head: str, tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "there").mkdir()
     for words, said in (
-        (["export"], "What to export"),
+        (["export"], "export needs a name"),
         (["export", "starter-ct"], "What to export"),
         (["export", "nobody", "--hub", str(tmp_path / "x")], "no model called 'nobody'"),
         (["export", "body-coordinates", "--bundle", str(tmp_path / "x")], "does no task of its own"),
