@@ -518,7 +518,7 @@ def compare(
     growth: float = 25.0,
     threshold: float = 5.0,
     minimum_volume: float = 100.0,
-    misfit: float = 0.3,
+    misfit: float = 0.5,
     earlier_findings: str = "",
     later_findings: str = "",
     earlier_mask: LabelsLike | None = None,
@@ -542,7 +542,7 @@ def compare(
             of the noise (2 to 50). Default: 5.0.
         minimum_volume: Smaller changed regions are not listed (0 to 1e+06 mm3). Default: 100.0.
         misfit: Error of the registration that edges are allowed before they count as change (0 to 10
-            mm). Default: 0.3.
+            mm). Default: 0.5.
         earlier_findings: Table (.csv) of the earlier scan's findings, as anomaly and describe write it,
             in place of a mask. Default: .
         later_findings: Table (.csv) of the later scan's findings, in place of a mask. Default: .

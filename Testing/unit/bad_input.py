@@ -51,7 +51,7 @@ from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
 from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.compare.lesions import listed
-from MedDiffFMLib.tasks.compare.registration import simple_itk
+from MedDiffFMLib.tasks.compare.registration import registering
 from MedDiffFMLib.tasks.compare.spec import Compare
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
 from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
@@ -858,12 +858,12 @@ def _no_date(_: Path, __: pytest.MonkeyPatch) -> None:
 @case(
     "comparison without SimpleITK",
     "The Python package SimpleITK is missing, which the comparison of two scans needs. "
-    "Install it: pip install 'meddifffm[compare]' (in Slicer: pip_install('SimpleITK')).",
+    "Install it: pip install --upgrade 'meddifffm[compare]' (in Slicer: pip_install('-U SimpleITK')).",
     DependencyError,
 )
 def _no_simple_itk(_: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "SimpleITK", None)
-    simple_itk()
+    list(registering(body(), body()))
 
 
 @case(

@@ -50,7 +50,7 @@ class Noise:
         places = _REACH + np.linspace(0, 1, STEPS + 1)
         weights = np.stack([map_coordinates(unit, [places], order=ORDER, mode="mirror") for unit in line], axis=1)
         apart = np.abs(np.subtract.outer(np.arange(len(line)), np.arange(len(line))))
-        alike = np.clip(self.correlation[axis], 0.0, 0.95) ** apart
+        alike = np.clip(self.correlation[axis], 0.0, 0.95) ** apart**2
         return np.einsum("pn,nm,pm->p", weights, alike, weights)
 
 
@@ -70,15 +70,15 @@ def noise_of(volume: Volume, name: str) -> Noise:
 
 
 def _correlation(hounsfield: np.ndarray) -> tuple[float, float, float]:
-    """Of neighbors along each axis, as if it fell off evenly with the distance.
+    """Of neighbors along each axis, as if a Gaussian kernel had made it.
 
     Second differences along a line are nearly free of anatomy. How much larger the sum of two neighboring ones is than
     one of them follows from the correlation of the voxels.
     """
     every = max(1, len(hounsfield) // 40)
     correlation = np.linspace(0, 0.9, 91)
-    one = 1.5 - 2 * correlation + 0.5 * correlation**2
-    two = 1 - 0.5 * correlation - correlation**2 + 0.5 * correlation**3
+    one = 1.5 - 2 * correlation + 0.5 * correlation**4
+    two = 1 - 0.5 * correlation - correlation**4 + 0.5 * correlation**9
     found = []
     for axis in range(3):
         line = np.moveaxis(hounsfield, axis, -1)[::every].astype(np.float32)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import DependencyError, InputError
+from ...core.errors import InputError
+from ...core.extras import needed
 from ...imaging.grid import Grid, to_grid, working_grid
 from ...imaging.resampling import interpolate_by_axes
 from ...imaging.volume import Volume
@@ -96,22 +97,6 @@ class Registration:
         return later
 
 
-def simple_itk() -> Any:
-    """The package SimpleITK.
-
-    Raises:
-        DependencyError: it is not installed.
-    """
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise DependencyError(
-            "The Python package SimpleITK is missing, which the comparison of two scans needs.",
-            "Install it: pip install 'meddifffm[compare]' (in Slicer: pip_install('SimpleITK')).",
-        ) from error
-    return SimpleITK
-
-
 def registering(later: Volume, earlier: Volume) -> Iterator[Registration | None]:
     """Register step by step; the last item is the registration, those before it are None.
 
@@ -119,7 +104,7 @@ def registering(later: Volume, earlier: Volume) -> Iterator[Registration | None]
         DependencyError: SimpleITK is missing.
         InputError: the scans do not overlap.
     """
-    sitk = simple_itk()
+    sitk = needed("SimpleITK", "the comparison of two scans")
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     try:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the order of sums decides about the last digits

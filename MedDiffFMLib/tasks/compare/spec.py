@@ -58,7 +58,7 @@ class Compare(Task):
         100.0, "Smaller changed regions are not listed.", unit="mm3", minimum=0, maximum=1e6
     )
     misfit: float = parameter(
-        0.3, "Error of the registration that edges are allowed before they count as change.", unit="mm",
+        0.5, "Error of the registration that edges are allowed before they count as change.", unit="mm",
         minimum=0, maximum=10, advanced=True,
     )  # fmt: skip
     earlier_findings: str = parameter(
