@@ -37,6 +37,7 @@ from . import (
     pretrain,
     pretrain_anomaly,
     pretrain_body,
+    pretrain_translate,
     repeat,
     series,
     task,
@@ -68,6 +69,7 @@ COMMANDS = (
     validate,
     pretrain_body,
     pretrain_anomaly,
+    pretrain_translate,
     calibrate,
     worker,
 )
