@@ -26,7 +26,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("datalist", type=Path, metavar="PAIRS", help='MONAI decathlon JSON; rows have "image" (CT), "mr" and "patient"')
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
     add("--cts", type=Path, metavar="CACHE",
-        help="folder made by `meddifffm prepare`; MRs are simulated from its CTs (without it: real pairs alone)")  # fmt: skip
+        help="folder made by `meddifffm prepare`, from whose CTs MRs are simulated (default: real pairs alone)")  # fmt: skip
     add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 1800)")
     add("--batch", type=COUNT, metavar="N", help="windows a step (default: 4)")
     add("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.0015)")
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     given = {"steps": args.steps, "learning_rate": args.learning_rate}
     loop = replace(config.loop, **{name: value for name, value in given.items() if value is not None})
     config = replace(config, loop=loop, batch=args.batch or config.batch)
-    flows, spread, facts = pretrain_translation(
+    trained = pretrain_translation(
         args.datalist, args.cts, args.output, config, accelerator=args.accelerator, report=console.note
     )
     path = args.output / "translate.safetensors"
-    digest = save_flows(path, flows, spread, facts)
+    digest, facts = save_flows(path, trained), trained.facts or {}
     answer = {"status": "done", "output": str(path), "sha256": digest, **facts}
     console.answer(answer, f"{path}: {facts['steps']} steps on {facts['pairs']} pairs.\nSHA-256 {digest}")
     return 0

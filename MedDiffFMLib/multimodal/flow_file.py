@@ -13,10 +13,12 @@ from torch import nn
 
 from ..core.errors import ModelError
 from ..models.checkpoint import Weights, check_format, check_shapes, read_weights, write_weights
+from .familiarity import Familiarity
 from .flow import Flow, FlowConfig
 
 FORMAT = "meddifffm-multi-1"
 MODEL = "translate-starter"
+_FAMILIAR, _ARRAYS = "familiarity.", ("center", "scale", "places")
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,29 @@ class Flows:
     Attributes:
         flows: by target.
         spread: target -> factor on the standard deviation, from patients that were held out.
+        familiarity: of the MRs in training.
         sha256: of the file.
         facts: what the file says of its training.
     """
 
     flows: dict[str, Flow]
     spread: dict[str, float]
+    familiarity: Familiarity
     sha256: str = ""
     facts: dict[str, Any] | None = None
 
 
-def save_flows(path: Path, flows: dict[str, Flow], spread: dict[str, float], facts: dict[str, Any]) -> str:
+def save_flows(path: Path, trained: Flows) -> str:
     """Write flows in half precision, atomically; returns the file's SHA-256."""
-    state = nn.ModuleDict(flows).state_dict()
-    config = {"flows": {name: flow.config.as_dict() for name, flow in flows.items()}, "spread": spread}
+    familiar = trained.familiarity
+    state = nn.ModuleDict(trained.flows).state_dict()
+    state |= {f"{_FAMILIAR}{name}": torch.from_numpy(getattr(familiar, name)) for name in _ARRAYS}
+    config = {
+        "flows": {name: flow.config.as_dict() for name, flow in trained.flows.items()},
+        "spread": trained.spread,
+        "limit": familiar.limit,
+    }
+    facts = trained.facts or {}
     return write_weights(path, state, {"format": FORMAT, "config": json.dumps(config), "training": json.dumps(facts)})
 
 
@@ -60,10 +71,12 @@ def load_flows(path: Path, sha256: str | None = None, device: str = "cpu") -> Fl
         configs = {name: _config(row) for name, row in config["flows"].items()}
         spread = {name: float(config["spread"][name]) for name in configs}
         facts = json.loads(weights.metadata.get("training", "{}"))
+        arrays = {name: weights.state.pop(f"{_FAMILIAR}{name}").numpy() for name in _ARRAYS}
+        familiarity = Familiarity(**arrays, limit=float(config["limit"]))
         flows = _filled(weights, configs)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name} has a damaged description ({error}).", remedy) from error
-    return Flows({name: flow.to(device) for name, flow in flows.items()}, spread, weights.sha256, facts)
+    return Flows({name: flow.to(device) for name, flow in flows.items()}, spread, familiarity, weights.sha256, facts)
 
 
 def _config(row: dict[str, Any]) -> FlowConfig:

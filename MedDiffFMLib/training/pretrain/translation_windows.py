@@ -72,9 +72,7 @@ class TranslationWindows:
         size: (D, H, W) voxels of ``SPACING_MM``.
     """
 
-    def __init__(
-        self, pairs: Sequence[RealPair], cases: Sequence[Case], size: tuple[int, int, int], seed: int
-    ) -> None:
+    def __init__(self, pairs: Sequence[RealPair], cases: Sequence[Case], size: tuple[int, int, int], seed: int) -> None:
         self.pairs, self.cases, self.size, self.seed = pairs, cases, size, seed
         # Half of the simulated windows come from the patients of the pairs, whose anatomy translation is for.
         patients = {pair.pair.patient for pair in pairs}
