@@ -12,7 +12,7 @@ from ..inference.window_plan import OVERLAP, cut, plan_windows
 from .flow import Flow
 from .guidance import Source
 
-WINDOW = 48
+WINDOW = 40
 """Edge of the windows; of the size of those in training."""
 
 

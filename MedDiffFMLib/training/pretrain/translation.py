@@ -53,8 +53,8 @@ class TranslationConfig:
         bone_weight: of voxels of bone in the loss of CT: they are few, and the guess has none.
     """
 
-    window: tuple[int, int, int] = (32, 48, 48)
-    batch: int = 4
+    window: tuple[int, int, int] = (24, 40, 40)
+    batch: int = 3
     seed: int = 0
     simulated_first: float = 0.45
     early: float = 0.3
@@ -68,11 +68,11 @@ class TranslationConfig:
     mr: FlowConfig = field(default_factory=lambda: FlowConfig((CT,), channels=(16, 32, 48)))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=1800,
+            steps=1600,
             learning_rate=1.5e-3,
             decay_share=0.5,
             ema=0.995,
-            validate_every=300,
+            validate_every=400,
             checkpoint_every=25,
             warmup=60,
         )
