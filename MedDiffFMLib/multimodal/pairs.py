@@ -65,7 +65,7 @@ def prepare_pairs(
     """Pairs of a datalist (``image`` is the CT, ``mr`` the MR), aligned; finished ones are kept in ``folder``.
 
     Raises:
-        InputError: a row without MR, or images that cannot be aligned.
+        InputError: a row without MR, or one that cannot be read.
     """
     from ..imaging.io import read_volume
 
@@ -89,10 +89,7 @@ def pair_of(ct: Volume, mr: Volume, name: str, patient: str, refine: bool = True
     """CT and MR of one patient on the MR's working grid.
 
     Args:
-        refine: align them first; what makes them less alike is not taken.
-
-    Raises:
-        InputError: they cannot be aligned.
+        refine: align them first, where that finds a motion of a patient's size that makes them more alike.
     """
     from .field_of_view import field_of_view
     from .mr_intensity import mr_scale
@@ -103,7 +100,10 @@ def pair_of(ct: Volume, mr: Volume, name: str, patient: str, refine: bool = True
     given = _on_grid(ct, mr, scanned, scale, name, patient)
     if not refine:
         return given
-    motion = align(mr, ct, fixed_mask=scanned)
+    try:
+        motion = align(mr, ct, fixed_mask=scanned)
+    except InputError:  # no motion of a patient's size: where they are given is the best that is known
+        return given
     moved = _on_grid(motion.moved(ct), mr, scanned, scale, name, patient)
     if likeness(moved) <= likeness(given):
         return given
