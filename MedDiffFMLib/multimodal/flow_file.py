@@ -15,10 +15,11 @@ from ..core.errors import ModelError
 from ..models.checkpoint import Weights, check_format, check_shapes, read_weights, write_weights
 from .familiarity import Familiarity
 from .flow import Flow, FlowConfig
+from .nearest_neighbor import Neighbors
 
 FORMAT = "meddifffm-multi-1"
 MODEL = "translate-starter"
-_FAMILIAR, _ARRAYS = "familiarity.", ("center", "scale", "places")
+_ARRAYS = {"familiarity": ("center", "scale", "places"), "neighbors": ("features", "scale", "values")}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Flows:
         flows: by target.
         spread: target -> factor on the standard deviation, from patients that were held out.
         familiarity: of the MRs in training.
+        neighbors: voxels of the training pairs, for the baseline that the flows are compared with.
         sha256: of the file.
         facts: what the file says of its training.
     """
@@ -36,19 +38,20 @@ class Flows:
     flows: dict[str, Flow]
     spread: dict[str, float]
     familiarity: Familiarity
+    neighbors: Neighbors
     sha256: str = ""
     facts: dict[str, Any] | None = None
 
 
 def save_flows(path: Path, trained: Flows) -> str:
     """Write flows in half precision, atomically; returns the file's SHA-256."""
-    familiar = trained.familiarity
     state = nn.ModuleDict(trained.flows).state_dict()
-    state |= {f"{_FAMILIAR}{name}": torch.from_numpy(getattr(familiar, name)) for name in _ARRAYS}
+    for part, names in _ARRAYS.items():
+        state |= {f"{part}.{name}": torch.from_numpy(getattr(getattr(trained, part), name)) for name in names}
     config = {
         "flows": {name: flow.config.as_dict() for name, flow in trained.flows.items()},
         "spread": trained.spread,
-        "limit": familiar.limit,
+        "limit": trained.familiarity.limit,
     }
     facts = trained.facts or {}
     return write_weights(path, state, {"format": FORMAT, "config": json.dumps(config), "training": json.dumps(facts)})
@@ -71,12 +74,18 @@ def load_flows(path: Path, sha256: str | None = None, device: str = "cpu") -> Fl
         configs = {name: _config(row) for name, row in config["flows"].items()}
         spread = {name: float(config["spread"][name]) for name in configs}
         facts = json.loads(weights.metadata.get("training", "{}"))
-        arrays = {name: weights.state.pop(f"{_FAMILIAR}{name}").numpy() for name in _ARRAYS}
-        familiarity = Familiarity(**arrays, limit=float(config["limit"]))
+        arrays = {
+            part: {name: weights.state.pop(f"{part}.{name}").numpy() for name in names}
+            for part, names in _ARRAYS.items()
+        }
+        familiarity = Familiarity(**arrays["familiarity"], limit=float(config["limit"]))
+        neighbors = Neighbors(**arrays["neighbors"])
         flows = _filled(weights, configs)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name} has a damaged description ({error}).", remedy) from error
-    return Flows({name: flow.to(device) for name, flow in flows.items()}, spread, familiarity, weights.sha256, facts)
+    return Flows(
+        {name: flow.to(device) for name, flow in flows.items()}, spread, familiarity, neighbors, weights.sha256, facts
+    )
 
 
 def _config(row: dict[str, Any]) -> FlowConfig:

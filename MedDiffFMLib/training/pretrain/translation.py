@@ -24,13 +24,15 @@ from ...multimodal.familiarity import learn_familiarity
 from ...multimodal.flow import Flow, FlowConfig
 from ...multimodal.flow_file import Flows
 from ...multimodal.guidance import BANDS, Source
+from ...multimodal.mr_intensity import FAT
 from ...multimodal.names import CT, MR_T1
+from ...multimodal.nearest_neighbor import learn_neighbors
 from ...multimodal.pairs import SPACING_MM, prepare_pairs
 from ...multimodal.translation import translate_image
 from ..loop import LoopConfig, Observer, TrainingLoop
 from .run import check_same_run, launch
 from .shift_tolerant import REACH, best_shift, shifted
-from .translation_windows import FAT, RealPair, TranslationWindows, Window
+from .translation_windows import RealPair, TranslationWindows, Window
 
 BONE_HU = 150
 NINETY = 1.645
@@ -204,7 +206,10 @@ def pretrain_translation(
     images, others = ([(FAT.to_network(np.where(r.pair.seen, r.pair.mr, 0)), r.mr_body & r.pair.seen) for r in part]
                       for part in (rows, held))  # fmt: skip
     familiarity = learn_familiarity(images, others, SPACING_MM, config.seed)
-    return Flows(flows, calibrated_spread(flows, held), familiarity, facts=facts)
+    table = [(image, to_network(row.pair.hounsfield), body & row.pair.body)
+             for (image, body), row in zip(images, rows, strict=True)]  # fmt: skip
+    neighbors = learn_neighbors(table, SPACING_MM, config.seed)
+    return Flows(flows, calibrated_spread(flows, held), familiarity, neighbors, facts=facts)
 
 
 class _Report(Observer):

@@ -17,12 +17,10 @@ from ...datasets.prepared_cases import Case
 from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
 from ...multimodal.mr_body import mr_body
-from ...multimodal.mr_intensity import MRScale
+from ...multimodal.mr_intensity import FAT
 from ...multimodal.pairs import SPACING_MM, Pair
 from ...multimodal.simulate_mr import bias_field, draw_contrast, simulate_mr
 
-FAT = MRScale(1.0)
-"""Of signals that are in units of fat already."""
 ZOOM = 1.12
 """Largest factor on the patient's size, both ways."""
 AIR_WEIGHT = 0.1
