@@ -33,7 +33,7 @@ STRANGE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A source on the working grid; image (network range), seen and body (k, j, i)."""
 
     grid: Grid
@@ -63,7 +63,7 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
     to_ct = task.to == TO_CT
     meter = run.meter(1, "reading the scan")
     volume = as_modality(case.scan, MR if to_ct else CT)
-    source = _mr(volume) if to_ct else _ct(volume)
+    source = prepare_mr(volume) if to_ct else _ct(volume)
     if not source.body.any():
         raise InputError("No body is seen in the image.", "Give a scan that shows one.")
     flows = shipped_flows(run.device)
@@ -78,14 +78,17 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
     result.facts = {"outside_share": round(share, 3), "fat_peak": source.fat_from_peak}
     if to_ct:
         result.volumes["outside"] = _back(outside.astype(np.float32), source, volume, 0) > 0.5
-    if not source.fat_from_peak:
-        result.warnings.append(NO_FAT)
-    if share > STRANGE_SHARE:
-        result.warnings.append(STRANGE.format(share=share))
+    result.warnings += doubts(source, share)
     return result
 
 
-def _mr(volume: Volume) -> _Prepared:
+def doubts(source: Prepared, outside_share: float) -> list[str]:
+    """What speaks against the result, one sentence each."""
+    sentences = [] if source.fat_from_peak else [NO_FAT]
+    return sentences + ([STRANGE.format(share=outside_share)] if outside_share > STRANGE_SHARE else [])
+
+
+def prepare_mr(volume: Volume) -> Prepared:
     """An MR in units of fat."""
     from ...imaging.grid import working_grid
     from ...multimodal.field_of_view import field_of_view
@@ -101,10 +104,10 @@ def _mr(volume: Volume) -> _Prepared:
     grid = working_grid(volume, SPACING_MM)
     signal, seen = mr_on_grid(volume, scanned, grid)
     body = mr_body(signal / scale.fat, (SPACING_MM,) * 3) & seen
-    return _Prepared(grid, scale.to_network(signal), seen, body, scale.from_peak)
+    return Prepared(grid, scale.to_network(signal), seen, body, scale.from_peak)
 
 
-def _ct(volume: Volume) -> _Prepared:
+def _ct(volume: Volume) -> Prepared:
     """A CT without its table."""
     from ...imaging.grid import working_grid
     from ...imaging.intensity import to_network
@@ -112,10 +115,10 @@ def _ct(volume: Volume) -> _Prepared:
 
     grid = working_grid(volume, SPACING_MM)
     hounsfield, body, covered = ct_on_grid(volume, grid)
-    return _Prepared(grid, to_network(hounsfield), covered, body & covered)
+    return Prepared(grid, to_network(hounsfield), covered, body & covered)
 
 
-def _outside(flows: Flows, source: _Prepared) -> np.ndarray:
+def _outside(flows: Flows, source: Prepared) -> np.ndarray:
     """Where an MR looks unlike those in training, bool (k, j, i)."""
     from ...multimodal.pairs import SPACING_MM
 
@@ -123,7 +126,7 @@ def _outside(flows: Flows, source: _Prepared) -> np.ndarray:
     return (distance > 1) | (source.body & ~source.seen)
 
 
-def _on_input(volume: Volume, source: _Prepared, image: np.ndarray, spread: np.ndarray, to_ct: bool) -> TaskResult:
+def _on_input(volume: Volume, source: Prepared, image: np.ndarray, spread: np.ndarray, to_ct: bool) -> TaskResult:
     """Network range -> HU or units of fat, on the input's voxels."""
     from ...imaging.intensity import HU_LIMIT
     from ...multimodal.mr_intensity import MRScale
@@ -136,7 +139,7 @@ def _on_input(volume: Volume, source: _Prepared, image: np.ndarray, spread: np.n
     return TaskResult({"ct": voxels, "uncertainty": likely} if to_ct else {"mr": voxels, "mr_uncertainty": likely})
 
 
-def _back(values: np.ndarray, source: _Prepared, volume: Volume, fill: float) -> np.ndarray:
+def _back(values: np.ndarray, source: Prepared, volume: Volume, fill: float) -> np.ndarray:
     from ...imaging.grid import from_grid
 
     return from_grid(np.ascontiguousarray(values, np.float32), source.grid, volume, fill=fill).astype(np.float32)

@@ -75,7 +75,7 @@ class TranslationWindows:
         # Half of the simulated windows come from the patients of the pairs, whose anatomy translation is for.
         patients = {pair.pair.patient for pair in pairs}
         volume = np.array([np.prod(case.levels[0].shape) for case in cases], dtype=float) ** 0.5
-        own = np.array([case.patient in patients for case in cases])
+        own = np.array([case.patient in patients for case in cases], dtype=bool)
         chances = np.where(own, volume / max(volume[own].sum(), 1), volume / max(volume[~own].sum(), 1))
         self.chances = chances / chances.sum() if len(cases) else chances
 
