@@ -109,7 +109,10 @@ def _describe_and_xray(folder: Path, samples: Path, device: str) -> list[str]:
         sentences += [fact["sentence"] for fact in report["facts"].get("facts", [])]
     print("\n".join(["What can be measured in it:", *(f"  {sentence}" for sentence in sentences)]))
     print(f"X-rays of it: {folder / 'radiograph.png'} (AP), {folder / 'radiograph_lat.png'} (lateral).")
-    print(f"CT made from the MR of a thigh ({SAMPLE_MR}): {folder / 'translate.nrrd'}, likely error beside it.", flush=True)
+    print(
+        f"CT made from the MR of a thigh ({SAMPLE_MR}): {folder / 'translate.nrrd'}, likely error beside it.",
+        flush=True,
+    )
     return sentences
 
 

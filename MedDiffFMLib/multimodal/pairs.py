@@ -30,6 +30,8 @@ SPACING_MM = 2.0
 BODY_RIM_MM = 4.0
 """Around the body a CT is kept as it is; beyond that is the table, which an MR does not show, and becomes air."""
 AIR_HU = -1000
+FAT_HU, BRIGHT = (-130, -70), 0.6
+"""Fat in a CT, and the signal that it has in an MR at least, in units of fat."""
 VERSION = 2
 """Of prepared pairs; raise it when preparation changes."""
 
@@ -114,6 +116,12 @@ def likeness(pair: Pair) -> float:
     """Normalized mutual information of CT and MR in the body."""
     used = pair.seen & pair.body
     return normalized_mutual_information(np.clip(pair.hounsfield[used], AIR_HU, -AIR_HU), pair.mr[used])
+
+
+def fat_agreement(pair: Pair) -> float:
+    """Share of what is fat in the CT that is bright in the MR: low where the two do not lie on each other."""
+    fat = pair.seen & pair.body & (pair.hounsfield > FAT_HU[0]) & (pair.hounsfield < FAT_HU[1])
+    return float(np.mean(pair.mr[fat] > BRIGHT)) if fat.any() else 0.0
 
 
 def _on_grid(ct: Volume, mr: Volume, scanned: np.ndarray, scale: MRScale, name: str, patient: str) -> Pair:

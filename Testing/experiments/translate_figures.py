@@ -4,8 +4,8 @@
     python -m Testing.experiments.translate_figures strange --weights FILE --own MR ... --strange MR ... --ct CT ...
     python -m Testing.experiments.translate_figures register PAIRS.json --weights FILE
 
-PAIRS.json is a datalist of `meddifffm pretrain-translate`; all of its rows are judged. Images of `--ct` are given as MRs,
-with 1024 added. Registration moves the CT by known shifts of 15 mm at most and looks for them in the MR, by
+PAIRS.json is a datalist of `meddifffm pretrain-translate`; all of its rows are judged. Images of `--ct` are given as
+MRs, with 1024 added. Registration moves the CT by known shifts of 15 mm at most and looks for them in the MR, by
 mutual information on the CT as it is, and on the MR made from it.
 """
 

@@ -27,7 +27,7 @@ from ...multimodal.guidance import BANDS, Source
 from ...multimodal.mr_intensity import FAT
 from ...multimodal.names import CT, MR_T1
 from ...multimodal.nearest_neighbor import learn_neighbors
-from ...multimodal.pairs import SPACING_MM, prepare_pairs
+from ...multimodal.pairs import SPACING_MM, Pair, fat_agreement, prepare_pairs
 from ...multimodal.translation import translate_image
 from ..loop import LoopConfig, Observer, TrainingLoop
 from .run import check_same_run, launch
@@ -37,6 +37,8 @@ from .translation_windows import RealPair, TranslationWindows, Window
 BONE_HU = 150
 NINETY = 1.645
 """Standard deviations to both sides that hold 90 % of a normal distribution."""
+LEAST_AGREEMENT = 0.75
+"""Of a pair that teaches; see :func:`multimodal.pairs.fat_agreement`."""
 LOWEST, HIGHEST = 0.02, 2.0
 """Noise levels of a modality that is neither given nor absent, network range."""
 
@@ -61,17 +63,17 @@ class TranslationConfig:
     simulated_first: float = 0.45
     early: float = 0.3
     late: float = 0.75
-    mr_every: int = 4
-    absent: float = 0.85
-    given: float = 0.9
+    mr_every: int = 5
+    absent: float = 0.9
+    given: float = 0.94
     spread_weight: float = 0.1
-    bone_weight: float = 2.0
+    bone_weight: float = 2.5
     ct: FlowConfig = field(default_factory=lambda: FlowConfig((MR_T1,)))
     mr: FlowConfig = field(default_factory=lambda: FlowConfig((CT,), channels=(16, 32, 48)))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=1600,
-            learning_rate=1.5e-3,
+            steps=1250,
+            learning_rate=2e-3,
             decay_share=0.5,
             ema=0.995,
             validate_every=400,
@@ -176,7 +178,7 @@ def pretrain_translation(
     if not pairs["training"]:
         raise InputError(f"{datalist.name} names no training pairs.", 'Give rows with "image" (CT) and "mr".')
     held_out = {pair.patient for pair in pairs["validation"]}
-    rows = [RealPair.of(pair) for pair in pairs["training"]]
+    rows = [RealPair.of(pair) for pair in well_aligned(pairs["training"], report)]
     windows = TranslationWindows(rows, _simulable(cache, held_out), config.window, config.seed)
     torch.manual_seed(config.seed)
     module = FlowTraining({CT: config.ct, MR_T1: config.mr})
@@ -222,6 +224,18 @@ class _Report(Observer):
         self.smooth = row["loss"] if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * row["loss"]
         if row["step"] % self.every == 0:
             self.report(f"step {row['step']}  loss {self.smooth:.3f}  {row['seconds']:.2f} s")
+
+
+def well_aligned(pairs: Sequence[Pair], report: Callable[[str], None]) -> list[Pair]:
+    """The pairs whose images lie on each other; all of them if none does."""
+    agreeing = []
+    for pair in pairs:
+        agreement = fat_agreement(pair)
+        if agreement >= LEAST_AGREEMENT:
+            agreeing.append(pair)
+        else:
+            report(f"{pair.name} is left out: {agreement:.0%} of the CT's fat is bright in the MR")
+    return agreeing or list(pairs)
 
 
 def _simulable(cache: Path | None, held_out: set[str]) -> list[Case]:

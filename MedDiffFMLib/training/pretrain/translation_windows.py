@@ -78,6 +78,7 @@ class TranslationWindows:
         own = np.array([case.patient in patients for case in cases], dtype=bool)
         chances = np.where(own, volume / max(volume[own].sum(), 1), volume / max(volume[~own].sum(), 1))
         self.chances = chances / chances.sum() if len(cases) else chances
+        self._bodies: dict[int, np.ndarray] = {}
 
     def draw(self, number: int, real_share: float) -> Window:
         """Window ``number`` of the run."""
@@ -107,13 +108,15 @@ class TranslationWindows:
     def _simulated(self, rng: np.random.Generator) -> Window:
         from scipy.ndimage import gaussian_filter
 
-        case = self.cases[int(rng.choice(len(self.cases), p=self.chances))]
+        number = int(rng.choice(len(self.cases), p=self.chances))
+        case = self.cases[number]
         level = case.levels[case.level_for(np.full(3, SPACING_MM))]
         tissue = level.tissue
         assert tissue is not None
-        thin = [max(int(8 / edge), 1) for edge in level.spacing]
-        body = np.argwhere(tissue[tuple(slice(None, None, n) for n in thin)] > OUTSIDE) * thin
-        start, step = self._place(body, level.shape, SPACING_MM / level.spacing, rng)
+        if number not in self._bodies:
+            thin = [max(int(8 / edge), 1) for edge in level.spacing]
+            self._bodies[number] = np.argwhere(tissue[tuple(slice(None, None, n) for n in thin)] > OUTSIDE) * thin
+        start, step = self._place(self._bodies[number], level.shape, SPACING_MM / level.spacing, rng)
         hounsfield = resample_box(level.voxels, start, step, self.size)
         index = [
             np.clip(np.rint(start[a] + step[a] * np.arange(self.size[a])), 0, level.shape[a] - 1).astype(int)
