@@ -1,5 +1,4 @@
-"""The demo: one real CT with a lung nodule, described, X-rayed, searched for anomalies, denoised, its nodule filled; and
-a CT made from an MR."""
+"""The demo: a real CT, described, X-rayed, searched for anomalies, denoised, its nodule filled; a CT from an MR."""
 
 from __future__ import annotations
 
@@ -41,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MODEL, seed: int = 0) -> dict[str, Any]:
-    """Five tasks on the sample CT, one on the sample MR; writes volumes, findings, sentences, X-rays, reports and ``demo.png`` into a folder.
+    """Five tasks on the sample CT, one on the sample MR.
+
+    Volumes, findings, sentences, X-rays, reports and ``demo.png`` are written into a folder.
 
     Returns:
         What the demo found: the nodule's rank among the findings, HU in the nodule before and after, noise, sentences.

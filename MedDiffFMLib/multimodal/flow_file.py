@@ -15,10 +15,12 @@ from ..core.errors import ModelError
 from ..models.checkpoint import Weights, check_format, check_shapes, read_weights, write_weights
 from .familiarity import Familiarity
 from .flow import Flow, FlowConfig
+from .local_guess import LocalGuess
 from .nearest_neighbor import Neighbors
 
 FORMAT = "meddifffm-multi-1"
 MODEL = "translate-starter"
+_GUESS = "guess."
 _ARRAYS = {"familiarity": ("center", "scale", "places"), "neighbors": ("features", "scale", "values")}
 
 
@@ -30,6 +32,7 @@ class Flows:
         flows: by target.
         spread: target -> factor on the standard deviation, from patients that were held out.
         familiarity: of the MRs in training.
+        guess: what the flow of CT corrects.
         neighbors: voxels of the training pairs, for the baseline that the flows are compared with.
         sha256: of the file.
         facts: what the file says of its training.
@@ -39,13 +42,14 @@ class Flows:
     spread: dict[str, float]
     familiarity: Familiarity
     neighbors: Neighbors
+    guess: LocalGuess
     sha256: str = ""
     facts: dict[str, Any] | None = None
 
 
 def save_flows(path: Path, trained: Flows) -> str:
     """Write flows in half precision, atomically; returns the file's SHA-256."""
-    state = nn.ModuleDict(trained.flows).state_dict()
+    state = {**nn.ModuleDict(trained.flows).state_dict(), **_prefixed(trained.guess.state_dict())}
     for part, names in _ARRAYS.items():
         state |= {f"{part}.{name}": torch.from_numpy(getattr(getattr(trained, part), name)) for name in names}
     config = {
@@ -80,12 +84,17 @@ def load_flows(path: Path, sha256: str | None = None, device: str = "cpu") -> Fl
         }
         familiarity = Familiarity(**arrays["familiarity"], limit=float(config["limit"]))
         neighbors = Neighbors(**arrays["neighbors"])
+        guess = LocalGuess()
+        guess.load_state_dict({name: weights.state.pop(f"{_GUESS}{name}") for name in guess.state_dict()})
         flows = _filled(weights, configs)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name} has a damaged description ({error}).", remedy) from error
-    return Flows(
-        {name: flow.to(device) for name, flow in flows.items()}, spread, familiarity, neighbors, weights.sha256, facts
-    )
+    flows = {name: flow.to(device) for name, flow in flows.items()}
+    return Flows(flows, spread, familiarity, neighbors, guess.eval().requires_grad_(False), weights.sha256, facts)
+
+
+def _prefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{_GUESS}{name}": tensor for name, tensor in state.items()}
 
 
 def _config(row: dict[str, Any]) -> FlowConfig:

@@ -30,13 +30,13 @@ MAJORITY = {"region": "chest", "thickness": "of medium thickness"}
 
 
 def translate_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Any]) -> list[Row]:
-    """Errors of CTs made from the MR, and of MRs made from the CT, in the body where both scanners saw something."""
+    """Errors of CTs made from the MR, and of MRs made from the CT, in what both images show as body."""
     from ...multimodal.mutual_information import normalized_mutual_information as nmi
 
     if loaded.case.mr is None:
         return []
     pair = stored(aligned_pair, loaded, plan, cache)
-    used = pair["seen"] & pair["body"]
+    used = pair["seen"] & pair["body"] & pair["mr_body"]
     truth, signal = pair["hounsfield"][used].astype(float), pair["mr"][used].astype(float)
     limits, rows = (-1000, 1000), []
     truth = np.clip(truth, *limits)

@@ -10,6 +10,7 @@ import numpy as np
 from ...core.errors import InputError
 from ...imaging.modality import CT, MR
 from ...multimodal.names import CT as TO_CT
+from ...multimodal.names import MR_T1
 from ..base import Case, Run, TaskResult
 from .spec import Translate
 
@@ -58,6 +59,7 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
 
     from ...imaging.modality_checks import as_modality
     from ...multimodal.flow_file import shipped_flows
+    from ...multimodal.pairs import SPACING_MM
     from ...multimodal.translation import translate_image
 
     to_ct = task.to == TO_CT
@@ -70,8 +72,13 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
     outside = _outside(flows, source) if to_ct else np.zeros(source.body.shape, bool)
     meter.stage = "translating"
     parts = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (source.image, source.seen, source.body))
-    found = translate_image(flows.flows[task.to], *parts, done=meter.advance)
-    image = np.where(outside, found.guess, found.image) if task.fade else found.image.numpy()
+    first = torch.from_numpy(flows.guess.of_image(source.image, source.body, SPACING_MM)) if to_ct else None
+    found = translate_image(flows.flows[task.to], *parts, first, meter.advance)
+    image = found.image.numpy()
+    if task.fade and to_ct:
+        table = flows.flows[TO_CT].lookup[MR_T1]
+        usual = table(torch.from_numpy(source.image)[None, None], torch.zeros(1))[0, 0].numpy()
+        image = np.where(outside & source.body, usual, image)
     spread = flows.spread[task.to] * found.variance.sqrt().numpy()
     result = _on_input(volume, source, image, spread, to_ct)
     share = float(outside[source.body].mean())

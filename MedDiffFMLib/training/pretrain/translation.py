@@ -21,9 +21,11 @@ from ...datasets.prepared_cases import Case, open_cases
 from ...imaging.haar import haar_forward
 from ...imaging.intensity import HU_LIMIT, to_network
 from ...multimodal.familiarity import learn_familiarity
-from ...multimodal.flow import Flow, FlowConfig
+from ...multimodal.flow import BACKGROUND, Flow, FlowConfig
 from ...multimodal.flow_file import Flows
 from ...multimodal.guidance import BANDS, Source
+from ...multimodal.local_features import local_features
+from ...multimodal.local_guess import LocalGuess, fit_local_guess
 from ...multimodal.mr_intensity import FAT
 from ...multimodal.names import CT, MR_T1
 from ...multimodal.nearest_neighbor import learn_neighbors
@@ -60,9 +62,9 @@ class TranslationConfig:
     window: tuple[int, int, int] = (24, 40, 40)
     batch: int = 3
     seed: int = 0
-    simulated_first: float = 0.45
-    early: float = 0.3
-    late: float = 0.75
+    simulated_first: float = 0.4
+    early: float = 0.6
+    late: float = 0.85
     mr_every: int = 5
     absent: float = 0.9
     given: float = 0.94
@@ -72,11 +74,11 @@ class TranslationConfig:
     mr: FlowConfig = field(default_factory=lambda: FlowConfig((CT,), channels=(16, 32, 48)))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=1250,
-            learning_rate=2e-3,
-            decay_share=0.5,
+            steps=450,
+            learning_rate=1.5e-3,
+            decay_share=0.6,
             ema=0.995,
-            validate_every=400,
+            validate_every=225,
             checkpoint_every=25,
             warmup=60,
         )
@@ -119,7 +121,8 @@ class FlowTraining(nn.Module):
         if target == CT:
             weight = weight * (1 + (config.bone_weight - 1) * (truth > BONE_HU / HU_LIMIT))
         noisy = (source_sigma > 0)[:, None, None, None, None]
-        source = Source(image + source_level * noise[1], source_sigma, seen, torch.where(noisy, 1.0, body))
+        guess = torch.stack([w.guess for w in windows]) if target == CT else None
+        source = Source(image + source_level * noise[1], source_sigma, seen, torch.where(noisy, 1.0, body), guess)
         with autocast(image.device):
             estimate = flow(truth + level * noise[0], sigma, {flow.config.sources[0]: source})
         scale = (1 + (flow.config.deviation / sigma).square()).sqrt()  # a flow that knows more is to err less
@@ -179,12 +182,14 @@ def pretrain_translation(
         raise InputError(f"{datalist.name} names no training pairs.", 'Give rows with "image" (CT) and "mr".')
     held_out = {pair.patient for pair in pairs["validation"]}
     rows = [RealPair.of(pair) for pair in well_aligned(pairs["training"], report)]
-    windows = TranslationWindows(rows, _simulable(cache, held_out), config.window, config.seed)
+    guess = _local_guess(rows, folder / "guess.safetensors", config.seed)
+    rows = [row.guessed(guess) for row in rows]
+    windows = TranslationWindows(rows, _simulable(cache, held_out), config.window, config.seed, guess)
     torch.manual_seed(config.seed)
     module = FlowTraining({CT: config.ct, MR_T1: config.mr})
     module.fit_lookups(rows)
     module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    held = [RealPair.of(pair) for pair in pairs["validation"]]
+    held = [RealPair.of(pair).guessed(guess) for pair in pairs["validation"]]
     last: dict[str, float] = {}
 
     def validate(flows: nn.Module) -> dict[str, float]:
@@ -205,13 +210,30 @@ def pretrain_translation(
         "simulated_from": len(windows.cases),
         "validation": last or validation_figures(flows, held) if held else {},
     }
-    images, others = ([(FAT.to_network(np.where(r.pair.seen, r.pair.mr, 0)), r.mr_body & r.pair.seen) for r in part]
-                      for part in (rows, held))  # fmt: skip
+    images, others = ([(row.image, row.mr_body) for row in part] for part in (rows, held))
     familiarity = learn_familiarity(images, others, SPACING_MM, config.seed)
     table = [(image, to_network(row.pair.hounsfield), body & row.pair.body)
              for (image, body), row in zip(images, rows, strict=True)]  # fmt: skip
     neighbors = learn_neighbors(table, SPACING_MM, config.seed)
-    return Flows(flows, calibrated_spread(flows, held), familiarity, neighbors, facts=facts)
+    return Flows(flows, calibrated_spread(flows, held), familiarity, neighbors, guess, facts=facts)
+
+
+def _local_guess(rows: Sequence[RealPair], path: Path, seed: int) -> LocalGuess:
+    """The first guess, trained once a run."""
+    from safetensors.torch import load_file, save_file
+
+    guess = LocalGuess()
+    if path.exists():
+        guess.load_state_dict(load_file(path))
+        return guess.eval().requires_grad_(False)
+    samples = []
+    for row in rows:
+        used = row.pair.seen & row.pair.body & row.mr_body
+        features = local_features(row.image, row.mr_body, SPACING_MM)[used]
+        samples.append((features, to_network(row.pair.hounsfield[used])))
+    guess = fit_local_guess(samples, seed=seed)
+    save_file(guess.state_dict(), path)
+    return guess
 
 
 class _Report(Observer):
@@ -263,12 +285,13 @@ def _loss(module: nn.Module, step: int, windows: TranslationWindows, config: Tra
 
 @dataclass(frozen=True)
 class Judged:
-    """Both directions of one pair, values in the body where both scanners saw something, (n,) each.
+    """Both directions of one pair, values in what both images show as body, (n,) each.
 
     Attributes:
         ct, mr: the truth, HU and units of fat.
         made: target -> translated.
-        guess: target -> by intensities alone.
+        guess: target -> what the flow begins with.
+        lookup: HU by intensities alone.
         spread: target -> standard deviation as the flow says.
     """
 
@@ -276,6 +299,7 @@ class Judged:
     mr: np.ndarray
     made: dict[str, np.ndarray]
     guess: dict[str, np.ndarray]
+    lookup: np.ndarray
     spread: dict[str, np.ndarray]
 
 
@@ -286,21 +310,21 @@ UNIT = {CT: HU_LIMIT, MR_T1: float(FAT.to_values(np.zeros(1))[0])}
 def judge(flows: Mapping[str, Flow], row: RealPair) -> Judged:
     """Translate a pair both ways."""
     pair = row.pair
-    images = to_network(pair.hounsfield), FAT.to_network(np.where(pair.seen, pair.mr, 0))
-    ct, mr, seen, ct_body, body = (
-        torch.from_numpy(np.ascontiguousarray(array, np.float32))
-        for array in (*images, pair.seen, pair.body, row.mr_body)
-    )
-    used = (seen * ct_body) > 0
-    given = {CT: (mr, seen, body), MR_T1: (ct, seen, ct_body)}
+    arrays = (to_network(pair.hounsfield), row.image, pair.seen, pair.body, row.mr_body, row.guess)
+    ct, mr, seen, ct_body, body, first = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays)
+    used = (seen * ct_body * body) > 0
+    given = {CT: (mr, seen, body, first), MR_T1: (ct, seen, ct_body)}
     made, guess, spread = {}, {}, {}
     for target, (image, *masks) in given.items():
         found = translate_image(flows[target], image, *masks)
-        offset = 0.0 if target == CT else 1.0
+        offset = 0.0 if target == CT else 1.0  # signal begins at the low end of the network's range
         made[target] = (UNIT[target] * (found.image[used] + offset)).numpy()
         guess[target] = (UNIT[target] * (found.guess[used] + offset)).numpy()
         spread[target] = (UNIT[target] * found.variance[used].sqrt()).numpy()
-    return Judged((HU_LIMIT * ct[used]).numpy(), FAT.to_values(mr[used].numpy()), made, guess, spread)
+    table: Any = flows[CT].lookup[MR_T1]
+    usual = torch.where(body > 0.5, table(mr[None, None], torch.zeros(1))[0, 0], BACKGROUND)[used]
+    signal = FAT.to_values(mr[used].numpy())
+    return Judged((HU_LIMIT * ct[used]).numpy(), signal, made, guess, (HU_LIMIT * usual).numpy(), spread)
 
 
 def validation_figures(flows: Mapping[str, Flow], pairs: Sequence[RealPair]) -> dict[str, float]:
@@ -311,7 +335,8 @@ def validation_figures(flows: Mapping[str, Flow], pairs: Sequence[RealPair]) -> 
         error = np.abs(found.made[CT] - found.ct)
         rows.append({
             "ct_mae": error.mean(),
-            "ct_lookup": np.abs(found.guess[CT] - found.ct).mean(),
+            "ct_guess": np.abs(found.guess[CT] - found.ct).mean(),
+            "ct_lookup": np.abs(found.lookup - found.ct).mean(),
             "bone_dice": dice(found.made[CT] > BONE_HU, found.ct > BONE_HU),
             "covered": np.mean(error < NINETY * found.spread[CT]),
             "mr_mae": np.abs(found.made[MR_T1] - found.mr).mean(),
