@@ -39,7 +39,6 @@ class EncodedCondition:
         hole: (B, 1, D, H, W), 1 where a voxel is unknown, all of them in samples without known voxels; None together
             with ``expected``.
         control: (B, C, D, H, W) channels for a ControlNet; None where there is none.
-        signature: (B, 12) strength of the noise in each band, see :mod:`.noise_signature`; None where unknown.
     """
 
     region: torch.Tensor
@@ -47,17 +46,16 @@ class EncodedCondition:
     expected: torch.Tensor | None = None
     hole: torch.Tensor | None = None
     control: torch.Tensor | None = None
-    signature: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> EncodedCondition:
         """Copy on a device."""
-        parts = (self.region, self.channels, self.expected, self.hole, self.control, self.signature)
+        parts = (self.region, self.channels, self.expected, self.hole, self.control)
         return EncodedCondition(*(None if part is None else upload(part, device) for part in parts))  # type: ignore[arg-type]
 
     @property
     def bytes(self) -> int:
         """Memory that it takes."""
-        parts = (self.region, self.channels, self.expected, self.hole, self.control, self.signature)
+        parts = (self.region, self.channels, self.expected, self.hole, self.control)
         return sum(part.nbytes for part in parts if part is not None)
 
     def has_hole(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS, EncodedCondition
-from ..conditioning.noise_signature import DETAIL_BANDS, detail_bands
+from ..conditioning.detail_bands import DETAIL_BANDS, detail_bands
 from ..conditioning.regions import REGIONS
 from ..conditioning.tissue import TISSUE_CHANNELS
 from ..imaging.haar import haar_forward, haar_inverse
@@ -31,7 +31,6 @@ class NetworkConfig:
         groups: groups of the group normalization. Few channels with many groups would be an instance normalization,
             which forgets the absolute HU of a window.
         tissue: takes the tissue classes of the condition; weights of version 0.1 do not.
-        signature: takes the noise's own strength in each band, see :mod:`conditioning.noise_signature`.
     """
 
     name: ClassVar[str] = "prior-unet"
@@ -41,7 +40,6 @@ class NetworkConfig:
     attention: Sequence[bool] = field(default=(False, False, False))
     groups: int = 8
     tissue: bool = False
-    signature: bool = False
 
     @property
     def divisor(self) -> int:
@@ -123,10 +121,7 @@ class PriorUNet(nn.Module):
     def stem(self, x: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
         """The U-Net's input channels at half resolution."""
         bands = haar_forward(x)
-        unit = noise.reshape(-1, 1)
-        if self.config.signature and condition.signature is not None:
-            unit = unit * condition.signature.to(x.dtype)
-        squashed = torch.tanh(detail_bands(bands) / (2 * unit[:, :, None, None, None]))
+        squashed = torch.tanh(detail_bands(bands) / (2 * noise.reshape(-1, 1, 1, 1, 1)))
         condition_channels = condition.channels[:, : self.config.condition_channels].to(x.dtype)
         channels = torch.cat([bands, squashed, condition_channels], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch.utils.data import Dataset
 
 from ..conditioning.condition import Condition, EncodedCondition, stack
-from ..conditioning.noise_signature import signature_of, unknown_signature
 from ..conditioning.regions import NULL_REGION
 from ..datasets.prepared_cases import Case
 from ..imaging.intensity import to_network
@@ -55,8 +53,6 @@ class TrainingWindows(Dataset):
             generator = torch.Generator().manual_seed(self.noise_seed + self.first + index)
             shape = (1, *sample["voxels"].shape)
             sample["sigma"], sample["noise"] = draw_noise(shape, purpose, self.noise, generator)
-            known = purpose == "denoise" and torch.rand((), generator=generator) < self.noise.signature_share
-            sample["signature"] = signature_of(sample["noise"][None])[0] if known else unknown_signature(1)[0]
         return sample
 
 
@@ -107,7 +103,7 @@ def leave_signals_to_the_loop(worker: int) -> None:
 
 
 class Batch(NamedTuple):
-    """What one training step is given.
+    """Input of one training step.
 
     Attributes:
         x0: (B, 1, S, S, S) in the network's range.
@@ -131,8 +127,8 @@ def collate(samples: list[dict[str, Any]]) -> Batch:
     purposes = tuple(s["purpose"] for s in samples)
     if "noise" not in samples[0]:
         return Batch(voxels, condition, purposes)
-    sigma, noise, signature = (torch.stack([s[name] for s in samples]) for name in ("sigma", "noise", "signature"))
-    return Batch(voxels, replace(condition, signature=signature), purposes, sigma, noise)
+    sigma, noise = (torch.stack([s[name] for s in samples]) for name in ("sigma", "noise"))
+    return Batch(voxels, condition, purposes, sigma, noise)
 
 
 def sample_condition(sample: dict[str, Any]) -> Condition:

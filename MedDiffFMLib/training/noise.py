@@ -25,7 +25,6 @@ class NoiseConfig:
         denoise_range: "denoise": sigma log-uniform from 4 to 120 HU, the noise of real scans.
         ct_texture_share: share of the "denoise" windows whose noise has the texture of reconstructed CT instead of
             white noise. White noise alone would leave a scan's correlated noise in place.
-        signature_share: share of the "denoise" windows for which the network is given the noise's strength by band.
     """
 
     levels: str = "log-normal"
@@ -35,7 +34,6 @@ class NoiseConfig:
     fill_log_std: float = 1.1
     denoise_range: tuple[float, float] = (0.004, 0.12)
     ct_texture_share: float = 0.8
-    signature_share: float = 0.6
 
 
 def draw_noise(

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
-from ..conditioning.noise_signature import DETAIL_BANDS
 from ..core.devices import is_accelerator, peak_memory
+from ..core.progress import CancelToken
 from ..runner.report import peak_main_memory
 from .loop import LoopConfig, Observer
 from .loss_plot import draw_curves
@@ -69,8 +69,7 @@ def step_flops(build: Callable[[], nn.Module], batch: int, size: int) -> int:
         image, level = torch.empty(shape), torch.ones(batch)
         region = torch.zeros(batch, dtype=torch.long)
         channels = torch.empty(batch, CONDITION_CHANNELS, half, half, half)
-        signature = torch.ones(batch, DETAIL_BANDS)
-        build()(image, level, image, region, channels, image, image, signature, level).backward()
+        build()(image, level, image, region, channels, image, image, level).backward()
     return int(counter.get_total_flops())
 
 
@@ -99,6 +98,7 @@ class Throughput(Observer):
         measure: gives :func:`step_flops` and :func:`matrix_rate` of one process and its device; called once, when the
             first figures are due.
         report, warn: called on the first process every ``config.log_every`` steps, and when waiting begins.
+        cancel: ends the training after the present step.
     """
 
     def __init__(
@@ -110,12 +110,17 @@ class Throughput(Observer):
         measure: Callable[[], tuple[int, float]],
         report: Callable[[Pace], None],
         warn: Callable[[str], None],
+        cancel: CancelToken | None = None,
     ) -> None:
         self.config, self.folder, self.fabric, self.batch = config, folder, fabric, batch
         self.measure, self.report, self.warn = functools.cache(measure), report, warn
         self._rows: list[dict[str, float]] = []
         self._fresh = True
         self._starved = False
+        self._cancel = cancel
+
+    def wants_stop(self) -> bool:
+        return self._cancel is not None and self._cancel.cancelled
 
     def stepped(self, row: dict[str, float]) -> None:
         if self._fresh:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..conditioning.noise_signature import signature_of
 from ..core.precision import autocast
 from ..datasets.prepared_cases import Case
 from .batches import Batch, collate
@@ -43,8 +42,8 @@ class Validation:
     """Call with a loss module: figures by name, RMSE in HU inside the body.
 
     ``rmse_hu_at_20`` ... ``_3000``: white noise of so many HU; ``even_hu_at_*``, ``detail_hu_at_*``: of those voxels
-    alone; ``clean_hu_at_*``: of windows of averaged voxels; ``scan_hu_at_*``: noise of the texture of CT, its
-    strength by band given, on the scanner's voxels; ``rmse_hu_in_hole``: a hole at 3000 HU of noise, its surroundings
+    alone; ``clean_hu_at_*``: of windows of averaged voxels; ``scan_hu_at_*``: noise of the texture of CT, on
+    the scanner's voxels; ``rmse_hu_in_hole``: a hole at 3000 HU of noise, its surroundings
     known; ``score``: the geometric mean of the first, the scan and the hole figures, by which averages and recipes are
     chosen.
 
@@ -91,9 +90,8 @@ class Validation:
                 noise = torch.randn(batch.x0.shape, generator=generator)
                 if kind == "scan":
                     noise = torch.stack([ct_texture(n[0], generator)[None] for n in noise])
-                condition = replace(batch.condition, signature=signature_of(noise) if kind == "scan" else None)
                 for sigma in sigmas:
-                    yield kind, sigma, batch._replace(condition=condition), noise
+                    yield kind, sigma, batch, noise
 
     def _error(self, denoiser: nn.Module, batch: Batch, sigma: float, noise: torch.Tensor) -> torch.Tensor:
         """Estimate minus clean image, (B, 1, D, H, W), network range, on the CPU."""

@@ -1,4 +1,4 @@
-"""What is drawn for training windows, without the windows: a few kilobytes each, of which a device makes the rest.
+"""Random draws for training windows, without the windows: a few kilobytes each, of which a device makes the rest.
 
 Plan n of a run comes from the same random numbers as window n that the CPU draws, so it shows the same box of the same
 case. One thing differs: whether a box holds enough of the body is judged by a coarse map instead of its own voxels.
@@ -44,8 +44,7 @@ class PlanBatch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture, and
-    whether the network is given the noise's signature."""
+    """One plan with its noise: level number, level's shape, plan, seed of the white noise, noise level, texture."""
 
     level: int
     shape: tuple[int, ...]
@@ -53,7 +52,6 @@ class Sample(NamedTuple):
     seed: int
     sigma: float
     texture: Texture | None
-    signature: bool
 
 
 class PlannedWindows(Dataset):
@@ -91,10 +89,9 @@ class PlannedWindows(Dataset):
         generator = torch.Generator().manual_seed(self.noise_seed + number)
         sigma = draw_level(plan.purpose, self.noise, generator).item()
         texture = draw_texture(plan.purpose, self.noise, generator)
-        signed = plan.purpose == "denoise" and bool(torch.rand((), generator=generator) < self.noise.signature_share)
         level = plan.view.level
         shape, seed = case.levels[level].shape, self.noise_seed + number
-        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture, signed)
+        return Sample(int(self.numbers[chosen]) + level, shape, plan, seed, sigma, texture)
 
 
 class BodyMap:
@@ -144,7 +141,6 @@ def collate_plans(samples: list[Sample]) -> PlanBatch:
         "region": np.array(regions, dtype=np.int64),
         "holed": np.flatnonzero([plan.hole is not None for plan in plans]),
         "sigma": np.array([sample.sigma for sample in samples], dtype=np.float32),
-        "signature_known": np.array([sample.signature for sample in samples]),
         "textured": np.flatnonzero([sample.texture is not None for sample in samples]),
         **pack_holes([plan.hole for plan in plans if plan.hole is not None]),
         **_textures([sample.texture for sample in samples if sample.texture is not None]),

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-GROWN: dict[str, Any] = {"network": {"blocks": (1, 2, 3), "tissue": True, "signature": True}}
+GROWN: dict[str, Any] = {"network": {"blocks": (1, 2, 3), "tissue": True}}
 BASE: dict[str, Any] = {"loop": {"widths": (0.05, 0.1)}}
 FROM_RANDOM: dict[str, dict[str, Any]] = {
     "present network": {},

@@ -70,6 +70,6 @@ class Batches:
             self._loop.data_wait += time.perf_counter() - waited
         edm = self.config.denoiser == EDM  # the other loss is not weighted in the paper
         weights = balance(sigma, condition.has_hole()) if edm else torch.ones_like(sigma)
-        parts = (condition.region, condition.channels, condition.expected, condition.hole, condition.signature)
+        parts = (condition.region, condition.channels, condition.expected, condition.hole)
         inputs = (x0, sigma, noise, *parts, weights)
         return module(*(cast(torch.Tensor, part).to(self.fabric.device) for part in inputs))

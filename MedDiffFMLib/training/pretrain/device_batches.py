@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...conditioning.biharmonic_batch import Operator, bending
 from ...conditioning.condition_batch import WindowConditions, encode_batch
-from ...conditioning.noise_signature import signature_of
 from ...core.async_copy import upload_together
 from ...datasets.prepared_cases import Case
 from ...imaging.intensity import HU_LIMIT
@@ -70,10 +68,7 @@ class WindowMaker:
             hole_masks(arrays["lattice"], arrays["blobs"], self.size).float(),
         )
         noise = self._noise(plan, arrays)
-        signature = signature_of(noise)
-        signature = torch.where(arrays["signature_known"][:, None], signature, torch.ones_like(signature))
-        condition = replace(encode_batch(x0, conditions, self.operator), signature=signature)
-        return Batch(x0, condition, plan.purposes, arrays["sigma"], noise)
+        return Batch(x0, encode_batch(x0, conditions, self.operator), plan.purposes, arrays["sigma"], noise)
 
     def _noise(self, plan: PlanBatch, arrays: dict[str, torch.Tensor]) -> torch.Tensor:
         """(n, 1, S, S, S): white noise from each sample's own seed, however a batch is divided, and textures."""

@@ -27,7 +27,7 @@ def check_growth(small: NetworkConfig, large: NetworkConfig) -> None:
     """
     alike = all(list_of(getattr(small, n)) == list_of(getattr(large, n)) for n in ("channels", "attention", "groups"))
     pairs = zip(small.blocks_of_levels, large.blocks_of_levels, strict=False) if alike else ()
-    more = all(a <= b for a, b in pairs) and small.tissue <= large.tissue and small.signature <= large.signature
+    more = all(a <= b for a, b in pairs) and small.tissue <= large.tissue
     if not (alike and more):
         raise InputError(
             "The weights to start from hold another network than the settings ask for.",
@@ -61,7 +61,7 @@ def grow(state: dict[str, torch.Tensor], small: NetworkConfig, large: NetworkCon
 
 
 def _new_name(name: str, small: NetworkConfig, large: NetworkConfig) -> str:
-    """Where a tensor lives in the larger network.
+    """Name of a tensor in the larger network.
 
     The blocks of an encoder level come before the new ones. In a decoder level, the first block takes the last skip
     connection of the level and the last one that of the level above; the new ones stand between.

@@ -18,17 +18,17 @@ from scipy.sparse.linalg import spsolve
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.biharmonic_batch import bend_batch
 from MedDiffFMLib.conditioning.condition import ANATOMY_AT, CONTEXT_AT, TISSUE_AT
+from MedDiffFMLib.conditioning.detail_bands import detail_bands
 from MedDiffFMLib.conditioning.known_voxels import push_pull_fill
-from MedDiffFMLib.conditioning.noise_signature import signature_of
 from MedDiffFMLib.core.errors import DeviceError
 from MedDiffFMLib.datasets.prepare import build_case, prepare
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
 from MedDiffFMLib.imaging.biharmonic import biharmonic_interpolation, biharmonic_system
+from MedDiffFMLib.imaging.haar import haar_forward
 from MedDiffFMLib.imaging.intensity import to_network
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
 from MedDiffFMLib.training.device_cache import DeviceCache
-from MedDiffFMLib.training.fabric import Fabric
 from MedDiffFMLib.training.holes import draw_blobs, draw_hole
 from MedDiffFMLib.training.noise import NoiseConfig, Texture, draw_level, draw_noise, draw_texture
 from MedDiffFMLib.training.pretrain.device_batches import WindowMaker
@@ -37,9 +37,6 @@ from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig
 from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.phantoms import body
 
-_FABRIC = Fabric.__module__.rpartition(".")[0]
-CPUAccelerator = import_module(f"{_FABRIC}.accelerators").CPUAccelerator
-SingleDeviceStrategy = import_module(f"{_FABRIC}.strategies").SingleDeviceStrategy
 SIZE, COUNT = 16, 48
 CONFIG = WindowConfig(size=SIZE)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -177,7 +174,8 @@ def spectrum(batch: Batch) -> list[float]:
     """Mean strength in each band of the noise of windows for denoising; those of white noise are 1."""
     assert batch.noise is not None
     chosen = [n for n, purpose in enumerate(batch.purposes) if purpose == "denoise"]
-    return signature_of(batch.noise[chosen]).mean(0).tolist()
+    bands = detail_bands(haar_forward(batch.noise[chosen]))
+    return bands.square().mean(dim=(2, 3, 4)).sqrt().mean(0).tolist()
 
 
 def test_textures_are_the_cpus_where_the_white_noise_is() -> None:
@@ -270,7 +268,12 @@ def test_a_stopped_run_continues_on_the_same_curve(cache: Path, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
 def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(cache: Path, tmp_path: Path) -> None:
-    class Accelerator(CPUAccelerator):
+    from MedDiffFMLib.training.fabric import Fabric  # seconds, which the quick tests are spared
+
+    fabric = Fabric.__module__.rpartition(".")[0]
+    strategies, accelerators = (import_module(f"{fabric}.{name}") for name in ("strategies", "accelerators"))
+
+    class Accelerator(accelerators.CPUAccelerator):
         """One that takes a GPU that no driver knows."""
 
         def setup_device(self, device: torch.device) -> None:
@@ -279,7 +282,7 @@ def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(cache: Path, tmp_path: 
     options = ("--windows-on-device", "--steps", "4", "--float32")
     expected = train(cache, tmp_path / "cpu", *options)
     with pretend_gpu(autograd=True) as gpu:
-        strategy = SingleDeviceStrategy(torch.device("cuda:0"), Accelerator())
+        strategy = strategies.SingleDeviceStrategy(torch.device("cuda:0"), Accelerator())
         with mock.patch("MedDiffFMLib.training.pretrain.run.launch", lambda *choice: Fabric(strategy=strategy)):
             found = train(cache, tmp_path / "gpu", *options)
         assert gpu.peak > 2**20

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS, EncodedCondition
-from MedDiffFMLib.conditioning.noise_signature import DETAIL_BANDS
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.diffusion.denoiser import EDMDenoiser
 from MedDiffFMLib.networks.unet import NetworkConfig, PriorUNet
@@ -23,7 +22,7 @@ def test_the_grown_network_is_the_same_function_and_learns(blocks):
     small = EDMDenoiser(PriorUNet(SMALL))
     for parameter in small.parameters():  # as after a training: nothing is zero
         torch.nn.init.normal_(parameter, std=0.05)
-    config = replace(SMALL, blocks=blocks, tissue=True, signature=True)
+    config = replace(SMALL, blocks=blocks, tissue=True)
     large = EDMDenoiser(PriorUNet(config))
     grow(small.state_dict(), SMALL, config, large)
     x, sigma = torch.randn(2, 1, 16, 16, 16), torch.tensor([0.1, 2.0])
@@ -32,8 +31,7 @@ def test_the_grown_network_is_the_same_function_and_learns(blocks):
         before, after = (denoiser.eval()(x, sigma, condition) for denoiser in (small, large))
     assert before.std() > 0.1
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
-    told = replace(condition, signature=torch.full((2, DETAIL_BANDS), 0.5))
-    large.loss(x, sigma, torch.randn_like(x), told).mean().backward()
+    large.loss(x, sigma, torch.randn_like(x), condition).mean().backward()
     second = [p for name, p in large.named_parameters() if ".conv2." in name and name.endswith("weight")]
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in second)
     assert large.network.unet.conv_in.conv.weight.grad[:, -1].abs().max() > 0, "the tissue's last channel"

@@ -166,7 +166,6 @@ def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp
         "attention": [False, False, True],
         "groups": 8,
         "tissue": False,
-        "signature": False,
     }
     assert (config["batch"], config["windows"]["size"], config["loop"]["steps"]) == (1, 32, 2)
     assert config["loop"]["learning_rate"] == 1e-4 and config["noise"]["levels"] == "cosine-steps"

@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from MedDiffFMLib.cli.pretrain import pace_text
 from MedDiffFMLib.conditioning.condition import CONDITION_CHANNELS
-from MedDiffFMLib.conditioning.noise_signature import DETAIL_BANDS
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.training.loop import LoopConfig
 from MedDiffFMLib.training.loss_plot import draw_curves, read_table, smoothed
@@ -35,8 +34,7 @@ def test_operations_are_those_of_a_real_step() -> None:
     module, image, one = loss_module(), torch.zeros(2, 1, 16, 16, 16), torch.ones(2)
     channels = torch.zeros(2, CONDITION_CHANNELS, 8, 8, 8)
     with FlopCounterMode(display=False) as counter:
-        signature = torch.ones(2, DETAIL_BANDS)
-        module(image, one, image, one.long(), channels, image, torch.ones_like(image), signature, one).backward()
+        module(image, one, image, one.long(), channels, image, torch.ones_like(image), one).backward()
     found = step_flops(loss_module, 2, 16)
     assert found == counter.get_total_flops() > 1e6
     assert step_flops(loss_module, 4, 16) == pytest.approx(2 * found, rel=0.01)
