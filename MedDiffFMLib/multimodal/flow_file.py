@@ -31,6 +31,7 @@ class Flows:
     Attributes:
         flows: by target.
         spread: target -> factor on the standard deviation, from patients that were held out.
+        strength: target -> share of the flow's correction that is taken, also from these.
         familiarity: of the MRs in training.
         guess: what the flow of CT corrects.
         neighbors: voxels of the training pairs, for the baseline that the flows are compared with.
@@ -40,6 +41,7 @@ class Flows:
 
     flows: dict[str, Flow]
     spread: dict[str, float]
+    strength: dict[str, float]
     familiarity: Familiarity
     neighbors: Neighbors
     guess: LocalGuess
@@ -55,6 +57,7 @@ def save_flows(path: Path, trained: Flows) -> str:
     config = {
         "flows": {name: flow.config.as_dict() for name, flow in trained.flows.items()},
         "spread": trained.spread,
+        "strength": trained.strength,
         "limit": trained.familiarity.limit,
     }
     facts = trained.facts or {}
@@ -76,7 +79,7 @@ def load_flows(path: Path, sha256: str | None = None, device: str = "cpu") -> Fl
     try:
         config = json.loads(weights.metadata["config"])
         configs = {name: _config(row) for name, row in config["flows"].items()}
-        spread = {name: float(config["spread"][name]) for name in configs}
+        spread, strength = ({name: float(config[key][name]) for name in configs} for key in ("spread", "strength"))
         facts = json.loads(weights.metadata.get("training", "{}"))
         arrays = {
             part: {name: weights.state.pop(f"{part}.{name}").numpy() for name in names}
@@ -90,7 +93,9 @@ def load_flows(path: Path, sha256: str | None = None, device: str = "cpu") -> Fl
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name} has a damaged description ({error}).", remedy) from error
     flows = {name: flow.to(device) for name, flow in flows.items()}
-    return Flows(flows, spread, familiarity, neighbors, guess.eval().requires_grad_(False), weights.sha256, facts)
+    return Flows(
+        flows, spread, strength, familiarity, neighbors, guess.eval().requires_grad_(False), weights.sha256, facts
+    )
 
 
 def _prefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from MedDiffFMLib.datasets.datalist import read_datalist
 from MedDiffFMLib.imaging.grid import Grid
@@ -32,7 +33,7 @@ from MedDiffFMLib.multimodal.pairs import SPACING_MM, pair_of
 from MedDiffFMLib.multimodal.rigid_registration import _Search
 from MedDiffFMLib.multimodal.translation import translate_image
 from MedDiffFMLib.tasks.translate.recipe import prepare_mr
-from MedDiffFMLib.training.pretrain.translation import BONE_HU, NINETY, dice, judge
+from MedDiffFMLib.training.pretrain.translation_validation import BONE_HU, NINETY, dice, judge
 from MedDiffFMLib.training.pretrain.translation_windows import RealPair
 
 REGISTER_SHIFTS, LARGEST_MM, FAILED_MM = 3, 15.0, 5.0
@@ -44,18 +45,19 @@ def pairs(args: argparse.Namespace, flows: Flows) -> None:
         ct, mr = read_volume(entry.image), read_volume(entry.files["mr"], "MR")
         for refine in (True, False):
             pair = pair_of(ct, mr, entry.name, entry.patient, refine)
-            found = judge(flows.flows, RealPair.of(pair))
-            error = np.abs(found.made[CT] - found.ct)
-            nmi = [normalized_mutual_information(image, found.mr) for image in (found.made[CT], found.ct)]
+            found = judge(flows.flows, RealPair.of(pair).guessed(flows.guess))
+            made, truth, signal = found.result(CT, flows.strength[CT]), found.truth[CT], found.truth[MR_T1]
+            error = np.abs(made - truth)
+            nmi = [normalized_mutual_information(image, signal) for image in (made, truth)]
             row = {
                 "case": entry.name, "aligned": refine, "moved_mm": pair.shift_mm, "turned": pair.angle_degrees,
-                "mae": error.mean(), "lookup": np.abs(found.guess[CT] - found.ct).mean(),
-                "bone_dice": dice(found.made[CT] > BONE_HU, found.ct > BONE_HU),
-                "bone_share": np.mean(found.ct > BONE_HU),
-                "nmi_over_true": nmi[0] / nmi[1],
+                "mae": error.mean(), "guess": found.error(CT, 0).mean(), "lookup": np.abs(found.lookup - truth).mean(),
+                "bone_dice": dice(made > BONE_HU, truth > BONE_HU),
+                "lookup_dice": dice(found.lookup > BONE_HU, truth > BONE_HU),
+                "bone_share": np.mean(truth > BONE_HU), "voxels": int(len(truth)), "nmi_over_true": nmi[0] / nmi[1],
                 "covered": np.mean(error <= NINETY * flows.spread[CT] * found.spread[CT]),
-                "mr_mae": np.abs(found.made[MR_T1] - found.mr).mean(),
-                "mr_lookup": np.abs(found.guess[MR_T1] - found.mr).mean(),
+                "spearman": spearmanr(error[::7], found.spread[CT][::7]).statistic,
+                "mr_mae": found.error(MR_T1, flows.strength[MR_T1]).mean(), "mr_lookup": found.error(MR_T1, 0).mean(),
             }  # fmt: skip
             _tell({k: round(float(v), 4) if isinstance(v, (float, np.floating)) else v for k, v in row.items()})
 
@@ -121,7 +123,7 @@ def register(args: argparse.Namespace, flows: Flows) -> None:
 def _ct_and_made(pair: Any, grid: Grid, flows: Flows) -> dict[str, Volume]:
     """The CT, and the MRs that lookup and flow make from it, on the working grid."""
     parts = [torch.from_numpy(np.float32(a)) for a in (to_network(pair.hounsfield), pair.seen, pair.body)]
-    made = translate_image(flows.flows[MR_T1], *parts)
+    made = translate_image(flows.flows[MR_T1], *parts, strength=flows.strength[MR_T1])
     arrays = {"ct": pair.hounsfield, "lookup": made.guess.numpy(), "made": made.image.numpy()}
     return {name: Volume(array.astype(np.float32), grid.ijk_to_ras) for name, array in arrays.items()}
 

@@ -80,6 +80,7 @@ def translate_methods() -> dict[str, Callable[[dict[str, np.ndarray]], dict[str,
         "bulk densities": lambda pair: {"ct": _bulk(pair)},
         "lookup": lambda pair: _flows(pair, guess=True),
         "nearest neighbor in features": _nearest,
+        "guess by local features": _local,
         OWN: lambda pair: _flows(pair, guess=False),
     }
 
@@ -107,6 +108,7 @@ def _flows(pair: dict[str, np.ndarray], guess: bool) -> dict[str, np.ndarray]:
     from ...multimodal.flow_file import shipped_flows
     from ...multimodal.mr_intensity import FAT
     from ...multimodal.names import CT, MR_T1
+    from ...multimodal.pairs import SPACING_MM
     from ...multimodal.translation import translate_image
 
     flows = shipped_flows()
@@ -114,14 +116,25 @@ def _flows(pair: dict[str, np.ndarray], guess: bool) -> dict[str, np.ndarray]:
     sources = {CT: (_network(pair), pair["mr_body"]), MR_T1: (to_network(pair["hounsfield"]), pair["body"])}
     made = {}
     for target, (image, body) in sources.items():
-        given = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (image, body))
-        image_tensor, body_tensor = given
-        made[target] = translate_image(flows.flows[target], image_tensor, seen, body_tensor)
+        first = None
+        if target == CT and not guess:
+            first = torch.from_numpy(flows.guess.of_image(image, body, SPACING_MM))
+        given = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (image, body)]
+        made[target] = translate_image(flows.flows[target], given[0], seen, given[1], first, flows.strength[target])
     ct, mr = (made[name].guess if guess else made[name].image for name in (CT, MR_T1))
     result = {"ct": HU_LIMIT * ct.numpy(), "mr": FAT.to_values(mr.numpy())}
     if not guess:
         result["spread"] = HU_LIMIT * flows.spread[CT] * made[CT].variance.sqrt().numpy()
     return result
+
+
+def _local(pair: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The guess that the flow corrects."""
+    from ...imaging.intensity import HU_LIMIT
+    from ...multimodal.flow_file import shipped_flows
+    from ...multimodal.pairs import SPACING_MM
+
+    return {"ct": HU_LIMIT * shipped_flows().guess.of_image(_network(pair), pair["mr_body"], SPACING_MM)}
 
 
 def _network(pair: dict[str, np.ndarray]) -> np.ndarray:

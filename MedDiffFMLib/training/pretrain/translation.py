@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ...datasets.prepared_cases import Case, open_cases
 from ...imaging.haar import haar_forward
 from ...imaging.intensity import HU_LIMIT, to_network
 from ...multimodal.familiarity import learn_familiarity
-from ...multimodal.flow import BACKGROUND, Flow, FlowConfig
+from ...multimodal.flow import Flow, FlowConfig
 from ...multimodal.flow_file import Flows
 from ...multimodal.guidance import BANDS, Source
 from ...multimodal.local_features import local_features
@@ -30,15 +30,12 @@ from ...multimodal.mr_intensity import FAT
 from ...multimodal.names import CT, MR_T1
 from ...multimodal.nearest_neighbor import learn_neighbors
 from ...multimodal.pairs import SPACING_MM, Pair, fat_agreement, prepare_pairs
-from ...multimodal.translation import translate_image
 from ..loop import LoopConfig, Observer, TrainingLoop
 from .run import check_same_run, launch
 from .shift_tolerant import REACH, best_shift, shifted
+from .translation_validation import BONE_HU, calibrated_spread, chosen_strength, figures, judge
 from .translation_windows import RealPair, TranslationWindows, Window
 
-BONE_HU = 150
-NINETY = 1.645
-"""Standard deviations to both sides that hold 90 % of a normal distribution."""
 LEAST_AGREEMENT = 0.75
 """Of a pair that teaches; see :func:`multimodal.pairs.fat_agreement`."""
 LOWEST, HIGHEST = 0.02, 2.0
@@ -190,11 +187,9 @@ def pretrain_translation(
     module.fit_lookups(rows)
     module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     held = [RealPair.of(pair).guessed(guess) for pair in pairs["validation"]]
-    last: dict[str, float] = {}
 
     def validate(flows: nn.Module) -> dict[str, float]:
-        last.update(validation_figures(flows.flows, held))  # type: ignore[arg-type]
-        return dict(last)
+        return figures([judge(flows.flows, row) for row in held], {CT: 1.0, MR_T1: 1.0})  # type: ignore[arg-type]
 
     loop = TrainingLoop(
         module, lambda net, step: _loss(net, step, windows, config), validate if held else None, config.loop, folder,
@@ -204,18 +199,21 @@ def pretrain_translation(
     (folder / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     trained: Any = loop.run()
     flows = {name: flow.eval().requires_grad_(False) for name, flow in trained.flows.items()}
+    judged = [judge(flows, row) for row in held]
+    strength = chosen_strength(judged)
     facts = {
         "steps": loop.step,
         "pairs": len(rows),
         "simulated_from": len(windows.cases),
-        "validation": last or validation_figures(flows, held) if held else {},
+        "validation": figures(judged, {name: 1.0 for name in flows}) if held else {},
     }
     images, others = ([(row.image, row.mr_body) for row in part] for part in (rows, held))
     familiarity = learn_familiarity(images, others, SPACING_MM, config.seed)
     table = [(image, to_network(row.pair.hounsfield), body & row.pair.body)
              for (image, body), row in zip(images, rows, strict=True)]  # fmt: skip
     neighbors = learn_neighbors(table, SPACING_MM, config.seed)
-    return Flows(flows, calibrated_spread(flows, held), familiarity, neighbors, guess, facts=facts)
+    spread = calibrated_spread(judged, strength)
+    return Flows(flows, spread, strength, familiarity, neighbors, guess, facts=facts)
 
 
 def _local_guess(rows: Sequence[RealPair], path: Path, seed: int) -> LocalGuess:
@@ -281,84 +279,3 @@ def _loss(module: nn.Module, step: int, windows: TranslationWindows, config: Tra
     sigmas[1] = np.where(kind < config.given, 0.0, np.where(kind > 0.5 + config.given / 2, np.inf, sigmas[1]))
     noise = torch.randn((2, config.batch, 1, *config.window), generator=torch.Generator().manual_seed(step))
     return module(target, drawn, torch.from_numpy(sigmas.astype(np.float32)), noise, config)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Both directions of one pair, values in what both images show as body, (n,) each.
-
-    Attributes:
-        ct, mr: the truth, HU and units of fat.
-        made: target -> translated.
-        guess: target -> what the flow begins with.
-        lookup: HU by intensities alone.
-        spread: target -> standard deviation as the flow says.
-    """
-
-    ct: np.ndarray
-    mr: np.ndarray
-    made: dict[str, np.ndarray]
-    guess: dict[str, np.ndarray]
-    lookup: np.ndarray
-    spread: dict[str, np.ndarray]
-
-
-UNIT = {CT: HU_LIMIT, MR_T1: float(FAT.to_values(np.zeros(1))[0])}
-"""Target -> its unit (HU, fat) for one of the network's range."""
-
-
-def judge(flows: Mapping[str, Flow], row: RealPair) -> Judged:
-    """Translate a pair both ways."""
-    pair = row.pair
-    arrays = (to_network(pair.hounsfield), row.image, pair.seen, pair.body, row.mr_body, row.guess)
-    ct, mr, seen, ct_body, body, first = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays)
-    used = (seen * ct_body * body) > 0
-    given = {CT: (mr, seen, body, first), MR_T1: (ct, seen, ct_body)}
-    made, guess, spread = {}, {}, {}
-    for target, (image, *masks) in given.items():
-        found = translate_image(flows[target], image, *masks)
-        offset = 0.0 if target == CT else 1.0  # signal begins at the low end of the network's range
-        made[target] = (UNIT[target] * (found.image[used] + offset)).numpy()
-        guess[target] = (UNIT[target] * (found.guess[used] + offset)).numpy()
-        spread[target] = (UNIT[target] * found.variance[used].sqrt()).numpy()
-    table: Any = flows[CT].lookup[MR_T1]
-    usual = torch.where(body > 0.5, table(mr[None, None], torch.zeros(1))[0, 0], BACKGROUND)[used]
-    signal = FAT.to_values(mr[used].numpy())
-    return Judged((HU_LIMIT * ct[used]).numpy(), signal, made, guess, (HU_LIMIT * usual).numpy(), spread)
-
-
-def validation_figures(flows: Mapping[str, Flow], pairs: Sequence[RealPair]) -> dict[str, float]:
-    """Mean figures over pairs that were held out: errors of both directions, of the lookups, Dice of bone."""
-    rows = []
-    for pair in pairs:
-        found = judge(flows, pair)
-        error = np.abs(found.made[CT] - found.ct)
-        rows.append({
-            "ct_mae": error.mean(),
-            "ct_guess": np.abs(found.guess[CT] - found.ct).mean(),
-            "ct_lookup": np.abs(found.lookup - found.ct).mean(),
-            "bone_dice": dice(found.made[CT] > BONE_HU, found.ct > BONE_HU),
-            "covered": np.mean(error < NINETY * found.spread[CT]),
-            "mr_mae": np.abs(found.made[MR_T1] - found.mr).mean(),
-            "mr_lookup": np.abs(found.guess[MR_T1] - found.mr).mean(),
-        })  # fmt: skip
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
-
-
-def calibrated_spread(flows: Mapping[str, Flow], pairs: Sequence[RealPair]) -> dict[str, float]:
-    """Factors on the standard deviations with which 90 % intervals hold 90 % of the voxels that were held out.
-
-    Each patient counts alike; the factor is 1 without any.
-    """
-    ratios: dict[str, list[float]] = {name: [] for name in flows}
-    for pair in pairs:
-        found = judge(flows, pair)
-        for target, truth in ((CT, found.ct), (MR_T1, found.mr)):
-            ratio = np.abs(found.made[target] - truth) / np.maximum(found.spread[target], 1e-6)
-            ratios[target].append(float(np.quantile(ratio, 0.9)) / NINETY)
-    return {name: round(float(np.mean(values)), 4) if values else 1.0 for name, values in ratios.items()}
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """Overlap of two masks, bool (n,) each."""
-    return float(2 * np.count_nonzero(found & truth) / max(np.count_nonzero(found) + np.count_nonzero(truth), 1))
