@@ -146,7 +146,8 @@ def test_flows_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
     mr, ct, body = images()
     small = replace(SMALL, sources=("ct",))
     trained = Flows(
-        {"ct": flow(trained=True).half().float(), "mr-t1": Flow(small)}, {"ct": 1.1, "mr-t1": 0.9}, {"ct": 0.5, "mr-t1": 1.0},
+        {"ct": flow(trained=True).half().float(), "mr-t1": Flow(small)},
+        {"ct": 1.1, "mr-t1": 0.9}, {"ct": 0.5, "mr-t1": 1.0},
         learn_familiarity([scan(0)], [scan(1)], 2.0),
         learn_neighbors([(mr[0, 0].numpy(), ct[0, 0].numpy(), body[0, 0].numpy() > 0)], 2.0),
         LocalGuess(), facts={"steps": 1},
