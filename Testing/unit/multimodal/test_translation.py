@@ -32,7 +32,7 @@ from Testing.unit.multimodal.test_mr import painted, thigh
 
 INFINITY = torch.full((1,), torch.inf)
 ZERO = torch.zeros(1)
-SMALL = FlowConfig(("mr-t1",), channels=(8, 8, 8), groups=4)
+SMALL = FlowConfig(("mr-t1",), channels=(16, 16, 16), groups=4)
 HU, SIGNAL = (-1000, -100, 50, 900), (0.0, 1.0, 0.3, 0.06)
 
 
