@@ -19,7 +19,7 @@ NEAR_MM, FAR_MM = 5.0, 12.0
 BANDS = ((-1.0, -0.84), (-0.84, -0.52), (-0.52, -0.2), (-0.2, 0.2), (0.2, 0.55), (0.55, 1.01))
 """Network range: dark, muscle, between, marrow and mixtures, fat, brighter than fat."""
 PLACES = 512
-LIMIT_SHARE = 0.995
+LIMIT_SHARE = 0.95
 """Of the places in images that were held out, so many are to count as familiar."""
 LEAST_BODY = 0.5
 """Share of body around a place that is judged."""

@@ -29,7 +29,7 @@ STRANGE = (
     "{share:.0%} of the body looks unlike the T1-weighted MRs of trunk and limbs that the model has seen; the mask "
     "shows where. Do not trust the result there."
 )
-STRANGE_SHARE = 0.1
+STRANGE_SHARE = 0.25
 """Of the body, from which on a sentence says so."""
 
 
