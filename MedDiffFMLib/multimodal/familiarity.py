@@ -21,6 +21,8 @@ BANDS = ((-1.0, -0.84), (-0.84, -0.52), (-0.52, -0.2), (-0.2, 0.2), (0.2, 0.55),
 PLACES = 512
 LIMIT_SHARE = 0.95
 """Of the places in images that were held out, so many are to count as familiar."""
+NO_PEAK = 0.7
+"""What the lack of a peak of fat counts, in units of the limit."""
 LEAST_BODY = 0.5
 """Share of body around a place that is judged."""
 
@@ -58,6 +60,18 @@ class Familiarity:
             coarse[used] = found / self.limit
         fine = zoom(coarse, np.divide(image.shape, coarse.shape), order=1, grid_mode=True, mode="nearest")
         return np.where(body, fine[tuple(slice(n) for n in image.shape)], 0).astype(np.float32)
+
+
+def strangeness(distance: np.ndarray, body: np.ndarray, fat_from_peak: bool) -> float:
+    """How strange an image is as a whole; above 1 it should not be trusted.
+
+    Args:
+        distance: see :meth:`Familiarity.distance`.
+        body: bool.
+        fat_from_peak: whether its histogram has a peak of fat, as the images in training have.
+    """
+    usual = float(np.median(distance[body])) if body.any() else 0.0
+    return usual + (0.0 if fat_from_peak else NO_PEAK)
 
 
 def learn_familiarity(

@@ -496,13 +496,13 @@ def _mr_as_ct(*_: object) -> None:
 @case("MR without fat, given to translate", NO_FAT, None)
 def _without_fat(*_: object) -> list[str]:
     signal = np.where(body().voxels > -500, 400, 0) + np.random.default_rng(0).integers(0, 40, body().voxels.shape)
-    return doubts(prepare_mr(replace(body(), voxels=signal.astype(np.int16), modality="MR")), 0)
+    return doubts(prepare_mr(replace(body(), voxels=signal.astype(np.int16), modality="MR")), 0, 0)
 
 
 @case("MR unlike those in training, given to translate", STRANGE.format(share=0.4), None)
 def _strange(*_: object) -> list[str]:
     signal = np.where(body().voxels > -500, 400, 0)
-    return doubts(replace(prepare_mr(replace(body(), voxels=signal, modality="MR")), fat_from_peak=True), 0.4)
+    return doubts(replace(prepare_mr(replace(body(), voxels=signal, modality="MR")), fat_from_peak=True), 0.4, 1.2)
 
 
 @case(
