@@ -98,7 +98,8 @@ def learn_familiarity(
     judged = [describe_places(image, body, spacing_mm)[0] for image, body in held_out]
     found = [tree.query((part - center) / scale)[0] for part in judged if len(part)]
     limit = float(np.mean([np.quantile(part, LIMIT_SHARE) for part in found])) if found else 1.0
-    return Familiarity(*(array.astype(np.float32) for array in (center, scale, places)), limit)
+    center, scale, places = (array.astype(np.float32) for array in (center, scale, places))
+    return Familiarity(center, scale, places, limit)
 
 
 def describe_places(image: np.ndarray, body: np.ndarray, spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:
