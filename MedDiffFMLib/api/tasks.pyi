@@ -564,3 +564,34 @@ def compare(
         DeviceError: the device is absent, or has too little memory even after every fallback.
         Cancelled: ``cancel`` was used.
     """
+
+def translate(
+    volume: VolumeLike,
+    *,
+    to: str = "ct",
+    fade: bool = True,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Makes a CT from a T1-weighted MR of trunk or limb, or an MR-like image from a CT, with its likely error.
+
+    Args:
+        volume: CT or MR: a Volume, or the path of a file or DICOM folder.
+        to: What is made: ct from an MR, or mr-t1 from a CT (ct, mr-t1). Default: ct.
+        fade: Fall back to the guess by intensities where the MR looks unlike those in training.
+            Default: True.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["ct"]``, ``volumes["mr"]``, ``volumes["uncertainty"]``,
+            ``volumes["mr_uncertainty"]``, ``volumes["outside"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """

@@ -30,6 +30,7 @@ from . import (
     pretrain,
     pretrain_anomaly,
     pretrain_body,
+    pretrain_translate,
     repeat,
     series,
     task,
@@ -64,6 +65,7 @@ COMMANDS = (
     validate,
     pretrain_body,
     pretrain_anomaly,
+    pretrain_translate,
     calibrate,
     worker,
 )

@@ -16,6 +16,7 @@ KINDS = {
     "control": "ControlNet",
     "segmentation": "segmentation head",
     "body": "body coordinates",
+    "translation": "flows between modalities",
     "companion": "companion",
     "anomaly": "anomaly detector",
 }
