@@ -18,8 +18,8 @@ from .console import Console, duration
 from .pretrain import LOGGERS, positive
 from .slurm import add_slurm_options, submit
 
-CHANGES = ("steps", "batch", "learning_rate", "window", "seed", "labels", "validation", "patience", "validate_every",
-           "checkpoint_every")  # fmt: skip
+CHANGES = ("initial", "steps", "batch", "learning_rate", "window", "seed", "labels", "validation", "patience",
+           "validate_every", "checkpoint_every")  # fmt: skip
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -46,6 +46,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--label-names", nargs="+", metavar="N=NAME", help="of segmentation: names of label numbers")
     add("--option", action="append", metavar="KEY=VALUE", help="of the task or method, VALUE as JSON or a word")
     add("--prior", default=DEFAULT_MODEL, metavar="MODEL", help="name or .safetensors file (default: %(default)s)")
+    add("--initial", metavar="MODEL",
+        help="ControlNet to go on from, name or file: of this prior, or of one that it grew from")  # fmt: skip
     add("--preset", choices=PRESETS, default="standard", help="size of the run (default: %(default)s)")
     add("--name", help="of the result among your models (default: from task and folder)")
     add("--title", default="", help="one line about the result")

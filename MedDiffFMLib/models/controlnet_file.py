@@ -161,6 +161,32 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
     return Control(name, weights.sha256, description, denoiser.eval().requires_grad_(False))
 
 
+def start_from(branch: ControlBranch, spec: str, task: str) -> None:
+    """Give a ControlNet the weights of another one, so that training goes on from them.
+
+    The other one may belong to a prior that this branch's grew from: inputs that it did not know get weights of zero.
+
+    Raises:
+        ModelError: unknown, damaged, for another task, or of another size.
+    """
+    import torch
+
+    name, path, expected = resolve(spec)
+    description = read_description(path)
+    if description["task"] != task:
+        raise ModelError(f"{name} is a ControlNet for {description['task']}.", f"Start from one for {task}.")
+    state, first = read_weights(path, expected).state, "encoder.conv_in.conv.weight"
+    own = branch.state_dict()
+    if first in state and state[first].ndim == own[first].ndim:
+        missing = max(own[first].shape[1] - state[first].shape[1], 0)
+        state[first] = torch.nn.functional.pad(state[first], (0, 0) * 3 + (0, missing))
+    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in own.items()}:
+        raise ModelError(
+            f"{name} is not as large as what shall be trained.", "Start from one of a prior with the same channels."
+        )
+    branch.load_state_dict(state)
+
+
 def find_control(task: str, model: FoundationModel) -> str | None:
     """Name of the catalogue's ControlNet for a task and a prior, the user's latest before a shipped one; else None."""
     fitting = [entry for entry in list_models("control") if entry.task == task and entry.prior == model.sha256]

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ...core.errors import InputError
 from ...core.precision import autocast
 from ...core.progress import ProgressMeter
 from .interface import ControlCase, ControlTask
@@ -74,6 +75,15 @@ class Adapter:
         """The trained part of what :meth:`attach` gave."""
         raise NotImplementedError
 
+    def start_from(self, denoiser: nn.Module, spec: str, task: ControlTask) -> None:
+        """Give the trained part the weights of a model.
+
+        Raises:
+            InputError: this kind cannot.
+            ModelError: it does not fit.
+        """
+        raise InputError(f"A {self.kind} model starts from the prior alone.", "Leave --initial out.")
+
     def save(
         self,
         path: Path,
@@ -105,6 +115,11 @@ class ControlAdapter(Adapter):
 
     def part(self, denoiser: nn.Module) -> nn.Module:
         return cast(nn.Module, denoiser.control)
+
+    def start_from(self, denoiser: nn.Module, spec: str, task: ControlTask) -> None:
+        from ...models.controlnet_file import start_from
+
+        start_from(cast(Any, self.part(denoiser)), spec, task.name)
 
     def save(
         self,

@@ -72,6 +72,8 @@ class FinetuneConfig:
         options: of the task, ``window`` among them.
         labels: numbers in the masks that count; empty for all.
         validation: share of patients for validation where none are named.
+        initial: name or file of a ControlNet to go on from, of this prior or of one that it grew from; empty for the
+            prior's own encoder.
         loop: schedule, which may change when a run is continued.
     """
 
@@ -81,6 +83,7 @@ class FinetuneConfig:
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[int, ...] = ()
     validation: float = 0.2
+    initial: str = ""
     loop: TrainingSchedule = field(default_factory=TrainingSchedule)
 
 

@@ -120,7 +120,7 @@ def finetune(
         logger: "tensorboard" or "mlflow", which gets the curves too, see :mod:`training.loggers`.
         changes: settings that differ from the preset, see :func:`.config.settings`: ``steps``, ``batch``,
             ``learning_rate``, ``window``, ``seed``, ``labels``, ``validation``, ``patience``, ``validate_every``,
-            ``checkpoint_every``, and ``options`` of the task.
+            ``checkpoint_every``, ``initial`` (a ControlNet to go on from), and ``options`` of the task.
 
     Raises:
         InputError: data that cannot be trained on (the report is in ``check.txt``), other settings or cases than the
@@ -230,6 +230,8 @@ def _module(run: Run, device: torch.device, precision: str) -> AdaptedModule:
     torch.manual_seed(run.config.seed)
     denoiser = denoiser_of(read_weights(run.prior_path, run.prior["sha256"])).to(device)
     adapted = run.adapter.attach(denoiser, run.task).to(device)
+    if run.config.initial:
+        run.adapter.start_from(adapted, run.config.initial, run.task)
     return AdaptedModule(adapted, run.adapter.part(adapted), run.task.loss, precision)
 
 

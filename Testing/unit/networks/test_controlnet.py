@@ -10,7 +10,7 @@ from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.inference.sliding_window import SlidingWindowDenoiser
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
-from MedDiffFMLib.models.controlnet_file import load_control, save_control
+from MedDiffFMLib.models.controlnet_file import load_control, save_control, start_from
 from MedDiffFMLib.networks.controlnet import ControlConfig
 from MedDiffFMLib.networks.unet import NetworkConfig
 
@@ -183,6 +183,26 @@ def test_a_file_holds_the_controlnet_alone_and_gives_it_back(model, tmp_path):
     with torch.no_grad():
         assert torch.allclose(control.denoiser(x, SIGMA, condition), before(x, SIGMA, condition), atol=0.02)
     assert control.denoiser.network.prior is model.engine.denoiser.network
+
+
+def test_training_goes_on_from_the_controlnet_of_a_prior_that_grew(model, tmp_path):
+    path = tmp_path / "control.safetensors"
+    before = saved(model, path).control.state_dict()
+    network = replace(model.engine.denoiser.network.config, blocks=2, tissue=True)
+    larger = build_denoiser({"network": network.as_dict(), "denoiser": "edm"})
+    branch = with_control(larger, ControlConfig(images=1, guess=0.05, blocks=1)).control
+    start_from(branch, str(path), "super-resolution")
+    first = "encoder.conv_in.conv.weight"
+    for name, tensor in branch.state_dict().items():
+        known = tensor[:, : before[name].shape[1]] if name == first else tensor
+        torch.testing.assert_close(known, before[name], rtol=1e-3, atol=1e-4)
+    new = branch.state_dict()[first][:, before[first].shape[1] :]
+    assert new.shape[1] > 0 and not new.any(), "tissue, which it did not know, weighs nothing at first"
+    with pytest.raises(ModelError, match="is a ControlNet for super-resolution"):
+        start_from(branch, str(path), "lesion")
+    deep = with_control(larger, ControlConfig(images=1, guess=0.05)).control
+    with pytest.raises(ModelError, match="not as large"):
+        start_from(deep, str(path), "super-resolution")
 
 
 def test_another_prior_task_or_kind_of_file_is_refused(model, tiny_model_file, tmp_path):
