@@ -17,6 +17,7 @@ ROWS = (
     ("deblur", "Deblur"),
     ("radiograph", "Radiograph"),
     ("describe", "Describe"),
+    ("compare", "Compare"),
     ("translate", "Translate"),
 )
 """Folder, and the class in its ``spec.py``."""
