@@ -14,7 +14,7 @@ from ..core.safe_load import plain_path, read_json
 
 SPLITS = ("training", "validation")
 _EXAMPLE = 'Expected {"training": [{"image": "ct.nii.gz"}, ...], "validation": [...]}.'
-_FILE_KEYS = ("label", "anatomy")
+_FILE_KEYS = ("label", "anatomy", "mr")
 _LONGEST_NAME = 120
 """Bytes; file systems take 255, and temporary names are longer."""
 _SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".dcm")
@@ -30,7 +30,7 @@ class Entry:
         image: file or DICOM folder.
         patient: cases of one patient must stay in one split; the name where the datalist does not say.
         region: region class, "none" for no single one, None for an automatic guess.
-        files: paths of the datalist's other keys by key, such as "label" and "anatomy".
+        files: paths of the datalist's other keys by key, such as "label", "anatomy" and "mr".
         native: whether the voxels are a scanner's own, neither resampled nor smoothed.
     """
 
