@@ -33,6 +33,7 @@ from . import (
     finetune,
     info,
     models,
+    multimodal,
     prepare,
     pretrain,
     pretrain_anomaly,
@@ -68,6 +69,7 @@ COMMANDS = (
     validate,
     pretrain_body,
     pretrain_anomaly,
+    multimodal,
     calibrate,
     worker,
 )

@@ -130,7 +130,9 @@ class Flow(nn.Module):
         given = [self.guidance[name](source, sigma) for name, source in sources.items()]
         if not given:
             return {}
-        *down, middle = [torch.stack(parts).sum(0) if len(parts) > 1 else parts[0] for parts in zip(*given, strict=True)]
+        *down, middle = [
+            torch.stack(parts).sum(0) if len(parts) > 1 else parts[0] for parts in zip(*given, strict=True)
+        ]
         return {"down_block_additional_residuals": tuple(down), "mid_block_additional_residual": middle}
 
     def _factors(self, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
