@@ -38,6 +38,7 @@ from . import (
     pretrain,
     pretrain_anomaly,
     pretrain_body,
+    pretrain_translate,
     repeat,
     series,
     task,
@@ -70,6 +71,7 @@ COMMANDS = (
     pretrain_body,
     pretrain_anomaly,
     multimodal,
+    pretrain_translate,
     calibrate,
     worker,
 )

@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..imaging.archives import unpacked
 from ..imaging.formats.common import damaged, parsing
 from ..imaging.formats.dicom import dataset_of, dicom_files, has_mark, is_dicom_file
+from ..imaging.modality import MEMBERS
 from ..imaging.source import Reading
 from ..imaging.volume import MIN_SLICES
 
@@ -219,7 +220,9 @@ def choose_series(
                 f"'{name}' has no series {wanted!r:.80}; it holds {_named(found)}.", "Choose one of these."
             )
     else:
-        fitting = [s for s in found if s.images >= MIN_SLICES and s.modality == modality] or list(found)
+        fitting = [
+            s for s in found if s.images >= MIN_SLICES and s.modality in MEMBERS.get(modality, (modality,))
+        ] or list(found)
     if len(fitting) > 1:
         remedy = f"Choose one: --series {fitting[0].number or fitting[0].uid}, or by UID, see `meddifffm series`."
         raise InputError(f"'{name}' holds {len(fitting)} series that could be meant: {_named(fitting)}.", remedy)

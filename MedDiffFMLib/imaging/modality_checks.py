@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core.errors import InputError
-from .modality import CT, MR, WORDS, XR
+from .modality import CT, CT_OR_MR, MEMBERS, MR, WORDS, XR
 from .volume import Volume, check_ct, check_grid, check_values, thinned
 
 
@@ -15,7 +15,7 @@ def check_volume(volume: Volume, modality: str, force: bool = False) -> list[str
     """Check a volume that is to be of a modality.
 
     Args:
-        modality: CT, MR or XR.
+        modality: CT, MR or XR, or CT_OR_MR.
         force: values that do not look like those of the modality are warned of, not refused.
 
     Returns:
@@ -24,7 +24,7 @@ def check_volume(volume: Volume, modality: str, force: bool = False) -> list[str
     Raises:
         InputError: with the cause and the remedy.
     """
-    if volume.modality != modality:
+    if volume.modality not in (modality, *MEMBERS.get(modality, ())):
         kind = WORDS[modality]
         raise InputError(f"The volume is marked as {volume.modality}, not as {kind}.", f"Choose a {kind} volume.")
     return _CHECKS[modality](volume, force)
@@ -46,6 +46,26 @@ def _check_mr(volume: Volume, force: bool) -> list[str]:
     return list(volume.notes)
 
 
+def _check_either(volume: Volume, force: bool) -> list[str]:
+    """What any image needs; the task, which knows what it takes it for, checks the rest."""
+    check_grid(volume)
+    check_values(volume.voxels)
+    return list(volume.notes)
+
+
+def as_modality(volume: Volume, modality: str, force: bool = False) -> Volume:
+    """A volume that may be one of several modalities, taken for one of them.
+
+    Raises:
+        InputError: it says that it is another one, or its values do.
+    """
+    from dataclasses import replace
+
+    taken = replace(volume, modality=modality if volume.modality == CT_OR_MR else volume.modality)
+    check_volume(taken, modality, force)
+    return taken
+
+
 def _check_radiograph(volume: Volume, force: bool) -> list[str]:
     """One plane (1, j, i)."""
     check_grid(volume, least_slices=1)
@@ -56,4 +76,6 @@ def _check_radiograph(volume: Volume, force: bool) -> list[str]:
     return list(volume.notes)
 
 
-_CHECKS: dict[str, Callable[[Volume, bool], list[str]]] = {CT: check_ct, MR: _check_mr, XR: _check_radiograph}
+_CHECKS: dict[str, Callable[[Volume, bool], list[str]]] = {
+    CT: check_ct, MR: _check_mr, XR: _check_radiograph, CT_OR_MR: _check_either,
+}  # fmt: skip

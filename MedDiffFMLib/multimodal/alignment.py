@@ -1,6 +1,6 @@
 """Central alignment (MedM2G, arXiv 2403.04290): vectors of what belongs together are drawn together, by InfoNCE.
 
-With n pairs in a batch plain InfoNCE takes all other n - 1 for wrong. Few patients share most of their facts, so that it
+With n pairs in a batch plain InfoNCE takes all other n - 1 for wrong. Few patients share most of their facts, so it
 would push equals apart; here what fits a text counts as right in proportion, and InfoNCE is the case in which nothing
 fits but the partner itself.
 """

@@ -47,6 +47,18 @@ class FlowConfig:
         """Edge lengths of windows must be multiples of this."""
         return 2 ** len(self.channels)
 
+    def check(self) -> None:
+        """Refuse sizes that cannot be built, or would take for ever.
+
+        Raises:
+            ValueError: says why.
+        """
+        sizes = (self.groups, *self.channels)
+        if not (1 <= len(self.channels) <= 5 and all(0 < n <= 1024 for n in sizes) and self.sources):
+            raise ValueError("its sizes are impossible")
+        if any(n % self.groups for n in self.channels) or not 0 < self.deviation < 2:
+            raise ValueError("its sizes do not fit together")
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

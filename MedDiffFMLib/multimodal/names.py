@@ -1,4 +1,6 @@
-"""Words for the views and looks of an X-ray, and for its detector's size. Imports the standard library only.
+"""Words for the views and looks of an X-ray, its detector's size, and what translation makes.
+
+Imports the standard library only.
 
 A direction is given as for a C-arm, by the side of the patient on which the detector stands: LAO 30 has it 30 degrees
 to the left of anterior, CRAN 20 twenty degrees toward the head. A chest in LAO position is the same thing. PA is
@@ -88,3 +90,8 @@ def _parse(word: str) -> Angles | None:
         raise InputError(f"The view {word} turns too far.", "Turn by at most 180 degrees and tilt by at most 80.")
     name = "-".join(f"{which}{float(angle):g}" for which, angle in ((side, turn), (pole, tilt)) if which)
     return Angles(name, -left if side == "rao" else left, -up if pole == "caud" else up)
+
+
+CT, MR_T1 = "ct", "mr-t1"
+TARGETS = (CT, MR_T1)
+"""What translation makes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +17,20 @@ import numpy as np
 from ..core.atomic_files import atomic_path
 from ..core.errors import InputError
 from ..core.file_hash import file_sha256
+from .mutual_information import normalized_mutual_information
 
 if TYPE_CHECKING:
     from ..datasets.datalist import Entry
     from ..imaging.grid import Grid
     from ..imaging.volume import Volume
+    from .mr_intensity import MRScale
 
 SPACING_MM = 2.0
 """Edge of the isotropic voxels on which translation works."""
 BODY_RIM_MM = 4.0
 """Around the body a CT is kept as it is; beyond that is the table, which an MR does not show, and becomes air."""
 AIR_HU = -1000
-VERSION = 1
+VERSION = 2
 """Of prepared pairs; raise it when preparation changes."""
 
 
@@ -87,29 +89,42 @@ def pair_of(ct: Volume, mr: Volume, name: str, patient: str, refine: bool = True
     """CT and MR of one patient on the MR's working grid.
 
     Args:
-        refine: align them first.
+        refine: align them first; what makes them less alike is not taken.
 
     Raises:
         InputError: they cannot be aligned.
     """
-    from ..imaging.grid import working_grid
     from .field_of_view import field_of_view
     from .mr_intensity import mr_scale
     from .rigid_registration import align
 
     scanned = field_of_view(mr.voxels)
     scale = mr_scale(mr.voxels, scanned)
-    shift = angle = 0.0
-    if refine:
-        motion = align(mr, ct, fixed_mask=scanned)
-        ct, shift, angle = motion.moved(ct), motion.shift_mm, motion.angle_degrees
+    given = _on_grid(ct, mr, scanned, scale, name, patient)
+    if not refine:
+        return given
+    motion = align(mr, ct, fixed_mask=scanned)
+    moved = _on_grid(motion.moved(ct), mr, scanned, scale, name, patient)
+    if likeness(moved) <= likeness(given):
+        return given
+    return replace(moved, shift_mm=round(motion.shift_mm, 2), angle_degrees=round(motion.angle_degrees, 2))
+
+
+def likeness(pair: Pair) -> float:
+    """Normalized mutual information of CT and MR in the body."""
+    used = pair.seen & pair.body
+    return normalized_mutual_information(np.clip(pair.hounsfield[used], AIR_HU, -AIR_HU), pair.mr[used])
+
+
+def _on_grid(ct: Volume, mr: Volume, scanned: np.ndarray, scale: MRScale, name: str, patient: str) -> Pair:
+    """Both where they lie."""
+    from ..imaging.grid import working_grid
+
     grid = working_grid(mr, SPACING_MM)
     hounsfield, body, covered = ct_on_grid(ct, grid)
-    signal, scanned = mr_on_grid(mr, scanned, grid)
-    return Pair(
-        name, patient, hounsfield, (signal / scale.fat).astype(np.float16), scanned & covered, body & covered,
-        scale.from_peak, round(shift, 2), round(angle, 2),
-    )  # fmt: skip
+    signal, reached = mr_on_grid(mr, scanned, grid)
+    in_fat = (signal / scale.fat).astype(np.float16)
+    return Pair(name, patient, hounsfield, in_fat, reached & covered, body & covered, scale.from_peak)
 
 
 def ct_on_grid(ct: Volume, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

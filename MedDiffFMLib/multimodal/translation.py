@@ -12,12 +12,8 @@ from ..inference.window_plan import OVERLAP, cut, plan_windows
 from .flow import Flow
 from .guidance import Source
 
-WINDOW = 48
+WINDOW = 40
 """Edge of the windows; of the size of those in training."""
-CT, MR_T1 = "ct", "mr-t1"
-"""Modalities that translate makes, as the command line names them."""
-SOURCE_OF = {CT: MR_T1, MR_T1: CT}
-"""Target -> what it is made from."""
 
 
 @dataclass(frozen=True)

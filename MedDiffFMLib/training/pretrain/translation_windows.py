@@ -72,9 +72,7 @@ class TranslationWindows:
         size: (D, H, W) voxels of ``SPACING_MM``.
     """
 
-    def __init__(
-        self, pairs: Sequence[RealPair], cases: Sequence[Case], size: tuple[int, int, int], seed: int
-    ) -> None:
+    def __init__(self, pairs: Sequence[RealPair], cases: Sequence[Case], size: tuple[int, int, int], seed: int) -> None:
         self.pairs, self.cases, self.size, self.seed = pairs, cases, size, seed
         # Half of the simulated windows come from the patients of the pairs, whose anatomy translation is for.
         patients = {pair.pair.patient for pair in pairs}
@@ -109,6 +107,8 @@ class TranslationWindows:
         return _window(hounsfield, signal, seen, body > 0.5, (other > 0.5) & seen, True)
 
     def _simulated(self, rng: np.random.Generator) -> Window:
+        from scipy.ndimage import gaussian_filter
+
         case = self.cases[int(rng.choice(len(self.cases), p=self.chances))]
         level = case.levels[case.level_for(np.full(3, SPACING_MM))]
         tissue = level.tissue
@@ -124,6 +124,7 @@ class TranslationWindows:
         classes = np.asarray(tissue[np.ix_(*index)])
         edges = (SPACING_MM,) * 3
         signal = simulate_mr(hounsfield, classes, edges, draw_contrast(rng), rng) * np.exp(rng.normal(0, 0.08))
+        signal = gaussian_filter(signal, rng.uniform(0.3, 0.8))  # classes of whole voxels have steps for edges
         body = classes > OUTSIDE
         seen = _inside(start, step, self.size, level.shape) & _field(self.size, rng)
         hounsfield = np.where(body, hounsfield, np.minimum(hounsfield, -700))  # the table

@@ -1,0 +1,53 @@
+"""``meddifffm pretrain-translate PAIRS``: train the flows that make CT from MR and MR from CT."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .arguments import COUNT, SEED, add_command
+from .console import Console
+
+
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """The sub-command."""
+    parser = add_command(
+        subparsers,
+        common,
+        "pretrain-translate",
+        run,
+        "Train CT from MR and MR from CT, on pairs and on MRs simulated from CTs.",
+        "The same command continues a run that was stopped or killed, on the same curve. FOLDER receives "
+        "translate.safetensors, the aligned pairs, losses.csv, validation.csv and last.pt.",
+    )
+    add = parser.add_argument
+    add("datalist", type=Path, metavar="PAIRS", help='MONAI decathlon JSON; rows have "image" (CT), "mr" and "patient"')
+    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
+    add("--cts", type=Path, metavar="CACHE",
+        help="folder made by `meddifffm prepare`, from whose CTs MRs are simulated (else: real pairs alone)")  # fmt: skip
+    add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 1600)")
+    add("--batch", type=COUNT, metavar="N", help="windows a step (default: 3)")
+    add("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.0015)")
+    add("--seed", type=SEED, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
+    add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Train to the end, and write the weights."""
+    from ..multimodal.flow_file import save_flows
+    from ..training.pretrain.translation import TranslationConfig, pretrain_translation
+
+    config = TranslationConfig(seed=args.seed)
+    given = {"steps": args.steps, "learning_rate": args.learning_rate}
+    loop = replace(config.loop, **{name: value for name, value in given.items() if value is not None})
+    config = replace(config, loop=loop, batch=args.batch or config.batch)
+    trained = pretrain_translation(
+        args.datalist, args.cts, args.output, config, accelerator=args.accelerator, report=console.note
+    )
+    path = args.output / "translate.safetensors"
+    digest, facts = save_flows(path, trained), trained.facts or {}
+    answer = {"status": "done", "output": str(path), "sha256": digest, **facts}
+    console.answer(answer, f"{path}: {facts['steps']} steps on {facts['pairs']} pairs.\nSHA-256 {digest}")
+    return 0

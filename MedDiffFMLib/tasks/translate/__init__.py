@@ -1,0 +1,1 @@
+"""CT from MR, and an MR-like image from CT."""

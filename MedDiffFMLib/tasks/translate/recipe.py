@@ -1,0 +1,142 @@
+"""Translation: a guess by intensities, corrected by the flow on 2 mm voxels, back on the input's voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...imaging.modality import CT, MR
+from ...multimodal.names import CT as TO_CT
+from ..base import Case, Run, TaskResult
+from .spec import Translate
+
+if TYPE_CHECKING:
+    from ...imaging.grid import Grid
+    from ...imaging.volume import Volume
+    from ...multimodal.flow_file import Flows
+
+FAT_VALUE = 1000.0
+"""Of fat in a translated MR."""
+NO_FAT = (
+    "The MR has no clear peak of fat, by which its values are told: what is translated may be off by a factor. "
+    "Only T1-weighted images of trunk and limbs were trained on."
+)
+STRANGE = (
+    "{share:.0%} of the body looks unlike the T1-weighted MRs of trunk and limbs that the model has seen; the mask "
+    "shows where. Do not trust the result there."
+)
+STRANGE_SHARE = 0.1
+"""Of the body, from which on a sentence says so."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A source on the working grid; image (network range), seen and body (k, j, i)."""
+
+    grid: Grid
+    image: np.ndarray
+    seen: np.ndarray
+    body: np.ndarray
+    fat_from_peak: bool = True
+
+
+def translate(task: Translate, case: Case, run: Run) -> TaskResult:
+    """Translate a scan.
+
+    Returns:
+        ``ct`` (HU, int16) with ``uncertainty`` (HU, standard deviation) and ``outside`` (bool), or ``mr`` (fat is
+        1000, int16) with ``mr_uncertainty``; on the input's grid.
+        facts: ``outside_share`` of the body; ``fat_peak``: whether the MR's scale rests on one.
+
+    Raises:
+        InputError: an image of the other kind, or one without a body.
+    """
+    import torch
+
+    from ...imaging.modality_checks import as_modality
+    from ...multimodal.flow_file import shipped_flows
+    from ...multimodal.translation import translate_image
+
+    to_ct = task.to == TO_CT
+    meter = run.meter(1, "reading the scan")
+    volume = as_modality(case.scan, MR if to_ct else CT)
+    source = _mr(volume) if to_ct else _ct(volume)
+    if not source.body.any():
+        raise InputError("No body is seen in the image.", "Give a scan that shows one.")
+    flows = shipped_flows(run.device)
+    outside = _outside(flows, source) if to_ct else np.zeros(source.body.shape, bool)
+    meter.stage = "translating"
+    parts = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (source.image, source.seen, source.body))
+    found = translate_image(flows.flows[task.to], *parts, done=meter.advance)
+    image = np.where(outside, found.guess, found.image) if task.fade else found.image.numpy()
+    spread = flows.spread[task.to] * found.variance.sqrt().numpy()
+    result = _on_input(volume, source, image, spread, to_ct)
+    share = float(outside[source.body].mean())
+    result.facts = {"outside_share": round(share, 3), "fat_peak": source.fat_from_peak}
+    if to_ct:
+        result.volumes["outside"] = _back(outside.astype(np.float32), source, volume, 0) > 0.5
+    if not source.fat_from_peak:
+        result.warnings.append(NO_FAT)
+    if share > STRANGE_SHARE:
+        result.warnings.append(STRANGE.format(share=share))
+    return result
+
+
+def _mr(volume: Volume) -> _Prepared:
+    """An MR in units of fat."""
+    from ...imaging.grid import working_grid
+    from ...multimodal.field_of_view import field_of_view
+    from ...multimodal.mr_body import mr_body
+    from ...multimodal.mr_intensity import mr_scale
+    from ...multimodal.pairs import SPACING_MM, mr_on_grid
+
+    scanned = field_of_view(volume.voxels)
+    try:
+        scale = mr_scale(volume.voxels, scanned)
+    except ValueError as error:
+        raise InputError("The MR shows nothing but background.", "Give an MR that shows a body.") from error
+    grid = working_grid(volume, SPACING_MM)
+    signal, seen = mr_on_grid(volume, scanned, grid)
+    body = mr_body(signal / scale.fat, (SPACING_MM,) * 3) & seen
+    return _Prepared(grid, scale.to_network(signal), seen, body, scale.from_peak)
+
+
+def _ct(volume: Volume) -> _Prepared:
+    """A CT without its table."""
+    from ...imaging.grid import working_grid
+    from ...imaging.intensity import to_network
+    from ...multimodal.pairs import SPACING_MM, ct_on_grid
+
+    grid = working_grid(volume, SPACING_MM)
+    hounsfield, body, covered = ct_on_grid(volume, grid)
+    return _Prepared(grid, to_network(hounsfield), covered, body & covered)
+
+
+def _outside(flows: Flows, source: _Prepared) -> np.ndarray:
+    """Where an MR looks unlike those in training, bool (k, j, i)."""
+    from ...multimodal.pairs import SPACING_MM
+
+    distance = flows.familiarity.distance(source.image, source.body, SPACING_MM)
+    return (distance > 1) | (source.body & ~source.seen)
+
+
+def _on_input(volume: Volume, source: _Prepared, image: np.ndarray, spread: np.ndarray, to_ct: bool) -> TaskResult:
+    """Network range -> HU or units of fat, on the input's voxels."""
+    from ...imaging.intensity import HU_LIMIT
+    from ...multimodal.mr_intensity import MRScale
+
+    half = HU_LIMIT if to_ct else MRScale(FAT_VALUE).to_values(np.zeros(1))[0]
+    values = image * half if to_ct else (image + 1) * half
+    background = -HU_LIMIT if to_ct else 0.0
+    voxels = np.rint(_back(np.where(source.seen, values, background), source, volume, background)).astype(np.int16)
+    likely = _back(np.where(source.body, spread * half, 0), source, volume, 0)
+    return TaskResult({"ct": voxels, "uncertainty": likely} if to_ct else {"mr": voxels, "mr_uncertainty": likely})
+
+
+def _back(values: np.ndarray, source: _Prepared, volume: Volume, fill: float) -> np.ndarray:
+    from ...imaging.grid import from_grid
+
+    return from_grid(np.ascontiguousarray(values, np.float32), source.grid, volume, fill=fill).astype(np.float32)
