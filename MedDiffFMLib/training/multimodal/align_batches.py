@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class BoxBatches:
             **tables,
         )
 
-    def _sample(self, number: int) -> dict[str, object]:
+    def _sample(self, number: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, number])
         case, row = self.rows[rng.integers(len(self.rows))]
         boxes = self.pool[case]

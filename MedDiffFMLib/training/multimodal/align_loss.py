@@ -30,15 +30,17 @@ class AlignLoss(nn.Module):
         links, invariant: whether the losses of alignment, and of the invariant, count.
     """
 
-    def __init__(self, encoders: AlignedEncoders, bfloat16: bool, links: bool = True, invariant: bool = True) -> None:
+    def __init__(
+        self, encoders: AlignedEncoders, in_bfloat16: bool, links: bool = True, invariant: bool = True
+    ) -> None:
         super().__init__()
-        self.encoders, self.bfloat16 = encoders, bfloat16
+        self.encoders, self.in_bfloat16 = encoders, in_bfloat16
         self.links, self.invariant = links, invariant
 
     def forward(self, batch: AlignBatch, generator: torch.Generator) -> torch.Tensor:
         """Mean loss; the generator draws acquisitions."""
         encoders, n = self.encoders, len(batch.ct)
-        with autocast(batch.ct.device, "auto" if self.bfloat16 else "float32"):
+        with autocast(batch.ct.device, "auto" if self.in_bfloat16 else "float32"):
             twice, some = max(2, round(TWICE_SHARE * n)), max(2, round(MR_SHARE * n))
             ct = encoders.ct(another_ct(batch.ct, generator))
             mr = encoders.mr(another_mr(batch.mr[0, :some], generator))

@@ -105,10 +105,10 @@ def prepare_boxes(
 ) -> list[Boxes]:
     """Boxes of all of them; cases in which there is no room for any are left out."""
     found = []
-    makers = [(case.name, boxes_of_case, case) for case in cases] + [(pair.name, boxes_of_pair, pair) for pair in pairs]
-    for number, (name, make, source) in enumerate(makers, 1):
-        boxes = make(source, folder)  # type: ignore[operator]
-        report(f"boxes {number} of {len(makers)}: {name}, {len(boxes.ct)}")
+    sources: list[Case | Pair] = [*cases, *pairs]
+    for number, source in enumerate(sources, 1):
+        boxes = boxes_of_pair(source, folder) if isinstance(source, Pair) else boxes_of_case(source, folder)
+        report(f"boxes {number} of {len(sources)}: {source.name}, {len(boxes.ct)}")
         if len(boxes.ct):
             found.append(boxes)
     return found
@@ -187,7 +187,7 @@ def _draw_box(scan: Scan, spots: Sequence[Spot], rng: np.random.Generator) -> Bo
     room = np.maximum(shape - EDGE, 0)
     start = np.floor(rng.uniform(0, 1, 3) * (room + 1)).astype(int)
     if spots:
-        point = spots[rng.integers(len(spots))].point
+        point = spots[int(rng.integers(len(spots)))].point
         index = (np.linalg.inv(scan.grid.ijk_to_ras) @ [*point, 1.0])[:3][::-1]
         start = np.clip(np.rint(index - rng.uniform(3, EDGE - 3, 3)), 0, room).astype(int)
     k, j, i = (slice(int(a), int(min(a + EDGE, n))) for a, n in zip(start, shape, strict=True))

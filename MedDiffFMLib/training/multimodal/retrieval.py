@@ -14,6 +14,7 @@ from ...multimodal.acquisitions import another_ct, another_mr
 from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.boxes import byte_input, ct_input
 from ...multimodal.invariant import effective_rank, sameness
+from ...multimodal.spoken_facts import items
 from .align_batches import all_said
 from .box_pool import Boxes
 
@@ -119,8 +120,11 @@ def figures(found: Embedded) -> dict[str, float]:
 
 
 def table(encoders: AlignedEncoders, pool: Sequence[Boxes]) -> dict[str, float]:
-    """All figures of a pool, with what chance and facts that are matched directly would give."""
+    """All figures of a pool, with what chance gives, facts that are matched directly, and the mean attenuation."""
     found = embed(encoders, pool)
+    facts = np.stack([items(box) for boxes in pool for box in boxes.facts])
+    means = [np.concatenate([part(boxes) for boxes in pool]) for part in (_mean_density, _mean_attenuation)]
+    by_mean = recall(_on_an_arc(means[0]), _on_an_arc(means[1]), XRAYS, 1)
     links = {
         "text_ct": (found.text, found.ct), "text_xray": (found.text, found.xray), "ct_mr": (found.ct, found.mr),
         "ct_xray": (found.ct, found.xray), "text_mr": (found.text, found.mr), "mr_xray": (found.mr, found.xray),
@@ -128,8 +132,29 @@ def table(encoders: AlignedEncoders, pool: Sequence[Boxes]) -> dict[str, float]:
     rows = {
         "boxes": float(len(found.ct)), "patients": float(len(np.unique(found.patient))), **figures(found),
         "chance_r5": FIRST / min(CANDIDATES, len(found.ct)), "chance_r1": 1 / min(XRAYS, len(found.ct)),
+        "facts_matched_r5": recall(_unit(facts), _unit(facts), CANDIDATES, FIRST),
+        "ct_xray_r1_by_mean_attenuation": by_mean,
     }  # fmt: skip
     for name, (one, other) in links.items():
         rows[f"{name}_p"] = chance_of(one, other)
         rows[f"{name}_p_within_patients"] = chance_of(one, other, found.patient)
     return {name: round(value, 4) for name, value in rows.items()}
+
+
+def _mean_density(boxes: Boxes) -> np.ndarray:
+    return np.clip(boxes.ct + 1000.0, 0, None).mean((1, 2, 3))
+
+
+def _mean_attenuation(boxes: Boxes) -> np.ndarray:
+    """Of the AP X-ray."""
+    return boxes.xray[:, 0].mean((1, 2))
+
+
+def _on_an_arc(values: np.ndarray) -> np.ndarray:
+    """Unit vectors whose cosine is the larger the nearer the ranks of two numbers are."""
+    angles = np.argsort(np.argsort(values)) / len(values) * np.pi / 2
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

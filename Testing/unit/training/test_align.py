@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from MedDiffFMLib.cli import main
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
 from MedDiffFMLib.multimodal.aligned import load_encoders
 from MedDiffFMLib.multimodal.encoders import EDGE
@@ -142,3 +143,10 @@ def test_retrieval_counts_and_chance() -> None:
     assert recall(vectors, vectors, 100, 5) == 1 and chance_of(vectors, vectors, patient) < 0.001
     assert recall(vectors, others, 100, 5) == pytest.approx(0.05, abs=0.03)
     assert chance_of(vectors, others) > 0.01
+
+
+@pytest.mark.parametrize("options", [[], ["--learning-rate", "7"], ["--pairs", "none.json"]])
+def test_impossible_requests_are_refused(options: list[str], tmp_path: Path) -> None:
+    """No prepared cases, a rate out of range, a list that is not there: nothing is computed."""
+    assert main(["multimodal", "train", str(tmp_path), "-o", str(tmp_path / "run"), *options]) == 2
+    assert not (tmp_path / "run" / "losses.csv").exists()
