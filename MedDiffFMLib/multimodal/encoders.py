@@ -34,6 +34,18 @@ class Vectors(NamedTuple):
     parts: torch.Tensor
 
 
+class Features(NamedTuple):
+    """What the body of an encoder sees, before it is made comparable.
+
+    Attributes:
+        summary: (B, 2 * channels), mean and largest value of each channel.
+        parts: (B, parts, channels).
+    """
+
+    summary: torch.Tensor
+    parts: torch.Tensor
+
+
 class ImageEncoder(nn.Module):
     """Boxes (B, 1, 32, 32, 32) or X-rays (B, 1, 64, 64) in [-1, 1] -> vectors.
 
@@ -55,14 +67,30 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(widths[-1])
         self.part = nn.Sequential(nn.Linear(widths[-1], 2 * SIZE), nn.GELU(), nn.Linear(2 * SIZE, SIZE))
         self.whole = nn.Sequential(nn.Linear(2 * widths[-1], 2 * SIZE), nn.GELU(), nn.Linear(2 * SIZE, SIZE))
+        self.whole_norms, self.part_norms = (nn.ModuleDict({name: centering() for name in stems}) for _ in range(2))
 
     def forward(self, image: torch.Tensor, stem: str) -> Vectors:
         """Vectors of images of the modality ``stem``."""
+        return self.vectors(self.features(image, stem), stem)
+
+    def features(self, image: torch.Tensor, stem: str) -> Features:
+        """What the body sees in images of the modality ``stem``."""
         bands = haar_forward(image) if self.dimensions == 3 else _haar_2d(image)
-        features = self.norm(self.body(self.stems[stem](bands)).flatten(2).transpose(1, 2))
-        summary = torch.cat([features.mean(1), features.amax(1)], 1)
-        whole, parts = self.whole(summary), self.part(features)
-        return Vectors(functional.normalize(whole.float(), dim=-1), functional.normalize(parts.float(), dim=-1))
+        parts = self.norm(self.body(self.stems[stem](bands)).flatten(2).transpose(1, 2))
+        return Features(torch.cat([parts.mean(1), parts.amax(1)], 1), parts)
+
+    def vectors(self, seen: Features, stem: str) -> Vectors:
+        """Vectors of features."""
+        whole = self.whole_norms[stem](self.whole(seen.summary).float())
+        parts = self.part(seen.parts).float()
+        parts = self.part_norms[stem](parts.flatten(0, 1)).view(parts.shape)
+        return Vectors(functional.normalize(whole, dim=-1), functional.normalize(parts, dim=-1))
+
+
+def centering() -> nn.BatchNorm1d:
+    """Takes away what all vectors have in common. Without it those of texts, all of which have the same words, stayed
+    one vector for the first hundred steps."""
+    return nn.BatchNorm1d(SIZE, affine=False)
 
 
 def volume_encoder() -> ImageEncoder:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .encoders import SIZE
+from .encoders import SIZE, centering
 
 WORDS, TRIGRAMS, PIECES = 1024, 2048, 8
 """Rows of the tables of words and of parts of words, and so many parts of one are looked at."""
@@ -46,6 +46,7 @@ class TextEncoder(nn.Module):
         )
         self.together = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, SIZE))
+        self.norm = centering()
 
     def forward(self, words: torch.Tensor, trigrams: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Vectors of texts as :func:`encode_texts` gives them."""
@@ -56,7 +57,8 @@ class TextEncoder(nn.Module):
         said = used.any(2)
         said[:, 0] |= ~said.any(1)  # a text that says nothing is one empty statement
         read = self.together(statements, src_key_padding_mask=~said) * said[..., None]
-        return functional.normalize(self.out(read.sum(1) / said.sum(1, keepdim=True)).float(), dim=-1)
+        vectors = self.norm(self.out(read.sum(1) / said.sum(1, keepdim=True)).float())
+        return functional.normalize(vectors, dim=-1)
 
 
 def encode_texts(texts: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

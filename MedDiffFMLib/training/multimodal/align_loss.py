@@ -13,7 +13,7 @@ from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.alignment import fit_of, info_nce
 from ...multimodal.encoders import Vectors
 from ...multimodal.invariant import invariant_loss
-from .align_batches import AlignBatch
+from .align_batches import AlignBatch, Twice
 
 INVARIANT = 0.5
 """Weight of the sum of the invariant losses."""
@@ -39,26 +39,34 @@ class AlignLoss(nn.Module):
 
     def forward(self, batch: AlignBatch, generator: torch.Generator) -> torch.Tensor:
         """Mean loss; the generator draws acquisitions."""
-        encoders, n = self.encoders, len(batch.ct)
-        with autocast(batch.ct.device, "auto" if self.in_bfloat16 else "float32"):
-            twice, some = max(2, round(TWICE_SHARE * n)), max(2, round(MR_SHARE * n))
-            ct = encoders.ct(another_ct(batch.ct, generator))
-            mr = encoders.mr(another_mr(batch.mr[0, :some], generator))
-            xray = encoders.xray(another_xray(batch.xray[0], generator))
-            others = (
-                (ct, encoders.ct(another_ct(batch.ct[:twice], generator))),
-                (mr, encoders.mr(another_mr(batch.mr[1, :twice], generator))),
-                (xray, encoders.xray(another_xray(batch.xray[1], generator))),
-            )
+        encoders = self.encoders
+        with autocast(batch.said.device, "auto" if self.in_bfloat16 else "float32"):
+            seen = batch.locked or self._seen(batch, generator)
+            bodies = {"ct": encoders.volumes, "mr": encoders.volumes, "xray": encoders.pictures}
+            vectors = {name: [bodies[name].vectors(one, name) for one in seen[name]] for name in bodies}
             text, part_text = encoders.texts(*batch.text), encoders.texts(*batch.part_text)
         loss = torch.zeros(())
         if self.links:
+            ct, mr, xray = (vectors[name][0] for name in ("ct", "mr", "xray"))
             loss = loss + self._links(batch, ct, mr, xray, text, part_text, generator)
         if self.invariant:
             loss = loss + INVARIANT * sum(
-                invariant_loss(one.parts[: len(other.parts)], other.parts) for one, other in others
+                invariant_loss(one.parts[: len(other.parts)], other.parts) for one, other in vectors.values()
             )
         return loss
+
+    def _seen(self, batch: AlignBatch, generator: torch.Generator) -> dict[str, Twice]:
+        """Features of two acquisitions of the images."""
+        assert batch.ct is not None and batch.mr is not None and batch.xray is not None
+        volumes, pictures, n = self.encoders.volumes, self.encoders.pictures, len(batch.ct)
+        twice, some = max(2, round(TWICE_SHARE * n)), max(2, round(MR_SHARE * n))
+        return {
+            "ct": Twice(*(volumes.features(another_ct(x, generator), "ct") for x in (batch.ct, batch.ct[:twice]))),
+            "mr": Twice(
+                *(volumes.features(another_mr(x, generator), "mr") for x in (batch.mr[0, :some], batch.mr[1, :twice]))
+            ),
+            "xray": Twice(*(pictures.features(another_xray(x, generator), "xray") for x in batch.xray)),
+        }
 
     def _links(
         self,
