@@ -43,8 +43,10 @@ PYTHON = os.path.join(VENV, "Scripts", "python.exe") if os.name == "nt" else os.
 GIGABYTE = 1e9
 EXTRAS = {"demo": "", "test": "[test]", "docs": "[docs]"}
 """Command -> what of pyproject.toml it needs besides the library."""
-QUICK = ["-m", "not slow", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
-"""For pytest: without the tests that are marked slow, a file of tests to each core in turn."""
+QUICK = ["-m", "not slow"]
+"""For pytest: without the tests that are marked slow."""
+SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+"""For pytest: a file of tests to each core in turn, each in a process that takes about 1 GB."""
 
 # What PySide6 and VTK load at run time to draw without a screen, with the Debian package that brings it.
 DRAWING_LIBRARIES = {
@@ -106,15 +108,19 @@ def demo(words):
 
 
 def test(words):
-    """Style, format, types, tests; all of them run, and the first failure gives the exit code."""
+    """Style, format, types, tests; all of them run, and the first failure gives the exit code.
+
+    Words for pytest choose a few tests as a rule, which one process begins sooner.
+    """
     check_system_packages()
     quick = "--quick" in words
     words = [word for word in words if word != "--quick"]
+    options = [*(QUICK if quick else []), *([] if words and not quick else SIDE_BY_SIDE)]
     steps = {
         "style": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "types": ["mypy"],
-        "tests": ["pytest", *(QUICK if quick else []), *words],
+        "tests": ["pytest", *options, *words],
     }
     if quick:
         del steps["types"]

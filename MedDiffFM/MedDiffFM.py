@@ -348,6 +348,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MedDiffFMLib.tasks.output_kinds import OutputKind
         from MedDiffFMLib.tasks.registry import TASKS
 
+        self.liveRun.stopRefining()
         self.resultPanel.list()
         output = TASKS[main.GetAttribute(TASK)].output(main.GetAttribute(OUTPUT))
         if output.kind is OutputKind.CT and self._parameterNode:

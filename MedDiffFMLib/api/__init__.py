@@ -1,1 +1,1 @@
-"""What the front door, ``import MedDiffFMLib as mdf``, is made of; ``MedDiffFMLib/__init__.py`` names its parts."""
+"""Parts of the front door, ``import MedDiffFMLib as mdf``; ``MedDiffFMLib/__init__.py`` names its parts."""

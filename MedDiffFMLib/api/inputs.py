@@ -1,4 +1,4 @@
-"""What a caller may give for a volume, a label map or a model: the object, or where to find it."""
+"""Inputs as a caller may give them: a volume, a label map or a model as an object, or where to find it."""
 
 from __future__ import annotations
 

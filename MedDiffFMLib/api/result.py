@@ -10,7 +10,7 @@ from ..imaging.volume import Volume
 
 @dataclass(frozen=True)
 class Result:
-    """What a task of the front door returns.
+    """Result of a task of the front door.
 
     Attributes:
         volumes: output name -> volume, the main result first; ready for ``write_volume``.

@@ -41,7 +41,7 @@ def _function(task: type[Task]) -> str:
 
 
 def _default(value: Any) -> str:
-    """How it is written; texts in double quotes, as the formatter wants them."""
+    """Default value as source text, empty where there is none; texts in double quotes, as the formatter wants them."""
     if value is REQUIRED:
         return ""
     return f" = {json.dumps(value) if isinstance(value, str) else repr(value)}"

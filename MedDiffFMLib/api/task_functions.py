@@ -82,7 +82,7 @@ def arguments(task: type[Task]) -> list[Argument]:
 
 
 def _inputs(task: type[Task]) -> list[Argument]:
-    """What the task works on; the volume is given without its name."""
+    """Arguments that the task works on; the volume is given without its name."""
     inputs, source = task.inputs, "a Volume, or the path of a file or DICOM folder."
     kind = WORDS[inputs.modality]
     grid = "whose grid the result takes" if inputs.volume is Need.NONE else f"on the {kind}'s grid"
@@ -119,7 +119,7 @@ def _parameters(task: type[Task]) -> list[Argument]:
 
 
 def _run_options(task: type[Task], inputs: list[Argument]) -> list[Argument]:
-    """What every task takes, what those with a model take, and inputs that it can do without."""
+    """Options of every task, those of tasks with a model, and inputs that the task can do without."""
     regions = f"Body region: {', '.join(REGIONS)}, or {NO_REGION} to tell the model nothing; automatic when not given."
     of_model = [
         Argument("seed", "int", "Start of the random numbers: same seed, same result.", 0),
@@ -167,7 +167,7 @@ def _bound(name: str, signature: inspect.Signature, positional: tuple, keywords:
 
 
 def docstring(task: type[Task]) -> str:
-    """What ``help`` shows: what the task does, each argument with unit, limits and default, the result, the errors."""
+    """Text of ``help``: what the task does, each argument with unit, limits and default, the result, the errors."""
     parts = {"volumes": task.volumes(), "tables": task.tables(), "texts": task.texts()}
     names = ", ".join(f'``{part}["{output.name}"]``' for part, outputs in parts.items() for output in outputs)
     rows = [f"{row.name}: {row.sentence}" for row in arguments(task)]
@@ -242,7 +242,7 @@ def _structures(sources: dict[str, Any]) -> Path | None:
 
 
 def _record(source: Any, volume: Volume) -> dict[str, Any]:
-    """What the report says about an input."""
+    """Record of an input in the report."""
     if isinstance(source, (str, os.PathLike)):
         return input_record(Path(source), volume)
     return {"source": "memory", **geometry(volume)}

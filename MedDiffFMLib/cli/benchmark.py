@@ -8,12 +8,13 @@ from typing import Any
 
 from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
-from ..evaluation.speed.cases import TASKS, choose_cases
+from ..evaluation.speed.cases import SUBJECTS, TASKS, choose_cases
 from ..models.names import DEFAULT_MODEL
 from .arguments import COUNT, SEED, THREADS, add_command
 from .console import Console
 
-SUBJECTS = {"engine": "engine", "same-weights": "same weights", "stock-network": "stock network"}
+SUBJECT_OF = {name.replace(" ", "-"): name for name in SUBJECTS}
+"""Word on the command line -> subject."""
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -31,8 +32,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--sizes", nargs="+", type=COUNT, default=(128, 256, 384), metavar="VOXELS",
         help="edges of the volumes (default: 128 256 384); lesions are filled in the largest")  # fmt: skip
     add("--lesions", nargs="+", type=float, default=(10.0, 20.0, 40.0), metavar="MM", help="diameters (10 20 40)")
-    add("--subjects", nargs="+", choices=tuple(SUBJECTS), default=tuple(SUBJECTS), metavar="SUBJECT",
-        help=f"any of {', '.join(SUBJECTS)}; the first one given is compared with the others")  # fmt: skip
+    add("--subjects", nargs="+", choices=tuple(SUBJECT_OF), default=tuple(SUBJECT_OF), metavar="SUBJECT",
+        help=f"any of {', '.join(SUBJECT_OF)}; the first one given is compared with the others")  # fmt: skip
     add("--steps", type=COUNT, default=100, help="of the references' DDIM (default: 100, as DiffPIR)")
     add("--stock-window", type=COUNT, default=64, metavar="VOXELS", help="of the stock network (default: 64)")
     add("--repeats", type=COUNT, default=3, help="runs of each, whose median counts (default: 3)")
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InputError(f"There is no file '{source}'.", "Check the path.")
     cases = choose_cases(list(args.tasks), list(args.sizes), list(args.lesions), str(source.resolve()), args.seed)
     settings = Settings(args.model, args.device, args.threads, args.steps, args.stock_window, args.budget)
-    subjects = [SUBJECTS[name] for name in args.subjects]
+    subjects = [SUBJECT_OF[name] for name in args.subjects]
     report = compare(
         settings, cases, subjects, args.output, repeats=args.repeats, progress=console.note, cancel=console.cancel
     )

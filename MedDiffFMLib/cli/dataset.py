@@ -107,7 +107,7 @@ def _add(args: argparse.Namespace, console: Console) -> int:
 
 
 def _given_labels(args: argparse.Namespace) -> dict[int, Any] | None:
-    """What the command line says about the numbers in the mask."""
+    """Names that the command line gives to the numbers in the mask."""
     from ..datasets.labels import labels_in
 
     if (args.labels or args.label_names) and args.mask is None:

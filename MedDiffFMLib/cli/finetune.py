@@ -16,6 +16,7 @@ from . import key_values
 from .arguments import PROCESSES, SEED, add_command
 from .console import Console, duration
 from .pretrain import positive
+from .slurm import add_slurm_options, submit
 
 CHANGES = ("steps", "batch", "learning_rate", "window", "seed", "labels", "validation", "patience", "validate_every",
            "checkpoint_every")  # fmt: skip
@@ -58,6 +59,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=PROCESSES, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
     add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
+    add_slurm_options(parser)
 
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +81,8 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
+    if args.slurm is not None:
+        return submit(args, args.output, console)
     from ..training.finetune.run import FinetuneResult, finetune
     from ..training.finetune.setup import first_process
 

@@ -9,22 +9,12 @@ A sub-command is one module with ``add_parser(subparsers, common)``, which calls
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from types import FrameType
 from typing import Any
 
 from .. import __version__
-from ..core import library_messages
-from ..core.errors import MedDiffFMError, expected, log_defect
 from ..core.process_priority import ask_for_normal_priority
-from ..core.progress import CancelToken
 from ..runner.report import NOTICE
 from . import (
     average,
@@ -32,6 +22,7 @@ from . import (
     dataset,
     finetune,
     info,
+    listen,
     models,
     multimodal,
     prepare,
@@ -45,7 +36,7 @@ from . import (
     validate,
     worker,
 )
-from .console import Console
+from .carry_out import carry_out
 from .left_out import LeftOut
 
 if find_spec("MedDiffFMLib.evaluation") is None:  # Slicer's package
@@ -59,6 +50,7 @@ COMMANDS = (
     task,
     info,
     series,
+    listen,
     models,
     repeat,
     *MEASURING,
@@ -102,70 +94,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
-    cancel = CancelToken()
-    console = Console(as_json=args.json, quiet=args.quiet, cancel=cancel)
-    try:
-        with _interrupts(cancel, console), _library_messages(console), contextlib.redirect_stdout(console.spare_stdout):
-            return args.run(args, console)
-    except BrokenPipeError:  # the reader of stdout went away, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except BaseException as problem:
-        if isinstance(problem, SystemExit):
-            raise
-        return _report_failure(problem, console)
-
-
-def _report_failure(problem: BaseException, console: Console) -> int:
-    """Say in one line what went wrong; no traceback on the screen."""
-    failure = expected(problem)
-    if failure is None:
-        failure = MedDiffFMError(f"Unexpected failure: {log_defect(problem)}.", "Please report it with that file.")
-        failure.kind, failure.exit_code = "internal", 1
-    console.failure(failure)
-    return failure.exit_code
-
-
-@contextlib.contextmanager
-def _interrupts(cancel: CancelToken, console: Console) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the task to stop, the second stops it, the third kills."""
-    if threading.current_thread() is not threading.main_thread():  # signals can only be caught there
-        yield
-        return
-
-    def interrupted(number: int, _frame: FrameType | None) -> None:
-        if cancel.cancelled:
-            signal.signal(number, signal.SIG_DFL)
-            raise KeyboardInterrupt
-        cancel.cancel()
-        console.note("Cancelling; interrupt again to stop at once.")
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {number: signal.signal(number, interrupted) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _library_messages(console: Console) -> Iterator[None]:
-    """Show this library's log warnings (memory that ran out), and keep those of foreign packages off the screen."""
-    handler = _Handler(console)
-    library = logging.getLogger(__name__.partition(".")[0])
-    library.addHandler(handler)
-    try:
-        with library_messages.kept():
-            yield
-    finally:
-        library.removeHandler(handler)
-
-
-class _Handler(logging.Handler):
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.WARNING)
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._console.warning(record.getMessage())
+    return carry_out(args)

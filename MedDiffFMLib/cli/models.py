@@ -16,7 +16,7 @@ from .arguments import add_command
 from .console import Console
 
 READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata}
-"""What reads the description in a file of each kind; that of priors where none is named."""
+"""Reader of the description in a file of each kind; that of priors where none is named."""
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:

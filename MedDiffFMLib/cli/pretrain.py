@@ -13,6 +13,7 @@ from ..training.pretrain.presets import PRESETS, preset
 from .arguments import PROCESSES, SEED, add_command
 from .console import Console, duration
 from .key_values import options
+from .slurm import add_slurm_options, submit
 
 if TYPE_CHECKING:
     from ..networks.backbone import BackboneConfig
@@ -80,6 +81,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
     add("--validate-every", type=positive, default=250, metavar="N", help="steps (default: %(default)s)")
     add("--log-every", type=positive, default=50, metavar="N", help="steps between lines of progress (default: 50)")
+    add_slurm_options(parser)
 
 
 def positive(text: str) -> int:
@@ -92,6 +94,8 @@ def positive(text: str) -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
+    if args.slurm is not None:
+        return submit(args, args.output, console)
     from ..core.file_hash import file_sha256
     from ..models.catalogue import resolve
     from ..models.checkpoint import read_header
@@ -115,6 +119,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         windows_on_device=args.windows_on_device,
         report=lambda pace: console.note(pace_text(pace)),
         warn=console.warning,
+        cancel=console.cancel,
     )
     if getattr(rank_zero_only, "rank", 0):  # one process speaks for all
         return 0

@@ -26,7 +26,7 @@ def source(text: str) -> Path | Address:
 def local_copy(
     given: Path | Address | None, wanted: str | None, modality: str, console: Console
 ) -> Iterator[tuple[Path | None, str | None]]:
-    """Where a scan lies on the disk while the block runs, and the address that it came from.
+    """Path of a scan on the disk while the block runs, and the address that it came from.
 
     Args:
         wanted: number or UID of the series, where there are several.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conditioning.regions import REGION_CHOICES
+from ..core.cluster import ClusterPlan
 from ..core.devices import DEVICE_HELP
 from ..core.errors import InputError
 from ..core.input_guard import InputGuard
@@ -34,6 +35,7 @@ from ..tasks.base import Task
 from ..tasks.inputs import NONE, REQUIRED, Named
 from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
+from .cluster import add_cluster_options, cluster_of
 from .console import Console, duration
 from .remote import local_copy
 from .remote import source as source_type
@@ -91,6 +93,7 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         add("--anatomy", type=Path, help=f"{labels} {use}")
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     add("--part", type=parse_part, default=WHOLE, metavar="I/N", help=f"with --batch: {PART_HELP}")
+    add_cluster_options(parser)
     add("--overwrite", action="store_true", help="replace existing outputs")
     add("--private", action="store_true", help="reports name no files, and cannot be repeated")
     add(
@@ -151,7 +154,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InputError("INPUT and --batch exclude each other.", "Give one INPUT, or --batch with cases.")
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
-    settings = _settings(args)
+    settings = settings_from(args)
+    cluster = cluster_of(args)
+    if cluster is not None:
+        return _run_on_cluster(args, settings, cluster, console)
     with _loading(args.worker, settings, console) as load:
         if args.batch is not None:
             return _run_batch(args, settings, load, console)
@@ -162,7 +168,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 @contextlib.contextmanager
 def _loading(address: str | None, settings: RunSettings, console: Console) -> Iterator[Callable[[], Loaded]]:
-    """What gives the model, once: from here, or a worker elsewhere that ends with the block."""
+    """Function that gives the model, once: from here, or a worker elsewhere that ends with the block."""
     from ..worker.address import parse_address
     from ..worker.remote import RemoteWorker
 
@@ -216,7 +222,8 @@ def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
     return {row.name: getattr(args, row.name) for row in rows if getattr(args, row.name) is not None}
 
 
-def _settings(args: argparse.Namespace) -> RunSettings:
+def settings_from(args: argparse.Namespace) -> RunSettings:
+    """Settings of a run, checked."""
     is_file = args.model.endswith(".safetensors") and args.worker is None
     model = str(Path(args.model).resolve()) if is_file else args.model
     return RunSettings(
@@ -232,6 +239,38 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 
 
 def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, console: Console) -> int:
+    cases, folder = _batch_cases(args, settings, console)
+    rows = run_batch(
+        settings,
+        cases,
+        folder,
+        load,
+        part=args.part,
+        progress=console.progress,
+        cancel=console.cancel,
+        on_case=_announce(console, len(args.part.of(cases))),
+        **_batch_options(args),
+    )
+    return _answer_rows(rows, console)
+
+
+def _run_on_cluster(args: argparse.Namespace, settings: RunSettings, cluster: ClusterPlan, console: Console) -> int:
+    """A batch on a cluster."""
+    from ..runner.cluster_batch import run_on_cluster
+
+    if args.batch is None or args.part != WHOLE or args.worker is not None:
+        raise InputError("--cluster shares the cases of --batch by itself.", "Give --batch, and no --part or --worker.")
+    cases, folder = _batch_cases(args, settings, console)
+    options = {**_batch_options(args), "dicom": args.dicom and args.dicom.absolute()}
+    rows = run_on_cluster(
+        settings, cases, folder, cluster, cancel=console.cancel, on_case=_announce(console, len(cases)),
+        note=console.note, **options,
+    )  # fmt: skip
+    return _answer_rows(rows, console)
+
+
+def _batch_cases(args: argparse.Namespace, settings: RunSettings, console: Console) -> tuple[list[CaseFiles], Path]:
+    """The cases of a batch, and the folder of their results."""
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
     refuse_inside(args.dicom, args.batch)
@@ -240,19 +279,15 @@ def _run_batch(args: argparse.Namespace, settings: RunSettings, load: Any, conso
     folder = args.output or Path(".")
     tables = table_files(folder, settings.task, args.part)
     InputGuard(args.batch).refuse(tables)  # a list may have the name of the table
-    rows = run_batch(
-        settings,
-        cases,
-        folder,
-        load,
-        overwrite=args.overwrite,
-        private=args.private,
-        dicom=args.dicom,
-        part=args.part,
-        progress=console.progress,
-        cancel=console.cancel,
-        on_case=_announce(console, len(args.part.of(cases))),
-    )
+    return cases, folder
+
+
+def _batch_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {"overwrite": args.overwrite, "private": args.private, "dicom": args.dicom}
+
+
+def _answer_rows(rows: Sequence[CaseStatus], console: Console) -> int:
+    """Show the table; the exit code is the worst of the cases."""
     heading = ["case", "status", "seconds", "message"]
     table = [heading, *([row.name, row.status, f"{row.seconds:.1f}", row.message] for row in rows)]
     code = max((row.exit_code for row in rows), default=0)  # more parts than cases leave some with none

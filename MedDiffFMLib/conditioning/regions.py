@@ -9,9 +9,9 @@ from ..core.errors import InputError
 REGIONS = ("head-neck", "chest", "abdomen", "pelvis", "whole-body")
 NULL_REGION = len(REGIONS)
 NO_REGION = "none"
-"""What a user says to tell the model nothing about the region."""
+"""Word by which a user tells the model nothing about the region."""
 REGION_CHOICES = (*REGIONS, NO_REGION)
-"""What a user may say; without a word the region is guessed from the image."""
+"""Words that a user may say; without one the region is guessed from the image."""
 
 
 def check_region(region: Any) -> None:

@@ -63,7 +63,7 @@ AMONG_MM, CORE_SHARE, SURE_SHARE = 25.0, 0.3, 0.03
 COARSE_ENOUGH_MM = 1.2
 """Of finer voxels every other one along the axis decides what is bone."""
 IN_LUNG_MM, IN_LUNG_SHARE = 13.0, 0.4
-"""What has so much lung around it is a vessel and no core."""
+"""Distance and share of lung: bone with so much lung around it is a vessel and no core."""
 
 Spacing = tuple[float, float, float]
 
@@ -129,7 +129,7 @@ def _dilated(mask: np.ndarray, box: list[int]) -> np.ndarray:
 
 
 def _eroded(mask: np.ndarray, box: list[int]) -> np.ndarray:
-    """What lies beyond the image counts as mask."""
+    """Mask eroded by ``box`` voxels; everything beyond the image counts as mask."""
     from scipy.ndimage import minimum_filter
 
     return minimum_filter(mask.view(np.uint8), box, mode="constant", cval=1).view(bool)
@@ -228,7 +228,7 @@ def _classify_dense(tissue: np.ndarray, smooth: np.ndarray, spacing: Spacing) ->
 
 
 def _bony(smooth: np.ndarray, dense: np.ndarray, lung: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Where dense voxels are bone."""
+    """Mask of the dense voxels that are bone."""
     from scipy import ndimage
 
     wide = ndimage.grey_opening(smooth, _box(THIN_MM, spacing, least=3))

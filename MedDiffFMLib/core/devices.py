@@ -65,7 +65,7 @@ def choose_device(requested: str) -> torch.device:
 
 
 def count(kind: str) -> int:
-    """How many accelerators of a kind PyTorch sees."""
+    """Number of accelerators of a kind that PyTorch sees."""
     import torch
 
     if kind == "mps":

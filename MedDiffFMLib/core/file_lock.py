@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK_SECONDS = 2.0
-"""How long to wait for a lock that is held for a moment only."""
+"""Longest wait for a lock that is held for a moment only."""
 
 
 @contextlib.contextmanager

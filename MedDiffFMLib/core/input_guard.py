@@ -45,7 +45,7 @@ class InputGuard:
 
 
 def _identity(path: Path) -> Identity | None:
-    """What tells files apart whatever their names are; None where there is no file."""
+    """Identity by which files are told apart whatever their names are; None where there is no file."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):

@@ -32,7 +32,7 @@ SLICE_BODY_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task asks of its cases.
+    """Requirements of a task on its cases.
 
     Attributes:
         task: name of the fine-tuning task.

@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass
 class CaseFacts:
-    """What was seen of one case.
+    """Facts that were seen of one case.
 
     Attributes:
         shape: (i, j, k).
@@ -112,7 +112,7 @@ class CheckReport:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> CheckReport:
-        """What :meth:`as_dict` gave; raises KeyError or TypeError for anything else."""
+        """Report from the content that :meth:`as_dict` gave; raises KeyError or TypeError for anything else."""
         rows: list[dict[str, Any]] = content["cases"]
         plain: list[dict[str, Any]] = [
             {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows

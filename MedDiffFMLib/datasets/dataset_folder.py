@@ -41,7 +41,7 @@ FORMAT = "meddifffm-dataset-1"
 IMAGE, LABEL, ANATOMY = "image", "label", "anatomy"
 LARGEST_LABEL = 32767
 NUMBERING_SECONDS = 60.0
-"""How long to wait for another process that writes a case."""
+"""Longest wait for another process that writes a case."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Dataset:
         return _read_case(self.folder / "cases" / name, self._validating())
 
     def labels(self) -> dict[int, SegmentLabel]:
-        """What the label numbers stand for, as far as any case or ``dataset.json`` says.
+        """Names of the label numbers, as far as any case or ``dataset.json`` says.
 
         Raises:
             InputError: ``dataset.json`` names a label in a way that cannot be understood.

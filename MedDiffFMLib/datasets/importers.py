@@ -33,7 +33,7 @@ _LAYOUTS = (
 
 @dataclass
 class Added:
-    """What became of one case.
+    """Outcome of adding one case.
 
     Attributes:
         state: "added", "kept" (was there already) or "skipped".
@@ -217,7 +217,7 @@ def _source(entry: Entry, hashes: Mapping[str, str]) -> str:
 
 
 def labels_of(data: Path) -> dict[int, Any]:
-    """What a datalist (key ``labels``, as MONAI's) or a dataset folder says about its labels, by number.
+    """Labels as a datalist (key ``labels``, as MONAI's) or a dataset folder describes them, by number.
 
     Raises:
         InputError: a number that is none.

@@ -70,7 +70,7 @@ def label_table(values: Iterable[int], named: Mapping[int, Any]) -> tuple[Segmen
 
 
 def labels_in(path: Path) -> dict[int, Any]:
-    """What stands under ``labels`` in a JSON file, by number; nothing where there is no file or no such key.
+    """Rows under ``labels`` in a JSON file, by number; none where there is no file or no such key.
 
     Raises:
         InputError: a number that is none.

@@ -30,7 +30,7 @@ MARGIN_SHARE, MARGIN_MM = 0.15, 10.0
 
 @dataclass
 class Packed:
-    """What went into a pack.
+    """Contents of a pack.
 
     Attributes:
         cases: names by split.

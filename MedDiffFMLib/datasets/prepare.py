@@ -41,7 +41,7 @@ FINE_ENOUGH_MM = 2.9
 
 @dataclass
 class CaseSummary:
-    """What became of one case.
+    """Outcome of preparing one case.
 
     Attributes:
         state: "prepared", "kept" (was there already) or "skipped".

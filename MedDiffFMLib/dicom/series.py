@@ -161,7 +161,7 @@ def _grouped(files: Iterable[Path]) -> list[Series]:
 
 
 def _header(file: Path) -> Any:
-    """What tells series apart; nothing of a file that only looks like bare DICOM data."""
+    """Header elements that tell series apart; empty for a file that only looks like bare DICOM data."""
     try:
         header = dataset_of(file, stop_before_pixels=True, specific_tags=_TAGS)
         header.decode()
@@ -244,7 +244,7 @@ def _named(series: Sequence[Series]) -> str:
 
 
 def place_of(path: Path, series: Series, alone: bool) -> Path:
-    """What a reader of volumes takes for the series: the folder where it is alone, else one of its files.
+    """Path that a reader of volumes takes for the series: the folder where it is alone, else one of its files.
 
     Raises:
         InputError: it lies in several folders, among others.

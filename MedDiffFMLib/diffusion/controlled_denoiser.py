@@ -47,7 +47,7 @@ class ControlledDenoiser(nn.Module):
 
     @property
     def control(self) -> ControlBranch:
-        """What is trained and saved."""
+        """Branch that is trained and saved."""
         return self.network.control
 
     @property

@@ -13,7 +13,7 @@ LPS_AXES = np.diag([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class AxisOrder:
-    """How a stored array (k, j, i) becomes one with axes as close as possible to superior, posterior, left.
+    """Turn of a stored array (k, j, i) into one with axes as close as possible to superior, posterior, left.
 
     Attributes:
         axes: stored array axis that becomes array axis 0, 1, 2.

@@ -20,7 +20,7 @@ _MAX_VOXELS = 1_500_000_000
 
 @dataclass(frozen=True)
 class Grid:
-    """Where voxels lie.
+    """Lattice on which voxels lie.
 
     Attributes:
         shape: (k, j, i).

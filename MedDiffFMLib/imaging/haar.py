@@ -12,6 +12,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
+HAAR_BANDS = 8
+"""Channels of the transform of one: a scaled mean and seven details."""
+
 
 def haar_kernel(dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> torch.Tensor:
     """The eight orthonormal 2x2x2 Haar filters, shape (8, 1, 2, 2, 2); the first is the scaled mean.

@@ -11,7 +11,7 @@ import numpy as np
 
 HU_LIMIT = 1000.0
 PADDING_HU = -1500.0
-"""What is lower was never scanned: air is -1000, and noise seldom takes it below -1200."""
+"""Lower bound of what was scanned: air is -1000, and noise seldom takes it below -1200."""
 
 
 def to_network(hounsfield: np.ndarray) -> np.ndarray:
@@ -26,10 +26,10 @@ def to_hounsfield(values: np.ndarray) -> np.ndarray:
 
 
 def in_network_range(hounsfield: np.ndarray) -> np.ndarray:
-    """Where the network sees the HU themselves, bool; elsewhere they are clipped, and nothing that it says holds."""
+    """Mask of voxels whose HU the network sees, bool; elsewhere they are clipped, and nothing that it says holds."""
     return (hounsfield >= -HU_LIMIT) & (hounsfield <= HU_LIMIT)
 
 
 def is_padding(hounsfield: np.ndarray) -> np.ndarray:
-    """What lies outside of the scanner's field, bool."""
+    """Mask of voxels outside of the scanner's field, bool."""
     return hounsfield < PADDING_HU

@@ -147,7 +147,7 @@ def _format_of(path: Path) -> Format:
 
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """What the system refuses becomes a sentence."""
+    """Turn what the system refuses into a sentence."""
     try:
         yield
     except OSError as error:

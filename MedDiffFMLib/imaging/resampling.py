@@ -26,7 +26,7 @@ def resample_by_axes(
     margin: np.ndarray,
     widths: tuple[float, float, float],
 ) -> np.ndarray:
-    """What SciPy's ``affine_transform`` does with ``order`` 1 after smoothing, axis by axis; then ``fill`` beyond.
+    """Result of SciPy's ``affine_transform`` with ``order`` 1 after smoothing, axis by axis; then ``fill`` beyond.
 
     Smoothing and interpolation along an axis are one matrix with a few figures a row, so that nothing is smoothed that
     is not asked for. The axes that lose most voxels come first.
@@ -54,7 +54,7 @@ def interpolate_by_axes(
     margin: np.ndarray,
     span: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """What SciPy's ``affine_transform`` does with ``order`` 1, plane by plane; then ``fill`` beyond.
+    """Result of SciPy's ``affine_transform`` with ``order`` 1, plane by plane; then ``fill`` beyond.
 
     Only the two planes of ``array`` that a plane of the output lies between are held beside the output.
 

@@ -64,7 +64,7 @@ def flattened(layers: np.ndarray, found: Sequence[tuple[str, int, int]]) -> tupl
 
 
 def chosen(voxels: np.ndarray, segments: Sequence[Segment], wanted: str) -> np.ndarray:
-    """Where a segment is, as a uint8 array.
+    """Mask of a segment, as a uint8 array.
 
     Args:
         segments: as far as the file names them.

@@ -34,7 +34,7 @@ class Source:
 
     @property
     def lines(self) -> list[str]:
-        """What ``sha256sum`` prints of the files."""
+        """Lines as ``sha256sum`` prints them of the files."""
         return [f"{digest}  {name}" for name, digest in self.files]
 
     @property

@@ -20,7 +20,7 @@ MIN_SLICES = 4
 SPACING_RANGE_MM = (0.05, 20.0)
 MAX_EXTENT_MM = 3000.0
 THICK_SLICE_MM = 4.0
-COARSE_SPACING_MM = 3.0
+THINNED_SPACING_MM = 3.0
 SAMPLE_VOXELS = 500_000  # enough to judge values by; a panel looks at a volume while the user waits
 WINDOW_MM = 96.0  # one 64-voxel window of the model at its finest trained spacing, 1.5 mm
 GRID_TOLERANCE = 0.05
@@ -109,7 +109,7 @@ def in_patient_axes(volume: Volume) -> Volume:
     return replace(volume, voxels=np.ascontiguousarray(order.turn(volume.voxels)), ijk_to_ras=matrix, whole=whole)
 
 
-def thinned(volume: Volume, coarse_mm: float = COARSE_SPACING_MM) -> Volume:
+def thinned(volume: Volume, coarse_mm: float = THINNED_SPACING_MM) -> Volume:
     """Every n-th voxel along each axis, half of ``coarse_mm`` to ``coarse_mm`` apart where they lie closer.
 
     They are counted from the patient's lower, front, right end, so that it does not matter how the scan is stored.
@@ -193,7 +193,7 @@ def check_mask(mask: Volume, volume: Volume) -> np.ndarray:
 
 
 def label_notes(labels: Volume, volume: Volume, what: str) -> list[str]:
-    """What a user should know of a label map that fits a volume: a small distance between their grids."""
+    """Notes to the user on a label map that fits a volume: a small distance between their grids."""
     distance = labels.apart(volume)
     if distance <= _EXACT * min(volume.spacing):
         return []

@@ -113,7 +113,7 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs now."""
+        """Device on which the network runs now."""
         return self.memory_level.device
 
     @property
@@ -123,7 +123,7 @@ class Engine:
 
     @property
     def denoiser(self) -> nn.Module:
-        """What runs now."""
+        """Denoiser that runs now."""
         return self._denoiser
 
     @contextlib.contextmanager
@@ -150,7 +150,7 @@ class Engine:
         return min(free, self._memory - devices.allocated_memory(device))
 
     def home(self, voxels: int) -> torch.device:
-        """Where an image of so many voxels and its estimate are held during a step: on the device if there is room."""
+        """Device that holds an image of so many voxels and its estimate in a step: the network's if there is room."""
         plan = plan_memory(voxels, self.free_memory(), self.memory_level.window)
         return torch.device("cpu") if self.memory_level.host or plan.host else self.memory_level.device
 

@@ -18,7 +18,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a step takes besides the weights.
+    """Memory that a step takes besides the weights.
 
     Attributes:
         batch: windows a call.

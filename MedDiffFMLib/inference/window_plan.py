@@ -83,7 +83,7 @@ class WindowPlan:
         return k[:, None, None] * j[:, None] * i
 
     def placed(self, box: Box, shape: tuple[int, int, int]) -> tuple[Box, Box, torch.Tensor]:
-        """Where a window lies in a volume, the part of it that does, and what it contributes there.
+        """Place of a window in a volume, the part of it that does, and what it contributes there.
 
         Args:
             shape: (D, H, W) of the volume that was planned for.

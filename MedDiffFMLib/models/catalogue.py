@@ -77,7 +77,7 @@ class CatalogueEntry:
 
 
 def user_folder() -> Path:
-    """Where this user's models lie: ``$MEDDIFFFM_MODELS``, else the platform's folder for data of programs."""
+    """Folder of this user's models: ``$MEDDIFFFM_MODELS``, else the platform's folder for data of programs."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()

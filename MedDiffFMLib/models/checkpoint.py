@@ -44,7 +44,7 @@ class FoundationModel:
 
     @property
     def device(self) -> str:
-        """Where the network runs, "cpu" or "cuda:0"."""
+        """Device on which the network runs, "cpu" or "cuda:0"."""
         return str(self.engine.device)
 
     @property
@@ -55,7 +55,7 @@ class FoundationModel:
 
 @dataclass
 class Weights:
-    """What one reading of a weight file gave: hash, description and tensors are of the same bytes.
+    """Yield of one reading of a weight file: hash, description and tensors are of the same bytes.
 
     Attributes:
         path: of the file.

@@ -39,12 +39,12 @@ class Control:
 
     @property
     def task(self) -> str:
-        """What it was trained for."""
+        """Name of the task that it was trained for."""
         return self.description["task"]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What its task must know of its training."""
+        """Settings of its training that its task must know."""
         return self.description["settings"]
 
     def facts(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def save_control(
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What a ControlNet's file says of itself, without loading weights.
+    """Description of a ControlNet by its own file, without loading weights.
 
     Raises:
         ModelError: missing, damaged, a pickle, or not a ControlNet of this format.

@@ -40,7 +40,7 @@ class Beam:
         return np.broadcast_to(self.normal, pixels.shape) if self.source is None else pixels - self.source
 
     def depths(self, points: np.ndarray) -> np.ndarray:
-        """How far points (n, 3), RAS mm, lie before the detector; negative behind it."""
+        """Distances by which points (n, 3), RAS mm, lie before the detector; negative behind it."""
         return (self.detector.ijk_to_ras[:3, 3] - points) @ self.normal
 
     @property
@@ -49,7 +49,7 @@ class Beam:
         return float("inf") if self.source is None else float(self.depths(self.source[None])[0])
 
     def shadows(self, points: np.ndarray) -> np.ndarray:
-        """Where points cast their shadow: pixel indices (i, j), not rounded.
+        """Places where points cast their shadow: pixel indices (i, j), not rounded.
 
         Args:
             points: (n, 3) RAS mm, before the source.

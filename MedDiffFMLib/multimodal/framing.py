@@ -1,4 +1,4 @@
-"""What an X-ray is aimed at: the body without the table, its outline, and where the scan cuts it off."""
+"""Target of an X-ray: the body without the table, its outline, and where the scan cuts it off."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ MIN_PIXELS, MAX_PIXELS = 16, 4096
 
 @dataclass(frozen=True)
 class Angles:
-    """Where the detector stands.
+    """Direction in which the detector stands.
 
     Attributes:
         name: for files and titles.

@@ -54,7 +54,7 @@ class _Bundle:
             yield _Bundle(self.axis, *parts)
 
     def points(self, first: int, last: int) -> torch.Tensor:
-        """Where the rays meet the planes ``first`` to ``last`` (not included), (planes, 1, n, 2)."""
+        """Points where the rays meet the planes ``first`` to ``last`` (not included), (planes, 1, n, 2)."""
         planes = torch.arange(first, last, device=self.start.device, dtype=self.start.dtype)
         return torch.addcmul(self.start, self.slope, planes[:, None, None])[:, None]
 

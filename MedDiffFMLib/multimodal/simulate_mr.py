@@ -34,7 +34,7 @@ SLOPE = (-0.004, 0.002)
 
 @dataclass(frozen=True)
 class MRContrast:
-    """What one simulated scanner and sequence does.
+    """Contrast of one simulated scanner and sequence.
 
     Attributes:
         signal: of the seven tissue classes, in units of fat.

@@ -116,7 +116,7 @@ def aim(view: View, frame: Frame, setup: Setup) -> tuple[Beam, bool]:
 
 
 def _place(view: View, frame: Frame, setup: Setup) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where the central ray meets the detector, and the source; RAS mm."""
+    """Point where the central ray meets the detector, and the source; RAS mm."""
     middle = frame.center if view.source is None else view.source
     depths = (frame.outline - middle) @ view.ahead
     target = middle + (depths.max() + setup.gap) * view.ahead

@@ -18,11 +18,10 @@ from torch import nn
 from ..conditioning.condition import EncodedCondition
 from ..conditioning.detail_bands import box_mean
 from ..conditioning.regions import REGIONS
-from ..imaging.haar import haar_forward
+from ..imaging.haar import HAAR_BANDS, haar_forward
 from .backbone import UNetBackbone
 from .unet import NetworkConfig
 
-BANDS = 8
 """Haar bands of an image; the prior has an output of so many channels for whole images and one for holes."""
 QUIET = 0.004
 """Least error that a guess is taken to have anywhere, network range: the noise of a thick slice."""
@@ -30,7 +29,7 @@ QUIET = 0.004
 
 @dataclass(frozen=True)
 class ControlConfig:
-    """What a ControlNet is given; its encoder is as large as the prior's.
+    """Inputs and size of a ControlNet.
 
     Attributes:
         images: first channels of the control that are images in the network's range.
@@ -41,6 +40,8 @@ class ControlConfig:
             a guess divided by twice its detail in the surroundings.
         guess: where the first image is an estimate of the result, its typical error in the network's range;
             see :class:`ControlledDenoiser`. None where it is not.
+        blocks: most residual blocks a level of its encoder, which has the prior's channels; None for as many as the
+            prior has. A few patients do not fill a deeper copy, and a file with one block a level is half as large.
     """
 
     images: int = 0
@@ -49,6 +50,7 @@ class ControlConfig:
     head: int = 48
     squash: float = 0.05
     guess: float | None = None
+    blocks: int | None = None
 
     @property
     def channels(self) -> int:
@@ -81,19 +83,21 @@ class ControlBranch(nn.Module):
         from monai.networks.nets import ControlNet
 
         self.network, self.config = network, config
+        most = max(network.blocks_of_levels) if config.blocks is None else config.blocks
+        self.blocks = tuple(min(n, most) for n in network.blocks_of_levels)
         self.encoder = ControlNet(
             spatial_dims=3,
             in_channels=network.stem_channels,
             channels=tuple(network.channels),
             attention_levels=tuple(network.attention),
-            num_res_blocks=network.blocks_of_levels,
+            num_res_blocks=self.blocks,
             norm_num_groups=network.groups,
             num_head_channels=network.groups * 4,
             num_class_embeds=len(REGIONS) + 1,
             conditioning_embedding_in_channels=config.embedded,
             conditioning_embedding_num_channels=(config.embedding,),
         )
-        last = nn.Conv3d(config.head, 2 * BANDS if config.guess is None else BANDS, 3, padding=1)
+        last = nn.Conv3d(config.head, 2 * HAAR_BANDS if config.guess is None else HAAR_BANDS, 3, padding=1)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         first = nn.Conv3d(network.channels[0] + config.embedded, config.head, 3, padding=1)
@@ -105,6 +109,19 @@ class ControlBranch(nn.Module):
         own = [name for name in missing if not name.startswith("controlnet_")]
         if own:
             raise ValueError(f"the prior has no {own[0]}")
+
+    def residuals(self, down: list[torch.Tensor]) -> tuple[torch.Tensor | float, ...]:
+        """Outputs of the encoder's levels -> what is added to each skip connection of the prior.
+
+        Where the prior has more blocks in a level, its last ones are steered: their features are the level's results.
+        """
+        outputs = iter(down)
+        added: list[torch.Tensor | float] = [next(outputs)]  # of the input convolution
+        levels = len(self.blocks)
+        for level, (own, prior) in enumerate(zip(self.blocks, self.network.blocks_of_levels, strict=True)):
+            added += [0.0] * (prior - own)
+            added += [next(outputs) for _ in range(own + (level < levels - 1))]  # and of the step to the next level
+        return tuple(added)
 
     def embed(self, control: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) -> channels at half resolution."""
@@ -159,7 +176,7 @@ class ControlledUNet(nn.Module):
             channels,
             time,
             class_labels=condition.region,
-            down_block_additional_residuals=tuple(down),
+            down_block_additional_residuals=self.control.residuals(down),
             mid_block_additional_residual=middle,
         )
         heads = self.prior.unet.out[2](features)
@@ -191,5 +208,5 @@ def local_detail(bands: torch.Tensor) -> torch.Tensor:
     """
     mean = bands[:, :1]
     details = torch.cat([bands[:, 1:], mean - box_mean(mean, (3, 3, 3))], dim=1)
-    energy = details.square().sum(dim=1, keepdim=True) / BANDS
+    energy = details.square().sum(dim=1, keepdim=True) / HAAR_BANDS
     return (box_mean(energy, (5, 5, 5)) + QUIET**2).sqrt()

@@ -18,11 +18,10 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from ..imaging.haar import haar_forward, haar_inverse
+from ..imaging.haar import HAAR_BANDS, haar_forward, haar_inverse
 from .conditional_encoding import AnchorAttention, enhance
 from .ff_parser import FFParser
 
-BANDS = 8
 HU_WINDOWS = ((0.0, 1.0), (0.04, 0.15))
 """Center and width in the network's range: the whole range, and soft tissue, whose contrasts are a hundredth of it."""
 
@@ -69,7 +68,7 @@ class MedSegDiffConfig:
 
 @dataclass(frozen=True)
 class Guide:
-    """What the network knows of a batch of windows before it sees a mask; all (B, ...).
+    """Knowledge of a batch of windows before the network sees a mask; all (B, ...).
 
     Attributes:
         stages: the image encoder's features of each separate stage, not enhanced.
@@ -106,7 +105,7 @@ class MedSegDiff(nn.Module):
         widths, width = list(config.channels), 4 * config.channels[0]
         self.time = nn.Sequential(nn.Linear(widths[0], width), nn.SiLU(), nn.Linear(width, width))
         self.image = ImageEncoder(config)
-        self.stem = _conv(BANDS * config.classes, widths[0])
+        self.stem = _conv(HAAR_BANDS * config.classes, widths[0])
         timed = _timed_block(width, config.groups)
         self.encoder = nn.ModuleList(timed(c, c) for c in widths)
         self.down = nn.ModuleList(_down(a, b) for a, b in zip(widths, widths[1:], strict=False))
@@ -117,11 +116,11 @@ class MedSegDiff(nn.Module):
         self.condition_model = ConditionModel(config) if config.anchor else None
         self.attention = AnchorAttention(widths[0], widths[0]) if config.anchor else None
         self.out = nn.Sequential(
-            nn.GroupNorm(config.groups, widths[0]), nn.SiLU(), _zero(_conv(widths[0], BANDS * config.classes))
+            nn.GroupNorm(config.groups, widths[0]), nn.SiLU(), _zero(_conv(widths[0], HAAR_BANDS * config.classes))
         )
 
     def guide(self, image: torch.Tensor, body: torch.Tensor, prior: Sequence[torch.Tensor] = ()) -> Guide:
-        """What of a batch of windows does not depend on the mask.
+        """Features of a batch of windows that do not depend on the mask.
 
         Args:
             image: (B, 1, D, H, W) in the network's range.
@@ -174,7 +173,7 @@ class ImageEncoder(nn.Module):
         from monai.networks.nets.autoencoderkl import AEKLResBlock
 
         widths = list(config.channels)
-        self.stem = _conv(BANDS * len(HU_WINDOWS) + 3, widths[0])
+        self.stem = _conv(HAAR_BANDS * len(HU_WINDOWS) + 3, widths[0])
         self.blocks = nn.ModuleList(AEKLResBlock(3, c, config.groups, 1e-6, c) for c in widths[:-1])
         self.down = nn.ModuleList(_down(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.projections = nn.ModuleList(
@@ -183,7 +182,7 @@ class ImageEncoder(nn.Module):
         )
 
     def project(self, prior: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """What the prior's activations add to each stage."""
+        """Additions of the prior's activations to each stage."""
         if len(prior) != len(self.projections):
             raise ValueError(f"{len(self.projections)} activations of the prior are needed, not {len(prior)}")
         added = [projection(activation) for projection, activation in zip(self.projections, prior, strict=True)]
@@ -222,7 +221,7 @@ class ConditionModel(nn.Module):
         self.blocks = nn.ModuleList(
             AEKLResBlock(3, a + b, config.groups, 1e-6, a) for a, b in zip(widths, widths[1:], strict=False)
         )
-        self.out = nn.Conv3d(widths[0], BANDS * config.classes, 1)
+        self.out = nn.Conv3d(widths[0], HAAR_BANDS * config.classes, 1)
 
     def forward(self, stages: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Last features at half resolution and logits (B, classes, D, H, W)."""
@@ -275,4 +274,5 @@ def _bands(images: torch.Tensor) -> torch.Tensor:
 
 def _voxels(bands: torch.Tensor, classes: int) -> torch.Tensor:
     """The inverse of :func:`_bands`."""
-    return haar_inverse(bands.unflatten(1, (classes, BANDS)).flatten(0, 1)).unflatten(0, (len(bands), classes))[:, :, 0]
+    of_one = bands.unflatten(1, (classes, HAAR_BANDS)).flatten(0, 1)
+    return haar_inverse(of_one).unflatten(0, (len(bands), classes))[:, :, 0]

@@ -78,7 +78,7 @@ def network_config(described: Mapping[str, Any]) -> BackboneConfig:
 
 
 def name_of(config: BackboneConfig) -> dict[str, str]:
-    """What a description says besides the fields of a network: its name, where it is not the unnamed one."""
+    """Part of a description besides the fields of a network: its name, where it is not the unnamed one."""
     return {} if config.name == UNNAMED else {"network_name": config.name}
 
 

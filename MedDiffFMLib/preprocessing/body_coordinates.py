@@ -239,7 +239,7 @@ def fit_position(shares: np.ndarray, body: np.ndarray, lowest: np.ndarray, regre
 
 
 def _said(shares: np.ndarray, inside: np.ndarray, regressor: BodyRegressor) -> tuple[np.ndarray, bool]:
-    """What the network says of each cell (3, d, h, w), and whether the scan is upside down.
+    """Prediction of the network for each cell (3, d, h, w), and whether the scan is upside down.
 
     It looks at the scan both ways up. Coordinates rise with the true height only in the right one: in the other they
     stay level, since few scans were upside down in training.

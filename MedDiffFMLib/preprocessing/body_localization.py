@@ -16,7 +16,7 @@ _LPS = np.array([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class BodyLocalization:
-    """What the conditions need to know about a volume.
+    """Facts that the conditions need to know about a volume.
 
     Attributes:
         low, high: corners of the body box, mm along (superior, posterior, left), the order of array axes.

@@ -77,14 +77,10 @@ def run_batch(
     cases = part.of(cases)
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
-        stage = f"{number + 1}/{len(cases)} {case.name}"
-        try:
-            with claimed(folder, plan_outputs(settings.task, case.source, folder).base):
-                row = _run_one(
-                    settings, case, folder, model, guard, overwrite, private, dicom, _prefixed(progress, stage), cancel
-                )
-        except Claimed:
-            row = CaseStatus(case.name, "elsewhere", 0.0, "another process computes it")
+        row = run_claimed(
+            settings, case, folder, model, guard, overwrite=overwrite, private=private, dicom=dicom,
+            progress=_prefixed(progress, f"{number + 1}/{len(cases)} {case.name}"), cancel=cancel,
+        )  # fmt: skip
         rows.append(row)
         on_case(row)
         write_table(rows, folder, settings.task, part)
@@ -93,10 +89,37 @@ def run_batch(
     return rows
 
 
-def _run_one(
+def run_claimed(
     settings: RunSettings,
     case: CaseFiles,
     folder: Path,
+    model: Loaded,
+    guard: InputGuard,
+    *,
+    overwrite: bool = False,
+    private: bool = False,
+    dicom: Path | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> CaseStatus:
+    """One case of a batch, unless another process computes it; every failure becomes a row.
+
+    Args:
+        guard: of the inputs of all cases.
+        overwrite, private, dicom: as for :func:`run_batch`.
+    """
+    plan = plan_outputs(settings.task, case.source, folder)
+    try:
+        with claimed(folder, plan.base):
+            return _run_one(settings, case, plan, model, guard, overwrite, private, dicom, progress, cancel)
+    except Claimed:
+        return CaseStatus(case.name, "elsewhere", 0.0, "another process computes it")
+
+
+def _run_one(
+    settings: RunSettings,
+    case: CaseFiles,
+    plan: OutputPlan,
     model: Loaded,
     guard: InputGuard,
     overwrite: bool,
@@ -106,7 +129,6 @@ def _run_one(
     cancel: CancelToken | None,
 ) -> CaseStatus:
     """One case; every failure becomes a row."""
-    plan = plan_outputs(settings.task, case.source, folder)
     start = time.monotonic()
     try:
         if cancel is not None:
@@ -121,10 +143,15 @@ def _run_one(
             overwrite=overwrite or done, private=private, dicom=dicom, progress=progress, cancel=cancel,
         )  # fmt: skip
     except Exception as problem:
-        failure = expected(problem) or _defect(problem)
-        status = "cancelled" if isinstance(failure, Cancelled) else "failed"
-        return CaseStatus(case.name, status, time.monotonic() - start, str(failure), failure.exit_code)
+        return failed(case, problem, time.monotonic() - start)
     return CaseStatus(case.name, "done", time.monotonic() - start, report=str(plan.report))
+
+
+def failed(case: CaseFiles, problem: Exception, seconds: float = 0.0) -> CaseStatus:
+    """The row of a case without a result."""
+    failure = expected(problem) or _defect(problem)
+    status = "cancelled" if isinstance(failure, Cancelled) else "failed"
+    return CaseStatus(case.name, status, seconds, str(failure), failure.exit_code)
 
 
 def _defect(problem: Exception) -> MedDiffFMError:
@@ -172,7 +199,7 @@ def _prefixed(progress: ProgressCallback | None, prefix: str) -> ProgressCallbac
 
 
 def table_files(folder: Path, task: str, part: Part = WHOLE) -> tuple[Path, Path]:
-    """Where the table goes, as JSON and CSV."""
+    """Paths of the table, as JSON and CSV."""
     name = f"batch_{task}{part.suffix}"
     return folder / f"{name}.json", folder / f"{name}.csv"
 

@@ -115,7 +115,7 @@ def checked_case(
 
 
 def scan_warnings(volume: Volume, modality: str, force: bool = False) -> list[str]:
-    """What every task says of the scan that it works on.
+    """Warnings that every task gives of the scan that it works on.
 
     Args:
         force: values that do not look like those of the modality are warned of, not refused.

@@ -37,7 +37,7 @@ class CaseFiles:
 
     @property
     def name(self) -> str:
-        """What results are called after; empty where there is no input."""
+        """Name that results are called after; empty where there is no input."""
         source = self.input or self.anatomy or next(iter(self.scans.values()), None)
         if source is None:
             return ""
@@ -45,7 +45,7 @@ class CaseFiles:
 
     @property
     def source(self) -> Path | None:
-        """What results are named and formatted like; None where there is no input."""
+        """File that results are named and formatted like; None where there is no input."""
         if self.input is None or self.series is None:
             return self.input or self.anatomy
         return self.input.with_name(self.name)

@@ -49,7 +49,7 @@ class OutputPlan:
         return self.folder / f"{self.base}.json"
 
     def file(self, task: str, name: str) -> Path:
-        """Where the output called ``name`` goes."""
+        """Path of the output called ``name``."""
         declared = TASKS[task]
         suffix = declared.output(name).kind.suffix or self.suffix
         main = declared.outputs[0].name
@@ -57,7 +57,7 @@ class OutputPlan:
         return self.folder / f"{self.base if name == main else f'{self.base}_{further}'}{suffix}"
 
     def recorded(self, task: str, name: str, record: dict[str, Any]) -> Path:
-        """Where an output of a report lies; a private report does not name it."""
+        """Path of an output of a report; a private report does not name it."""
         if "file" in record:
             return self.folder / record["file"]
         return self.file(task, name)
@@ -68,7 +68,7 @@ class OutputPlan:
 
 
 def plan_outputs(task: str, source: Path | None, output: Path | None, seed: int = 0) -> OutputPlan:
-    """Where the results of ``source`` go.
+    """Plan of where the results of ``source`` go.
 
     Args:
         source: the input; None where there is none, then the seed tells results apart.

@@ -96,7 +96,7 @@ class FeatureMethod:
 
 
 class PointBatch(NamedTuple):
-    """What one training step is given.
+    """Input of one training step.
 
     Attributes:
         features: (B, N, F).
@@ -175,7 +175,7 @@ def strata(example: LabeledInput) -> list[np.ndarray]:
 
 
 def shared_out(groups: Sequence[np.ndarray], count: int) -> list[int]:
-    """How many of ``count`` points come from each group; the last two are those around structures and elsewhere."""
+    """Numbers of points by group, ``count`` in all; the last two groups are those around structures and elsewhere."""
     shares = [1 / len(groups)] * len(groups)
     if len(groups) > 2:
         classes = len(groups) - 2
@@ -294,6 +294,8 @@ class FeatureSegmenter(Segmenter):
         arrays = None
         if _stored_folder(inputs.folder, self.method) is None:
             arrays = volume_activations(self.prior, inputs, self.method.sigmas, self.method.scales, budget, meter, 0.9)
+            if inputs.folder is not None:  # a case of a training is predicted at each validation
+                _store(inputs.folder, self.method, arrays)
         stored = StoredFeatures(self.method, inputs, arrays)
         depth, height, width = stored.shape
         slabs = []

@@ -107,7 +107,7 @@ def save_head(
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """What a head's file says of itself, without loading weights.
+    """Description of a head by its own file, without loading weights.
 
     Raises:
         ModelError: missing, damaged, a pickle, or no head of this format.

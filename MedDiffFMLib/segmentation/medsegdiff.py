@@ -116,7 +116,7 @@ class MedSegDiffSegmenter(Segmenter):
         return self.part.loss(mask, sigma, noise, guide, batch.known)  # type: ignore[operator]
 
     def guide(self, image: torch.Tensor, body: torch.Tensor, condition: EncodedCondition) -> Guide:
-        """What is known of a batch of windows before any mask, see :meth:`MedSegDiff.guide`."""
+        """Guide of a batch of windows, known before any mask, see :meth:`MedSegDiff.guide`."""
         activations: list[torch.Tensor] = []
         if self.prior is not None:
             with torch.no_grad():

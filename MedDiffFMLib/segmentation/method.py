@@ -23,7 +23,7 @@ from .registry import METHODS
 
 
 class Prediction(NamedTuple):
-    """What a method says of a CT; float32 on the CPU.
+    """Prediction of a method for a CT; float32 on the CPU.
 
     Attributes:
         probabilities: (C, D, H, W); classes are independent of each other (sigmoids).
@@ -141,5 +141,5 @@ def make_method(name: str, options: dict[str, Any]) -> Method:
 
 
 def options_of(method: Any) -> dict[str, Any]:
-    """What :func:`make_method` needs to build the same method; JSON-ready."""
+    """Options with which :func:`make_method` builds the same method; JSON-ready."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(method).items()}

@@ -16,7 +16,7 @@ ITERATIONS = 100
 
 
 class Fusion(NamedTuple):
-    """What STAPLE finds.
+    """Result of STAPLE.
 
     Attributes:
         probability: (D, H, W) float32, posterior of the structure.

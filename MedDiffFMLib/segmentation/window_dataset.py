@@ -19,7 +19,7 @@ FOREGROUND_SHARE = 0.67
 
 
 class WindowBatch(NamedTuple):
-    """What one training step is given.
+    """Input of one training step.
 
     Attributes:
         image: (B, 1, S, S, S) in the network's range.
@@ -76,7 +76,7 @@ def mirrored(image: torch.Tensor) -> torch.Tensor:
 
 
 def draw_box(example: LabeledInput, size: int, rng: np.random.Generator) -> Box:
-    """Where a window lies, inside the image as far as that is large enough."""
+    """Box of a window, inside the image as far as that is large enough."""
     shape = np.array(example.target.shape)
     marked = [number + 1 for number, known in enumerate(example.known) if known]
     start = rng.integers(0, np.maximum(shape - size, 0) + 1)

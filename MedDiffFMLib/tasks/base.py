@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class View(Enum):
-    """How the panel shows a result."""
+    """Ways in which the panel shows a result."""
 
     COMPARE = "compare"
     """Before and after, side by side or blended, and each other output over the input."""
@@ -51,7 +51,7 @@ class FineTuned:
 
 @dataclass
 class Case:
-    """What a run works on, read and checked.
+    """Inputs that a run works on, read and checked.
 
     Attributes:
         volume: the scan; for a task that takes none the organ map whose grid the result takes, None without a map.
@@ -92,7 +92,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Run:
-    """How a task runs.
+    """Circumstances in which a task runs.
 
     Attributes:
         loaded: the prior, or the device alone for a task without one.
@@ -116,7 +116,7 @@ class Run:
 
     @property
     def device(self) -> str:
-        """Where to compute, "cpu" or "cuda:0"."""
+        """Device to compute on, "cpu" or "cuda:0"."""
         return self.loaded.device
 
     def meter(self, total: float, stage: str = "") -> ProgressMeter:
@@ -128,7 +128,7 @@ class Run:
 
 @dataclass
 class TaskResult:
-    """What every task returns.
+    """Result of every task.
 
     Attributes:
         volumes: output name -> array (k, j, i); a plane is (1, j, i). The first one is the main result.
@@ -149,7 +149,7 @@ class TaskResult:
     regions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def as_stored(self, case: Case, turned: Case) -> TaskResult:
-        """What lies on the grid of an input in the order of axes in which that is stored; the rest as it is.
+        """Result with what lies on an input's grid in the order of axes in which that is stored; the rest as it is.
 
         Args:
             case: as it was given.
@@ -190,6 +190,7 @@ class Task:
         many: whether the panel offers to run it on several scans in one go.
         needs_model: whether it runs on the prior; else it computes without weights.
         needs: a fine-tuned model that the catalogue must have for the prior.
+        draft: values of parameters that give a first look in a fraction of the time, for filling while painting.
         own_axes: parameters or results speak of the input's own voxel axes, so the recipe sees it as it is stored, and
             has to see to it itself that nothing else depends on that.
         reference_seconds: for a unit of :meth:`work` with the shipped prior on two cores of 100 GFLOP/s each; None
@@ -209,6 +210,7 @@ class Task:
     many: ClassVar[bool] = False
     needs_model: ClassVar[bool] = True
     needs: ClassVar[FineTuned | None] = None
+    draft: ClassVar[dict[str, Any]] = {}
     own_axes: ClassVar[bool] = False
     reference_seconds: ClassVar[float | None] = None
 
@@ -255,7 +257,7 @@ class Task:
 
     @classmethod
     def output(cls, name: str) -> Output:
-        """What a part of the result is; one of several structures is what the output that its name begins with is."""
+        """Declaration of a part of the result; for one of several structures, of the output its name begins with."""
         for output in cls.outputs:
             if name == output.name:
                 return output

@@ -1,4 +1,4 @@
-"""What a task takes: scans by modality, masks, organ maps, texts. Imports the standard library only."""
+"""Inputs of a task: scans by modality, masks, organ maps, texts. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NONE, OPTIONAL, REQUIRED = Need
 
 @dataclass(frozen=True)
 class Named:
-    """What is common to :class:`Scan` and :class:`Text`.
+    """Fields common to :class:`Scan` and :class:`Text`.
 
     Attributes:
         name: of the option, the argument in Python, the column in a batch list.
@@ -43,7 +43,7 @@ class Named:
 
     @property
     def words(self) -> str:
-        """What it is, for sentences."""
+        """Description for sentences."""
         return f"a text ({self.name})"
 
 

@@ -1,4 +1,4 @@
-"""What a result is made of: the panel shows each kind in its own way; imports the standard library only."""
+"""Kinds of output of a task: the panel shows each kind in its own way; imports the standard library only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..imaging.modality import CT, MR, XR
 
 
 class OutputKind(Enum):
-    """What an output is."""
+    """Kind of an output."""
 
     CT = "ct"
     """HU, shown with the window of the input."""
@@ -20,7 +20,7 @@ class OutputKind(Enum):
     DIFFERENCE = "difference"
     """HU around zero, shown in gray with the same range to both sides."""
     Z_SCORE = "z-score"
-    """How unusual, in standard deviations of normal tissue."""
+    """Distance from the usual, in standard deviations of normal tissue."""
     HU_SPREAD = "hu-spread"
     """Usual error, HU."""
     MASK = "mask"

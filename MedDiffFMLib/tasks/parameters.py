@@ -13,7 +13,7 @@ from ..core.errors import InputError
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """What a user needs to know about one parameter.
+    """Facts that a user needs to know about one parameter.
 
     Attributes:
         help: one sentence, unit and effect.
@@ -125,7 +125,7 @@ def element_type(parameters: type, name: str) -> type:
 
 
 def tuple_length(parameters: type, name: str) -> int | None:
-    """How many elements a tuple field has; None for any number."""
+    """Number of elements of a tuple field; None for any number."""
     elements = _elements(parameters, name)
     return None if Ellipsis in elements else len(elements)
 

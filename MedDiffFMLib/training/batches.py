@@ -103,7 +103,7 @@ def leave_signals_to_the_loop(worker: int) -> None:
 
 
 class Batch(NamedTuple):
-    """What one training step is given.
+    """Input of one training step.
 
     Attributes:
         x0: (B, 1, S, S, S) in the network's range.

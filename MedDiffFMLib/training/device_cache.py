@@ -45,7 +45,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Places:
-    """Where n windows of edge S lie.
+    """Places of n windows of edge S.
 
     Attributes:
         level: (n,) number of the level of each, see :attr:`DeviceCache.numbers`; on the CPU.

@@ -109,7 +109,7 @@ class Observer:
 
 
 def _averages(module: nn.Module, config: LoopConfig) -> list[Average]:
-    """What averages the weights of a run, the one that is validated last."""
+    """Averages of the weights of a run, the one that is validated last."""
     if not config.widths:
         return [ExponentialAverage(module, config.ema)]
     return [PowerAverage(module, width) for width in config.widths]

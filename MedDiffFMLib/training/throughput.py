@@ -15,6 +15,7 @@ from torch import nn
 
 from ..conditioning.condition import CONDITION_CHANNELS
 from ..core.devices import is_accelerator, peak_memory
+from ..core.progress import CancelToken
 from ..runner.report import peak_main_memory
 from .loop import LoopConfig, Observer
 from .loss_plot import draw_curves
@@ -97,6 +98,7 @@ class Throughput(Observer):
         measure: gives :func:`step_flops` and :func:`matrix_rate` of one process and its device; called once, when the
             first figures are due.
         report, warn: called on the first process every ``config.log_every`` steps, and when waiting begins.
+        cancel: ends the training after the present step.
     """
 
     def __init__(
@@ -108,12 +110,17 @@ class Throughput(Observer):
         measure: Callable[[], tuple[int, float]],
         report: Callable[[Pace], None],
         warn: Callable[[str], None],
+        cancel: CancelToken | None = None,
     ) -> None:
         self.config, self.folder, self.fabric, self.batch = config, folder, fabric, batch
         self.measure, self.report, self.warn = functools.cache(measure), report, warn
         self._rows: list[dict[str, float]] = []
         self._fresh = True
         self._starved = False
+        self._cancel = cancel
+
+    def wants_stop(self) -> bool:
+        return self._cancel is not None and self._cancel.cancelled
 
     def stepped(self, row: dict[str, float]) -> None:
         if self._fresh:

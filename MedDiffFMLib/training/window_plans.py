@@ -1,4 +1,4 @@
-"""What is drawn for training windows, without the windows: a few kilobytes each, of which a device makes the rest.
+"""Random draws for training windows, without the windows: a few kilobytes each, of which a device makes the rest.
 
 Plan n of a run comes from the same random numbers as window n that the CPU draws, so it shows the same box of the same
 case. One thing differs: whether a box holds enough of the body is judged by a coarse map instead of its own voxels.

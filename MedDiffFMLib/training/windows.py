@@ -27,19 +27,19 @@ from .holes import Hole, draw_hole
 LEVELS = ("whole", "double", "native")
 PURPOSES = ("generate", "fill", "denoise")
 FILL_LEVELS = {"whole": 1, "double": 3, "native": 6}
-"""How often each level shows a hole: small holes in fine voxels are what tasks fill most."""
+"""Frequencies with which levels show a hole: small holes in fine voxels are what tasks fill most."""
 TISSUE_SHOWN = {"generate": 1.0, "fill": 0.6, "denoise": 0.0}
 """Factor on how often tissue classes are shown. They are made from the image: to a network that removes noise they
 would give away the answer, and inside a hole a task seldom knows them."""
 WHOLE_BODY_SHARE = 1 / 3
-"""How often a whole body is shown as one, with windows of all levels; else one of its regions is, as if cut out."""
+"""Share of whole bodies shown as one, with windows of all levels; else one of its regions is, as if cut out."""
 BODY_HU, BODY_SHARE = -500.0, 0.1
 """A window is used where more than this share of its voxels is denser."""
 
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How windows are drawn.
+    """Settings by which windows are drawn.
 
     Attributes:
         size: window edge in voxels.
@@ -68,7 +68,7 @@ class WindowConfig:
 
 @dataclass(frozen=True)
 class View:
-    """Where the voxels of a window lie in a case; nothing is read yet.
+    """Places of a window's voxels in a case; nothing is read yet.
 
     Attributes:
         level: number of the case's level that is looked at.
@@ -137,7 +137,7 @@ class WindowPlan:
 
 
 def draw_purpose(config: WindowConfig, rng: np.random.Generator) -> str:
-    """What a window is for."""
+    """Purpose of a window, drawn by the configured shares."""
     shares = (1 - config.fill_share - config.denoise_share, config.fill_share, config.denoise_share)
     return str(rng.choice(PURPOSES, p=shares))
 

@@ -21,7 +21,7 @@ SILENT_SECONDS, TRIES = 15, 4
 
 @dataclass(frozen=True)
 class SshAddress:
-    """Where a worker is started.
+    """Computer and program with which a worker is started.
 
     Attributes:
         host: name or alias that OpenSSH knows.
@@ -83,7 +83,7 @@ def ssh_command(address: SshAddress) -> list[str]:
 
 
 def _remote_command(program: str) -> str:
-    """What the other computer's shell is given."""
+    """Command that the other computer's shell is given."""
     is_python = PurePosixPath(program).name.startswith("python")
     package = __name__.rpartition(".")[0]
     return shlex.join([program, "-u", "-m", f"{package}.far_end"] if is_python else [program, "worker"])

@@ -8,13 +8,11 @@ This module needs the standard library only, and numpy once arrays are sent.
 from __future__ import annotations
 
 import contextlib
-import enum
 import itertools
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,9 @@ from .. import __version__
 from ..core import process_priority
 from ..core.errors import MedDiffFMError
 from ..core.progress import ProgressEvent
-from ..runner.settings import RunSettings
 from . import protocol
 from .address import is_address
+from .exchange import Callbacks, RunRequest, State, WorkerResult
 from .protocol import PROTOCOL_VERSION, LineReader, PrivateFolder, ProtocolError, WorkerError, encode, error_from
 
 START_SECONDS = 120.0  # importing torch from a cold network disk takes its time
@@ -66,78 +64,6 @@ def worker_environment(base: Mapping[str, str], foreign: bool = False) -> dict[s
     # Files in the current folder must not pass for modules; output is UTF-8 whatever the locale.
     python = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
     return environment | python | {process_priority.ENVIRONMENT: process_priority.NORMAL}
-
-
-class State(enum.Enum):
-    """Life of a worker as its owner sees it."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    READY = "ready"
-    RUNNING = "running"
-    CANCELLING = "cancelling"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """One run.
-
-    Attributes:
-        settings: what the worker computes, and how; it checks them.
-        voxels: (k, j, i) array; None for a task that makes a CT.
-        ijk_to_ras: 4x4 nested lists or array, mm, of voxels, mask and anatomy; None where there is none.
-        mask, anatomy: arrays on the same grid, or None.
-        whole: (voxels, ijk_to_ras) of a coarse copy of the scan where ``voxels`` are a piece of it, else None.
-        scans: name of a further scan of the task -> (voxels, ijk_to_ras).
-        texts: by name.
-    """
-
-    settings: RunSettings
-    voxels: Any = None
-    ijk_to_ras: Any = None
-    mask: Any = None
-    anatomy: Any = None
-    whole: Any = None
-    scans: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def inputs(self) -> dict[str, tuple[Any, Any]]:
-        """Name of each input -> (voxels, ijk_to_ras)."""
-        named = {"volume": self.voxels, "mask": self.mask, "anatomy": self.anatomy}
-        own = {name: (array, self.ijk_to_ras) for name, array in named.items() if array is not None}
-        return {**own, **self.scans}
-
-
-@dataclass(frozen=True)
-class WorkerResult:
-    """What a run gave: arrays, tables, texts, facts, warnings, and the report without files.
-
-    Attributes:
-        ijk_to_ras: where those arrays lie that are not on the input's grid, by name, nested lists.
-    """
-
-    volumes: dict[str, Any]
-    tables: dict[str, list[dict[str, Any]]]
-    texts: dict[str, str]
-    facts: dict[str, Any]
-    warnings: list[str]
-    report: dict[str, Any]
-    ijk_to_ras: dict[str, list[list[float]]] = field(default_factory=dict)
-
-
-@dataclass
-class Callbacks:
-    """Calls of the owner, made from within the method that it called."""
-
-    on_state: Callable[[State], None] = lambda _: None
-    on_progress: Callable[[ProgressEvent], None] = lambda _: None
-    on_warning: Callable[[str], None] = lambda _: None
-    on_result: Callable[[WorkerResult], None] = lambda _: None
-    on_error: Callable[[MedDiffFMError], None] = lambda _: None
-    on_cancelled: Callable[[], None] = lambda: None
-    on_log: Callable[[str], None] = lambda _: None
 
 
 def _at_once(steps: Generator[None, None, None]) -> None:

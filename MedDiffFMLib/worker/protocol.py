@@ -238,7 +238,7 @@ _ERRORS: dict[str, type[MedDiffFMError]] = {
 
 
 def error_fields(problem: MedDiffFMError) -> dict[str, Any]:
-    """What an ``error`` message says."""
+    """Fields of an ``error`` message."""
     return {
         "kind": problem.kind,
         "cause": problem.cause,

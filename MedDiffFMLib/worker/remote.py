@@ -12,7 +12,7 @@ from ..runner.settings import RunSettings
 from ..tasks.base import Case, TaskResult
 from ..tasks.inputs import NONE
 from ..tasks.registry import TASKS
-from .client import RunRequest
+from .exchange import RunRequest
 from .transport import WorkerClient
 
 

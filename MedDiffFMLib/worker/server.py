@@ -299,7 +299,7 @@ def _volume(record: Any, folder: PrivateFolder, modality: str) -> Any:
 
 
 def describe_process() -> dict[str, Any]:
-    """What the worker's hello says of this process."""
+    """Description of this process in the worker's hello."""
     import torch
 
     devices: list[dict[str, Any]] = [_device("cpu", f"CPU, {os.cpu_count()} cores")]

@@ -16,16 +16,8 @@ from typing import Any
 
 from ..core.errors import Cancelled, MedDiffFMError
 from ..core.progress import CancelToken, ProgressCallback
-from .client import (
-    START_SECONDS,
-    Callbacks,
-    RunRequest,
-    State,
-    WorkerResult,
-    WorkerSession,
-    worker_command,
-    worker_environment,
-)
+from .client import START_SECONDS, WorkerSession, worker_command, worker_environment
+from .exchange import Callbacks, RunRequest, State, WorkerResult
 from .protocol import READ_BYTES
 
 _POLL_SECONDS = 0.05

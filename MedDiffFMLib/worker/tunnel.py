@@ -65,7 +65,7 @@ class Tunnel:
             _write(self._wire_out, encode(message.pop("type"), **message))
 
     def inward(self) -> None:
-        """What the other end sends to this computer, until there is no more.
+        """Pass on what the other end sends to this computer, until there is no more.
 
         Raises:
             MedDiffFMError: what came is no message, or an array cannot be written.

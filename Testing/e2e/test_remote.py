@@ -24,7 +24,7 @@ from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.runner.settings import RunSettings
-from MedDiffFMLib.worker.client import RunRequest
+from MedDiffFMLib.worker.exchange import RunRequest
 from MedDiffFMLib.worker.protocol import FOLDER_PREFIX, ProtocolError, WorkerError
 from MedDiffFMLib.worker.transport import WorkerClient
 

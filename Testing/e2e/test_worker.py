@@ -243,7 +243,7 @@ def test_worker_ends_and_cleans_when_its_client_is_killed(
     program = f"""
         from MedDiffFMLib.imaging.io import read_volume
         from MedDiffFMLib.runner.settings import RunSettings
-        from MedDiffFMLib.worker.client import RunRequest
+        from MedDiffFMLib.worker.exchange import RunRequest
         from MedDiffFMLib.worker.transport import WorkerClient
         volume = read_volume({str(small_ct_file)!r})
         client = WorkerClient()

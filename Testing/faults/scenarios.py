@@ -24,7 +24,7 @@ from MedDiffFMLib.models.catalogue import CatalogueEntry, list_models, register_
 from MedDiffFMLib.models.checkpoint import build_denoiser, read_metadata, read_weights, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.settings import RunSettings
-from MedDiffFMLib.worker.client import RunRequest
+from MedDiffFMLib.worker.exchange import RunRequest
 from MedDiffFMLib.worker.protocol import error_fields
 from MedDiffFMLib.worker.transport import WorkerClient
 

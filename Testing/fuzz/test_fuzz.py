@@ -357,8 +357,9 @@ def test_progress_that_no_float_can_hold() -> None:
     assert session.state is State.FAILED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [27911, 29059, 57446])
 def test_reports_of_runs_that_can_be_repeated(number: int) -> None:
     """Parameters, an output or its hash of an odd type: tracebacks of the run of 100,000 with seed 3."""
-    tally = fuzz(1, seed=3, first=number)
+    tally = fuzz(1, seed=3, first=number, targets=["report"])
     assert tally.inputs == 1 and not tally.failures, tally.failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -237,21 +238,34 @@ STAND_INS = (
 )
 
 
-def load_ui(path: str | Path) -> Proxy:
-    """Build a .ui file as Slicer's loader does; its MRML connections are made as the file says."""
+@functools.cache
+def _loader() -> QtUiTools.QUiLoader:
+    """A loader that knows the stand-ins; telling it of them takes longer than most files."""
+    loader = QtUiTools.QUiLoader(QtCore.QCoreApplication.instance())
+    for kind in STAND_INS:
+        loader.registerCustomWidget(kind)
+    return loader
+
+
+@functools.cache
+def _read_ui(path: Path, changed_ns: int) -> tuple[bytes, tuple[ElementTree.Element, ...]]:
+    """A .ui file without its connections, and those, which PySide6 knows no signal of; read again once changed."""
     root = ElementTree.parse(path).getroot()
     connections = root.find("connections")
     assert connections is not None
-    root.remove(connections)  # PySide6 knows no signal of that signature; they are made below
-    loader = QtUiTools.QUiLoader()
-    for kind in STAND_INS:
-        loader.registerCustomWidget(kind)
+    root.remove(connections)
+    return ElementTree.tostring(root), tuple(connections)
+
+
+def load_ui(path: str | Path) -> Proxy:
+    """Build a .ui file as Slicer's loader does; its MRML connections are made as the file says."""
+    content, connections = _read_ui(Path(path), Path(path).stat().st_mtime_ns)
     source = QtCore.QBuffer()
-    source.setData(ElementTree.tostring(root))
+    source.setData(content)
     source.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
-    widget: Any = loader.load(source)
+    widget: Any = _loader().load(source)
     if widget is None:
-        raise RuntimeError(loader.errorString())
+        raise RuntimeError(_loader().errorString())
     for connection in connections:
         assert connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
         assert connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"

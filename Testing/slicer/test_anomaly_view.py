@@ -134,6 +134,7 @@ def test_opacity_acts_at_once_and_belongs_to_the_layer(app: Any, opened: Any) ->
     assert opened.ui.anomalyOpacitySlider.value == 0.4 == composites(app)[0].GetForegroundOpacity()
 
 
+@pytest.mark.slow
 def test_blink_shows_the_ct_alone_and_the_layer_again(app: Any, opened: Any) -> None:
     opened.ui.anomalyOpacitySlider.value = 0.5
     opened.blink()
@@ -226,6 +227,7 @@ def test_a_transform_of_the_ct_moves_the_jump(app: Any, opened: Any, case: Simpl
     assert np.allclose(np.subtract(opened.nodes.location(0), before), [25, 0, 0])
 
 
+@pytest.mark.slow
 def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, case: SimpleNamespace) -> None:
     """Also after the threshold moved; Discard leaves the user's segmentation alone."""
     from MedDiffFMGui.runs.runRequest import runChoices

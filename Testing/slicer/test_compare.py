@@ -18,6 +18,7 @@ def foreground(app: Any) -> np.ndarray:
     return app.slicer.util.arrayFromVolume(app.slicer.mrmlScene.GetNodeByID(composite(app).GetForegroundVolumeID()))
 
 
+@pytest.mark.slow
 def test_side_by_side_keeps_scale_and_center_of_a_zoomed_view(app: Any, widget: Any, ct: Any) -> None:
     manager = app.slicer.app.layoutManager()
     run(app, widget, "denoise", ct)
@@ -36,6 +37,7 @@ def test_side_by_side_keeps_scale_and_center_of_a_zoomed_view(app: Any, widget: 
     widget.ui.sideBySideButton.click()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ct", ["plain", "oblique"], indirect=True)
 def test_swipe_and_checkerboard_mix_before_and_after(app: Any, widget: Any, ct: Any) -> None:
     slicer = app.slicer
@@ -67,6 +69,7 @@ def red_to_ras(slicer: Any, node: Any) -> Any:
     return matrix
 
 
+@pytest.mark.slow
 def test_two_results_of_one_ct_are_compared(app: Any, widget: Any, ct: Any) -> None:
     first = run(app, widget, "denoise", ct)
     second = run(app, widget, "denoise", ct)

@@ -80,6 +80,7 @@ def test_a_task_with_several_inputs_from_its_button_to_its_nodes(
     assert not any(slicer.mrmlScene.IsNodePresent(node) for node in gone)
 
 
+@pytest.mark.slow
 def test_inputs_are_saved_with_the_scene(app: Any, widget: Any, ct: Any, mr: Any, tmp_path: Path) -> None:
     """And a scene of a version without them opens."""
     press(app, widget, "toy")
@@ -94,11 +95,12 @@ def test_inputs_are_saved_with_the_scene(app: Any, widget: Any, ct: Any, mr: Any
     assert named.texts() == {"prompt": "Spot"} and named.scans() == {"mr": mr}
 
 
+@pytest.mark.slow
 def test_an_output_called_difference_is_the_one_that_is_shown(app: Any, widget: Any, ct: Any) -> None:
     """The view makes a difference only for a task that gives none."""
     from MedDiffFMGui.nodes.resultNodes import addResult
 
-    from MedDiffFMLib.worker.client import WorkerResult
+    from MedDiffFMLib.worker.exchange import WorkerResult
 
     half = app.slicer.util.arrayFromVolume(ct).astype(np.float32) / 2
     run = addResult("deblur", ct, WorkerResult({"deblurred": half, "difference": half.copy()}, {}, {}, {}, [], {}))

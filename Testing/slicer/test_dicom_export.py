@@ -59,6 +59,7 @@ def export(app: Any, widget: Any, folder: Path, monkeypatch: pytest.MonkeyPatch)
     return widget.ui.exportDicomLabel.text
 
 
+@pytest.mark.slow
 def test_a_result_goes_into_a_folder_and_the_database(
     app: Any, widget: Any, ct: Any, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_result_goes_into_a_folder_and_the_database(
     assert list(third.glob("thorax_denoise/*_source_CT")), "a scan that was moved lies in another frame of reference"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_said(
     app: Any, widget: Any, ct: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +119,7 @@ def test_segments_go_as_they_were_edited(app: Any, module: Any, ct: Any, tmp_pat
     from MedDiffFMGui.nodes.resultNodes import addResult
 
     from MedDiffFMLib.dicom.out.export import written
-    from MedDiffFMLib.worker.client import WorkerResult
+    from MedDiffFMLib.worker.exchange import WorkerResult
 
     labels = np.zeros((20, 24, 28), np.uint8)
     labels[5:9, 5:9, 5:9], labels[12:15, 12:15, 12:15], labels[17] = 1, 2, 3

@@ -59,6 +59,7 @@ def drawn(app: Any, view: Any) -> tuple[set[str], set[str]]:
     return {name for name in segments if display.GetSegmentVisibility(name)}, labels
 
 
+@pytest.mark.slow
 def test_ten_are_seen_border_artifacts_are_last_and_places_are_words(app: Any, opened: Any) -> None:
     findings = opened.nodes.findings()
     assert [finding["peak_z"] for finding in findings] == [*(20.0 - n for n in range(1, PEAKS)), 20.0]
@@ -74,6 +75,7 @@ def test_ten_are_seen_border_artifacts_are_last_and_places_are_words(app: Any, o
     assert "border" in opened.ui.findingLabel.text
 
 
+@pytest.mark.slow
 def test_decisions_hide_come_back_outlive_the_threshold_and_are_in_the_file(
     app: Any, opened: Any, tmp_path: Path
 ) -> None:
@@ -95,6 +97,7 @@ def test_decisions_hide_come_back_outlive_the_threshold_and_are_in_the_file(
     assert rows[2]["state"] == "kept" and rows[2]["slice"] == "10"
 
 
+@pytest.mark.slow
 def test_a_hundred_is_said_to_be_the_end_of_the_list(app: Any, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from MedDiffFMLib.tasks.anomaly import findings
 
@@ -103,6 +106,7 @@ def test_a_hundred_is_said_to_be_the_end_of_the_list(app: Any, opened: Any, monk
     app.wait(lambda: "or more" in opened.ui.findingsLabel.text)
 
 
+@pytest.mark.slow
 def test_from_a_finding_to_filling_segment_and_length(
     app: Any, widget: Any, opened: Any, case: SimpleNamespace
 ) -> None:
@@ -123,6 +127,7 @@ def test_from_a_finding_to_filling_segment_and_length(
     assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(mask, "region", case.ct) > 0, cube)
 
 
+@pytest.mark.slow
 def test_one_view_has_the_legend_and_windows_are_a_click(
     app: Any, widget: Any, opened: Any, case: SimpleNamespace
 ) -> None:

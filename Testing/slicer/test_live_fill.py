@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from Testing.slicer.paint import paint_ball
 
 
@@ -12,27 +14,57 @@ def filled(app: Any) -> list[Any]:
     return [node for node in nodes if "filled" in node.GetName()]
 
 
-def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: Any, ct: Any) -> None:
-    starts: list[Any] = []
+def recorded(widget: Any) -> list[int]:
+    """Samples of each run that is started from now on; of a draft 1, of the whole run 3."""
+    starts: list[int] = []
     begin = widget.logic.start
-    widget.logic.start = lambda *given: (starts.append(given), begin(*given))[1]
+
+    def start(choices: Any, *node: Any) -> None:
+        starts.append(choices.settings.checked().parameters.samples)
+        begin(choices, *node)
+
+    widget.logic.start = start
+    return starts
+
+
+@pytest.mark.slow
+def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: Any, ct: Any) -> None:
+    starts = recorded(widget)
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.taskPanel.choose("inpaint")
     assert not widget.ui.liveCheckBox.isHidden()
     widget.ui.liveCheckBox.checked = True
     paint_ball(app, widget, (10, 12, 14), 4.0)
-    app.wait(lambda: len(filled(app)) == 1 and not widget.logic.running)
-    first = filled(app)[0]
+    app.wait(lambda: starts == [1, 3] and not widget.logic.running)  # the whole run replaces the draft
+    assert len(filled(app)) == 1
     paint_ball(app, widget, (10, 10, 10), 4.0)
-    app.wait(lambda: filled(app) and filled(app)[0] is not first and not widget.logic.running)
-    assert len(starts) == 2 and len(filled(app)) == 1 and not widget.ui.outdatedLabel.visible
+    app.wait(lambda: starts == [1, 3, 1, 3] and not widget.logic.running)
+    assert len(filled(app)) == 1 and not widget.ui.outdatedLabel.visible
     widget.maskPanel.editor.undo()
-    app.wait(lambda: len(starts) == 3 and not widget.logic.running)
+    app.wait(lambda: len(starts) == 6 and not widget.logic.running)
     widget.maskPanel.editor.undo()
     app.wait(lambda: not filled(app))
     assert widget.resultPanel.run is None and not widget.logic.running
 
 
+@pytest.mark.slow
+def test_a_stroke_ends_the_run_that_replaces_a_draft_and_accepting_does(app: Any, widget: Any, ct: Any) -> None:
+    starts = recorded(widget)
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    widget.taskPanel.choose("inpaint")
+    widget.ui.liveCheckBox.checked = True
+    paint_ball(app, widget, (10, 12, 14), 4.0)
+    app.wait(lambda: starts == [1, 3] and widget.logic.running)
+    paint_ball(app, widget, (10, 10, 10), 4.0)
+    app.wait(lambda: starts == [1, 3, 1, 3] and widget.logic.running)
+    draft = filled(app)[0]
+    widget.ui.acceptButton.click()
+    app.wait(lambda: not widget.logic.running)
+    assert filled(app) == [draft] and len(starts) == 4
+    assert widget.ui.runStatusLabel.text.startswith("Kept")
+
+
+@pytest.mark.slow
 def test_without_live_nothing_runs_and_other_tasks_have_none(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.taskPanel.choose("inpaint")

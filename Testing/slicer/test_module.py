@@ -143,6 +143,7 @@ def test_opening_the_module_imports_no_network(widget: Any) -> None:
 # --------------------------------------------------------------------------------------------------------------- a run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ct", GEOMETRIES, indirect=True)
 def test_run_adds_a_result_on_the_same_grid(app: Any, widget: Any, ct: Any) -> None:
     from MedDiffFMGui.nodes.volumeNodes import volumeFromNode
@@ -176,6 +177,7 @@ def test_progress_and_second_run_with_the_same_process(app: Any, widget: Any, ct
     assert volumes(app).count("thorax denoised") == 1 and len(volumes(app)) == 5
 
 
+@pytest.mark.slow
 def test_cancel_leaves_the_scene_as_it_was(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()
@@ -199,6 +201,7 @@ def test_cancel_while_the_process_is_starting(app: Any, widget: Any, ct: Any) ->
     assert "thorax denoised" in volumes(app)
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_listen_is_ended_by_a_second_press(app: Any, widget: Any, ct: Any) -> None:
     widget.logic.start(behaving("deaf"), ct)
     app.wait(lambda: widget.ui.runStatusLabel.text.startswith("reconstructing"))
@@ -252,6 +255,7 @@ def test_a_path_that_is_no_program_disables_the_button(widget: Any, ct: Any, tmp
 # ---------------------------------------------------------------------------------------- leaving, closing, quitting
 
 
+@pytest.mark.slow
 def test_run_goes_on_while_another_module_is_open(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()
@@ -276,6 +280,7 @@ def test_closing_the_scene_cancels_and_the_next_scene_works(app: Any, widget: An
     assert "next denoised" in volumes(app)
 
 
+@pytest.mark.slow
 def test_removed_input_is_said(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()
@@ -285,6 +290,7 @@ def test_removed_input_is_said(app: Any, widget: Any, ct: Any) -> None:
     assert volumes(app) == []
 
 
+@pytest.mark.slow
 def test_quitting_leaves_no_process_and_no_folder(app: Any, widget: Any, ct: Any, tmp_path: Path) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.ui.runButton.click()

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from Testing.harness import pictures
 
 REGIONS = 100
 
 
+@pytest.mark.slow
 def test_a_hundred_regions_are_replaced_without_drawing_for_each(app: Any, module: Any) -> None:
     from MedDiffFMGui.nodes.regionSegments import replacingRegions
     from MedDiffFMGui.worker.eventLoopTasks import drained

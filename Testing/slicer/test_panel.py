@@ -95,6 +95,7 @@ def test_values_are_kept_for_each_task_and_only_where_they_differ(app: Any, widg
     assert json.loads(widget.logic.getParameterNode().parameters)["inpaint"] == {}
 
 
+@pytest.mark.slow
 def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: Any, ct: Any) -> None:
     """Each widget moved to another value gives parameters that the library's own check accepts."""
     from MedDiffFMLib.tasks.parameters import from_dict
@@ -157,6 +158,7 @@ def test_unreadable_parameters_of_an_edited_scene_do_no_harm(app: Any, widget: A
 # ---------------------------------------------------------------------------------------------------------- painting
 
 
+@pytest.mark.slow
 def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: Any) -> None:
     slicer = app.slicer
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
@@ -195,7 +197,7 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
     from MedDiffFMGui.runs.runRequest import makeRequest
     from MedDiffFMGui.worker.eventLoopTasks import drained
 
-    from MedDiffFMLib.worker.client import WorkerResult
+    from MedDiffFMLib.worker.exchange import WorkerResult
 
     voxels = np.random.default_rng(1).integers(-1000, 200, (90, 140, 150)).astype(np.int16)
     ct = app.slicer.util.addVolumeFromArray(voxels, np.diag([-1, -1, 1.5, 1.0]), "thorax")
@@ -221,7 +223,7 @@ def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: s
     from MedDiffFMGui.nodes.resultNodes import addResult
 
     from MedDiffFMLib.tasks.output_kinds import OutputKind
-    from MedDiffFMLib.worker.client import WorkerResult
+    from MedDiffFMLib.worker.exchange import WorkerResult
 
     ct.GetDisplayNode().SetAutoWindowLevel(False)
     ct.GetDisplayNode().SetWindowLevel(1234, -321)
@@ -238,6 +240,7 @@ def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: s
             assert (window == (1234, -321)) == (output.kind is OutputKind.CT)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_sent_is_told(app: Any, widget: Any, ct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from MedDiffFMLib.core.errors import OutputError
 

@@ -33,6 +33,7 @@ def results(widget: Any) -> list[str]:
     return [combo.itemText(index) for index in range(1, combo.count)]
 
 
+@pytest.mark.slow
 def test_what_is_kept_becomes_the_input_and_can_only_be_closed(app: Any, widget: Any, ct: Any) -> None:
     made = run(app, widget, "denoise", ct)
     assert results(widget) == ["thorax denoised (undecided)"]
@@ -49,6 +50,7 @@ def test_what_is_kept_becomes_the_input_and_can_only_be_closed(app: Any, widget:
     assert app.slicer.mrmlScene.IsNodePresent(made) and results(widget) == ["thorax denoised (kept)"]
 
 
+@pytest.mark.slow
 def test_several_results_are_listed_shown_again_and_removed(app: Any, widget: Any, ct: Any, tmp_path: Path) -> None:
     first = run(app, widget, "denoise", ct)
     widget.ui.seedSpinBox.value = 5
@@ -68,6 +70,7 @@ def test_several_results_are_listed_shown_again_and_removed(app: Any, widget: An
     assert widget.ui.blendWidget.visible
 
 
+@pytest.mark.slow
 def test_a_result_says_when_its_mask_or_its_ct_has_changed(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     widget.taskPanel.choose("inpaint")
@@ -88,6 +91,7 @@ def test_a_result_says_when_its_mask_or_its_ct_has_changed(app: Any, widget: Any
     assert "CT has changed" in widget.ui.outdatedLabel.text
 
 
+@pytest.mark.slow
 def test_views_and_results_follow_the_chosen_ct(app: Any, widget: Any, ct: Any) -> None:
     slicer = app.slicer
     other = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(ct).copy(), None, "other")
@@ -105,6 +109,7 @@ def test_views_and_results_follow_the_chosen_ct(app: Any, widget: Any, ct: Any) 
     assert background(app) is not made
 
 
+@pytest.mark.slow
 def test_the_first_volume_that_comes_is_taken(app: Any, widget: Any) -> None:
     app.slicer.mrmlScene.Clear(0)
     assert widget.logic.getParameterNode().inputVolume is None

@@ -17,6 +17,7 @@ def settle(app: Any, widget: Any, size: tuple[int, int]) -> None:
         app.qt.processEvents()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [application.SMALL, application.LARGE])
 def test_strip_is_in_sight_and_the_panel_keeps_its_width_whatever_is_shown(
     app: Any, widget: Any, ct: Any, size: tuple[int, int]
@@ -40,6 +41,7 @@ def test_strip_is_in_sight_and_the_panel_keeps_its_width_whatever_is_shown(
     assert len(widths) == 1 and widths.pop() <= application.PANEL_WIDTH
 
 
+@pytest.mark.slow
 def test_reason_stands_under_its_input_and_its_first_sentence_in_the_strip(app: Any, widget: Any) -> None:
     noise = np.random.default_rng(0).integers(0, 900, (20, 24, 28)).astype(np.int16)
     mr = app.slicer.util.addVolumeFromArray(noise, None, "mr")
@@ -49,6 +51,7 @@ def test_reason_stands_under_its_input_and_its_first_sentence_in_the_strip(app: 
     assert len(widget.ui.reasonLabel.text) < len(below.text)
 
 
+@pytest.mark.slow
 def test_status_bar_tells_of_a_run_while_another_module_is_open(app: Any, widget: Any, ct: Any) -> None:
     said: list[str] = []
     app.main_window.statusBar().messageChanged.connect(said.append)
@@ -63,6 +66,7 @@ def test_status_bar_tells_of_a_run_while_another_module_is_open(app: Any, widget
     assert app.main_window.statusBar().currentMessage() == ""
 
 
+@pytest.mark.slow
 def test_keys_run_and_cancel_and_are_given_back(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     keys = {str(key.key.toString()): key for key in widget._shortcuts._shortcuts}
@@ -80,6 +84,7 @@ def test_keys_run_and_cancel_and_are_given_back(app: Any, widget: Any, ct: Any) 
     widget.enter()
 
 
+@pytest.mark.slow
 def test_device_is_named_before_the_run(app: Any, widget: Any, ct: Any) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(ct)
     assert "GPU if there is one, else the processor" in widget.ui.estimateLabel.text
@@ -90,6 +95,7 @@ def test_device_is_named_before_the_run(app: Any, widget: Any, ct: Any) -> None:
     assert "Processor, " in widget.ui.estimateLabel.text
 
 
+@pytest.mark.slow
 def test_stored_values_become_hounsfield_units_by_a_click(app: Any, widget: Any, ct: Any) -> None:
     slicer = app.slicer
     voxels = slicer.util.arrayFromVolume(ct)

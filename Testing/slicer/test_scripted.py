@@ -41,6 +41,7 @@ def test_blocking_run_gives_nodes_and_turns_the_event_loop(app: Any, logic: Any,
     assert len(ticks) > 5
 
 
+@pytest.mark.slow
 def test_a_failure_is_raised_and_the_next_run_works(app: Any, logic: Any, ct: Any) -> None:
     from MedDiffFMLib.core.errors import Cancelled, MedDiffFMError
 
@@ -164,6 +165,7 @@ def test_progress_is_told_and_ends(app: Any, logic: Any, ct: Any) -> None:
     assert len(told) > count and len(logic._listeners) == 0
 
 
+@pytest.mark.slow
 def test_a_second_logic_takes_the_first_one_s_idle_worker(app: Any, module: Any, logic: Any, ct: Any) -> None:
     logic.run("denoise", ct)
     process = logic._worker.processId

@@ -380,6 +380,7 @@ def test_views_belong_to_the_result_that_is_shown(app: Any, widget: Any, scene: 
     assert camera.GetFocalPoint() == (0, 4000, 0) and slicer.mrmlScene.IsNodePresent(second.main)
 
 
+@pytest.mark.slow
 def test_surfaces_of_a_large_scan_wait_until_they_are_wanted(
     app: Any, widget: Any, scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_tests_of_the_build_pass(slicer_with_module: Any) -> None:
     assert not result.errors and not result.failures, (result.errors + result.failures)[0][1]
 
 
+@pytest.mark.slow
 def test_sample_data_are_offered_once_slicer_has_started(app: Any, module: Any, slicer_with_module: Any) -> None:
     module.MedDiffFM(types.SimpleNamespace())
     assert "MedDiff-FM" not in slicer_with_module.modules.sampleDataSources

@@ -34,6 +34,7 @@ def whole_torch(folder: Path) -> None:
         (folder / "torch" / name).write_text("")
 
 
+@pytest.mark.slow
 def test_three_ways_exclude_each_other(widget: Any) -> None:
     ui, choice = widget.ui, widget.logic.workerPython
     ui.setupCollapsibleButton.collapsed = False
@@ -70,6 +71,7 @@ def test_another_computer_needs_an_address_and_no_packages_here(
     assert "this computer" in choice.localProblem()
 
 
+@pytest.mark.slow
 def test_packages_of_the_folder_count_and_only_the_worker_sees_them(
     app: Any, widget: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +149,7 @@ def test_wheels_are_installed_without_internet_and_whole_or_not_at_all(
     assert "everything" in ui.setupStatusLabel.text
 
 
+@pytest.mark.slow
 def test_cancelled_installation_leaves_nothing(app: Any, widget: Any, folder: Path, tmp_path: Path) -> None:
     widget.setupPanel.installIntoFolder("wheels", str(tmp_path))
     widget.ui.folderInstallButton.click()

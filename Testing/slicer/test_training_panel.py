@@ -345,6 +345,7 @@ def test_more_changes_what_is_trained_and_names_that_look_alike_are_asked_about(
     assert "same patient as thorax_1" in panel._cases._alike(names[1])[0]
 
 
+@pytest.mark.slow
 def test_trainings_are_listed_and_a_finished_segmentation_is_tried(panel: Any, dataset: Path, tmp_path: Path) -> None:
     from dataclasses import asdict
 
@@ -368,6 +369,7 @@ def test_trainings_are_listed_and_a_finished_segmentation_is_tried(panel: Any, d
     assert tried == ["first-model"]
 
 
+@pytest.mark.slow
 def test_while_a_training_goes_on_its_progress_is_on_top(panel: Any, dataset: Path, monkeypatch: Any) -> None:
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     assert panel.ui.casesTableWidget.visible or not panel.ui.casesTableWidget.isHidden()

@@ -123,6 +123,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield f"{node.module}.x" if node.module == "MedDiffFMLib" else str(node.module)
 
 
+@pytest.mark.slow
 def test_docstrings_describe_parameters_that_there_are() -> None:
     """Every name under "Args:" is a parameter of the function, or of the class's ``__init__`` or fields."""
     for path in sorted((ROOT / "MedDiffFMLib").rglob("*.py")):

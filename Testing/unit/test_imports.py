@@ -74,6 +74,7 @@ def in_child(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_light_modules_leave_heavy_packages_alone() -> None:
     """Each light module is imported by itself; the culprit is named."""
     code = f"""
@@ -88,6 +89,7 @@ for name in {light_modules()!r}:
     assert in_child(code) == ""
 
 
+@pytest.mark.slow
 def test_import_takes_less_than_a_tenth_of_a_second() -> None:
     """Processor time, the best of three, because the machine may be busy; numpy, which Slicer has, is not counted."""
     code = """
@@ -100,6 +102,7 @@ print(time.process_time() - begin)
     assert min(float(in_child(code)) for _ in range(3)) < 0.1
 
 
+@pytest.mark.slow
 def test_library_never_imports_slicer_or_qt() -> None:
     for path in sources(LIBRARY):
         for name in imported(tree_of(path), everywhere=True):

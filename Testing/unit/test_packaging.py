@@ -86,6 +86,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
+@pytest.mark.slow
 def test_installed_extension_holds_library_module_and_data_and_nothing_else(installed: Path) -> None:
     measuring = files("MedDiffFMLib/evaluation") | {f"MedDiffFMLib/demo/{name}.py" for name in ("run", "figure")}
     module = {name.removeprefix("MedDiffFM/") for name in files("MedDiffFM")} - {"CMakeLists.txt"}
@@ -97,6 +98,7 @@ def test_installed_extension_holds_library_module_and_data_and_nothing_else(inst
     assert (module | library) - present == set(), "too little: see the file(GLOB ...) of the CMakeLists.txt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["evaluate CASES --model none", "benchmark --repeats 1", "demo --device cpu"])
 def test_what_only_measures_says_in_one_line_that_slicers_package_lacks_it(installed: Path, words: str) -> None:
     name, *rest = words.split()
@@ -109,6 +111,7 @@ def test_what_only_measures_says_in_one_line_that_slicers_package_lacks_it(insta
     assert "not in this installation" in line
 
 
+@pytest.mark.slow
 def test_installed_extension_knows_all_other_commands(installed: Path) -> None:
     code = (
         "from MedDiffFMLib import cli; print(cli.__file__)\n"

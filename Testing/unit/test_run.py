@@ -171,7 +171,18 @@ def test_quick_leaves_out_types_and_slow_tests(runner: ModuleType, monkeypatch: 
     monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
     assert runner.test(["-k", "geometry", "--quick"]) == 0
     assert [command[0] for command in called] == ["ruff", "ruff", "pytest"]
-    assert called[-1] == ["pytest", *runner.QUICK, "-k", "geometry"]
+    assert called[-1] == ["pytest", *runner.QUICK, *runner.SIDE_BY_SIDE, "-k", "geometry"]
+
+
+def test_all_tests_run_on_all_cores_and_chosen_ones_in_one_process(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(runner, "check_system_packages", lambda: None)
+    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
+    runner.test([])
+    runner.test(["-k", "geometry"])
+    assert called[3] == ["pytest", *runner.SIDE_BY_SIDE] and called[-1] == ["pytest", "-k", "geometry"]
 
 
 def test_pages_have_an_environment_of_their_own_that_serves_the_demo(

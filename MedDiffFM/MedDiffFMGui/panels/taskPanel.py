@@ -46,6 +46,7 @@ class TaskPanel:
         self._loopTask = EventLoopTask()
         self._shownTask = None
         self._many: Any = None  # ManyRuns while several CTs are worked on
+        self._isGivenUp = False  # nobody waits for the run that goes on
         self._makeButtons(iconPath)
         self.ui.runButton.connect("clicked(bool)", self.onRunButton)
         self.ui.hounsfieldButton.connect("clicked(bool)", self._onHounsfield)
@@ -232,12 +233,15 @@ class TaskPanel:
 
     # The button
 
-    def choices(self):
-        """What the panel shows, as the logic takes it."""
+    def choices(self, draft=False):
+        """What the panel shows, as the logic takes it.
+
+        :param draft: with the task's values for a first look in place of the panel's.
+        """
         parameterNode = self.parameterNode
         return runChoices(
             self.task,
-            parameters=self._forms[self.task].widgets.values(),
+            parameters={**self._forms[self.task].widgets.values(), **(self.declared.draft if draft else {})},
             mask=self.maskPanel.segmentation(),
             anatomy=parameterNode.anatomy,
             scans=self._forms[self.task].named.scans(),
@@ -330,21 +334,38 @@ class TaskPanel:
         words = plannedDevice(self.logic.workerPython.executable(), self.parameterNode.device.value)
         return f"{words[0].upper()}{words[1:]}."
 
-    def run(self):
-        """The key for it: as the button, but it never cancels."""
+    def run(self, draft=False):
+        """The key for it: as the button, but it never cancels.
+
+        :param draft: for a first look, see ``choices``.
+        """
         if self.ui.runButton.enabled and not self.logic.running and self._many is None:
-            self.onRunButton()
+            self._start(draft)
+
+    def hasDraft(self):
+        """Whether a first look differs from what the panel asks for."""
+        draft, whole = (self.choices(draft).settings.checked().parameters for draft in (True, False))
+        return draft != whole
 
     def cancel(self):
         """The key for it."""
         if self.logic.running or self._many is not None:
             self.onRunButton()
 
+    def giveUp(self):
+        """End a run whose result is not wanted any more; nothing is said about it."""
+        self._isGivenUp = True
+        self.logic.cancel()
+
     def onRunButton(self):
         if self.logic.running or self._many is not None:
             self.strip.say(_("Cancelling..."))
             (self._many or self.logic).cancel()
-            return
+        else:
+            self._start()
+
+    def _start(self, draft=False):
+        self._isGivenUp = False
         self.strip.begin(_("Starting the model..."))
         inputs = self._inputs()
         try:
@@ -352,7 +373,7 @@ class TaskPanel:
                 self._many = ManyRuns(self.logic, inputs, self.choices(), self._onManyEnd)
                 self._many.start()
             else:
-                self.logic.start(self.choices(), inputs[0])
+                self.logic.start(self.choices(draft), inputs[0])
         except Exception as error:
             logging.exception("MedDiff-FM: the run could not start")
             self.onFailed(error)
@@ -366,6 +387,8 @@ class TaskPanel:
         self.ui.modelLabel.text = description
 
     def onProgress(self, fraction, stage, secondsLeft):
+        if self._isGivenUp:
+            return
         if self._many is not None:
             fraction = (self._many.number - 1 + fraction) / self._many.count
             stage = _("{number} of {count}: {stage}").format(
@@ -382,7 +405,10 @@ class TaskPanel:
         self._end(str(error))
 
     def onCancelled(self):
-        self._end(_("Cancelled."))
+        if self._isGivenUp:
+            self.strip.showProgress(False)
+        else:
+            self._end(_("Cancelled."))
 
     def _onManyEnd(self, many):
         self._many = None

@@ -65,7 +65,7 @@ class Exported:
 
 @dataclass
 class Export:
-    """What to export.
+    """Contents of one export.
 
     Attributes:
         task: that made the result.
@@ -93,7 +93,7 @@ class Export:
         return bool(self.report.get("synthetic", self.task.synthetic))
 
     def purpose(self, output: Output, title: str = "") -> Purpose:
-        """What objects of an output say of themselves."""
+        """Purpose that objects of an output state."""
         settings, model = self.report.get("settings", {}), self.report.get("model", {})
         sha = str(model.get("sha256") or "")[:12]
         return Purpose(

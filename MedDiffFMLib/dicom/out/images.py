@@ -24,7 +24,7 @@ _MR = {
     "ScanningSequence": "RM", "SequenceVariant": "NONE", "ScanOptions": "", "MRAcquisitionType": "3D",
     "RepetitionTime": "", "EchoTime": "", "EchoTrainLength": "",
 }  # fmt: skip
-"""What an MR of no scanner says of its sequence: research mode."""
+"""Attributes by which an MR of no scanner describes its sequence: research mode."""
 WINDOWS = {CT: (40, 400), "difference": (0, 200)}
 """Center and width in HU."""
 
@@ -97,7 +97,7 @@ def _references(planes: Planes, study: Study) -> list[tuple[Any, bool]]:
 
 
 def _describe(made: Any, source: Any, exact: bool, is_ct: bool) -> None:
-    """What is known of the acquisition; what a kind of object must say, even if that is nothing."""
+    """Add what is known of the acquisition, and all that a kind of object must say, even if that is nothing."""
     for keyword in (*_SERIES, *(_CT if is_ct else ()), *(_PLANE if exact else ())):
         if source is not None and source.get(keyword) not in (None, ""):
             made[keyword] = source[keyword]

@@ -128,7 +128,7 @@ def unit_of(name: str, row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _concept(sr: Any, name: str) -> Any:
-    """What a column is, publicly known or not."""
+    """Coded concept of a column, a public code where there is one."""
     public = _PUBLIC.get(name.rpartition("_")[0])
     return sr.CodedConcept(*(public or (name[:16], SCHEME, name.replace("_", " ")[:64])))
 

@@ -22,7 +22,7 @@ _LONG_STRING, _SHORT_TEXT = 64, 1024
 
 @dataclass(frozen=True)
 class Purpose:
-    """What an object says about how it came to be.
+    """Origin of an object, as the object itself states it.
 
     Attributes:
         title: of the output, for a radiologist.
@@ -48,7 +48,7 @@ class Purpose:
 
     @property
     def derivation(self) -> str:
-        """How it was made, in at most 1024 characters."""
+        """Derivation description, at most 1024 characters."""
         mark = "Synthetic, in whole or in part: not as scanned. " if self.invented else ""
         values = json.dumps(json_ready(self.parameters), sort_keys=True)
         text = f"{mark}{RESEARCH} {self.task} {MODEL_NAME} {__version__}, {self.model}, seed {self.seed}, {values}"
@@ -95,7 +95,7 @@ def shell(
 
 
 def _say_no_side(made: Any) -> None:
-    """Where no body part is named, left or right has to be left open outright."""
+    """Leave left or right open outright, as DICOM asks where no body part is named."""
     if made.Modality not in ("SEG", "SR", "RTSTRUCT") and "BodyPartExamined" not in made:
         made.Laterality = ""
 
@@ -129,7 +129,7 @@ def equipment(study: Study, purpose: Purpose) -> list[Any]:
 
 
 def library_arguments(study: Study, purpose: Purpose) -> dict[str, Any]:
-    """What highdicom's objects take instead of a shell."""
+    """Arguments of highdicom's objects, which take them instead of a shell."""
     return {
         "series_instance_uid": new_uid(),
         "series_number": study.next_number(),
@@ -142,7 +142,7 @@ def library_arguments(study: Study, purpose: Purpose) -> dict[str, Any]:
 
 
 def finish(made: Any, study: Study, purpose: Purpose) -> Any:
-    """What highdicom's objects lack."""
+    """Add what highdicom's objects lack."""
     for element in study.common:
         if element.tag not in made and (made.Modality != "SR" or element.keyword not in FRAME):
             made[element.tag] = element

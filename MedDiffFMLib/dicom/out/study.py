@@ -45,7 +45,7 @@ _NEEDED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "ImagePositionP
 
 @dataclass
 class Study:
-    """What all objects of an export share.
+    """Study and headers that all objects of an export share.
 
     Attributes:
         common: patient, study and frame of reference.

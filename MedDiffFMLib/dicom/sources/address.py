@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from ...core.errors import InputError
 
@@ -17,6 +18,8 @@ SERIES_KEYS = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modali
 OWN_KEYS = ("aet", "listen")
 """Of pacs:// addresses: our AE title, and the port on which we wait for the images."""
 SCHEMES = {"dicomweb": "https", "dicomweb+http": "http", "pacs": ""}
+TARGET_SCHEMES = (*SCHEMES, "pacs+tls")
+"""Of addresses that results are sent to."""
 OWN_TITLE, LISTEN_PORT, DICOM_PORT = "MEDDIFFFM", 11112, 104
 _UID = re.compile(r"[0-9.]{1,64}")
 _TITLE = re.compile(r"[ -\[\]-~]{1,16}")
@@ -24,7 +27,7 @@ _TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 
 @dataclass(frozen=True)
 class Address:
-    """Where to ask, and for what.
+    """Archive to ask, and what to ask it for.
 
     Attributes:
         text: as it was given.
@@ -67,7 +70,7 @@ class Address:
 
 
 def address_or_path(text: str) -> Address | Path:
-    """What a user gives as a source."""
+    """Parse what a user gives as a source."""
     scheme = text.partition("://")[0].lower()
     return parse_address(text) if "://" in text and scheme in SCHEMES else Path(text)
 
@@ -79,17 +82,7 @@ def parse_address(text: str) -> Address:
         InputError: with an example of what is meant.
     """
     remedy = "Write dicomweb://HOST/PATH/studies/UID, dicomweb://HOST/PATH?PatientID=ID or pacs://AET@HOST:PORT?PatientID=ID."
-    try:
-        parts = urlsplit(text)
-        host, port, scheme = parts.hostname or "", parts.port, parts.scheme.lower()
-    except ValueError:
-        raise InputError(f"'{text:.200}' is no address.", remedy) from None
-    if not host or scheme not in SCHEMES:
-        raise InputError(f"'{text:.200}' names no host.", remedy)
-    if parts.password is not None or (scheme != "pacs" and parts.username):
-        raise InputError(
-            "A password stands in the address, where others can read it.", "Put it into ~/.netrc, and leave it out."
-        )
+    parts, scheme, host, port = _split(text, tuple(SCHEMES), remedy)
     found = dict(parse_qsl(parts.query, keep_blank_values=True))
     keys = {key: value for key, value in found.items() if key not in OWN_KEYS}
     unknown = [key for key in keys if key not in (*STUDY_KEYS, *SERIES_KEYS)]
@@ -118,6 +111,45 @@ def parse_address(text: str) -> Address:
         )
     port = DICOM_PORT if is_pacs and port is None else port
     return Address(text, scheme, host, port, title, path, study, series, keys, own, int(listen))
+
+
+def parse_target(text: str) -> Address:
+    """Where results are sent to.
+
+    Raises:
+        InputError: with an example of what is meant.
+    """
+    remedy = "Write pacs://AET@HOST:PORT, pacs+tls://AET@HOST:PORT or dicomweb://HOST/PATH."
+    parts, scheme, host, port = _split(text, TARGET_SCHEMES, remedy)
+    title, web = parts.username or "", scheme.startswith("dicomweb")
+    if parts.query or (not web and (not is_title(title) or port is None or parts.path.strip("/"))):
+        raise InputError(f"'{text:.200}' is no address to send to.", remedy)
+    return Address(text, scheme, host, port, title, parts.path.strip("/") if web else "", "", "", {})
+
+
+def is_title(text: str) -> bool:
+    """Whether a text can be an AE title."""
+    return _TITLE.fullmatch(text) is not None and bool(text.strip())
+
+
+def _split(text: str, schemes: Collection[str], remedy: str) -> tuple[SplitResult, str, str, int | None]:
+    """Parts, scheme, host and port of an address.
+
+    Raises:
+        InputError: it names no host, is of another scheme, or holds a password.
+    """
+    try:
+        parts = urlsplit(text)
+        host, port, scheme = parts.hostname or "", parts.port, parts.scheme.lower()
+    except ValueError:
+        raise InputError(f"'{text:.200}' is no address.", remedy) from None
+    if not host or scheme not in schemes:
+        raise InputError(f"'{text:.200}' names no host.", remedy)
+    if parts.password is not None or (not scheme.startswith("pacs") and parts.username):
+        raise InputError(
+            "A password stands in the address, where others can read it.", "Put it into ~/.netrc, and leave it out."
+        )
+    return parts, scheme, host, port
 
 
 def _pacs_path(path: str) -> tuple[str, str, str]:

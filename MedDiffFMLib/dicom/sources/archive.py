@@ -16,7 +16,7 @@ from .address import Address
 
 
 def listed(address: Address) -> list[Series]:
-    """What the archive has for an address, in order of the numbers.
+    """Series that the archive has for an address, in order of the numbers.
 
     Raises:
         InputError: it cannot be reached, refuses, or has nothing.

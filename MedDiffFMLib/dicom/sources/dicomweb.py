@@ -24,13 +24,13 @@ def find(address: Address) -> list[Series]:
     """Series of the studies that fit."""
     from pydicom.dataset import Dataset
 
-    client = _client(address)
+    client = client_of(address)
     of_study = {key: value for key, value in address.keys.items() if key in STUDY_KEYS}
     of_series = {key: value for key, value in address.keys.items() if key not in STUDY_KEYS}
     if address.series:
         of_series["SeriesInstanceUID"] = address.series
     found = []
-    with _failures(address):
+    with failures_of(address):
         studies = [address.study]
         if not address.study:
             rows = client.search_for_studies(search_filters=of_study, limit=_MOST_STUDIES)
@@ -56,8 +56,8 @@ def _series(study: str, row: Any) -> Series:
 
 def fetch(address: Address, series: Series, folder: Path, tell: Callable[[int], None]) -> None:
     """Write the images of a series into a folder."""
-    client = _client(address)
-    with _failures(address):
+    client = client_of(address)
+    with failures_of(address):
         for number, dataset in enumerate(client.iter_series(series.study, series.uid), 1):
             tell(number)
             if str(dataset.get("SeriesInstanceUID")) != series.uid:
@@ -67,7 +67,8 @@ def fetch(address: Address, series: Series, folder: Path, tell: Callable[[int], 
             dataset.save_as(folder / f"{number:05d}.dcm", enforce_file_format=True)
 
 
-def _client(address: Address) -> Any:
+def client_of(address: Address) -> Any:
+    """A client of the service of an address, with the token if there is one."""
     web = needed("dicomweb_client.web", "a dicomweb:// address")
     token = os.environ.get(TOKEN)
     headers = {"Authorization": f"Bearer {token}"} if token else None
@@ -77,8 +78,8 @@ def _client(address: Address) -> Any:
 
 
 @contextlib.contextmanager
-def _failures(address: Address) -> Iterator[None]:
-    """What goes wrong on the way, in words."""
+def failures_of(address: Address) -> Iterator[None]:
+    """Turn failures on the way into words."""
     import requests
 
     try:

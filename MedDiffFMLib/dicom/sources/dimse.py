@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ def find(address: Address) -> list[Series]:
     of_series = {key: value for key, value in address.keys.items() if key not in STUDY_KEYS}
     found = []
     model = needed("pynetdicom.sop_class", _PURPOSE).StudyRootQueryRetrieveInformationModelFind
-    with _association(address, model) as association:
+    with association(address, [model]) as link:
         wanted = _STUDY | of_study | ({"StudyInstanceUID": address.study} if address.study else {})
-        for study in _matches(association, model, "STUDY", wanted, address):
+        for study in _matches(link, model, "STUDY", wanted, address):
             uid = str(study.get("StudyInstanceUID", ""))
             wanted = (
                 _SERIES
@@ -40,12 +40,12 @@ def find(address: Address) -> list[Series]:
                 | {"StudyInstanceUID": uid}
                 | ({"SeriesInstanceUID": address.series} if address.series else {})
             )
-            rows = _matches(association, model, "SERIES", wanted, address)
+            rows = _matches(link, model, "SERIES", wanted, address)
             found += [_series(study, row) for row in rows]
     return found
 
 
-def _matches(association: Any, model: Any, level: str, keys: dict[str, str], address: Address) -> list[Any]:
+def _matches(link: Any, model: Any, level: str, keys: dict[str, str], address: Address) -> list[Any]:
     """Answers to one C-FIND."""
     from pydicom.dataset import Dataset
 
@@ -55,7 +55,7 @@ def _matches(association: Any, model: Any, level: str, keys: dict[str, str], add
     for key, value in keys.items():
         setattr(query, key, value)
     found = []
-    for status, answer in association.send_c_find(query, model):
+    for status, answer in link.send_c_find(query, model):
         _check_answer(status, address)
         if status.Status in _PENDING and answer is not None:
             found.append(answer)
@@ -97,32 +97,48 @@ def fetch(address: Address, series: Series, folder: Path, tell: Callable[[int], 
     model = needed("pynetdicom.sop_class", _PURPOSE).StudyRootQueryRetrieveInformationModelMove
     query = Dataset()
     query.QueryRetrieveLevel, query.StudyInstanceUID, query.SeriesInstanceUID = "SERIES", series.study, series.uid
-    with _waiting(address, series, folder), _association(address, model) as association:
-        for status, _ in association.send_c_move(query, address.own_title, model):
+    with _waiting(address, series, folder), association(address, [model]) as link:
+        for status, _ in link.send_c_move(query, address.own_title, model):
             _check_answer(status, address)
             tell(int(status.get("NumberOfCompletedSuboperations") or 0))
 
 
 @contextlib.contextmanager
-def _association(address: Address, model: Any) -> Iterator[Any]:
-    """A connection; it is broken off when the block fails."""
+def association(
+    address: Address, contexts: Iterable[Any], syntaxes: Sequence[str] | None = None, tls: Any = None
+) -> Iterator[Any]:
+    """A connection; it is broken off when the block fails.
+
+    Args:
+        contexts: SOP classes.
+        syntaxes: transfer syntaxes; None for the usual ones.
+        tls: an ``ssl.SSLContext``; None for no encryption.
+
+    Raises:
+        InputError: nobody is there, or we are refused.
+    """
     net = needed("pynetdicom", _PURPOSE)
     entity = _entity(net, address)
-    entity.add_requested_context(model)
+    for context in contexts:
+        entity.add_requested_context(context, list(syntaxes) if syntaxes else None)
     answered: list[Any] = []  # whether anybody is there: a refusal may end as an aborted association, too
-    association = entity.associate(
-        address.host, address.port, ae_title=address.title, evt_handlers=[(net.evt.EVT_CONN_OPEN, answered.append)]
+    link = entity.associate(
+        address.host,
+        address.port,
+        ae_title=address.title,
+        evt_handlers=[(net.evt.EVT_CONN_OPEN, answered.append)],
+        tls_args=None if tls is None else (tls, address.host),
     )
-    if not association.is_established:
+    if not link.is_established:
         cause = "refuses us" if answered else "cannot be reached"
         remedy = f"Have it told of AE title {address.own_title}." if answered else "Check host, port and network."
         raise InputError(f"{address.title} at {address.host}:{address.port} {cause}.", remedy)
     try:
-        yield association
-        association.release()
+        yield link
+        link.release()
     finally:
-        if association.is_established:
-            association.abort()
+        if link.is_established:
+            link.abort()
 
 
 def _entity(net: Any, address: Address) -> Any:

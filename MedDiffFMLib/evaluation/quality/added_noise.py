@@ -64,7 +64,7 @@ class NoisyPart:
 
     @property
     def noise(self) -> np.ndarray:
-        """What was added, HU."""
+        """Noise that was added, HU."""
         return self.noisy - self.clean.voxels
 
     @property

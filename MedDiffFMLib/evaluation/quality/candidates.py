@@ -143,7 +143,7 @@ def _generator(model: Any, task: Task, cancel: CancelToken | None) -> Generator:
 
 
 def _borders(model: Any, shape: tuple[int, ...], overlap: int) -> Borders | None:
-    """Where the windows of the last network calls, those on the result's own voxels, end."""
+    """Borders of the windows of the last network calls, those on the result's own voxels."""
     engine = getattr(model, "engine", None)
     if engine is None:
         return None

@@ -29,7 +29,7 @@ MOST_NOISE_RATIO = 2.5
 
 @dataclass(frozen=True)
 class Plan:
-    """How cases are degraded; part of every report.
+    """Plan of how cases are degraded; part of every report.
 
     Attributes:
         slab_mm: extent along the patient that is evaluated, None for everything.

@@ -162,7 +162,7 @@ Question = tuple[Sequence[Case], FeatureSpace, SynthesisPlan, Sequence[Case]]
 
 
 class _Work:
-    """What is to be done, and the rows of what is done: "" for the evaluation itself, else the name of a curve."""
+    """Work that is to be done, and rows of what is done: "" for the evaluation itself, else the name of a curve."""
 
     def __init__(
         self,

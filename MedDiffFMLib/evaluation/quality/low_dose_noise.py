@@ -189,7 +189,7 @@ def low_dose_noise(
 
 
 def noise_ratio(volume_hu: np.ndarray, noise: np.ndarray, tissue: np.ndarray) -> float:
-    """How noisy a CT is itself, in units of ``noise``: what is left above a blur of one pixel, in homogeneous tissue.
+    """Noise of the CT itself, in units of ``noise``: what is left above a blur of one pixel, in homogeneous tissue.
 
     Args:
         volume_hu, noise: (k, j, i) HU; noise from :func:`low_dose_noise`, so that it has a CT's spectrum.

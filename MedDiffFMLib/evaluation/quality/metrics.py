@@ -56,7 +56,7 @@ def texture_ratio(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> flo
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well scores order voxels, exact (every distinct score is a threshold).
+    """Quality of the order in which scores put voxels, exact (every distinct score is a threshold).
 
     Attributes:
         auroc: area under the ROC curve; chance is 0.5.
@@ -117,7 +117,7 @@ def false_positive_rates(
 
 
 def areas(above: np.ndarray, at_least: np.ndarray, limit: float = 1.0) -> np.ndarray:
-    """What each positive adds to the ROC curve: its area up to a false positive rate of ``limit``, over the limit.
+    """Share of each positive in the ROC curve: its area up to a false positive rate of ``limit``, over the limit.
 
     The mean over all positives is the (partial) AUROC; the mean over lesions of the means over their voxels is the area
     under the per-region overlap (AUPRO), since a region's overlap rises where one of its voxels passes the threshold.

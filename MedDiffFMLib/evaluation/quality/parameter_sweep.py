@@ -19,7 +19,7 @@ EXAMPLE = "Write TASK=FIELD:VALUE,VALUE,..., as in denoise=steps:5,10,20,50."
 
 @dataclass(frozen=True)
 class Curve:
-    """What is varied.
+    """Parameter that is varied, and its values.
 
     Attributes:
         fields: of the task's parameters; several get the same value.

@@ -33,7 +33,7 @@ from .window_seams import Borders, seam_ratio
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method that has more to tell than its result returns.
+    """Answer of a method that has more to tell than its result.
 
     Attributes:
         voxels: (k, j, i).
@@ -202,7 +202,7 @@ def _rounded(features: np.ndarray) -> list[list[float]]:
 
 
 def anomaly_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: dict[str, Method]) -> list[Row]:
-    """How well a map ranks the voxels of synthetic and, in the same run, of real lesions above the rest of the body."""
+    """Rows on how a map ranks voxels of synthetic and, in the same run, of real lesions above the rest of the body."""
     arrays = stored(synthetic_lesions, loaded, plan, cache)
     volume = loaded.volume.with_voxels(arrays["changed"].astype(np.float32))
     labels, lesions = arrays["labels"], json.loads(str(arrays["lesions"]))

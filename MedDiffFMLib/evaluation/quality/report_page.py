@@ -57,7 +57,7 @@ def _heading(report: dict[str, Any]) -> list[str]:
 
 
 def _noise_lines(plan: dict[str, Any]) -> list[str]:
-    """What was added, where reports know more kinds than the quarter dose."""
+    """Lines on the noise that was added, where reports know more kinds than the quarter dose."""
     kinds = [kind for kind in plan.get("noise_kinds", ()) if kind != "dose"]
     if not kinds:
         return []

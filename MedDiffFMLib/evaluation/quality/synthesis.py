@@ -53,7 +53,7 @@ Views = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SynthesisPlan:
-    """What is synthesized.
+    """Plan of what is synthesized.
 
     Attributes:
         volumes: synthetic volumes of each region.

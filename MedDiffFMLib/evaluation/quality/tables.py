@@ -20,7 +20,7 @@ DRAWS = 300
 
 @dataclass(frozen=True)
 class Figure:
-    """How one figure of merit is shown.
+    """Display of one figure of merit.
 
     Attributes:
         name: key in a row's values.

@@ -35,7 +35,7 @@ class SeamRatio:
 
 
 def window_borders(shape: tuple[int, int, int], window: int = 64, overlap: int = 16, divisor: int = 8) -> Borders:
-    """Where windows begin or end inside a volume of ``shape`` (k, j, i), in steps of either turn.
+    """Borders of windows inside a volume of ``shape`` (k, j, i), in steps of either turn.
 
     Args:
         window, overlap, divisor: of the run: largest window edge, voxels in common, and what edges are multiples of.
@@ -55,7 +55,7 @@ def window_borders(shape: tuple[int, int, int], window: int = 64, overlap: int =
 
 
 def seam_ratio(volume: np.ndarray, borders: Borders, reach: int | None = REACH) -> SeamRatio:
-    """How visible the borders of windows are in ``volume`` (k, j, i).
+    """Visibility of the borders of windows in ``volume`` (k, j, i).
 
     Args:
         borders: from :func:`window_borders`.

@@ -12,8 +12,10 @@ from ...imaging.grid import to_grid, working_grid
 from ...imaging.volume import Volume
 
 TASKS = ("network", "denoise", "anomaly", "whole-body", "inpaint", "synthesize", "train")
+SUBJECTS = ("engine", "same weights", "stock network")
+"""Implementations that are timed beside each other."""
 WHOLE_BODY_SHAPE, WHOLE_BODY_SPACING_MM = (400, 512, 512), 1.0
-"""What "whole-body" looks for anomalies in."""
+"""Shape and voxel edge of the volume in which "whole-body" looks for anomalies."""
 NOISE_HU = 30.0
 SYNTHETIC_SPACING_MM = 3.0
 

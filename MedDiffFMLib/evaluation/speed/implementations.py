@@ -17,10 +17,9 @@ from ...imaging.volume import Volume
 from ...tasks.base import Case as TaskCase
 from ...tasks.base import Run, Task
 from ...tasks.registry import TASKS
-from .cases import SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
+from .cases import SUBJECTS, SYNTHETIC_SPACING_MM, Case, cut_volume, lesion_mask, psnr, whole_body, with_noise
 from .monai_reference import Answer, Reference, SameWeights, Stock, flops, stock_network
 
-SUBJECTS = ("engine", "same weights", "stock network")
 TRAINING_BATCH = 4
 Figures = dict[str, Any]
 CUBES = {"method": "cubes"}
@@ -29,7 +28,7 @@ CUBES = {"method": "cubes"}
 
 @dataclass(frozen=True)
 class Settings:
-    """How a subject is set up.
+    """Settings of a subject.
 
     Attributes:
         model: catalogue name or weight file.
@@ -59,7 +58,7 @@ class Engine:
         self._train: Any = None
 
     def about(self) -> Figures:
-        """What it runs on."""
+        """Precision, batch and window of the run."""
         engine = self.model.engine
         return {"precision": engine.precision, "batch": engine.memory_level.batch, "window": engine.memory_level.window}
 
@@ -137,7 +136,7 @@ class ReferenceSubject:
             self.reference = Stock(stock_network(), device, settings.window, settings.steps, settings.budget)
 
     def about(self) -> Figures:
-        """What it runs on."""
+        """Precision, window and steps of the run."""
         return {"precision": "float32", "window": self.reference.window, "steps": self.reference.steps}
 
     def measure(self, case: Case) -> Figures:

@@ -41,7 +41,7 @@ TIMED_CALLS = 3
 
 @dataclass
 class Answer:
-    """What a run took.
+    """Time and memory that a run took.
 
     Attributes:
         seconds: wall clock.

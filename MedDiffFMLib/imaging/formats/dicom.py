@@ -27,7 +27,7 @@ _HEADER_TAGS: list[str | int] = [
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _ONE_SERIES = "Give one file of the wanted series instead of the folder."
 _UNMARKED = re.compile(rb"(?s)(?:[\x02\x08]\x00.[\x00-\x20](?:[A-Z]{2}|..\x00\x00)|\x00[\x02\x08][\x00-\x20].[A-Z]{2})")
-"""How data begin that lack preamble and mark: group 2 or 8 and an element, with or without the type of its value, in
+"""Beginning of data that lack preamble and mark: group 2 or 8 and an element, with or without the type of its value, in
 either byte order."""
 
 
@@ -166,7 +166,7 @@ def _header(file: Path, reading: Reading) -> Any:
 
 
 def dataset_of(file: Path, **options: Any) -> Any:
-    """What pydicom makes of a file; options are those of ``pydicom.dcmread``.
+    """Data set that pydicom reads from a file; options are those of ``pydicom.dcmread``.
 
     Raises:
         InputError: it is deflated: pydicom would inflate it to whatever size.
@@ -176,7 +176,7 @@ def dataset_of(file: Path, **options: Any) -> Any:
 
 
 def _dataset(file: Path, plain: BinaryIO, **options: Any) -> Any:
-    """What pydicom makes of a file, with no more memory than the file can need."""
+    """Data set that pydicom reads from a file, with no more memory than the file can need."""
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 

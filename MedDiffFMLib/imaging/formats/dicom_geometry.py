@@ -39,7 +39,7 @@ def refuse_mixed(name: str, slices: Sequence[Any]) -> None:
 
 
 def _different(rows: list[list[float]]) -> int:
-    """How many rows differ by more than rounding."""
+    """Number of rows that differ by more than rounding."""
     found: list[np.ndarray] = []
     for row in np.array(rows):
         if not any(np.abs(row - other).max() <= _SAME for other in found):

@@ -223,7 +223,7 @@ def _voxels(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...], encoding: s
 
 
 def _inflated(file: BinaryIO) -> Iterator[bytes]:
-    """What a zlib or gzip stream holds, in portions of bounded size; raises EOFError where it has no end."""
+    """Content of a zlib or gzip stream, in portions of bounded size; raises EOFError where it has no end."""
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
     while not inflater.eof:
         packed = inflater.unconsumed_tail or file.read(_CHUNK)

@@ -298,7 +298,7 @@ def _read_voxels(
 
 
 def _unpacked(file: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """What a compressed stream holds, up to its end, in portions of bounded size.
+    """Content of a compressed stream, up to its end, in portions of bounded size.
 
     Raises:
         EOFError: the stream has no end.

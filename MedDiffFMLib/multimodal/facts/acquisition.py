@@ -1,4 +1,4 @@
-"""How a CT was scanned: slices, pixels, tilt, padding, noise."""
+"""Facts of how a CT was scanned: slices, pixels, tilt, padding, noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHAPE_ORDER = ((0, 2, 1), (1, 2, 0), (2, 1, 0))
 
 
 def acquisition(scan: Scan) -> list[Fact]:
-    """What a ruler and the header tell, and the noise."""
+    """Facts that a ruler and the header tell, and the noise."""
     return [*_grid(scan), *_tilt(scan), _noise(scan), *_padding(scan), *_metal(scan)]
 
 

@@ -1,4 +1,4 @@
-"""What the shown body is made of: fat, soft tissue, bone, gas."""
+"""Composition of the shown body: fat, soft tissue, bone, gas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fact is: a statement, how certain it is, and the place in the scan where it can be checked."""
+"""The fact: a statement, how certain it is, and the place in the scan where it can be checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AXIAL, CORONAL, SAGITTAL = "axial", "coronal", "sagittal"
 
 @dataclass(frozen=True)
 class Statement:
-    """What a sentence says, whoever says it.
+    """Content of a sentence, whoever says it.
 
     Attributes:
         kind: name in ``kinds.KINDS``.
@@ -31,7 +31,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where a statement can be checked.
+    """Place where a statement can be checked.
 
     Attributes:
         point: in the middle of what was measured, RAS mm: where the views go.

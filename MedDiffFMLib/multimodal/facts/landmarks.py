@@ -22,7 +22,7 @@ NECK_CM2, SHOULDERS = 300.0, 1.5
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What slices show; ``bottom`` and ``top`` are the first and the last one with the body in it.
+    """Landmarks that slices show; ``bottom`` and ``top`` are the first and the last one with the body in it.
 
     Attributes:
         lung: bool (k,) of slices with lung.

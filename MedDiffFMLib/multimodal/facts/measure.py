@@ -27,7 +27,7 @@ STAGES = ("scan", "region", "tissues", "contrast agent", "lungs", "nodules", "or
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found in a scan.
+    """Facts that were found in a scan.
 
     Attributes:
         facts: those with a sentence first, then what was not assessed.

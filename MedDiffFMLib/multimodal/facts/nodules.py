@@ -23,7 +23,7 @@ FINE_MM, COARSE_MM = 1.5, 3.1
 """Voxels are taken no more than the first apart where they lie closer; in slices thicker than the second nothing is
 looked for."""
 HULL_MM, SOFT_HU, SMOOTHING_MM = 12.0, -450, 1.5
-"""What a closing of the lungs by the first takes in is searched for what is denser than the second."""
+"""Closing, density, smoothing: what a closing of the lungs by the first takes in is searched above the second."""
 VESSEL_MM = 2.4
 """An opening by this radius takes vessels away."""
 SIZE_MM = (8.0, 40.0)

@@ -26,7 +26,7 @@ _FILLING = re.compile(
 
 @dataclass(frozen=True)
 class Understood:
-    """What a prompt was understood to ask for.
+    """Wishes that a prompt was understood to state.
 
     Attributes:
         statements: with those slots alone that the prompt speaks of.

@@ -71,7 +71,7 @@ class Scan:
 
     @cached_property
     def position(self) -> BodyPosition:
-        """Where the scan lies in the body, by the shipped body coordinates."""
+        """Place of the scan in the body, by the shipped body coordinates."""
         from ...preprocessing.body_coordinates import locate
 
         return locate(self.volume)

@@ -20,7 +20,7 @@ Spacing = tuple[float, float, float]
 
 
 def lattice_lines(shape: Sequence[int], edge: Triple, first: Sequence[int]) -> list[np.ndarray]:
-    """How deep voxels lie in the cubes of a lattice: a float32 line for each axis, 0 outside, near 1 in the middle.
+    """Depth of voxels in the cubes of a lattice: a float32 line for each axis, 0 outside, near 1 in the middle.
 
     The depth of a voxel is the product of the three: the deeper it lies, the less its surroundings betray of it.
 
@@ -62,7 +62,7 @@ def biharmonic_lattice(image: np.ndarray, edge: Triple, first: Sequence[int], sp
 
 
 def _cubes(length: int, edge: int, first: int) -> np.ndarray:
-    """Where the cubes along an axis begin that lie in ``length`` voxels, or partly do."""
+    """Starts of the cubes along an axis that lie in ``length`` voxels, or partly do."""
     starts = np.arange(first % (2 * edge) - 2 * edge, length, 2 * edge)
     return starts[starts + edge > 0]
 

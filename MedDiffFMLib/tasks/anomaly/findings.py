@@ -17,7 +17,7 @@ SLAB_VOXELS = 2_000_000
 
 @dataclass(frozen=True)
 class Regions:
-    """What was found.
+    """Regions that were found.
 
     Attributes:
         rows: one dict a region, highest peak first, see COLUMNS of ``spec``; at most 100.
@@ -249,7 +249,7 @@ def most_frequent(counts: np.ndarray) -> str:
 
 
 def place(row: dict[str, Any], organ: str = "") -> str:
-    """Where a finding lies, as a radiologist reads it: right lung upper lobe, R 43 P 12 S 133 (mm)."""
+    """Place of a finding, as a radiologist reads it: right lung upper lobe, R 43 P 12 S 133 (mm)."""
     letters = (("R", "L", "r_mm"), ("A", "P", "a_mm"), ("S", "I", "s_mm"))
     point = " ".join(f"{plus if row[name] >= 0 else minus} {abs(row[name]):.0f}" for plus, minus, name in letters)
     return f"{organ}, {point}" if organ else point

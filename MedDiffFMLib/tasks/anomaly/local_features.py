@@ -1,4 +1,4 @@
-"""What a CT looks like around each voxel: statistics at four scales, the same however the scan lies or is mirrored.
+"""Local appearance of a CT around each voxel: statistics at four scales, the same however the scan lies or is mirrored.
 
 Means and spreads of stretched HU, slopes, the shape of what is there (eigenvalues of the Hessian: a blob, a tube and a
 sheet differ), and how much gas, bone, fat and body is near. Smoothing is normalized by the body: air and table around
@@ -15,14 +15,14 @@ import numpy as np
 SCALES_MM = (3.0, 6.0, 12.0, 24.0)
 """Standard deviations of the Gaussians."""
 HALVINGS = (0, 1, 1, 2)
-"""How often the grid is halved before each: from 3 mm on its voxels are no longer than the Gaussian is wide."""
+"""Number of times the grid is halved before each: from 3 mm on its voxels are no longer than the Gaussian is wide."""
 STRETCH_HU = (-1000.0, -200.0, -150.0, 150.0, 300.0, 1000.0)
 STRETCHED = (-6.2, -3.4, -3.0, 4.5, 6.0, 9.0)
 """40 HU are a unit in soft tissue, some 280 in lung and 230 in bone."""
 TISSUES = {"gas": (-np.inf, -500.0, 4.0), "bone": (180.0, np.inf, 8.0), "fat": (-150.0, -30.0, 4.0)}
 """HU from and to, and the unit of its share."""
 MAPS = ("hu", "first", "second", "body", *TISSUES)
-"""What is smoothed: HU, stretched HU and its square, the body, and tissues."""
+"""Maps that are smoothed: HU, stretched HU and its square, the body, and tissues."""
 RANGE_HU = (-1000.0, 1000.0)
 TRUNCATE = 3.0
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -85,7 +85,7 @@ def _features(
 
 
 class _WholeMaps(Mapping[str, np.ndarray]):
-    """What is smoothed, float32 on the whole grid, 0 outside the body; made when it is asked for, since it is large."""
+    """Maps to smooth, float32 on the whole grid, 0 outside the body; made when asked for, since they are large."""
 
     def __init__(self, hounsfield: np.ndarray, body: np.ndarray) -> None:
         self._hounsfield, self._body = hounsfield, body

@@ -37,7 +37,7 @@ EDGE_WIDTH_MM = 3.0
 
 @dataclass(frozen=True)
 class MaskedPrediction:
-    """What was expected with one size of hidden cubes.
+    """Expectation with one size of hidden cubes.
 
     Attributes:
         edge_mm: edge of the cubes.
@@ -110,7 +110,7 @@ def _expect_hidden(
     meter: ProgressMeter | None,
     near: torch.Tensor | None,
 ) -> torch.Tensor:
-    """What the network expects where it sees the gaps of one lattice alone; (D, H, W), network range."""
+    """Expectation of the network where it sees the gaps of one lattice alone; (D, H, W), network range."""
     import torch
 
     from ...diffusion.samplers import noise_like

@@ -134,7 +134,7 @@ def _cubes_score(
 def expected_change(
     image: WorkingImage, found: np.ndarray, model: FoundationModel, seed: int, meter: ProgressMeter
 ) -> np.ndarray:
-    """What filling the found voxels would change, HU on the working grid; zeros where nothing was found."""
+    """Change that filling the found voxels would make, HU on the working grid; zeros where nothing was found."""
     import torch
 
     from ...conditioning.region import grown
@@ -166,7 +166,7 @@ def _settings(model: FoundationModel) -> dict[str, Any]:
 
 
 def _search_area(image: WorkingImage, body: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Where to look: the body less its rim, inside the mask."""
+    """Area to search: the body less its rim, inside the mask."""
     from .detector import search_area
 
     inside = search_area(body, image.spacing_kji)

@@ -77,7 +77,7 @@ def z_score(
 def usual_spread(
     hounsfield: np.ndarray, calibration: Mapping[str, Any], region: str | None, spacing_kji: tuple[float, float, float]
 ) -> np.ndarray:
-    """How far tissue of the kind of each voxel usually is from what the model expects; HU, (k, j, i) float32.
+    """Usual distance of tissue of each voxel's kind from what the model expects; HU, (k, j, i) float32.
 
     The mean over the calibrated sizes of cubes, by the kind of tissue that the image shows.
     """

@@ -53,7 +53,7 @@ class BlurredImage:
         return result
 
     def _transfer(self, across: int) -> np.ndarray:
-        """What is left of each cosine of a slice, float32."""
+        """Share that is left of each cosine of a slice, float32."""
         shape = self.measurement.shape[2:]
         lines = [
             np.exp(-0.5 * (np.pi * np.arange(shape[axis]) / shape[axis] * self.widths[axis]) ** 2)

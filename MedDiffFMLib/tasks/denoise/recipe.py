@@ -87,7 +87,7 @@ def _sample(
 
 
 def _removed(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, share: float, meter: ProgressMeter) -> np.ndarray:
-    """What is removed, (D, H, W) in HU, in the memory of ``noisy``; ``clean`` takes ``share`` of non-local means."""
+    """Removed noise, (D, H, W) in HU, in the memory of ``noisy``; ``clean`` takes ``share`` of non-local means."""
     import torch
 
     from .non_local_means import non_local_planes

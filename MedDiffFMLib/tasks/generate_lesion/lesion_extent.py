@@ -1,4 +1,4 @@
-"""Where a lesion lies: its surroundings, what is near it, and voxels that suit its size."""
+"""Extent of a lesion: its surroundings, what is near it, and voxels that suit its size."""
 
 from __future__ import annotations
 

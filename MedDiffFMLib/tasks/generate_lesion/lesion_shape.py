@@ -91,7 +91,7 @@ def lesion_shape(
 def overlap(
     center: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a box of odd ``size`` around ``center`` lies in an array of ``shape``, and which part of it that is."""
+    """Place of a box of odd ``size`` around ``center`` in an array of ``shape``, and which part of it that is."""
     into, out_of = [], []
     for c, n, limit in zip(center, size, shape, strict=True):
         low, high = max(c - n // 2, 0), min(c + n // 2 + 1, limit)

@@ -69,7 +69,7 @@ def _views(task: Radiograph) -> list[View]:
 
 
 def _facts(shot: Shot) -> dict[str, Any]:
-    """Where an X-ray was taken from, JSON-ready."""
+    """Facts of where an X-ray was taken from, JSON-ready."""
     beam = shot.beam
     return json_ready(
         {

@@ -139,7 +139,7 @@ def _large_pieces(inside: np.ndarray, volume: Volume, minimum_mm3: float) -> np.
 
 
 def _label_facts(result: dict[str, np.ndarray], head: Head, volume: Volume) -> list[dict[str, Any]]:
-    """What each structure is and how much of it was found; mean uncertainty inside of it."""
+    """Rows of what each structure is and how much of it was found; mean uncertainty inside of it."""
     rows = []
     for label in head.labels:
         inside = result["segmentation"] == label.value

@@ -80,7 +80,7 @@ def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
 
 
 def choose_factors(volume: Volume, parameters: SuperResolve) -> Factors:
-    """How many voxels along (k, j, i) each voxel becomes.
+    """Numbers of voxels along (k, j, i) that each voxel becomes.
 
     Raises:
         InputError: nothing to gain, or too large a result.
@@ -170,7 +170,7 @@ def _change(
     seed: int,
     meter: ProgressMeter,
 ) -> np.ndarray:
-    """What is added to the first guess, HU on the working grid; its averages over blocks are 0."""
+    """Detail that is added to the first guess, HU on the working grid; its averages over blocks are 0."""
     from dataclasses import replace
 
     import torch

@@ -25,7 +25,7 @@ SPLEEN_AT_MOST = 0.05
 
 @dataclass(frozen=True)
 class Layout:
-    """What is fixed before the first voxel.
+    """Layout that is fixed before the first voxel.
 
     Attributes:
         grid: the finest working grid; axes along left, posterior, superior.

@@ -24,9 +24,12 @@ class Adapter:
 
     Attributes:
         kind: of the catalogue's entry.
+        does_task_untrained: whether the fresh part does the task as well as the prior alone; else a figure of before
+            the training says nothing and would only be waited for.
     """
 
     kind: str
+    does_task_untrained = True
 
     def fitted(
         self,
@@ -52,11 +55,12 @@ class Adapter:
         denoiser: nn.Module,
         task: ControlTask,
         training: Sequence[ControlCase],
-        validation: Sequence[ControlCase],
         meter: ProgressMeter,
         precision: str,
     ) -> None:
         """Compute once what training looks at again and again; what an earlier start computed is kept.
+
+        What validation needs of its cases is computed by the first one, so that training begins before.
 
         Args:
             meter: a unit is a case; its stage names the present one.

@@ -21,6 +21,7 @@ from typing import Any
 from ...core.atomic_files import atomic_path
 from ...core.errors import InputError, OutputError, expected
 from ...core.file_lock import LOCK_SECONDS, locked
+from ...core.process_priority import ask_for_normal_priority
 from ...core.progress import CancelToken
 from ...models.names import DEFAULT_MODEL
 from .progress_log import FILE as PROGRESS_FILE
@@ -33,7 +34,7 @@ ENDED = ("done", "early")
 
 @dataclass(frozen=True)
 class Request:
-    """What to train, see :func:`.run.finetune`.
+    """Training that is asked for, see :func:`.run.finetune`.
 
     Attributes:
         changes: settings that differ from the preset's.
@@ -52,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known about a run without having started it.
+    """State of a run, as known without having started it.
 
     Attributes:
         state: "none" (no run in the folder), "running", "paused" (the same request goes on), "finished" or "failed".
@@ -119,7 +120,7 @@ def pause(folder: str | Path) -> None:
 
 
 def request_of(folder: str | Path) -> Request | None:
-    """What a folder's run was started with; None where there is none."""
+    """Request that a folder's run was started with; None where there is none."""
     try:
         return Request(**json.loads((Path(folder) / REQUEST_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -142,7 +143,7 @@ def finish_request(folder: str | Path) -> Request:
 
 
 def state_of(folder: str | Path) -> RunState:
-    """How a run stands."""
+    """State of the run in a folder."""
     folder = Path(folder)
     lines = read_progress(folder)
     last = lines[-1] if lines else {}
@@ -229,6 +230,7 @@ def is_running(folder: str | Path) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Do what the request in a folder says; 0 at its end, 130 where it was paused."""
+    ask_for_normal_priority()
     folder = Path(arguments[0])
     request = request_of(folder)
     if request is None:

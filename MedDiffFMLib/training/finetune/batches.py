@@ -60,7 +60,7 @@ class SampleStream:
         return self.task.collate(samples), [str(sample.get("case", "")) for sample in samples]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the drawing processes need."""
+        """State that the drawing processes need."""
         return {"task": self.task}
 
     def loss(self, module: nn.Module, step: int) -> torch.Tensor:

@@ -43,7 +43,7 @@ class ControlCase:
 
 
 class ControlBatch(NamedTuple):
-    """What one training step is given.
+    """Input of one training step.
 
     Attributes:
         x0: (B, 1, S, S, S) clean windows in the network's range.
@@ -94,7 +94,7 @@ class ControlTask(Protocol):
         """Size and inputs of the ControlNet that the task trains."""
 
     def check(self, cases: Sequence[ControlCase]) -> list[str]:
-        """What is wrong or doubtful about the cases for this task, one sentence each.
+        """Complaints and doubts about the cases for this task, one sentence each.
 
         Raises:
             InputError: none of them can be used.
@@ -126,4 +126,4 @@ class ControlTask(Protocol):
         """
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
-        """What inference must know of the training cases, JSON-ready; goes into the file of the ControlNet."""
+        """Settings that inference must know of the training cases, JSON-ready; goes into the file of the ControlNet."""

@@ -88,7 +88,7 @@ class LesionTask(NoisyWindows):
     def network(self) -> ControlConfig:
         from ...networks.controlnet import ControlConfig
 
-        return ControlConfig(masks=MASKS)
+        return ControlConfig(masks=MASKS, blocks=1)
 
     def check(self, cases: Sequence[ControlCase]) -> list[str]:
         counts = {case.case.name: len(lesions_of(case)) for case in cases}

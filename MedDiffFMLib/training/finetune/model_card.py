@@ -13,7 +13,7 @@ from .registry import FinetuneTask
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells beyond settings and data.
+    """Facts that a card tells beyond settings and data.
 
     Attributes:
         prior: ``name`` and ``sha256``.
@@ -51,8 +51,7 @@ def card(row: FinetuneTask, config: FinetuneConfig, data: CheckReport, facts: Ca
         "length": f"{facts.steps} steps in {training['seconds']:.0f} s on {facts.device}; kept: step "
         f"{training['best_step']}",
         "peak memory": memory or "unknown",
-        f"validation, {training['metric']}": f"{_figure(training['value'])} (before training: "
-        f"{_figure(training['before'])})",
+        f"validation, {training['metric']}": _figure(training["value"]) + _before(training["before"]),
         "software": ", ".join(f"{name} {version}" for name, version in facts.versions.items()),
     }
     lines = [f"# Model card: {facts.name}", "", facts.title, "", "| | |", "|---|---|"]
@@ -80,3 +79,8 @@ def card(row: FinetuneTask, config: FinetuneConfig, data: CheckReport, facts: Ca
 
 def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
+
+
+def _before(value: float | None) -> str:
+    """Of a part that can do nothing untrained there is none."""
+    return "" if value is None else f" (before training: {_figure(value)})"

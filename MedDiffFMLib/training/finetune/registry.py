@@ -47,7 +47,7 @@ class FinetuneTask:
     few: bool = False
 
     def task(self, **options: Any) -> ControlTask:
-        """What is learned, from which samples, and how it is judged.
+        """Task: what is learned, from which samples, and how it is judged.
 
         Raises:
             InputError: the task has no such option.
@@ -61,7 +61,7 @@ class FinetuneTask:
             ) from error
 
     def adapter(self) -> Adapter:
-        """What is trained beside the prior."""
+        """Adapter that is trained beside the prior."""
         module = importlib.import_module(f"{__package__}.{self.adapter_module}")
         return getattr(module, self.adapter_class)()
 

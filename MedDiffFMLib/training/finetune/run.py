@@ -51,7 +51,7 @@ from .setup import Run, claimed, open_run, prepare_run, write_config
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What a run came to.
+    """Outcome of a run.
 
     Attributes:
         state: "done", "early" (patience was over), "stopped" (by the user; the same call goes on) or "prepared".
@@ -184,8 +184,8 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
             preview.draw(run.folder, f"{task.metric} {facts['value']:.3g} after step {facts['steps']}")
 
     observer = KeepBest(task, stream, run.progress, run.folder, schedule, config.loop.patience, save_best, run.cancel)
-    meter = ProgressMeter(len(training) + len(validation), _stages(run.progress), run.cancel)
-    run.adapter.precompute(module.denoiser, task, training, validation, meter, precision)
+    meter = ProgressMeter(len(training), _stages(run.progress), run.cancel)
+    run.adapter.precompute(module.denoiser, task, training, meter, precision)
     loop = TrainingLoop(
         module,
         stream.loss,
@@ -200,7 +200,7 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
     if run.first:
         write_config(run)
     if not observer.finished and loop.step < schedule.steps:
-        if loop.step == 0:
+        if loop.step == 0 and run.adapter.does_task_untrained:
             run.progress.emit("validating", message="validation before training")
             loop.judge()
         stream.start(loop)

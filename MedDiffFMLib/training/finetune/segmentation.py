@@ -172,6 +172,7 @@ class SegmentationAdapter(Adapter):
     """A segmentation head, see :class:`.adapters.Adapter`."""
 
     kind = "segmentation"
+    does_task_untrained = False
 
     def attach(self, denoiser: nn.Module, task: ControlTask) -> nn.Module:
         segmentation = cast(SegmentationTask, task)
@@ -197,16 +198,13 @@ class SegmentationAdapter(Adapter):
         denoiser: nn.Module,
         task: ControlTask,
         training: Sequence[ControlCase],
-        validation: Sequence[ControlCase],
         meter: ProgressMeter,
         precision: str,
     ) -> None:
         segmentation, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         device = next(segmenter.parameters()).device
         budget = InferenceBudget(device, choose_precision(precision, device), window=segmentation.window)
-        # The training cases last: what a method learns of its examples here must come from them.
-        for cases in (validation, training):
-            segmenter.precompute(segmentation.examples(cases), budget, meter)
+        segmenter.precompute(segmentation.examples(training), budget, meter)
 
     def save(
         self,

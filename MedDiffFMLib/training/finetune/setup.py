@@ -190,7 +190,7 @@ def write_config(run: Run) -> None:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """What the folder's run was started with; empty for a new run."""
+    """Settings that the folder's run was started with; empty for a new run."""
     return _read_json(folder / "config.json")
 
 

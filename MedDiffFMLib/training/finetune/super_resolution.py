@@ -71,7 +71,7 @@ class SuperResolutionTask(NoisyWindows):
     def network(self) -> ControlConfig:
         from ...networks.controlnet import ControlConfig
 
-        return ControlConfig(images=IMAGES, squash=TYPICAL_ERROR, guess=TYPICAL_ERROR)
+        return ControlConfig(images=IMAGES, squash=TYPICAL_ERROR, guess=TYPICAL_ERROR, blocks=1)
 
     def check(self, cases: Sequence[ControlCase]) -> list[str]:
         useless = [case.case.name for case in cases if not is_fine(case.case)]

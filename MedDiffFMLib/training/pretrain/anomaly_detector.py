@@ -31,7 +31,7 @@ Cases = Sequence[tuple[Volume, np.ndarray | None, str | None]]
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """How it is trained.
+    """Settings of the training.
 
     Attributes:
         spacing: working voxel in mm.

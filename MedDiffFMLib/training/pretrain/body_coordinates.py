@@ -33,7 +33,7 @@ ORGAN_HEIGHT_M = {1: 0.30, 2: 0.25, 3: 0.24, 5: 0.31, 21: 0.03, 51: 0.44, 77: 0.
 """TotalSegmentator label -> height of its center: spleen, kidneys, liver, bladder, heart, hips, brain, skull."""
 REGION_HEIGHT_M = {"pelvis": 0.08, "abdomen": 0.26, "chest": 0.46, "head-neck": 0.78, "whole-body": 0.35}
 OFFSET_FREEDOM_M = 0.06
-"""How far a case's offset may move from where its region's name puts it; free from the start, all would meet."""
+"""Farthest move of a case's offset from where its region's name puts it; free from the start, all would meet."""
 SETTLED_SHARE = 0.4
 """Share of the training after which offsets begin to move."""
 MIRROR_SHARE = 0.1
@@ -65,7 +65,7 @@ class BodyScan:
 
 @dataclass(frozen=True)
 class BodyConfig:
-    """How the network is trained.
+    """Settings of the training.
 
     Attributes:
         minutes: of processor time, after which the training ends.
@@ -177,7 +177,7 @@ def train_body(
 
 
 def _chances(scans: list[BodyScan]) -> np.ndarray:
-    """How often each scan is drawn: every region alike, or most would be chests and heights be drawn towards them."""
+    """Chances of the scans: every region alike, or most would be chests and heights be drawn towards them."""
     regions = ["" if scan.start is None else scan.region for scan in scans]
     counts = Counter(regions)
     return np.array([1 / (counts[region] * len(counts)) for region in regions])
@@ -238,7 +238,7 @@ def coordinate_loss(
 
 
 def order_loss(predicted: torch.Tensor, place: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """How much slices half a window apart are out of order; (D, H, W) each."""
+    """Disorder of slices half a window apart; (D, H, W) each."""
     half = max(len(predicted) // 2, 1)
     count = weight.sum((1, 2)).clamp(min=1)
     mean, where = (predicted * weight).sum((1, 2)) / count, (place * weight).sum((1, 2)) / count

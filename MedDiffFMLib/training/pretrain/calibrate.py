@@ -22,7 +22,7 @@ METHOD = "hidden cubes"
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """How the anomaly map is computed; stored with the figures, since they hold for nothing else.
+    """Settings by which the anomaly map is computed; stored with the figures, since they hold for nothing else.
 
     Attributes:
         spacing: working voxel in mm.

@@ -35,10 +35,10 @@ class PretrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def model_config(self) -> dict[str, Any]:
-        """What the weight file says of itself."""
+        """Description that the weight file has of itself."""
         described = {"network": self.network.as_dict(), "denoiser": self.denoiser, "window": self.windows.size}
         return {**described, **name_of(self.network)}
 
     def record(self) -> dict[str, Any]:
-        """What the run folder says of the run."""
+        """Description that the run folder has of the run."""
         return {**asdict(self), "network_name": self.network.name}

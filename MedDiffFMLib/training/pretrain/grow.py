@@ -61,7 +61,7 @@ def grow(state: dict[str, torch.Tensor], small: NetworkConfig, large: NetworkCon
 
 
 def _new_name(name: str, small: NetworkConfig, large: NetworkConfig) -> str:
-    """Where a tensor lives in the larger network.
+    """Name of a tensor in the larger network.
 
     The blocks of an encoder level come before the new ones. In a decoder level, the first block takes the last skip
     connection of the level and the last one that of the level above; the new ones stand between.

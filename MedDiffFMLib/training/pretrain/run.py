@@ -14,6 +14,7 @@ from torch import nn
 from ...conditioning.condition import EncodedCondition
 from ...core.errors import DeviceError, InputError, ModelError
 from ...core.precision import autocast, choose_precision
+from ...core.progress import CancelToken
 from ...core.safe_load import read_json
 from ...datasets.prepared_cases import Case, open_cases
 from ...models.checkpoint import build_denoiser, load_denoiser, read_header, save_model
@@ -46,6 +47,7 @@ def pretrain(
     windows_on_device: bool = False,
     report: Callable[[Pace], None] = lambda pace: None,
     warn: Callable[[str], None] = lambda sentence: None,
+    cancel: CancelToken | None = None,
 ) -> Path:
     """Train, or continue what ``folder`` holds, and write ``folder/model.safetensors``.
 
@@ -58,6 +60,7 @@ def pretrain(
         compile_network: torch.compile; pays from some thousand steps on.
         windows_on_device: keep the cases in the device's memory and draw windows, holes and noise there.
         report, warn: called by the first process, see :class:`training.throughput.Throughput`.
+        cancel: asks to save and stop, as SIGTERM and SIGINT do.
 
     Returns:
         Path of the EMA weights in half precision; they say after how many steps they were taken, fewer than asked
@@ -91,7 +94,7 @@ def pretrain(
         config.loop,
         folder,
         fabric,
-        _observer(config, folder, fabric, bfloat16, report, warn),
+        _observer(config, folder, fabric, bfloat16, report, warn, cancel),
     )
     loop.resume()
     if fabric.global_rank == 0:
@@ -207,6 +210,7 @@ def _observer(
     bfloat16: bool,
     report: Callable[[Pace], None],
     warn: Callable[[str], None],
+    cancel: CancelToken | None,
 ) -> Throughput:
     """Observer that measures the run."""
 
@@ -215,11 +219,11 @@ def _observer(
         flops = step_flops(lambda: LossModule(build_denoiser(config.model_config()), False), share, size)
         return flops, matrix_rate(fabric.device, choose_precision("auto" if bfloat16 else "float32", fabric.device))
 
-    return Throughput(config.loop, folder, fabric, config.batch, measure, report, warn)
+    return Throughput(config.loop, folder, fabric, config.batch, measure, report, warn, cancel)
 
 
 def _validation(cases: list[Case], config: PretrainConfig, bfloat16: bool) -> Validation | None:
-    """What judges the run on the cases that were held out, if there are any."""
+    """Validation on the cases that were held out, if there are any."""
     if not cases:
         return None
     return Validation(cases, config, config.validation_windows, bfloat16=bfloat16)
@@ -252,7 +256,7 @@ def denoiser_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def bare_denoiser(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What of a loss module's state belongs to the denoiser, under the denoiser's names."""
+    """Part of a loss module's state that belongs to the denoiser, under the denoiser's names."""
     plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     return {n.removeprefix("denoiser."): t for n, t in plain.items() if n.startswith("denoiser.")}
 

@@ -30,6 +30,7 @@ def model(tiny_model_file: Path) -> mdf.FoundationModel:
     return mdf.load_model(str(tiny_model_file), device="cpu")
 
 
+@pytest.mark.slow
 def test_import_is_cheap_and_brings_nothing_heavy() -> None:
     """Processor time, the best of three; even the list of names needs nothing but NumPy."""
     code = """

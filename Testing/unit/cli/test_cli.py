@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.cli import main
+from MedDiffFMLib.cli.carry_out import _interrupts
 from MedDiffFMLib.cli.console import Console, duration
-from MedDiffFMLib.cli.main import _interrupts, build_parser
+from MedDiffFMLib.cli.main import build_parser
 from MedDiffFMLib.core.errors import MedDiffFMError, OutputError
 from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.core.text_table import columns
@@ -61,6 +62,7 @@ def test_help_needs_no_torch() -> None:
 # Good runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "options"),
     [
@@ -119,6 +121,7 @@ def test_synthesis_is_marked_and_repeats_to_the_same_bits(
     assert json.loads(capsys.readouterr().out)["identical"] is True
 
 
+@pytest.mark.slow
 def test_synthesis_on_the_grid_of_an_anatomy_map_repeats_too(
     common: list[str], small_ct: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +173,7 @@ def test_columns_are_those_of_the_findings(small_ct: Volume) -> None:
     assert tuple(list_findings(score, small_ct, 4, 0)[0]) == COLUMNS
 
 
+@pytest.mark.slow
 def test_json_is_the_only_thing_on_stdout(
     common: list[str], small_ct_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +289,7 @@ def test_existing_output_is_refused_before_anything_is_read_and_replaced_on_wish
     assert len(names(tmp_path)) == 3 and read_volume(tmp_path / "chest_denoise_noise.nrrd").voxels.any()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_the_second_file_cannot_be_written(
     common: list[str],
     small_ct_file: Path,

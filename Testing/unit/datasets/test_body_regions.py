@@ -74,6 +74,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return long
 
 
+@pytest.mark.slow
 def test_prepare_cuts_a_whole_body(case: Case) -> None:
     assert case.region == "whole-body" and [part.region for part in case.parts] == list(WHOLE_BODY_PARTS_MM)
     for part in case.parts:

@@ -59,15 +59,20 @@ def orthanc_program() -> str | None:
 
 
 @contextlib.contextmanager
-def orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
-    """A server of its own, empty, on this computer only; ended after the block."""
+def orthanc(program: str, folder: Path, **more: object) -> Iterator[Orthanc]:
+    """A server of its own, empty, on this computer only; ended after the block.
+
+    Args:
+        more: settings.
+    """
     web, dicom, listen = free_ports(3)
+    us = ["MEDDIFFFM", "127.0.0.1", listen]
     settings = {
         "Name": "test", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
         "HttpPort": web, "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
         "DicomAet": TITLE, "DicomPort": dicom, "DicomCheckCalledAet": True, "DicomAlwaysAllowFind": True,
-        "DicomAlwaysAllowMove": True, "DicomModalities": {"us": ["MEDDIFFFM", "127.0.0.1", listen]},
-        "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "DicomAlwaysAllowMove": True, "DicomModalities": {"us": us, "meddifffm": us},
+        "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, **more,
     }  # fmt: skip
     (folder / "storage").mkdir()
     (folder / "orthanc.json").write_text(json.dumps(settings))

@@ -25,7 +25,7 @@ from MedDiffFMLib.tasks.base import TaskResult
 from Testing.harness.geometries import GEOMETRIES, orthogonal
 from Testing.unit.imaging.test_dicom import write_series
 
-from .toy import export_of, result_on, scan
+from .toy import export_of, oblique_is_quick, result_on, scan
 
 highdicom = pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
 
@@ -33,7 +33,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NEAR_MM = 1e-3
 
 
-@pytest.fixture(scope="module", params=GEOMETRIES)
+@pytest.fixture(scope="module", params=oblique_is_quick(GEOMETRIES))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Volume, Path]:
     """A scan without DICOM on one of the grids that a volume may have, and the folder of its export."""
     volume = scan(orthogonal(GEOMETRIES[request.param]))
@@ -142,6 +142,7 @@ def test_figures_have_the_units_that_their_rows_say() -> None:
     assert [unit_of("value", {"unit": unit})[0] for unit in ("mm", "slices a cm")] == ["mm", "{slices_a_cm}"]
 
 
+@pytest.mark.slow
 def test_the_same_result_gives_the_same_objects_but_for_uids_and_times(tmp_path: Path) -> None:
     volume = scan(orthogonal(GEOMETRIES["oblique"]))
     for name in ("one", "two"):
@@ -179,6 +180,7 @@ def test_what_is_invented_says_so(exported: tuple[Volume, Path]) -> None:
             assert "seed 3" in made.DerivationDescription or "source" in file.parent.name
 
 
+@pytest.mark.slow
 def test_validators_find_no_error(tmp_path: Path) -> None:
     if not shutil.which("dciodvfy") or not shutil.which("dcmdump"):
         pytest.skip("dciodvfy or dcmdump is not installed: apt-get install dicom3tools dcmtk")
@@ -259,6 +261,7 @@ def test_missing_tags_are_made_up_for(tmp_path: Path) -> None:
     assert np.array_equal(group.roi.value, [[-1, -2, 3]])
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export = export_of(scan(orthogonal(GEOMETRIES["plain"])))
     (tmp_path / "there").mkdir()

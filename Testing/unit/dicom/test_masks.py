@@ -19,12 +19,12 @@ from MedDiffFMLib.runner.case import load_case
 from MedDiffFMLib.runner.case_files import CaseFiles
 from Testing.harness.geometries import GEOMETRIES, orthogonal
 
-from .toy import export_of, result_on, scan
+from .toy import export_of, oblique_is_quick, result_on, scan
 
 pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")
 
 
-@pytest.fixture(scope="module", params=["plain", "oblique", "anisotropic"])
+@pytest.fixture(scope="module", params=oblique_is_quick(["plain", "oblique", "anisotropic"]))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Volume, Path]:
     volume = scan(orthogonal(GEOMETRIES[request.param]))
     folder = tmp_path_factory.mktemp("masks") / request.param
@@ -68,6 +68,7 @@ def test_the_segment_of_a_cropped_object_does_not_grow(exported: tuple[Volume, P
     assert np.array_equal(found, result_on(volume).volumes["lesion"].repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
+@pytest.mark.slow
 def test_a_case_takes_one_structure_of_several(exported: tuple[Volume, Path]) -> None:
     volume, folder = exported
     (series,) = folder.glob("*_source_CT")

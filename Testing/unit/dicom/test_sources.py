@@ -68,6 +68,7 @@ def left_behind() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob("meddifffm-by-*/series[45]"))
 
 
+@pytest.mark.slow
 def test_series_are_found_and_fetched(base: str, files: list[Path]) -> None:
     found = listed(asking(base, PatientID="17"))
     assert [(s.number, s.modality, s.images, s.description, s.patients) for s in found] == [
@@ -84,11 +85,13 @@ def test_series_are_found_and_fetched(base: str, files: list[Path]) -> None:
     assert left_behind() == []
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_said(base: str) -> None:
     with pytest.raises(InputError, match="has nothing for"):
         listed(asking(base, PatientID="99"))
 
 
+@pytest.mark.slow
 def test_cancelled_while_images_arrive(base: str) -> None:
     found = listed(asking(base, PatientID="17"))
     token = CancelToken()
@@ -98,6 +101,7 @@ def test_cancelled_while_images_arrive(base: str) -> None:
     assert left_behind() == []
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_an_address(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = f"{base}&PatientID=17"
     assert main(["series", source, "--json"]) == 0
@@ -151,6 +155,7 @@ def test_addresses() -> None:
             parse_address(text)
 
 
+@pytest.mark.slow
 def test_orthanc_stores_every_kind_of_object(tmp_path: Path) -> None:
     """All objects of a result lie in one study of the patient."""
     pytest.importorskip("highdicom", reason="the extra [dicom] is not installed")

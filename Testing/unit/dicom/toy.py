@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from MedDiffFMLib.dicom.out.export import Export
 from MedDiffFMLib.imaging.volume import Volume
@@ -15,6 +17,11 @@ from MedDiffFMLib.tasks.output_kinds import Output, OutputKind
 
 LIVER = "Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes~^^~^^"
 LABELS = [{"value": 1, "name": "Liver", "color": [221, 130, 101], "terminology": LIVER}, {"value": 3, "name": "tumor"}]
+
+
+def oblique_is_quick(geometries: Iterable[str]) -> list[Any]:
+    """Parameters of a fixture that exports a scan: the quick tests are content with the hardest geometry."""
+    return [name if name == "oblique" else pytest.param(name, marks=pytest.mark.slow) for name in geometries]
 
 
 class Toy(Task):

@@ -52,6 +52,7 @@ def test_noise_has_its_level_and_both_truths_are_told(loaded, kind, level):
     assert part.total == pytest.approx(np.hypot(part.added, part.own))
 
 
+@pytest.mark.slow
 def test_noise_of_projections_has_its_level_over_the_body(loaded):
     body = loaded.body[:6]
     noise = added_noise.added_noise(loaded.volume.voxels[:6], SPACING, body, "projections", 45.0, seed=1)

@@ -129,6 +129,7 @@ def test_noise_power_spectrum_is_that_of_reconstructed_ct():
     assert radial[16] < 0.1 * radial.max()
 
 
+@pytest.mark.slow
 def test_noise_grows_inward_and_streaks_along_the_thick_direction():
     noise = low_dose_noise.low_dose_noise(cylinder(60, slices=30, stretch=2.0), SPACING, 3e4, 0.25, seed=2)
     center = noise[:, 54:74, 54:74]
@@ -137,6 +138,7 @@ def test_noise_grows_inward_and_streaks_along_the_thick_direction():
     assert across > along + 0.1 * center.var()
 
 
+@pytest.mark.slow
 def test_noise_is_the_seeds_own():
     water = cylinder(slices=2)
     first, again, other = (low_dose_noise.low_dose_noise(water, SPACING, 1e5, 0.25, seed) for seed in (1, 1, 2))

@@ -153,6 +153,7 @@ def test_short_tables_of_one_and_of_two_evaluations(folder, oracle, tmp_path):
     assert "| inpaint 20 mm | MAE | 2 of 2 | **+15.0** [+15.0, +15.0] | better |" in two
 
 
+@pytest.mark.slow
 def test_an_ignorant_model_loses(folder, oracle, tmp_path):
     model = oracle(lambda task, truth, given: np.zeros_like(truth))
     report = benchmark.evaluate(model, read_cases(folder), ["inpaint", "anomaly"], tmp_path, plan=PLAN)
@@ -230,6 +231,7 @@ def test_settings_reach_the_tasks_parameters(folder, oracle, tmp_path):
         benchmark.evaluate(model, [], ["denoise"], tmp_path, parameters={"denoise": {"strength": 3}})
 
 
+@pytest.mark.slow
 def test_an_earlier_evaluation_is_put_beside_the_new_one(folder, oracle, tmp_path):
     cases = read_cases(folder)
     worse = oracle(lambda task, truth, given: truth + 20)
@@ -297,6 +299,7 @@ def test_paired_difference_against_numbers_worked_out_by_hand():
     assert steady.word == "better" and steady.low == 1
 
 
+@pytest.mark.slow
 def test_a_wish_to_stop_is_noticed_and_what_is_done_stays(folder, oracle, tmp_path):
     model = oracle(lambda task, truth, given: truth)
     cancel = CancelToken()

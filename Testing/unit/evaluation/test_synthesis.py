@@ -217,6 +217,7 @@ def test_a_network_given_as_a_file_gives_features_and_a_frechet_distance(cases, 
         assert views[""][1] == pytest.approx([windows[1].mean() / 1000, windows[1].std() / 1000], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_frechet_distance_is_reported_in_a_networks_space(cases, network_file):
     space = window_features.NetworkFeatures(
         window_features.load_network(network_file(False)).module, "moments", spacing=3.0

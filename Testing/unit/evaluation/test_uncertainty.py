@@ -55,6 +55,7 @@ def test_order_of_doubt_counts_and_not_its_size() -> None:
     assert errors_found(doubt**3, wrong, 0.2) == errors_found(doubt, wrong, 0.2)
 
 
+@pytest.mark.slow
 def test_picture_is_drawn(tmp_path: Path) -> None:
     from skimage.io import imread
 

@@ -103,6 +103,7 @@ def test_acquisition_grid_axes_run_left_posterior_superior(order: tuple[int, ...
     assert np.all(np.diag(LPS @ axes) > 0.8)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(geometries(), st.floats(0.7, 4.0), st.integers(0, 2**31))
 @example(slightly_tilted(), 1.0, 0)
@@ -129,6 +130,7 @@ def test_linear_ramp_is_reproduced(empty: Volume, spacing: float, seed: int) -> 
     assert np.abs(array - (on_grid - middle) @ gradient)[inside].max(initial=0) < tolerance
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(geometries(), st.floats(0.7, 3.0), st.integers(0, 2**31))
 def test_smooth_volume_survives_the_round_trip(empty: Volume, spacing: float, seed: int) -> None:
@@ -154,6 +156,7 @@ def test_smooth_volume_survives_the_round_trip(empty: Volume, spacing: float, se
     assert np.abs(back - truth).max() <= bound + 100 * np.linalg.norm(wave) * reach_mm
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(geometries(), st.floats(0.7, 4.0))
 def test_constant_volume_has_no_dark_rim(empty: Volume, spacing: float) -> None:

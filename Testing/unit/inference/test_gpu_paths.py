@@ -304,6 +304,7 @@ def test_a_step_ends_with_the_same_result_however_little_memory_there_is(
     assert ("does not hold even the network" in caplog.text) == (megabytes == 1)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_another_program_fills_between_two_steps(files: dict[str, str]) -> None:
     """What was kept there for the second step does not meet the CPU's windows."""
     shape = (SMALL, SMALL, SMALL)

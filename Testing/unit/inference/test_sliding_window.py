@@ -33,6 +33,7 @@ def blended(shape, denoiser=None, **options):
     return SlidingWindowDenoiser(engine, Condition((1.5, 1.5, 1.5)), shape, **options)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.tuples(*[st.integers(1, 75)] * 3), st.integers(1, 3))
 def test_any_size_is_denoised_without_a_trace_of_the_windows(shape, samples):

@@ -120,6 +120,7 @@ def test_facts_do_not_depend_on_how_voxels_are_stored(chest: mdf.Volume, measure
         assert [fact.statement for fact in other.facts] == [fact.statement for fact in measured.facts], order
 
 
+@pytest.mark.slow
 def test_cut_lungs_and_cropped_bodies_are_not_measured_as_whole(chest: mdf.Volume) -> None:
     upper = measure(mdf.Volume(chest.voxels[50:], chest.ijk_to_ras))
     assert one(upper, "lungs").statement.values["whole"] == CUT
@@ -142,6 +143,7 @@ def test_what_is_not_shown_is_said_not_to_be_assessed(chest: mdf.Volume) -> None
     assert written <= {"slices", "slice_spacing", "pixel_size", "field_of_view"}
 
 
+@pytest.mark.slow
 def test_marked_places_and_organs(chest: mdf.Volume) -> None:
     mask = ellipsoid((60, -5, -65), (10, 10, 10)) | ellipsoid((0, -70, 60), (5, 5, 5))
     anatomy = np.zeros(SHAPE, np.uint8)

@@ -27,6 +27,7 @@ def statements(draw: st.DrawFn) -> Statement:
     return statement(name, likely=draw(st.booleans()), **values)
 
 
+@pytest.mark.slow
 @given(said=statements(), variant=st.integers(0, 5))
 @settings(max_examples=400, deadline=None)
 def test_fact_to_sentence_to_fact(said: Statement, variant: int) -> None:
@@ -36,6 +37,7 @@ def test_fact_to_sentence_to_fact(said: Statement, variant: int) -> None:
     assert read(f"  {sentence.replace(' ', chr(10), 1)} ") == said
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_read_or_told_back(text: str) -> None:

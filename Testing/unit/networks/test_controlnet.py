@@ -18,9 +18,9 @@ SIZE = (16, 16, 16)
 SIGMA = torch.tensor([0.1, 3.0])
 
 
-def prior(kind="edm", seed=0):
+def prior(kind="edm", seed=0, blocks=1):
     """A denoiser with random weights everywhere, so that no path through it is silent."""
-    network = NetworkConfig(channels=(8, 32), attention=(False, False))
+    network = NetworkConfig(channels=(8, 32), blocks=blocks, attention=(False, False))
     denoiser = build_denoiser({"network": network.as_dict(), "denoiser": kind})
     generator = torch.Generator().manual_seed(seed)
     for parameter in denoiser.parameters():
@@ -99,6 +99,25 @@ def test_a_guess_is_a_second_measurement_of_the_image():
     assert torch.allclose(noise_alone, condition.control, atol=1e-3)
     low = torch.tensor([0.002, 0.002])
     assert (controlled(x, low, condition) - alone(x, low, condition)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("own", [1, None])
+def test_a_thin_controlnet_steers_a_deeper_prior(own):
+    """One block a level beside two and three: nothing changes untrained, and every level of it is used."""
+    alone = prior(blocks=(2, 3))
+    controlled = with_control(alone, ControlConfig(masks=1, blocks=own))
+    x, condition = torch.randn(2, 1, *SIZE), encoded(1)
+    with torch.no_grad():
+        assert torch.equal(controlled(x, SIGMA, condition), alone(x, SIGMA, condition))
+    trained(controlled).loss(x, SIGMA, torch.randn_like(x), condition).sum().backward()
+    parameters = list(controlled.control.named_parameters())
+    assert [n for n, p in parameters if p.grad is None or not p.grad.abs().sum() > 0] == []
+    blocks = {
+        name.split(".resnets.")[0] + name.split(".resnets.")[1][0]
+        for name, _ in parameters
+        if "down_blocks" in name and ".resnets." in name
+    }
+    assert len(blocks) == (2 if own else 5)
 
 
 @pytest.mark.parametrize("guess", [None, 0.05])
@@ -183,6 +202,7 @@ def test_another_prior_task_or_kind_of_file_is_refused(model, tiny_model_file, t
         load_control(path, model)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_windows_guidance_and_memory_ladder_work_with_a_control(model, tmp_path):
     """Several windows a volume, the control cut as the image is; an untrained one leaves the prior's bits."""

@@ -108,6 +108,7 @@ def test_it_is_trained_saved_loaded_and_denoises(cache: Path, tmp_path: Path) ->
     assert again["network"] == {"widths": [6]} and again["network_name"] == "toy"
 
 
+@pytest.mark.slow
 def test_one_network_is_not_taken_for_another(cache: Path, tmp_path: Path, tiny_model_file: Path, capsys) -> None:
     folder = tmp_path / "run"
     assert train(cache, folder, "--network", "toy") == 0

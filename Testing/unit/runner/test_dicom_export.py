@@ -38,6 +38,7 @@ def series_of(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_radiograph_and_its_folder(series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A task without a model, from DICOM to DICOM; a second run refuses before it computes."""
     command = ("radiograph", series, "-o", tmp_path / "out", "--dicom", tmp_path / "dicom")

@@ -32,6 +32,7 @@ from MedDiffFMLib.segmentation.sliding_window import Window
 from MedDiffFMLib.segmentation.window_dataset import WindowSamples, collate_windows
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.segment.spec import Segment
+from MedDiffFMLib.training.finetune.progress_log import read_progress
 from MedDiffFMLib.training.finetune.run import FinetuneResult, finetune
 from Testing.unit.phantoms import body
 
@@ -95,6 +96,9 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     assert trained.state == "done" and trained.metric == "dice" and trained.value is not None and trained.value > 0.6
     assert any("missing in c2" in sentence for sentence in trained.warnings)
     assert any("No patient validates" in sentence for sentence in trained.warnings)
+    states = [line["state"] for line in read_progress(trained.folder)]
+    assert states.index("training") < states.index("validated")  # nobody waits for figures of an untrained head
+    assert trained.before is None
     image, truth = outlined(9)
     write_volume(image, tmp_path / "new.nrrd")
     command = ["segment", str(tmp_path / "new.nrrd"), "-o", str(tmp_path / "out.nrrd"), "--model", str(tiny_model_file),
@@ -174,6 +178,10 @@ def test_stored_features_belong_to_a_precision(tiny_model_file: Path, tmp_path: 
         method.build(1, prior).precompute([example], budget, ProgressMeter(1))
         stored.append(StoredFeatures(method, seen).arrays)
     assert any((np.asarray(one) != np.asarray(other)).any() for one, other in zip(*stored, strict=True))
+    validated = inputs(seen.voxels, tmp_path / "validation")  # its first prediction stores what the next ones read
+    method.build(1, prior).predict(validated, budget)
+    arrays = StoredFeatures(method, validated).arrays
+    assert all((np.asarray(one) == np.asarray(other)).all() for one, other in zip(arrays, stored[1], strict=True))
 
 
 def test_points_and_voxels_are_two_orders_of_the_same() -> None:

@@ -33,6 +33,7 @@ from MedDiffFMLib.training.pretrain.misplaced_tissue import misplace_tissue
 SPACING = (3.0, 3.0, 3.0)
 
 
+@pytest.mark.slow
 def test_features_turn_with_the_scan(small_ct: Volume) -> None:
     """In all 48 turns and mirror images; the sizes can be halved twice, so that no block is cut."""
     hounsfield = small_ct.voxels[:32, :36, :40].astype(np.float32)
@@ -62,6 +63,7 @@ def trained(small_ct: Volume) -> tuple[Detector, dict]:
     return train_detector([(small_ct, None, None)], DetectorConfig(epochs=15.0))
 
 
+@pytest.mark.slow
 def test_what_was_put_there_stands_out(trained: tuple[Detector, dict], small_ct: Volume) -> None:
     """Even soft tissue in a lung, which the training draws too, but not there."""
     hounsfield = working_image(small_ct, 3.0).hounsfield.copy()
@@ -76,6 +78,7 @@ def test_what_was_put_there_stands_out(trained: tuple[Detector, dict], small_ct:
     assert facts["cases"] == 1 and facts["misplaced_voxels"] > 0
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_same_scores(trained: tuple[Detector, dict], tmp_path: Path) -> None:
     detector, facts = trained
     path = tmp_path / "detector.safetensors"
@@ -114,6 +117,7 @@ def shipped_score(volume: Volume) -> tuple[np.ndarray, Volume]:
     return np.where(search, detector.z_score(odds), 0), Volume(image.hounsfield, image.grid.ijk_to_ras)
 
 
+@pytest.mark.slow
 def test_the_sample_nodule_is_among_the_first_three(sample: tuple[Volume, Volume]) -> None:
     """With the shipped detector, which has not seen this patient."""
     volume, nodule = sample

@@ -26,7 +26,7 @@ from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.tasks.base import Case, Run, Task
 from MedDiffFMLib.tasks.parameters import describe
 from MedDiffFMLib.tasks.registry import TASKS
-from MedDiffFMLib.worker.client import RunRequest
+from MedDiffFMLib.worker.exchange import RunRequest
 from MedDiffFMLib.worker.transport import WorkerClient
 from Testing.unit.tasks.toy.recipe import toy
 from Testing.unit.tasks.toy.spec import Toy

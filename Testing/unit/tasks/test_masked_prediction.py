@@ -123,6 +123,7 @@ def test_the_same_seed_expects_the_same(model, small_ct: Volume) -> None:
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_cubes_are_filled_alike_with_any_number_of_threads():
     """The command line's ``--threads``: with two, oneMKL failed on a batch of equations."""
     before, found = torch.get_num_threads(), []

@@ -60,6 +60,7 @@ def run(*arguments: str | Path) -> int:
     return main(["radiograph", *map(str, arguments), "--device", "cpu", "--threads", "1"])
 
 
+@pytest.mark.slow
 def test_files_of_an_ellipsoid_hold_its_closed_form(ellipsoid_file: Path, tmp_path: Path) -> None:
     """From the source and the geometry that report and NRRD give, within half a percent; PNG shows the same."""
     views = "ap,lao30-cran20"
@@ -94,6 +95,7 @@ def test_a_box_is_as_thick_as_it_is() -> None:
     assert picture[rows // 3 : -rows // 3, columns // 3 : -columns // 3] == pytest.approx(12.0, rel=0.005)
 
 
+@pytest.mark.slow
 def test_the_picture_does_not_depend_on_how_voxels_are_stored(small_ct: mdf.Volume) -> None:
     truth = mdf.radiograph(small_ct, views="obl", pixels=48).volumes["radiograph"]
     for number, order in enumerate(permutations(range(3))):

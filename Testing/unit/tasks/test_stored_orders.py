@@ -92,6 +92,7 @@ def _same_voxels(name: str, expected: TaskResult, first: Volume, found: TaskResu
     assert np.abs(other.voxels.astype(float) - whole.voxels).max() <= step, name
 
 
+@pytest.mark.slow
 def test_checks_and_places_see_the_same_scan(scan: Volume) -> None:
     said, position, box = check_ct(scan), locate(scan), localize_body(scan)
     for order in ORDERS:
@@ -114,11 +115,13 @@ def test_recipes_see_one_array(scan: Volume) -> None:
         assert np.allclose(seen.scan.ijk_to_ras, scan.ijk_to_ras, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["detector", "cubes"])
 def test_anomaly(method: str, calibrated: FoundationModel, scan: Volume) -> None:
     agrees(Anomaly(threshold=1.0, method=method), Case(scan), Run(calibrated), FEW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [Denoise(noise=20), Deblur(noise=20.0), SuperResolve(control="none"), SuperResolve(mode="isotropic", steps=2),
@@ -131,12 +134,14 @@ def test_other_tasks(task: Task, model: FoundationModel, scan: Volume) -> None:
     agrees(task, Case(scan, mask if task.name == "inpaint" else None), Run(model, seed=3), FEW)
 
 
+@pytest.mark.slow
 def test_generate_lesion(model: FoundationModel, control: Path, scan: Volume) -> None:
     mask = np.zeros(scan.voxels.shape, bool)
     mask[8:13, 12:18, 5:12] = True
     agrees(GenerateLesion(mean=60.0, steps=2, control=str(control)), Case(scan, mask), Run(model), FEW)
 
 
+@pytest.mark.slow
 def test_synthesize_on_an_organ_map(model: FoundationModel, scan: Volume) -> None:
     organs = np.where(scan.voxels > -300, 118, 0).astype(np.uint8)
     organs[5:15, 10:20, 4:10] = 5

@@ -44,6 +44,7 @@ def oblique(volume):
     return Volume(volume.voxels, matrix)
 
 
+@pytest.mark.slow
 def test_denoise_splits_the_input_into_image_and_noise(model, small_ct):
     result = Denoise(noise=20).run(Case(small_ct), Run(model))
     clean, noise = result.volumes["denoised"], result.volumes["noise"]
@@ -90,12 +91,14 @@ def test_denoise_says_when_it_cannot_estimate(model, small_ct):
         Denoise().run(Case(small_ct.with_voxels(air)), Run(model))
 
 
+@pytest.mark.slow
 def test_several_steps_stay_consistent_with_the_input(model, small_ct):
     """With little trust in the prior the result must come back to the input."""
     result = Denoise(noise=20, steps=3, consistency=0.01).run(Case(small_ct), Run(model))
     assert np.abs(result.volumes["noise"]).mean() < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [lambda v: v, oblique])
 def test_inpaint_leaves_everything_outside_the_mask_bit_for_bit(model, small_ct, small_mask, turn):
     volume, mask = turn(small_ct), small_mask.voxels > 0

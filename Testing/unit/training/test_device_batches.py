@@ -29,7 +29,6 @@ from MedDiffFMLib.imaging.intensity import to_network
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.training.batches import Batch, TrainingWindows, collate
 from MedDiffFMLib.training.device_cache import DeviceCache
-from MedDiffFMLib.training.fabric import Fabric
 from MedDiffFMLib.training.holes import draw_blobs, draw_hole
 from MedDiffFMLib.training.noise import NoiseConfig, Texture, draw_level, draw_noise, draw_texture
 from MedDiffFMLib.training.pretrain.device_batches import WindowMaker
@@ -38,9 +37,6 @@ from MedDiffFMLib.training.windows import LEVELS, PURPOSES, WindowConfig
 from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.phantoms import body
 
-_FABRIC = Fabric.__module__.rpartition(".")[0]
-CPUAccelerator = import_module(f"{_FABRIC}.accelerators").CPUAccelerator
-SingleDeviceStrategy = import_module(f"{_FABRIC}.strategies").SingleDeviceStrategy
 SIZE, COUNT = 16, 48
 CONFIG = WindowConfig(size=SIZE)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -272,7 +268,12 @@ def test_a_stopped_run_continues_on_the_same_curve(cache: Path, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
 def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(cache: Path, tmp_path: Path) -> None:
-    class Accelerator(CPUAccelerator):
+    from MedDiffFMLib.training.fabric import Fabric  # seconds, which the quick tests are spared
+
+    fabric = Fabric.__module__.rpartition(".")[0]
+    strategies, accelerators = (import_module(f"{fabric}.{name}") for name in ("strategies", "accelerators"))
+
+    class Accelerator(accelerators.CPUAccelerator):
         """One that takes a GPU that no driver knows."""
 
         def setup_device(self, device: torch.device) -> None:
@@ -281,7 +282,7 @@ def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(cache: Path, tmp_path: 
     options = ("--windows-on-device", "--steps", "4", "--float32")
     expected = train(cache, tmp_path / "cpu", *options)
     with pretend_gpu(autograd=True) as gpu:
-        strategy = SingleDeviceStrategy(torch.device("cuda:0"), Accelerator())
+        strategy = strategies.SingleDeviceStrategy(torch.device("cuda:0"), Accelerator())
         with mock.patch("MedDiffFMLib.training.pretrain.run.launch", lambda *choice: Fabric(strategy=strategy)):
             found = train(cache, tmp_path / "gpu", *options)
         assert gpu.peak > 2**20

@@ -186,6 +186,7 @@ def test_the_best_checkpoint_is_kept_and_patience_ends(
     assert (more.steps, more.best_step, more.value) == (15, 15, 1.0), "more patience goes on from there"
 
 
+@pytest.mark.slow
 def test_no_improvement_over_the_prior_is_told(data: Path, prior: str, tmp_path: Path, monkeypatch) -> None:
     figures = iter([1.0, 2.0, 3.0])
     monkeypatch.setattr(LesionTask, "validate", lambda *_: {"hu_distance": next(figures)})

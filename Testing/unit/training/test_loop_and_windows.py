@@ -154,6 +154,7 @@ def test_a_sample_is_a_function_of_seed_and_number() -> None:
     assert any(not np.array_equal(tail[n]["voxels"], other[n]["voxels"]) for n in range(4))
 
 
+@pytest.mark.slow
 def test_conditions_are_dropped_as_often_as_asked() -> None:
     config = WindowConfig(size=8, drop_region=0.3, drop_position=0.15, drop_anatomy=0.6, drop_tissue=0.45, **PLAIN)
     windows = TrainingWindows([ramp_case()], config, seed=0, first=0, count=600)
@@ -179,6 +180,7 @@ def test_a_dropped_condition_reaches_the_network_as_unknown() -> None:
 # Purposes
 
 
+@pytest.mark.slow
 def test_purposes_come_in_the_asked_shares_with_their_levels_and_holes() -> None:
     config = WindowConfig(size=8, fill_share=0.4, denoise_share=0.3, **KEEP)
     windows = TrainingWindows([ramp_case()], config, seed=1, first=0, count=600)

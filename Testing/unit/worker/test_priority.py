@@ -1,10 +1,11 @@
-"""The worker is not held back by the low priority that Slicer gives itself on Linux."""
+"""Worker and training are not held back by the low priority that Slicer gives itself on Linux."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,15 @@ def test_low_priority_is_left_where_the_starter_wished_and_the_system_allows() -
     assert (allowed == "True") == (int(now) <= 0)
     if os.geteuid() == 0:
         assert now == "0"
+
+
+@pytest.mark.skipif(not hasattr(os, "setpriority") or os.geteuid() != 0, reason="only root may raise its priority")
+def test_a_training_takes_normal_priority(tmp_path: Path) -> None:
+    code = (
+        "import os; os.nice(5)\n"
+        "from MedDiffFMLib.training.finetune.background import main\n"
+        f"print(main([{str(tmp_path)!r}]), os.getpriority(os.PRIO_PROCESS, 0))"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", ENVIRONMENT: NORMAL}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["2", "0"]  # there is no request, but it was at normal priority by then

@@ -30,7 +30,7 @@ _BEYOND = 1e9  # pixels outside the image; no block that holds one is like any o
 
 @dataclass(frozen=True)
 class Stage:
-    """How blocks are matched.
+    """Settings by which blocks are matched.
 
     Attributes:
         stack: most blocks in a stack, a power of two.
@@ -139,7 +139,7 @@ def _stacks(guide: np.ndarray, sigma: np.ndarray, stage: Stage) -> Iterator[np.n
 
 
 def _references(length: int) -> np.ndarray:
-    """Where reference blocks begin along an axis: every third pixel, and the last possible one."""
+    """Starts of reference blocks along an axis: every third pixel, and the last possible one."""
     last = length - BLOCK
     return np.unique(np.append(np.arange(0, last + 1, STEP), last))
 

@@ -1,0 +1,435 @@
+"""Replays a radiologist's and a researcher's day in a Slicer window, and writes what was seen as a table.
+
+    Slicer --python-script Testing/window/review.py FOLDER [WIDTHxHEIGHT ...]
+
+FOLDER receives ``review.json`` and pictures. The JSON file has a row for each thing that went wrong in an earlier
+window (``number``, ``promise``, ``kept``, ``seen``) and, under ``ways``, seconds and clicks from opening the module to
+what a user wants. The exit code is 1 if a promise is not kept. Numbers are those of ``docs/explanation/panel.md``.
+"""
+
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+import qt
+import slicer
+from pictures import HEALTHY, NODULE, Gaps, Tour, expect, turn, wait
+
+SIZES = ("1400x900", "1280x720")
+STANDSTILL, LAYER, LIVE = 0.5, 0.3, 0.5
+"""Most seconds for a hundred regions at another threshold, another layer, and a stroke that is filled live."""
+LOW_THRESHOLD = 2.0  # at which the sample has a hundred regions
+
+
+class Review(Tour):
+    """The tour with counted clicks, and a table of what was promised and seen.
+
+    :param folder: where pictures and table go.
+    :param size: (width, height) of the window.
+    """
+
+    def __init__(self, folder, size):
+        Tour.__init__(self, folder)
+        self.window = slicer.util.mainWindow()
+        self.window.findChild(qt.QWidget, "DataProbeCollapsibleWidget").collapsed = False  # as users have it
+        self.window.resize(*size)
+        self.clicks, self.rows, self.ways = 0, [], {}
+        self._begin = time.time()
+        turn(1)
+
+    # A user's hand
+
+    def click(self, button):
+        """One click on a button, which must be there to be clicked."""
+        expect(button.visible and button.enabled, f"{button.objectName} cannot be clicked")
+        self.clicks += 1
+        button.click()
+        turn(0.05)
+
+    def opened(self):
+        """The module is opened anew: clicks and seconds begin."""
+        slicer.mrmlScene.Clear(0)
+        self.ct = self.sample()
+        slicer.util.selectModule("Data")
+        turn(0.5)
+        self.clicks, self._begin = 1, time.time()
+        slicer.util.selectModule("MedDiffFM")
+        turn(0.2)
+
+    def task(self, name):
+        """Its button."""
+        self.click(self.widget.taskPanel._buttons[name])
+
+    def finish(self, seconds=900):
+        """Wait for the run; its status must be a success."""
+        wait(lambda: not self.widget.logic.running, seconds)
+        expect(self.ui.runStatusLabel.text.startswith("Done"), self.ui.runStatusLabel.text)
+
+    def way(self, name):
+        """Note seconds and clicks since the module was opened."""
+        self.ways[name] = {"seconds": round(time.time() - self._begin, 1), "clicks": self.clicks}
+        print(name, self.ways[name], flush=True)
+
+    def promise(self, number, words, kept, seen=""):
+        """Note whether something is as it should be.
+
+        :param number: of the row in docs/explanation/panel.md.
+        """
+        self.rows.append({"number": number, "promise": words, "kept": bool(kept), "seen": str(seen)})
+        print(f"{number:>3} {'kept  ' if kept else 'BROKEN'} {words}: {seen}", flush=True)
+
+    def inSight(self, widget):
+        """Whether a widget is inside the window and its scroll area."""
+        top = widget.mapTo(self.window, qt.QPoint(0, 0)).y()
+        area, inside = self.ui.panelScrollArea, True
+        if area.isAncestorOf(widget):
+            place = widget.mapTo(area, qt.QPoint(0, 0)).y()
+            inside = place >= 0 and place + min(widget.height, 40) <= area.height
+        return bool(widget.visible) and inside and top >= 0 and top + widget.height <= self.window.height
+
+    # The day
+
+    def findings(self):
+        """The first finding looked at; the list; layers; decisions."""
+        self.opened()
+        self.promise(20, "the only volume is taken", self.ui.inputVolumeSelector.currentNode() is self.ct)
+        self.task("anomaly")
+        said = self.ui.estimateLabel.text
+        self.promise(24, "device is said before the run", "rocessor" in said or "GPU" in said, said)
+        self.click(self.ui.runButton)
+        turn(2)
+        strip = (self.ui.runButton, self.ui.runProgressBar, self.ui.runStatusLabel)
+        self.promise(5, "button, progress and status are in sight in a run", all(map(self.inSight, strip)))
+        self.picture("run")
+        slicer.util.selectModule("Data")
+        turn(1)
+        said = self.window.statusBar().currentMessage()
+        self.promise(26, "the status bar tells of the run", "MedDiff-FM" in said, said)
+        slicer.util.selectModule("MedDiffFM")
+        self.finish()
+        view = self.widget.anomalyView
+        wait(
+            lambda: view.nodes and view.nodes.table.GetTable().GetNumberOfRows() and "z" in view.ui.findingsLabel.text,
+            60,
+        )
+        turn(0.5)
+        self.promise(7, "the result is in sight when it is there", self.inSight(view.ui.findingsLabel))
+        self.clicks += 1
+        view.ui.findingsTableView.selectRow(0)
+        turn(0.3)
+        self.way("first finding looked at")
+        self.picture("findings")
+        count, shown = view.nodes.table.GetTable().GetNumberOfRows(), len(view.shownRows())
+        self.promise(3, "ten findings at first", shown <= 10, f"{shown} of {count}")
+        table = view.ui.findingsTableView
+        visible = sum(1 for row in range(count) if not table.isRowHidden(row) and table.rowViewportPosition(row) >= 0
+                      and table.rowViewportPosition(row) + table.rowHeight(row) <= table.viewport().height)  # fmt: skip
+        widest = sum(table.columnWidth(n) for n in range(6)) <= table.viewport().width
+        self.promise(16, "rows and columns fit", visible >= min(shown, 5) and widest, f"{visible} rows in sight")
+        self.promise(17, "slice and place in words", "of 133" in view.ui.findingLabel.text, view.ui.findingLabel.text)
+        away = self._nodulesRow(view)
+        self.promise(1, "the nodule is among the ten", away[0] < 10, f"finding {away[0] + 1}, {away[1]:.0f} mm away")
+        begin = time.time()
+        self.widget.resultPanel._ask("next")
+        slicer.util.forceRenderAllViews()
+        self.promise(100, "the next finding at once", time.time() - begin < 1, f"{time.time() - begin:.2f} s")
+        self.layers(view)
+        self.threshold(view)
+        self.decide(view)
+
+    def _nodulesRow(self, view):
+        """(row, mm) of the finding nearest to the nodule."""
+        import vtk
+
+        toRAS = vtk.vtkMatrix4x4()
+        self.ct.GetIJKToRASMatrix(toRAS)
+        nodule = np.array(toRAS.MultiplyPoint((*NODULE, 1))[:3])
+        away = [float(np.linalg.norm(nodule - [row["r_mm"], row["a_mm"], row["s_mm"]])) for row in view.nodes.rows()]
+        return int(np.argmin(away)), min(away)
+
+    def layers(self, view):
+        """Each layer, the second time it is chosen: the difference is computed once."""
+        slowest = {}
+        for name in ("healthy", "difference", "uncertainty", "heat") * 2:
+            button = view._buttons[name]
+            if not button.enabled:
+                continue
+            begin = time.time()
+            button.click()
+            wait(lambda name=name: view.layer == name, 30)
+            slicer.util.forceRenderAllViews()
+            slowest[name] = round(time.time() - begin, 2)
+        self.promise(101, "a layer at once", max(slowest.values()) <= LAYER, slowest)
+        legends = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        shown = [legend for legend in legends if legend.GetVisibility()]
+        sizes = [legend.GetSize() for legend in shown]
+        self.promise(14, "one small legend", len(shown) == 1 and sizes[0][1] < 0.4, sizes)
+
+    def threshold(self, view):
+        """A hundred regions, twice, with the volume rendering on."""
+        view.ui.renderingCheckBox.checked = True
+        turn(1)
+        stood = []
+        for value in (LOW_THRESHOLD, LOW_THRESHOLD + 0.2, LOW_THRESHOLD):
+            gaps = Gaps()
+            view.ui.anomalyThresholdSlider.value = value
+            wait(lambda value=value: f"z {value:.1f}" in view.ui.findingsLabel.text, 120)
+            turn(0.3)
+            stood.append(round(gaps.longest(), 2))
+        regions = view.nodes.node("regions").GetSegmentation().GetNumberOfSegments()
+        self.promise(4, "no standstill with in 3D on", max(stood) < STANDSTILL, f"{stood} s, {regions} regions")
+        view.ui.anomalyThresholdSlider.value = 3.0
+        wait(lambda: "z 3.0" in view.ui.findingsLabel.text, 60)
+
+    def decide(self, view):
+        """Accepted is accepted; outdated results say so."""
+        volumes = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
+        self.click(view.ui.anomalyAcceptButton)
+        slicer.util.selectModule("Data")
+        slicer.util.selectModule("MedDiffFM")
+        turn(0.5)
+        if view.ui.anomalyDiscardButton.visible:
+            view.ui.anomalyDiscardButton.click()
+        turn(0.5)
+        now = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
+        self.promise(9, "what was accepted stays", now >= volumes, f"{volumes} volumes, then {now}")
+        layer = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed").GetForegroundVolumeID()
+        self.promise(5.5, "layers leave with their result", not layer, layer)
+
+    def filling(self):
+        """The first filling accepted; what is next works on it."""
+        self.opened()
+        self.task("inpaint")
+        self.promise(21, "editor, strip in sight", self.inSight(self.ui.runButton))
+        self.clicks += 2  # Paint, and a click with its ball
+        self.paint(NODULE, 14)
+        self.click(self.ui.runButton)
+        self.finish()
+        self.picture("fill")
+        self.promise(18, "figures are sentences", "HU" in self.ui.resultFactsLabel.text, self.ui.resultFactsLabel.text)
+        self.promise(5, "Accept is in sight", self.inSight(self.ui.acceptButton))
+        main = self.widget.resultPanel.run.main
+        self.click(self.ui.acceptButton)
+        self.way("first filling accepted")
+        self.promise(2, "what was kept is the input", self.ui.inputVolumeSelector.currentNode() is main)
+        self.task("generate_lesion")
+        mask = self.widget.maskPanel.segmentation()
+        self.promise(11, "Insert has a mask of its own", mask is None)
+        self.paint(HEALTHY, 10)
+        self.click(self.ui.runButton)
+        self.finish()
+        self.picture("insert")
+        self._contrast()
+        self.discard()
+
+    def _contrast(self):
+        """An inserted lesion must differ from what was there."""
+        run = self.widget.resultPanel.run
+        before, after = (slicer.util.arrayFromVolume(node).astype(float) for node in (run.inputNode, run.main))
+        i, j, k = HEALTHY
+        box = tuple(slice(n - 2, n + 3) for n in (k, j, i))
+        change = (after[box] - before[box]).mean()
+        self.promise(10, "an inserted lesion is seen", change > 100, f"{change:.0f} HU more")
+
+    def live(self):
+        """A stroke of a brush of 20 mm with *live*, warm."""
+        self.opened()
+        self.task("inpaint")
+        self.ui.liveCheckBox.checked = True
+        self.paint(NODULE, 10)
+        wait(lambda: self.widget.resultPanel.run is not None, 120)
+        wait(lambda: not self.widget.logic.running, 60)
+        turn(1)
+        first, seconds = self.widget.resultPanel.run, []
+        for shift in (3, 6, 9):
+            place = (NODULE[0] - shift, NODULE[1], NODULE[2])
+            before = self.widget.resultPanel.run
+            begin = self._strokeTime(place)
+            wait(lambda before=before: self.widget.resultPanel.run is not before, 60)
+            slicer.util.forceRenderAllViews()
+            seconds.append(round(time.time() - begin, 2))
+            wait(lambda: not self.widget.logic.running, 60)
+            turn(1)
+            wait(lambda: not self.widget.logic.running, 60)
+        self.promise(102, "a stroke is filled at once", min(seconds) <= LIVE, f"{seconds} s")
+        runs = len(
+            [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "filled" in node.GetName()]
+        )
+        self.promise(103, "one filling, not one a stroke", runs == 1 and first is not None, runs)
+        for _ in range(4):
+            self.widget.maskPanel.editor.undo()
+            turn(3)
+            wait(lambda: not self.widget.logic.running, 60)
+        self.promise(12, "undo takes the filling back with the mask", self.widget.resultPanel.run is None)
+        self.ui.liveCheckBox.checked = False
+
+    def _strokeTime(self, place):
+        """Paint; gives the time when the brush was lifted."""
+        self.paint(place, 10)
+        return time.time() - 0.5  # paint waits so long itself
+
+    def mistakes(self):
+        """MR, stored values, another CT, a CT that goes."""
+        self.opened()
+        noise = np.random.default_rng(0).integers(0, 900, (30, 64, 64)).astype(np.int16)
+        mr = slicer.util.addVolumeFromArray(noise, None, "mr")
+        width = self.window.findChild(qt.QWidget, "PanelDockWidget").width
+        self.ui.inputVolumeSelector.setCurrentNode(mr)
+        turn(0.5)
+        now = self.window.findChild(qt.QWidget, "PanelDockWidget").width
+        text = self.ui.inputFactsLabel.text
+        inSight = self.inSight(self.ui.inputFactsLabel)
+        seen = f"{width} and {now} pixels: {text}"
+        self.promise(6, "the reason is in sight and widens nothing", inSight and now == width, seen)
+        self.picture("mr")
+        shown = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed").GetBackgroundVolumeID()
+        self.promise(35, "choosing a volume shows it", shown == mr.GetID())
+        stored = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(self.ct) + 1024, None, "stored")
+        stored.CopyOrientation(self.ct)
+        self.ui.inputVolumeSelector.setCurrentNode(stored)
+        turn(0.5)
+        self.promise(6.5, "stored values can be shifted", self.ui.hounsfieldButton.visible)
+        self.ui.inputVolumeSelector.setCurrentNode(self.ct)
+        self.transformed()
+        self.twoPatients()
+
+    def transformed(self):
+        """The mask goes with its CT."""
+        self.task("inpaint")
+        self.paint(NODULE, 10)
+        move = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        self.ct.SetAndObserveTransformNodeID(move.GetID())
+        turn(0.3)
+        mask = self.widget.maskPanel.segmentation()
+        self.promise(19, "the mask follows the transform", mask.GetTransformNodeID() == move.GetID())
+        self.ct.SetAndObserveTransformNodeID(None)
+        turn(0.3)
+
+    def twoPatients(self):
+        """A result of a CT that goes leaves the views."""
+        self.click(self.ui.runButton)
+        self.finish()
+        main = self.widget.resultPanel.run.main
+        segments = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.promise(13, "any segment can be taken as mask", self.ui.segmentMaskButton.visible, len(segments))
+        slicer.mrmlScene.RemoveNode(self.ct)
+        turn(0.5)
+        layer = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed").GetForegroundVolumeID()
+        self.promise(36, "no layer of a CT that is gone", layer != main.GetID(), layer)
+
+    def sideBySideZoomed(self):
+        """Both views of a zoomed place show the same."""
+        self.opened()
+        self.task("denoise")
+        self.click(self.ui.runButton)
+        self.finish()
+        self.look(NODULE, 60)
+        self.click(self.ui.sideBySideButton)
+        turn(1)
+        manager = slicer.app.layoutManager()
+        fields = {name: manager.sliceWidget(name).mrmlSliceNode().GetFieldOfView()[0] / manager.sliceWidget(name).width
+                  for name in manager.sliceViewNames() if manager.sliceWidget(name).visible}  # fmt: skip
+        close = max(fields.values()) / min(fields.values()) < 1.05
+        self.promise(8, "side by side keeps the zoom", close, {name: round(mm, 3) for name, mm in fields.items()})
+        self.picture("side-by-side")
+        self.click(self.ui.sideBySideButton)
+        self.discard()
+
+    def words(self):
+        """What stands in the panel."""
+        self.task("synthesize")
+        self.promise(22, "Synthesize is called a demonstration", "demonstration" in self.ui.taskSentenceLabel.text)
+        self.task("segment")
+        labels = [label.text for label in self.ui.parametersWidget.findChildren(qt.QLabel) if label.visible]
+        self.promise(23, "a trained segmentation, no head", not any("Head" in text for text in labels), labels)
+        training = self.widget.trainingPanel.ui
+        self.promise(31, "Segmentation is first", training.trainTaskComboBox.itemText(0) == "Segmentation")
+        logic = slicer.util.getModuleLogic("MedDiffFM")
+        try:
+            logic.run("denois", self.ct)
+            said = "no error"
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        self.promise(32, "a mistyped task is answered with the list", "denoise" in said, said[:100])
+
+    def widths(self):
+        """One width of the panel, and the strip in sight, whatever is unfolded."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        widths, lost = set(), []
+        for task in TASKS:
+            self.widget.taskPanel.choose(task)
+            self.unfold("input", "task", "train", "setup", "log")
+            widths.add(self.window.findChild(qt.QWidget, "PanelDockWidget").width)
+            if not self.inSight(self.ui.runButton):
+                lost.append(task)
+        self.promise(21, "one width", len(widths) == 1, sorted(widths))
+        self.promise(5, "the strip is in sight for every task", not lost, lost)
+        self.picture("panel")
+        self.unfold("input", "task")
+
+    def training(self):
+        """The first segmentation trained, stopped early, tried."""
+        self.opened()
+        training = self.widget.trainingPanel
+        ui = training.ui
+        self.unfold("train")
+        self.clicks += 1
+        ui.datasetPathLineEdit.currentPath = str(self.folder / "cases")
+        ui.runPathLineEdit.currentPath = str(self.folder / "training")
+        ui.trainTaskComboBox.currentIndex = ui.trainTaskComboBox.findData("segmentation")
+        self.clicks += 2  # the two folders
+        ui.caseImageSelector.setCurrentNode(self.ct)
+        ui.caseMaskSelector.setCurrentNode(self.outlined())
+        self.clicks += 2
+        turn(0.5)
+        for button in (ui.addFromSceneButton, ui.checkButton):
+            self.click(button)
+            wait(lambda: not training._cases.busy, 120)
+        ui.modelNameLineEdit.text = f"review-{int(time.time())}"
+        begin = time.time()
+        self.click(ui.startTrainingButton)
+        wait(lambda: len(training._chart.values("loss")) > 0, 600)
+        first = time.time() - begin
+        self.promise(29, "the first step within a minute", first < 60, f"{first:.0f} s")
+        inSight = self.inSight(ui.trainingProgressBar) and self.inSight(ui.trainingStatusLabel)
+        self.promise(29.5, "progress is in sight", inSight, ui.trainingStatusLabel.text)
+        self.picture("training")
+        self.click(ui.finishTrainingButton)
+        wait(lambda: ui.trainingStatusLabel.text.startswith("Finished"), 600)
+        self.promise(28, "Stop leaves a model", bool(training._state.model), ui.trainingStatusLabel.text)
+        self.way("first segmentation trained")
+
+    def keys(self):
+        """Slicer's own keys stay Slicer's."""
+        taken = {str(key.key.toString()) for key in self.widget.resultPanel._shortcuts._shortcuts}
+        self.promise(33, "B is Slicer's", "B" not in taken, sorted(taken))
+
+    def play(self):
+        """All of it; a scene that breaks is a row of its own."""
+        scenes = (self.widths, self.words, self.keys, self.findings, self.filling, self.live, self.mistakes,
+                  self.sideBySideZoomed, self.training)  # fmt: skip
+        for scene in scenes:
+            try:
+                scene()
+            except Exception as problem:
+                traceback.print_exc()
+                self.promise(0, f"{scene.__name__} can be played", False, problem)
+        table = {"rows": self.rows, "ways": self.ways, "cores": qt.QThread.idealThreadCount()}
+        (self.folder / "review.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+        return all(row["kept"] for row in self.rows)
+
+
+def main(folder, sizes=()):
+    """Play the day at each size; gives the exit code."""
+    kept = [Review(Path(folder) / size, tuple(map(int, size.split("x")))).play() for size in sizes or SIZES]
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    slicer.util.exit(main(sys.argv[1], sys.argv[2:]))
