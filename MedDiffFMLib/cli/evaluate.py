@@ -15,7 +15,7 @@ from ..evaluation.quality.added_noise import KINDS
 from ..evaluation.quality.cases import read_cases
 from ..evaluation.quality.compare_reports import read_report
 from ..evaluation.quality.degradations import Plan
-from ..evaluation.quality.evaluate import EVALUATED_TASKS, evaluate
+from ..evaluation.quality.evaluate import EVALUATED_TASKS, MODEL_TASKS, evaluate
 from ..evaluation.quality.parameter_sweep import parse_curve
 from ..evaluation.quality.synthesis import SynthesisPlan
 from ..evaluation.quality.variants import parse_variant
@@ -37,8 +37,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("cases", help="folder of CTs, or a MONAI datalist (.json); none of them may be training data")
     add("-o", "--output", type=Path, default=Path("evaluation"), help="folder for evaluation.md and evaluation.json")
     add("--model", default=DEFAULT_MODEL, help="name or .safetensors file; 'none' for the baselines alone")
-    add("--tasks", nargs="*", choices=EVALUATED_TASKS, default=EVALUATED_TASKS, metavar="TASK",
-        help=f"any of {', '.join(EVALUATED_TASKS)}; none for curves alone (default: all)")  # fmt: skip
+    add("--tasks", nargs="*", choices=EVALUATED_TASKS, default=MODEL_TASKS, metavar="TASK",
+        help=f"any of {', '.join(EVALUATED_TASKS)}; none for curves alone (default: the first four)")  # fmt: skip
     add("--cache", type=Path, help="folder that keeps degraded cases and baselines for the next model")
     add("--slab", type=float, default=Plan().slab_mm, metavar="MM",
         help="evaluated extent, 0 for whole volumes (default: %(default)g)")  # fmt: skip
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if not cases:
         raise InputError("This part has no case.", "Use as many parts as there are cases, or fewer.")
     parameters = parse_settings(args.set)
-    variants = [parse_variant(text, EVALUATED_TASKS) for text in args.variant]
-    curves = [parse_curve(text, EVALUATED_TASKS) for text in args.curve]
+    variants = [parse_variant(text, MODEL_TASKS) for text in args.variant]
+    curves = [parse_curve(text, MODEL_TASKS) for text in args.curve]
     earlier = None if args.compare is None else read_report(args.compare)
     space = None
     if args.features is not None:
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
         space = load_network(args.features, args.feature_slices)
     model = None
-    if args.model != "none":
+    if args.model != "none" and (set(args.tasks) & set(MODEL_TASKS) or curves or variants):
         from ..models.checkpoint import load_model
 
         model = load_model(args.model, device=args.device)

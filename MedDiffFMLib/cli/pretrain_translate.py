@@ -26,8 +26,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("datalist", type=Path, metavar="PAIRS", help='MONAI decathlon JSON; rows have "image" (CT), "mr" and "patient"')
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
     add("--cts", type=Path, metavar="CACHE",
-        help="folder made by `meddifffm prepare`, from whose CTs MRs are simulated (else: real pairs alone)")  # fmt: skip
-    add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 1600)")
+        help="folder of `meddifffm prepare`, from whose CTs MRs are simulated (else: real pairs alone)")  # fmt: skip
+    add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 450)")
     add("--batch", type=COUNT, metavar="N", help="windows a step (default: 3)")
     add("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.0015)")
     add("--seed", type=SEED, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""The demo: one real CT with a lung nodule, described, X-rayed, searched for anomalies, denoised, its nodule filled."""
+"""The demo: a real CT, described, X-rayed, searched for anomalies, denoised, its nodule filled; a CT from an MR."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..models.names import DEFAULT_MODEL
 
 SAMPLE = "thorax_lidc0001.nrrd"
 SAMPLE_MASK = "thorax_lidc0001_mask.nrrd"
+SAMPLE_MR = "thigh_sts001_mrT1.nrrd"
 MASK_GROWTH_MM = 2.0
 
 
@@ -39,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_demo(folder: Path, *, device: str = "auto", model_name: str = DEFAULT_MODEL, seed: int = 0) -> dict[str, Any]:
-    """Five tasks on the sample CT; writes volumes, findings, sentences, X-rays, reports and ``demo.png`` into a folder.
+    """Five tasks on the sample CT, one on the sample MR.
+
+    Volumes, findings, sentences, X-rays, reports and ``demo.png`` are written into a folder.
 
     Returns:
         What the demo found: the nodule's rank among the findings, HU in the nodule before and after, noise, sentences.
@@ -99,13 +102,18 @@ def _describe_and_xray(folder: Path, samples: Path, device: str) -> list[str]:
     for name, case, parameters in (
         ("describe", CaseFiles(samples / SAMPLE, samples / SAMPLE_MASK), {}),
         ("radiograph", CaseFiles(samples / SAMPLE), {"views": "ap,lat"}),
+        ("translate", CaseFiles(samples / SAMPLE_MR), {"to": "ct"}),
     ):
         settings = RunSettings(name, parameters, model=NO_MODEL, device=device).checked()
         plan = OutputPlan(folder, name, ".nrrd")
         report = run_case(settings, case, plan, partial(load, settings), overwrite=True)
         sentences += [fact["sentence"] for fact in report["facts"].get("facts", [])]
     print("\n".join(["What can be measured in it:", *(f"  {sentence}" for sentence in sentences)]))
-    print(f"X-rays of it: {folder / 'radiograph.png'} (AP), {folder / 'radiograph_lat.png'} (lateral).", flush=True)
+    print(f"X-rays of it: {folder / 'radiograph.png'} (AP), {folder / 'radiograph_lat.png'} (lateral).")
+    print(
+        f"CT made from the MR of a thigh ({SAMPLE_MR}): {folder / 'translate.nrrd'}, likely error beside it.",
+        flush=True,
+    )
     return sentences
 
 

@@ -10,6 +10,9 @@ from ..core.errors import InputError
 from .modality import CT, CT_OR_MR, MEMBERS, MR, WORDS, XR
 from .volume import Volume, check_ct, check_grid, check_values, thinned
 
+MIN_PIXELS = 16
+"""Along each edge of an X-ray."""
+
 
 def check_volume(volume: Volume, modality: str, force: bool = False) -> list[str]:
     """Check a volume that is to be of a modality.
@@ -68,6 +71,9 @@ def as_modality(volume: Volume, modality: str, force: bool = False) -> Volume:
 
 def _check_radiograph(volume: Volume, force: bool) -> list[str]:
     """One plane (1, j, i)."""
+    if volume.voxels.ndim == 3 and min(volume.voxels.shape[1:]) < MIN_PIXELS:
+        _, rows, columns = volume.voxels.shape
+        raise InputError(f"The X-ray has {columns} x {rows} pixels.", f"Give one of at least {MIN_PIXELS} a side.")
     check_grid(volume, least_slices=1)
     if volume.voxels.shape[0] != 1:
         count = volume.voxels.shape[0]

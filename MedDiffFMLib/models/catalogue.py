@@ -29,6 +29,7 @@ KINDS = {
     "control": "ControlNet",
     "segmentation": "segmentation head",
     "body": "body coordinates",
+    "translation": "flows between modalities",
     "companion": "companion",
 }
 """Kinds of models and how a user calls them."""

@@ -135,7 +135,10 @@ class Flow(nn.Module):
         name = min(sources, key=lambda key: float(sources[key].sigma.mean()))
         source = sources[name]
         guess = self.lookup[name](source.image, source.sigma)
-        return guess if source.body is None else torch.where(source.body > 0.5, guess, BACKGROUND)
+        guess = guess if source.body is None else torch.where(source.body > 0.5, guess, BACKGROUND)
+        if source.guess is None:
+            return guess
+        return torch.where((source.sigma == 0)[:, None, None, None, None], source.guess, guess)
 
     def _additions(self, sigma: torch.Tensor, sources: Mapping[str, Source]) -> dict[str, Any]:
         """What the sources add to the trunk, as its arguments."""

@@ -15,10 +15,13 @@ from ..core.errors import ModelError
 from ..models.checkpoint import Weights, check_format, check_shapes, read_weights, write_weights
 from .familiarity import Familiarity
 from .flow import Flow, FlowConfig
+from .local_guess import LocalGuess
+from .nearest_neighbor import Neighbors
 
 FORMAT = "meddifffm-multi-1"
 MODEL = "translate-starter"
-_FAMILIAR, _ARRAYS = "familiarity.", ("center", "scale", "places")
+_GUESS = "guess."
+_ARRAYS = {"familiarity": ("center", "scale", "places"), "neighbors": ("features", "scale", "values")}
 
 
 @dataclass(frozen=True)
@@ -28,27 +31,34 @@ class Flows:
     Attributes:
         flows: by target.
         spread: target -> factor on the standard deviation, from patients that were held out.
+        strength: target -> share of the flow's correction that is taken, also from these.
         familiarity: of the MRs in training.
+        guess: what the flow of CT corrects.
+        neighbors: voxels of the training pairs, for the baseline that the flows are compared with.
         sha256: of the file.
         facts: what the file says of its training.
     """
 
     flows: dict[str, Flow]
     spread: dict[str, float]
+    strength: dict[str, float]
     familiarity: Familiarity
+    neighbors: Neighbors
+    guess: LocalGuess
     sha256: str = ""
     facts: dict[str, Any] | None = None
 
 
 def save_flows(path: Path, trained: Flows) -> str:
     """Write flows in half precision, atomically; returns the file's SHA-256."""
-    familiar = trained.familiarity
-    state = nn.ModuleDict(trained.flows).state_dict()
-    state |= {f"{_FAMILIAR}{name}": torch.from_numpy(getattr(familiar, name)) for name in _ARRAYS}
+    state = {**nn.ModuleDict(trained.flows).state_dict(), **_prefixed(trained.guess.state_dict())}
+    for part, names in _ARRAYS.items():
+        state |= {f"{part}.{name}": torch.from_numpy(getattr(getattr(trained, part), name)) for name in names}
     config = {
         "flows": {name: flow.config.as_dict() for name, flow in trained.flows.items()},
         "spread": trained.spread,
-        "limit": familiar.limit,
+        "strength": trained.strength,
+        "limit": trained.familiarity.limit,
     }
     facts = trained.facts or {}
     return write_weights(path, state, {"format": FORMAT, "config": json.dumps(config), "training": json.dumps(facts)})
@@ -69,14 +79,27 @@ def load_flows(path: Path, sha256: str | None = None, device: str = "cpu") -> Fl
     try:
         config = json.loads(weights.metadata["config"])
         configs = {name: _config(row) for name, row in config["flows"].items()}
-        spread = {name: float(config["spread"][name]) for name in configs}
+        spread, strength = ({name: float(config[key][name]) for name in configs} for key in ("spread", "strength"))
         facts = json.loads(weights.metadata.get("training", "{}"))
-        arrays = {name: weights.state.pop(f"{_FAMILIAR}{name}").numpy() for name in _ARRAYS}
-        familiarity = Familiarity(**arrays, limit=float(config["limit"]))
+        arrays = {
+            part: {name: weights.state.pop(f"{part}.{name}").numpy() for name in names}
+            for part, names in _ARRAYS.items()
+        }
+        familiarity = Familiarity(**arrays["familiarity"], limit=float(config["limit"]))
+        neighbors = Neighbors(**arrays["neighbors"])
+        guess = LocalGuess()
+        guess.load_state_dict({name: weights.state.pop(f"{_GUESS}{name}") for name in guess.state_dict()})
         flows = _filled(weights, configs)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name} has a damaged description ({error}).", remedy) from error
-    return Flows({name: flow.to(device) for name, flow in flows.items()}, spread, familiarity, weights.sha256, facts)
+    flows = {name: flow.to(device) for name, flow in flows.items()}
+    return Flows(
+        flows, spread, strength, familiarity, neighbors, guess.eval().requires_grad_(False), weights.sha256, facts
+    )
+
+
+def _prefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{_GUESS}{name}": tensor for name, tensor in state.items()}
 
 
 def _config(row: dict[str, Any]) -> FlowConfig:

@@ -32,12 +32,14 @@ class Source:
         sigma: (B,), 0 to infinity.
         seen: (B, 1, D, H, W), 1 where the scanner saw something; None for everywhere.
         body: (B, 1, D, H, W), 1 in the body; None where it is not known, as in a noisy image.
+        guess: (B, 1, D, H, W), first guess of the target where the source has no noise; None for the lookup's.
     """
 
     image: torch.Tensor
     sigma: torch.Tensor
     seen: torch.Tensor | None = None
     body: torch.Tensor | None = None
+    guess: torch.Tensor | None = None
 
     @property
     def known(self) -> torch.Tensor:

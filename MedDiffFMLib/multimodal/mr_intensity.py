@@ -39,6 +39,10 @@ class MRScale:
         return ((np.asarray(network, np.float32) + 1) * (TOP / 2 * self.fat)).astype(np.float32)
 
 
+FAT = MRScale(1.0)
+"""Of signals that are in units of fat already."""
+
+
 def mr_scale(voxels: np.ndarray, inside: np.ndarray | None = None) -> MRScale:
     """Find the scale of an MR image.
 

@@ -30,6 +30,8 @@ SPACING_MM = 2.0
 BODY_RIM_MM = 4.0
 """Around the body a CT is kept as it is; beyond that is the table, which an MR does not show, and becomes air."""
 AIR_HU = -1000
+FAT_HU, BRIGHT = (-130, -70), 0.6
+"""Fat in a CT, and the signal that it has in an MR at least, in units of fat."""
 VERSION = 2
 """Of prepared pairs; raise it when preparation changes."""
 
@@ -65,7 +67,7 @@ def prepare_pairs(
     """Pairs of a datalist (``image`` is the CT, ``mr`` the MR), aligned; finished ones are kept in ``folder``.
 
     Raises:
-        InputError: a row without MR, or images that cannot be aligned.
+        InputError: a row without MR, or one that cannot be read.
     """
     from ..imaging.io import read_volume
 
@@ -89,10 +91,7 @@ def pair_of(ct: Volume, mr: Volume, name: str, patient: str, refine: bool = True
     """CT and MR of one patient on the MR's working grid.
 
     Args:
-        refine: align them first; what makes them less alike is not taken.
-
-    Raises:
-        InputError: they cannot be aligned.
+        refine: align them first, where that finds a motion of a patient's size that makes them more alike.
     """
     from .field_of_view import field_of_view
     from .mr_intensity import mr_scale
@@ -103,7 +102,10 @@ def pair_of(ct: Volume, mr: Volume, name: str, patient: str, refine: bool = True
     given = _on_grid(ct, mr, scanned, scale, name, patient)
     if not refine:
         return given
-    motion = align(mr, ct, fixed_mask=scanned)
+    try:
+        motion = align(mr, ct, fixed_mask=scanned)
+    except InputError:  # no motion of a patient's size: where they are given is the best that is known
+        return given
     moved = _on_grid(motion.moved(ct), mr, scanned, scale, name, patient)
     if likeness(moved) <= likeness(given):
         return given
@@ -114,6 +116,12 @@ def likeness(pair: Pair) -> float:
     """Normalized mutual information of CT and MR in the body."""
     used = pair.seen & pair.body
     return normalized_mutual_information(np.clip(pair.hounsfield[used], AIR_HU, -AIR_HU), pair.mr[used])
+
+
+def fat_agreement(pair: Pair) -> float:
+    """Share of what is fat in the CT that is bright in the MR: low where the two do not lie on each other."""
+    fat = pair.seen & pair.body & (pair.hounsfield > FAT_HU[0]) & (pair.hounsfield < FAT_HU[1])
+    return float(np.mean(pair.mr[fat] > BRIGHT)) if fat.any() else 0.0
 
 
 def _on_grid(ct: Volume, mr: Volume, scanned: np.ndarray, scale: MRScale, name: str, patient: str) -> Pair:

@@ -72,6 +72,7 @@ def align(
     """
     import SimpleITK as sitk
 
+    _refuse_apart(fixed, moving)
     center = fixed.ijk_to_ras @ [*((n - 1) / 2 for n in fixed.voxels.shape[::-1]), 1.0]
     search = _Search(fixed, moving, fixed_mask, moving_mask, seed)
     shift, turn = sitk.TranslationTransform(3), sitk.Euler3DTransform()
@@ -94,6 +95,21 @@ def align(
     only_shift = np.eye(4)
     only_shift[:3, 3] = shift.GetOffset()
     return _checked(_motion(only_shift, center[:3], before, shifted))
+
+
+def _refuse_apart(fixed: Volume, moving: Volume) -> None:
+    """Refuse images whose boxes along the patient's axes have nothing in common."""
+    boxes = []
+    for volume in (fixed, moving):
+        k, j, i = (n - 1 for n in volume.voxels.shape)
+        corners = np.array([[a, b, c, 1.0] for a in (0, i) for b in (0, j) for c in (0, k)]).T
+        points = (volume.ijk_to_ras @ corners)[:3]
+        boxes.append((points.min(1), points.max(1)))
+    (low, high), (other_low, other_high) = boxes
+    if (np.minimum(high, other_high) <= np.maximum(low, other_low)).any():
+        raise InputError(
+            "The two images cannot be aligned: they do not overlap.", "Give two images of the same part of one patient."
+        )
 
 
 class _Search:

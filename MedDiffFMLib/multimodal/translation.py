@@ -36,6 +36,8 @@ def translate_image(
     image: torch.Tensor,
     seen: torch.Tensor,
     body: torch.Tensor,
+    guess: torch.Tensor | None = None,
+    strength: float = 1.0,
     done: Callable[[float], None] = lambda share: None,
     precision: str = "auto",
 ) -> Translated:
@@ -44,6 +46,8 @@ def translate_image(
     Args:
         image: (D, H, W) of the flow's source, network range.
         seen, body: (D, H, W), 1 where the scanner saw something, and in the body.
+        guess: (D, H, W), first guess in the network's range; None for the lookup's.
+        strength: share of the flow's correction that is taken.
         done: called after each window with its share of the work.
     """
     (name,) = flow.config.sources
@@ -54,10 +58,12 @@ def translate_image(
     zero, absent = torch.zeros(1, device=device), torch.full((1,), torch.inf, device=device)
     with torch.inference_mode(), autocast(device, precision):
         for box in plan.boxes:
-            parts = [cut(whole, box, plan.offset)[None, None].to(device) for whole in (image, seen, body)]
-            sources = {name: Source(parts[0], zero, parts[1], parts[2])}
+            given = (image, seen, body) if guess is None else (image, seen, body, guess)
+            parts = [cut(whole, box, plan.offset)[None, None].to(device) for whole in given]
+            sources = {name: Source(parts[0], zero, *parts[1:])}
             estimate = flow(parts[0], absent, sources)
-            answers = (estimate.image, flow.guess(parts[0], sources), estimate.variance())
+            first = flow.guess(parts[0], sources)
+            answers = (torch.lerp(first, estimate.image, strength), first, estimate.variance())
             place, part, weight = plan.placed(box, shape)
             for total, answer in zip(totals, answers, strict=True):
                 total[place].addcmul_(answer[0, 0].float().cpu()[part], weight)

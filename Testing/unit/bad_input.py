@@ -24,6 +24,7 @@ from MedDiffFMLib.datasets.segments import merge_segments
 from MedDiffFMLib.dicom.out.export import check_folder
 from MedDiffFMLib.dicom.sources.address import parse_address
 from MedDiffFMLib.imaging.io import read_volume, write_volume
+from MedDiffFMLib.imaging.modality_checks import check_volume
 from MedDiffFMLib.imaging.volume import Volume, check_ct, check_mask
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import (
@@ -36,6 +37,8 @@ from MedDiffFMLib.models.checkpoint import (
 )
 from MedDiffFMLib.models.controlnet_file import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.controlnet_file import load_control
+from MedDiffFMLib.models.no_model import NoModel
+from MedDiffFMLib.multimodal.rigid_registration import align
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.runner.case import checked_case
 from MedDiffFMLib.runner.case_files import CaseFiles
@@ -45,9 +48,12 @@ from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
 from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
+from MedDiffFMLib.tasks.radiograph.spec import Radiograph
 from MedDiffFMLib.tasks.super_resolve.recipe import choose_factors
 from MedDiffFMLib.tasks.super_resolve.spec import SuperResolve
 from MedDiffFMLib.tasks.synthesize.spec import Synthesize
+from MedDiffFMLib.tasks.translate.recipe import NO_FAT, STRANGE, doubts, prepare_mr
+from MedDiffFMLib.tasks.translate.spec import Translate
 from Testing.unit.phantoms import body
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "bad-input.md"
@@ -460,6 +466,64 @@ def _useless_input(*_: object) -> None:
 @case("synthetic CT as input", "This CT is synthetic, in whole or in part: it shows no patient as scanned.", None)
 def _synthetic(*_: object) -> list[str]:
     return check_ct(replace(body(), synthetic=True))
+
+
+@case("MR given to radiograph", "The volume is marked as MR, not as CT. Choose a CT volume.")
+def _mr_to_radiograph(*_: object) -> None:
+    checked_case("radiograph", {"volume": replace(body(), modality="MR")})
+
+
+@case("MR given to describe", "The volume is marked as MR, not as CT. Choose a CT volume.")
+def _mr_to_describe(*_: object) -> None:
+    checked_case("describe", {"volume": replace(body(), modality="MR")})
+
+
+@case(
+    "CT given to translate --to ct",
+    "The values (-1067 to 637) do not look like MR, whose signal is not negative; they fit CT or normalized data. "
+    "Choose an MR volume.",
+)
+def _ct_as_mr(*_: object) -> None:
+    Translate().run(checked_case("translate", {"volume": replace(body(), modality="CT or MR")}), Run(NoModel("cpu")))
+
+
+@case("MR given to translate --to mr-t1", "The volume is marked as MR, not as CT. Choose a CT volume.")
+def _mr_as_ct(*_: object) -> None:
+    image = replace(body(), voxels=body().voxels + 1024, modality="MR")
+    Translate(to="mr-t1").run(checked_case("translate", {"volume": image}), Run(NoModel("cpu")))
+
+
+@case("MR without fat, given to translate", NO_FAT, None)
+def _without_fat(*_: object) -> list[str]:
+    signal = np.where(body().voxels > -500, 400, 0) + np.random.default_rng(0).integers(0, 40, body().voxels.shape)
+    return doubts(prepare_mr(replace(body(), voxels=signal.astype(np.int16), modality="MR")), 0)
+
+
+@case("MR unlike those in training, given to translate", STRANGE.format(share=0.4), None)
+def _strange(*_: object) -> list[str]:
+    signal = np.where(body().voxels > -500, 400, 0)
+    return doubts(replace(prepare_mr(replace(body(), voxels=signal, modality="MR")), fat_from_peak=True), 0.4)
+
+
+@case(
+    "CT and MR that do not overlap",
+    "The two images cannot be aligned: they do not overlap. Give two images of the same part of one patient.",
+)
+def _apart(*_: object) -> None:
+    pytest.importorskip("SimpleITK")
+    far = body().ijk_to_ras.copy()
+    far[0, 3] += 5000
+    align(body(), replace(body(), ijk_to_ras=far))
+
+
+@case("X-ray of two pixels", "The X-ray has 2 x 1 pixels. Give one of at least 16 a side.")
+def _two_pixels(*_: object) -> None:
+    check_volume(Volume(np.array([[[1, 2]]], np.uint16), np.eye(4), "XR"), "XR")
+
+
+@case("detector of two pixels", "pixels is 2. Allowed are 16 to 4096.")
+def _small_detector(*_: object) -> None:
+    Radiograph(pixels=2)
 
 
 def _weights(path: Path, format_name: str = FORMAT, more: dict[str, str] | None = None) -> Path:

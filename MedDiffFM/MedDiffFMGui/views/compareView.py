@@ -167,8 +167,9 @@ class CompareView:
 
         names = [name for name in self.run.volumes if self._output(name).kind is not OutputKind.MASK]
         kinds = {self._output(name).kind for name in names}
-        isImage = bool(names) and self._output(names[0]).kind in (OutputKind.CT, OutputKind.MR)
-        if self._original() is not None and isImage and OutputKind.DIFFERENCE not in kinds and self._sameGrid():
+        kind = self._output(names[0]).kind if names else None
+        isLikeInput = kind in (OutputKind.CT, OutputKind.MR) and kind.modality == self._inputModality()
+        if self._original() is not None and isLikeInput and OutputKind.DIFFERENCE not in kinds and self._sameGrid():
             names.append("difference")
         for name in names:
             button = qt.QRadioButton(self.ui.shownWidget)
@@ -187,6 +188,12 @@ class CompareView:
         from MedDiffFMLib.tasks.registry import TASKS
 
         return TASKS[self.run.task].output(name)
+
+    def _inputModality(self):
+        """Of the run's task; a result of another one has no difference to it."""
+        from MedDiffFMLib.tasks.registry import TASKS
+
+        return TASKS[self.run.task].inputs.modality
 
     def _choose(self, name):
         from MedDiffFMLib.tasks.output_kinds import OutputKind

@@ -15,6 +15,7 @@ from ...imaging.volume import Volume
 from ...tasks.base import Case, Run, Task
 from ...tasks.registry import TASKS
 from .added_noise import NoisyPart
+from .modalities import MODALITY_PROTOCOLS
 from .parameter_sweep import Curve
 from .protocols import Answer, Method
 from .synthesis import TASK as SYNTHESIZE
@@ -63,8 +64,10 @@ def candidates_of(
         InputError: a task that is not evaluated, or parameters that it does not have.
     """
     for task in tasks:
-        if task not in OUTPUTS:
-            raise InputError(f"There is no evaluation of {task!r}.", f"Choose from: {', '.join(OUTPUTS)}.")
+        if task not in (*OUTPUTS, *MODALITY_PROTOCOLS):
+            raise InputError(
+                f"There is no evaluation of {task!r}.", f"Choose from: {', '.join((*OUTPUTS, *MODALITY_PROTOCOLS))}."
+            )
     if model is None:
         return []
 
@@ -76,7 +79,7 @@ def candidates_of(
             return Candidate(task, name, _generator(model, checked, cancel), curve, key)
         return Candidate(task, name, _method(model, checked, seed, cancel, told), curve, key)
 
-    plain = [candidate(task, model.name, {}) for task in tasks]
+    plain = [candidate(task, model.name, {}) for task in tasks if task in OUTPUTS]
     if "denoise" in tasks and _has(TASKS["denoise"], "noise"):
         plain.append(candidate("denoise", f"{model.name}, level told", {}, told=True))
     others = [candidate(v.task, f"{model.name}, {v.label}", v.fields) for v in variants if v.task in tasks]

@@ -29,6 +29,7 @@ class Case:
         lesion_labels: values of ``lesion`` that are lesions, empty for all above 0.
         region: region class; None for a guess from the image.
         window: display window of :mod:`.ldct_benchmark`; that of the region when not given.
+        mr: T1-weighted MR of the same patient, for translation.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Case:
     lesion_labels: tuple[int, ...] = ()
     region: str | None = None
     window: str | None = None
+    mr: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def _datalist_cases(file: Path) -> list[Case]:
         window = row.get("window")
         if window not in (None, *WINDOWS):
             raise InputError(f"{name} in {file} has a window called {window!r}.", f"Choose from: {', '.join(WINDOWS)}.")
-        cases.append(Case(name, image, str(row.get("patient") or name), lesion, labels, row.get("region"), window))
+        mr = file.parent / row["mr"] if row.get("mr") else None
+        cases.append(Case(name, image, str(row.get("patient") or name), lesion, labels, row.get("region"), window, mr))
     return cases
 
 

@@ -24,6 +24,7 @@ from .cases import Case, LoadedCase, load_case
 from .compare_reports import compare
 from .degradations import Plan, fingerprint
 from .memorization import read_references
+from .modalities import METHODS, MODALITY_PROTOCOLS
 from .paired_tests import verdicts
 from .parameter_sweep import Curve, curve_record, draw_curve
 from .protocols import PROTOCOLS, Row, baseline_methods
@@ -36,7 +37,9 @@ from .tables import HIGHER_IS_BETTER, add_told_apart, summary
 from .variants import Variant
 from .window_features import WINDOW_MM, FeatureSpace, HaarStatistics
 
-EVALUATED_TASKS = tuple(OUTPUTS)
+MODEL_TASKS = tuple(OUTPUTS)
+"""Tasks of the prior."""
+EVALUATED_TASKS = (*MODEL_TASKS, *MODALITY_PROTOCOLS)
 QUICK_CASES = 2
 WRITE_SECONDS = 30.0
 """Between two reports of a run that goes on."""
@@ -49,7 +52,7 @@ UNREPORTED = ("patches", "scores")
 def evaluate(
     model: Any,
     cases: Sequence[Case],
-    tasks: Sequence[str] = EVALUATED_TASKS,
+    tasks: Sequence[str] = MODEL_TASKS,
     out_folder: str | Path = "evaluation",
     quick: bool = False,
     *,
@@ -72,7 +75,8 @@ def evaluate(
     Args:
         model: what ``load_model`` returns; None for the baselines alone.
         cases: see :func:`.cases.read_cases`. They must not have been trained on.
-        tasks: any of "denoise", "inpaint", "anomaly", "synthesize".
+        tasks: any of "denoise", "inpaint", "anomaly", "synthesize" and, without a prior, "translate", "radiograph",
+            "describe".
         out_folder: both files are written now and then, and when a run is stopped, so that it leaves what it has.
         quick: two cases, thinner slabs, two synthetic volumes: to see that it works, not to report.
         plan: how cases are degraded.
@@ -181,12 +185,15 @@ class _Work:
     def steps(self, cases: Sequence[Case], plan: Plan, question: Question) -> Iterator[dict[str, Any]]:
         """Do everything; yields after each step, with facts for the report."""
         all_tasks = {task for tasks in self.asked.values() for task in tasks}
-        for number, case in enumerate(cases if all_tasks & set(PROTOCOLS) else (), start=1):
+        for number, case in enumerate(cases if all_tasks & {*PROTOCOLS, *MODALITY_PROTOCOLS} else (), start=1):
             loaded = load_case(case, plan.slab_mm)
             for task in [task for task in PROTOCOLS if task in all_tasks]:
                 self.tell(f"case {number} of {len(cases)}, {case.name}: {task}")
                 for turn, part in enumerate(plan.questions(task)):
                     self._case(task, loaded, part, turn == 0)
+            for task in [task for task in MODALITY_PROTOCOLS if task in all_tasks]:
+                self.tell(f"case {number} of {len(cases)}, {case.name}: {task}")
+                self._share(task, MODALITY_PROTOCOLS[task](loaded, plan, self.cache, METHODS[task]()))
             self.every_case = number == len(cases)
             yield {}
         if SYNTHESIZE in all_tasks:

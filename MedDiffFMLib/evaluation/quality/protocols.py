@@ -48,6 +48,9 @@ class Answer:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+OWN = "this task"
+"""Method name of a task that needs no prior."""
+
 Method = Callable[..., "np.ndarray | Answer | None"]
 """``denoise(volume, part) | inpaint(volume, mask) | anomaly(volume)`` -> array (k, j, i); None where it has no answer.
 

@@ -13,6 +13,9 @@ TITLES = {
     "denoise": "Denoising of simulated low dose and of added noise",
     "inpaint": "Filling of healthy spheres",
     "anomaly": "Anomaly maps on inserted and real lesions",
+    "translate": "CT from MR, and MR from CT",
+    "radiograph": "Line integrals of an X-ray",
+    "describe": "Facts about a CT",
     "synthesize": "Synthetic CTs beside real ones",
 }
 MEANS_ONLY = ("synthesize",)

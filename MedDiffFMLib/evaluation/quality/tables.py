@@ -11,7 +11,7 @@ import numpy as np
 from .detection import LARGE_MM, among_first, sensitivity
 from .metrics import EARLY, Interval, areas, bootstrap, false_positive_rates, wins
 from .patch_classifier import told_apart
-from .protocols import Row
+from .protocols import OWN, Row
 from .texture import BANDS, band_name
 
 DRAWS = 300
@@ -69,6 +69,22 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("found 4", "share of a scan's lesions among its first 4 findings, higher is better", 2, True),
         Figure("prevalence", "average precision of chance (share of lesion voxels)", 4, None),
     ),
+    "translate": (
+        Figure("MAE", "CT from MR: mean absolute error in the body, HU, lower is better", 1, False),
+        Figure("bone Dice", "overlap of what exceeds 150 HU (Dice), higher is better", 2, True),
+        Figure("NMI", "mutual information with the MR, over that of the true CT", 3, True),
+        Figure("covered", "share of voxels in their 90 % interval (0.9 is right)", 3, None),
+        Figure("MR MAE", "MR from CT: mean absolute error in the body, units of fat, lower is better", 3, False),
+    ),
+    "radiograph": (
+        Figure("error", "mean error of line integrals, % of their mean, lower is better", 3, False),
+        Figure("correlation", "correlation with sums in fine steps, higher is better", 5, True),
+    ),
+    "describe": (
+        Figure("region", "region right, higher is better", 2, True),
+        Figure("thickness", "class of the slice thickness right, higher is better", 2, True),
+        Figure("written", "facts that are written", 0, None),
+    ),
     "synthesize": (
         Figure("MMD", "discrepancy of windows (squared MMD), lower is better", 3, False),
         Figure("precision", "share of windows like real ones, higher is better", 2, True),
@@ -102,7 +118,8 @@ def summary(rows: list[Row], model: str | None = None) -> dict[str, Any]:
         for group in _in_order(row.group for row in rows if row.task == task):
             part = [row for row in rows if row.task == task and row.group == group]
             known = [f for f in FIGURES[task] if any(f.name in row.values for row in part)]
-            tables[task][group] = {f.name: _table(part, f, model) for f in known}
+            own = OWN if any(row.method == OWN for row in part) else model
+            tables[task][group] = {f.name: _table(part, f, own) for f in known}
             tables[task][group]["seconds"] = _mean_seconds(part)
             refused = {
                 m: [r.case for r in part if r.method == m and "refused" in r.details]

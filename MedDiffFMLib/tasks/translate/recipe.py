@@ -10,6 +10,7 @@ import numpy as np
 from ...core.errors import InputError
 from ...imaging.modality import CT, MR
 from ...multimodal.names import CT as TO_CT
+from ...multimodal.names import MR_T1
 from ..base import Case, Run, TaskResult
 from .spec import Translate
 
@@ -33,7 +34,7 @@ STRANGE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A source on the working grid; image (network range), seen and body (k, j, i)."""
 
     grid: Grid
@@ -58,34 +59,43 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
 
     from ...imaging.modality_checks import as_modality
     from ...multimodal.flow_file import shipped_flows
+    from ...multimodal.pairs import SPACING_MM
     from ...multimodal.translation import translate_image
 
     to_ct = task.to == TO_CT
     meter = run.meter(1, "reading the scan")
     volume = as_modality(case.scan, MR if to_ct else CT)
-    source = _mr(volume) if to_ct else _ct(volume)
+    source = prepare_mr(volume) if to_ct else _ct(volume)
     if not source.body.any():
         raise InputError("No body is seen in the image.", "Give a scan that shows one.")
     flows = shipped_flows(run.device)
     outside = _outside(flows, source) if to_ct else np.zeros(source.body.shape, bool)
     meter.stage = "translating"
     parts = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (source.image, source.seen, source.body))
-    found = translate_image(flows.flows[task.to], *parts, done=meter.advance)
-    image = np.where(outside, found.guess, found.image) if task.fade else found.image.numpy()
+    first = torch.from_numpy(flows.guess.of_image(source.image, source.body, SPACING_MM)) if to_ct else None
+    found = translate_image(flows.flows[task.to], *parts, first, flows.strength[task.to], meter.advance)
+    image = found.image.numpy()
+    if task.fade and to_ct:
+        table = flows.flows[TO_CT].lookup[MR_T1]
+        usual = table(torch.from_numpy(source.image)[None, None], torch.zeros(1))[0, 0].numpy()
+        image = np.where(outside & source.body, usual, image)
     spread = flows.spread[task.to] * found.variance.sqrt().numpy()
     result = _on_input(volume, source, image, spread, to_ct)
     share = float(outside[source.body].mean())
     result.facts = {"outside_share": round(share, 3), "fat_peak": source.fat_from_peak}
     if to_ct:
         result.volumes["outside"] = _back(outside.astype(np.float32), source, volume, 0) > 0.5
-    if not source.fat_from_peak:
-        result.warnings.append(NO_FAT)
-    if share > STRANGE_SHARE:
-        result.warnings.append(STRANGE.format(share=share))
+    result.warnings += doubts(source, share)
     return result
 
 
-def _mr(volume: Volume) -> _Prepared:
+def doubts(source: Prepared, outside_share: float) -> list[str]:
+    """What speaks against the result, one sentence each."""
+    sentences = [] if source.fat_from_peak else [NO_FAT]
+    return sentences + ([STRANGE.format(share=outside_share)] if outside_share > STRANGE_SHARE else [])
+
+
+def prepare_mr(volume: Volume) -> Prepared:
     """An MR in units of fat."""
     from ...imaging.grid import working_grid
     from ...multimodal.field_of_view import field_of_view
@@ -101,10 +111,10 @@ def _mr(volume: Volume) -> _Prepared:
     grid = working_grid(volume, SPACING_MM)
     signal, seen = mr_on_grid(volume, scanned, grid)
     body = mr_body(signal / scale.fat, (SPACING_MM,) * 3) & seen
-    return _Prepared(grid, scale.to_network(signal), seen, body, scale.from_peak)
+    return Prepared(grid, scale.to_network(signal), seen, body, scale.from_peak)
 
 
-def _ct(volume: Volume) -> _Prepared:
+def _ct(volume: Volume) -> Prepared:
     """A CT without its table."""
     from ...imaging.grid import working_grid
     from ...imaging.intensity import to_network
@@ -112,10 +122,10 @@ def _ct(volume: Volume) -> _Prepared:
 
     grid = working_grid(volume, SPACING_MM)
     hounsfield, body, covered = ct_on_grid(volume, grid)
-    return _Prepared(grid, to_network(hounsfield), covered, body & covered)
+    return Prepared(grid, to_network(hounsfield), covered, body & covered)
 
 
-def _outside(flows: Flows, source: _Prepared) -> np.ndarray:
+def _outside(flows: Flows, source: Prepared) -> np.ndarray:
     """Where an MR looks unlike those in training, bool (k, j, i)."""
     from ...multimodal.pairs import SPACING_MM
 
@@ -123,7 +133,7 @@ def _outside(flows: Flows, source: _Prepared) -> np.ndarray:
     return (distance > 1) | (source.body & ~source.seen)
 
 
-def _on_input(volume: Volume, source: _Prepared, image: np.ndarray, spread: np.ndarray, to_ct: bool) -> TaskResult:
+def _on_input(volume: Volume, source: Prepared, image: np.ndarray, spread: np.ndarray, to_ct: bool) -> TaskResult:
     """Network range -> HU or units of fat, on the input's voxels."""
     from ...imaging.intensity import HU_LIMIT
     from ...multimodal.mr_intensity import MRScale
@@ -136,7 +146,7 @@ def _on_input(volume: Volume, source: _Prepared, image: np.ndarray, spread: np.n
     return TaskResult({"ct": voxels, "uncertainty": likely} if to_ct else {"mr": voxels, "mr_uncertainty": likely})
 
 
-def _back(values: np.ndarray, source: _Prepared, volume: Volume, fill: float) -> np.ndarray:
+def _back(values: np.ndarray, source: Prepared, volume: Volume, fill: float) -> np.ndarray:
     from ...imaging.grid import from_grid
 
     return from_grid(np.ascontiguousarray(values, np.float32), source.grid, volume, fill=fill).astype(np.float32)

@@ -16,7 +16,7 @@ from ..parameters import parameter
 class Translate(Task):
     """A first guess by intensities, corrected by a small flow, with its likely error."""
 
-    name, title, action = "translate", "Translate", "Translate"
+    name, title, action, icon = "translate", "Translate", "Translate", "translate.png"
     sentence = (
         "Makes a CT from a T1-weighted MR of trunk or limb, or an MR-like image from a CT, with its likely error."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,20 @@ from ...multimodal.familiarity import learn_familiarity
 from ...multimodal.flow import Flow, FlowConfig
 from ...multimodal.flow_file import Flows
 from ...multimodal.guidance import BANDS, Source
+from ...multimodal.local_features import local_features
+from ...multimodal.local_guess import LocalGuess, fit_local_guess
+from ...multimodal.mr_intensity import FAT
 from ...multimodal.names import CT, MR_T1
-from ...multimodal.pairs import SPACING_MM, prepare_pairs
-from ...multimodal.translation import translate_image
+from ...multimodal.nearest_neighbor import learn_neighbors
+from ...multimodal.pairs import SPACING_MM, Pair, fat_agreement, prepare_pairs
 from ..loop import LoopConfig, Observer, TrainingLoop
 from .run import check_same_run, launch
 from .shift_tolerant import REACH, best_shift, shifted
-from .translation_windows import FAT, RealPair, TranslationWindows, Window
+from .translation_validation import BONE_HU, calibrated_spread, chosen_strength, figures, judge
+from .translation_windows import RealPair, TranslationWindows, Window
 
-BONE_HU = 150
-NINETY = 1.645
-"""Standard deviations to both sides that hold 90 % of a normal distribution."""
+LEAST_AGREEMENT = 0.75
+"""Of a pair that teaches; see :func:`multimodal.pairs.fat_agreement`."""
 LOWEST, HIGHEST = 0.02, 2.0
 """Noise levels of a modality that is neither given nor absent, network range."""
 
@@ -56,23 +59,23 @@ class TranslationConfig:
     window: tuple[int, int, int] = (24, 40, 40)
     batch: int = 3
     seed: int = 0
-    simulated_first: float = 0.45
-    early: float = 0.3
-    late: float = 0.75
-    mr_every: int = 4
-    absent: float = 0.85
-    given: float = 0.9
+    simulated_first: float = 0.4
+    early: float = 0.6
+    late: float = 0.85
+    mr_every: int = 5
+    absent: float = 0.9
+    given: float = 0.94
     spread_weight: float = 0.1
-    bone_weight: float = 2.0
+    bone_weight: float = 2.5
     ct: FlowConfig = field(default_factory=lambda: FlowConfig((MR_T1,)))
     mr: FlowConfig = field(default_factory=lambda: FlowConfig((CT,), channels=(16, 32, 48)))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=1600,
+            steps=450,
             learning_rate=1.5e-3,
-            decay_share=0.5,
+            decay_share=0.6,
             ema=0.995,
-            validate_every=400,
+            validate_every=225,
             checkpoint_every=25,
             warmup=60,
         )
@@ -115,7 +118,8 @@ class FlowTraining(nn.Module):
         if target == CT:
             weight = weight * (1 + (config.bone_weight - 1) * (truth > BONE_HU / HU_LIMIT))
         noisy = (source_sigma > 0)[:, None, None, None, None]
-        source = Source(image + source_level * noise[1], source_sigma, seen, torch.where(noisy, 1.0, body))
+        guess = torch.stack([w.guess for w in windows]) if target == CT else None
+        source = Source(image + source_level * noise[1], source_sigma, seen, torch.where(noisy, 1.0, body), guess)
         with autocast(image.device):
             estimate = flow(truth + level * noise[0], sigma, {flow.config.sources[0]: source})
         scale = (1 + (flow.config.deviation / sigma).square()).sqrt()  # a flow that knows more is to err less
@@ -174,18 +178,18 @@ def pretrain_translation(
     if not pairs["training"]:
         raise InputError(f"{datalist.name} names no training pairs.", 'Give rows with "image" (CT) and "mr".')
     held_out = {pair.patient for pair in pairs["validation"]}
-    rows = [RealPair.of(pair) for pair in pairs["training"]]
-    windows = TranslationWindows(rows, _simulable(cache, held_out), config.window, config.seed)
+    rows = [RealPair.of(pair) for pair in well_aligned(pairs["training"], report)]
+    guess = _local_guess(rows, folder / "guess.safetensors", config.seed)
+    rows = [row.guessed(guess) for row in rows]
+    windows = TranslationWindows(rows, _simulable(cache, held_out), config.window, config.seed, guess)
     torch.manual_seed(config.seed)
     module = FlowTraining({CT: config.ct, MR_T1: config.mr})
     module.fit_lookups(rows)
     module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    held = [RealPair.of(pair) for pair in pairs["validation"]]
-    last: dict[str, float] = {}
+    held = [RealPair.of(pair).guessed(guess) for pair in pairs["validation"]]
 
     def validate(flows: nn.Module) -> dict[str, float]:
-        last.update(validation_figures(flows.flows, held))  # type: ignore[arg-type]
-        return dict(last)
+        return figures([judge(flows.flows, row) for row in held], {CT: 1.0, MR_T1: 1.0})  # type: ignore[arg-type]
 
     loop = TrainingLoop(
         module, lambda net, step: _loss(net, step, windows, config), validate if held else None, config.loop, folder,
@@ -195,16 +199,39 @@ def pretrain_translation(
     (folder / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     trained: Any = loop.run()
     flows = {name: flow.eval().requires_grad_(False) for name, flow in trained.flows.items()}
+    judged = [judge(flows, row) for row in held]
+    strength = chosen_strength(judged)
     facts = {
         "steps": loop.step,
         "pairs": len(rows),
         "simulated_from": len(windows.cases),
-        "validation": last or validation_figures(flows, held) if held else {},
+        "validation": figures(judged, {name: 1.0 for name in flows}) if held else {},
     }
-    images, others = ([(FAT.to_network(np.where(r.pair.seen, r.pair.mr, 0)), r.mr_body & r.pair.seen) for r in part]
-                      for part in (rows, held))  # fmt: skip
+    images, others = ([(row.image, row.mr_body) for row in part] for part in (rows, held))
     familiarity = learn_familiarity(images, others, SPACING_MM, config.seed)
-    return Flows(flows, calibrated_spread(flows, held), familiarity, facts=facts)
+    table = [(image, to_network(row.pair.hounsfield), body & row.pair.body)
+             for (image, body), row in zip(images, rows, strict=True)]  # fmt: skip
+    neighbors = learn_neighbors(table, SPACING_MM, config.seed)
+    spread = calibrated_spread(judged, strength)
+    return Flows(flows, spread, strength, familiarity, neighbors, guess, facts=facts)
+
+
+def _local_guess(rows: Sequence[RealPair], path: Path, seed: int) -> LocalGuess:
+    """The first guess, trained once a run."""
+    from safetensors.torch import load_file, save_file
+
+    guess = LocalGuess()
+    if path.exists():
+        guess.load_state_dict(load_file(path))
+        return guess.eval().requires_grad_(False)
+    samples = []
+    for row in rows:
+        used = row.pair.seen & row.pair.body & row.mr_body
+        features = local_features(row.image, row.mr_body, SPACING_MM)[used]
+        samples.append((features, to_network(row.pair.hounsfield[used])))
+    guess = fit_local_guess(samples, seed=seed)
+    save_file(guess.state_dict(), path)
+    return guess
 
 
 class _Report(Observer):
@@ -217,6 +244,18 @@ class _Report(Observer):
         self.smooth = row["loss"] if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * row["loss"]
         if row["step"] % self.every == 0:
             self.report(f"step {row['step']}  loss {self.smooth:.3f}  {row['seconds']:.2f} s")
+
+
+def well_aligned(pairs: Sequence[Pair], report: Callable[[str], None]) -> list[Pair]:
+    """The pairs whose images lie on each other; all of them if none does."""
+    agreeing = []
+    for pair in pairs:
+        agreement = fat_agreement(pair)
+        if agreement >= LEAST_AGREEMENT:
+            agreeing.append(pair)
+        else:
+            report(f"{pair.name} is left out: {agreement:.0%} of the CT's fat is bright in the MR")
+    return agreeing or list(pairs)
 
 
 def _simulable(cache: Path | None, held_out: set[str]) -> list[Case]:
@@ -240,81 +279,3 @@ def _loss(module: nn.Module, step: int, windows: TranslationWindows, config: Tra
     sigmas[1] = np.where(kind < config.given, 0.0, np.where(kind > 0.5 + config.given / 2, np.inf, sigmas[1]))
     noise = torch.randn((2, config.batch, 1, *config.window), generator=torch.Generator().manual_seed(step))
     return module(target, drawn, torch.from_numpy(sigmas.astype(np.float32)), noise, config)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Both directions of one pair, values in the body where both scanners saw something, (n,) each.
-
-    Attributes:
-        ct, mr: the truth, HU and units of fat.
-        made: target -> translated.
-        guess: target -> by intensities alone.
-        spread: target -> standard deviation as the flow says.
-    """
-
-    ct: np.ndarray
-    mr: np.ndarray
-    made: dict[str, np.ndarray]
-    guess: dict[str, np.ndarray]
-    spread: dict[str, np.ndarray]
-
-
-UNIT = {CT: HU_LIMIT, MR_T1: float(FAT.to_values(np.zeros(1))[0])}
-"""Target -> its unit (HU, fat) for one of the network's range."""
-
-
-def judge(flows: Mapping[str, Flow], row: RealPair) -> Judged:
-    """Translate a pair both ways."""
-    pair = row.pair
-    images = to_network(pair.hounsfield), FAT.to_network(np.where(pair.seen, pair.mr, 0))
-    ct, mr, seen, ct_body, body = (
-        torch.from_numpy(np.ascontiguousarray(array, np.float32))
-        for array in (*images, pair.seen, pair.body, row.mr_body)
-    )
-    used = (seen * ct_body) > 0
-    given = {CT: (mr, seen, body), MR_T1: (ct, seen, ct_body)}
-    made, guess, spread = {}, {}, {}
-    for target, (image, *masks) in given.items():
-        found = translate_image(flows[target], image, *masks)
-        offset = 0.0 if target == CT else 1.0
-        made[target] = (UNIT[target] * (found.image[used] + offset)).numpy()
-        guess[target] = (UNIT[target] * (found.guess[used] + offset)).numpy()
-        spread[target] = (UNIT[target] * found.variance[used].sqrt()).numpy()
-    return Judged((HU_LIMIT * ct[used]).numpy(), FAT.to_values(mr[used].numpy()), made, guess, spread)
-
-
-def validation_figures(flows: Mapping[str, Flow], pairs: Sequence[RealPair]) -> dict[str, float]:
-    """Mean figures over pairs that were held out: errors of both directions, of the lookups, Dice of bone."""
-    rows = []
-    for pair in pairs:
-        found = judge(flows, pair)
-        error = np.abs(found.made[CT] - found.ct)
-        rows.append({
-            "ct_mae": error.mean(),
-            "ct_lookup": np.abs(found.guess[CT] - found.ct).mean(),
-            "bone_dice": dice(found.made[CT] > BONE_HU, found.ct > BONE_HU),
-            "covered": np.mean(error < NINETY * found.spread[CT]),
-            "mr_mae": np.abs(found.made[MR_T1] - found.mr).mean(),
-            "mr_lookup": np.abs(found.guess[MR_T1] - found.mr).mean(),
-        })  # fmt: skip
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
-
-
-def calibrated_spread(flows: Mapping[str, Flow], pairs: Sequence[RealPair]) -> dict[str, float]:
-    """Factors on the standard deviations with which 90 % intervals hold 90 % of the voxels that were held out.
-
-    Each patient counts alike; the factor is 1 without any.
-    """
-    ratios: dict[str, list[float]] = {name: [] for name in flows}
-    for pair in pairs:
-        found = judge(flows, pair)
-        for target, truth in ((CT, found.ct), (MR_T1, found.mr)):
-            ratio = np.abs(found.made[target] - truth) / np.maximum(found.spread[target], 1e-6)
-            ratios[target].append(float(np.quantile(ratio, 0.9)) / NINETY)
-    return {name: round(float(np.mean(values)), 4) if values else 1.0 for name, values in ratios.items()}
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """Overlap of two masks, bool (n,) each."""
-    return float(2 * np.count_nonzero(found & truth) / max(np.count_nonzero(found) + np.count_nonzero(truth), 1))

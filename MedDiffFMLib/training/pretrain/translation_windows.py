@@ -16,13 +16,12 @@ from ...conditioning.tissue import OUTSIDE
 from ...datasets.prepared_cases import Case
 from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
+from ...multimodal.local_guess import LocalGuess
 from ...multimodal.mr_body import mr_body
-from ...multimodal.mr_intensity import MRScale
+from ...multimodal.mr_intensity import FAT
 from ...multimodal.pairs import SPACING_MM, Pair
 from ...multimodal.simulate_mr import bias_field, draw_contrast, simulate_mr
 
-FAT = MRScale(1.0)
-"""Of signals that are in units of fat already."""
 ZOOM = 1.12
 """Largest factor on the patient's size, both ways."""
 AIR_WEIGHT = 0.1
@@ -37,6 +36,7 @@ class Window:
         ct, mr: in the network's range.
         seen: 1 where the scanners saw something.
         ct_body, mr_body: the body as each of the images shows it.
+        guess: first guess of the CT from the MR, network range.
         weight: of each voxel in the loss.
         real: whether the MR is a scanner's.
     """
@@ -47,20 +47,35 @@ class Window:
     ct_body: torch.Tensor
     mr_body: torch.Tensor
     weight: torch.Tensor
+    guess: torch.Tensor
     real: bool
 
 
 @dataclass(frozen=True)
 class RealPair:
-    """A pair with the body as its MR shows it."""
+    """A pair with the body as its MR shows it.
+
+    Attributes:
+        guess: first guess of the CT, network range; None before there is one.
+    """
 
     pair: Pair
     mr_body: np.ndarray
+    guess: np.ndarray | None = None
 
     @staticmethod
     def of(pair: Pair) -> RealPair:
         """The body is found once."""
-        return RealPair(pair, mr_body(pair.mr, (SPACING_MM,) * 3))
+        return RealPair(pair, mr_body(pair.mr, (SPACING_MM,) * 3) & pair.seen)
+
+    @property
+    def image(self) -> np.ndarray:
+        """The MR in the network's range, float32 (k, j, i)."""
+        return FAT.to_network(np.where(self.pair.seen, self.pair.mr, 0))
+
+    def guessed(self, guess: LocalGuess) -> RealPair:
+        """With the first guess of its CT."""
+        return replace(self, guess=guess.of_image(self.image, self.mr_body, SPACING_MM))
 
 
 class TranslationWindows:
@@ -70,16 +85,25 @@ class TranslationWindows:
         pairs: real ones.
         cases: prepared CTs with tissue classes, from which MRs are simulated.
         size: (D, H, W) voxels of ``SPACING_MM``.
+        guess: for simulated MRs; the real ones bring theirs.
     """
 
-    def __init__(self, pairs: Sequence[RealPair], cases: Sequence[Case], size: tuple[int, int, int], seed: int) -> None:
-        self.pairs, self.cases, self.size, self.seed = pairs, cases, size, seed
+    def __init__(
+        self,
+        pairs: Sequence[RealPair],
+        cases: Sequence[Case],
+        size: tuple[int, int, int],
+        seed: int,
+        guess: LocalGuess,
+    ) -> None:
+        self.pairs, self.cases, self.size, self.seed, self.guess = pairs, cases, size, seed, guess
         # Half of the simulated windows come from the patients of the pairs, whose anatomy translation is for.
         patients = {pair.pair.patient for pair in pairs}
         volume = np.array([np.prod(case.levels[0].shape) for case in cases], dtype=float) ** 0.5
-        own = np.array([case.patient in patients for case in cases])
+        own = np.array([case.patient in patients for case in cases], dtype=bool)
         chances = np.where(own, volume / max(volume[own].sum(), 1), volume / max(volume[~own].sum(), 1))
         self.chances = chances / chances.sum() if len(cases) else chances
+        self._bodies: dict[int, np.ndarray] = {}
 
     def draw(self, number: int, real_share: float) -> Window:
         """Window ``number`` of the run."""
@@ -96,26 +120,29 @@ class TranslationWindows:
         row = self.pairs[int(rng.integers(len(self.pairs)))]
         pair = row.pair
         start, step = self._place(np.argwhere(pair.body[::2, ::2, ::2]) * 2, pair.body.shape, np.ones(3), rng)
-        hounsfield, signal, seen, body, other = (
+        assert row.guess is not None
+        hounsfield, signal, seen, body, other, guess = (
             resample_box(array, start, step, self.size)
-            for array in (pair.hounsfield, pair.mr, pair.seen, pair.body, row.mr_body)
+            for array in (pair.hounsfield, pair.mr, pair.seen, pair.body, row.mr_body, row.guess)
         )
         inside = _inside(start, step, self.size, pair.body.shape)
         gain, gamma, strength = np.exp(rng.normal(0, 0.08)), np.exp(rng.normal(0, 0.1)), np.exp(rng.uniform(0, 0.2))
         signal = np.clip(signal, 0, None) ** gamma * gain * bias_field(self.size, strength, rng)
         seen = (seen > 0.99) & inside
-        return _window(hounsfield, signal, seen, body > 0.5, (other > 0.5) & seen, True)
+        return _window(hounsfield, signal, seen, body > 0.5, (other > 0.5) & seen, guess, True)
 
     def _simulated(self, rng: np.random.Generator) -> Window:
         from scipy.ndimage import gaussian_filter
 
-        case = self.cases[int(rng.choice(len(self.cases), p=self.chances))]
+        number = int(rng.choice(len(self.cases), p=self.chances))
+        case = self.cases[number]
         level = case.levels[case.level_for(np.full(3, SPACING_MM))]
         tissue = level.tissue
         assert tissue is not None
-        thin = [max(int(8 / edge), 1) for edge in level.spacing]
-        body = np.argwhere(tissue[tuple(slice(None, None, n) for n in thin)] > OUTSIDE) * thin
-        start, step = self._place(body, level.shape, SPACING_MM / level.spacing, rng)
+        if number not in self._bodies:
+            thin = [max(int(8 / edge), 1) for edge in level.spacing]
+            self._bodies[number] = np.argwhere(tissue[tuple(slice(None, None, n) for n in thin)] > OUTSIDE) * thin
+        start, step = self._place(self._bodies[number], level.shape, SPACING_MM / level.spacing, rng)
         hounsfield = resample_box(level.voxels, start, step, self.size)
         index = [
             np.clip(np.rint(start[a] + step[a] * np.arange(self.size[a])), 0, level.shape[a] - 1).astype(int)
@@ -128,7 +155,9 @@ class TranslationWindows:
         body = classes > OUTSIDE
         seen = _inside(start, step, self.size, level.shape) & _field(self.size, rng)
         hounsfield = np.where(body, hounsfield, np.minimum(hounsfield, -700))  # the table
-        return _window(hounsfield, signal, seen, body, body & seen, False)
+        image = FAT.to_network(np.where(seen, signal, 0))
+        guess = self.guess.of_image(image, body & seen, SPACING_MM)
+        return _window(hounsfield, signal, seen, body, body & seen, guess, False)
 
     def _place(
         self, body: np.ndarray, shape: tuple[int, ...], step: np.ndarray, rng: np.random.Generator
@@ -143,12 +172,18 @@ class TranslationWindows:
 
 
 def _window(
-    hounsfield: np.ndarray, signal: np.ndarray, seen: np.ndarray, ct_body: np.ndarray, body: np.ndarray, real: bool
+    hounsfield: np.ndarray,
+    signal: np.ndarray,
+    seen: np.ndarray,
+    ct_body: np.ndarray,
+    body: np.ndarray,
+    guess: np.ndarray,
+    real: bool,
 ) -> Window:
     weight = np.where(ct_body | body, 1.0, AIR_WEIGHT) * seen
-    arrays = (to_network(hounsfield), FAT.to_network(np.where(seen, signal, 0)), seen, ct_body, body, weight)
+    arrays = (to_network(hounsfield), FAT.to_network(np.where(seen, signal, 0)), seen, ct_body, body, weight, guess)
     ct, mr, *masks = (torch.from_numpy(np.ascontiguousarray(array, np.float32))[None] for array in arrays)
-    return Window(ct, mr, masks[0], masks[1], masks[2], masks[3], real)
+    return Window(ct, mr, *masks, real)
 
 
 def _inside(start: np.ndarray, step: np.ndarray, size: tuple[int, int, int], shape: tuple[int, ...]) -> np.ndarray:
