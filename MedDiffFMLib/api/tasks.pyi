@@ -508,3 +508,65 @@ def describe(
         DeviceError: the device is absent, or has too little memory even after every fallback.
         Cancelled: ``cancel`` was used.
     """
+
+def find(
+    volume: VolumeLike,
+    *,
+    prompt: str,
+    places: int = 5,
+    encoders: str | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Shows where in a CT what you write is most likely to be found.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        prompt: What to look for: nodule in the right upper lobe.
+        places: Places that are listed, at least 40 mm apart (1 to 50). Default: 5.
+        encoders: Name of encoders, or a .safetensors file; those of the catalogue when not given.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["likeness"]``, ``tables["places"]``, ``texts["understood"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
+def translate(
+    volume: VolumeLike,
+    *,
+    to: str = "ct",
+    fade: bool = True,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Makes a CT from a T1-weighted MR of trunk or limb, or an MR-like image from a CT, with its likely error.
+
+    Args:
+        volume: CT or MR: a Volume, or the path of a file or DICOM folder.
+        to: What is made: ct from an MR, or mr-t1 from a CT (ct, mr-t1). Default: ct.
+        fade: Fall back to the guess by intensities where the MR looks unlike those in training.
+            Default: True.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["ct"]``, ``volumes["mr"]``, ``volumes["uncertainty"]``,
+            ``volumes["mr_uncertainty"]``, ``volumes["outside"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """

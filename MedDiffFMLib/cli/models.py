@@ -15,7 +15,9 @@ from ..segmentation.head_file import read_head
 from .arguments import add_command
 from .console import Console
 
-READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata}
+READERS = {
+    "control": read_description, "segmentation": read_head, "body": read_metadata, "encoders": read_metadata,
+}  # fmt: skip
 """Reader of the description in a file of each kind; that of priors where none is named."""
 
 

@@ -31,6 +31,7 @@ KINDS = {
     "body": "body coordinates",
     "translation": "flows between modalities",
     "companion": "companion",
+    "encoders": "encoders of many modalities",
 }
 """Kinds of models and how a user calls them."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from .encoders import ImageEncoder, Vectors, picture_encoder, volume_encoder
 from .text_encoder import TextEncoder, encode_texts
 
 FORMAT = "meddifffm-aligned-1"
-MODEL = "aligned-encoders"
 LINKS = ("text_ct", "text_xray", "ct_mr", "text_part", "ct_mr_part")
 """Pairs that are drawn together in training, and those of parts."""
 
@@ -86,10 +84,21 @@ def load_encoders(path: Path, sha256: str | None = None) -> AlignedEncoders:
     return encoders.eval().requires_grad_(False)
 
 
-@functools.cache
-def shipped_encoders() -> AlignedEncoders:
-    """The encoders of the catalogue, read once a process."""
-    from ..models.catalogue import resolve
+def find_encoders(spec: str | None = None) -> AlignedEncoders:
+    """Encoders by name in the catalogue or by path; those of the catalogue where nothing is named.
 
-    _, path, expected = resolve(MODEL)
+    Raises:
+        ModelError: there are none, or the file cannot be used.
+    """
+    from ..models.catalogue import list_models, resolve
+
+    if spec is None:
+        listed = list_models("encoders")
+        if not listed:
+            raise ModelError(
+                "No encoders of texts and images are installed.",
+                "Train some with `meddifffm multimodal train`, and name their file with --encoders.",
+            )
+        spec = listed[0].name
+    _, path, expected = resolve(spec)
     return load_encoders(path, expected)

@@ -17,6 +17,7 @@ ROWS = (
     ("deblur", "Deblur"),
     ("radiograph", "Radiograph"),
     ("describe", "Describe"),
+    ("find", "Find"),
     ("translate", "Translate"),
 )
 """Folder, and the class in its ``spec.py``."""

@@ -12,7 +12,7 @@ import torch
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
-from MedDiffFMLib.multimodal.aligned import load_encoders
+from MedDiffFMLib.multimodal.aligned import AlignedEncoders, load_encoders
 from MedDiffFMLib.multimodal.encoders import EDGE
 from MedDiffFMLib.multimodal.facts.fact import Statement
 from MedDiffFMLib.multimodal.pairs import Pair
@@ -150,3 +150,19 @@ def test_impossible_requests_are_refused(options: list[str], tmp_path: Path) -> 
     """No prepared cases, a rate out of range, a list that is not there: nothing is computed."""
     assert main(["multimodal", "train", str(tmp_path), "-o", str(tmp_path / "run"), *options]) == 2
     assert not (tmp_path / "run" / "losses.csv").exists()
+
+
+@pytest.mark.slow
+def test_locked_bodies_stay_as_they_are(boxes: Boxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage for texts changes what reads texts and the heads, and nothing that sees an image."""
+    monkeypatch.setattr(stage, "read_pool", lambda *_: ([boxes], []))
+    torch.manual_seed(1)
+    initial = AlignedEncoders()
+    before = {name: value.clone() for name, value in initial.state_dict().items()}
+    config = AlignConfig(batch=8, locked=True, loop=replace(stage.LOOP, steps=2, checkpoint_every=2))
+    path = align(Path(), ([], []), tmp_path, config, initial=initial, accelerator="cpu")
+    after = load_encoders(path).state_dict()
+    same = {n: torch.allclose(after[n].float(), before[n].half().float(), atol=1e-4) for n in before}
+    changed = {name for name, kept in same.items() if not kept}
+    assert not any(name.split(".")[1] in ("stems", "body", "norm") and name[:4] != "text" for name in changed)
+    assert any(name.startswith("texts.") for name in changed) and any(".whole." in name for name in changed)
