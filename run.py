@@ -2,8 +2,8 @@
 """One command from a fresh clone to a result. Needs Python 3.10 or newer and nothing else.
 
     python3 run.py demo           denoise, search and repair a real CT; pictures land in demo_output/
-    python3 run.py test           style, types and every test
-    python3 run.py test --quick   style and most of the tests, in about two minutes
+    python3 run.py test           style, types and every test, on all cores (4 at most)
+    python3 run.py test --quick   style and most of the tests, in about a minute
     python3 run.py docs           build the pages of docs/ into site/; `docs serve` shows them while you write
     python3 run.py --help         this text
 

@@ -10,6 +10,7 @@ from MedDiffFMGui.nodes.findingMarks import copyRegion
 from MedDiffFMGui.nodes.resultRecord import OUTPUT, TASK
 from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.nodes.volumeNodes import voxelsTime
+from MedDiffFMGui.panels.caseReport import CaseReport
 from MedDiffFMGui.panels.dicomExport import DicomExport
 from MedDiffFMGui.panels.liveRun import LiveRun
 from MedDiffFMGui.panels.maskPanel import MaskPanel
@@ -164,6 +165,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.resultPanel = ResultPanel(self.ui, views)
         self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
         self.dicomExport = DicomExport(self.ui)
+        self.caseReport = CaseReport(self.ui, self.logic.workerPython)
         self.resultPanel.onShown = self.onResultShown
         self._shortcuts = Shortcuts({"Ctrl+Return": self.taskPanel.run, "Ctrl+.": self.taskPanel.cancel})
         self.setupPanel = SetupPanel(self.ui, self.logic.workerPython, self.onWorkerPythonChanged)
@@ -194,6 +196,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         slicer.app.disconnect("aboutToQuit()", self.logic.stop)
         self._shortcuts.remove()
         self.dicomExport.setRun(None)
+        self.caseReport.setRun(None)
         self._shownWatch.stop()
         self.liveRun.stop()
         self.resultPanel.clear()
@@ -224,6 +227,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event):
         self.dicomExport.setRun(None)
+        self.caseReport.setRun(None)
         self._shownWatch.stop()
         self.liveRun.stop()
         self.resultPanel.clear()
@@ -380,7 +384,9 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onResultShown(self, run):
         """Another result, or none, is looked at; one of an earlier session lacks the rows that objects are made of."""
-        self.dicomExport.setRun(run if run and run.choices else None)
+        shown = run if run and run.choices else None
+        self.dicomExport.setRun(shown)
+        self.caseReport.setRun(shown)
 
     def onResultClosed(self):
         """The user accepted or discarded the result."""

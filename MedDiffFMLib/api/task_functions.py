@@ -30,7 +30,7 @@ from ..runner.outputs import located
 from ..runner.report import input_record
 from ..runner.settings import RunSettings
 from ..tasks.base import Task, TaskResult
-from ..tasks.inputs import Need
+from ..tasks.inputs import Need, Scan
 from ..tasks.parameters import describe
 from .inputs import ModelLike, as_labels, as_model, as_volume
 from .result import Result
@@ -92,14 +92,22 @@ def _inputs(task: type[Task]) -> list[Argument]:
     label = "Name or number of the one label of the mask to take; all when not given."
     organs = f"Organ labels (TotalSegmentator's, 118 for the body) {grid}."
     rows = [
+        *((row.need, replace(_further(row), keyword=False)) for row in inputs.scans if row.first),
         (inputs.volume, Argument("volume", "VolumeLike", volume, None, False)),
-        *((row.need, Argument(row.name, "VolumeLike", f"{row.help.rstrip('.')}: {source}")) for row in inputs.scans),
+        *((row.need, _further(row)) for row in inputs.scans if not row.first),
         *((row.need, Argument(row.name, "str", row.help)) for row in inputs.texts),
         (inputs.mask, Argument("mask", "LabelsLike", mask)),
         (Need.NONE if inputs.mask is Need.NONE else Need.OPTIONAL, Argument("label", "str", label)),
         (inputs.anatomy, Argument("anatomy", "LabelsLike", organs)),
     ]
     return [_needed(row, need) for need, row in rows if need is not Need.NONE]
+
+
+def _further(row: Scan) -> Argument:
+    """A scan besides the one that the task works on, or a label map of it."""
+    if row.on:
+        return Argument(row.name, "LabelsLike", f"{row.help.rstrip('.')}: a Volume, an array (k, j, i), or a path.")
+    return Argument(row.name, "VolumeLike", f"{row.help.rstrip('.')}: a Volume, or the path of a file or DICOM folder.")
 
 
 def _needed(row: Argument, need: Need) -> Argument:
@@ -216,7 +224,8 @@ def _case(task: type[Task], sources: dict[str, Any], texts: dict[str, str], labe
     for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
         if sources[name] is not None:
             is_map = kind == "mask"
-            read[name] = _labels(name, sources, label, read.get("volume")) if is_map else as_volume(sources[name], kind)
+            grid = read.get(task.inputs.grid_of(name))
+            read[name] = _labels(name, sources, label, grid) if is_map else as_volume(sources[name], kind)
     taken = None if label is None or _structures(sources) is not None else str(label)
     case = checked_case(task.name, read, texts, taken, force)
     case.records = {name: _record(sources[name], volume) for name, volume in read.items()}

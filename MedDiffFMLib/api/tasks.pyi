@@ -540,6 +540,62 @@ def find(
         Cancelled: ``cancel`` was used.
     """
 
+def compare(
+    earlier: VolumeLike,
+    volume: VolumeLike,
+    *,
+    earlier_date: str = "",
+    later_date: str = "",
+    growth: float = 25.0,
+    threshold: float = 5.0,
+    minimum_volume: float = 100.0,
+    misfit: float = 0.5,
+    earlier_findings: str = "",
+    later_findings: str = "",
+    earlier_mask: LabelsLike | None = None,
+    mask: LabelsLike | None = None,
+    label: str | None = None,
+    anatomy: LabelsLike | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Brings an earlier CT of the same patient onto a later one, and says what changed.
+
+    Args:
+        earlier: Earlier CT of the same patient: a Volume, or the path of a file or DICOM folder.
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        earlier_date: Day of the earlier scan, YYYY-MM-DD, for doubling times. Default: .
+        later_date: Day of the later scan, YYYY-MM-DD. Default: .
+        growth: Lesions whose volume grew by this much are called grown; shrunk where the earlier one
+            was so much larger; stable in between (1 to 1000 %). Default: 25.0.
+        threshold: Regions are listed whose averaged change is more than this many standard deviations
+            of the noise (2 to 50). Default: 5.0.
+        minimum_volume: Smaller changed regions are not listed (0 to 1e+06 mm3). Default: 100.0.
+        misfit: Error of the registration that edges are allowed before they count as change (0 to 10
+            mm). Default: 0.5.
+        earlier_findings: Table (.csv) of the earlier scan's findings, as anomaly and describe write it,
+            in place of a mask. Default: .
+        later_findings: Table (.csv) of the later scan's findings, in place of a mask. Default: .
+        earlier_mask: Lesions in the earlier CT, on its grid: a Volume, an array (k, j, i), or a path.
+        mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
+        label: Name or number of the one label of the mask to take; all when not given.
+        anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["aligned"]``, ``volumes["change"]``, ``tables["lesions"]``,
+            ``tables["changes"]``, ``texts["summary"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
 def translate(
     volume: VolumeLike,
     *,

@@ -94,7 +94,7 @@ def _metavar(info: ParameterInfo) -> str:
 def _help(field: dataclasses.Field, info: ParameterInfo) -> str:
     details = [info.limits] if info.limits else []
     default = field.default if field.default is not dataclasses.MISSING else None
-    details.append("default: automatic" if default is None else f"default: {_shown(default)}")
+    details.append("default: automatic" if default is None else f"default: {_shown(default) or 'none'}")
     return f"{info.help} ({'; '.join(details)})".replace("%", "%%")
 
 

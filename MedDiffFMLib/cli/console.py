@@ -68,6 +68,12 @@ class Console:
         """Something that may make the result less reliable."""
         self.note(f"Warning: {text}")
 
+    def ask(self, text: str) -> None:
+        """A question, also to whoever wants to hear nothing else; the answer is read by who asks."""
+        self._draw("")
+        self._err.write(visible(text))
+        self._err.flush()
+
     def failure(self, problem: MedDiffFMError) -> None:
         """Why the command ends without a result."""
         text = f"{problem.cause} {problem.remedy}".strip()

@@ -31,7 +31,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     create.add_argument("--title", default="", help="name of the dataset (default: the folder's)")
     source = create.add_mutually_exclusive_group()
     source.add_argument("--pairs", type=Path, metavar="FOLDER", help="folder of images and masks")
-    source.add_argument("--datalist", type=Path, metavar="JSON", help="MONAI decathlon datalist")
+    source.add_argument("--datalist", type=Path, metavar="JSON",
+                        help="MONAI decathlon datalist, or dataset.json of a raw dataset of nnU-Net")  # fmt: skip
+    source.add_argument("--generated", type=Path, metavar="FOLDER", help="results of generate_lesion")
     create.add_argument(
         "--patient-pattern", metavar="REGEX", help="with --pairs: its first group is the patient in a case's name"
     )
@@ -51,6 +53,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add.add_argument("--patient", help="cases of one patient are never split (default: the case's name)")
     add.add_argument("--region", help="region of the body (default: guessed)")
 
+    export = action("export", _export, "Write the cases with masks as a raw dataset of nnU-Net (version 2).")
+    export.add_argument("--nnunet", type=Path, required=True, metavar="FOLDER",
+                        help="such as nnUNet_raw/Dataset501_Lesions")  # fmt: skip
     action("list", _list, "List the cases.")
     action("remove", _remove, "Remove cases with their files.").add_argument("names", nargs="+", metavar="NAME")
 
@@ -69,14 +74,18 @@ def _create(args: argparse.Namespace, console: Console) -> int:
     """Make the folder and fill it; the exit code is the worst of the cases."""
     from ..datasets.dataset_folder import Dataset
     from ..datasets.importers import add_datalist, add_files, find_pairs
+    from ..runner.generated_cases import LABELS, generated_cases
 
     if args.patient_pattern is not None and args.pairs is None:
         raise InputError("--patient-pattern is of use with --pairs only.", "Leave it out.")
     entries = find_pairs(args.pairs, args.patient_pattern) if args.pairs else None
+    generated = generated_cases(args.generated) if args.generated else []
     dataset = Dataset.create(args.folder, args.title)
     added = []
     if entries is not None:
         added = add_files(dataset, entries, report=console.note, cancel=console.cancel)
+    elif args.generated is not None:
+        added = add_files(dataset, generated, labels=LABELS, report=console.note, cancel=console.cancel)
     elif args.datalist is not None:
         added = add_datalist(dataset, args.datalist, report=console.note, cancel=console.cancel)
     code = max((case.exit_code for case in added), default=0)
@@ -121,6 +130,20 @@ def _given_labels(args: argparse.Namespace) -> dict[int, Any] | None:
     if not all(number.isdecimal() and name for number, _, name in pairs):
         raise InputError("A label is named by its number.", "Give --label-names 1=tumor 2=liver.")
     return {int(number): name for number, _, name in pairs} or None
+
+
+def _export(args: argparse.Namespace, console: Console) -> int:
+    from ..datasets.dataset_folder import Dataset
+    from ..datasets.nnunet import write_nnunet
+
+    dataset = Dataset(args.folder)
+    names = {value: label.name for value, label in dataset.labels().items()}
+    written = write_nnunet(dataset.cases(), names, args.nnunet, dataset.title, console.note)
+    for name in written.left_out:
+        console.warning(f"{name} has no mask and is left out.")
+    text = f"{args.nnunet}: {written.cases} cases with {', '.join(list(written.labels)[1:])}."
+    console.answer({"status": "done", "folder": str(args.nnunet), **vars(written)}, text)
+    return 0
 
 
 def _list(args: argparse.Namespace, console: Console) -> int:

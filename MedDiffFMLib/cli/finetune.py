@@ -15,7 +15,7 @@ from ..training.finetune.registry import FINETUNE_TASKS
 from . import key_values
 from .arguments import PROCESSES, SEED, add_command
 from .console import Console, duration
-from .pretrain import positive
+from .pretrain import LOGGERS, positive
 from .slurm import add_slurm_options, submit
 
 CHANGES = ("steps", "batch", "learning_rate", "window", "seed", "labels", "validation", "patience", "validate_every",
@@ -59,6 +59,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--nodes", type=positive, default=1, metavar="N", help="computers (default: %(default)s)")
     add("--workers", type=PROCESSES, default=0, metavar="N", help="processes that draw samples (default: %(default)s)")
     add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
+    add("--logger", choices=LOGGERS,
+        help="show the curves in TensorBoard, which reads FOLDER/tensorboard, or in MLflow, at MLFLOW_TRACKING_URI or "
+        "else in FOLDER/mlflow.db")  # fmt: skip
     add_slurm_options(parser)
 
 
@@ -108,6 +111,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         workers=args.workers,
         progress=console.progress,
         cancel=console.cancel,
+        logger=args.logger,
         **changes,
     )
     if not first_process():  # one process speaks for all

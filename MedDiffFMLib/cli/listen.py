@@ -36,6 +36,7 @@ _ONE_CASE = (
     "overwrite",
     "private",
     "worker",
+    "cluster",
 )
 _PORT = whole_number(0, 65535)
 
@@ -147,7 +148,7 @@ def _line(event: str, said: dict[str, Any]) -> str:
 
 
 def _loader() -> Callable[[Rule], Loaded]:
-    """What gives the model of a rule; rules with the same one share it."""
+    """Giver of the model of a rule; rules with the same one share it."""
 
     models: dict[tuple[str, str, str], Loaded] = {}
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WEIGHTINGS = ("set", "learned")
 OPTIMIZERS = ("adamw", "muon")
+LOGGERS = ("tensorboard", "mlflow")
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -81,6 +82,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)")
     add("--validate-every", type=positive, default=250, metavar="N", help="steps (default: %(default)s)")
     add("--log-every", type=positive, default=50, metavar="N", help="steps between lines of progress (default: 50)")
+    add("--logger", choices=LOGGERS,
+        help="show the curves in TensorBoard, which reads FOLDER/tensorboard, or in MLflow, at MLFLOW_TRACKING_URI or "
+        "else in FOLDER/mlflow.db")  # fmt: skip
     add_slurm_options(parser)
 
 
@@ -120,6 +124,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         report=lambda pace: console.note(pace_text(pace)),
         warn=console.warning,
         cancel=console.cancel,
+        logger=args.logger,
     )
     if getattr(rank_zero_only, "rank", 0):  # one process speaks for all
         return 0

@@ -22,7 +22,7 @@ from .console import Console
 
 PURPOSE = "training as a job of Slurm"
 STARTS = 10_000
-"""How often a job may come to its time limit."""
+"""Number of times a job may come to its time limit."""
 DEFAULTS = {"timeout_min": 24 * 60, "cpus_per_task": 4}
 
 
@@ -39,7 +39,7 @@ def add_slurm_options(parser: argparse.ArgumentParser) -> None:
 
 
 class TrainingJob:
-    """What the job does: the command, again after each time limit.
+    """Work of the job: the command, again after each time limit.
 
     Args:
         args: of the command, as parsed.
@@ -67,7 +67,7 @@ class TrainingJob:
         return code
 
     def checkpoint(self) -> Any:
-        """What the job does when it starts again; called by submitit."""
+        """Work of the job when it starts again; called by submitit."""
         return needed("submitit", PURPOSE).helpers.DelayedSubmission(self)
 
     def _time_is_over(self, number: int, frame: FrameType | None) -> None:

@@ -22,6 +22,7 @@ from ..core.visible_text import visible
 from ..imaging.modality import WORDS
 from ..models.names import DEFAULT_MODEL, NO_MODEL
 from ..runner.batch import CaseStatus, run_batch, table_files
+from ..runner.bids import NAMES, NAMES_HELP, PLAIN
 from ..runner.case import run_case
 from ..runner.case_files import CaseFiles
 from ..runner.case_search import find_cases
@@ -29,6 +30,7 @@ from ..runner.dicom_export import refuse_inside
 from ..runner.load import Loaded
 from ..runner.load import load as load_for
 from ..runner.outputs import plan_outputs
+from ..runner.pages import BESIDE, PAPERS, PageFiles
 from ..runner.report import NOTICE
 from ..runner.settings import AUTOMATIC, RunSettings
 from ..tasks.base import Task
@@ -37,6 +39,7 @@ from ..tasks.registry import TASKS
 from .arguments import add_parameters, parameters_from
 from .cluster import add_cluster_options, cluster_of
 from .console import Console, duration
+from .downloads import Consent, offer
 from .remote import local_copy
 from .remote import source as source_type
 
@@ -67,12 +70,16 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
     if inputs.volume is NONE:  # known all the same, so that they can be refused in words
         source = cases = argparse.SUPPRESS
     add = parser.add_argument
+    for scan in inputs.scans:
+        if scan.first:
+            add(scan.name, nargs="?", type=Path, default=argparse.SUPPRESS, help=f"{_help(scan)}, before the input")
     add("input", nargs="?", type=source_type, help=source)
     add("-o", "--output", type=Path, help="folder, or file name of the main result (default: the current folder)")
     for scan in inputs.scans:
         add(
             _option(scan),
             type=Path,
+            default=argparse.SUPPRESS,
             metavar="FILE",
             help=f"{_help(scan)}; with --batch a folder of files named as the cases",
         )
@@ -94,6 +101,7 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
     add("--batch", nargs="+", type=Path, metavar="CASES", help=cases)
     add("--part", type=parse_part, default=WHOLE, metavar="I/N", help=f"with --batch: {PART_HELP}")
     add_cluster_options(parser)
+    add("--names", choices=NAMES, default=PLAIN, help=f"with --batch: {NAMES_HELP} (default: {PLAIN})")
     add("--overwrite", action="store_true", help="replace existing outputs")
     add("--private", action="store_true", help="reports name no files, and cannot be repeated")
     add(
@@ -108,9 +116,18 @@ def _add_files(parser: argparse.ArgumentParser, task: type[Task]) -> None:
         help="also write the result as DICOM objects (CT, SEG, RTSTRUCT, parametric maps, SR) into a folder of its own "
         "in FOLDER, in the study of the scan where it came as DICOM",
     )
+    _add_pages(parser)
     if inputs.volume is not NONE:
         series = "series to work on, by number or UID, where the DICOM folder or DICOMDIR holds several"
         add("--series", metavar="NUMBER|UID", help=series)
+
+
+def _add_pages(parser: argparse.ArgumentParser) -> None:
+    """Options for one-page reports; without a file they lie beside the result."""
+    for kind in ("pdf", "html"):
+        text = f"also write a one-page report as {kind.upper()}, beside the result where no FILE.{kind} is given"
+        parser.add_argument(f"--{kind}", nargs="?", type=Path, const=BESIDE, metavar="FILE", help=text)
+    parser.add_argument("--paper", choices=PAPERS, default=PAPERS[0], help=f"of the PDF (default: {PAPERS[0]})")
 
 
 def _option(row: Named) -> str:
@@ -141,7 +158,10 @@ def _add_model_options(group: argparse._ArgumentGroup, region: str) -> None:
     group.add_argument(
         "--region", choices=REGION_CHOICES, help=f"body region; none tells the model nothing (default: {region})"
     )
-    group.add_argument("--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, or a .safetensors file")
+    group.add_argument(
+        "--model", default=DEFAULT_MODEL, help="name from `meddifffm models`, a .safetensors file, or hf://owner/name"
+    )
+    group.add_argument("--yes", action="store_true", help="download the model, if a store has it, without asking")
     group.add_argument("--precision", default=AUTOMATIC, choices=PRECISIONS)
 
 
@@ -152,9 +172,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         inputs.check(args.task, ["volume"] if args.input or args.batch else _case_files(args).names)
     elif args.input is not None and args.batch is not None:
         raise InputError("INPUT and --batch exclude each other.", "Give one INPUT, or --batch with cases.")
+    elif args.names != PLAIN and args.batch is None:
+        raise InputError("--names is for --batch.", "Give --batch with one scan, or leave it out.")
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = settings_from(args)
+    if args.worker is None:
+        offer(settings.model, Consent(getattr(args, "yes", False)), console)
     cluster = cluster_of(args)
     if cluster is not None:
         return _run_on_cluster(args, settings, cluster, console)
@@ -189,17 +213,25 @@ def _loading(address: str | None, settings: RunSettings, console: Console) -> It
 def _run_one(args: argparse.Namespace, settings: RunSettings, files: CaseFiles, load: Any, console: Console) -> int:
     TASKS[args.task].inputs.check(args.task, files.names)
     plan = plan_outputs(args.task, files.source, args.output, args.seed)
+    pages = _pages(args)
     report = run_case(
         settings, files, plan, load, overwrite=args.overwrite, private=args.private, dicom=args.dicom,
-        progress=console.progress, cancel=console.cancel,
+        pages=pages, progress=console.progress, cancel=console.cancel,
     )  # fmt: skip
     for warning in report["warnings"]:
         console.warning(warning)
     written = [plan.folder / record["file"] for record in report["outputs"].values()]
-    text = "\n".join(visible(str(path)) for path in (*written, plan.report, *_dicom_folders(report)))
+    text = "\n".join(
+        visible(str(path)) for path in (*written, *pages.files(plan).values(), plan.report, *_dicom_folders(report))
+    )
     console.answer({"status": "done", "report_file": plan.report, **report}, text)
     console.note(NOTICE)
     return 0
+
+
+def _pages(args: argparse.Namespace) -> PageFiles:
+    """The one-page reports that are wanted."""
+    return PageFiles(args.pdf, args.html, args.paper)
 
 
 def _dicom_folders(report: dict[str, Any]) -> list[Path]:
@@ -219,7 +251,7 @@ def _case_files(args: argparse.Namespace) -> CaseFiles:
 
 def _given(args: argparse.Namespace, rows: Sequence[Named]) -> dict[str, Any]:
     """Name -> value of the options that were given."""
-    return {row.name: getattr(args, row.name) for row in rows if getattr(args, row.name) is not None}
+    return {row.name: value for row in rows if (value := getattr(args, row.name, None)) is not None}
 
 
 def settings_from(args: argparse.Namespace) -> RunSettings:
@@ -274,6 +306,7 @@ def _batch_cases(args: argparse.Namespace, settings: RunSettings, console: Conso
     files = _case_files(args)
     folders = {name: path for name, path in files.paths.items() if name != "volume"}
     refuse_inside(args.dicom, args.batch)
+    _pages(args).beside_each()
     cases = find_cases(args.batch, settings.task, folders, files.texts, files.label, console.warning)
     cases = [replace(case, series=files.series, force=files.force) for case in cases]
     folder = args.output or Path(".")
@@ -283,7 +316,13 @@ def _batch_cases(args: argparse.Namespace, settings: RunSettings, console: Conso
 
 
 def _batch_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {"overwrite": args.overwrite, "private": args.private, "dicom": args.dicom}
+    return {
+        "overwrite": args.overwrite,
+        "private": args.private,
+        "dicom": args.dicom,
+        "names": args.names,
+        "pages": _pages(args),
+    }
 
 
 def _answer_rows(rows: Sequence[CaseStatus], console: Console) -> int:

@@ -6,12 +6,17 @@ a nearest-neighbor label at half resolution would lose.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 
 from ..core.errors import InputError
+from ..imaging.segments import labels_in, listed
 from ..imaging.volume import Volume, check_grid
+from .totalsegmentator_labels import organ_number
 
+_log = logging.getLogger(__name__)
 BITS = 7
 BODY_LABEL = 118
 ANATOMY_CHANNELS = BITS + 1
@@ -49,4 +54,23 @@ def check_anatomy(labels: Volume, volume: Volume | None) -> np.ndarray:
         raise InputError(
             f"The organ map has another grid than the CT{place}.", "Resample it onto the CT (nearest neighbor)."
         )
-    return check_labels(np.asarray(labels.voxels))
+    return check_labels(organ_numbers(labels))
+
+
+def organ_numbers(labels: Volume) -> np.ndarray:
+    """Voxels (k, j, i) of an organ map with TotalSegmentator's numbers.
+
+    Where the file names its labels, and organs are among the names, the names count and not the numbers, which other
+    versions and other programs give differently; labels of other names are left out, with a log warning.
+    """
+    voxels = np.asarray(labels.voxels)
+    organs = {segment: organ_number(segment.name) for segment in labels.segments}
+    if not any(organs.values()) or voxels.dtype.kind not in "iu" or voxels.size == 0 or voxels.min() < 0:
+        return voxels
+    others = [segment for segment in labels_in(voxels, labels.segments) if not organs.get(segment)]
+    if others:
+        _log.warning("The organ map holds labels that are no organs, which are left out: %s.", listed(others))
+    table = np.zeros(int(voxels.max()) + 1, np.uint8)
+    for segment, number in organs.items():
+        table[[n for n in segment.numbers if n < len(table)]] = number or 0
+    return table[voxels]

@@ -29,7 +29,7 @@ PURPOSE = "computing on a cluster"
 LIVES = 3
 """Workers that may die with an order before it is given up: it may be the order that kills them."""
 _LOOK_SECONDS = 0.5
-"""How often a waiting client looks whether the user cancelled."""
+"""Seconds between looks of a waiting client whether the user cancelled."""
 CONNECT_SECONDS = 30
 _SCHEMES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
 _Note = Callable[[str], None]
@@ -37,7 +37,7 @@ _Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """Where to compute.
+    """Choice of where to compute.
 
     Attributes:
         address: "local", "slurm", or the address of a scheduler.

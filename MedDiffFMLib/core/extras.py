@@ -15,6 +15,7 @@ EXTRAS = {
     "distributed": "cluster",
     "dask_jobqueue": "cluster",
     "submitit": "cluster",
+    "SimpleITK": "compare",
     "tensorboard": "logging",
     "mlflow": "logging",
     "huggingface_hub": "hub",

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.safe_load import plain_path, read_json
+from .nnunet import is_nnunet, nnunet_rows
 
 SPLITS = ("training", "validation")
 _EXAMPLE = 'Expected {"training": [{"image": "ct.nii.gz"}, ...], "validation": [...]}.'
@@ -50,11 +51,15 @@ class Entry:
 def read_datalist(path: str | Path, splits: tuple[str, ...] = SPLITS) -> list[Entry]:
     """The CTs of some splits of a datalist, in its order; relative paths count from the datalist's folder.
 
+    The ``dataset.json`` of a raw dataset of nnU-Net is a datalist, too.
+
     Raises:
         InputError: not a datalist, a row without image, two cases of one name, or no case at all.
     """
     path = Path(path)
     content = _read_json(path)
+    if is_nnunet(content):
+        content = nnunet_rows(path.parent, content)
     rows: list[tuple[str, dict[str, Any]]] = []
     for split in splits:
         part = content.get(split, [])

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.safe_load import parse_json
+from .nnunet import is_nnunet, label_names
 
 _COLORS = (
     (128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101),
@@ -76,7 +77,10 @@ def labels_in(path: Path) -> dict[int, Any]:
         InputError: a number that is none.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8")).get("labels") or {}
+        whole = parse_json(path.read_text(encoding="utf-8"))
+        content = whole.get("labels") or {}
+        if is_nnunet(whole):
+            return dict(label_names(content))
         return {int(key): row for key, row in dict(content).items() if int(key) > 0}
     except (OSError, AttributeError):
         return {}

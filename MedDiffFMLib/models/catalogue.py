@@ -2,7 +2,7 @@
 
 Two places: the models that are shipped, listed in ``models.json``, and those of this user, one ``<name>.json`` each
 in a folder of their own. A user's model appears and disappears with its ``.json``, which is renamed into place last
-and removed first.
+and removed first. Models with an address, of ``models.json`` or of a store, are at hand once they were downloaded.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
-import sys
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,75 +20,12 @@ from ..core.atomic_files import atomic_path, sweep
 from ..core.errors import InputError, ModelError, OutputError
 from ..core.resources import resource_folder
 from ..core.safe_load import check_fields, plain_name, read_json
+from .entry import NAME, CatalogueEntry, user_folder
+from .hub import SCHEME, from_hub
+from .store import offered
 
 CATALOGUE = "models.json"
-FOLDER_VARIABLE = "MEDDIFFFM_MODELS"
-KINDS = {
-    "prior": "prior",
-    "control": "ControlNet",
-    "segmentation": "segmentation head",
-    "body": "body coordinates",
-    "translation": "flows between modalities",
-    "companion": "companion",
-    "encoders": "encoders of many modalities",
-}
-"""Kinds of models and how a user calls them."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CatalogueEntry:
-    """One model; fields as in ``models.schema.json``.
-
-    Attributes:
-        kind: "prior", or "control" for a ControlNet.
-        task: what a ControlNet was trained for.
-        prior: SHA-256 of the prior that a ControlNet belongs to.
-        run: the training run that made a user's model.
-        folder: where its files lie; None for the folder of shipped models.
-    """
-
-    name: str
-    title: str
-    description: str
-    file: str
-    sha256: str
-    bytes: int
-    licence: str
-    training_data: str
-    memory_mb: int
-    card: str = ""
-    kind: str = "prior"
-    task: str = ""
-    prior: str = ""
-    run: str = ""
-    folder: Path | None = None
-
-    @property
-    def path(self) -> Path:
-        """Path of the file."""
-        return (self.folder or resource_folder() / "Models") / self.file
-
-    @property
-    def is_own(self) -> bool:
-        """True for a model of this user, False for a shipped one."""
-        return self.folder is not None
-
-
-def user_folder() -> Path:
-    """Folder of this user's models: ``$MEDDIFFFM_MODELS``, else the platform's folder for data of programs."""
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "MedDiffFM" / "models"
 
 
 def list_models(kind: str | None = None) -> list[CatalogueEntry]:
@@ -100,7 +36,7 @@ def list_models(kind: str | None = None) -> list[CatalogueEntry]:
     Raises:
         ModelError: the shipped catalogue cannot be read.
     """
-    entries = {entry.name: entry for entry in _shipped()}
+    entries = {entry.name: entry for entry in _shipped() if not entry.address}
     for entry in _own():
         if entry.name in entries:
             _log.warning("The model %s in %s is hidden by a shipped one of that name.", entry.name, entry.folder)
@@ -110,17 +46,41 @@ def list_models(kind: str | None = None) -> list[CatalogueEntry]:
 
 
 def resolve(spec: str) -> tuple[str, Path, str | None]:
-    """Catalogue name or path -> (name, file, expected SHA-256 or None for a user's own file)."""
+    """Catalogue name, ``hf://`` address or path -> (name, file, expected SHA-256 or None for a user's own file)."""
+    if spec.startswith(SCHEME):
+        return from_hub(spec)
     path = Path(spec)
     if path.suffix or len(path.parts) > 1:
         return path.stem, path, None
     entries = {entry.name: entry for entry in list_models()}
     if spec not in entries:
+        remote = find_available(spec)
+        if remote is not None:
+            raise ModelError(
+                f"The model {spec!r} is not on this computer yet: {remote.bytes / 1e6:.1f} MB at {remote.address}.",
+                f"Download it: meddifffm models download {spec}.",
+            )
         raise ModelError(
             f"There is no model called {spec!r}.",
             f"Choose {', '.join(entries)} or give the path of a .safetensors file.",
         )
     return spec, entries[spec].path, entries[spec].sha256
+
+
+def available_models() -> list[CatalogueEntry]:
+    """Models that can be downloaded and are not on this computer, from what is known without asking anybody."""
+    here = {entry.name for entry in list_models()}
+    shipped = [entry for entry in _shipped() if entry.address]
+    found: dict[str, CatalogueEntry] = {}
+    for entry in [*shipped, *offered()]:
+        if entry.name not in here:
+            found.setdefault(entry.name, entry)
+    return list(found.values())
+
+
+def find_available(name: str) -> CatalogueEntry | None:
+    """A model that can be downloaded; None where there is none of that name."""
+    return next((entry for entry in available_models() if entry.name == name), None)
 
 
 def check_name(name: str, run: str = "") -> None:
@@ -132,7 +92,7 @@ def check_name(name: str, run: str = "") -> None:
     Raises:
         InputError: no proper name, or taken.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InputError(f"{name!r} cannot be a model's name.", "Use lower-case letters, digits and hyphens.")
     for entry in list_models():
         if entry.name == name and not (entry.is_own and run and entry.run == run):
@@ -153,6 +113,21 @@ def register_model(entry: CatalogueEntry, weights: Path, card: str) -> Catalogue
         OutputError: the folder cannot be written to.
     """
     check_name(entry.name, entry.run)
+    return _install(entry, weights, card, shutil.copyfile)
+
+
+def install_model(entry: CatalogueEntry, weights: Path, card: str) -> CatalogueEntry:
+    """As :func:`register_model`, for weights that were downloaded into the user's folder and are moved.
+
+    Raises:
+        InputError: the name is taken.
+        OutputError: the folder cannot be written to.
+    """
+    check_name(entry.name)
+    return _install(entry, weights, card, os.replace)
+
+
+def _install(entry: CatalogueEntry, weights: Path, card: str, bring: Callable[[Path, Path], object]) -> CatalogueEntry:
     folder = user_folder()
     sweep(folder)
     before = next((old for old in _own() if old.name == entry.name), None)
@@ -161,7 +136,7 @@ def register_model(entry: CatalogueEntry, weights: Path, card: str) -> Catalogue
     record = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "folder"}
     record |= {"file": f"{stem}.safetensors", "card": f"{stem}.md", "bytes": weights.stat().st_size}
     with atomic_path(folder / record["file"], overwrite=True) as temporary:
-        shutil.copyfile(weights, temporary)
+        bring(weights, temporary)
     with atomic_path(folder / record["card"], overwrite=True) as temporary:
         temporary.write_text(card, encoding="utf-8")
     with atomic_path(folder / f"{entry.name}.json", overwrite=True) as temporary:
@@ -229,7 +204,7 @@ def _own() -> list[CatalogueEntry]:
 
 def _check_files(entry: CatalogueEntry, name: str) -> None:
     """Files lie in the user's folder and bear the entry's name: removing one model must not touch another."""
-    if entry.name != name or not _NAME.fullmatch(name):
+    if entry.name != name or not NAME.fullmatch(name):
         raise ValueError("names do not fit")
     if not all(plain_name(file) and file.startswith(f"{name}.") for file in (entry.file, entry.card or f"{name}.md")):
         raise ValueError("its files are not its own")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,10 +231,8 @@ def load_denoiser(path: Path) -> torch.nn.Module:
 
 def denoiser_of(weights: Weights) -> torch.nn.Module:
     """The trained denoiser in float32 on the CPU."""
-    import torch
-
     config = header_of(weights.path, weights.metadata)["config"]
-    with torch.device("meta"):  # sizes without memory: a damaged description may ask for terabytes
+    with without_memory():
         described = build_denoiser(config).state_dict()
     check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in described.items()})
     denoiser = build_denoiser(config)
@@ -244,6 +244,25 @@ def denoiser_of(weights: Weights) -> torch.nn.Module:
             f"The weights in {weights.path.name} do not fit its description ({first}).", "Fetch it again."
         ) from error
     return denoiser.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Make modules that have sizes alone: a damaged description may ask for terabytes.
+
+    Initial values are not drawn either: PyTorch imports its compiler to draw normal ones without memory, for a second.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class NoValues(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), NoValues():
+        yield
 
 
 def check_shapes(weights: Weights, described: dict[str, tuple[int, ...]]) -> None:
@@ -299,7 +318,7 @@ def load_model(spec: str = DEFAULT_MODEL, *, device: str = "auto", precision: st
     """Load a prior by catalogue name or file path.
 
     Args:
-        spec: name from the catalogue, or path of a .safetensors file.
+        spec: name from the catalogue, path of a .safetensors file, or ``hf://owner/name`` of the Hugging Face Hub.
         device: "auto" (a usable GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "xpu", "mps".
         precision: "auto" (bfloat16 where the device computes it), "float32", "bfloat16".
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelError
 from ..core.safe_load import check_fields, parse_json
 from .catalogue import list_models, resolve
-from .checkpoint import FoundationModel, check_format, check_shapes, read_metadata, read_weights, write_weights
+from .checkpoint import (
+    FoundationModel,
+    check_format,
+    check_shapes,
+    read_metadata,
+    read_weights,
+    without_memory,
+    write_weights,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +127,6 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
     Raises:
         ModelError: unknown, damaged, of another prior or for another task.
     """
-    import torch
 
     from ..diffusion.controlled_denoiser import with_control
     from ..networks.controlnet import ControlBranch, ControlConfig
@@ -142,7 +149,7 @@ def load_control(spec: str | Path, model: FoundationModel, task: str | None = No
     try:
         check_fields(ControlConfig, description["control"])
         config = ControlConfig(**description["control"])
-        with torch.device("meta"):  # sizes without memory: a damaged description may ask for terabytes
+        with without_memory():
             described = ControlBranch(model.engine.denoiser.network.config, config).state_dict()  # type: ignore[union-attr, arg-type]
         check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in described.items()})
         denoiser = with_control(model.engine.denoiser, config, weights.state)  # type: ignore[arg-type]

@@ -19,8 +19,10 @@ NEAR_MM, FAR_MM = 5.0, 12.0
 BANDS = ((-1.0, -0.84), (-0.84, -0.52), (-0.52, -0.2), (-0.2, 0.2), (0.2, 0.55), (0.55, 1.01))
 """Network range: dark, muscle, between, marrow and mixtures, fat, brighter than fat."""
 PLACES = 512
-LIMIT_SHARE = 0.995
+LIMIT_SHARE = 0.95
 """Of the places in images that were held out, so many are to count as familiar."""
+NO_PEAK = 0.7
+"""What the lack of a peak of fat counts, in units of the limit."""
 LEAST_BODY = 0.5
 """Share of body around a place that is judged."""
 
@@ -60,6 +62,18 @@ class Familiarity:
         return np.where(body, fine[tuple(slice(n) for n in image.shape)], 0).astype(np.float32)
 
 
+def strangeness(distance: np.ndarray, body: np.ndarray, fat_from_peak: bool) -> float:
+    """How strange an image is as a whole; above 1 it should not be trusted.
+
+    Args:
+        distance: see :meth:`Familiarity.distance`.
+        body: bool.
+        fat_from_peak: whether its histogram has a peak of fat, as the images in training have.
+    """
+    usual = float(np.median(distance[body])) if body.any() else 0.0
+    return usual + (0.0 if fat_from_peak else NO_PEAK)
+
+
 def learn_familiarity(
     images: Sequence[tuple[np.ndarray, np.ndarray]],
     held_out: Sequence[tuple[np.ndarray, np.ndarray]],
@@ -84,7 +98,8 @@ def learn_familiarity(
     judged = [describe_places(image, body, spacing_mm)[0] for image, body in held_out]
     found = [tree.query((part - center) / scale)[0] for part in judged if len(part)]
     limit = float(np.mean([np.quantile(part, LIMIT_SHARE) for part in found])) if found else 1.0
-    return Familiarity(*(array.astype(np.float32) for array in (center, scale, places)), limit)
+    center, scale, places = (array.astype(np.float32) for array in (center, scale, places))
+    return Familiarity(center, scale, places, limit)
 
 
 def describe_places(image: np.ndarray, body: np.ndarray, spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ IMAGES = "images"
 
 @dataclass
 class Arrival:
-    """What is known of a series.
+    """Record of a series.
 
     Attributes:
         key: tells series of one caller apart; name of its folder.
@@ -92,7 +92,7 @@ class _Open:
 
 @dataclass(frozen=True)
 class Patience:
-    """When a series counts as whole.
+    """Time after which a series counts as whole.
 
     Attributes:
         quiet: seconds without an image after the connection was released.
@@ -221,7 +221,7 @@ class Arrivals:
         return f"the connection broke off after {len(known.names)} images, and nobody sent the series again"
 
     def arrival(self, key: str) -> Arrival:
-        """What is known of a series."""
+        """Record of a series."""
         return self._open[key].arrival
 
     def let_go(self, key: str) -> None:
@@ -230,7 +230,7 @@ class Arrivals:
 
 
 def as_tags(dataset: Any, keywords: tuple[str, ...], caller: str) -> Mapping[str, str]:
-    """What rules ask for, as text."""
+    """Tags that rules ask for, as text."""
     values = {key: dataset.get(key) for key in keywords}
     texts = {
         key: "\\".join(map(str, value)) if isinstance(value, (list, tuple)) or hasattr(value, "append") else str(value)

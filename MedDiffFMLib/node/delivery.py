@@ -35,7 +35,7 @@ class Trouble:
 
 
 class Delivery:
-    """What sends.
+    """Sender of results.
 
     Args:
         title: AE title that we call with.

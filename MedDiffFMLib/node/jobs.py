@@ -26,7 +26,7 @@ RESULTS, FAILED, COMPUTED, SENT, ATTEMPTS = "results", "failed", "computed.json"
 
 @dataclass(frozen=True)
 class Result:
-    """What one rule gave for one series.
+    """Result of one rule for one series.
 
     Attributes:
         folder: of it.
@@ -63,7 +63,7 @@ class Result:
         """Note that a target has taken an object."""
         line = json.dumps([target, file.relative_to(self.folder).as_posix()])
         with (self.folder / SENT).open("a", encoding="utf-8") as stream:
-            stream.write(f"{line}\n")
+            stream.write(f"\n{line}\n")  # a line that was torn before takes no other with it
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -121,7 +121,7 @@ class Job:
         write_record(self.folder / FAILED / f"{rule}.json", {"reason": reason, "time": now()})
 
     def count_attempt(self, rule: str, step: int = 1) -> int:
-        """How often a rule was begun that did not end; a program that dies on a series must not do so for ever."""
+        """Count the beginnings of a rule without an end: a program that dies on a series must not do so for ever."""
         path = self.folder / ATTEMPTS
         attempts: dict[str, Any] = read_json(path) if path.exists() else {}
         attempts[rule] = int(attempts.get(rule, 0)) + step
@@ -139,7 +139,7 @@ class Job:
 
 
 class DoneSeries:
-    """What became of series, by key: the images that were worked on, so that no image is worked on twice.
+    """Series that are done, by key, with the images that were worked on, so that no image is worked on twice.
 
     Args:
         folder: one record for each key.

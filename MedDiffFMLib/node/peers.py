@@ -1,4 +1,4 @@
-"""Who may send to the node."""
+"""Callers that may send to the node."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def plain_number(text: str) -> str:
 
 
 def caller_of(callers: Sequence[Caller], title: str, number: str) -> Caller | None:
-    """Who calls; None for a stranger."""
+    """The caller of a title and number; None for a stranger."""
     fitting = [caller for caller in callers if caller.title == title]
     return next((caller for caller in fitting if not caller.host or number in caller.addresses), None)

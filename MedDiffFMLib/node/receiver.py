@@ -38,7 +38,7 @@ Keep = Callable[[bytes, str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What the node takes.
+    """Limits of what the node takes.
 
     Attributes:
         image_bytes: of one image.
@@ -83,7 +83,7 @@ class Refusal(Exception):
 
 
 class Receiver:
-    """What answers callers.
+    """Provider that answers callers.
 
     Args:
         arrivals: where images go.
@@ -268,7 +268,8 @@ class Receiver:
             raise Refusal(DOES_NOT_MATCH, "it is another object than was announced", keep=True)
         study, series = uids
         key = key_of(who["caller"], series)
-        return Arrival(key, **who, study=study, series=series, tags=dict(tags), patient=patient if self._names else {})
+        known = patient if self._names else {}
+        return Arrival(key, who["caller"], who["address"], study, series, dict(tags), known)
 
 
 def readable_syntaxes(net: Any) -> list[str]:
@@ -326,7 +327,7 @@ def _server_class(is_welcome: Callable[[str], bool]) -> Any:
     class Handler(RequestHandler):
         def _create_association(self) -> Any:
             link = super()._create_association()
-            connection = link.dul.socket
+            connection: Any = link.dul.socket
             receive = connection.recv
 
             def measured(count: int) -> bytearray:
@@ -340,7 +341,7 @@ def _server_class(is_welcome: Callable[[str], bool]) -> Any:
 
     class Server(ThreadedAssociationServer):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options, request_handler=Handler)
+            super().__init__(*args, **{**options, "request_handler": Handler})
 
         def verify_request(self, request: Any, client_address: Any) -> bool:
             return is_welcome(client_address[0])

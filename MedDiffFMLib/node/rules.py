@@ -21,7 +21,7 @@ TAGS = (
     "Modality", "SeriesDescription", "StudyDescription", "BodyPartExamined", "ProtocolName", "ConvolutionKernel",
     "StationName", "InstitutionName", "Manufacturer", "ImageType",
 )  # fmt: skip
-"""What a rule may ask for, besides ``caller``."""
+"""Keywords that a rule may ask for, besides ``caller``."""
 SENDER = "sender"
 """As an address: whoever sent the series."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -139,7 +139,7 @@ def _rule(row: Any, settings_of: Callable[[Sequence[str]], tuple[RunSettings, bo
 
 
 def targets_of(texts: Sequence[str]) -> tuple[Address | None, ...]:
-    """Where results go, from addresses and the word ``sender``.
+    """Targets of results, from addresses and the word ``sender``.
 
     Raises:
         InputError: something else.

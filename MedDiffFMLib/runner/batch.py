@@ -17,11 +17,13 @@ from ..core.parts import WHOLE, Claimed, Part, claimed
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.io import source_of
 from ..tasks.registry import TASKS
+from .bids import BIDS, PLAIN, describe_derivatives, planned
 from .case import run_case
 from .case_files import CaseFiles
 from .load import Loaded
 from .one_series import with_one_series
-from .outputs import OutputPlan, make_folder, plan_outputs
+from .outputs import OutputPlan, make_folder
+from .pages import NO_PAGES, PageFiles
 from .read_files import files_read
 from .report import NOTICE, found_again, read_report, was_forced
 from .settings import RunSettings
@@ -54,6 +56,8 @@ def run_batch(
     overwrite: bool = False,
     private: bool = False,
     dicom: Path | None = None,
+    names: str = PLAIN,
+    pages: PageFiles = NO_PAGES,
     part: Part = WHOLE,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -65,6 +69,8 @@ def run_batch(
         overwrite: also replace outputs that were made with other settings. What is done already is always skipped.
         private: reports name no files.
         dicom: folder that gets a folder of DICOM objects for each case; None for none.
+        names: of the results, one of ``bids.NAMES``.
+        pages: one-page reports that are wanted beside each result.
         part: which of the cases; others may run in other processes at the same time, each with its own table.
 
     Raises:
@@ -72,15 +78,18 @@ def run_batch(
         Cancelled: after the table was written.
     """
     settings = settings.checked()
+    pages.beside_each()
     make_folder(folder)
+    if names == BIDS:
+        describe_derivatives(folder, settings.task)
     model = load()
     rows: list[CaseStatus] = []
     cases = part.of(cases)
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         row = run_claimed(
-            settings, case, folder, model, guard, overwrite=overwrite, private=private, dicom=dicom,
-            progress=_prefixed(progress, f"{number + 1}/{len(cases)} {case.name}"), cancel=cancel,
+            settings, case, folder, model, guard, overwrite=overwrite, private=private, dicom=dicom, names=names,
+            pages=pages, progress=_prefixed(progress, f"{number + 1}/{len(cases)} {case.name}"), cancel=cancel,
         )  # fmt: skip
         rows.append(row)
         on_case(row)
@@ -101,6 +110,8 @@ def run_claimed(
     overwrite: bool = False,
     private: bool = False,
     dicom: Path | None = None,
+    names: str = PLAIN,
+    pages: PageFiles = NO_PAGES,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> CaseStatus:
@@ -108,12 +119,15 @@ def run_claimed(
 
     Args:
         guard: of the inputs of all cases.
-        overwrite, private, dicom: as for :func:`run_batch`.
+        overwrite, private, dicom, names, pages: as for :func:`run_batch`.
     """
-    plan = plan_outputs(settings.task, case.source, folder)
+    try:
+        plan = planned(settings.task, case.source, folder, names)
+    except InputError as problem:
+        return failed(case, problem)
     try:
         with claimed(folder, plan.base):
-            return _run_one(settings, case, plan, model, guard, overwrite, private, dicom, progress, cancel)
+            return _run_one(settings, case, plan, model, guard, overwrite, private, dicom, pages, progress, cancel)
     except Claimed:
         return CaseStatus(case.name, "elsewhere", 0.0, "another process computes it")
 
@@ -127,6 +141,7 @@ def _run_one(
     overwrite: bool,
     private: bool,
     dicom: Path | None,
+    pages: PageFiles,
     progress: ProgressCallback | None,
     cancel: CancelToken | None,
 ) -> CaseStatus:
@@ -137,12 +152,13 @@ def _run_one(
             cancel.check()
         case = with_one_series(case, settings.task)
         done = is_done(settings, case, plan, model)
-        if done and (dicom is None or (dicom / plan.base).is_dir()):
+        complete = all(path.exists() for path in pages.files(plan).values())
+        if done and complete and (dicom is None or (dicom / plan.base).is_dir()):
             return CaseStatus(case.name, "skipped", 0.0, "done before", report=str(plan.report))
         guard.refuse(plan.expected(settings.task))  # also those of other cases
         run_case(
             settings, case, plan, lambda: model,
-            overwrite=overwrite or done, private=private, dicom=dicom, progress=progress, cancel=cancel,
+            overwrite=overwrite or done, private=private, dicom=dicom, pages=pages, progress=progress, cancel=cancel,
         )  # fmt: skip
     except Exception as problem:
         return failed(case, problem, time.monotonic() - start)

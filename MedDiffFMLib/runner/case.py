@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..conditioning.totalsegmentator_labels import organ_number
 from ..core.errors import Cancelled, InputError
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback
@@ -27,6 +28,7 @@ from .dicom_export import check_export, exported
 from .load import Elsewhere, Here, Loaded
 from .one_series import with_one_series
 from .outputs import OutputPlan, check_outputs, publish
+from .pages import NO_PAGES, PageFiles, check_pages, paged
 from .read_files import files_read
 from .report import Stopwatch, input_record, run_report
 from .settings import RunSettings
@@ -58,9 +60,13 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
     volumes: dict[str, Volume] = {}
     label = case.label
     for name, path in case.paths.items():
-        structures = structures_file(path) if name == "mask" else None
-        if structures is not None and "volume" in volumes:
-            volumes[name], label = read_mask(structures, label, volumes["volume"], case.input), None
+        grid = inputs.grid_of(name)
+        is_mask = name == "mask" or grid != "volume"
+        structures = structures_file(path) if is_mask else None
+        if structures is not None and grid in volumes:
+            chosen_label = label if name == "mask" else None
+            volumes[name] = read_mask(structures, chosen_label, volumes[grid], case.paths[grid])
+            label = None if name == "mask" else label
         else:
             volumes[name] = read_volume(path, inputs.modalities[name])
     loaded = checked_case(task, volumes, case.texts, label, case.force)
@@ -100,10 +106,15 @@ def checked_case(
     warnings = [] if volume is None else scan_warnings(volume, inputs.modality, force)
     scans = {scan.name: volumes[scan.name] for scan in inputs.scans if scan.name in volumes}
     for name, scan in scans.items():
+        grid = inputs.grid_of(name)
+        if grid != "volume":
+            scans[name] = Volume(check_mask(scan, volumes[grid]), volumes[grid].ijk_to_ras, scan.modality)
+            warnings += label_notes(scan, volumes[grid], name)
+            continue
         warnings += [f"{name}: {sentence}" for sentence in check_volume(scan, inputs.modalities[name], force)]
     inside = None
     if mask is not None and volume is not None:
-        mask = mask if label is None else mask.with_voxels(chosen(mask.voxels, mask.segments, label))
+        mask = mask if label is None else mask.with_voxels(chosen(mask.voxels, mask.segments, _number(mask, label)))
         inside = check_mask(mask, volume)
         warnings += [*several_labels(mask), *label_notes(mask, volume, "mask")]
     elif label is not None:
@@ -112,6 +123,12 @@ def checked_case(
     if anatomy is not None and volume is not None:
         warnings += label_notes(anatomy, volume, "organ map")
     return LoadedCase(anatomy if volume is None else volume, inside, labels, scans, dict(texts), warnings=warnings)
+
+
+def _number(mask: Volume, label: str) -> str:
+    """The label; for an organ's name in a map without names TotalSegmentator's number."""
+    number = None if mask.segments else organ_number(label)
+    return label if number is None else str(number)
 
 
 def scan_warnings(volume: Volume, modality: str, force: bool = False) -> list[str]:
@@ -198,6 +215,7 @@ def run_case(
     overwrite: bool = False,
     private: bool = False,
     dicom: Path | None = None,
+    pages: PageFiles = NO_PAGES,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
 ) -> dict[str, Any]:
@@ -207,6 +225,7 @@ def run_case(
         load: gives the model, called only after every check has passed.
         private: the report that is written names no file.
         dicom: folder that gets a folder of DICOM objects called as the report; None for none.
+        pages: one-page reports that are wanted.
 
     Raises:
         MedDiffFMError: whatever is wrong; then no output exists.
@@ -214,8 +233,9 @@ def run_case(
     settings = settings.checked()
     case = with_one_series(case, settings.task)
     guard = InputGuard(files_read(case.paths.values(), settings))
-    guard.refuse(plan.expected(settings.task))
+    guard.refuse([*plan.expected(settings.task), *pages.files(plan).values()])
     check_outputs(plan, settings.task, overwrite)
+    check_pages(pages, plan, overwrite)
     check_export(dicom, plan.base, case)
     loaded = load_case(case, settings.task)
     if case.origin is not None:
@@ -226,5 +246,9 @@ def run_case(
     if cancel is not None and cancel.cancelled:
         raise Cancelled()
     guard.refuse(plan.file(settings.task, name) for name in (*result.volumes, *result.tables, *result.texts))
-    with exported(dicom, plan.base, case, loaded.volume, result, report):
+    name = "" if private else case.name
+    with (
+        exported(dicom, plan.base, case, loaded.volume, result, report),
+        paged(pages, plan, loaded, result, report, overwrite, name),
+    ):
         return publish(plan, loaded.volume, result, report, overwrite, private)

@@ -13,16 +13,17 @@ from typing import Any
 
 from .. import __version__
 from ..core.cluster import ClusterPlan, opened, results
-from ..core.errors import DependencyError, ModelError, OutputError
+from ..core.errors import DependencyError, InputError, MedDiffFMError, ModelError, OutputError
 from ..core.file_hash import file_sha256
 from ..core.input_guard import InputGuard
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..models.catalogue import resolve
 from ..models.names import NO_MODEL
 from .batch import CaseStatus, failed, run_claimed, write_table
+from .bids import BIDS, PLAIN, describe_derivatives, planned
 from .case_files import CaseFiles
 from .load import Here, load
-from .outputs import make_folder, plan_outputs
+from .outputs import make_folder
 from .read_files import files_read
 from .settings import RunSettings
 
@@ -68,7 +69,7 @@ def run_on_cluster(
         settings: without a number of threads those of this computer are shared among local workers.
         on_case: called for each case in the order in which they finish.
         note: is told where the dashboard is.
-        options: ``overwrite``, ``private`` and ``dicom``.
+        options: of :func:`runner.batch.run_claimed`, such as ``overwrite``.
 
     Returns:
         Rows in the order of the cases.
@@ -82,6 +83,9 @@ def run_on_cluster(
     if settings.threads is None:
         settings = replace(settings, threads=cluster.threads)
     make_folder(folder)
+    names = options.get("names", PLAIN)
+    if names == BIDS:
+        describe_derivatives(folder, settings.task)
     sha256 = "" if settings.model == NO_MODEL else _sha256(settings.model)
     rows: dict[int, CaseStatus] = {}
 
@@ -92,7 +96,7 @@ def run_on_cluster(
         if progress is not None:
             progress(ProgressEvent(len(rows) / len(cases), f"{len(rows)} of {len(cases)} cases", None))
 
-    for number, problem in _refused(settings, cases, folder):
+    for number, problem in _refused(settings, cases, folder, names):
         finished(number, failed(cases[number], problem))
     numbers = [number for number in range(len(cases)) if number not in rows]
     with opened(cluster, note) as client:
@@ -103,13 +107,16 @@ def run_on_cluster(
     return [rows[number] for number in sorted(rows)]
 
 
-def _refused(settings: RunSettings, cases: Sequence[CaseFiles], folder: Path) -> Iterator[tuple[int, OutputError]]:
-    """Numbers of the cases whose outputs are inputs of any case; workers know their own case only."""
+def _refused(
+    settings: RunSettings, cases: Sequence[CaseFiles], folder: Path, names: str
+) -> Iterator[tuple[int, MedDiffFMError]]:
+    """Numbers of the cases without a proper name, or whose outputs are inputs of any case, and why."""
+    # Workers know their own case only.
     guard = InputGuard(files_read((path for case in cases for path in case.paths.values()), settings))
     for number, case in enumerate(cases):
         try:
-            guard.refuse(plan_outputs(settings.task, case.source, folder).expected(settings.task))
-        except OutputError as problem:
+            guard.refuse(planned(settings.task, case.source, folder, names).expected(settings.task))
+        except (InputError, OutputError) as problem:
             yield number, problem
 
 

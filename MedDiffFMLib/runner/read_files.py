@@ -23,7 +23,7 @@ def files_read(paths: Iterable[Path], settings: RunSettings) -> Iterator[Path]:
         yield from _files_of(path)
     parameters = settings.as_dict()["parameters"]
     for value in (settings.model, *parameters.values()):
-        if plain_path(value) and is_there(Path(value)):
+        if value and plain_path(value) and is_there(Path(value)):
             yield Path(value)
 
 

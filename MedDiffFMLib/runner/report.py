@@ -16,6 +16,7 @@ from .. import __version__
 from ..core import devices
 from ..core.errors import InputError
 from ..core.json_files import json_ready
+from ..core.notice import NOTICE
 from ..core.safe_load import is_there, plain_path, read_json
 from ..imaging.volume import Volume, geometry
 from ..models.no_model import NoModel
@@ -24,7 +25,6 @@ from .load import Here
 from .settings import RunSettings
 
 FORMAT = "meddifffm-report-1"
-NOTICE = "Research use only. Not a medical device; do not use for diagnosis or treatment."
 _PRIVATE = "a file"
 _PACKAGES = ("torch", "monai", "numpy", "scipy")
 

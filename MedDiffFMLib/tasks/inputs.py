@@ -54,13 +54,20 @@ class Text(Named):
 
 @dataclass(frozen=True)
 class Scan(Named):
-    """A scan besides the first one, on a grid of its own; its modality decides how it is checked."""
+    """A scan besides the one that the task works on, on a grid of its own; its modality decides how it is checked.
+
+    Attributes:
+        first: given before the one that the task works on, in Python and on the command line.
+        on: name of the scan on whose grid it lies; then it is a label map of that.
+    """
 
     modality: str = CT
+    first: bool = False
+    on: str = ""
 
     @property
     def words(self) -> str:
-        return f"{WITH_ARTICLE[self.modality]} ({self.name})"
+        return f"{'a label map' if self.on else WITH_ARTICLE[self.modality]} ({self.name})"
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,12 @@ class Inputs:
     @property
     def modalities(self) -> dict[str, str]:
         """Name of each input with voxels -> what it is read and checked as."""
-        return {"volume": self.modality, "mask": "mask", "anatomy": "mask", **{s.name: s.modality for s in self.scans}}
+        scans = {scan.name: "mask" if scan.on else scan.modality for scan in self.scans}
+        return {"volume": self.modality, "mask": "mask", "anatomy": "mask", **scans}
+
+    def grid_of(self, name: str) -> str:
+        """The scan on whose grid a label map lies."""
+        return next((scan.on for scan in self.scans if scan.name == name and scan.on), "volume")
 
     @property
     def named(self) -> list[Named]:

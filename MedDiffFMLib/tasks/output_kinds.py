@@ -21,6 +21,8 @@ class OutputKind(Enum):
     """HU around zero, shown in gray with the same range to both sides."""
     Z_SCORE = "z-score"
     """Distance from the usual, in standard deviations of normal tissue."""
+    CHANGE = "change"
+    """Signed, in standard deviations of the noise, shown in blue and red around zero."""
     HU_SPREAD = "hu-spread"
     """Usual error, HU."""
     MASK = "mask"

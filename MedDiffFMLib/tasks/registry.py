@@ -18,6 +18,7 @@ ROWS = (
     ("radiograph", "Radiograph"),
     ("describe", "Describe"),
     ("find", "Find"),
+    ("compare", "Compare"),
     ("translate", "Translate"),
 )
 """Folder, and the class in its ``spec.py``."""

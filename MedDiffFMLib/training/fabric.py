@@ -9,11 +9,15 @@ from ..core.errors import DependencyError
 
 if TYPE_CHECKING or find_spec("lightning_fabric") is not None:
     from lightning_fabric import Fabric
+    from lightning_fabric.loggers import TensorBoardLogger
+    from lightning_fabric.loggers.logger import Logger
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 elif find_spec("lightning") is not None:
     from lightning.fabric import Fabric
+    from lightning.fabric.loggers import TensorBoardLogger
+    from lightning.fabric.loggers.logger import Logger
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 else:
     raise DependencyError("Training needs Lightning Fabric.", "Install it: pip install lightning-fabric")
 
-__all__ = ["Fabric", "rank_zero_only"]
+__all__ = ["Fabric", "Logger", "TensorBoardLogger", "rank_zero_only"]

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..core.errors import ModelError, OutputError
 from .averages import Average, ExponentialAverage, PowerAverage, save_snapshot
+from .loggers import log_row
 from .optimizers import make_optimizer
 
 LossFunction = Callable[[nn.Module, int], torch.Tensor]
@@ -308,6 +309,7 @@ class TrainingLoop:
     def _log(self, name: str, row: dict[str, float]) -> None:
         if self.fabric.global_rank:
             return
+        log_row(self.fabric, name, row)
         path = self.folder / name
         new = not path.exists()
         try:

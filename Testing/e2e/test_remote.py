@@ -94,10 +94,19 @@ class Server:
         assert b"listening" in line.lower(), line
 
     def connections(self) -> list[int]:
-        """Processes of sshd that serve a connection."""
-        listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+        """Processes that serve a connection of this sshd, and of none by which somebody works here."""
+        ask = ["ps", "-eo", "pid=,ppid=,args="]
+        listed = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+        rows = [(int(pid), int(parent), args) for pid, parent, args in (r.split(None, 2) for r in listed.splitlines())]
+        parents = {pid: parent for pid, parent, _ in rows}
+
+        def is_ours(pid: int) -> bool:
+            while pid in parents and pid != self.process.pid:
+                pid = parents[pid]
+            return pid == self.process.pid
+
         mine = f"{getpass.getuser()}@notty"
-        return [int(row.split()[0]) for row in listed.splitlines() if "sshd" in row and mine in row]
+        return [pid for pid, _, args in rows if "sshd" in args and mine in args and is_ours(pid)]
 
     def left(self) -> list[Path]:
         """Folders that workers left there."""

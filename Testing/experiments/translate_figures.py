@@ -26,6 +26,7 @@ from MedDiffFMLib.imaging.grid import Grid
 from MedDiffFMLib.imaging.intensity import to_network
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.multimodal.familiarity import strangeness
 from MedDiffFMLib.multimodal.flow_file import Flows, load_flows
 from MedDiffFMLib.multimodal.mutual_information import normalized_mutual_information
 from MedDiffFMLib.multimodal.names import CT, MR_T1
@@ -76,9 +77,17 @@ def strange(args: argparse.Namespace, flows: Flows) -> None:
                 volume = volume.with_voxels(np.clip(volume.voxels + 1024, 0, None))
             source = prepare_mr(volume)
             far = flows.familiarity.distance(source.image, source.body, SPACING_MM)[source.body]
-            scores.setdefault(kind, []).append(float(np.median(far)))
+            scores.setdefault(kind, []).append(strangeness(far, far >= 0, source.fat_from_peak))
             share = round(float(np.mean(far > 1)), 3)
-            _tell({"file": Path(path).name, "kind": kind, "median": round(scores[kind][-1], 3), "outside": share})
+            _tell(
+                {
+                    "file": Path(path).name,
+                    "kind": kind,
+                    "strangeness": round(scores[kind][-1], 3),
+                    "median": round(float(np.median(far)), 3),
+                    "outside": share,
+                }
+            )
     own = np.array(scores["own"])
     for kind in ("strange", "ct"):
         other = np.array(scores.get(kind, []))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedDiffFMLib.models.catalogue import FOLDER_VARIABLE
+from MedDiffFMLib.models.entry import FOLDER_VARIABLE
 
 PATIENCE_SECONDS = 600.0
 """Wall-clock time after which a command hangs; computers may be busy."""

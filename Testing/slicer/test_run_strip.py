@@ -42,6 +42,18 @@ def test_strip_is_in_sight_and_the_panel_keeps_its_width_whatever_is_shown(
 
 
 @pytest.mark.slow
+def test_a_result_comes_into_sight(app: Any, widget: Any, ct: Any) -> None:
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    settle(app, widget, application.SMALL)
+    widget.ui.runButton.click()
+    app.wait(lambda: not widget.logic.running)
+    settle(app, widget, application.SMALL)
+    section, area = widget.ui.resultCollapsibleButton, widget.ui.panelScrollArea
+    assert area.verticalScrollBar().maximum > 0  # else there would be nothing to scroll
+    assert 0 <= section.y - area.verticalScrollBar().value < area.height
+
+
+@pytest.mark.slow
 def test_reason_stands_under_its_input_and_its_first_sentence_in_the_strip(app: Any, widget: Any) -> None:
     noise = np.random.default_rng(0).integers(0, 900, (20, 24, 28)).astype(np.int16)
     mr = app.slicer.util.addVolumeFromArray(noise, None, "mr")

@@ -26,6 +26,7 @@ def array(app: Any, node: Any) -> np.ndarray:
     return app.slicer.util.arrayFromVolume(node)
 
 
+@pytest.mark.slow
 def test_blocking_run_gives_nodes_and_turns_the_event_loop(app: Any, logic: Any, ct: Any) -> None:
     from PySide6 import QtCore
 
@@ -59,6 +60,7 @@ def test_a_failure_is_raised_and_the_next_run_works(app: Any, logic: Any, ct: An
     assert outcomes[1].main.GetName() == "thorax denoised"
 
 
+@pytest.mark.slow
 def test_sequence_gives_a_sequence(app: Any, logic: Any, ct: Any) -> None:
     """Each item in its turn; nothing else stays in the scene."""
     slicer = app.slicer
@@ -80,6 +82,7 @@ def test_sequence_gives_a_sequence(app: Any, logic: Any, ct: Any) -> None:
     assert not slicer.util.getNodesByClass("vtkMRMLTextNode")
 
 
+@pytest.mark.slow
 def test_a_list_gives_a_list(app: Any, logic: Any, ct: Any) -> None:
     """One after the other; a CT that cannot be done does not stop the others, and cancelling ends all."""
     from MedDiffFMLib.core.errors import Cancelled, MedDiffFMError

@@ -205,3 +205,77 @@ def test_offline_instructions_name_the_lists(module: Any) -> None:
 
     text = offlineText()
     assert "pip download" in text and "requirements-training.txt" in text and str(ROOT / "MedDiffFM") in text
+
+
+def test_extras_are_offered_and_only_the_chosen_ones_installed(
+    app: Any, widget: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there cannot be chosen; the rest goes to Slicer's installer, which asks."""
+    there, asked = {"highdicom"}, []
+
+    def ensure(requirements: list[str], requester: str) -> None:
+        asked.append((requirements, requester))
+        there.add("dicomweb-client")
+        there.add("pynetdicom")
+
+    monkeypatch.setattr(app.slicer.packaging, "pip_check", lambda requirement: requirement.name in there)
+    monkeypatch.setattr(app.slicer.packaging, "pip_ensure", ensure)
+    ui = widget.ui
+    widget.setupPanel.update()
+    assert ui.dicomExtraCheckBox.checked and not ui.dicomExtraCheckBox.enabled
+    assert ui.pacsExtraCheckBox.enabled and not ui.pacsExtraCheckBox.checked and not ui.installExtrasButton.enabled
+    ui.pacsExtraCheckBox.click()
+    assert ui.installExtrasButton.enabled
+    ui.installExtrasButton.click()
+    assert asked == [(["dicomweb-client>=0.59", "pynetdicom>=2.1"], "MedDiff-FM")]
+    assert ui.pacsExtraCheckBox.checked and not ui.pacsExtraCheckBox.enabled and not ui.installExtrasButton.enabled
+    assert ui.trainingExtraCheckBox.enabled
+
+
+@pytest.mark.slow
+def test_a_stores_model_is_downloaded_after_a_question(
+    app: Any, widget: Any, own_models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_file: Path
+) -> None:
+    """By the real command; without consent nothing comes."""
+    from MedDiffFMLib.core.file_hash import file_sha256
+    from MedDiffFMLib.models.catalogue import list_models
+    from MedDiffFMLib.models.store import add_store
+
+    monkeypatch.setenv("MEDDIFFFM_MODELS", str(tmp_path / "models"))
+    panel, ui = widget.setupPanel, widget.ui
+    panel.update()
+    assert not ui.downloadModelWidget.visible
+    shipped = json.loads((ROOT / "Resources" / "Models" / "models.json").read_text())["models"][0]
+    size = {"sha256": file_sha256(tiny_model_file), "bytes": tiny_model_file.stat().st_size}
+    row = {**shipped, "name": "lab-prior", "title": "Prior of the laboratory", "card": "", **size,
+           "address": tiny_model_file.as_uri()}  # fmt: skip
+    (tmp_path / "models.json").write_text(json.dumps({"models": [row]}))
+    add_store(str(tmp_path / "models.json"))
+    widget.logic.workerPython.useOther = False
+    monkeypatch.setattr(type(widget.logic.workerPython), "executable", lambda self: sys.executable)
+    panel.update()
+    assert ui.availableModelComboBox.currentText == "Prior of the laboratory, 1 MB"
+    questions: list[str] = []
+    answers = [False, True]
+
+    def confirm(text: str, **_: Any) -> bool:
+        questions.append(text)
+        return answers.pop(0)
+
+    monkeypatch.setattr(app.slicer.util, "confirmOkCancelDisplay", confirm)
+    ui.downloadModelButton.click()
+    assert panel.modelDownload._command is None and "licence" in questions[0] and tiny_model_file.name in questions[0]
+    ui.downloadModelButton.click()
+    assert ui.downloadModelButton.text == "Cancel"
+    app.wait(lambda: panel.modelDownload._command is None, 120)
+    assert ui.downloadStatusLabel.text == "Downloaded." and not ui.downloadModelWidget.visible
+    assert any(entry.name == "lab-prior" and entry.is_own for entry in list_models())
+
+
+def test_an_older_slicer_is_told_what_is_needed(app: Any, widget: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 5.12 there was no slicer.packaging."""
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    widget.ui.slicerPythonRadioButton.click()
+    widget.setupPanel.update()
+    assert "needs 3D Slicer 5.12 or newer" in widget.logic.workerPython.problem()
+    assert not widget.ui.runButton.enabled and not widget.ui.installExtrasButton.enabled

@@ -27,6 +27,7 @@ from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.modality_checks import check_volume
 from MedDiffFMLib.imaging.volume import Volume, check_ct, check_mask
 from MedDiffFMLib.models import catalogue
+from MedDiffFMLib.models import entry as catalogue_entry
 from MedDiffFMLib.models.checkpoint import (
     FORMAT,
     FoundationModel,
@@ -38,15 +39,24 @@ from MedDiffFMLib.models.checkpoint import (
 from MedDiffFMLib.models.controlnet_file import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.controlnet_file import load_control
 from MedDiffFMLib.models.no_model import NoModel
-from MedDiffFMLib.multimodal.rigid_registration import align
+from MedDiffFMLib.models.store import add_store
 from MedDiffFMLib.multimodal.aligned import load_encoders
+from MedDiffFMLib.multimodal.rigid_registration import align
 from MedDiffFMLib.networks.unet import NetworkConfig
+from MedDiffFMLib.node.peers import parse_caller
+from MedDiffFMLib.node.rules import Rule, checked_rule
+from MedDiffFMLib.node.service import NodeSettings
 from MedDiffFMLib.runner.case import checked_case
 from MedDiffFMLib.runner.case_files import CaseFiles
 from MedDiffFMLib.runner.one_series import with_one_series
+from MedDiffFMLib.runner.pages import PageFiles
+from MedDiffFMLib.runner.settings import RunSettings
 from MedDiffFMLib.segmentation.head_file import FORMAT as HEAD_FORMAT
 from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.compare.lesions import listed
+from MedDiffFMLib.tasks.compare.registration import registering
+from MedDiffFMLib.tasks.compare.spec import Compare
 from MedDiffFMLib.tasks.find.spec import Find
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
 from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
@@ -498,13 +508,13 @@ def _mr_as_ct(*_: object) -> None:
 @case("MR without fat, given to translate", NO_FAT, None)
 def _without_fat(*_: object) -> list[str]:
     signal = np.where(body().voxels > -500, 400, 0) + np.random.default_rng(0).integers(0, 40, body().voxels.shape)
-    return doubts(prepare_mr(replace(body(), voxels=signal.astype(np.int16), modality="MR")), 0)
+    return doubts(prepare_mr(replace(body(), voxels=signal.astype(np.int16), modality="MR")), 0, 0)
 
 
 @case("MR unlike those in training, given to translate", STRANGE.format(share=0.4), None)
 def _strange(*_: object) -> list[str]:
     signal = np.where(body().voxels > -500, 400, 0)
-    return doubts(replace(prepare_mr(replace(body(), voxels=signal, modality="MR")), fat_from_peak=True), 0.4)
+    return doubts(replace(prepare_mr(replace(body(), voxels=signal, modality="MR")), fat_from_peak=True), 0.4, 1.2)
 
 
 @case(
@@ -651,7 +661,8 @@ def _tampered_weights(folder: Path, patch: pytest.MonkeyPatch) -> None:
     entry = {"name": "prior", "title": "", "description": "", "file": path.name, "sha256": "0123456789ab" + 52 * "0",
              "bytes": path.stat().st_size, "licence": "", "training_data": "", "memory_mb": 1}  # fmt: skip
     (folder / "Models" / "models.json").write_text(json.dumps({"models": [entry]}))
-    patch.setattr(catalogue, "resource_folder", lambda: folder)
+    for module in (catalogue, catalogue_entry):
+        patch.setattr(module, "resource_folder", lambda: folder)
     assert read_header(path)["format"] == FORMAT
     load_model("prior")
 
@@ -854,6 +865,47 @@ def _permission(folder: Path, patch: pytest.MonkeyPatch) -> None:
     write_volume(body(), folder / "out.nrrd")
 
 
+@case("caller of a node without a name", "'@10.0.0.5' names no caller. Write AE title, AET@HOST, or AET@HOST:PORT.")
+def _nameless_caller(folder: Path, _: pytest.MonkeyPatch) -> None:
+    parse_caller("@10.0.0.5")
+
+
+def _node(folder: Path, caller: str) -> NodeSettings:
+    rule = Rule("xray", RunSettings("radiograph").checked())
+    return NodeSettings(folder, [rule], [parse_caller(caller)] if caller else []).checked()
+
+
+@case("node that nobody may send to", "Nobody may send. Name who may: --from AET@HOST:PORT.")
+def _lonely_node(folder: Path, _: pytest.MonkeyPatch) -> None:
+    _node(folder, "")
+
+
+@case(
+    "node whose results have nowhere to go",
+    "Results go back to the sender, and nobody knows on which port CT1 takes them. "
+    "Write --from AET@HOST:PORT, or say where results go: --to pacs://AET@HOST:PORT.",
+)
+def _dumb_caller(folder: Path, _: pytest.MonkeyPatch) -> None:
+    _node(folder, "CT1")
+
+
+@case(
+    "node with a task that needs a mask",
+    "inpaint cannot work on what arrives: it also needs mask. Choose another task.",
+)
+def _unservable(folder: Path, _: pytest.MonkeyPatch) -> None:
+    checked_rule(Rule("fill", RunSettings("inpaint").checked()))
+
+
+@case(
+    "model at an address without encryption",
+    "'http://models.example/ct/models.json' is not encrypted: on the way anybody can read and change what comes. "
+    "Use https://, or give --insecure for a network that you trust.",
+)
+def _plain_store(folder: Path, _: pytest.MonkeyPatch) -> None:
+    add_store("http://models.example/ct")
+
+
 class _SmallDisk(io.FileIO):
     """A file on a disk with room for 10 kB."""
 
@@ -872,6 +924,49 @@ class _SmallDisk(io.FileIO):
 def _disk_full(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Path, "open", lambda self, mode: _SmallDisk(self, mode.replace("b", "")))
     write_volume(body(), folder / "out.nrrd")
+
+
+@case(
+    "two scans in the wrong order",
+    "The earlier scan is of 2026-03-01, the later one of 2026-02-01. Exchange the scans, or correct the dates.",
+)
+def _wrong_order(_: Path, __: pytest.MonkeyPatch) -> None:
+    Compare(earlier_date="2026-03-01", later_date="2026-02-01")
+
+
+@case("no date", "earlier_date is '1.2.2026'. Give a day as YYYY-MM-DD.")
+def _no_date(_: Path, __: pytest.MonkeyPatch) -> None:
+    Compare(earlier_date="1.2.2026")
+
+
+@case(
+    "comparison without SimpleITK",
+    "The Python package SimpleITK is missing, which the comparison of two scans needs. "
+    "Install it: pip install --upgrade 'meddifffm[compare]' (in Slicer: pip_install('-U SimpleITK')).",
+    DependencyError,
+)
+def _no_simple_itk(_: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "SimpleITK", None)
+    list(registering(body(), body()))
+
+
+@case(
+    "table of findings without places",
+    "'{folder}/a.csv' has no places. "
+    "Give a .csv file with the columns r_mm, a_mm, s_mm, and volume_mm3 or diameter_mm where they are known.",
+)
+def _no_places(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "a.csv").write_text("number,volume_mm3\n1,100\n", encoding="utf-8")
+    listed(str(folder / "a.csv"))
+
+
+@case(
+    "report on one page into a picture",
+    "'page.png' is no .pdf file. "
+    "Give --pdf a name that ends with .pdf, or put --pdf last to have it beside the result.",
+)
+def _page_as_picture(_: Path, __: pytest.MonkeyPatch) -> None:
+    PageFiles(pdf=Path("page.png"))
 
 
 if __name__ == "__main__":

@@ -41,11 +41,14 @@ def imports(package: str) -> list[tuple[str, str, str]]:
 
 def _imports_of(name: str, path: Path, known: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Imports of one file, wherever they stand in it."""
+    file = path.relative_to(ROOT)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        place = f"{file}:{node.lineno}"
         if isinstance(node, ast.Import):
             yield from ((name, alias.name, place) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = (name if path.name == "__init__.py" else name.rpartition(".")[0]).split(".")
             start = base[: len(base) - node.level + 1] if node.level else []
             source = ".".join([*start, *([node.module] if node.module else [])])

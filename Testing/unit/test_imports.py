@@ -19,8 +19,8 @@ MODULE = ROOT / "MedDiffFM"
 # are read by the command line, the worker's client and Slicer before any model is needed.
 HEAVY = (
     "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
-    "core.async_copy", "core.precision", "imaging.haar", "datasets.prepare", "api.training", "multimodal.projection",
-    "multimodal.radiograph", "tasks.anomaly.detector",
+    "core.async_copy", "core.precision", "imaging.haar", "datasets.prepare", "api.training", "api.bundle",
+    "multimodal.projection", "multimodal.radiograph", "tasks.anomaly.detector",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
     "conditioning.regions", "conditioning.totalsegmentator_labels", "diffusion.kinds", "preprocessing.mask_crop",

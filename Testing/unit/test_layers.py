@@ -14,8 +14,8 @@ from Testing.unit.import_graph import PACKAGES, PAGE, imports, modules, room, wi
 # From the ground up; a reader of one floor need not know the floors above it.
 LIBRARY = (
     "core", "imaging", "conditioning", "networks", "diffusion", "inference", "models", "preprocessing", "datasets",
-    "segmentation", "multimodal", "tasks", "dicom", "runner", "node", "training", "evaluation", "worker", "api", "demo",
-    "cli",
+    "segmentation", "multimodal", "tasks", "dicom", "pages", "runner", "node", "training", "evaluation", "worker",
+    "api", "demo", "cli",
 )  # fmt: skip
 MODULE = ("worker", "nodes", "runs", "views", "panels")
 LEFT_OUT = ("evaluation", "demo")

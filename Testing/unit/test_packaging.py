@@ -156,6 +156,7 @@ def test_extension_descriptions_agree() -> None:
         "$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_type", "scm_url",
         "dicom_support_rule", "enabled", "tier",
     }  # fmt: skip
+    assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.2.json#")
     assert entry["scm_url"] == described["scmurl"]
     assert entry["category"] == described["category"]
     assert entry["tier"] == int(described["tier"])
@@ -205,10 +206,10 @@ def test_license_is_apache_2_word_for_word() -> None:
 def test_worker_needs_in_slicer_are_needs_of_the_library() -> None:
     """The module's lists of requirements repeat lines of pyproject.toml, floors included."""
     project = (ROOT / "pyproject.toml").read_text()
-    tables = re.findall(r"(?s)\n(?:dependencies|training) = \[(.*?)\]\n", project)
+    tables = re.findall(r"(?s)\n(?:dependencies|training|dicom|pacs) = \[(.*?)\]\n", project)
     dependencies = [line for table in tables for line in re.findall(r'"([^"]+)"', table)]
-    for name in ("requirements.txt", "requirements-training.txt"):
-        lines = (ROOT / "MedDiffFM/Resources" / name).read_text().splitlines()
+    for name in ("", "-training", "-dicom", "-pacs"):
+        lines = (ROOT / f"MedDiffFM/Resources/requirements{name}.txt").read_text().splitlines()
         needs = [line for line in lines if line and not line.startswith("#")]
         assert needs
         assert set(needs) <= set(dependencies), name

@@ -345,7 +345,11 @@ class Review(Tour):
         self.task("synthesize")
         self.promise(22, "Synthesize is called a demonstration", "demonstration" in self.ui.taskSentenceLabel.text)
         self.task("segment")
-        labels = [label.text for label in self.ui.parametersWidget.findChildren(qt.QLabel) if label.visible]
+        labels = [
+            label.text
+            for label in slicer.util.findChildren(self.ui.parametersWidget, className="QLabel")
+            if label.visible
+        ]
         self.promise(23, "a trained segmentation, no head", not any("Head" in text for text in labels), labels)
         training = self.widget.trainingPanel.ui
         self.promise(31, "Segmentation is first", training.trainTaskComboBox.itemText(0) == "Segmentation")

@@ -1,4 +1,4 @@
-"""The chest CT with a lung nodule and the MR of a thigh that come with the extension, in Slicer's Sample Data module."""
+"""The chest CT with a nodule and the MR of a thigh that come with the extension, in Slicer's Sample Data module."""
 
 from pathlib import Path
 

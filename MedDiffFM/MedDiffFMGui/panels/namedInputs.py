@@ -64,6 +64,8 @@ class NamedInputs:
 
         scans, texts = self.scans(), self.texts()
         for scan in self._inputs.scans:
+            if scan.on:
+                continue
             if scan.need is REQUIRED or scan.name in scans:
                 _facts, reason = describeInput(scans.get(scan.name), scan.modality)
                 if reason:
@@ -89,7 +91,7 @@ class NamedInputs:
 
 def _selector(scan):
     selector = slicer.qMRMLNodeComboBox()
-    selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+    selector.nodeTypes = ["vtkMRMLSegmentationNode" if scan.on else "vtkMRMLScalarVolumeNode"]
     selector.showChildNodeTypes = False
     selector.noneEnabled = True
     selector.addEnabled = selector.removeEnabled = False

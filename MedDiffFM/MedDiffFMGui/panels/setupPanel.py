@@ -13,6 +13,8 @@ from ..worker.deviceWords import deviceText, rememberDevices
 from ..worker.packageFolder import SOURCES, FolderInstall, openFolder, sizeText
 from ..worker.workerProcess import WorkerProcess
 from ..worker.workerPython import TRAINING, brokenTorch, requirementsPath
+from .extrasPanel import ExtrasPanel
+from .modelDownload import ModelDownload
 
 
 class SetupPanel:
@@ -45,6 +47,8 @@ class SetupPanel:
         ui.offlineButton.connect("clicked(bool)", self.onOffline)
         ui.openModelFolderButton.connect("clicked(bool)", self.onOpenModels)
         ui.emptyModelFolderButton.connect("clicked(bool)", self.onEmptyModels)
+        self.extras = ExtrasPanel(ui, onChanged)
+        self.modelDownload = ModelDownload(ui, workerPython, onChanged)
 
     def _sourceTitles(self):
         return _("for the processor, 1 GB"), _("with CUDA, several GB"), _("from a folder of wheels")
@@ -72,6 +76,7 @@ class SetupPanel:
         check, self._check = self._check, None
         if check:
             check.end()
+        self.modelDownload.stop()
 
     # State
 
@@ -97,6 +102,8 @@ class SetupPanel:
         ui.pythonCheckLabel.visible = bool(ui.pythonCheckLabel.text)
         ui.checkPythonButton.enabled = self._check is None and not chosen.problem()
         self._showModels()
+        self.extras.update()
+        self.modelDownload.update()
 
     def statusText(self, missing, forTraining):
         """What the user should know and can do, in words."""

@@ -47,11 +47,17 @@ def makeRequest(inputNode, choices):
     :return: (RunRequest, box).
     :raises MedDiffFMError: a mask or an organ map that does not fit.
     """
+    from MedDiffFMLib.tasks.registry import TASKS
     from MedDiffFMLib.worker.client import RunRequest
 
     arrays, piece = yield from _arrays(inputNode, choices)
-    scans = {}
+    scans, inputs = {}, TASKS[choices.task].inputs
     for name, node in choices.scans.items():
+        grid = inputs.grid_of(name)
+        if grid != "volume":
+            mask = yield from maskFromSegmentation(node, choices.scans[grid])
+            scans[name] = (mask.astype("uint8"), volumeFromNode(choices.scans[grid]).ijk_to_ras.tolist())
+            continue
         scan = volumeFromNode(node)
         voxels = yield from copying(scan.voxels)
         scans[name] = (voxels, scan.ijk_to_ras.tolist())

@@ -15,11 +15,14 @@ from ..worker.eventLoopTasks import EventLoopTask
 from .decision import showDecision
 from .facts import factsText
 from .mixture import Mixture
+from .placesList import PlacesList
 from .sideBySide import SideBySide
 from .viewState import ViewState, sliceNodes
 
 MODES = ("blend", "swipe", "checkerboard")
 GREY = "vtkMRMLColorTableNodeGrey"
+CHANGE_REACH = 20.0
+"""Standard deviations at the ends of the colors of a change; a tenth of it is transparent, which is most noise."""
 
 
 class CompareView:
@@ -44,6 +47,7 @@ class CompareView:
         self._loopTask = EventLoopTask()
         self._shownNode: Any = None
         self._choices: dict[str, Any] = {}
+        self._places = PlacesList(ui.compareResultWidget.layout())
         ui.resultTitleLabel.visible = False  # the list of results names it
         for name in MODES:
             ui.compareModeComboBox.addItem(_(name.capitalize()), name)
@@ -73,6 +77,7 @@ class CompareView:
         self.ui.resultTitleLabel.text = run.main.GetName()
         self.ui.resultFactsLabel.text = factsText(run)
         self.ui.blendWidget.visible = self.ui.compareButtonsWidget.visible = hasInput
+        self._places.show(run)
         self._listBases()
         self._makeChoices()
         if self._choices:
@@ -85,6 +90,7 @@ class CompareView:
             self._before.restore(places=self.run.inputNode is None)  # the views were fitted to a synthetic CT
         self._forgetDifference()
         self._mixture.remove()
+        self._places.hide()
         self.run = self._before = self._base = None
 
     def blink(self):
@@ -169,7 +175,8 @@ class CompareView:
         kinds = {self._output(name).kind for name in names}
         kind = self._output(names[0]).kind if names else None
         isLikeInput = kind in (OutputKind.CT, OutputKind.MR) and kind.modality == self._inputModality()
-        if self._original() is not None and isLikeInput and OutputKind.DIFFERENCE not in kinds and self._sameGrid():
+        signed = {OutputKind.DIFFERENCE, OutputKind.CHANGE}
+        if self._original() is not None and isLikeInput and not signed & kinds and self._sameGrid():
             names.append("difference")
         for name in names:
             button = qt.QRadioButton(self.ui.shownWidget)
@@ -208,6 +215,8 @@ class CompareView:
             return
         if isOwn:
             showSigned(node, differenceColors().GetID())
+        elif self._output(name).kind is OutputKind.CHANGE:
+            showSigned(node, differenceColors().GetID(), CHANGE_REACH)
         elif self._output(name).kind is OutputKind.DIFFERENCE:  # it is everywhere: colors would hide its texture
             showSigned(node, GREY)
         masks = [node for other, node in self.run.volumes.items() if self._output(other).kind is OutputKind.MASK]
@@ -318,17 +327,19 @@ def _replace(earlier, run):
     run.reportNode.SetName(reportName)
 
 
-def showSigned(node, colors):
-    """A volume around zero: the same range to both sides, wide enough for most of the voxels that are not zero.
+def showSigned(node, colors, reach=None):
+    """A volume around zero: the same range to both sides.
 
     :param colors: ID of a color node.
+    :param reach: end of the range; wide enough for most of the voxels that are not zero where it is None.
     """
     import numpy as np
 
     display = node.GetDisplayNode()
-    sample = np.abs(thinnedOut(slicer.util.arrayFromVolume(node)))
-    changed = sample[sample > 0]
-    reach = max(float(np.percentile(changed, 95)), 1.0) if changed.size else 100.0
+    if reach is None:
+        sample = np.abs(thinnedOut(slicer.util.arrayFromVolume(node)))
+        changed = sample[sample > 0]
+        reach = max(float(np.percentile(changed, 95)), 1.0) if changed.size else 100.0
     display.SetAndObserveColorNodeID(colors)
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(-reach, reach)

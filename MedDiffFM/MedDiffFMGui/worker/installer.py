@@ -12,15 +12,24 @@ def install():
     :raises MedDiffFMError: the PyTorch extension is not there.
     :raises subprocess.CalledProcessError: pip failed.
     """
-    import slicer.packaging
-
     missing = [*missingRequirements(), *missingRequirements(TRAINING)]
     torch = [requirement for requirement in missing if requirement.startswith("torch")]
     if torch and not installTorch(torch[0].removeprefix("torch")):
         return
     rest = [requirement for requirement in missing if requirement not in torch]
-    if rest:
-        slicer.packaging.pip_ensure(rest, requester="MedDiff-FM")
+    installPackages(rest)
+
+
+def installPackages(requirements):
+    """Install packages into Slicer's Python; Slicer lists them and asks first.
+
+    :param requirements: list of texts; none, nothing happens.
+    :raises subprocess.CalledProcessError: pip failed.
+    """
+    import slicer.packaging
+
+    if requirements:
+        slicer.packaging.pip_ensure(requirements, requester="MedDiff-FM")
 
 
 def installTorch(versionRequirement):

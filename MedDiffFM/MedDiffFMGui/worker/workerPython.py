@@ -1,6 +1,7 @@
 """Where the model runs: Slicer's own Python, the same with packages in a folder apart, another environment, or another
 computer."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -85,6 +86,8 @@ class WorkerPython:
 
     def problem(self):
         """One sentence that says why the model cannot run there, or an empty text."""
+        if oldSlicer():
+            return oldSlicer()
         if self.useRemote:
             return self._remoteProblem()
         if self.useOther:
@@ -162,12 +165,24 @@ def requirementsPath(name="requirements.txt"):
     return Path(__file__).resolve().parents[2] / "Resources" / name
 
 
+def oldSlicer():
+    """Why the module cannot install packages here, in words; empty for Slicer 5.12 and newer, which have
+    ``slicer.packaging``."""
+    try:
+        importlib.import_module("slicer.packaging")
+    except ImportError:
+        return "MedDiff-FM needs 3D Slicer 5.12 or newer. Install the current version of Slicer."
+    return ""
+
+
 def missingRequirements(name="requirements.txt", folders=()):
     """Requirements that are not met, read from package metadata without importing anything.
 
     :param name: file of the list.
     :param folders: where else than in Slicer's Python packages may lie.
     """
+    if oldSlicer():
+        return []
     import slicer.packaging
 
     requirements = slicer.packaging.load_requirements(requirementsPath(name))

@@ -39,6 +39,7 @@ RESAMPLED = ("113085", "DCM", "Spatial resampling")
 SUBTRACTED = ("113062", "DCM", "Pixel by pixel subtraction")
 _MAPS = {
     OutputKind.Z_SCORE: ("z", "z"),
+    OutputKind.CHANGE: ("z", "z"),
     OutputKind.HU_SPREAD: ("hu", "spread"),
     OutputKind.LABEL_SPREAD: ("", "spread"),
     OutputKind.VALUES: ("", ""),

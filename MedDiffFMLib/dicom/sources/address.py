@@ -114,7 +114,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_target(text: str) -> Address:
-    """Where results are sent to.
+    """Address that results are sent to.
 
     Raises:
         InputError: with an example of what is meant.

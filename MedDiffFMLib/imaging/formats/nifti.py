@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...core.visible_text import visible
+from ..segments import Segment
 from ..source import Reading
 from ..volume import Volume
 from .common import (
@@ -23,6 +26,8 @@ from .common import (
     truncated,
 )
 from .nifti_geometry import geometry_of
+
+_LABEL = re.compile(rb'<Label\b[^>]*\bKey="(\d{1,5})"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]{1,200})')
 
 
 def read_nifti(path: Path, modality: str, reading: Reading) -> Volume:
@@ -82,7 +87,16 @@ def _volume(path: Path, header: Any, sizes: np.ndarray, proxy: Any, modality: st
         voxels = _rescaled(np.asarray(stored).T, proxy.slope, proxy.inter)
         matrix, notes = geometry_of(path.name, header, sizes)
     synthetic = is_synthetic(bytes(header["descrip"].item()).decode("latin-1"))
-    return Volume(voxels, matrix, modality, notes, synthetic)
+    segments = _segments(header) if modality == "mask" else ()
+    return Volume(voxels, matrix, modality, notes, synthetic, segments=segments)
+
+
+def _segments(header: Any) -> tuple[Segment, ...]:
+    """Names of labels in a header extension, as TotalSegmentator and Connectome Workbench write them (XML)."""
+    texts = [bytes(e.text, "utf-8") if isinstance(e.text, str) else bytes(e.content) for e in header.extensions]
+    found = _LABEL.findall(b"".join(texts)[:MAX_HEADER])
+    numbered = {int(number): visible(name.decode("utf-8", "replace").strip()) for number, name in found}
+    return tuple(Segment(name, number, (number,)) for number, name in sorted(numbered.items()) if number > 0)
 
 
 def write_nifti(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic: bool = False) -> None:

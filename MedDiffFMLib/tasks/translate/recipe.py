@@ -17,7 +17,6 @@ from .spec import Translate
 if TYPE_CHECKING:
     from ...imaging.grid import Grid
     from ...imaging.volume import Volume
-    from ...multimodal.flow_file import Flows
 
 FAT_VALUE = 1000.0
 """Of fat in a translated MR."""
@@ -26,10 +25,10 @@ NO_FAT = (
     "Only T1-weighted images of trunk and limbs were trained on."
 )
 STRANGE = (
-    "{share:.0%} of the body looks unlike the T1-weighted MRs of trunk and limbs that the model has seen; the mask "
-    "shows where. Do not trust the result there."
+    "The MR looks unlike the T1-weighted MRs of trunk and limbs that the model has seen, {share:.0%} of the body "
+    "markedly: the mask shows where. Do not trust the result."
 )
-STRANGE_SHARE = 0.1
+STRANGE_SHARE = 0.25
 """Of the body, from which on a sentence says so."""
 
 
@@ -58,6 +57,7 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
     import torch
 
     from ...imaging.modality_checks import as_modality
+    from ...multimodal.familiarity import strangeness
     from ...multimodal.flow_file import shipped_flows
     from ...multimodal.pairs import SPACING_MM
     from ...multimodal.translation import translate_image
@@ -69,7 +69,10 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
     if not source.body.any():
         raise InputError("No body is seen in the image.", "Give a scan that shows one.")
     flows = shipped_flows(run.device)
-    outside = _outside(flows, source) if to_ct else np.zeros(source.body.shape, bool)
+    distance = (
+        flows.familiarity.distance(source.image, source.body, SPACING_MM) if to_ct else np.zeros(source.body.shape)
+    )
+    outside = distance > 1
     meter.stage = "translating"
     parts = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (source.image, source.seen, source.body))
     first = torch.from_numpy(flows.guess.of_image(source.image, source.body, SPACING_MM)) if to_ct else None
@@ -82,17 +85,21 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
     spread = flows.spread[task.to] * found.variance.sqrt().numpy()
     result = _on_input(volume, source, image, spread, to_ct)
     share = float(outside[source.body].mean())
-    result.facts = {"outside_share": round(share, 3), "fat_peak": source.fat_from_peak}
+    strange = strangeness(distance, source.body, source.fat_from_peak) if to_ct else 0.0
+    result.facts = {
+        "outside_share": round(share, 3), "strangeness": round(strange, 3), "fat_peak": source.fat_from_peak,
+    }  # fmt: skip
     if to_ct:
-        result.volumes["outside"] = _back(outside.astype(np.float32), source, volume, 0) > 0.5
-    result.warnings += doubts(source, share)
+        unseen = (outside | ~source.seen).astype(np.float32)
+        result.volumes["outside"] = _back(unseen, source, volume, 0) > 0.5
+    result.warnings += doubts(source, share, strange)
     return result
 
 
-def doubts(source: Prepared, outside_share: float) -> list[str]:
+def doubts(source: Prepared, outside_share: float, strange: float) -> list[str]:
     """What speaks against the result, one sentence each."""
     sentences = [] if source.fat_from_peak else [NO_FAT]
-    return sentences + ([STRANGE.format(share=outside_share)] if outside_share > STRANGE_SHARE else [])
+    return sentences + ([STRANGE.format(share=outside_share)] if strange > 1 or outside_share > STRANGE_SHARE else [])
 
 
 def prepare_mr(volume: Volume) -> Prepared:
@@ -123,14 +130,6 @@ def _ct(volume: Volume) -> Prepared:
     grid = working_grid(volume, SPACING_MM)
     hounsfield, body, covered = ct_on_grid(volume, grid)
     return Prepared(grid, to_network(hounsfield), covered, body & covered)
-
-
-def _outside(flows: Flows, source: Prepared) -> np.ndarray:
-    """Where an MR looks unlike those in training, bool (k, j, i)."""
-    from ...multimodal.pairs import SPACING_MM
-
-    distance = flows.familiarity.distance(source.image, source.body, SPACING_MM)
-    return (distance > 1) | (source.body & ~source.seen)
 
 
 def _on_input(volume: Volume, source: Prepared, image: np.ndarray, spread: np.ndarray, to_ct: bool) -> TaskResult:

@@ -35,8 +35,9 @@ from ...models.catalogue import CatalogueEntry, list_models, register_model
 from ...models.checkpoint import denoiser_of, read_weights
 from ...models.names import DEFAULT_MODEL
 from ...runner.report import software_versions
+from ..loggers import make_logger
 from ..loop import LoopConfig, TrainingLoop
-from ..pretrain.run import launch
+from ..pretrain.run import finish, launch
 from .adapters import AdaptedModule
 from .batches import SampleStream
 from .cases import open_control_cases
@@ -97,6 +98,7 @@ def finetune(
     workers: int = 0,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
+    logger: str | None = None,
     **changes: Any,
 ) -> FinetuneResult:
     """Fine-tune a prior for a task, or go on with what ``folder`` holds.
@@ -115,6 +117,7 @@ def finetune(
             for float32 in training, validation and precomputed features.
         workers: processes that draw samples; 0 draws them in the training process.
         cancel: asks to save and stop, as SIGTERM and SIGINT do, and a file called ``stop`` in the folder.
+        logger: "tensorboard" or "mlflow", which gets the curves too, see :mod:`training.loggers`.
         changes: settings that differ from the preset, see :func:`.config.settings`: ``steps``, ``batch``,
             ``learning_rate``, ``window``, ``seed``, ``labels``, ``validation``, ``patience``, ``validate_every``,
             ``checkpoint_every``, and ``options`` of the task.
@@ -141,13 +144,14 @@ def finetune(
         checked = prepare_run(run) if run.first else None
         if prepare_only:
             return FinetuneResult(run.folder, "prepared", warnings=_sentences(checked))
-        fabric = launch(accelerator, devices, nodes)
+        fabric = launch(accelerator, devices, nodes, make_logger(logger, run.folder))
         fabric.barrier()
         dtype = choose_precision("auto" if bfloat16 else "float32", fabric.device)
         result = _train(run, fabric, str(dtype).removeprefix("torch."), workers)
         if checked is not None and result.state != "stopped":
             result = _publish(run, checked, result, register, str(fabric.device))
         if run.first:
+            finish(fabric, result.state != "stopped")
             run.progress.emit(
                 result.state,
                 1.0,

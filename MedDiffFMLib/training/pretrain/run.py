@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from ...models.checkpoint import build_denoiser, load_denoiser, read_header, sav
 from ...networks.registry import network_config
 from ...networks.unet import NetworkConfig
 from ..level_weighting import LevelWeighting
+from ..loggers import make_logger
 from ..loop import LoopConfig, TrainingLoop
 from ..loss_plot import draw_curves, read_table
 from ..noise import NoiseConfig
@@ -48,6 +49,7 @@ def pretrain(
     report: Callable[[Pace], None] = lambda pace: None,
     warn: Callable[[str], None] = lambda sentence: None,
     cancel: CancelToken | None = None,
+    logger: str | None = None,
 ) -> Path:
     """Train, or continue what ``folder`` holds, and write ``folder/model.safetensors``.
 
@@ -61,6 +63,7 @@ def pretrain(
         windows_on_device: keep the cases in the device's memory and draw windows, holes and noise there.
         report, warn: called by the first process, see :class:`training.throughput.Throughput`.
         cancel: asks to save and stop, as SIGTERM and SIGINT do.
+        logger: "tensorboard" or "mlflow", which gets the curves too, see :mod:`training.loggers`.
 
     Returns:
         Path of the EMA weights in half precision; they say after how many steps they were taken, fewer than asked
@@ -73,7 +76,7 @@ def pretrain(
     """
     folder = Path(folder)
     check_same_run(folder, config.record())
-    fabric = launch(accelerator, devices, nodes)
+    fabric = launch(accelerator, devices, nodes, make_logger(logger, folder))
     cases = open_cases(cache, "training")
     if not cases:
         raise InputError(f"{cache} holds no training cases.", "Run `meddifffm prepare` with a datalist first.")
@@ -99,6 +102,8 @@ def pretrain(
     loop.resume()
     if fabric.global_rank == 0:
         (folder / "config.json").write_text(json.dumps(config.record(), indent=1), encoding="utf-8")
+        for used in fabric.loggers:
+            used.log_hyperparams(config.record())
     try:
         batches.start(loop.step, loop)
         averaged = loop.run()
@@ -110,6 +115,7 @@ def pretrain(
         trained = {"steps": loop.step, "samples": loop.step * config.batch, "seconds": round(float(seconds))}
         save_model(path, denoiser_state(averaged), {**config.model_config(), "training": trained})
         draw_curves(folder)
+        finish(fabric, loop.step >= config.loop.steps)
     fabric.barrier()
     return path
 
@@ -184,7 +190,7 @@ def _agree(before: Any, now: Any) -> bool:
     return bool(before == now)
 
 
-def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
+def launch(accelerator: str, devices: int | str, nodes: int, loggers: Sequence[Any] = ()) -> Any:
     """Fabric with its processes started; under torchrun those that it started, whatever ``devices`` and ``nodes``."""
     from ..fabric import Fabric
 
@@ -193,7 +199,9 @@ def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     try:
         # Fabric's own bf16-mixed rounds the inputs to bfloat16, several HU in bone and air; the loss module casts.
-        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision="32-true")
+        fabric = Fabric(
+            accelerator=accelerator, devices=devices, num_nodes=nodes, precision="32-true", loggers=list(loggers)
+        )
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
             f"Training on {devices} x {accelerator!r} is not possible ({str(error).rstrip('.')}).",
@@ -201,6 +209,12 @@ def launch(accelerator: str, devices: int | str, nodes: int) -> Any:
         ) from error
     fabric.launch()
     return fabric
+
+
+def finish(fabric: Any, whole: bool) -> None:
+    """Tell the loggers of a run that it has ended, or that it was stopped."""
+    for used in fabric.loggers:
+        used.finalize("success" if whole else "stopped")
 
 
 def _observer(

@@ -12,8 +12,9 @@ REACH = 2
 
 def best_shift(image: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, reach: int = REACH) -> tuple[int, ...]:
     """Shift (k, j, i) of the truth that makes the mean absolute difference least; (1, D, H, W) each."""
-    inner = image[(..., *(slice(reach, n - reach) for n in image.shape[-3:]))]
-    best, least = (0, 0, 0), float("inf")
+    inner = shifted(image, (0, 0, 0), reach)
+    best: tuple[int, ...] = (0, 0, 0)
+    least = float("inf")
     for shift in product(range(-reach, reach + 1), repeat=3):
         there, share = shifted(truth, shift, reach), shifted(weight, shift, reach)
         total = share.sum()
@@ -27,5 +28,6 @@ def best_shift(image: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, r
 
 def shifted(volume: torch.Tensor, shift: tuple[int, ...], reach: int = REACH) -> torch.Tensor:
     """The inner voxels of a volume (..., D, H, W) seen from ``shift`` away; ``reach`` fewer at each side."""
-    parts = (slice(reach + s, n - reach + s) for s, n in zip(shift, volume.shape[-3:], strict=True))
-    return volume[(..., *parts)]
+    for axis, step in zip((-3, -2, -1), shift, strict=True):
+        volume = volume.narrow(axis, reach + step, volume.shape[axis] - 2 * reach)
+    return volume

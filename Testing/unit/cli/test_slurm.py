@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from MedDiffFMLib.datasets.prepare import prepare
 from MedDiffFMLib.imaging.io import write_volume
 from Testing.unit.phantoms import body
 
-pytest.importorskip("submitit", reason="the extra [cluster] is not installed")
+if find_spec("submitit") is None:  # not imported: it takes a second, in every process that collects tests
+    pytest.skip("the extra [cluster] is not installed", allow_module_level=True)
 psutil = pytest.importorskip("psutil")
 
 ROOT = Path(__file__).parents[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def asking(base: str, **keys: str) -> Address:
 
 
 def left_behind() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob("meddifffm-by-*/series[45]"))
+    return list(Path(tempfile.gettempdir()).glob(f"meddifffm-by-*-{os.getpid()}-*/series[45]"))
 
 
 @pytest.mark.slow

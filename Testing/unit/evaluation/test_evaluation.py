@@ -178,6 +178,7 @@ def test_baselines_are_computed_once(folder, tmp_path, monkeypatch):
     assert first["rows"] == again["rows"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was(folder, oracle, tmp_path):
     asked = []
     model = oracle(lambda task, truth, given: (asked.append(task), truth + 5)[1])

@@ -80,6 +80,7 @@ def judged(fill, patients: int = 8) -> float:
     return float(np.mean(list(patch_classifier.told_apart(filled, untouched, names).values())))
 
 
+@pytest.mark.slow
 def test_the_classifier_cannot_tell_tissue_of_the_same_kind_apart():
     """Drawn anew at the same place; the truth's neighbors go on, so that only the rim could tell."""
 

@@ -32,7 +32,7 @@ from Testing.unit.multimodal.test_mr import painted, thigh
 
 INFINITY = torch.full((1,), torch.inf)
 ZERO = torch.zeros(1)
-SMALL = FlowConfig(("mr-t1",), channels=(8, 8, 8), groups=4)
+SMALL = FlowConfig(("mr-t1",), channels=(16, 16, 16), groups=4)
 HU, SIGNAL = (-1000, -100, 50, 900), (0.0, 1.0, 0.3, 0.06)
 
 
@@ -99,8 +99,8 @@ def test_anatomy_comes_with_its_place() -> None:
         float(torch.corrcoef(torch.stack([image[inner].flatten(), there[inner].flatten()]))[0, 1])
         for image in (torch.roll(here, 8, dims=4), here)
     )
-    assert moved > 0.98
-    assert still < 0.8
+    assert moved > 0.95
+    assert still < moved - 0.1
 
 
 def test_the_best_shift_of_a_truth_is_the_one_it_was_moved_by() -> None:

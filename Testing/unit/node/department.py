@@ -66,7 +66,7 @@ def send(files: Sequence[Path], port: int, caller: str = SCANNER, called: str = 
 
 
 class Archive:
-    """What takes results and remembers them.
+    """Receiver that takes results and remembers them.
 
     Attributes:
         port: where.
@@ -185,10 +185,10 @@ class Child:
         port: where it listens.
     """
 
-    def __init__(self, queue_folder: Path, *words: str) -> None:
+    def __init__(self, queue_folder: Path, *words: str, port: int = 0) -> None:
         command = [
             sys.executable, "-m", "MedDiffFMLib", "listen", "--queue", str(queue_folder), "--bind", "127.0.0.1",
-            "--port", "0", *words,
+            "--port", str(port), *words,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         self.port = int(self.until(r"listens on port (\d+)"))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -19,7 +20,8 @@ from MedDiffFMLib.core.errors import DependencyError, DeviceError, InputError
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
 
-pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
+if find_spec("distributed") is None:  # not imported: it takes a second, in every process that collects tests
+    pytest.skip("the extra [cluster] is not installed", allow_module_level=True)
 psutil = pytest.importorskip("psutil")
 
 ROOT = Path(__file__).parents[3]
@@ -107,6 +109,7 @@ def test_what_is_no_cluster_is_refused(plan: ClusterPlan, words: str) -> None:
         plan.checked()
 
 
+@pytest.mark.slow
 def test_nobody_at_the_address_and_no_dask_are_said_in_one_line(
     small_ct_file: Path, tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

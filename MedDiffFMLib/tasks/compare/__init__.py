@@ -1,0 +1,1 @@
+"""Task "compare": two CTs of one patient, what changed between them."""
