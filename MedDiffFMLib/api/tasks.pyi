@@ -509,6 +509,37 @@ def describe(
         Cancelled: ``cancel`` was used.
     """
 
+def find(
+    volume: VolumeLike,
+    *,
+    prompt: str,
+    places: int = 5,
+    encoders: str | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Shows where in a CT what you write is most likely to be found.
+
+    Args:
+        volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        prompt: What to look for: nodule in the right upper lobe.
+        places: Places that are listed, at least 40 mm apart (1 to 50). Default: 5.
+        encoders: Name of encoders, or a .safetensors file; those of the catalogue when not given.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["likeness"]``, ``tables["places"]``, ``texts["understood"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
 def compare(
     earlier: VolumeLike,
     volume: VolumeLike,

@@ -20,7 +20,10 @@ from .arguments import add_command
 from .console import Console
 from .downloads import Consent, offer
 
-READERS = {"control": read_description, "segmentation": read_head, "body": read_metadata, "anomaly": read_metadata}
+READERS = {
+    "control": read_description, "segmentation": read_head, "body": read_metadata, "anomaly": read_metadata,
+    "encoders": read_metadata,
+}  # fmt: skip
 """Reader of the description in a file of each kind; that of priors where none is named."""
 
 

@@ -18,6 +18,7 @@ KINDS = {
     "body": "body coordinates",
     "translation": "flows between modalities",
     "companion": "companion",
+    "encoders": "encoders of many modalities",
     "anomaly": "anomaly detector",
 }
 """Kinds of models and how a user calls them."""

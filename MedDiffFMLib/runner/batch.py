@@ -16,6 +16,7 @@ from ..core.json_files import write_json
 from ..core.parts import WHOLE, Claimed, Part, claimed
 from ..core.progress import CancelToken, ProgressCallback, ProgressEvent
 from ..imaging.io import source_of
+from ..tasks.registry import TASKS
 from .bids import BIDS, PLAIN, describe_derivatives, planned
 from .case import run_case
 from .case_files import CaseFiles
@@ -95,6 +96,7 @@ def run_batch(
         write_table(rows, folder, settings.task, part)
         if row.status == "cancelled":
             raise Cancelled()
+    write_ranking(rows, folder, settings.task, part)
     return rows
 
 
@@ -226,3 +228,22 @@ def write_table(rows: Sequence[CaseStatus], folder: Path, task: str, part: Part 
     as_json, as_csv = table_files(folder, task, part)
     write_json({"notice": NOTICE, "task": task, "cases": records}, as_json, overwrite=True)
     write_csv(records, list(records[0]), as_csv, overwrite=True)
+
+
+def write_ranking(rows: Sequence[CaseStatus], folder: Path, task: str, part: Part = WHOLE) -> None:
+    """``ranking_<task>.json`` and ``.csv``: the cases that are there by the fact that ranks them, the best first.
+
+    Nothing is written for a task that ranks none.
+    """
+    fact = TASKS[task].ranked_by
+    if not fact:
+        return
+    scores = [(row.name, row.report, read_report(Path(row.report))["facts"][fact]) for row in rows if row.report]
+    ordered = sorted(scores, key=lambda score: (-score[2], score[0]))
+    ranking = [
+        {"rank": rank, "name": name, fact: value, "report": Path(report).name}
+        for rank, (name, report, value) in enumerate(ordered, 1)
+    ]
+    name = f"ranking_{task}{part.suffix}"
+    write_json({"notice": NOTICE, "task": task, "ranking": ranking}, folder / f"{name}.json", overwrite=True)
+    write_csv(ranking, ["rank", "name", fact, "report"], folder / f"{name}.csv", overwrite=True)

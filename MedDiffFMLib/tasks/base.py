@@ -40,7 +40,7 @@ class FineTuned:
 
     Attributes:
         parameter: field of the task that names one.
-        kind: "control" or "segmentation", as in the catalogue.
+        kind: "control", "segmentation" or "encoders", as in the catalogue.
         task: fine-tuning task that makes it.
     """
 
@@ -188,6 +188,7 @@ class Task:
         synthetic: whether its result shows no patient, or what the patient does not have; files of it are marked.
         view: how the panel shows the result.
         many: whether the panel offers to run it on several scans in one go.
+        ranked_by: fact by which a batch ranks its cases, the largest first; empty where that says nothing.
         needs_model: whether it runs on the prior; else it computes without weights.
         needs: a fine-tuned model that the catalogue must have for the prior.
         draft: values of parameters that give a first look in a fraction of the time, for filling while painting.
@@ -208,6 +209,7 @@ class Task:
     synthetic: ClassVar[bool] = False
     view: ClassVar[View] = View.COMPARE
     many: ClassVar[bool] = False
+    ranked_by: ClassVar[str] = ""
     needs_model: ClassVar[bool] = True
     needs: ClassVar[FineTuned | None] = None
     draft: ClassVar[dict[str, Any]] = {}

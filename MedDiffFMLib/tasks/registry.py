@@ -17,6 +17,7 @@ ROWS = (
     ("deblur", "Deblur"),
     ("radiograph", "Radiograph"),
     ("describe", "Describe"),
+    ("find", "Find"),
     ("compare", "Compare"),
     ("translate", "Translate"),
 )

@@ -40,6 +40,7 @@ from MedDiffFMLib.models.controlnet_file import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.controlnet_file import load_control
 from MedDiffFMLib.models.no_model import NoModel
 from MedDiffFMLib.models.store import add_store
+from MedDiffFMLib.multimodal.aligned import load_encoders
 from MedDiffFMLib.multimodal.rigid_registration import align
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.node.peers import parse_caller
@@ -56,6 +57,7 @@ from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.compare.lesions import listed
 from MedDiffFMLib.tasks.compare.registration import registering
 from MedDiffFMLib.tasks.compare.spec import Compare
+from MedDiffFMLib.tasks.find.spec import Find
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
 from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
 from MedDiffFMLib.tasks.radiograph.spec import Radiograph
@@ -759,6 +761,24 @@ def _other_task(folder: Path, _: pytest.MonkeyPatch) -> None:
 )
 def _prior_as_control(folder: Path, _: pytest.MonkeyPatch) -> None:
     load_control(_weights(folder / "prior.safetensors"), _model("ab" * 32))
+
+
+@case(
+    "prior offered as encoders of many modalities",
+    "prior.safetensors holds no aligned encoders of this version. "
+    "Name a file that `meddifffm multimodal train --stage align` wrote.",
+    ModelError,
+)
+def _prior_as_encoders(folder: Path, _: pytest.MonkeyPatch) -> None:
+    load_encoders(_weights(folder / "prior.safetensors"))
+
+
+@case(
+    "search for no words",
+    "The prompt says nothing. Write what to look for, such as: nodule in the right lung.",
+)
+def _no_words(_: Path, __: pytest.MonkeyPatch) -> None:
+    Find().run(Case(body(), texts={"prompt": " ... "}), Run(NoModel("cpu")))
 
 
 @case(

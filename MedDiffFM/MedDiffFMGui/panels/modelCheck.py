@@ -4,9 +4,9 @@ from slicer.i18n import tr as _
 
 
 def fittingModels(kind, prior):
-    """Entries of the catalogue that were made for a prior, the latest first; none where it cannot be read.
+    """Entries of the catalogue that were made for a prior or for none, the latest first; none where it cannot be read.
 
-    :param kind: "control" or "segmentation".
+    :param kind: "control", "segmentation" or "encoders".
     :param prior: name in the catalogue, or path of a weight file.
     """
     from MedDiffFMLib.core.errors import MedDiffFMError
@@ -14,7 +14,7 @@ def fittingModels(kind, prior):
 
     try:
         digest = _priorDigest(prior)
-        fitting = [entry for entry in list_models(kind) if digest and entry.prior == digest]
+        fitting = [entry for entry in list_models(kind) if not entry.prior or entry.prior == digest]
     except MedDiffFMError:
         return []
     return sorted(fitting, key=lambda entry: entry.path.stat().st_mtime if entry.path.exists() else 0, reverse=True)
@@ -32,6 +32,8 @@ def missingModel(needs, chosen, model):
 
     if needs is None:
         return ""
+    if needs.kind == "encoders":  # they belong to no prior
+        return "" if chosen is not None or fittingModels(needs.kind, model) else _nothingTrained(needs, model)
     try:
         digest = _priorDigest(model)
         entry = next((listed for listed in list_models(needs.kind) if listed.name == chosen), None)
@@ -55,6 +57,8 @@ def _nothingTrained(needs, model):
             "Train a segmentation first: under Train add a few CTs with outlined segments and choose the task "
             "Segmentation with {model}."
         ).format(model=model)
+    if needs.kind == "encoders":
+        return _("There are no encoders yet. Name a file of `meddifffm multimodal train` under More.")
     return _("There is no ControlNet for {task} with {model} yet. Train one below, or name a file under More.").format(
         task=needs.task, model=model
     )

@@ -18,6 +18,7 @@ LEVELS = ("legs", "pelvis", "abdomen", "chest", "neck", "head")
 THIN, MEDIUM, THICK = "thin", "of medium thickness", "thick"
 WITH, WITHOUT = "with", "without"
 RIGHT, LEFT, MIDDLE = "right", "left", "middle"
+FRONT, BACK = "front", "back"
 THIRDS = ("upper third", "middle third", "lower third", "shown part")
 WHOLE, CUT = "wholly in the scan", "cut off by the end of the scan"
 ENDS = ("the lower end", "the upper end", "both ends")
@@ -94,6 +95,11 @@ KINDS: dict[str, Kind] = {
         "sides", {"sides": Words((CUTS, HOLDS))},
         ("The field of view {sides} of the body.",),
     ),
+    "place": Kind(
+        "place in the body", {"side": _BODY_SIDE, "depth": Words((FRONT, MIDDLE, BACK))},
+        ("It lies in the {side} and the {depth} of the body.",),
+    ),
+    "level": Kind("level", {"level": Number("cm")}, ("Its middle lies {level} cm above the pelvic floor.",)),
     "turned": Kind("orientation", {"axis": Words(("head-feet", "front-back"))}, ("It seems turned around ({axis}).",)),
     # Contrast agent
     "contrast": Kind(
@@ -164,7 +170,7 @@ KINDS: dict[str, Kind] = {
     "finding": Kind(
         "marked place",
         {"number": _COUNT, "size": _MM1, "volume": _ML1, "hu": _HU, "side": _BODY_SIDE,
-         "depth": Words(("front", "middle", "back"))},
+         "depth": Words((FRONT, MIDDLE, BACK))},
         ("Marked place {number}: {size} mm, {volume} ml, {hu} HU, {side} of the body, toward its {depth}.",),
     ),
     "organ": Kind(

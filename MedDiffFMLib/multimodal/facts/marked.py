@@ -10,7 +10,7 @@ from ...conditioning.totalsegmentator_labels import ORGANS, organ_words
 from ...imaging.volume import Volume
 from .assess import known
 from .fact import Evidence, Fact, Point
-from .kinds import CUT, LEFT, MIDDLE, RIGHT, WHOLE
+from .kinds import BACK, CUT, FRONT, LEFT, MIDDLE, RIGHT, WHOLE
 from .lungs import Lungs
 from .nodules import place_in_lungs
 from .scan import Scan
@@ -61,7 +61,7 @@ def _placed(scan: Scan, lungs: Lungs | None, point: Point, values: dict[str, Any
     if lungs is not None and lungs.sides and _in_lung(scan, lungs, point):
         side, third = place_in_lungs(scan, lungs, point)
         return known("lung_finding", evidence, SURE, **values, side=side, third=third)
-    side, depth = _in_body(scan, point)
+    side, depth = place_in_body(scan, point)
     return known("finding", evidence, SURE, **values, side=side, depth=depth)
 
 
@@ -72,12 +72,12 @@ def _in_lung(scan: Scan, lungs: Lungs, point: Point) -> bool:
     return bool((lungs.inside[around] > 0).any())
 
 
-def _in_body(scan: Scan, point: Point) -> tuple[str, str]:
+def place_in_body(scan: Scan, point: Point) -> tuple[str, str]:
     """Side and depth of a point in the box of the body in its slice."""
     i, j, k = (np.linalg.inv(scan.grid.ijk_to_ras) @ [*point, 1.0])[:3]
     plane = scan.body[int(np.clip(round(k), 0, len(scan.body) - 1))]
     places = []
-    for axis, at, (first, last) in ((0, i, (RIGHT, LEFT)), (1, j, ("front", "back"))):
+    for axis, at, (first, last) in ((0, i, (RIGHT, LEFT)), (1, j, (FRONT, BACK))):
         line = np.flatnonzero(plane.any(axis)) if plane.any() else np.arange(plane.shape[1 - axis])
         share = (at - line[0]) / max(line[-1] - line[0], 1) - 0.5
         places.append(MIDDLE if abs(share) <= MIDDLE_SHARE else first if share < 0 else last)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .acquisition import thickness
 from .fact import Statement, Value
 from .grammar import read
-from .kinds import KINDS, LEFT, RIGHT, THIRDS, WITH, WITHOUT
+from .kinds import KINDS, LEFT, RIGHT, WITH, WITHOUT
 from .slots import Number
 
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
@@ -38,7 +38,7 @@ class Understood:
 
     def told(self) -> str:
         """Both in a sentence each, for the user to check."""
-        parts = [_in_words(said) for said in self.statements]
+        parts = [in_words(said) for said in self.statements]
         understood = f"Understood: {'; '.join(parts) if parts else 'nothing'}."
         return f"{understood} Not understood: {', '.join(self.rest)}." if self.rest else understood
 
@@ -75,10 +75,12 @@ def _nodule(match: re.Match[str]) -> dict[str, Value]:
     size = re.search(r"(\d+(?:\.\d+)?) ?mm", words)
     if size:
         found["size"] = KINDS["nodule"].slots["size"].held(float(size[1]))
-    for slot, choices in (("side", (RIGHT, LEFT)), ("third", THIRDS[:3])):
-        named = [choice for choice in choices if re.search(rf"\b{choice}\b", words)]
-        if named:
-            found[slot] = named[0]
+    side = re.search(rf"\b({RIGHT}|{LEFT})\b", words)
+    if side:
+        found["side"] = side[1]
+    third = re.search(rf"\b(upper|middle|lower) {_PART}", words)
+    if third:
+        found["third"] = f"{third[1]} third"
     return found
 
 
@@ -87,7 +89,12 @@ def _slices(match: re.Match[str]) -> dict[str, Value]:
     return {"spacing": round(spacing, 2), "thickness": thickness(spacing)}
 
 
-_PLACE = r"(?:(?: of \d+(?:\.\d+)? ?mm| in the| of the|,| upper third| middle third| lower third| right| left| lung)*)"
+_PART = "(?:third|lobe|zone|field)"
+"""Readers name lobes where the facts have thirds of the lung's height, which is nearly the same in the upper one."""
+_PLACE = (
+    r"(?:(?: of \d+(?:\.\d+)? ?mm| in the| of the|,"
+    rf"| (?:upper|middle|lower) {_PART}| right| left| lung)*)"
+)
 _PHRASES = (
     _Phrase(
         "nodule",
@@ -154,7 +161,7 @@ def _pick(sentence: str, said: list[Statement], rest: list[str]) -> None:
     rest += [word for word in words if not _FILLING.fullmatch(word)]
 
 
-def _in_words(said: Statement) -> str:
+def in_words(said: Statement) -> str:
     """A statement with some of its slots, in a few words."""
     kind = KINDS[said.kind]
     if said.unknown:

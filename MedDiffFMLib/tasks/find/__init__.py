@@ -1,0 +1,1 @@
+"""Where in a CT what a sentence says is to be found."""

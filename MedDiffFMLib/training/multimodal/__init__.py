@@ -1,0 +1,1 @@
+"""Training of what makes one modality out of another."""

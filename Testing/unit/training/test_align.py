@@ -1,0 +1,168 @@
+"""Boxes with facts, and the training of the encoders: exact, resumable, and no patient on both sides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from MedDiffFMLib.cli import main
+from MedDiffFMLib.datasets.prepared_cases import Case, Level
+from MedDiffFMLib.multimodal.aligned import AlignedEncoders, load_encoders
+from MedDiffFMLib.multimodal.encoders import EDGE
+from MedDiffFMLib.multimodal.facts.fact import Statement
+from MedDiffFMLib.multimodal.pairs import Pair
+from MedDiffFMLib.training.multimodal import align as stage
+from MedDiffFMLib.training.multimodal.align import AlignConfig, align, read_pool
+from MedDiffFMLib.training.multimodal.align_batches import AlignBatch, BoxBatches
+from MedDiffFMLib.training.multimodal.box_pool import Boxes, boxes_of_case, boxes_of_pair
+from MedDiffFMLib.training.multimodal.retrieval import chance_of, recall
+
+
+def chest(name: str, patient: str) -> Case:
+    """A trunk of 300 x 200 mm on voxels of 4 mm with a rim of fat, two lungs and a spine."""
+    k, j, i = (4.0 * (np.arange(n) - (n - 1) / 2) for n in (50, 64, 90))
+    a, r = j[None, :, None], i[None, None]
+    s = k[:, None, None]
+    hounsfield = np.full((50, 64, 90), -1000.0)
+    for half, value in (((100, 150), -100), ((85, 130), 50)):
+        hounsfield[np.broadcast_to((a / half[0]) ** 2 + (r / half[1]) ** 2 < 1, hounsfield.shape)] = value
+    hounsfield[np.broadcast_to(((a - 58) / 18) ** 2 + (r / 20) ** 2 < 1, hounsfield.shape)] = 700
+    for middle in (-65.0, 65.0):
+        hounsfield[(s / 90) ** 2 + (a / 60) ** 2 + ((r - middle) / 46) ** 2 < 1] = -860
+    noise = np.random.default_rng(len(name)).normal(0, 8, hounsfield.shape)
+    level = Level(np.rint(hounsfield + noise).astype(np.int16), None, np.full(3, 4.0), np.zeros(3))
+    return Case(name, patient, "chest", (level,), (np.zeros(3), np.array(hounsfield.shape) * 4.0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("boxes")
+
+
+@pytest.fixture(scope="module")
+def boxes(folder: Path) -> Boxes:
+    return boxes_of_case(chest("one", "A"), folder)
+
+
+class Stopped(BoxBatches):
+    """The power fails in the third step."""
+
+    def __call__(self, step: int) -> AlignBatch:
+        if step == 2:
+            raise KeyboardInterrupt
+        return super().__call__(step)
+
+
+def values(statements: list[Statement], kind: str) -> list[dict]:
+    return [said.values for said in statements if said.kind == kind]
+
+
+@pytest.mark.slow
+def test_what_is_said_of_a_box_is_true_of_it(boxes: Boxes) -> None:
+    """Shares of lung and fat, the side, and nodules that were put in: dense voxels amid lung."""
+    assert boxes.ct.shape[1:] == (EDGE,) * 3 and len(boxes.facts) == len(boxes.ct) >= 8
+    nodules = 0
+    for hounsfield, facts, cells in zip(boxes.ct, boxes.facts, boxes.cells, strict=True):
+        lung = values(facts, "lungs")
+        told = lung[0]["volume"] if lung else 0
+        assert told == pytest.approx((hounsfield < -400).sum() * 0.064 - (hounsfield < -990).sum() * 0.064, abs=150)
+        nodules += len(values(facts, "nodule"))
+        for number, said in cells:
+            place = tuple(slice(8 * n, 8 * n + 8) for n in np.unravel_index(number, (4, 4, 4)))
+            for nodule in values(said, "nodule"):
+                assert hounsfield[place].max() > nodule["hu"] - 120
+    assert nodules > 0
+
+
+@pytest.mark.slow
+def test_boxes_are_made_once(boxes: Boxes, folder: Path) -> None:
+    again = boxes_of_case(replace(chest("one", "A"), levels=()), folder)  # there is nothing to make them of
+    assert again.facts == boxes.facts and again.cells == boxes.cells and again.patient == "A"
+    assert all(np.array_equal(getattr(again, name), getattr(boxes, name)) for name in ("ct", "mr", "xray"))
+
+
+@pytest.mark.slow
+def test_the_mr_of_a_pair_is_the_real_one(tmp_path: Path) -> None:
+    hounsfield = np.full((80, 80, 80), -1000, np.int16)
+    hounsfield[:, 8:72, 8:72] = 50
+    signal = np.where(hounsfield > 0, 0.5, 0).astype(np.float16)
+    pair = Pair("p", "B", hounsfield, signal, np.ones(hounsfield.shape, bool), hounsfield > -500)
+    found = boxes_of_pair(pair, tmp_path)
+    assert found.real and set(np.unique(found.mr[:, 0][found.ct > 0])) <= {84, 85, 86}
+    assert not found.mr[:, 0][found.ct < -990].any()
+
+
+@pytest.mark.slow
+def test_sample_n_is_a_function_of_seed_and_n(boxes: Boxes) -> None:
+    pool = [boxes]
+    first, again, other = BoxBatches(pool, 4, 0)(3), BoxBatches(pool, 4, 0)(3), BoxBatches(pool, 4, 1)(3)
+    assert torch.equal(first.ct, again.ct) and torch.equal(first.said, again.said)
+    assert not torch.equal(first.said, other.said)
+    assert bool((first.true >= first.said).all()) and bool((first.part_true >= first.part_said).all())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
+    boxes: Boxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "read_pool", lambda *_: ([boxes], [boxes]))
+    loop = replace(stage.LOOP, steps=4, validate_every=4, checkpoint_every=1)
+    config = AlignConfig(batch=4, loop=loop)
+    whole = align(Path(), ([], []), tmp_path / "whole", config, accelerator="cpu")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "BoxBatches", Stopped)
+        align(Path(), ([], []), tmp_path / "halves", config, accelerator="cpu")
+    halves = align(Path(), ([], []), tmp_path / "halves", config, accelerator="cpu")
+    weights, others = (load_encoders(path).state_dict() for path in (whole, halves))
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    rows = (tmp_path / "whole" / "validation.csv").read_text().splitlines()
+    assert "text_ct_r5" in rows[0] and len(rows) == 2
+
+
+def test_no_patient_is_trained_and_judged_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CTs of patients whose pairs are held out are not trained on either."""
+    cases = {"training": [SimpleNamespace(patient=p) for p in "ABC"], "validation": [SimpleNamespace(patient="D")]}
+    pairs = [SimpleNamespace(patient="A")], [SimpleNamespace(patient="B")]
+    monkeypatch.setattr(stage, "open_cases", lambda cache, split: cases[split])
+    monkeypatch.setattr(stage, "prepare_boxes", lambda cases, pairs, *_: [*cases, *pairs])
+    training, validation = read_pool(Path(), pairs, Path())  # type: ignore[arg-type]
+    assert {one.patient for one in training} == {"A", "C"} and {one.patient for one in validation} == {"B", "D"}
+
+
+def test_retrieval_counts_and_chance() -> None:
+    """Vectors that are the same retrieve each other; unrelated ones do as often as chance would."""
+    rng = np.random.default_rng(0)
+    vectors, others = (rng.normal(size=(200, 64)) for _ in range(2))
+    vectors, others = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (vectors, others))
+    patient = np.repeat(np.arange(4), 50)
+    assert recall(vectors, vectors, 100, 5) == 1 and chance_of(vectors, vectors, patient) < 0.001
+    assert recall(vectors, others, 100, 5) == pytest.approx(0.05, abs=0.03)
+    assert chance_of(vectors, others) > 0.01
+
+
+@pytest.mark.parametrize("options", [[], ["--learning-rate", "7"], ["--pairs", "none.json"]])
+def test_impossible_requests_are_refused(options: list[str], tmp_path: Path) -> None:
+    """No prepared cases, a rate out of range, a list that is not there: nothing is computed."""
+    assert main(["multimodal", "train", str(tmp_path), "-o", str(tmp_path / "run"), *options]) == 2
+    assert not (tmp_path / "run" / "losses.csv").exists()
+
+
+@pytest.mark.slow
+def test_locked_bodies_stay_as_they_are(boxes: Boxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage for texts changes what reads texts and the heads, and nothing that sees an image."""
+    monkeypatch.setattr(stage, "read_pool", lambda *_: ([boxes], []))
+    torch.manual_seed(1)
+    initial = AlignedEncoders()
+    before = {name: value.clone() for name, value in initial.state_dict().items()}
+    config = AlignConfig(batch=8, locked=True, loop=replace(stage.LOOP, steps=2, checkpoint_every=2))
+    path = align(Path(), ([], []), tmp_path, config, initial=initial, accelerator="cpu")
+    after = load_encoders(path).state_dict()
+    same = {n: torch.allclose(after[n].float(), before[n].half().float(), atol=1e-4) for n in before}
+    changed = {name for name, kept in same.items() if not kept}
+    assert not any(name.split(".")[1] in ("stems", "body", "norm") and name[:4] != "text" for name in changed)
+    assert any(name.startswith("texts.") for name in changed) and any(".whole." in name for name in changed)
