@@ -76,7 +76,7 @@ def prepare_pairs(
         mr_file = entry.file("mr")
         if mr_file is None:
             raise InputError(f"{entry.name} has no MR.", 'Give each row "image" (CT) and "mr".')
-        sources = [VERSION, file_sha256(entry.image), file_sha256(mr_file)]
+        sources: list[int | str] = [VERSION, file_sha256(entry.image), file_sha256(mr_file)]
         place = folder / f"{entry.name}.npz"
         pair = _stored(place, sources)
         if pair is None:

@@ -74,9 +74,10 @@ def translate(task: Translate, case: Case, run: Run) -> TaskResult:
     )
     outside = distance > 1
     meter.stage = "translating"
-    parts = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (source.image, source.seen, source.body))
+    arrays = (source.image, source.seen, source.body)
+    scan, seen, body = (torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays)
     first = torch.from_numpy(flows.guess.of_image(source.image, source.body, SPACING_MM)) if to_ct else None
-    found = translate_image(flows.flows[task.to], *parts, first, flows.strength[task.to], meter.advance)
+    found = translate_image(flows.flows[task.to], scan, seen, body, first, flows.strength[task.to], meter.advance)
     image = found.image.numpy()
     if task.fade and to_ct:
         table = flows.flows[TO_CT].lookup[MR_T1]

@@ -58,11 +58,11 @@ def judge(flows: Mapping[str, Flow], row: RealPair) -> Judged:
     arrays = (to_network(pair.hounsfield), row.image, pair.seen, pair.body, row.mr_body, row.guess)
     ct, mr, seen, ct_body, body, first = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays)
     used = (seen * ct_body * body) > 0
-    given = {CT: (mr, seen, body, first), MR_T1: (ct, seen, ct_body)}
+    given = {CT: (mr, body, first), MR_T1: (ct, ct_body, None)}
     truth = {CT: HU_LIMIT * ct[used].numpy(), MR_T1: FAT.to_values(mr[used].numpy())}
     made, guess, spread = {}, {}, {}
-    for target, (image, *masks) in given.items():
-        found = translate_image(flows[target], image, *masks)
+    for target, (image, outline, start) in given.items():
+        found = translate_image(flows[target], image, seen, outline, start)
         offset = 0.0 if target == CT else 1.0  # signal begins at the low end of the network's range
         made[target] = (UNIT[target] * (found.image[used] + offset)).numpy()
         guess[target] = (UNIT[target] * (found.guess[used] + offset)).numpy()

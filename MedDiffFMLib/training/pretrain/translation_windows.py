@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ class TranslationWindows:
         real = not self.cases or rng.random() < real_share
         window = self._real(rng) if real else self._simulated(rng)
         flipped = [axis for axis in (1, 3) if rng.random() < 0.5]
-        turned = {
+        turned: dict[str, Any] = {
             name: torch.flip(value, flipped) for name, value in vars(window).items() if isinstance(value, torch.Tensor)
         }
         return replace(window, **turned)
@@ -182,8 +183,9 @@ def _window(
 ) -> Window:
     weight = np.where(ct_body | body, 1.0, AIR_WEIGHT) * seen
     arrays = (to_network(hounsfield), FAT.to_network(np.where(seen, signal, 0)), seen, ct_body, body, weight, guess)
-    ct, mr, *masks = (torch.from_numpy(np.ascontiguousarray(array, np.float32))[None] for array in arrays)
-    return Window(ct, mr, *masks, real)
+    images = [torch.from_numpy(np.ascontiguousarray(array, np.float32))[None] for array in arrays]
+    ct, mr, inside, ct_outline, mr_outline, weights, first = images
+    return Window(ct, mr, inside, ct_outline, mr_outline, weights, first, real)
 
 
 def _inside(start: np.ndarray, step: np.ndarray, size: tuple[int, int, int], shape: tuple[int, ...]) -> np.ndarray:
