@@ -21,9 +21,10 @@ from .console import Console
 from .downloads import Consent, offer
 
 READERS = {
-    "control": read_description, "segmentation": read_head, "body": read_metadata, "anomaly": read_metadata,
-    "encoders": read_metadata,
-}  # fmt: skip
+    "control": read_description,
+    "segmentation": read_head,
+    **dict.fromkeys(("body", "anomaly", "translation", "encoders"), read_metadata),
+}
 """Reader of the description in a file of each kind; that of priors where none is named."""
 
 
