@@ -1,7 +1,7 @@
 """MedDiff-FM in Slicer: the module, its parameter node, its widget and its logic. The parts are in MedDiffFMGui."""
 
 from enum import Enum
-from typing import Any
+from typing import Any, Union
 
 import qt
 import slicer
@@ -27,7 +27,7 @@ from MedDiffFMGui.views.sentencesView import SentencesView
 from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
 from MedDiffFMGui.views.windows import WINDOWS, setWindow
 from MedDiffFMGui.worker.workerPython import WorkerPython
-from slicer import vtkMRMLDisplayableNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -117,7 +117,7 @@ class MedDiffFMParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     anatomy: vtkMRMLSegmentationNode
     mask: vtkMRMLSegmentationNode
-    searchArea: vtkMRMLDisplayableNode  # segmentation or box
+    searchArea: Union[vtkMRMLSegmentationNode, vtkMRMLMarkupsROINode, None]  # noqa: UP007  # Slicer knows no other form
     task: str = ""
     parameters: str = ""
     model: str = "starter-ct"

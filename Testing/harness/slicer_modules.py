@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import typing
 from collections.abc import Callable
 from enum import Enum
 from importlib import metadata
@@ -190,18 +191,18 @@ def parameterNodeWrapper(kind: type) -> Callable[[Any], Any]:
         def __getattr__(self, name: str) -> Any:
             if name not in fields:
                 raise AttributeError(name)
-            if not (issubclass(fields[name], Enum) or fields[name] in PLAIN):
+            if not (_is_enum(fields[name]) or fields[name] in PLAIN):
                 return self.parameterNode.GetNodeReference(name)
             # GetParameter cannot tell an empty text from a missing one
             if name not in self.parameterNode.GetParameterNames():
                 return getattr(kind, name)
             stored = self.parameterNode.GetParameter(name)
-            return fields[name][stored] if issubclass(fields[name], Enum) else PLAIN[fields[name]](stored)
+            return fields[name][stored] if _is_enum(fields[name]) else PLAIN[fields[name]](stored)
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name not in fields:
                 raise AttributeError(f"the parameter node has no field {name!r}")
-            if issubclass(fields[name], Enum):
+            if _is_enum(fields[name]):
                 self.parameterNode.SetParameter(name, value.name)
             elif fields[name] in PLAIN:
                 if not isinstance(value, fields[name]) and not (fields[name] is float and isinstance(value, int)):
@@ -211,6 +212,8 @@ def parameterNodeWrapper(kind: type) -> Callable[[Any], Any]:
                 self.parameterNode.SetNodeReferenceID(name, value.GetID() if value else None)
 
         def connectGui(self, ui: Any) -> int:
+            for kind in fields.values():
+                _refuse_as_slicer_does(kind)
             if isinstance(ui, dict):
                 raise ValueError("connectGui needs the object of childWidgetVariables")
             for widget in vars(ui).values():
@@ -232,7 +235,7 @@ def parameterNodeWrapper(kind: type) -> Callable[[Any], Any]:
 
         def _access(self, widget: Proxy, name: str) -> tuple[Callable[[], Any], Callable[[Any], None], str]:
             """How a widget is read and written, and the signal of a change."""
-            if issubclass(fields[name], Enum):
+            if _is_enum(fields[name]):
                 choices = list(fields[name])
                 widget.clear()
                 for choice in choices:
@@ -299,3 +302,19 @@ def modules() -> dict[str, types.ModuleType]:
             "packaging", load_requirements=load_requirements, pip_check=pip_check, pip_ensure=lambda *a, **k: None
         ),
     }
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _refuse_as_slicer_does(kind: Any) -> None:
+    """Slicer makes a node of each field's class for its selector, and writes None as the default of several classes."""
+    if kind in PLAIN or _is_enum(kind):
+        return
+    several = typing.get_args(kind)
+    if several and type(None) not in several:
+        raise TypeError("Unable to write value 'None' of type '<class 'NoneType'>'")
+    for one in several or (kind,):
+        if one is not type(None):
+            one()

@@ -55,7 +55,7 @@ class Review(Tour):
         """The module is opened anew: clicks and seconds begin."""
         slicer.mrmlScene.Clear(0)
         self.ct = self.sample()
-        slicer.util.selectModule("Data")
+        slicer.util.selectModule("SampleData")
         turn(0.5)
         self.clicks, self._begin = 1, time.time()
         slicer.util.selectModule("MedDiffFM")
@@ -106,7 +106,7 @@ class Review(Tour):
         strip = (self.ui.runButton, self.ui.runProgressBar, self.ui.runStatusLabel)
         self.promise(5, "button, progress and status are in sight in a run", all(map(self.inSight, strip)))
         self.picture("run")
-        slicer.util.selectModule("Data")
+        slicer.util.selectModule("SampleData")
         turn(1)
         said = self.window.statusBar().currentMessage()
         self.promise(26, "the status bar tells of the run", "MedDiff-FM" in said, said)
@@ -190,7 +190,7 @@ class Review(Tour):
         """Accepted is accepted; outdated results say so."""
         volumes = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
         self.click(view.ui.anomalyAcceptButton)
-        slicer.util.selectModule("Data")
+        slicer.util.selectModule("SampleData")
         slicer.util.selectModule("MedDiffFM")
         turn(0.5)
         if view.ui.anomalyDiscardButton.visible:
