@@ -164,6 +164,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         }
         self.resultPanel = ResultPanel(self.ui, views)
         self.liveRun = LiveRun(self.ui, self.taskPanel, self.logic, self.onMaskEmptied)
+        self.resultPanel.goesOn = lambda: self.liveRun.on
         self.dicomExport = DicomExport(self.ui)
         self.caseReport = CaseReport(self.ui, self.logic.workerPython)
         self.resultPanel.onShown = self.onResultShown

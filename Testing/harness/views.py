@@ -38,12 +38,19 @@ class qMRMLThreeDView(QtWidgets.QWidget):
         super().__init__()
         self._node = node
         self.focal_point_resets = 0
+        self.render_pauses = 0
 
     def mrmlViewNode(self) -> Any:
         return self._node
 
     def resetFocalPoint(self) -> None:
         self.focal_point_resets += 1
+
+    def pauseRender(self) -> None:
+        self.render_pauses += 1
+
+    def resumeRender(self) -> None:
+        self.render_pauses -= 1
 
 
 class qMRMLThreeDWidget(QtWidgets.QWidget):
@@ -115,8 +122,7 @@ class qSlicerLayoutManager(QtCore.QObject):
     def mrmlSliceLogics(self) -> Any:
         return self._application_logic.GetSliceLogics()
 
-    def threeDViewCount(self) -> int:
-        return len(self._three_d)
+    threeDViewCount = QtCore.Property(int, lambda self: len(self._three_d))
 
     def threeDWidget(self, index: int) -> Any:
         return self._three_d[index] if index < len(self._three_d) else None

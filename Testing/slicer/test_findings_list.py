@@ -60,6 +60,34 @@ def drawn(app: Any, view: Any) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.slow
+def test_slices_show_a_finding_before_the_3d_view_is_drawn(app: Any, opened: Any) -> None:
+    view = app.slicer.app.layoutManager().threeDWidget(0).threeDView()._target
+    app.wait(lambda: view.render_pauses == 0)
+    for row in (3, 4):
+        opened.ui.findingsTableView.selectRow(row)
+        assert view.render_pauses == 1  # one draw for both
+    red = app.slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    assert red.GetSliceOffset() == pytest.approx(opened.nodes.location(4)[2], abs=1.0)
+    app.wait(lambda: view.render_pauses == 0)
+
+
+@pytest.mark.slow
+def test_sides_are_those_of_the_body(app: Any, module: Any) -> None:
+    from MedDiffFMGui.nodes.findingList import SlicePlace
+
+    body = np.full((4, 100, 100), -1000, np.int16)
+    body[:, 20:80, 40:100] = 40  # (k, j, i), 10 mm voxels, off the middle of the scan
+    ct = app.slicer.util.addVolumeFromArray(body, np.diag([-10.0, -10.0, 10.0, 1.0]), "off the middle")
+    place = SlicePlace(ct)
+
+    def words(i: int, j: int) -> str:
+        return place.words({"where": "", "r_mm": -10.0 * i, "a_mm": -10.0 * j})
+
+    assert [words(i, 50) for i in (55, 69, 80)] == ["right central", "middle central", "left central"]
+    assert [words(80, j) for j in (25, 75)] == ["left anterior", "left posterior"]
+
+
+@pytest.mark.slow
 def test_ten_are_seen_border_artifacts_are_last_and_places_are_words(app: Any, opened: Any) -> None:
     findings = opened.nodes.findings()
     assert [finding["peak_z"] for finding in findings] == [*(20.0 - n for n in range(1, PEAKS)), 20.0]

@@ -9,6 +9,7 @@ import pytest
 
 from MedDiffFMLib.tasks.registry import TASKS
 from Testing.harness import application
+from Testing.slicer.paint import paint_ball
 
 
 def settle(app: Any, widget: Any, size: tuple[int, int]) -> None:
@@ -51,6 +52,23 @@ def test_a_result_comes_into_sight(app: Any, widget: Any, ct: Any) -> None:
     section, area = widget.ui.resultCollapsibleButton, widget.ui.panelScrollArea
     assert area.verticalScrollBar().maximum > 0  # else there would be nothing to scroll
     assert 0 <= section.y - area.verticalScrollBar().value < area.height
+
+
+@pytest.mark.slow
+def test_a_filling_comes_into_sight_but_not_while_painting_live(app: Any, widget: Any, ct: Any) -> None:
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    widget.taskPanel.choose("inpaint")
+    settle(app, widget, application.SMALL)
+    bar = widget.ui.panelScrollArea.verticalScrollBar()
+    widget.ui.liveCheckBox.checked = True
+    paint_ball(app, widget, (10, 12, 14), 4.0)
+    app.wait(lambda: widget.resultPanel.run is not None and not widget.logic.running)
+    assert bar.value == 0
+    widget.ui.liveCheckBox.checked = False
+    widget.ui.runButton.click()
+    app.wait(lambda: not widget.logic.running)
+    settle(app, widget, application.SMALL)
+    assert bar.value > 0
 
 
 @pytest.mark.slow

@@ -11,7 +11,11 @@ DECISIONS_ATTRIBUTE = "MedDiffFM.Decisions"
 SAME_MM = (2.0, 10.0)
 """A finding whose center lies within its own radius of an earlier one's, but in these limits, is that one, at another
 threshold."""
-THIRDS = (("right", "middle", "left"), ("anterior", "central", "posterior"))
+DEPTHS = ("posterior", "central", "anterior")
+MIDLINE = 1 / 16
+"""Share of the body's width within which a place is in the middle, about 2 cm to each side in an adult's chest."""
+TISSUE_HU, TISSUE_VOXELS = -200, 100_000
+"""What counts as body, and about how many voxels are looked at to see where it lies."""
 
 
 def readingOrder(regions, image):
@@ -67,8 +71,7 @@ class SlicePlace:
         self._size = np.array(volume.voxels.shape[::-1])
         directions = volume.ijk_to_ras[:3, :3] / np.linalg.norm(volume.ijk_to_ras[:3, :3], axis=0)
         self._axis = int(np.argmax(np.abs(directions[2])))  # the one along the body
-        corners = np.array([[(0, size - 1)[n >> axis & 1] for axis, size in enumerate(self._size)] for n in range(8)])
-        self._corners = corners @ volume.ijk_to_ras[:3, :3].T + volume.ijk_to_ras[:3, 3]
+        self._volume, self._extent = volume, None
 
     @property
     def count(self):
@@ -81,15 +84,28 @@ class SlicePlace:
         return int(min(max(round(float(index[self._axis])), 0), self.count - 1)) + 1
 
     def words(self, row):
-        """The organ where it is known, else the part of the scan, such as "left posterior"."""
+        """The organ where it is known, else the part of the body, such as "left posterior"."""
         organ, comma, _point = row["where"].rpartition(", ")
         if comma:
             return organ
-        low, high = self._corners.min(axis=0), self._corners.max(axis=0)
-        shares = [(row[name] - low[n]) / max(high[n] - low[n], 1e-6) for n, name in enumerate(("r_mm", "a_mm"))]
-        across = THIRDS[0][2 - min(max(int(3 * shares[0]), 0), 2)]
-        depth = THIRDS[1][2 - min(max(int(3 * shares[1]), 0), 2)]
-        return f"{across} {depth}"
+        low, high = self._body()
+        across, depth = ((row[name] - low[n]) / max(high[n] - low[n], 1e-6) for n, name in enumerate(("r_mm", "a_mm")))
+        side = "middle" if abs(across - 0.5) <= MIDLINE else "right" if across > 0.5 else "left"
+        return f"{side} {DEPTHS[min(max(int(3 * depth), 0), 2)]}"
+
+    def _body(self):
+        """(low, high) ends of the body, RAS mm: of its tissue but for the outermost 2 %, where a table may lie."""
+        import numpy as np
+
+        if self._extent is None:
+            voxels, toRAS = self._volume.voxels, self._volume.ijk_to_ras
+            step = max(1, round((voxels.size / TISSUE_VOXELS) ** (1 / 3)))
+            coarse = voxels[::step, ::step, ::step]
+            found = np.argwhere(coarse > TISSUE_HU)
+            found = found if len(found) else np.argwhere(np.ones(coarse.shape, bool))
+            places = step * found[:, ::-1] @ toRAS[:3, :3].T + toRAS[:3, 3]
+            self._extent = np.percentile(places, (2, 98), axis=0)
+        return self._extent
 
 
 class Decisions:

@@ -33,6 +33,7 @@ class ResultPanel:
         self._shown = None
         self._run: Any = None  # FinishedRun that is shown
         self.onShown = lambda run: None  # called with the FinishedRun that is shown from now on, None for none
+        self.goesOn = lambda: False  # whether the user is at something else, such as painting, and is left there
         self._told: Any = None
         self._differs = False  # the panel's settings are not those of the shown result
         self._isOpen = False
@@ -96,7 +97,7 @@ class ResultPanel:
         self._views[name][0].show(run)
         self.list()
         self.ui.resultCollapsibleButton.collapsed = False
-        if not TASKS[run.task].inputs.paints:  # who paints goes on painting
+        if not self.goesOn():
             qt.QTimer.singleShot(0, self._scrollTo)  # the section gets its place in the next turn of the event loop
 
     def _scrollTo(self):

@@ -17,6 +17,7 @@ from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, st
 from .bodyRendering import BodyRendering
 from .cameras import centerCameras
 from .decision import showDecision
+from .laterDrawing import LaterDrawing
 from .sideBySide import VIEW_NAMES, SideBySide
 from .viewState import ViewState
 
@@ -48,6 +49,7 @@ class AnomalyView:
         self._row = -1
         self._sideBySide = SideBySide()
         self._rendering = BodyRendering()
+        self._laterDrawing = LaterDrawing()
         panel = slicer.util.loadUI(str(UI_FILE))
         ui.anomalyResultWidget.layout().addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
@@ -219,6 +221,7 @@ class AnomalyView:
         self.layer = name
         self._buttons[name].checked = True
         self.nodes.table.SetAttribute(LAYER_ATTRIBUTE, name)
+        self._laterDrawing.begin()
         styleLayer(name, node, self.nodes.threshold)
         _set(self.ui.anomalyOpacitySlider, self._usualOpacity())
         self._showLayer()
@@ -289,6 +292,7 @@ class AnomalyView:
         """List the findings above the present threshold, in the course of the next turns of the event loop."""
         if self.nodes is None or not self.nodes.complete:
             return
+        self._laterDrawing.begin()
         self._loopTask.start(self.nodes.finding(), self._afterFinding)
         if self._loopTask.busy:
             self.ui.findingsLabel.text = _("Looking for findings...")
@@ -302,6 +306,7 @@ class AnomalyView:
         from MedDiffFMLib.tasks.anomaly.findings import MAXIMUM_ROWS
 
         self._row = -1
+        self._laterDrawing.begin()
         self._fillTable()
         self._showFew()
         self._showRegions()
@@ -423,6 +428,7 @@ class AnomalyView:
         self._row = row
         self._showFinding()
         location = self.nodes.location(row)
+        self._laterDrawing.begin()
         with slicer.util.RenderBlocker():
             self.nodes.choose(row)
             jump(location)
