@@ -79,6 +79,7 @@ def test_reason_stands_under_its_input_and_its_first_sentence_in_the_strip(app: 
     below = widget.ui.inputFactsLabel
     assert below.visible and widget.ui.reasonLabel.text in below.text
     assert len(widget.ui.reasonLabel.text) < len(below.text)
+    assert "--" not in below.text  # an option of the command line
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import vtk
 
 NODULE = (148, 147, 89)  # voxel (i, j, k) of the nodule in the sample CT
 HEALTHY = (70, 110, 89)  # the same height in the other lung
-THRESHOLD = 4.0
+THRESHOLD = 3.5
 MODEL = "picture-lungs-and-bone"
 
 

@@ -1,5 +1,7 @@
 """Words about the chosen volume, before anything is computed."""
 
+import re
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -85,7 +87,12 @@ def describeInput(node, modality="CT"):
         volume = volumeFromNode(node, modality)
         warnings = check_volume(volume, modality)
     except MedDiffFMError as error:
-        return "", str(error)
+        return "", _withoutOptions(str(error))
     size = " x ".join(str(count) for count in reversed(volume.voxels.shape))
     spacing = " x ".join(f"{edge:.3g}" for edge in volume.spacing)
     return "\n".join([f"{size}, {spacing} mm", *warnings]), ""
+
+
+def _withoutOptions(text):
+    """The sentences but for those that name an option of the command line, which the panel does not have."""
+    return " ".join(sentence for sentence in re.split(r"(?<=\.) ", text) if " --" not in sentence)
