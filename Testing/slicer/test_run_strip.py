@@ -51,7 +51,7 @@ def test_a_result_comes_into_sight(app: Any, widget: Any, ct: Any) -> None:
     settle(app, widget, application.SMALL)
     section, area = widget.ui.resultCollapsibleButton, widget.ui.panelScrollArea
     assert area.verticalScrollBar().maximum > 0  # else there would be nothing to scroll
-    assert 0 <= section.y - area.verticalScrollBar().value < area.height
+    app.wait(lambda: 0 <= section.y - area.verticalScrollBar().value < area.height)
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_filling_comes_into_sight_but_not_while_painting_live(app: Any, widget
     widget.ui.runButton.click()
     app.wait(lambda: not widget.logic.running)
     settle(app, widget, application.SMALL)
-    assert bar.value > 0
+    app.wait(lambda: bar.value > 0)
 
 
 @pytest.mark.slow

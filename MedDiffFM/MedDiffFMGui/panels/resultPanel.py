@@ -18,6 +18,7 @@ from .shortcuts import Shortcuts
 
 KEYS = {"K": "blink", "N": "next", "P": "previous"}
 """Slicer's slice views take B, F, G, R, T, V and brackets, its Segment Editor Q, W, space and digits."""
+SETTLE_MS = 50  # layouts in each other are laid out one by one, in turns of the event loop
 
 
 class ResultPanel:
@@ -98,7 +99,7 @@ class ResultPanel:
         self.list()
         self.ui.resultCollapsibleButton.collapsed = False
         if not self.goesOn():
-            qt.QTimer.singleShot(0, self._scrollTo)  # the section gets its place in the next turn of the event loop
+            qt.QTimer.singleShot(SETTLE_MS, self._scrollTo)
 
     def _scrollTo(self):
         """Bring the beginning of the section into sight."""
