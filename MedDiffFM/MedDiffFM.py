@@ -174,6 +174,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setupPanel.openIfNeeded()
         self.trainingPanel = TrainingPanel(self.ui.trainingWidget, self.logic, self.taskPanel.refreshModels)
         self.trainingPanel.onTry = self.onTryModel
+        self.trainingPanel.onStarted = self.onTrainingStarted
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -375,6 +376,10 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         name = _("finding {number}").format(number=segmentID)
         node, _added = copyRegion(regions, segmentID, self.resultPanel.run.inputNode, name)
         self.taskPanel.strip.say(_("{name} is in {segmentation}.").format(name=name, segmentation=node.GetName()))
+
+    def onTrainingStarted(self):
+        """Progress and curve come to the top of the section; so does the section."""
+        self.ui.panelScrollArea.verticalScrollBar().value = self.ui.trainCollapsibleButton.y
 
     def onTryModel(self, model):
         """A segmentation that was just trained, on the chosen CT."""

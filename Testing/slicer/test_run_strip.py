@@ -72,6 +72,16 @@ def test_a_filling_comes_into_sight_but_not_while_painting_live(app: Any, widget
 
 
 @pytest.mark.slow
+def test_progress_of_a_training_comes_into_sight(app: Any, widget: Any) -> None:
+    widget.ui.trainCollapsibleButton.collapsed = False
+    settle(app, widget, application.SMALL)
+    area, section = widget.ui.panelScrollArea, widget.ui.trainCollapsibleButton
+    assert section.y > 0 == area.verticalScrollBar().value
+    widget.trainingPanel.onStarted()
+    assert section.y == area.verticalScrollBar().value
+
+
+@pytest.mark.slow
 def test_reason_stands_under_its_input_and_its_first_sentence_in_the_strip(app: Any, widget: Any) -> None:
     noise = np.random.default_rng(0).integers(0, 900, (20, 24, 28)).astype(np.int16)
     mr = app.slicer.util.addVolumeFromArray(noise, None, "mr")

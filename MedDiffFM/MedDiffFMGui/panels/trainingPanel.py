@@ -45,6 +45,7 @@ class TrainingPanel:
     def __init__(self, parentWidget, logic, onModelAdded=lambda: None):
         self.workerPython = logic.workerPython
         self.onModelAdded = onModelAdded
+        self.onStarted = lambda: None  # called when a training was started or goes on
         self.onTry = lambda model: None  # called with the name of a segmentation model that is to be tried
         panel = slicer.util.loadUI(str(UI_FILE))
         parentWidget.layout().addWidget(panel)
@@ -263,6 +264,7 @@ class TrainingPanel:
         )
         self._timer.start()
         self.update()
+        self.onStarted()
 
     def pause(self):
         """Save and stop; Start goes on from there."""
