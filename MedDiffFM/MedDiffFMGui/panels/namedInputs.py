@@ -96,6 +96,7 @@ def _selector(scan):
     selector.noneEnabled = True
     selector.addEnabled = selector.removeEnabled = False
     selector.setMRMLScene(slicer.mrmlScene)
+    selector.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)  # a long name must not widen the panel
     selector.toolTip = _(scan.help)
     return selector
 
