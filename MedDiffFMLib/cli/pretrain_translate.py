@@ -31,6 +31,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--batch", type=COUNT, metavar="N", help="windows a step (default: 3)")
     add("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.0015)")
     add("--seed", type=SEED, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
+    add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
 
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..multimodal.flow_file import save_flows
     from ..training.pretrain.translation import TranslationConfig, pretrain_translation
 
-    config = TranslationConfig(seed=args.seed)
+    config = TranslationConfig(seed=args.seed, float32=args.float32)
     given = {"steps": args.steps, "learning_rate": args.learning_rate}
     loop = replace(config.loop, **{name: value for name, value in given.items() if value is not None})
     config = replace(config, loop=loop, batch=args.batch or config.batch)

@@ -260,12 +260,11 @@ class Task:
     @classmethod
     def output(cls, name: str) -> Output:
         """Declaration of a part of the result; for one of several structures, of the output its name begins with."""
-        for output in cls.outputs:
-            if name == output.name:
-                return output
-            if name.startswith(f"{output.name}_"):
-                return Output(name, output.kind)
-        return Output(name, OutputKind.VALUES)
+        declared = next((output for output in cls.outputs if output.name == name), None)
+        if declared is not None:
+            return declared
+        several = next((output for output in cls.outputs if name.startswith(f"{output.name}_")), None)
+        return Output(name, OutputKind.VALUES if several is None else several.kind)
 
     @classmethod
     def volumes(cls) -> list[Output]:

@@ -24,6 +24,7 @@ from MedDiffFMLib.datasets.prepared_cases import open_cases
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser
+from MedDiffFMLib.models.entry import FOLDER_VARIABLE
 from MedDiffFMLib.runner.case_search import find_cases
 from MedDiffFMLib.runner.reproduce import repeat
 from MedDiffFMLib.runner.settings import RunSettings
@@ -303,7 +304,7 @@ def test_entry_of_a_model_that_is_not_its_own(
 ) -> None:
     from .weights import Catalogue
 
-    monkeypatch.setenv(catalogue.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     (tmp_path / "other.12345678.safetensors").write_bytes(b"keep")
     (tmp_path / "ours.json").write_text(json.dumps(Catalogue.content))
     assert [entry.name for entry in catalogue.list_models() if entry.is_own] == ["ours"]

@@ -12,6 +12,7 @@ from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.models import catalogue
 from MedDiffFMLib.models.checkpoint import load_denoiser, save_model
 from MedDiffFMLib.models.controlnet_file import read_description
+from MedDiffFMLib.models.entry import FOLDER_VARIABLE
 
 from .mutations import changed_bytes, changed_json
 from .target import Files, Target
@@ -114,7 +115,7 @@ class Catalogue(Target):
         from MedDiffFMLib.cli.models import _record
         from MedDiffFMLib.core.json_files import json_ready
 
-        os.environ[catalogue.FOLDER_VARIABLE] = str(folder / "models")
+        os.environ[FOLDER_VARIABLE] = str(folder / "models")
         try:
             for entry in catalogue.list_models():
                 json.dumps(json_ready(_record(entry)))

@@ -108,6 +108,8 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
             numbers = getattr(editor, "_numbers", [editor])
             for number in numbers:
                 _move(number.widget)
+            if (task, name) == ("find", "encoders"):  # none are shipped that could be chosen
+                continue
             assert editor.value() != before, f"{task}.{name}"
             values = {name: editor.value(), **({"views": "camera"} if name == "camera" else {})}
             values |= {name: "2026-01-31"} if name.endswith("_date") else {}  # other texts are refused
@@ -220,7 +222,7 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
 
 @pytest.mark.parametrize("task", [name for name in TASK_NAMES if name not in ("synthesize", "describe")])
 def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: str) -> None:
-    """A CT has the window of the input, nothing else has; masks are label maps; titles are those of the table."""
+    """A CT has the window of the input CT, nothing else has; masks are label maps; titles are those of the table."""
     from MedDiffFMGui.nodes.resultNodes import addResult
 
     from MedDiffFMLib.tasks.output_kinds import OutputKind
@@ -238,7 +240,7 @@ def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: s
         assert node.IsA("vtkMRMLLabelMapVolumeNode") == (output.kind is OutputKind.MASK)
         if output.kind is not OutputKind.MASK:
             window = (node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel())
-            assert (window == (1234, -321)) == (output.kind is OutputKind.CT)
+            assert (window == (1234, -321)) == (output.kind is OutputKind.CT and task != "translate")
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_sample_data_are_offered_once_slicer_has_started(app: Any, module: Any, 
     assert "MedDiff-FM" not in slicer_with_module.modules.sampleDataSources
     app.slicer.app.events.startupCompleted.emit()
     sources = slicer_with_module.modules.sampleDataSources["MedDiff-FM"]
-    assert [source.sampleName for source in sources] == ["Thorax CT", "Thorax CT with nodule"]
+    assert [source.sampleName for source in sources] == ["Thorax CT", "Thorax CT with nodule", "Thigh MR (T1)"]
     for source in sources:
         assert Path(source.thumbnailFileName).is_file()
         assert [Path(uri).name for uri in source.uris] == source.fileNames

@@ -129,9 +129,12 @@ def test_wheels_are_installed_without_internet_and_whole_or_not_at_all(
     from packaging.requirements import Requirement
 
     names = {"requirements.txt": "tinyone", "requirements-training.txt": "tinytwo"}
-    monkeypatch.setattr(
-        app.slicer.packaging, "load_requirements", lambda path: [Requirement(f"{names[Path(path).name]}>=9")]
-    )
+
+    def required(path: Path) -> list[Requirement]:
+        name = names.get(Path(path).name)
+        return [Requirement(f"{name}>=9")] if name else []
+
+    monkeypatch.setattr(app.slicer.packaging, "load_requirements", required)
     wheels = tmp_path / "wheels"
     make_wheel(wheels, "tinyone")
     panel, ui = widget.setupPanel, widget.ui

@@ -16,6 +16,7 @@ import pytest
 
 from MedDiffFMLib.core.errors import MedDiffFMError
 from MedDiffFMLib.core.resources import resource_folder
+from MedDiffFMLib.dicom.out.shell import MODEL_NAME
 from MedDiffFMLib.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +158,7 @@ def test_extension_descriptions_agree() -> None:
         "dicom_support_rule", "enabled", "tier",
     }  # fmt: skip
     assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.2.json#")
+    assert entry["dicom_support_rule"] == f"ManufacturerModelName == '{MODEL_NAME}'", "of objects that --dicom wrote"
     assert entry["scm_url"] == described["scmurl"]
     assert entry["category"] == described["category"]
     assert entry["tier"] == int(described["tier"])

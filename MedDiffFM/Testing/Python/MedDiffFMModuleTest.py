@@ -59,7 +59,7 @@ class MedDiffFMModuleTest(unittest.TestCase):
 
         registerSampleData()
         sources = slicer.modules.sampleDataSources[CATEGORY]
-        self.assertEqual(len(sources), 2)
+        self.assertEqual(len(sources), 3)
         for source in sources:
             for uri, checksum in zip(source.uris, source.checksums, strict=True):
                 path = Path(url2pathname(urlparse(uri).path))

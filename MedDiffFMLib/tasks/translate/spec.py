@@ -26,7 +26,7 @@ class Translate(Task):
         Output("ct", OutputKind.CT, "CT", invented=True),
         Output("mr", OutputKind.MR, "MR, T1-like", invented=True),
         Output("uncertainty", OutputKind.HU_SPREAD),
-        Output("mr_uncertainty", OutputKind.VALUES, "uncertainty"),
+        Output("mr_uncertainty", OutputKind.VALUES, "MR uncertainty"),
         Output("outside", OutputKind.MASK, "outside what it was trained on"),
     )
     synthetic = True

@@ -54,6 +54,7 @@ class TranslationConfig:
         absent, given: shares of windows whose target has no information yet, and whose source has no noise.
         spread_weight: of the log-variances' likelihood in the loss.
         bone_weight: of voxels of bone in the loss of CT: they are few, and the guess has none.
+        float32: compute in float32, also where the device computes bfloat16 fast.
     """
 
     window: tuple[int, int, int] = (24, 40, 40)
@@ -67,6 +68,7 @@ class TranslationConfig:
     given: float = 0.94
     spread_weight: float = 0.1
     bone_weight: float = 2.5
+    float32: bool = False
     ct: FlowConfig = field(default_factory=lambda: FlowConfig((MR_T1,)))
     mr: FlowConfig = field(default_factory=lambda: FlowConfig((CT,), channels=(16, 32, 48)))
     loop: LoopConfig = field(
@@ -120,7 +122,7 @@ class FlowTraining(nn.Module):
         noisy = (source_sigma > 0)[:, None, None, None, None]
         guess = torch.stack([w.guess for w in windows]) if target == CT else None
         source = Source(image + source_level * noise[1], source_sigma, seen, torch.where(noisy, 1.0, body), guess)
-        with autocast(image.device):
+        with autocast(image.device, "float32" if config.float32 else "auto"):
             estimate = flow(truth + level * noise[0], sigma, {flow.config.sources[0]: source})
         scale = (1 + (flow.config.deviation / sigma).square()).sqrt()  # a flow that knows more is to err less
         losses = []

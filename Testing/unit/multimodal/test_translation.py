@@ -185,7 +185,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Pat
     datalist = toy_pairs(tmp_path)
     loop = LoopConfig(steps=4, warmup=2, checkpoint_every=2, validate_every=4, learning_rate=1e-3)
     sizes = {"ct": SMALL, "mr": replace(SMALL, sources=("ct",))}
-    config = TranslationConfig(window=(16, 24, 24), batch=2, mr_every=2, loop=loop, **sizes)
+    config = TranslationConfig(window=(16, 24, 24), batch=2, mr_every=2, float32=True, loop=loop, **sizes)
 
     whole = pretrain_translation(datalist, None, tmp_path / "whole", config, accelerator="cpu")
     short = replace(config, loop=replace(loop, decay_share=0.15, steps=2))

@@ -101,9 +101,7 @@ def test_a_lesion_that_grew_in_a_body_that_moved(grown: Any) -> None:
     assert np.linalg.norm(found - PLACE) < 2
     assert np.median(result.volumes["change"].voxels[shell]) > 2
     assert "is grown" in result.texts["summary"] and "doubling time" in result.texts["summary"]
-    assert (
-        result.facts["shift_mm"] == pytest.approx(np.linalg.norm(SHIFT), abs=3) and result.facts["correlation"] > 0.95
-    )
+    assert result.facts["shift_mm"] == pytest.approx(np.linalg.norm(SHIFT), abs=3) and result.facts["correlation"] > 0.9
 
 
 @pytest.mark.slow
