@@ -16,7 +16,7 @@ from .segmentChoice import SegmentChoice
 
 VERDICT_COLORS = {"ok": (0.2, 0.5, 0.9), "warning": (0.95, 0.65, 0.1), "error": (0.75, 0.1, 0.1)}
 """Squares before the names of cases; the last column and its tooltip say the same in words."""
-WIDEST_COLUMN = 110
+WIDEST_COLUMN = 92
 COUNTING = "0123456789 _-"
 HEADINGS = ("Case", "Patient", "Split", "Mask", "Check")
 
