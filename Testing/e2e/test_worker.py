@@ -346,6 +346,7 @@ def script(path: Path, body: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("body", "kind", "words"),

@@ -31,6 +31,7 @@ def report(app: Any, widget: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -
     return widget.ui.reportLabel.text
 
 
+@pytest.mark.slow
 def test_a_result_becomes_a_page(
     app: Any, widget: Any, ct: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened_files: list[str]
 ) -> None:

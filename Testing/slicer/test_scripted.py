@@ -157,6 +157,7 @@ def test_help_lists_tasks_and_parameters(logic: Any, capsys: Any) -> None:
     assert "mask: segmentation node, required" in said and "feather = 1.5 (0 to 20 mm)" in said and "seed = 0" in said
 
 
+@pytest.mark.slow
 def test_progress_is_told_and_ends(app: Any, logic: Any, ct: Any) -> None:
     told: list[tuple[float, str]] = []
     logic.run("denoise", ct, progress=lambda fraction, stage, left: told.append((fraction, stage)))

@@ -92,6 +92,7 @@ def test_packages_of_the_folder_count_and_only_the_worker_sees_them(
     assert str(folder) not in sys.path
 
 
+@pytest.mark.slow
 def test_a_torch_without_its_code_is_named(
     app: Any, widget: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

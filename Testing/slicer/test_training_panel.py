@@ -285,6 +285,7 @@ def test_closing_slicer_asks(
     assert (tmp_path / "stop").exists() is paused
 
 
+@pytest.mark.slow
 def test_the_question_has_three_answers(app: Any, module: Any) -> None:
     from MedDiffFMGui.panels import closeQuestion
     from PySide6 import QtCore, QtWidgets

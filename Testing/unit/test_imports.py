@@ -113,6 +113,7 @@ def test_library_never_imports_slicer_or_qt() -> None:
             assert name not in ("slicer", "qt", "ctk", "vtk"), f"{path.relative_to(ROOT)} imports {name}"
 
 
+@pytest.mark.slow
 def test_slicer_module_imports_nothing_foreign_at_file_scope() -> None:
     own = {path.stem for path in MODULE.rglob("*.py")} | {"MedDiffFMGui"}
     allowed = own | set(sys.stdlib_module_names) | {"slicer", "vtk", "qt", "ctk"}
@@ -137,6 +138,7 @@ def imported(tree: ast.AST, everywhere: bool) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_names_that_a_supported_slicer_lacks() -> None:
     """5.12 has no LazyImport, Python 3.12 no imp, Qt 6 none of the others."""
     lacking = {"LazyImport", "imp", "QTextCodec", "QRegExp", "QDesktopWidget"}

@@ -69,6 +69,7 @@ def test_the_page_names_the_floors_in_order() -> None:
     assert places == sorted(places, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_picture_is_that_of_the_imports() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == with_picture(page), "run python -m Testing.unit.import_graph"

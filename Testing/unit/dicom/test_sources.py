@@ -114,6 +114,7 @@ def test_the_command_line_takes_an_address(base: str, tmp_path: Path, capsys: py
     assert "2 series that could be meant: 4 'Lung' (CT, 8 images); 5 'Soft tissue'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nobody_there(files: list[Path]) -> None:
     with nobodys_port() as port:
         for source in (

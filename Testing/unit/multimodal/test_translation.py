@@ -132,6 +132,7 @@ def scan(seed: int, signal: tuple[float, ...] = SIGNAL) -> tuple[np.ndarray, np.
     return FAT.to_network(np.abs(painted(labels, signal, 0.02, seed))), labels > 0
 
 
+@pytest.mark.slow
 def test_what_looks_as_in_training_is_familiar_and_another_contrast_is_not() -> None:
     familiarity = learn_familiarity([scan(n) for n in range(4)], [scan(9)], 2.0)
     own, body = scan(20)
@@ -142,6 +143,7 @@ def test_what_looks_as_in_training_is_familiar_and_another_contrast_is_not() -> 
     assert not far[~body].any()
 
 
+@pytest.mark.slow
 def test_flows_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
     mr, ct, body = images()
     small = replace(SMALL, sources=("ct",))

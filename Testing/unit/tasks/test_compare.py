@@ -205,6 +205,7 @@ def test_noise_that_interpolation_leaves() -> None:
     assert smooth[len(smooth) // 2] > white[len(white) // 2] + 0.1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared(chest: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="Exchange the scans"):
         Compare(earlier_date="2026-02-01", later_date="2026-02-01")

@@ -365,6 +365,7 @@ def test_other_settings_cases_or_priors_do_not_continue_a_run(
         load_control(str(whole.weights), load_model(str(tmp_path / "other.safetensors"), device="cpu"))
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_would_mix_their_checkpoints(data: Path, prior: str, tmp_path: Path) -> None:
     with (
         locked(tmp_path, name=WRITER_LOCK_FILE),

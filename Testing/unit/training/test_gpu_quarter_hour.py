@@ -104,6 +104,7 @@ def test_a_pack_keeps_to_its_size(cache: Path, tmp_path: Path) -> None:
         unpack_cache(tmp_path / "small.zip", tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_a_program_is_stopped_when_its_time_is_over(tmp_path: Path) -> None:
     begun = time.monotonic()
     sleeper = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep({60})'])"
