@@ -3,7 +3,7 @@
 
     python3 run.py demo           denoise, search and repair a real CT; pictures land in demo_output/
     python3 run.py test           style, types and every test, on all cores (4 at most)
-    python3 run.py test --quick   style and most of the tests, in about a minute
+    python3 run.py test --quick   style and most of the tests, in under a minute
     python3 run.py docs           build the pages of docs/ into site/; `docs serve` shows them while you write
     python3 run.py --help         this text
 
