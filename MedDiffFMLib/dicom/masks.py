@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.extras import needed
 from ..imaging.formats.common import LPS_TO_RAS, affine, damaged, parsing
 from ..imaging.formats.dicom_structures import STRUCTURE_SET
 from ..imaging.grid import Grid, to_grid
@@ -16,7 +17,6 @@ from ..imaging.source import Reading
 from ..imaging.volume import Volume
 from .out.contours import filled
 from .out.study import decoded
-from .packages import needed
 from .series import patient_of, source_files
 
 _NAMED = 12

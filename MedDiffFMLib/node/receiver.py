@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import InputError, log_defect, reason_of
+from ..core.extras import needed
 from ..dicom.out.shell import MODEL_NAME
-from ..dicom.packages import needed
 from ..imaging.modality import CT, MR
 from .arrivals import Arrival, Arrivals, as_tags, key_of
 from .audit import Audit

@@ -18,11 +18,11 @@ import numpy as np
 
 from ...core.atomic_files import owned_name, sweep
 from ...core.errors import OutputError, reason_of
+from ...core.extras import needed
 from ...imaging.modality import CT, MR
 from ...imaging.volume import Volume
 from ...tasks.base import Task, TaskResult
 from ...tasks.output_kinds import Output, OutputKind
-from ..packages import needed
 from .images import image_series
 from .maps import parametric_map
 from .radiographs import radiograph

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
+from ...core.extras import needed
 from ...imaging.volume import Volume
-from ..packages import needed
 from .planes import planes_of
 from .shell import MODEL_NAME, SCHEME, SERIAL, Purpose, finish, library_arguments
 from .study import Study

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..packages import needed
+from ...core.extras import needed
 from .segments import ABNORMAL, Segment
 from .shell import MAKER, MODEL_NAME, RESEARCH, SCHEME, Purpose, finish, library_arguments
 from .study import Study, new_uid

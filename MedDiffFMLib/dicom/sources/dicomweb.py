@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
-from ..packages import needed
+from ...core.extras import needed
 from ..series import Series, patient_of
 from .address import STUDY_KEYS, Address
 

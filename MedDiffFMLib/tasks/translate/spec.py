@@ -14,7 +14,7 @@ from ..parameters import parameter
 
 @dataclass(frozen=True)
 class Translate(Task):
-    """A first guess by intensities, corrected by a small flow, with its likely error."""
+    """A first guess by local features that a small flow may correct, with its likely error."""
 
     name, title, action, icon = "translate", "Translate", "Translate", "translate.png"
     sentence = (
