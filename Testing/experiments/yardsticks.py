@@ -77,7 +77,27 @@ def _heading(reports: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[s
             f"patients, {extent}, seed {report['seed']}. Research use only.",
             "",
         ]
-    return [*lines, "Means over cases with 95 % intervals from drawing patients with replacement.", ""]
+    asked = dict.fromkeys(line for report in reports for line in _plan_lines(report))
+    return [*lines, *asked, "Means over cases with 95 % intervals from drawing patients with replacement.", ""]
+
+
+def _plan_lines(report: dict[str, Any]) -> list[str]:
+    """What each case was asked, and with which parameters."""
+    plan, asked = report["plan"], []
+    if report["tables"].get("denoise"):
+        levels = ", ".join(f"{level:g}" for level in plan["noise_levels_hu"])
+        asked.append(f"added noise ({', '.join(plan['noise_kinds'])}; {levels} HU)")
+    if report["tables"].get("inpaint"):
+        asked.append(f"up to {plan['spheres_per_size']} healthy spheres of each size")
+    if report["tables"].get("anomaly"):
+        asked.append(
+            f"up to {plan['lesions_per_size']} inserted lesions of each size, and once as a nodule in the lung"
+        )
+    changed = [
+        f"{task} {field} {value}" for task, fields in report["parameters"].items() for field, value in fields.items()
+    ]
+    asked += [f"other parameters than the defaults: {', '.join(changed)}"] if changed else []
+    return [f"Asked of each case: {'; '.join(asked)}.", ""] if asked else []
 
 
 def _group_lines(task: str, group: str, reports: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:

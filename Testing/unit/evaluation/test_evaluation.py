@@ -148,6 +148,8 @@ def test_short_tables_of_one_and_of_two_evaluations(folder, oracle, tmp_path):
         reports.append(read_report(tmp_path / "evaluation.json"))
     one, two = page(reports[:1]), page(reports)
     assert "2 cases of 2 patients" in one and "### Synthetic lesions, 2 cases" in one and "| oracle | **20.0**" in one
+    asked = f"Asked of each case: up to {PLAN.spheres_per_size} healthy spheres of each size"
+    assert one.count(asked) == two.count(asked) == 1 and "added noise" not in one
     assert "| oracle (before) | **20.0** [20.0, 20.0]" in two and "| oracle (after) | **5.0** [5.0, 5.0]" in two
     assert two.count("| biharmonic fill |") == one.count("| biharmonic fill |")
     assert "| inpaint 20 mm | MAE | 2 of 2 | **+15.0** [+15.0, +15.0] | better |" in two
