@@ -163,7 +163,8 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
     """Write a volume as NRRD, NIfTI or MetaImage; the file appears complete or not at all.
 
     Integers and bool stay exact in the smallest of uint8 (masks), int16, int32, int64; floats become float32.
-    The same volume always gives the same bytes. A synthetic volume is marked as such in the header.
+    The same volume always gives the same bytes. A synthetic volume is marked as such in the header; NRRD alone keeps
+    where the source of an X-ray stood.
 
     Args:
         mask: the voxels are labels; they must be whole numbers. A volume of modality "mask" that holds whole numbers
@@ -184,7 +185,10 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
         raise OutputError(f"'{path.name}' has no suffix that can be written.", "Use .nrrd, .nii, .nii.gz or .mha.")
     voxels = _storable(volume.voxels, mask or (volume.modality == "mask" and volume.voxels.dtype.kind in "bui"))
     with atomic_path(path, overwrite=overwrite) as temporary:
-        writer(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
+        if writer is write_nrrd:
+            write_nrrd(temporary, voxels, volume.ijk_to_ras, volume.synthetic, volume.beam_source)
+        else:
+            writer(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
 
 
 def _storable(voxels: np.ndarray, mask: bool) -> np.ndarray:
