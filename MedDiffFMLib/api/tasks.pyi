@@ -475,6 +475,71 @@ def radiograph(
         Cancelled: ``cancel`` was used.
     """
 
+def reconstruct(
+    volume: VolumeLike,
+    model: ModelLike = "starter-ct",
+    *,
+    views: str = "",
+    pixels: str = "attenuation",
+    pixel: float | None = None,
+    spacing: float = 4.0,
+    draws: int = 8,
+    detail: bool = True,
+    source_distance: float = 1800.0,
+    gap: float = 50.0,
+    sources: tuple[float, ...] | None = None,
+    seed: int = 0,
+    region: str | None = None,
+    second: VolumeLike | None = None,
+    third: VolumeLike | None = None,
+    fourth: VolumeLike | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Makes a CT whose projections are one or more X-rays of a trunk.
+
+    Args:
+        volume: X-ray: a Volume, or the path of a file or DICOM folder.
+        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
+        views: Directions of the X-rays in their order, such as ap,lat; left out for files of
+            radiograph, which know them. Default: .
+        pixels: attenuation: -ln(I / I0); film: density on film, as radiograph's; counts: of a detector;
+            picture: gray values, more attenuation brighter (attenuation, film, counts, picture).
+            Default: attenuation.
+        pixel: Edge of a pixel at the detector for views that are named; what the file says when not
+            given (0.05 to 20 mm).
+        spacing: Edge of the voxels (3 to 10 mm). Default: 4.0.
+        draws: Draws of noise at each level: more is smoother and takes longer (2 to 64). Default: 8.
+        detail: Let the prior better the image on the grid of the result too. Default: True.
+        source_distance: From source to detector for views that are named (500 to 10000 mm). Default:
+            1800.0.
+        gap: From the body to the detector for views that are named (0 to 500 mm). Default: 50.0.
+        sources: Where the sources stood, three numbers for each X-ray in RAS, in place of what the
+            files say (mm).
+        seed: Start of the random numbers: same seed, same result. Default: 0.
+        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
+            nothing; automatic when not given.
+        second: The second X-ray of the same patient in the same position: a Volume, or the path of a
+            file or DICOM folder.
+        third: The third X-ray of the same patient in the same position: a Volume, or the path of a file
+            or DICOM folder.
+        fourth: The fourth X-ray of the same patient in the same position: a Volume, or the path of a
+            file or DICOM folder.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["ct"]``, ``volumes["uncertainty"]``, ``volumes["residual"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
 def describe(
     volume: VolumeLike,
     *,

@@ -1,7 +1,7 @@
 """Reading and writing volumes in all formats.
 
 Reads NRRD (``.nrrd``, ``.nhdr``), NIfTI (``.nii``, ``.nii.gz``), MetaImage (``.mha``, ``.mhd``) and DICOM (a folder, a
-``.zip`` of one, or one file of a series). Writes NRRD (``.nrrd``), NIfTI and MetaImage. Everything in memory is
+``.zip`` of one, or one file of a series), and of X-rays PNG and single DICOM files. Writes NRRD (``.nrrd``), NIfTI and MetaImage. Everything in memory is
 (k, j, i) with ``ijk_to_ras``, see :class:`Volume`.
 """
 
@@ -21,7 +21,10 @@ from .formats.dicom import dicom_files, is_dicom_file, read_dicom
 from .formats.dicom_structures import is_structures, refuse_structures, structures_files
 from .formats.metaimage import metaimage_files, read_metaimage, write_metaimage
 from .formats.nifti import read_nifti, write_nifti
+from .formats.dicom_radiograph import read_radiograph
 from .formats.nrrd import nrrd_files, read_nrrd, write_nrrd
+from .formats.png import read_png
+from .modality import XR
 from .source import Reading, Source
 from .volume import Volume
 
@@ -118,6 +121,11 @@ def _read_archive(path: Path, modality: str, reading: Reading) -> Volume:
         return read_dicom(folder, modality, Reading(folder))
 
 
+def _read_dicom_file(path: Path, modality: str, reading: Reading) -> Volume:
+    """A radiograph is one file; of any other file the whole series is meant."""
+    return read_radiograph(path, reading) if modality == XR else read_dicom(path, modality, reading)
+
+
 FORMATS = (
     Format(is_structures, refuse_structures, structures_files),
     Format(Path.is_dir, read_dicom, dicom_files),
@@ -125,7 +133,8 @@ FORMATS = (
     Format(_named(*NIFTI_SUFFIXES), read_nifti, _itself),
     Format(_named(*METAIMAGE_SUFFIXES), read_metaimage, metaimage_files),
     Format(_named(".zip"), _read_archive, _itself),
-    Format(is_dicom_file, read_dicom, dicom_files),
+    Format(_named(".png"), read_png, _itself),
+    Format(is_dicom_file, _read_dicom_file, dicom_files),
 )
 """The first that fits is taken."""
 
