@@ -1,8 +1,8 @@
 """Reading and writing volumes in all formats.
 
 Reads NRRD (``.nrrd``, ``.nhdr``), NIfTI (``.nii``, ``.nii.gz``), MetaImage (``.mha``, ``.mhd``) and DICOM (a folder, a
-``.zip`` of one, or one file of a series), and of X-rays PNG and single DICOM files. Writes NRRD (``.nrrd``), NIfTI and MetaImage. Everything in memory is
-(k, j, i) with ``ijk_to_ras``, see :class:`Volume`.
+``.zip`` of one, or one file of a series), and of X-rays PNG and single DICOM files. Writes NRRD (``.nrrd``), NIfTI and
+MetaImage. Everything in memory is (k, j, i) with ``ijk_to_ras``, see :class:`Volume`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..core.atomic_files import atomic_path
 from ..core.errors import InputError, OutputError
 from .archives import unpacked
 from .formats.dicom import dicom_files, is_dicom_file, read_dicom
+from .formats.dicom_radiograph import read_radiograph
 from .formats.dicom_structures import is_structures, refuse_structures, structures_files
 from .formats.metaimage import metaimage_files, read_metaimage, write_metaimage
 from .formats.nifti import read_nifti, write_nifti
-from .formats.dicom_radiograph import read_radiograph
 from .formats.nrrd import nrrd_files, read_nrrd, write_nrrd
 from .formats.png import read_png
 from .modality import XR

@@ -22,8 +22,9 @@ from .projection import back_project, project
 MM_PER_CM = 10.0
 AIR, DENSEST = -1.0, 1.0
 """Bounds of a voxel in the network's range, 1000 HU."""
-DAMPING = 3e-3
-"""Of the mean diagonal of A W A^T: pixels that contradict each other have no exact answer."""
+EXACT, LOOSE = 3e-3, 0.1
+"""Damping, of the mean of A W A^T: pixels that contradict each other have no exact answer, and those of a real film,
+with scatter and gray curves, contradict each other much."""
 LEAST_CM = 2.0
 """Of voxels that may hold tissue, which a ray has to pass to be met: the fringe of a shadow has too few to do so."""
 TOLERANCE = 1e-3
@@ -52,6 +53,7 @@ class XrayConsistency:
         support: (k, j, i) bool, voxels that may hold tissue; all others are air.
         weight: (k, j, i), how far each voxel may move, relative; None for all alike.
         rounds: quasi-Newton steps of each call.
+        damping: ``EXACT`` or ``LOOSE``.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class XrayConsistency:
         weight: torch.Tensor | None = None,
         rounds: int = 2,
         iterations: int = 12,
+        damping: float = EXACT,
     ) -> None:
         self.views, self.grid, self.support = list(views), grid, support
         self.weight = support.float() if weight is None else weight * support
-        self.rounds, self.iterations = rounds, iterations
+        self.rounds, self.iterations, self.damping = rounds, iterations, damping
         through = self._gather(support.float())
         self._counted = [(length >= LEAST_CM).float() for length in through]
 
@@ -103,7 +106,7 @@ class XrayConsistency:
         """Least change (k, j, i), g/cm3, that adds ``missing`` g/cm2 along the rays."""
         ones = [torch.ones_like(part) for part in missing]
         scale = sum(float(part.mean()) for part in self._gather(weight * self._spread(ones))) / len(ones)
-        damping = DAMPING * max(scale, 1e-12)
+        damping = self.damping * max(scale, 1e-12)
 
         def system(pictures: list[torch.Tensor]) -> list[torch.Tensor]:
             through = self._gather(weight * self._spread(pictures))

@@ -1,8 +1,8 @@
 """Figures of CTs from X-rays: AP and lateral X-rays of real chests, the reconstruction and its baselines beside it.
 
-``python -m Testing.experiments.reconstruct_figures CT... [--views ap,lat] [--region chest]`` prints a row a method: PSNR
-(peak 2000 HU) and mean absolute error in the body on the grid of the result, HU limited to [-1000, 1000], and how much
-of the X-rays is missed. Patients that chose settings: LIDC-IDRI-0002 and 0004.
+``python -m Testing.experiments.reconstruct_figures CT... [--views ap,lat] [--region chest]`` prints a row a method:
+PSNR (peak 2000 HU) and mean absolute error in the body on the grid of the result, HU limited to [-1000, 1000], and how
+much of the X-rays is missed. Patients that chose settings: LIDC-IDRI-0002 and 0004.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def main() -> None:
             print(f"{path.name:32} {name:34}", *(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
     for name, rows in gathered.items():
         keys = rows[0].keys()
-        print(f"{'mean of ' + str(len(rows)):32} {name:34}", *(f"{k} {np.mean([r[k] for r in rows]):.4g}" for k in keys))
+        print(
+            f"{'mean of ' + str(len(rows)):32} {name:34}", *(f"{k} {np.mean([r[k] for r in rows]):.4g}" for k in keys)
+        )
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 

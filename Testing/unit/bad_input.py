@@ -489,8 +489,8 @@ def _mr_to_radiograph(*_: object) -> None:
 
 @case(
     "X-ray without a pose",
-    "X-ray 1 says nothing about where its source stood. Name the direction of each X-ray with --views (ap, pa, lat ...), "
-    "or give --sources: what the report of radiograph lists as source_ras_mm.",
+    "X-ray 1 says nothing about where its source stood. Name the direction of each X-ray with --views "
+    "(ap, pa, lat ...), or give --sources: what the report of radiograph lists as source_ras_mm.",
 )
 def _no_pose(*_: object) -> None:
     poses([xray()], "", None, 1800, 50, None)

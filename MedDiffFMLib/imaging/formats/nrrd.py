@@ -130,9 +130,7 @@ def write_nrrd(
         file.write(compressor.flush())
 
 
-def _header(
-    voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool, beam_source: tuple[float, ...] | None
-) -> str:
+def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool, beam_source: tuple[float, ...] | None) -> str:
     """NRRD header text; numbers are written with all their digits, so the geometry survives exactly."""
 
     def vector(numbers: np.ndarray) -> str:

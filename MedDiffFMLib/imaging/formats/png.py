@@ -25,11 +25,11 @@ def read_png(path: Path, modality: str, reading: Reading) -> Volume:
 
     if modality != "XR":
         raise InputError(f"'{path.name}' is a picture, which can only be an X-ray.", "Give a file with voxels.")
-    with parsing(lambda error: damaged(path.name, "PNG", "its pixels cannot be decoded")):
-        with reading.open(path) as file, Image.open(file, formats=("PNG",)) as image:
-            resolution = image.info.get("dpi")
-            deep = image.mode.startswith("I")
-            pixels = np.asarray(image if deep else image.convert("L"), np.float32)
+    refused = parsing(lambda error: damaged(path.name, "PNG", "its pixels cannot be decoded"))
+    with refused, reading.open(path) as file, Image.open(file, formats=("PNG",)) as image:
+        resolution = image.info.get("dpi")
+        deep = image.mode.startswith("I")
+        pixels = np.asarray(image if deep else image.convert("L"), np.float32)
     notes = []
     if not resolution or min(resolution) <= 0:
         resolution = (MM_PER_INCH, MM_PER_INCH)

@@ -1,8 +1,8 @@
 """CT from X-rays: the expected image of a prior under exact consistency.
 
 Sampling a prior with a consistency hook gives one possible body whose error is larger than that of their mean. So at
-each noise level several draws of noise are denoised, and it is their mean that is made consistent and goes on to the next,
-lower level: an annealed fixed point of "denoise, then meet the X-rays" (plug and play). On the coarsest grid a
+each noise level several draws of noise are denoised, and their mean is made consistent and goes on to the next, lower
+level: an annealed fixed point of "denoise, then meet the X-rays" (plug and play). On the coarsest grid a
 network that knows whole bodies does so, and its first mean, from noise alone, is the average body in the box that
 the shadows leave; the prior then betters the image on the grid of the result.
 """
@@ -80,5 +80,7 @@ def expected_image(
 def bettered(image: torch.Tensor, fine: Denoise, consistency: XrayConsistency, seed: torch.Generator) -> torch.Tensor:
     """Mean of an image and of what a denoiser on its own grid makes of it, consistent."""
     shape = (1, 1, *image.shape)
-    draws = [fine(image[None, None] + FINE_LEVEL * torch.randn(shape, generator=seed), FINE_LEVEL) for _ in range(FINE_DRAWS)]
+    draws = [
+        fine(image[None, None] + FINE_LEVEL * torch.randn(shape, generator=seed), FINE_LEVEL) for _ in range(FINE_DRAWS)
+    ]
     return consistency.meet((image + torch.stack(draws).mean(0)[0, 0]) / 2, LAST_ROUNDS)

@@ -46,9 +46,7 @@ def given_xrays(task: Reconstruct, case: Case) -> list[GivenXray]:
         InputError: one without a pose.
     """
     pictures = {"first": case.scan, **{name: case.scans[name] for name in FURTHER if name in case.scans}}
-    beams = poses(
-        list(pictures.values()), task.views, task.sources, task.source_distance, task.gap, task.pixel
-    )
+    beams = poses(list(pictures.values()), task.views, task.sources, task.source_distance, task.gap, task.pixel)
     found = []
     for (name, picture), beam in zip(pictures.items(), beams, strict=True):
         read = exposure(np.asarray(picture.voxels[0]), task.pixels)

@@ -39,12 +39,13 @@ class Reconstruct(Task):
     own_axes = True  # a picture is rows and columns, wherever its detector stands
 
     views: str = parameter(
-        "", "Directions of the X-rays in their order, such as ap,lat; left out for files of radiograph, which know them."
+        "",
+        "Directions of the X-rays in their order, such as ap,lat; left out for files of radiograph, which know them.",
     )
     pixels: str = parameter(
         ATTENUATION,
-        "attenuation: -ln(I / I0); film: density on film, as radiograph's; counts: of a detector; picture: gray values, "
-        "more attenuation brighter.",
+        "attenuation: -ln(I / I0); film: density on film, as radiograph's; counts: of a detector; picture: gray "
+        "values, more attenuation brighter.",
         choices=READINGS,
     )
     pixel: float | None = parameter(
@@ -58,9 +59,7 @@ class Reconstruct(Task):
     draws: int = parameter(
         8, "Draws of noise at each level: more is smoother and takes longer.", minimum=2, maximum=64, advanced=True
     )
-    detail: bool = parameter(
-        True, "Let the prior better the image on the grid of the result too.", advanced=True
-    )
+    detail: bool = parameter(True, "Let the prior better the image on the grid of the result too.", advanced=True)
     source_distance: float = parameter(
         1800.0, "From source to detector for views that are named.", unit="mm", minimum=500, maximum=10_000,
         advanced=True,
