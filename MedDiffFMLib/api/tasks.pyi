@@ -282,6 +282,8 @@ def synthesize(
     *,
     size: tuple[float, float, float] | None = None,
     spacing: float | None = None,
+    make: str = "ct",
+    views: str = "ap",
     guidance: float = 1.0,
     whole_steps: int = 6,
     middle_steps: int = 6,
@@ -292,6 +294,10 @@ def synthesize(
     companion: str = "auto",
     seed: int = 0,
     region: str | None = None,
+    ct: VolumeLike | None = None,
+    mr: VolumeLike | None = None,
+    xray: VolumeLike | None = None,
+    prompt: str | None = None,
     anatomy: LabelsLike | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -303,6 +309,9 @@ def synthesize(
         size: Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map (20 to
             2000 mm).
         spacing: Edge of the cubic voxels: 1.5, or the voxels of the anatomy map (0.5 to 20 mm).
+        make: What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and
+            so agrees. Default: ct.
+        views: Views of an X-ray that is made, as of radiograph. Default: ap.
         guidance: Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice
             the time (0 to 10). Default: 1.0.
         whole_steps: Network evaluations for the coarse image of the whole volume (1 to 500). Default:
@@ -321,12 +330,19 @@ def synthesize(
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
+        ct: A CT that is given: what else is asked for is made of it: a Volume, or the path of a file or
+            DICOM folder.
+        mr: A T1-weighted MR that is given: a Volume, or the path of a file or DICOM folder.
+        xray: An X-ray that is given, a file of radiograph: a Volume, or the path of a file or DICOM
+            folder.
+        prompt: What to make: chest CT with contrast agent, 5 mm slices.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) whose grid the result takes.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
     Returns:
-        Result with ``volumes["synthetic"]``.
+        Result with ``volumes["synthetic"]``, ``volumes["mr"]``, ``volumes["xray"]``,
+            ``tables["asked"]``, ``texts["text"]``, ``texts["understood"]``.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.

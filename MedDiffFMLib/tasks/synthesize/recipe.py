@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import InputError
+from ...multimodal.routes import CT_NAME, parse_make
 from ..base import Case, Run, TaskResult
 from .spec import DEFAULT_SIZE_MM, DEFAULT_SPACING_MM, Synthesize
+from .wishes import Wishes
 
 if TYPE_CHECKING:
     import torch
@@ -29,19 +31,33 @@ DEFAULT_REGION = "chest"
 
 
 def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
-    """Make a CT that shows no patient.
+    """Make a CT that shows no patient, and what else is asked for.
+
+    Returns:
+        ``synthetic`` in HU, int16, and where it lies; by ``make`` and with a prompt more, see :mod:`.joint`.
+
+    Raises:
+        ModelError: a companion that cannot be used.
+        InputError: a size or a spacing besides a label map, a label map that is empty or holds other numbers, a prompt
+            that says nothing, or inputs of which nothing makes a CT.
+    """
+    from .joint import make_jointly
+
+    if case.scans or case.texts or parse_make(parameters.make) != [CT_NAME]:
+        return make_jointly(parameters, case, run)
+    return make_ct(parameters, case, run)
+
+
+def make_ct(parameters: Synthesize, case: Case, run: Run, wishes: Wishes | None = None) -> TaskResult:
+    """Make a CT alone.
 
     Args:
         case: its volume is a label map whose grid the result takes; None for cubic voxels of ``spacing`` that fill
             ``size`` around 0. Its anatomy is the voxels of that volume where it is not given.
-        run: without a region the chest. The same seed gives the same CT, and the same coarse image at every spacing.
+        run: without a region that of the wishes, else the chest. The same seed gives the same CT, and the same coarse image at every spacing.
 
     Returns:
         ``synthetic`` in HU, int16, and where it lies.
-
-    Raises:
-        ModelError: a companion that cannot be used.
-        InputError: a size or a spacing besides a label map, or a label map that is empty or holds other numbers.
     """
     import torch
 
@@ -49,7 +65,8 @@ def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     from .cascade import plan_stages
 
     model = run.model
-    layout = _layout(case, parameters, run.region or DEFAULT_REGION)
+    wishes = wishes or Wishes()
+    layout = _layout(case, parameters, run.region or wishes.region or DEFAULT_REGION, wishes)
     inventor, coarse, companion = _inventor(model, parameters)
     stages = plan_stages(layout.grid, int(model.config.get("window", 64)), parameters, coarse)
     windows = [_windows(stage, model) for stage in stages]
@@ -58,10 +75,10 @@ def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     generator = torch.Generator().manual_seed(run.seed)
     meter.weight, meter.stage = windows[0], f"inventing the body, {stages[0].voxel} voxels"
     with inventor:
-        image = run_stage(None, stages[0], layout, model, parameters, generator, meter)
+        image = run_stage(None, stages[0], layout, model, parameters, generator, meter, wishes)
     for stage, count in zip(stages[1:], windows[1:], strict=True):
         meter.weight, meter.stage = count, f"adding detail, {stage.voxel} voxels"
-        image = run_stage(image, stage, layout, model, parameters, generator, meter)
+        image = run_stage(image, stage, layout, model, parameters, generator, meter, wishes)
     hounsfield = np.rint(1000 * image[0, 0].numpy()).astype(np.int16)
     target = layout.target
     facts: dict[str, Any] = {
@@ -80,13 +97,14 @@ def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     )
 
 
-def _layout(case: Case, parameters: Synthesize, region: str) -> Layout:
+def _layout(case: Case, parameters: Synthesize, region: str, wishes: Wishes) -> Layout:
     from .body_layout import anatomy_layout, free_layout
 
     volume = case.volume
     if volume is None:
-        return free_layout(parameters.size or DEFAULT_SIZE_MM, parameters.spacing or DEFAULT_SPACING_MM, region)
-    if parameters.size is not None or parameters.spacing is not None:
+        spacing = parameters.spacing or wishes.voxel_mm(DEFAULT_SPACING_MM)
+        return free_layout(parameters.size or wishes.size or DEFAULT_SIZE_MM, spacing, region)
+    if parameters.size is not None or parameters.spacing is not None or wishes.size is not None:
         raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
     return anatomy_layout(volume, volume.voxels if case.anatomy is None else case.anatomy, region)
 
@@ -121,6 +139,7 @@ def run_stage(
     parameters: Synthesize,
     generator: torch.Generator,
     meter: ProgressMeter | None = None,
+    wishes: Wishes | None = None,
 ) -> torch.Tensor:
     """Sample one stage, (1, 1, D, H, W) in the network's range.
 
@@ -129,6 +148,7 @@ def run_stage(
 
     Args:
         image: what the stage before gave, on its own grid; None for a start from noise alone.
+        wishes: what a prompt asks for.
     """
     import torch
 
@@ -148,4 +168,5 @@ def run_stage(
         x0 = denoiser(x, sigma)
         return (x0 + denoiser(x, sigma)) / 2 if stage.last and sigma == sigmas[-2] else x0
 
-    return dpm_solver_pp_2m(denoise, start, sigmas, lambda x0, sigma: x0.clamp(-1, 1))
+    guided = None if wishes is None else wishes.guidance(layout, stage.grid)
+    return dpm_solver_pp_2m(denoise, start, sigmas, guided or (lambda x0, sigma: x0.clamp(-1, 1)))
