@@ -109,6 +109,8 @@ class XrayView:
         """A button for each view, in the order in which they were asked for."""
         for button in self._buttons.values():
             self._group.removeButton(button)
+            self.ui.xrayButtonsWidget.layout().removeWidget(button)
+            button.visible = False  # it is deleted a turn of the event loop later
             button.deleteLater()
         self._buttons = {}
         for name in self.run.volumes:
