@@ -185,9 +185,9 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self._shownWatch = ShownVolumeWatch(self.onShownVolume)
-        for name, window in WINDOWS.items():
+        for name in WINDOWS:
             button = getattr(self.ui, f"{name}WindowButton")
-            button.connect("clicked(bool)", lambda *_clicked, window=window: setWindow(window))
+            button.connect("clicked(bool)", lambda *_clicked, name=name: setWindow(name))
         self.ui.showInputButton.connect("clicked(bool)", self.showInput)
         slicer.app.connect("aboutToQuit()", self.logic.stop)
         self.initializeParameterNode()

@@ -156,3 +156,24 @@ def chest_center(node: Any) -> list[float]:
     bounds = [0.0] * 6
     node.GetRASBounds(bounds)
     return [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
+
+
+def test_windows_know_the_modality(app: Any, widget: Any, chest: Any) -> None:
+    """Hounsfield units for a CT, shares of its bright tissue for an MR; an X-ray keeps its own."""
+    slicer = app.slicer
+    signal = np.full((6, 20, 20), 5.0, np.float32)
+    signal[:, 4:16, 4:16] = 350
+    signal[:, 4:10, 4:16] = 1000
+    mr = slicer.util.addVolumeFromArray(signal, np.eye(4), "mr")
+    slicer.util.setSliceViewerLayers(background=chest, foreground=mr)
+    widget.ui.softWindowButton.click()
+    assert (chest.GetDisplayNode().GetWindow(), chest.GetDisplayNode().GetLevel()) == (400, 40)
+    assert (mr.GetDisplayNode().GetWindow(), mr.GetDisplayNode().GetLevel()) == pytest.approx((800, 400))
+    xray = slicer.util.addVolumeFromArray(signal[:1], np.eye(4), "x-ray")
+    xray.SetAttribute("MedDiffFM.Task", "radiograph")
+    xray.SetAttribute("MedDiffFM.Output", "radiograph_lat")
+    xray.GetDisplayNode().SetAutoWindowLevel(False)
+    xray.GetDisplayNode().SetWindowLevel(2.5, 1.5)
+    slicer.util.setSliceViewerLayers(background=xray, foreground=None)
+    widget.ui.boneWindowButton.click()
+    assert (xray.GetDisplayNode().GetWindow(), xray.GetDisplayNode().GetLevel()) == (2.5, 1.5)
