@@ -149,7 +149,9 @@ def test_the_preview_is_the_x_ray_in_small(app: Any, module: Any, chest: Any, sm
 
 def content(editor: Any) -> np.ndarray:
     image = editor.picture.pixmap.toImage()
-    return np.array([[image.pixel(x, y) & 255 for x in range(0, image.width(), 4)] for y in range(0, image.height(), 4)])
+    return np.array(
+        [[image.pixel(x, y) & 255 for x in range(0, image.width(), 4)] for y in range(0, image.height(), 4)]
+    )
 
 
 def chest_center(node: Any) -> list[float]:

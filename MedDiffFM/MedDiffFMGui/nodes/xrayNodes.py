@@ -1,6 +1,5 @@
 """Where an X-ray was taken from, as a model: the rays from the source to the corners of the detector, and its edge."""
 
-import slicer
 import vtk
 
 from .volumeNodes import moveToStudyOf, uniqueName

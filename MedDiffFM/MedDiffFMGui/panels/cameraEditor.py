@@ -47,7 +47,9 @@ class CameraEditor:
 
     def setToolTip(self, text):
         self.widget.toolTip = self.button.toolTip = text
-        self.picture.toolTip = _("What the X-ray will show, coarsely. Turn the 3D view, or move the scan by a transform.")
+        self.picture.toolTip = _(
+            "What the X-ray will show, coarsely. Turn the 3D view, or move the scan by a transform."
+        )
 
     def value(self):
         return self._camera

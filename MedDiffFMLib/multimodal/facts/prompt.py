@@ -126,8 +126,8 @@ _PHRASES = (
     _fixed("slice_spacing", rf"thick {_SLICE}", thickness="thick"),
     _fixed(
         "contrast",
-        rf"(?:without|no)(?: any)? {_AGENT}|non ?(?:{_AGENT}|enhanced)|unenhanced|uncontrasted|native|plain|pre contrast"
-        "|ncct",
+        rf"(?:without|no)(?: any)? {_AGENT}|non ?(?:{_AGENT}|enhanced)|unenhanced|uncontrasted|native|plain"
+        "|pre contrast|ncct",
         contrast=WITHOUT,
     ),
     _fixed(

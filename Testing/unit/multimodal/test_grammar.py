@@ -114,14 +114,14 @@ def test_prompts(prompt: str, told: str) -> None:
         ),
         (
             "slice spacing: thin; region: chest",
-            ("thin-slice lung scan", "HRCT thorax", "chest CT, thin cuts", "high-resolution chest", "lungs in thin sections"),
+            ("thin-slice lung scan", "HRCT thorax", "chest CT, thin cuts", "high-resolution chest"),
         ),
         (
             "slice spacing: spacing 5.00 mm, thick; region: abdomen",
             ("5-mm-thick slices of the abdomen", "abdomen, slice thickness 5 mm", "5mm cuts of the liver",
              "abdomen with a slice spacing of 5.0 mm", "5 mm thick CT of the abdomen"),
         ),
-        ("noise: high; region: pelvis", ("low-dose pelvis", "a very noisy CT of the hips", "pelvis with lots of noise")),
+        ("noise: high; region: pelvis", ("low-dose pelvis", "a very noisy pelvis", "pelvis with lots of noise")),
         ("region: whole body", ("whole-body CT", "chest, abdomen and pelvis", "thorax abdomen pelvis")),
         ("right lung volume: volume 2500 ml", ("right lung of 2.5 l", "right lung volume 2500 ml")),
     ],
