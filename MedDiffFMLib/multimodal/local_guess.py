@@ -21,6 +21,7 @@ BLUR = 0.15
 """Noise on the features in training, in units of their spread: few patients must not be learned by heart."""
 FARTHEST = 3.0
 """Standard deviations from the mean by which a feature counts at most: beyond is where networks invent."""
+STEPS = 1500
 ROWS = 65_536
 """Voxels at a time."""
 FOLDS = 4
@@ -95,13 +96,14 @@ class LocalGuess(nn.Module):
 
 
 def fit_local_guess(
-    examples: Sequence[Example], spacing_mm: float, seed: int = 0
+    examples: Sequence[Example], spacing_mm: float, seed: int = 0, steps: int = STEPS
 ) -> tuple[LocalGuess, dict[str, LocalGuess]]:
     """A guess that is trained to the least absolute error.
 
     Args:
         examples: one or more patients.
         spacing_mm: edge of their voxels.
+        steps: of each network.
 
     Returns:
         The guess, and for each patient one whose networks did not train on that patient; the same for all where
@@ -110,12 +112,12 @@ def fit_local_guess(
     rows = [local_features(e.image, e.body, spacing_mm)[e.body] for e in examples]
     samples = [(own[e.used[e.body]], e.hounsfield[e.used]) for e, own in zip(examples, rows, strict=True)]
     fold, folds = _folds(examples)
-    first, firsts = _networks(samples, folds, seed)
+    first, firsts = _networks(samples, folds, seed, steps)
     seconds = []
     for example, number, own, (features, truth) in zip(examples, folds, rows, samples, strict=True):
         seen = _placed(firsts[number].values(own), example.body)
         seconds.append((_with_context(features, seen, example.body, example.used, spacing_mm), truth))
-    second, others = _networks(seconds, folds, seed)
+    second, others = _networks(seconds, folds, seed, steps)
     return _guess(first, second), {patient: _guess(firsts[n], others[n]) for patient, n in fold.items()}
 
 
@@ -128,14 +130,14 @@ def _folds(examples: Sequence[Example]) -> tuple[dict[str, int], list[int]]:
 
 
 def _networks(
-    samples: Sequence[tuple[np.ndarray, np.ndarray]], folds: Sequence[int], seed: int
+    samples: Sequence[tuple[np.ndarray, np.ndarray]], folds: Sequence[int], seed: int, steps: int
 ) -> tuple[VoxelNetwork, dict[int, VoxelNetwork]]:
     """A network of all samples, and for each part one of the others'."""
-    whole = fit_voxel_network(samples, seed)
+    whole = fit_voxel_network(samples, seed, steps)
     if len(set(folds)) == 1:
         return whole, {folds[0]: whole}
     return whole, {
-        part: fit_voxel_network([s for s, own in zip(samples, folds, strict=True) if own != part], seed)
+        part: fit_voxel_network([s for s, own in zip(samples, folds, strict=True) if own != part], seed, steps)
         for part in sorted(set(folds))
     }
 
@@ -149,7 +151,7 @@ def _guess(first: VoxelNetwork, second: VoxelNetwork) -> LocalGuess:
 def fit_voxel_network(
     samples: Sequence[tuple[np.ndarray, np.ndarray]],
     seed: int = 0,
-    steps: int = 1500,
+    steps: int = STEPS,
     bone_weight: float = 2.0,
     bone: float = 0.15,
 ) -> VoxelNetwork:
