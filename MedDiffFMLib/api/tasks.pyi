@@ -282,6 +282,8 @@ def synthesize(
     *,
     size: tuple[float, float, float] | None = None,
     spacing: float | None = None,
+    layout: str = "auto",
+    texture: float = 0.1,
     guidance: float = 1.0,
     whole_steps: int = 6,
     middle_steps: int = 6,
@@ -300,9 +302,14 @@ def synthesize(
 
     Args:
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        size: Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map (20 to
-            2000 mm).
+        size: Edges right-left, front-back, feet-head: the body's, at most 300 along it; or those of the
+            anatomy map (20 to 2000 mm).
         spacing: Edge of the cubic voxels: 1.5, or the voxels of the anatomy map (0.5 to 20 mm).
+        layout: Where the anatomy comes from: template bends the body of a published CT into nobody's
+            and lets the prior make the image; network lets the networks invent both; auto takes a
+            template where one shows the region (auto, template, network). Default: auto.
+        texture: Noise level at which the image expected of an anatomy starts, in units of 1000 HU: more
+            changes more of it (0.02 to 2). Default: 0.1.
         guidance: Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice
             the time (0 to 10). Default: 1.0.
         whole_steps: Network evaluations for the coarse image of the whole volume (1 to 500). Default:

@@ -24,20 +24,35 @@ class Synthesize(Task):
 
     name, title, action, icon = "synthesize", "Synthesize", "Synthesize a CT", "synthesize.png"
     sentence = "Makes a whole CT that shows no patient."
-    caveat = "With the shipped model a demonstration: outlines of organs, without ribs, vessels and spine."
+    caveat = "Chest, abdomen and pelvis: the body of a published CT, bent. Head and neck: a demonstration."
     inputs = Inputs(volume=NONE)
     outputs = (Output("synthetic", OutputKind.CT),)
     synthetic = True
 
     size: tuple[float, float, float] | None = parameter(
         None,
-        "Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map.",
+        "Edges right-left, front-back, feet-head: the body's, at most 300 along it; or those of the anatomy map.",
         unit="mm",
         minimum=20,
         maximum=2000,
     )
     spacing: float | None = parameter(
         None, "Edge of the cubic voxels: 1.5, or the voxels of the anatomy map.", unit="mm", minimum=0.5, maximum=20
+    )
+    layout: str = parameter(
+        "auto",
+        "Where the anatomy comes from: template bends the body of a published CT into nobody's and lets the prior make "
+        "the image; network lets the networks invent both; auto takes a template where one shows the region.",
+        choices=("auto", "template", "network"),
+        labels={"auto": "automatic"},
+        advanced=True,
+    )
+    texture: float = parameter(
+        0.1,
+        "Noise level at which the image expected of an anatomy starts, in units of 1000 HU: more changes more of it.",
+        minimum=0.02,
+        maximum=2,
+        advanced=True,
     )
     guidance: float = parameter(
         1.0,
