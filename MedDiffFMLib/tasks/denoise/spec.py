@@ -12,7 +12,7 @@ from ..parameters import parameter, spacing_parameter
 
 @dataclass(frozen=True)
 class Denoise(Task):
-    """Denoising by the prior, and by non-local means beside it."""
+    """Denoising by the prior, with non-local means and a Wiener filter beside it."""
 
     name, title, action, icon = "denoise", "Denoise", "Denoise", "denoise.png"
     sentence = "Removes noise and shows what was removed."
@@ -48,6 +48,14 @@ class Denoise(Task):
         0.5,
         "Share of non-local means in the result: it errs otherwise than the network, so that the mean errs less; "
         "0 leaves the network alone. Not used with several steps.",
+        minimum=0,
+        maximum=1,
+        advanced=True,
+    )
+    detail: float = parameter(
+        0.5,
+        "Share of the result in which a Wiener filter gives back detail that the network took for noise, told apart by "
+        "the noise's own spectrum; 0 gives back nothing. Not used with several steps.",
         minimum=0,
         maximum=1,
         advanced=True,
