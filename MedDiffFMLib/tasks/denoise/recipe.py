@@ -4,18 +4,18 @@ A few network calls from coarse to fine, each the minimum-mean-square-error esti
 of what they give and of two others that err otherwise: non-local means (``non_local``) and what a Wiener filter makes
 of the scan when the network's result tells it tissue and noise (``detail``). Both 0 is the prior alone. With ``steps``
 the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a),
-which keeps more texture.
+which keeps more texture. ``tune`` fits the network's last layer to the scan before.
 """
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...core.errors import InputError
 from ..base import Case, Run, TaskResult
+from .combination import combined_planes
 from .spec import Denoise
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
-    """Remove noise; deterministic, whatever the seed.
+    """Remove noise; deterministic, whatever the seed, which only chooses the noise that ``tune`` works with.
 
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
@@ -35,6 +35,7 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     from ...preprocessing.noise_estimate import estimate_noise
     from ...preprocessing.working_image import changed, slabs_of, unchanged_out_of_range, working_image
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
+    from .tuning import TUNING_UNITS, Tuned, tune
 
     volume, engine = case.scan, run.model.engine
     image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy)
@@ -48,10 +49,13 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     sigma = max(noise * parameters.strength, 0.5) / 1000
     evaluations = parameters.steps or len(SCALES)
     shares = (parameters.non_local, parameters.detail) if parameters.steps == 0 else (0.0, 0.0)
-    meter = run.meter(evaluations + (shares[0] > 0), "denoising")
+    meter = run.meter(evaluations + (shares[0] > 0) + (TUNING_UNITS if parameters.tune else 0), "denoising")
     noisy, image = image.network_input(), image.without_voxels()
+    tuned = Tuned(None, 0.0)
+    if parameters.tune:
+        tuned = tune(engine, noisy, sigma, image.condition, shares, run.seed, meter)
     if parameters.steps == 0:
-        clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter)
+        clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter, last=tuned.denoiser)
         if shares[0] > 0:
             meter.stage = "non-local means"
     else:
@@ -70,6 +74,8 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
         "detail_share": shares[1],
     }
     denoised = changed(volume, ((planes, -removed[planes]) for planes in slabs_of(volume)))
+    if parameters.tune:
+        facts |= {"tuned": tuned.denoiser is not None, "tuning_gain_percent": round(tuned.gain, 2)}
     return TaskResult({"denoised": denoised, "noise": removed}, facts=facts)
 
 
@@ -99,22 +105,9 @@ def _removed(
     strength: float,
     meter: ProgressMeter,
 ) -> np.ndarray:
-    """Removed noise, (D, H, W) in HU, in the memory of ``noisy``.
-
-    Args:
-        clean: the network's result. Of it and of non-local means the mean is taken by the first of ``shares``, of that
-            and of the network's result with its detail back by the second.
-    """
-    import torch
-
-    from .non_local_means import non_local_planes
-    from .wiener import returned_detail
-
-    share, detail = shares
-    smooth_planes = non_local_planes(noisy.numpy(), sigma, meter=meter) if share > 0 else repeat(None, len(noisy))
-    detail_planes = returned_detail(noisy, clean, strength) if detail > 0 else repeat(None, len(noisy))
-    # A plane is taken from both before it changes: neither looks at it again.
-    for before, after, smooth, fine in zip(noisy, clean, smooth_planes, detail_planes, strict=True):
-        result = after if smooth is None else after.lerp(torch.from_numpy(smooth), share * (1 - detail))
-        before -= result if fine is None else result + detail * fine
+    """Removed noise, (D, H, W) in HU, in the memory of ``noisy``; see :func:`.combination.combined_planes`."""
+    planes = combined_planes(noisy, clean, sigma, shares, strength, meter)
+    # A plane changes when it has been taken: nothing looks at it again.
+    for before, result in zip(noisy, planes, strict=True):
+        before -= result
     return noisy.mul_(1000).numpy()

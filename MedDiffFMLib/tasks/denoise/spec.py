@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ...core.errors import InputError
 from ..base import Task
 from ..inputs import Inputs
 from ..output_kinds import Output, OutputKind
 from ..parameters import parameter, spacing_parameter
+
+if TYPE_CHECKING:
+    from ...imaging.volume import Volume
+
+TUNING_WORK = 15.0
+"""Time that tuning takes, in that of a million voxels."""
 
 
 @dataclass(frozen=True)
@@ -60,4 +68,17 @@ class Denoise(Task):
         maximum=1,
         advanced=True,
     )
+    tune: bool = parameter(
+        False,
+        "Fit the network's last layer to this scan first, in about a minute; what it had stays where voxels that were "
+        "held out do not gain. Not possible with several steps.",
+    )
     spacing: float | None = spacing_parameter("the scanner's own voxels when not given")
+
+    def check_together(self) -> None:
+        if self.tune and self.steps:
+            raise InputError("Tuning is for the passes from coarse to fine, not for steps.", "Leave one of both out.")
+
+    def work(self, volume: Volume | None) -> float:
+        """Tuning takes as long for every scan."""
+        return super().work(volume) + (TUNING_WORK if self.tune and volume is not None else 0.0)

@@ -103,6 +103,21 @@ def noise_power(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     return (total / count).clamp_min(1e-12)
 
 
+def given_power(white: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
+    """White noise (D, H, W) of variance 1 -> noise with about these powers, (8, 8, 5), in blocks."""
+    import torch
+
+    before = tuple(-(-n // STEP) * STEP + EDGE for n in white.shape)
+    sums = torch.zeros(before)
+    lines = [reflected_range(-STEP, n, size) for n, size in zip(before, white.shape, strict=True)]
+    for first in range(0, before[0] - EDGE + 1, STEP):
+        blocks = _cut(white, (lines[0][first : first + EDGE], lines[1], lines[2]))
+        colored = _transformed(blocks) * (power * EDGE**3 / _window().square().sum()).sqrt()
+        whole = Band(0, before[1:], colored, colored, torch.ones(len(blocks), dtype=torch.bool), blocks[:, 0, 0, 0])
+        sums[first : first + EDGE] += _placed(colored, whole)
+    return sums[tuple(slice(STEP, STEP + n) for n in white.shape)]
+
+
 def _bands(noisy: torch.Tensor, clean: torch.Tensor, first: int) -> Iterator[Band]:
     """The blocks from plane ``first`` on; the image continues by reflection."""
     depth, height, width = clean.shape
