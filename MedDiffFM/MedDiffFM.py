@@ -153,7 +153,10 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
         self.compareView = CompareView(self.ui, self.onResultClosed, self.onResultAccepted)
         self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed, self.onResultAccepted)
-        self.anomalyView.onFill, self.anomalyView.onSegment = self.onFillFinding, self.onSegmentFinding
+        self.anomalyView.findings.onFill, self.anomalyView.findings.onSegment = (
+            self.onFillFinding,
+            self.onSegmentFinding,
+        )
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
         self.sentencesView = SentencesView(self.ui, self.onResultClosed)
         views = {
