@@ -160,6 +160,7 @@ def test_features_are_those_of_each_place(tiny_model_file: Path) -> None:
     stored = StoredFeatures(method, seen, arrays)
     assert stored.shape == (8, 7, 6)
     points = stored.at(np.arange(8 * 7 * 6))
+    torch.testing.assert_close(points, torch.cat([stored.plane(k) for k in range(8)]), atol=1e-5, rtol=1e-5)
     coarse = torch.from_numpy(arrays[1].astype(np.float32)).permute(3, 0, 1, 2)[None]
     wide = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="trilinear")[0, :, :8, :7, :6]
     first = 14 + arrays[0].shape[3]
