@@ -14,6 +14,7 @@ from MedDiffFMGui.panels.caseReport import CaseReport
 from MedDiffFMGui.panels.dicomExport import DicomExport
 from MedDiffFMGui.panels.liveRun import LiveRun
 from MedDiffFMGui.panels.maskPanel import MaskPanel
+from MedDiffFMGui.panels.readingPanel import ReadingPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
 from MedDiffFMGui.panels.shortcuts import Shortcuts
@@ -179,6 +180,8 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.trainingPanel.onTry = self.onTryModel
         self.trainingPanel.onStarted = self.onTrainingStarted
 
+        self.readingPanel = ReadingPanel(self.ui.readingWidget)
+
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
@@ -208,6 +211,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
         self.maskPanel.cleanup()
         self.trainingPanel.stop()
+        self.readingPanel.pause()
         self.setupPanel.stop()
         self.removeObservers()
         self.logic.stop()
@@ -227,6 +231,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shortcuts.remove()
         self.maskPanel.leave()
         self.trainingPanel.exit()
+        self.readingPanel.pause()
         self.resultPanel.exit()
         self.setParameterNode(None)
 
@@ -235,6 +240,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.caseReport.setRun(None)
         self._shownWatch.stop()
         self.liveRun.stop()
+        self.readingPanel.pause()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -258,7 +264,8 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _takeFirstVolume(self):
         """Choose the volume that the scene has; the views are the user's."""
         if self._parameterNode and not self._parameterNode.inputVolume:
-            firstVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            firstVolume = next((node for node in volumes if not node.GetHideFromEditors()), None)
             if firstVolume:
                 self._followsInput = False
                 self._parameterNode.inputVolume = firstVolume
