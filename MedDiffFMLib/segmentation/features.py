@@ -27,7 +27,7 @@ from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
-from .inputs import LabeledInput, SegmentationInput
+from .inputs import LabeledInput, SegmentationInput, mirrored
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import PointHead, to_points, to_voxels
 
@@ -56,6 +56,7 @@ class FeatureMethod:
         body: whether the head is given body coordinates.
         points: of one sample.
         hidden, dropout: of the non-linear head.
+        flip: learn from each CT mirrored too, for structures without a side; its features take as long again.
         prior: SHA-256 of the prior's weights, and
         precision: of its arithmetic, "float32" or "bfloat16"; filled in by the training, since cached features belong
             to them.
@@ -69,6 +70,7 @@ class FeatureMethod:
     points: int = 2048
     hidden: int = 64
     dropout: float = 0.1
+    flip: bool = False
     prior: str = ""
     precision: str = ""
 
@@ -89,7 +91,11 @@ class FeatureMethod:
         return FeatureSegmenter(self, classes, prior)
 
     def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
-        return PointSamples(self, examples, seed, first, count)
+        return PointSamples(self, self.shown(examples), seed, first, count)
+
+    def shown(self, examples: Sequence[LabeledInput]) -> list[LabeledInput]:
+        """What is learned from: the examples, and their mirror images where they are asked for."""
+        return [*examples, *(mirrored(example) for example in examples if self.flip)]
 
     def collate(self, samples: list[dict[str, Any]]) -> PointBatch:
         names = ("features", "target", "weight", "known")
@@ -325,7 +331,7 @@ class FeatureSegmenter(Segmenter):
 
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
         """Features of each example into its folder; mean and deviation of the training features into the head."""
-        method = self.method
+        method, examples = self.method, self.method.shown(examples)
         for number, example in enumerate(examples):
             meter.check()
             folder = example.inputs.folder

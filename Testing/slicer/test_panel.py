@@ -490,10 +490,11 @@ def test_all_connections_exist_in_slicer(widget: Any) -> None:
     assert pythonqt.refused_connections == []
 
 
-def test_icons_exist(module: Any) -> None:
-
+def test_each_task_has_an_icon_of_its_own(module: Any) -> None:
     folder = Path(module.__file__).parent / "Resources" / "Icons"
-    assert [task.icon for task in TASKS.values() if not (folder / task.icon).is_file()] == []
+    icons = [task.icon for task in TASKS.values()]
+    assert [icon for icon in icons if not (folder / icon).is_file()] == []
+    assert len({(folder / icon).read_bytes() for icon in icons}) == len(icons)
 
 
 @pytest.mark.slow

@@ -335,11 +335,17 @@ def test_the_curve_of_a_long_training_costs_no_time(app: Any, panel: Any) -> Non
 def test_more_changes_what_is_trained_and_names_that_look_alike_are_asked_about(
     app: Any, panel: Any, dataset: Path
 ) -> None:
+    from MedDiffFMLib.training.finetune.config import settings
+
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     assert panel.request().changes == {}
     panel.ui.trainStepsSpinBox.value = 700
     panel.ui.learningRateSpinBox.value = 2e-4
+    panel.ui.flipCheckBox.checked = True  # of a segmentation, which is not chosen yet
     assert panel.request(batch=1).changes == {"steps": 700, "learning_rate": 2e-4, "batch": 1}
+    panel.ui.trainTaskComboBox.currentIndex = panel.ui.trainTaskComboBox.findData("segmentation")
+    changes = panel.request().changes
+    assert settings("segmentation", "small", **changes).options["flip"] and changes["steps"] == 700
     assert panel._cases._alike("p7") == [] == panel._cases._alike("other")  # too short to tell
     names = ["thorax_1", "thorax_2"]
     panel._cases._scan = lambda: ([SimpleNamespace(name=names[0])], {})

@@ -153,9 +153,11 @@ class TrainingPanel:
         )
 
     def _changes(self):
-        """Steps and learning rate where the user wants others than the length's."""
+        """Steps, learning rate and augmentation where the user wants others than the length's."""
         steps, rate = self.ui.trainStepsSpinBox.value, self.ui.learningRateSpinBox.value
-        return ({"steps": steps} if steps else {}) | ({"learning_rate": rate} if rate else {})
+        changes = ({"steps": steps} if steps else {}) | ({"learning_rate": rate} if rate else {})
+        mirrors = self.task == "segmentation" and self.ui.flipCheckBox.checked
+        return changes | ({"options": {"flip": True}} if mirrors else {})
 
     def _onRecipeChanged(self, *_index):
         from MedDiffFMLib.training.finetune.config import PRESETS, settings
@@ -168,6 +170,7 @@ class TrainingPanel:
             )
         row, preset = FINETUNE_TASKS[self.task], PRESETS[self.ui.presetComboBox.currentData]
         self._cases.task = row.name
+        self.ui.flipLabel.visible = self.ui.flipCheckBox.visible = row.name == "segmentation"
         sentence = _("{task} For {preset}.").format(task=_(row.sentence), preset=_(preset.sentence))
         self.ui.recipeSentenceLabel.text = sentence
         self.ui.trainingIntroLabel.text = (
@@ -228,6 +231,7 @@ class TrainingPanel:
             combo.currentIndex = max(combo.findData(value), 0)
         self.ui.modelNameLineEdit.text = known.name or ""
         self.ui.float32CheckBox.checked = not known.bfloat16
+        self.ui.flipCheckBox.checked = bool((known.changes.get("options") or {}).get("flip"))
 
     # Start, pause, stop
 
