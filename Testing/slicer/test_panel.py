@@ -43,12 +43,14 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 
 
 def test_choices_are_those_of_the_library(module: Any, widget: Any) -> None:
+    from MedDiffFMGui.nodes.parameterNode import Precision, Region
+
     from MedDiffFMLib.conditioning.regions import REGION_CHOICES
     from MedDiffFMLib.core.precision import PRECISIONS
     from MedDiffFMLib.models.names import DEFAULT_MODEL
 
-    assert [precision.value for precision in module.Precision] == list(PRECISIONS)
-    assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
+    assert [precision.value for precision in Precision] == list(PRECISIONS)
+    assert [region.value for region in Region] == ["", *REGION_CHOICES]
     assert widget.logic.getParameterNode().model == DEFAULT_MODEL
     widget.ui.precisionComboBox.currentIndex = 1
     assert widget.taskPanel.choices().settings.precision == "float32"

@@ -255,9 +255,9 @@ def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
 
 
 def test_a_failed_training_says_why(panel: Any, tmp_path: Path) -> None:
-    (tmp_path / "progress.jsonl").write_text('{"state": "failed", "message": "The disk is full. Free some space."}\n')
+    (tmp_path / "progress.jsonl").write_text('{"state": "failed", "message": "The {disk} is full. Free some space."}\n')
     panel.ui.runPathLineEdit.currentPath = str(tmp_path)
-    assert panel.ui.trainingStatusLabel.text == "It ended: The disk is full. Free some space."
+    assert panel.ui.trainingStatusLabel.text == "It ended: The {disk} is full. Free some space."
 
 
 # ------------------------------------------------------------------------------------------------------------- quitting
@@ -378,13 +378,15 @@ def test_trainings_are_listed_and_a_finished_segmentation_is_tried(panel: Any, d
 
 @pytest.mark.slow
 def test_while_a_training_goes_on_its_progress_is_on_top(panel: Any, dataset: Path, monkeypatch: Any) -> None:
+    from MedDiffFMGui.panels.trainingWords import runningText
+
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     assert panel.ui.casesTableWidget.visible or not panel.ui.casesTableWidget.isHidden()
     monkeypatch.setattr(panel, "isTraining", lambda: True)
     panel.update()
     assert panel.ui.casesTableWidget.isHidden() and panel.ui.recipeWidget.isHidden()
     line = {"state": "training", "step": 4, "figures": {"dice": 0.8, "dice_lung": 0.91}}
-    assert "not validated yet" in panel._runningText(line) and "lung: 0.91" in panel._runningText(line)
+    assert "not validated yet" in runningText(line) and "lung: 0.91" in runningText(line)
     monkeypatch.undo()
     panel.update()
     assert not panel.ui.casesTableWidget.isHidden()
