@@ -130,9 +130,7 @@ def understand(prompt: str) -> Wishes:
     return Wishes(found.statements, found.told(), ignored)
 
 
-def acquired(
-    hounsfield: np.ndarray, grid: Grid, wishes: Wishes, rng: np.random.Generator
-) -> tuple[np.ndarray, Grid]:
+def acquired(hounsfield: np.ndarray, grid: Grid, wishes: Wishes, rng: np.random.Generator) -> tuple[np.ndarray, Grid]:
     """Image as it would be acquired: noise is added up to the level asked for, and slices averaged.
 
     Args:
