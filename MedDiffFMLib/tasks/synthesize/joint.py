@@ -14,7 +14,6 @@ import numpy as np
 from ...core.errors import InputError
 from ...imaging.grid import Grid
 from ...imaging.volume import Volume
-from ...multimodal import routes as routes_of
 from ...multimodal.routes import CT_NAME, TEXT_NAME, Route, parse_make, plan_routes
 from ..base import Case, Run, TaskResult
 from ..output_kinds import OutputKind
@@ -60,13 +59,13 @@ def make_jointly(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     Raises:
         InputError: inputs of which nothing makes a CT, or a prompt that says nothing.
     """
-    wanted = parse_make(parameters.make, routes_of.ROUTES)
+    wanted = parse_make(parameters.make)
     prompt = case.texts.get("prompt")
     wishes = Wishes() if prompt is None else understand(prompt)
     given = [*case.scans, *([] if prompt is None else [TEXT_NAME])]
     if CT_NAME not in wanted and CT_NAME not in case.scans:
         wanted = [CT_NAME, *wanted]  # all else is made from it
-    steps = plan_routes(given, wanted, routes_of.ROUTES)
+    steps = plan_routes(given, wanted)
     made = _Set({})
     for name, scan in case.scans.items():
         made.add(name, scan)
@@ -105,7 +104,8 @@ def _take(step: Route, made: _Set, parameters: Synthesize, case: Case, run: Run,
         made.result.texts[TEXT_NAME] = found.texts[step.output]
         return
     for name, voxels in found.volumes.items():
-        if name == step.output or TASKS[step.task].output(name).kind is OutputKind.XRAY:
+        further = name.startswith(f"{step.output}_") and TASKS[step.task].output(name).kind is OutputKind.XRAY
+        if name == step.output or further:
             _add(made, step, name, voxels, found)
 
 
