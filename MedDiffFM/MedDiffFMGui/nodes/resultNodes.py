@@ -9,6 +9,8 @@ from .resultRecord import remember
 from .segmentNodes import SegmentNodes, addSegmentation, styleUncertainty
 from .textNodes import addTable, addText
 from .volumeNodes import (
+    BEAM_SOURCE,
+    PARALLEL,
     addLabelNode,
     addResultNode,
     copying,
@@ -94,6 +96,8 @@ def _addVolume(declared, name, array, inputNode, result):
         return addLabelNode(array, inputNode, nodeName, ijkToRAS=place)
     isLikeInput = kind in (OutputKind.CT, OutputKind.MR, OutputKind.XRAY) and kind.modality == declared.inputs.modality
     node = addResultNode(array, inputNode, nodeName, isLikeInput, ijkToRAS=place)
+    if kind is OutputKind.XRAY and (beam := result.facts.get("views", {}).get(name)):
+        node.SetAttribute(BEAM_SOURCE, " ".join(map(repr, beam["source_ras_mm"] or ())) or PARALLEL)
     if kind is OutputKind.LABEL_SPREAD:
         styleUncertainty(node)
     window = result.facts.get("windows", {}).get(name)

@@ -29,7 +29,7 @@ REACH_MM = 500.0
 """Distance from the middle of the box within which bodies are bent."""
 HU_SPREAD = {2: 25.0, 4: 8.0, 5: 5.0, 7: 40.0, 8: 25.0}
 CONTRAST_HU = (150.0, 320.0)
-_CONTRAST = 6
+_CONTRAST, _MUSCLE = 6, 5
 _SLAB = 16
 
 
@@ -105,21 +105,24 @@ class BentBody:
         return output
 
 
-def bent_body(region: str, size: tuple[float, float, float] | None, seed: int) -> BentBody | None:
+def bent_body(
+    region: str, size: tuple[float, float, float] | None, seed: int, contrast: bool | None = None
+) -> BentBody | None:
     """Draw a body.
 
     Args:
         region: what it shows.
         size: edges (i, j, k) in mm of the box that it shall fill; None for its own.
         seed: the same gives the same body in boxes of the same size.
+        contrast: whether contrast agent fills its vessels; None as the template has it.
 
     Returns:
-        None where no template shows the region, or none is large enough.
+        None where no template shows the region, none is large enough, or none has the vessels asked for.
     """
     from .templates import of_region
 
     rng = np.random.default_rng(seed)
-    known = of_region(region)
+    known = [template for template in of_region(region) if template.contrast or not contrast]
     if not known:
         return None
     template = known[int(rng.integers(len(known)))]
@@ -129,7 +132,7 @@ def bent_body(region: str, size: tuple[float, float, float] | None, seed: int) -
     scale = _scale(np.array(codes.shape) * edges, size, rng)
     if scale is None:
         return None
-    return BentBody(codes, np.array(edges) * scale, _field(rng), _appearance(template, rng), template)
+    return BentBody(codes, np.array(edges) * scale, _field(rng), _appearance(template, contrast, rng), template)
 
 
 def own_size(body: BentBody) -> tuple[float, float, float]:
@@ -161,11 +164,11 @@ def _field(rng: np.random.Generator) -> np.ndarray:
     return np.stack([zoom(part, fine / knots, order=3, mode="nearest").astype(np.float32) for part in wild])
 
 
-def _appearance(template: Template, rng: np.random.Generator) -> np.ndarray:
+def _appearance(template: Template, contrast: bool | None, rng: np.random.Generator) -> np.ndarray:
     """HU of every code, as another patient might have them."""
     table = hu_table(template.hu)
     for code, spread in HU_SPREAD.items():
         table[code] += np.float32(rng.normal(0, spread))
     if template.contrast:
-        table[_CONTRAST] = rng.uniform(*CONTRAST_HU)
+        table[_CONTRAST] = table[_MUSCLE] if contrast is False else rng.uniform(*CONTRAST_HU)
     return table

@@ -89,11 +89,13 @@ def free_layout(size: tuple[float, float, float], spacing: float, region: str | 
     return Layout(grid, _filling(grid, region))
 
 
-def bent_layout(size: tuple[float, float, float] | None, spacing: float, region: str, seed: int) -> Layout | None:
+def bent_layout(
+    size: tuple[float, float, float] | None, spacing: float, region: str, seed: int, contrast: bool | None = None
+) -> Layout | None:
     """A body bent from a template; None where none shows the region in such a box."""
     from .bent_body import bent_body, own_size
 
-    body = bent_body(region, size, seed)
+    body = bent_body(region, size, seed, contrast)
     if body is None:
         return None
     grid = free_grid(size or own_size(body), spacing)

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import InputError
+from ...multimodal.routes import CT_NAME, parse_make
 from ..base import Case, Run, TaskResult
 from .spec import DEFAULT_SIZE_MM, DEFAULT_SPACING_MM, Synthesize
+from .wishes import Wishes
 
 if TYPE_CHECKING:
     import torch
@@ -34,28 +36,44 @@ LEAST_BODY_MM = 100.0
 
 
 def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
-    """Make a CT that shows no patient.
+    """Make a CT that shows no patient, and what else is asked for.
+
+    Returns:
+        ``synthetic`` in HU, int16, and where it lies; by ``make`` and with a prompt more, see :mod:`.joint`.
+
+    Raises:
+        ModelError: a companion that cannot be used.
+        InputError: a size or a spacing besides a label map, a label map that is empty or holds other numbers, a prompt
+            that says nothing, or inputs of which nothing makes a CT.
+    """
+    from .joint import make_jointly
+
+    if case.scans or case.texts or parse_make(parameters.make) != [CT_NAME]:
+        return make_jointly(parameters, case, run)
+    return make_ct(parameters, case, run)
+
+
+def make_ct(parameters: Synthesize, case: Case, run: Run, wishes: Wishes | None = None) -> TaskResult:
+    """Make a CT alone.
 
     Args:
         case: its volume is a label map whose grid the result takes; None for cubic voxels of ``spacing`` that fill
             ``size`` around 0. Its anatomy is the voxels of that volume where it is not given.
-        run: without a region the chest. The same seed gives the same CT, and the same body at every spacing.
+        run: without a region that of the wishes, else the chest. The same seed gives the same CT, and the same body at
+            every spacing.
 
     Returns:
         ``synthetic`` in HU, int16, and where it lies.
-
-    Raises:
-        ModelError: a companion that cannot be used.
-        InputError: a size or a spacing besides a label map, or a label map that is empty or holds other numbers.
     """
     import torch
 
     from ...imaging.grid import from_grid
 
-    layout = _layout(case, parameters, run.region or DEFAULT_REGION, run.seed)
+    wishes = wishes or Wishes()
+    layout = _layout(case, parameters, run.region or wishes.region or DEFAULT_REGION, run.seed, wishes)
     generator = torch.Generator().manual_seed(run.seed)
     made = _invented if layout.anatomy is None else _refined
-    image, stages, companion = made(layout, parameters, run, generator)
+    image, stages, companion = made(layout, parameters, run, generator, wishes)
     hounsfield = np.rint(1000 * image[0, 0].numpy()).astype(np.int16)
     target = layout.target
     facts: dict[str, Any] = {
@@ -76,7 +94,7 @@ def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
 
 
 def _invented(
-    layout: Layout, parameters: Synthesize, run: Run, generator: torch.Generator
+    layout: Layout, parameters: Synthesize, run: Run, generator: torch.Generator, wishes: Wishes
 ) -> tuple[torch.Tensor, list[CascadeStage], dict[str, Any] | None]:
     """Image that the networks invent from noise, its stages, and what reports say about a companion."""
     from .cascade import plan_stages
@@ -86,12 +104,12 @@ def _invented(
     meter = run.meter(_work(stages, run.model))
     meter.weight, meter.stage = _windows(stages[0], run.model), f"inventing the body, {stages[0].voxel} voxels"
     with inventor:
-        image = run_stage(None, stages[0], layout, run.model, parameters, generator, meter)
-    return _finer(image, stages[1:], layout, parameters, run, generator, meter), stages, companion
+        image = run_stage(None, stages[0], layout, run.model, parameters, generator, meter, wishes)
+    return _finer(image, stages[1:], layout, parameters, run, generator, meter, wishes), stages, companion
 
 
 def _refined(
-    layout: Layout, parameters: Synthesize, run: Run, generator: torch.Generator
+    layout: Layout, parameters: Synthesize, run: Run, generator: torch.Generator, wishes: Wishes
 ) -> tuple[torch.Tensor, list[CascadeStage], None]:
     """Image that the prior makes of the one that is expected of an anatomy, and its stages."""
     import torch
@@ -102,7 +120,7 @@ def _refined(
     stages = plan_refinement(layout.grid, parameters)
     expected = torch.from_numpy(layout.anatomy.expected(stages[0].grid) / 1000)[None, None]
     meter = run.meter(_work(stages, run.model))
-    return _finer(expected, stages, layout, parameters, run, generator, meter), stages, None
+    return _finer(expected, stages, layout, parameters, run, generator, meter, wishes), stages, None
 
 
 def _finer(
@@ -113,10 +131,11 @@ def _finer(
     run: Run,
     generator: torch.Generator,
     meter: ProgressMeter,
+    wishes: Wishes,
 ) -> torch.Tensor:
     for stage in stages:
         meter.weight, meter.stage = _windows(stage, run.model), f"adding detail, {stage.voxel} voxels"
-        image = run_stage(image, stage, layout, run.model, parameters, generator, meter)
+        image = run_stage(image, stage, layout, run.model, parameters, generator, meter, wishes)
     return image
 
 
@@ -124,15 +143,16 @@ def _work(stages: Sequence[CascadeStage], model: FoundationModel) -> int:
     return sum(_windows(stage, model) * stage.evaluations for stage in stages)
 
 
-def _layout(case: Case, parameters: Synthesize, region: str, seed: int) -> Layout:
+def _layout(case: Case, parameters: Synthesize, region: str, seed: int, wishes: Wishes) -> Layout:
     from .body_layout import anatomy_layout, bent_layout, free_layout
 
     volume = case.volume
     if volume is None:
-        spacing = parameters.spacing or DEFAULT_SPACING_MM
-        roomy = parameters.size is None or min(parameters.size) >= LEAST_BODY_MM or parameters.layout == "template"
+        spacing = parameters.spacing or wishes.voxel_mm(DEFAULT_SPACING_MM)
+        size = parameters.size or wishes.size
+        roomy = size is None or min(size) >= LEAST_BODY_MM or parameters.layout == "template"
         if parameters.layout != "network" and roomy:
-            bent = bent_layout(parameters.size, spacing, region, seed)
+            bent = bent_layout(size, spacing, region, seed, wishes.contrast)
             if bent is not None:
                 return bent
         if parameters.layout == "template":
@@ -140,8 +160,8 @@ def _layout(case: Case, parameters: Synthesize, region: str, seed: int) -> Layou
                 f"No anatomy template shows the region {region} in a box of this size.",
                 "Choose chest, abdomen, pelvis or whole-body, a smaller size, or --layout network.",
             )
-        return free_layout(parameters.size or DEFAULT_SIZE_MM, spacing, region)
-    if parameters.size is not None or parameters.spacing is not None:
+        return free_layout(size or DEFAULT_SIZE_MM, spacing, region)
+    if parameters.size is not None or parameters.spacing is not None or wishes.size is not None:
         raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
     labels = volume.voxels if case.anatomy is None else case.anatomy
     return anatomy_layout(volume, labels, region, parameters.layout != "network")
@@ -177,6 +197,7 @@ def run_stage(
     parameters: Synthesize,
     generator: torch.Generator,
     meter: ProgressMeter | None = None,
+    wishes: Wishes | None = None,
 ) -> torch.Tensor:
     """Sample one stage, (1, 1, D, H, W) in the network's range.
 
@@ -185,6 +206,7 @@ def run_stage(
 
     Args:
         image: what the stage before gave, on its own grid; None for a start from noise alone.
+        wishes: what a prompt asks for.
     """
     import torch
 
@@ -204,4 +226,5 @@ def run_stage(
         x0 = denoiser(x, sigma)
         return (x0 + denoiser(x, sigma)) / 2 if stage.last and sigma == sigmas[-2] else x0
 
-    return dpm_solver_pp_2m(denoise, start, sigmas, lambda x0, sigma: x0.clamp(-1, 1))
+    guided = None if wishes is None else wishes.guidance(layout, stage.grid)
+    return dpm_solver_pp_2m(denoise, start, sigmas, guided or (lambda x0, sigma: x0.clamp(-1, 1)))

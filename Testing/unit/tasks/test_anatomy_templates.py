@@ -63,6 +63,13 @@ def test_a_box_decides_how_large_the_body_is() -> None:
     assert bent_body("chest", (900.0,) * 3, 1) is None and bent_body("head-neck", None, 1) is None
 
 
+def test_contrast_agent_is_as_asked_for() -> None:
+    for seed in SEEDS:
+        filled, native = (bent_body("abdomen", None, seed, contrast) for contrast in (True, False))
+        assert filled is not None and native is not None and filled.template.contrast
+        assert filled.hu[6] >= 150 and (native.hu[6] < 80 or not native.template.contrast)
+
+
 def test_every_code_has_a_density_and_a_tissue_that_agree() -> None:
     hu, tissue = hu_table(), tissue_table()
     assert hu[SPONGY_BONE] > 100 and tissue[SPONGY_BONE] == 7
