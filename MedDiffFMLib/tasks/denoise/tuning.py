@@ -7,7 +7,8 @@ Noise2Noise of one image). Neighboring pixels or slices will not do as independe
 between them. What the last layer gives is linear in its weights, so the fit is least squares with a pull towards the
 weights that are there: no learning rate, no steps.
 
-Some columns of voxels are held out. Unless the whole denoiser comes nearer to their targets, the weights stay.
+Some columns of voxels are held out. Unless the whole denoiser comes nearer to their targets by more than chance, the
+weights stay.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ ADDED = 0.5
 """Noise added to a window over its own; what is taken from the target is its inverse."""
 PULLS = (1.0, 4.0)
 """Pull towards the present weights, over the mean square of the layer's inputs; the better one on held-out voxels."""
-COLUMN, EVERY = 16, 4
-"""Held out is one in four columns of 16 x 16 voxels."""
+COLUMN, EVERY = 8, 4
+"""Held out is one in four columns of 8 x 8 voxels."""
 LOCAL = 10.0
 """Voxels over which the strength of the noise is measured in each place: it is stronger inside the patient."""
+SURE = 2.0
+"""Standard errors, from column to column, by which the held-out loss must fall."""
 SOFT = 0.3
 """Tissue that the denoiser as a whole is judged by, network range: beyond it edges of bone and air outweigh it."""
 
@@ -120,11 +123,12 @@ def tune(
     for pull in PULLS:
         ridge = pull * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype)
         candidates.append(_with_last_layer(engine.denoiser, layer, torch.linalg.solve(matrix + ridge, right)))
-    losses = [_loss(engine, denoiser, pairs, shares, meter) for denoiser in (None, *candidates)]
-    best = int(np.argmin(losses))
+    before, *after = (_losses(engine, denoiser, pairs, shares, meter) for denoiser in (None, *candidates))
+    best = int(np.argmin([losses.sum() for losses in after]))
+    gains = before - after[best]
+    sure = gains.sum() > SURE * np.sqrt(len(gains)) * gains.std()
     meter.stage = "denoising"
-    gain = 100 * (1 - min(losses[1:]) / losses[0])
-    return Tuned(candidates[best - 1] if best else None, gain)
+    return Tuned(candidates[best] if sure else None, float(100 * gains.sum() / before.sum()))
 
 
 def _pairs(
@@ -275,21 +279,24 @@ def _with_last_layer(denoiser: nn.Module, layer: nn.Conv3d, change: torch.Tensor
     return copy.deepcopy(denoiser, memo)
 
 
-def _loss(
+def _losses(
     engine: Engine, denoiser: nn.Module | None, pairs: list[Pair], shares: tuple[float, float], meter: ProgressMeter
-) -> float:
-    """Mean squared distance of the denoised pairs from their targets in held-out soft tissue."""
+) -> np.ndarray:
+    """(n,) squared distances of the denoised pairs from their targets in soft tissue, of each held-out column."""
     import torch
 
     from .coarse_to_fine import denoise_coarse_to_fine
     from .combination import combined_planes
 
-    total, count = 0.0, 0
+    losses = []
     for pair in pairs:
         clean = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, last=denoiser)[0, 0]
-        judged = pair.held_out & (clean.abs() < SOFT)
         result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, pair.sigma, shares)))
-        total += float((result - pair.target[0, 0])[judged].square().sum())
-        count += int(judged.sum())
+        judged = pair.held_out & (clean.abs() < SOFT)
+        squares = torch.where(judged, (result - pair.target[0, 0]).square(), 0).sum(0)
+        rows, columns = (torch.arange(n) // COLUMN for n in squares.shape)
+        column = (rows[:, None] * (len(columns) // COLUMN + 1) + columns[None]).reshape(-1)
+        held = torch.bincount(column, judged.any(0).reshape(-1)) > 0
+        losses.append(torch.bincount(column, squares.reshape(-1))[held].numpy())
         meter.advance(WINDOWS / len(pairs))
-    return total / max(count, 1)
+    return np.concatenate(losses)
