@@ -293,6 +293,10 @@ def synthesize(
     *,
     size: tuple[float, float, float] | None = None,
     spacing: float | None = None,
+    make: str = "ct",
+    views: str = "ap",
+    layout: str = "auto",
+    texture: float = 0.1,
     guidance: float = 1.0,
     whole_steps: int = 6,
     middle_steps: int = 6,
@@ -303,6 +307,10 @@ def synthesize(
     companion: str = "auto",
     seed: int = 0,
     region: str | None = None,
+    ct: VolumeLike | None = None,
+    mr: VolumeLike | None = None,
+    xray: VolumeLike | None = None,
+    prompt: str | None = None,
     anatomy: LabelsLike | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelToken | None = None,
@@ -311,9 +319,17 @@ def synthesize(
 
     Args:
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        size: Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map (20 to
-            2000 mm).
+        size: Edges right-left, front-back, feet-head: the body's, at most 300 along it; or those of the
+            anatomy map (20 to 2000 mm).
         spacing: Edge of the cubic voxels: 1.5, or the voxels of the anatomy map (0.5 to 20 mm).
+        make: What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and
+            so agrees. Default: ct.
+        views: Views of an X-ray that is made, as of radiograph. Default: ap.
+        layout: Where the anatomy comes from: template bends the body of a published CT into nobody's
+            and lets the prior make the image; network lets the networks invent both; auto takes a
+            template where one shows the region (auto, template, network). Default: auto.
+        texture: Noise level at which the image expected of an anatomy starts, in units of 1000 HU: more
+            changes more of it (0.02 to 2). Default: 0.1.
         guidance: Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice
             the time (0 to 10). Default: 1.0.
         whole_steps: Network evaluations for the coarse image of the whole volume (1 to 500). Default:
@@ -332,12 +348,19 @@ def synthesize(
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
+        ct: A CT that is given: what else is asked for is made of it: a Volume, or the path of a file or
+            DICOM folder.
+        mr: A T1-weighted MR that is given: a Volume, or the path of a file or DICOM folder.
+        xray: An X-ray that is given, a file of radiograph: a Volume, or the path of a file or DICOM
+            folder.
+        prompt: What to make: chest CT with contrast agent, 5 mm slices.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) whose grid the result takes.
         progress: Called with a ProgressEvent after each part of the work.
         cancel: Token whose cancel() ends the run with Cancelled.
 
     Returns:
-        Result with ``volumes["synthetic"]``.
+        Result with ``volumes["synthetic"]``, ``volumes["mr"]``, ``volumes["xray"]``,
+            ``tables["asked"]``, ``texts["text"]``, ``texts["understood"]``.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.
@@ -478,6 +501,71 @@ def radiograph(
 
     Returns:
         Result with ``volumes["radiograph"]``.
+
+    Raises:
+        InputError: an input, a parameter, or a combination of them cannot be used.
+        ModelError: there is no such model, or it cannot do this task.
+        DeviceError: the device is absent, or has too little memory even after every fallback.
+        Cancelled: ``cancel`` was used.
+    """
+
+def reconstruct(
+    volume: VolumeLike,
+    model: ModelLike = "starter-ct",
+    *,
+    views: str = "",
+    pixels: str = "attenuation",
+    pixel: float | None = None,
+    spacing: float = 4.0,
+    draws: int = 8,
+    detail: bool = True,
+    source_distance: float = 1800.0,
+    gap: float = 50.0,
+    sources: tuple[float, ...] | None = None,
+    seed: int = 0,
+    region: str | None = None,
+    second: VolumeLike | None = None,
+    third: VolumeLike | None = None,
+    fourth: VolumeLike | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    cancel: CancelToken | None = None,
+) -> Result:
+    """Makes a CT whose projections are one or more X-rays of a trunk.
+
+    Args:
+        volume: X-ray: a Volume, or the path of a file or DICOM folder.
+        model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
+        views: Directions of the X-rays in their order, such as ap,lat; left out for files of
+            radiograph, which know them. Default: .
+        pixels: attenuation: -ln(I / I0); film: density on film, as radiograph's; counts: of a detector;
+            picture: gray values, more attenuation brighter (attenuation, film, counts, picture).
+            Default: attenuation.
+        pixel: Edge of a pixel at the detector for views that are named; what the file says when not
+            given (0.05 to 20 mm).
+        spacing: Edge of the voxels (3 to 10 mm). Default: 4.0.
+        draws: Draws of noise at each level: more is smoother and takes longer (2 to 64). Default: 8.
+        detail: Let the prior better the image on the grid of the result too. Default: True.
+        source_distance: From source to detector for views that are named (500 to 10000 mm). Default:
+            1800.0.
+        gap: From the body to the detector for views that are named (0 to 500 mm). Default: 50.0.
+        sources: Where the sources stood, three numbers for each X-ray in RAS, in place of what the
+            files say (mm).
+        seed: Start of the random numbers: same seed, same result. Default: 0.
+        region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
+            nothing; automatic when not given.
+        second: The second X-ray of the same patient in the same position: a Volume, or the path of a
+            file or DICOM folder.
+        third: The third X-ray of the same patient in the same position: a Volume, or the path of a file
+            or DICOM folder.
+        fourth: The fourth X-ray of the same patient in the same position: a Volume, or the path of a
+            file or DICOM folder.
+        force: Work on values that do not look like those of a scan, with a warning. Default: False.
+        progress: Called with a ProgressEvent after each part of the work.
+        cancel: Token whose cancel() ends the run with Cancelled.
+
+    Returns:
+        Result with ``volumes["ct"]``, ``volumes["uncertainty"]``, ``volumes["residual"]``.
 
     Raises:
         InputError: an input, a parameter, or a combination of them cannot be used.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
 """Of files that are one volume each."""
-_STRIPPED = (".seg.nrrd", *VOLUME_SUFFIXES, ".dcm")
+_STRIPPED = (".seg.nrrd", *VOLUME_SUFFIXES, ".dcm", ".png")
 
 
 def stem_of(path: Path) -> str:

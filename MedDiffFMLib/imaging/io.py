@@ -1,8 +1,8 @@
 """Reading and writing volumes in all formats.
 
 Reads NRRD (``.nrrd``, ``.nhdr``), NIfTI (``.nii``, ``.nii.gz``), MetaImage (``.mha``, ``.mhd``) and DICOM (a folder, a
-``.zip`` of one, or one file of a series). Writes NRRD (``.nrrd``), NIfTI and MetaImage. Everything in memory is
-(k, j, i) with ``ijk_to_ras``, see :class:`Volume`.
+``.zip`` of one, or one file of a series), and of X-rays PNG and single DICOM files. Writes NRRD (``.nrrd``), NIfTI and
+MetaImage. Everything in memory is (k, j, i) with ``ijk_to_ras``, see :class:`Volume`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from ..core.atomic_files import atomic_path
 from ..core.errors import InputError, OutputError
 from .archives import unpacked
 from .formats.dicom import dicom_files, is_dicom_file, read_dicom
+from .formats.dicom_radiograph import read_radiograph
 from .formats.dicom_structures import is_structures, refuse_structures, structures_files
 from .formats.metaimage import metaimage_files, read_metaimage, write_metaimage
 from .formats.nifti import read_nifti, write_nifti
 from .formats.nrrd import nrrd_files, read_nrrd, write_nrrd
+from .formats.png import read_png
+from .modality import XR
 from .source import Reading, Source
 from .volume import Volume
 
@@ -118,6 +121,11 @@ def _read_archive(path: Path, modality: str, reading: Reading) -> Volume:
         return read_dicom(folder, modality, Reading(folder))
 
 
+def _read_dicom_file(path: Path, modality: str, reading: Reading) -> Volume:
+    """A radiograph is one file; of any other file the whole series is meant."""
+    return read_radiograph(path, reading) if modality == XR else read_dicom(path, modality, reading)
+
+
 FORMATS = (
     Format(is_structures, refuse_structures, structures_files),
     Format(Path.is_dir, read_dicom, dicom_files),
@@ -125,7 +133,8 @@ FORMATS = (
     Format(_named(*NIFTI_SUFFIXES), read_nifti, _itself),
     Format(_named(*METAIMAGE_SUFFIXES), read_metaimage, metaimage_files),
     Format(_named(".zip"), _read_archive, _itself),
-    Format(is_dicom_file, read_dicom, dicom_files),
+    Format(_named(".png"), read_png, _itself),
+    Format(is_dicom_file, _read_dicom_file, dicom_files),
 )
 """The first that fits is taken."""
 
@@ -163,7 +172,8 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
     """Write a volume as NRRD, NIfTI or MetaImage; the file appears complete or not at all.
 
     Integers and bool stay exact in the smallest of uint8 (masks), int16, int32, int64; floats become float32.
-    The same volume always gives the same bytes. A synthetic volume is marked as such in the header.
+    The same volume always gives the same bytes. A synthetic volume is marked as such in the header; NRRD alone keeps
+    where the source of an X-ray stood.
 
     Args:
         mask: the voxels are labels; they must be whole numbers. A volume of modality "mask" that holds whole numbers
@@ -184,7 +194,10 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
         raise OutputError(f"'{path.name}' has no suffix that can be written.", "Use .nrrd, .nii, .nii.gz or .mha.")
     voxels = _storable(volume.voxels, mask or (volume.modality == "mask" and volume.voxels.dtype.kind in "bui"))
     with atomic_path(path, overwrite=overwrite) as temporary:
-        writer(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
+        if writer is write_nrrd:
+            write_nrrd(temporary, voxels, volume.ijk_to_ras, volume.synthetic, volume.beam_source)
+        else:
+            writer(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
 
 
 def _storable(voxels: np.ndarray, mask: bool) -> np.ndarray:

@@ -49,6 +49,8 @@ class Volume:
         whole: a coarse copy of the scan that this is a piece of, None for a whole scan; see ``Task.needed_piece``.
         segments: what a segmentation says about its labels.
         source: the files that the voxels were read from; None where they were made or changed in memory.
+        beam_source: RAS mm of the source of an X-ray that stands at its detector; empty for parallel rays, None where
+            nothing says it.
     """
 
     voxels: np.ndarray
@@ -59,6 +61,7 @@ class Volume:
     whole: Volume | None = None
     segments: tuple[Segment, ...] = ()
     source: Source | None = None
+    beam_source: tuple[float, ...] | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -95,3 +95,7 @@ def _parse(word: str) -> Angles | None:
 CT, MR_T1 = "ct", "mr-t1"
 TARGETS = (CT, MR_T1)
 """What translation makes."""
+
+ATTENUATION, COUNTS, PICTURE = "attenuation", "counts", "picture"
+READINGS = (ATTENUATION, FILM, COUNTS, PICTURE)
+"""What the pixels of an X-ray that is given are; ``FILM`` is the look."""

@@ -215,9 +215,17 @@ def located(name: str, volume: Volume | None, result: TaskResult) -> Volume:
     """
     voxels = result.volumes[name]
     if name in result.ijk_to_ras:
-        return Volume(voxels, result.ijk_to_ras[name])
+        return Volume(voxels, result.ijk_to_ras[name], beam_source=_beam_source(name, result))
     assert volume is not None  # a task without a CT says where its result lies
     return volume.with_voxels(voxels)
+
+
+def _beam_source(name: str, result: TaskResult) -> tuple[float, ...] | None:
+    """Where the source of a radiograph stands; empty for parallel rays, None for all else."""
+    view = result.facts.get("views", {}).get(name)
+    if not isinstance(view, dict) or "source_ras_mm" not in view:
+        return None
+    return tuple(view["source_ras_mm"] or ())
 
 
 def _move(staging: Path, paths: list[Path], overwrite: bool) -> None:

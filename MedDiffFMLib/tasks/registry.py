@@ -16,6 +16,7 @@ ROWS = (
     ("segment", "Segment"),
     ("deblur", "Deblur"),
     ("radiograph", "Radiograph"),
+    ("reconstruct", "Reconstruct"),
     ("describe", "Describe"),
     ("find", "Find"),
     ("compare", "Compare"),

@@ -297,6 +297,8 @@ class WorkerSession:
         self._input_files = [f"run-{number}-{index}.npy" for index in range(len(arrays))]
         for file, (name, (array, matrix)) in zip(self._input_files, arrays.items(), strict=True):
             records[name] = {"file": file, "ijk_to_ras": matrix}
+            if name in request.beams:
+                records[name]["beam_source"] = list(request.beams[name])
             try:
                 for _ in self._folder.saving(file, array):
                     yield

@@ -6,7 +6,7 @@ This module needs the standard library only.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class RunRequest:
         whole: (voxels, ijk_to_ras) of a coarse copy of the scan where ``voxels`` are a piece of it, else None.
         scans: name of a further scan of the task -> (voxels, ijk_to_ras).
         texts: by name.
+        beams: name of an X-ray -> where its source stands, RAS mm; empty for parallel rays.
     """
 
     settings: RunSettings
@@ -48,6 +49,7 @@ class RunRequest:
     whole: Any = None
     scans: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    beams: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, tuple[Any, Any]]:

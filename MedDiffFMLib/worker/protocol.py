@@ -21,8 +21,9 @@ worker    ``cancelled`` id;  ``pong``
 has no volume. A volume that is a piece of a scan comes with a coarse copy of it, ``whole``. An array, also one of
 ``volumes``, is ``{"file": "name.npy", "ijk_to_ras": 4x4}``, where null in a result stands for the volume's grid; its
 file lies in the private folder that the client named in its hello and is read without pickle. What an array shows is
-declared by the task. This module needs nothing but the standard library, so that a worker in an incomplete Python can
-still say what is missing.
+declared by the task; of an X-ray ``beam_source`` may say where its source stood, RAS mm, empty for parallel rays.
+This module needs nothing but the standard library, so that a worker in an incomplete Python can still say what is
+missing.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ class RemoteWorker:
 def _request(settings: RunSettings, case: Case) -> RunRequest:
     """A case as a message; a task that makes a CT has no volume, only a grid."""
     scan = case.volume
+    scans = {**case.scans, **({} if scan is None else {"volume": scan})}
     makes = TASKS[settings.task].inputs.volume is NONE
     return RunRequest(
         settings,
@@ -72,4 +73,5 @@ def _request(settings: RunSettings, case: Case) -> RunRequest:
         anatomy=case.anatomy,
         scans={name: (volume.voxels, volume.ijk_to_ras) for name, volume in case.scans.items()},
         texts=case.texts,
+        beams={name: one.beam_source for name, one in scans.items() if one.beam_source is not None},
     )

@@ -295,7 +295,12 @@ def _volume(record: Any, folder: PrivateFolder, modality: str) -> Any:
         raise ProtocolError("ijk_to_ras is no matrix.") from None
     if matrix.shape != (4, 4):
         raise ProtocolError("ijk_to_ras is no 4x4 matrix.")
-    return Volume(folder.load(record.get("file"), mapped=True), matrix, modality)
+    beam = record.get("beam_source")
+    numbers = isinstance(beam, list) and len(beam) in (0, 3) and all(isinstance(x, (int, float)) for x in beam)
+    if beam is not None and not numbers:
+        raise ProtocolError("beam_source is not three numbers.")
+    source = None if beam is None else tuple(map(float, beam))
+    return Volume(folder.load(record.get("file"), mapped=True), matrix, modality, beam_source=source)
 
 
 def describe_process() -> dict[str, Any]:

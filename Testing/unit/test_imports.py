@@ -20,7 +20,8 @@ MODULE = ROOT / "MedDiffFM"
 HEAVY = (
     "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
     "core.async_copy", "core.precision", "imaging.haar", "datasets.prepare", "api.training", "api.bundle",
-    "multimodal.projection", "multimodal.radiograph", "tasks.anomaly.detector", "multimodal.guidance",
+    "multimodal.projection", "multimodal.radiograph", "multimodal.xray_consistency", "multimodal.fact_guidance",
+    "tasks.reconstruct.expected_image", "tasks.anomaly.detector", "multimodal.guidance",
     "multimodal.intensity_lookup", "multimodal.text_encoder", "multimodal.translation", "multimodal.flow",
     "multimodal.search", "multimodal.invariant", "multimodal.encoders", "multimodal.box_xray", "multimodal.boxes",
     "multimodal.acquisitions", "multimodal.flow_file", "multimodal.alignment", "multimodal.local_guess",

@@ -7,6 +7,22 @@ SAMPLE_VOXELS = 300_000
 BYTES_AT_A_TIME = 8 * 1024 * 1024
 
 
+BEAM_SOURCE, PARALLEL = "xray_source_ras_mm", "parallel"
+"""Attribute of an X-ray that knows where its source stood, as in the header of its file; and its value for none."""
+
+
+def beamSource(node):
+    """RAS mm of the source of an X-ray, [] for parallel rays, None where the node says nothing that makes sense."""
+    said = node.GetAttribute(BEAM_SOURCE)
+    if not said or said == PARALLEL:
+        return [] if said else None
+    try:
+        r, a, s = (float(word) for word in said.split())
+    except ValueError:
+        return None
+    return [r, a, s]
+
+
 def volumeFromNode(node, modality="CT"):
     """The node's voxels and geometry as a library Volume; it shares the node's memory, so it is only to be read."""
     from MedDiffFMLib.imaging.volume import Volume

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..nodes.boxMasks import isBox, maskFromBox
 from ..nodes.segmentationArrays import anatomyFromSegmentation, maskFromSegmentation
-from ..nodes.volumeNodes import copying, volumeFromNode
+from ..nodes.volumeNodes import beamSource, copying, volumeFromNode
 
 
 @dataclass
@@ -61,7 +61,9 @@ def makeRequest(inputNode, choices):
         scan = volumeFromNode(node)
         voxels = yield from copying(scan.voxels)
         scans[name] = (voxels, scan.ijk_to_ras.tolist())
-    return RunRequest(choices.settings, **arrays, scans=scans, texts=choices.texts), piece
+    beams = {name: beamSource(node) for name, node in {"volume": inputNode, **choices.scans}.items() if node}
+    beams = {name: source for name, source in beams.items() if source is not None}
+    return RunRequest(choices.settings, **arrays, scans=scans, texts=choices.texts, beams=beams), piece
 
 
 def _arrays(inputNode, choices):

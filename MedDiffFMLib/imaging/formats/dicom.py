@@ -162,7 +162,7 @@ def has_mark(file: Path) -> bool:
 def _header(file: Path, reading: Reading) -> Any:
     """The tags that grouping and order need."""
     with reading.look(file) as plain:
-        return _dataset(file, plain, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+        return parse_dataset(file, plain, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
 
 
 def dataset_of(file: Path, **options: Any) -> Any:
@@ -172,10 +172,10 @@ def dataset_of(file: Path, **options: Any) -> Any:
         InputError: it is deflated: pydicom would inflate it to whatever size.
     """
     with file.open("rb") as plain:
-        return _dataset(file, plain, **options)
+        return parse_dataset(file, plain, **options)
 
 
-def _dataset(file: Path, plain: BinaryIO, **options: Any) -> Any:
+def parse_dataset(file: Path, plain: BinaryIO, **options: Any) -> Any:
     """Data set that pydicom reads from a file, with no more memory than the file can need."""
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -278,7 +278,7 @@ def _hounsfield(name: str, file: Path, shape: tuple[int, ...], reading: Reading)
     """One slice (j, i), rescaled."""
     with parsing(lambda error: truncated(f"{name}/{file.name}", "its pixels cannot be decoded")):
         with reading.open(file) as plain:
-            dataset = _dataset(file, plain)
+            dataset = parse_dataset(file, plain)
         stored = dataset.pixel_array
     if stored.shape != shape:
         raise damaged(file.name, "DICOM", f"its pixels are {stored.shape}, not {shape}")

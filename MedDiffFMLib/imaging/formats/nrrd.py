@@ -48,6 +48,8 @@ _LIST = re.compile(rb"^data ?file: *LIST", re.MULTILINE | re.IGNORECASE)
 _SEGMENT = re.compile(r"Segment(\d+)_Name")
 _NEEDED = ("type", "dimension", "sizes", "encoding")
 _SYNTHETIC = "synthetic"  # key of a key/value pair
+_BEAM_SOURCE = "xray_source_ras_mm"
+_PARALLEL = "parallel"
 
 
 def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
@@ -90,7 +92,8 @@ def read_nrrd(path: Path, modality: str, reading: Reading) -> Volume:
     if layered:
         with parsing(lambda error: damaged(path.name, "NRRD", str(error))):
             voxels, named = flattened(voxels, segments)
-    return Volume(voxels, matrix, modality, notes, synthetic, segments=named)
+    beam = _beam_source(path.name, header)
+    return Volume(voxels, matrix, modality, notes, synthetic, segments=named, beam_source=beam)
 
 
 def nrrd_files(path: Path) -> list[Path]:
@@ -104,15 +107,22 @@ def nrrd_files(path: Path) -> list[Path]:
     return [path] if data is None else [path, data]
 
 
-def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic: bool = False) -> None:
+def write_nrrd(
+    path: Path,
+    voxels: np.ndarray,
+    ijk_to_ras: np.ndarray,
+    synthetic: bool = False,
+    beam_source: tuple[float, ...] | None = None,
+) -> None:
     """Write (k, j, i) voxels as gzip NRRD in LPS, without a time stamp, so that equal input gives equal bytes.
 
     Args:
         synthetic: say in the header that the image was made in whole or in part.
+        beam_source: of an X-ray, see :class:`Volume`.
     """
     little = voxels.astype(voxels.dtype.newbyteorder("<"), order="C", copy=False)
     with path.open("xb") as file:
-        file.write(_header(little, LPS_TO_RAS @ ijk_to_ras, synthetic).encode("ascii"))
+        file.write(_header(little, LPS_TO_RAS @ ijk_to_ras, synthetic, beam_source).encode("ascii"))
         compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
         buffer = little.reshape(-1).view(np.uint8)
         for start in range(0, len(buffer), _CHUNK):
@@ -120,7 +130,7 @@ def write_nrrd(path: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray, synthetic
         file.write(compressor.flush())
 
 
-def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool) -> str:
+def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool, beam_source: tuple[float, ...] | None) -> str:
     """NRRD header text; numbers are written with all their digits, so the geometry survives exactly."""
 
     def vector(numbers: np.ndarray) -> str:
@@ -139,6 +149,7 @@ def _header(voxels: np.ndarray, ijk_to_lps: np.ndarray, synthetic: bool) -> str:
         'space units: "mm" "mm" "mm"',
         "space origin: " + vector(ijk_to_lps[:3, 3]),
         *([f"{_SYNTHETIC}:={SYNTHETIC_MARK}"] if synthetic else []),
+        *([] if beam_source is None else [f"{_BEAM_SOURCE}:={' '.join(map(repr, beam_source)) or _PARALLEL}"]),
     ]
     return "\n".join(lines).replace("float32", "float") + "\n\n"
 
@@ -159,6 +170,18 @@ def _parsed(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
     if missing:
         raise damaged(path.name, "NRRD", f"its header has no {' and no '.join(missing)}")
     return header, start.tell()
+
+
+def _beam_source(name: str, header: dict[str, Any]) -> tuple[float, ...] | None:
+    """Where the source of an X-ray stood, if the header says so."""
+    said = header.get(_BEAM_SOURCE)
+    if said is None or said == _PARALLEL:
+        return None if said is None else ()
+    with parsing(lambda error: damaged(name, "NRRD", f"its {_BEAM_SOURCE} is not three numbers")):
+        r, a, s = (float(word) for word in str(said).split())
+        if not np.isfinite([r, a, s]).all():
+            raise ValueError(said)
+    return r, a, s
 
 
 def _encoding(name: str, header: dict[str, Any]) -> str:

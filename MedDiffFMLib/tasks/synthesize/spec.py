@@ -1,4 +1,4 @@
-"""Declaration of synthesis. Imports no torch."""
+"""Declaration of synthesis, by itself or jointly with other modalities. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...imaging.modality import MR, XR
+from ...multimodal.names import parse_views
+from ...multimodal.routes import parse_make
 from ..base import Task
-from ..inputs import NONE, Inputs
+from ..inputs import NONE, OPTIONAL, Inputs, Scan, Text
 from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
 
@@ -18,26 +21,64 @@ DEFAULT_SIZE_MM = (300.0, 300.0, 300.0)
 DEFAULT_SPACING_MM = 1.5  # the finest cubic voxels that training knows well
 
 
+ASKED = ("fact", "value", "asked", "measured", "unit", "met", "steered")
+
+
 @dataclass(frozen=True)
 class Synthesize(Task):
-    """Whole CT that shows no patient."""
+    """Whole CT that shows no patient, and what is made of it or given beside it."""
 
     name, title, action, icon = "synthesize", "Synthesize", "Synthesize a CT", "synthesize.png"
     sentence = "Makes a whole CT that shows no patient."
-    caveat = "With the shipped model a demonstration: outlines of organs, without ribs, vessels and spine."
-    inputs = Inputs(volume=NONE)
-    outputs = (Output("synthetic", OutputKind.CT),)
+    caveat = "Chest, abdomen and pelvis: the body of a published CT, bent. Head and neck: a demonstration."
+    inputs = Inputs(
+        volume=NONE,
+        scans=(
+            Scan("ct", "A CT that is given: what else is asked for is made of it.", OPTIONAL, "CT"),
+            Scan("mr", "A T1-weighted MR that is given.", OPTIONAL, "MR", modality=MR),
+            Scan("xray", "An X-ray that is given, a file of radiograph.", OPTIONAL, "X-ray", modality=XR),
+        ),
+        texts=(Text("prompt", "What to make: chest CT with contrast agent, 5 mm slices.", OPTIONAL),),
+    )
+    outputs = (
+        Output("synthetic", OutputKind.CT),
+        Output("mr", OutputKind.MR, "MR"),
+        Output("xray", OutputKind.XRAY, "X-ray"),
+        Output("text", OutputKind.TEXT, "description"),
+        Output("understood", OutputKind.TEXT),
+        Output("asked", OutputKind.TABLE, columns=ASKED),
+    )
     synthetic = True
+    own_axes = True  # what is given comes back as it is stored; each step turns it for itself
 
     size: tuple[float, float, float] | None = parameter(
         None,
-        "Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map.",
+        "Edges right-left, front-back, feet-head: the body's, at most 300 along it; or those of the anatomy map.",
         unit="mm",
         minimum=20,
         maximum=2000,
     )
     spacing: float | None = parameter(
         None, "Edge of the cubic voxels: 1.5, or the voxels of the anatomy map.", unit="mm", minimum=0.5, maximum=20
+    )
+    make: str = parameter(
+        "ct", "What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and so agrees."
+    )
+    views: str = parameter("ap", "Views of an X-ray that is made, as of radiograph.", advanced=True)
+    layout: str = parameter(
+        "auto",
+        "Where the anatomy comes from: template bends the body of a published CT into nobody's and lets the prior make "
+        "the image; network lets the networks invent both; auto takes a template where one shows the region.",
+        choices=("auto", "template", "network"),
+        labels={"auto": "automatic"},
+        advanced=True,
+    )
+    texture: float = parameter(
+        0.1,
+        "Noise level at which the image expected of an anatomy starts, in units of 1000 HU: more changes more of it.",
+        minimum=0.02,
+        maximum=2,
+        advanced=True,
     )
     guidance: float = parameter(
         1.0,
@@ -85,6 +126,8 @@ class Synthesize(Task):
         """Refuse a size of a few voxels only, or of more than fit into memory."""
         from .body_layout import free_grid
 
+        parse_make(self.make)
+        parse_views(self.views)
         free_grid(self.size or DEFAULT_SIZE_MM, self.spacing or DEFAULT_SPACING_MM)
 
     def work(self, volume: Volume | None) -> float:

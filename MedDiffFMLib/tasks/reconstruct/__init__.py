@@ -1,0 +1,1 @@
+"""CT from X-rays."""
