@@ -2,7 +2,7 @@
 
     python Testing/experiments/denoise_levels.py CASES -o FOLDER [--levels 15 30 60] [--tune]
 
-The questions are those of ``meddifffm evaluate --tasks denoise`` (see ``evaluation/quality/added_noise.py``), which also
+The questions are those of ``meddifffm evaluate --tasks denoise`` (``evaluation/quality/added_noise.py``), which also
 asks BM3D and total variation and takes an hour. FOLDER/denoising.md holds the gain of the default over non-local means
 in dB of PSNR in [-160, 240] HU, of every case and their mean, and the error of the estimated level against added and
 own noise together; with ``--tune`` the gain of tuning over that.

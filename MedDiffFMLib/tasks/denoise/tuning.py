@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import nn
 
 from ...core.errors import ModelError
 from ...imaging.volume import Box
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from ...conditioning.condition import Condition
     from ...core.progress import ProgressMeter
     from ...inference.engine import Engine
@@ -107,8 +107,6 @@ def tune(
     Raises:
         ModelError: the denoiser is none of EDM's, whose output is not linear in the last layer in this way.
     """
-    import torch
-
     from ...diffusion.denoiser import EDMDenoiser
 
     if not isinstance(engine.denoiser, EDMDenoiser):
@@ -135,8 +133,6 @@ def _pairs(
     engine: Engine, noisy: torch.Tensor, sigma: float, condition: Condition, seed: int, meter: ProgressMeter
 ) -> Iterator[Pair]:
     """Pairs of the windows that hold most soft tissue."""
-    import torch
-
     from .coarse_to_fine import denoise_coarse_to_fine
 
     boxes = _boxes(noisy[0, 0])
@@ -169,7 +165,6 @@ def _starts(length: int) -> list[int]:
 
 def _noise_like(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, generator: torch.Generator) -> torch.Tensor:
     """Noise with the spectrum of what was removed, and as strong as that in each place, of level ``sigma`` in all."""
-    import torch
     from scipy.ndimage import gaussian_filter
 
     from .wiener import given_power, noise_power
@@ -185,8 +180,6 @@ def _noise_like(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, generato
 
 def _normal_equations(engine: Engine, pairs: list[Pair], meter: ProgressMeter) -> tuple[torch.Tensor, torch.Tensor]:
     """Matrix (n, n) and right side (n, outputs) of the least squares that the last layer's change solves, float64."""
-    import torch
-
     matrix, right = torch.zeros(()), torch.zeros(())
     for pair in pairs:
         inputs, missing, wanted = _last_pass(engine, pair)
@@ -202,9 +195,6 @@ def _normal_equations(engine: Engine, pairs: list[Pair], meter: ProgressMeter) -
 def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Inputs of the last layer in the last pass (c, d, h, w), what its outputs lack of the target (8, d, h, w), and
     where that counts (d, h, w), all at half resolution."""
-    import torch
-    import torch.nn.functional as functional
-
     from ...imaging.haar import haar_forward
     from ...inference.window_plan import extend
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
@@ -235,8 +225,6 @@ def _extended(condition: Condition, shape: tuple[int, ...]) -> Condition:
     """Coordinates and maps continued by reflection, as the image is."""
     from dataclasses import replace
 
-    import torch
-
     from ...inference.window_plan import extend, reflected_range
 
     lines = condition.coordinates
@@ -249,9 +237,6 @@ def _extended(condition: Condition, shape: tuple[int, ...]) -> Condition:
 
 def _patches(inputs: torch.Tensor, k: int) -> torch.Tensor:
     """(h w, 27 c + 1): what the convolution sees for each voxel of plane ``k``, and a 1 for its bias."""
-    import torch
-    import torch.nn.functional as functional
-
     padded = functional.pad(inputs, (1, 1, 1, 1, 1, 1))[:, k : k + 3]
     patches = padded.unfold(2, 3, 1).unfold(3, 3, 1)  # (c, 3, h, w, 3, 3)
     rows = patches.permute(2, 3, 0, 1, 4, 5).reshape(patches.shape[2] * patches.shape[3], -1)
@@ -259,15 +244,11 @@ def _patches(inputs: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _last_layer(denoiser: nn.Module) -> nn.Conv3d:
-    from torch import nn
-
     return [module for module in denoiser.network.unet.out.modules() if isinstance(module, nn.Conv3d)][-1]  # type: ignore[union-attr]
 
 
 def _with_last_layer(denoiser: nn.Module, layer: nn.Conv3d, change: torch.Tensor) -> nn.Module:
     """A denoiser that shares all weights but those of its last layer, whose first outputs change."""
-    import torch
-
     own = copy.deepcopy(layer)
     assert own.bias is not None
     outputs = change.shape[1]
@@ -283,8 +264,6 @@ def _losses(
     engine: Engine, denoiser: nn.Module | None, pairs: list[Pair], shares: tuple[float, float], meter: ProgressMeter
 ) -> np.ndarray:
     """(n,) squared distances of the denoised pairs from their targets in soft tissue, of each held-out column."""
-    import torch
-
     from .coarse_to_fine import denoise_coarse_to_fine
     from .combination import combined_planes
 
