@@ -139,7 +139,7 @@ def _pairs(
     generator = torch.Generator().manual_seed(seed)
     for box in boxes:
         meter.check()
-        window, part = noisy[(..., *box)], condition.window(box)
+        window, part = noisy[:, :, box[0], box[1], box[2]], condition.window(box)
         clean = denoise_coarse_to_fine(engine, window, sigma, part)[0, 0]
         extra = _noise_like(window[0, 0], clean, sigma, generator)[None, None]
         yield Pair(window + ADDED * extra, window - extra / ADDED, part, sigma * (1 + ADDED**2) ** 0.5)
@@ -200,7 +200,8 @@ def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, 
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
 
     before = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, scales=SCALES[:-1])
-    shape = tuple(-(-n // engine.divisor) * engine.divisor for n in before.shape[2:])
+    k, j, i = (-(-n // engine.divisor) * engine.divisor for n in before.shape[2:])
+    shape = (k, j, i)
     condition = _extended(pair.condition, shape)
     kept: list[torch.Tensor] = []
     layer = _last_layer(engine.denoiser)
@@ -212,7 +213,8 @@ def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, 
         ).cpu()
     finally:
         hook.remove()
-    scale = level * engine.denoiser.sigma_data / (level**2 + engine.denoiser.sigma_data**2) ** 0.5
+    deviation = float(engine.denoiser.sigma_data)  # type: ignore[arg-type]
+    scale = level * deviation / (level**2 + deviation**2) ** 0.5
     missing = haar_forward((extend(pair.target, shape) - x0) / scale)[0]
     wanted = torch.zeros(shape, dtype=torch.bool)
     d, h, w = before.shape[2:]
@@ -221,7 +223,7 @@ def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, 
     return kept[0][0], missing, half
 
 
-def _extended(condition: Condition, shape: tuple[int, ...]) -> Condition:
+def _extended(condition: Condition, shape: tuple[int, int, int]) -> Condition:
     """Coordinates and maps continued by reflection, as the image is."""
     from dataclasses import replace
 
@@ -232,7 +234,7 @@ def _extended(condition: Condition, shape: tuple[int, ...]) -> Condition:
         lines = tuple(  # type: ignore[assignment]
             line[torch.from_numpy(reflected_range(0, n, len(line)))] for line, n in zip(lines, shape, strict=True)
         )
-    return replace(condition, coordinates=lines).with_images(lambda image: extend(image, shape))  # type: ignore[arg-type]
+    return replace(condition, coordinates=lines).with_images(lambda image: extend(image, shape))
 
 
 def _patches(inputs: torch.Tensor, k: int) -> torch.Tensor:

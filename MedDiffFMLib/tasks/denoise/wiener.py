@@ -106,7 +106,9 @@ def given_power(white: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
     for first in range(0, before[0] - EDGE + 1, STEP):
         blocks = _cut(white, (lines[0][first : first + EDGE], lines[1], lines[2]))
         colored = _transformed(blocks) * (power * EDGE**3 / _window().square().sum()).sqrt()
-        whole = Band(0, before[1:], colored, colored, torch.ones(len(blocks), dtype=torch.bool), blocks[:, 0, 0, 0])
+        whole = Band(
+            0, (before[1], before[2]), colored, colored, torch.ones(len(blocks), dtype=torch.bool), blocks[:, 0, 0, 0]
+        )
         sums[first : first + EDGE] += _placed(colored, whole)
     return sums[tuple(slice(STEP, STEP + n) for n in white.shape)]
 
