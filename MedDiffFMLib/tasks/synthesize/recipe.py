@@ -54,7 +54,8 @@ def make_ct(parameters: Synthesize, case: Case, run: Run, wishes: Wishes | None 
     Args:
         case: its volume is a label map whose grid the result takes; None for cubic voxels of ``spacing`` that fill
             ``size`` around 0. Its anatomy is the voxels of that volume where it is not given.
-        run: without a region that of the wishes, else the chest. The same seed gives the same CT, and the same coarse image at every spacing.
+        run: without a region that of the wishes, else the chest. The same seed gives the same CT, and the same coarse
+            image at every spacing.
 
     Returns:
         ``synthetic`` in HU, int16, and where it lies.
