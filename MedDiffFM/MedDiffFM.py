@@ -1,12 +1,12 @@
 """MedDiff-FM in Slicer: the module, its parameter node, its widget and its logic. The parts are in MedDiffFMGui."""
 
-from enum import Enum
-from typing import Any, Union
+from typing import Any
 
 import qt
 import slicer
 import vtk
 from MedDiffFMGui.nodes.findingMarks import copyRegion
+from MedDiffFMGui.nodes.parameterNode import MedDiffFMParameterNode
 from MedDiffFMGui.nodes.resultRecord import OUTPUT, TASK
 from MedDiffFMGui.nodes.sampleData import registerSampleData
 from MedDiffFMGui.nodes.volumeNodes import voxelsTime
@@ -14,6 +14,7 @@ from MedDiffFMGui.panels.caseReport import CaseReport
 from MedDiffFMGui.panels.dicomExport import DicomExport
 from MedDiffFMGui.panels.liveRun import LiveRun
 from MedDiffFMGui.panels.maskPanel import MaskPanel
+from MedDiffFMGui.panels.readingPanel import ReadingPanel
 from MedDiffFMGui.panels.resultPanel import ResultPanel
 from MedDiffFMGui.panels.setupPanel import SetupPanel
 from MedDiffFMGui.panels.shortcuts import Shortcuts
@@ -26,11 +27,10 @@ from MedDiffFMGui.views.segmentView import SegmentView
 from MedDiffFMGui.views.sentencesView import SentencesView
 from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
 from MedDiffFMGui.views.windows import WINDOWS, setWindow
+from MedDiffFMGui.views.xrayView import XrayView
 from MedDiffFMGui.worker.workerPython import WorkerPython
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -56,75 +56,6 @@ class MedDiffFM(ScriptedLoadableModule):
         )
         parent.acknowledgementText = _("An independent open implementation of the ideas of the MedDiff-FM paper.")
         slicer.app.connect("startupCompleted()", registerSampleData)
-
-
-class Device(Enum):
-    """Where the model computes; the values are the library's names."""
-
-    AUTOMATIC = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    XPU = "xpu"
-    MPS = "mps"
-
-    def label(self):
-        """Text in the panel."""
-        titles = {
-            "auto": _("automatic"),
-            "cpu": _("processor (CPU)"),
-            "cuda": _("NVIDIA or AMD GPU"),
-            "xpu": _("Intel GPU"),
-            "mps": _("Apple GPU"),
-        }
-        return titles[self.value]
-
-
-class Precision(Enum):
-    """Number type of the network's arithmetic; the values are the library's names."""
-
-    AUTOMATIC = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-    def label(self):
-        """Text in the panel."""
-        return _("automatic") if self is Precision.AUTOMATIC else self.value
-
-
-class Region(Enum):
-    """Part of the body; the values are the library's names, empty for a guess from the image."""
-
-    AUTOMATIC = ""
-    HEAD_NECK = "head-neck"
-    CHEST = "chest"
-    ABDOMEN = "abdomen"
-    PELVIS = "pelvis"
-    WHOLE_BODY = "whole-body"
-    UNKNOWN = "none"
-
-    def label(self):
-        """Text in the panel."""
-        return {"": _("automatic"), "none": _("none of these")}.get(self.value, self.value.replace("-", " "))
-
-
-@parameterNodeWrapper
-class MedDiffFMParameterNode:
-    """What is saved with the scene.
-
-    The parameters of all tasks are one JSON text, task -> name -> value: the library defines them, not the module.
-    """
-
-    inputVolume: vtkMRMLScalarVolumeNode
-    anatomy: vtkMRMLSegmentationNode
-    mask: vtkMRMLSegmentationNode
-    searchArea: Union[vtkMRMLSegmentationNode, vtkMRMLMarkupsROINode, None]  # noqa: UP007  # Slicer knows no other form
-    task: str = ""
-    parameters: str = ""
-    model: str = "starter-ct"
-    region: Region = Region.AUTOMATIC
-    device: Device = Device.AUTOMATIC
-    precision: Precision = Precision.AUTOMATIC
-    seed: int = 0
 
 
 class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -153,13 +84,18 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.taskPanel = TaskPanel(self.ui, self.logic, self.iconPath, self.maskPanel)
         self.compareView = CompareView(self.ui, self.onResultClosed, self.onResultAccepted)
         self.anomalyView = AnomalyView(self.ui, self.logic, self.onResultClosed, self.onResultAccepted)
-        self.anomalyView.onFill, self.anomalyView.onSegment = self.onFillFinding, self.onSegmentFinding
+        self.anomalyView.findings.onFill, self.anomalyView.findings.onSegment = (
+            self.onFillFinding,
+            self.onSegmentFinding,
+        )
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
         self.sentencesView = SentencesView(self.ui, self.onResultClosed)
+        self.xrayView = XrayView(self.ui, self.onResultClosed)
         views = {
             "findings": (self.anomalyView, self.ui.anomalyResultWidget),
             "structures": (self.segmentView, self.ui.segmentResultWidget),
             "sentences": (self.sentencesView, self.ui.sentencesResultWidget),
+            "x-rays": (self.xrayView, self.ui.xrayResultWidget),
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
@@ -176,15 +112,17 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.trainingPanel.onTry = self.onTryModel
         self.trainingPanel.onStarted = self.onTrainingStarted
 
+        self.readingPanel = ReadingPanel(self.ui.readingWidget)
+
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self._shownWatch = ShownVolumeWatch(self.onShownVolume)
-        for name, window in WINDOWS.items():
+        for name in WINDOWS:
             button = getattr(self.ui, f"{name}WindowButton")
-            button.connect("clicked(bool)", lambda *_clicked, window=window: setWindow(window))
+            button.connect("clicked(bool)", lambda *_clicked, name=name: setWindow(name))
         self.ui.showInputButton.connect("clicked(bool)", self.showInput)
         slicer.app.connect("aboutToQuit()", self.logic.stop)
         self.initializeParameterNode()
@@ -205,6 +143,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
         self.maskPanel.cleanup()
         self.trainingPanel.stop()
+        self.readingPanel.pause()
         self.setupPanel.stop()
         self.removeObservers()
         self.logic.stop()
@@ -224,6 +163,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shortcuts.remove()
         self.maskPanel.leave()
         self.trainingPanel.exit()
+        self.readingPanel.pause()
         self.resultPanel.exit()
         self.setParameterNode(None)
 
@@ -232,6 +172,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.caseReport.setRun(None)
         self._shownWatch.stop()
         self.liveRun.stop()
+        self.readingPanel.pause()
         self.resultPanel.clear()
         self.setParameterNode(None)
         self.maskPanel.cleanup()
@@ -255,7 +196,8 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _takeFirstVolume(self):
         """Choose the volume that the scene has; the views are the user's."""
         if self._parameterNode and not self._parameterNode.inputVolume:
-            firstVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            firstVolume = next((node for node in volumes if not node.GetHideFromEditors()), None)
             if firstVolume:
                 self._followsInput = False
                 self._parameterNode.inputVolume = firstVolume

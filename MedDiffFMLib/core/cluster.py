@@ -137,13 +137,29 @@ def results(
     """Compute each order; gives its number and the result, as they come.
 
     A result is what the function gives, or as an object the error that ended it, also where :data:`LIVES` workers
-    died with the order.
+    died with the order. Dask blames every order that a dead worker held, so each that is blamed has its
+    chance alone, at the end.
 
     Raises:
         Cancelled: after ``cancel``; workers of a cluster that runs on finish what they compute at the moment.
     """
+    suspects = []
+    for number, future in _finished(client, function, dict(enumerate(orders)), cancel):
+        if _killed_workers(future):  # or was given to a worker beside the order that did
+            suspects.append(number)
+        else:
+            yield number, _outcome(future)
+    for number in suspects:
+        for _, future in _finished(client, function, {number: orders[number]}, cancel):
+            yield number, _outcome(future)
+
+
+def _finished(
+    client: Any, function: Callable[[Any], Any], orders: Mapping[int, Any], cancel: CancelToken | None
+) -> Iterator[tuple[int, Any]]:
+    """Compute numbered orders; gives the number and the future of each that is finished, released afterwards."""
     finished: SimpleQueue[Any] = SimpleQueue()
-    waiting = {client.submit(function, order, pure=False): number for number, order in enumerate(orders)}
+    waiting = {client.submit(function, order, pure=False): number for number, order in orders.items()}
     for future in waiting:
         future.add_done_callback(finished.put)
     try:
@@ -154,17 +170,24 @@ def results(
                 future = finished.get(timeout=_LOOK_SECONDS)
             except Empty:
                 continue
-            yield waiting.pop(future), _outcome(future)
+            yield waiting.pop(future), future
             future.release()
     finally:
         client.cancel(list(waiting), force=True)
 
 
+def _killed_workers(future: Any) -> bool:
+    return future.status == "error" and type(future.exception()).__name__ == "KilledWorker"
+
+
 def _outcome(future: Any) -> Any:
-    """Result of a finished order, or the error in its place."""
-    if future.status == "finished":
-        return future.result()
+    """Result of an order that was finished, or the error in its place.
+
+    The worker that holds the result may have died since: then the order is computed again, and this waits for it.
+    """
     problem = None if future.status == "cancelled" else future.exception()
+    if problem is None and future.status != "cancelled":
+        return future.result()
     if problem is None:
         return DeviceError("The scheduler ended, or cannot be reached any more.", "Start it again.")
     if type(problem).__name__ == "KilledWorker":

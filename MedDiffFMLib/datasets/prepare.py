@@ -74,6 +74,7 @@ def prepare(
     *,
     anatomy_key: str = "anatomy",
     part: Part = WHOLE,
+    tissue: bool = True,
     report: Callable[[str], None] = lambda line: None,
     cancel: CancelToken | None = None,
 ) -> list[CaseSummary]:
@@ -86,6 +87,7 @@ def prepare(
         anatomy_key: key of the organ label maps (TotalSegmentator numbers, on the CT's grid). "label" is the other
             usual name, but may as well hold lesions.
         part: which of the cases; one of several parts writes no ``cases.json``, which a last call for all does at once.
+        tissue: classify the voxels' tissue too, which only the training of a prior reads.
         report: receives a line for each case.
 
     Returns:
@@ -105,7 +107,7 @@ def prepare(
     for number, entry in enumerate(entries):
         if cancel is not None:
             cancel.check()
-        summary = _prepare_or_skip(entry, folder, anatomy_key, split_of)
+        summary = _prepare_or_skip(entry, folder, anatomy_key, tissue, split_of)
         summaries.append(summary)
         report(f"{number + 1} of {len(entries)}  {summary.name}: {summary.reason or summary.state}")
     if part != WHOLE:
@@ -116,14 +118,16 @@ def prepare(
     return summaries
 
 
-def _prepare_or_skip(entry: Entry, folder: Path, anatomy_key: str, split_of: dict[str, str]) -> CaseSummary:
+def _prepare_or_skip(
+    entry: Entry, folder: Path, anatomy_key: str, tissue: bool, split_of: dict[str, str]
+) -> CaseSummary:
     """Prepare one case unless it is there; only a failure to write ends the whole call."""
     try:
         source = _source(entry, anatomy_key)
         if split_of.setdefault(source["image"], entry.split) != entry.split:
             raise InputError("The same file is in the other split.", "Keep all cases of a patient in one split.")
-        summary = _finished(folder / entry.name, entry, source)
-        return summary or _prepare_case(entry, folder, anatomy_key, source)
+        summary = _finished(folder / entry.name, entry, tissue, source)
+        return summary or _prepare_case(entry, folder, anatomy_key, tissue, source)
     except Exception as problem:
         failure = expected(problem)
         if isinstance(failure, OutputError):
@@ -150,11 +154,11 @@ def _source(entry: Entry, anatomy_key: str) -> dict[str, Any]:
     }
 
 
-def _finished(case: Path, entry: Entry, source: dict[str, Any]) -> CaseSummary | None:
-    """The summary of a case that was prepared from the same files before."""
+def _finished(case: Path, entry: Entry, tissue: bool, source: dict[str, Any]) -> CaseSummary | None:
+    """The summary of a case that was prepared from the same files before, with its tissue if that is asked for."""
     try:
         record = json.loads((case / "case.json").read_text(encoding="utf-8"))
-        if record["source"] != source:
+        if record["source"] != source or (tissue and not (case / "acquisition_tissue.npy").exists()):
             return None
         summary = CaseSummary(**{**record["summary"], "split": entry.split, "state": "kept"})
         summary.shape, summary.spacing = tuple(summary.shape), tuple(summary.spacing)
@@ -164,7 +168,7 @@ def _finished(case: Path, entry: Entry, source: dict[str, Any]) -> CaseSummary |
         return None
 
 
-def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str, Any]) -> CaseSummary:
+def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, tissue: bool, source: dict[str, Any]) -> CaseSummary:
     """Read, check and write one case; its folder appears complete or not at all."""
     volume = read_unchanged(entry.image, source["image"])
     warnings = check_ct(volume)
@@ -186,7 +190,7 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
         warnings=warnings,
     )
     del volume
-    arrays, record = build_case(voxels, spacing, labels, whole_body=region == "whole-body")
+    arrays, record = build_case(voxels, spacing, labels, whole_body=region == "whole-body", tissue=tissue)
     summary.levels, summary.parts = len(record["levels"]), tuple(part["region"] for part in record["parts"])
     record = {"name": entry.name, "patient": entry.patient, "region": region, "native": entry.native, **record}
     _write_case(folder / entry.name, arrays, {**record, "source": source, "summary": asdict(summary)})
@@ -194,7 +198,12 @@ def _prepare_case(entry: Entry, folder: Path, anatomy_key: str, source: dict[str
 
 
 def build_case(
-    voxels: np.ndarray, spacing: np.ndarray, labels: np.ndarray | None = None, *, whole_body: bool = False
+    voxels: np.ndarray,
+    spacing: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    whole_body: bool = False,
+    tissue: bool = True,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The levels of a case.
 
@@ -203,6 +212,7 @@ def build_case(
         spacing: (3,) mm, order (k, j, i).
         labels: uint8 organ labels on the same grid; the body alone (label 118) where they are not known.
         whole_body: cut it into regions.
+        tissue: classify it.
 
     Returns:
         Arrays by file name, and the geometry part of ``case.json``: positions in mm from the center of the first
@@ -210,8 +220,9 @@ def build_case(
     """
     body = body_mask(voxels)
     first, last = body_box(body)
-    tissue = classify_tissue(voxels, _kji(spacing), body)
-    arrays = {"acquisition": voxels, "acquisition_anatomy": _or_body(labels, body), "acquisition_tissue": tissue}
+    arrays = {"acquisition": voxels, "acquisition_anatomy": _or_body(labels, body)}
+    if tissue:
+        arrays["acquisition_tissue"] = classify_tissue(voxels, _kji(spacing), body)
     levels: list[dict[str, Any]] = [{"name": "acquisition", "spacing": spacing.tolist(), "origin": [0.0, 0.0, 0.0]}]
     if (spacing < FINE_ENOUGH_MM).all():
         step = np.full(3, COARSE_SPACING_MM)
@@ -226,8 +237,8 @@ def build_case(
             nearest = labels[np.ix_(*(np.minimum(line, labels.shape[a] - 1) for a, line in enumerate(index)))]
         arrays["coarse"] = coarse
         arrays["coarse_anatomy"] = _or_body(nearest, body)
-        # Classified anew: the nearest voxel of the fine level would keep its speckle.
-        arrays["coarse_tissue"] = classify_tissue(coarse, _kji(step), body)
+        if tissue:  # classified anew: the nearest voxel of the fine level would keep its speckle
+            arrays["coarse_tissue"] = classify_tissue(coarse, _kji(step), body)
         levels.append({"name": "coarse", "spacing": step.tolist(), "origin": origin.tolist()})
     record: dict[str, Any] = {"levels": levels, "body_box": _box_of(first, last, spacing, 0.0), "parts": []}
     if whole_body:

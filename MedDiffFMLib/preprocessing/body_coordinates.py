@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,15 @@ class BodyField:
             index = part.start + (stride - 1) / 2 + stride * torch.arange((part.stop - part.start) // stride)
             lines.append(self.offset[axis] + self.slope[axis] * index.float())
         return torch.stack(torch.meshgrid(*lines, indexing="ij"))
+
+    def at(self, place: Sequence[np.ndarray]) -> torch.Tensor:
+        """(3, N): coordinates of places (k, j, i) in voxels, each (N,)."""
+        return torch.stack(
+            [
+                self.offset[axis] + self.slope[axis] * torch.from_numpy(line.astype(np.float32))
+                for axis, line in enumerate(place)
+            ]
+        )
 
 
 UNKNOWN = BodyField((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))

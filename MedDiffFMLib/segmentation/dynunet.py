@@ -25,10 +25,12 @@ class DynUNetMethod:
 
     Attributes:
         filters: channels of each level.
+        flip: learn from mirrored windows too, for structures without a side.
     """
 
     window: int = 64
     filters: Sequence[int] = (16, 32, 64, 128)
+    flip: bool = False
 
     name = "dynunet"
     own_body = False
@@ -37,7 +39,7 @@ class DynUNetMethod:
         return DynUNetSegmenter(self, classes)
 
     def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
-        return WindowSamples(examples, self.window, seed, first, count)
+        return WindowSamples(examples, self.window, seed, first, count, self.flip)
 
     def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
         return collate_windows(samples)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
-from .inputs import LabeledInput, SegmentationInput
+from .inputs import LabeledInput, SegmentationInput, mirrored
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import PointHead, to_points, to_voxels
 
@@ -55,6 +56,7 @@ class FeatureMethod:
         body: whether the head is given body coordinates.
         points: of one sample.
         hidden, dropout: of the non-linear head.
+        flip: learn from each CT mirrored too, for structures without a side; its features take as long again.
         prior: SHA-256 of the prior's weights, and
         precision: of its arithmetic, "float32" or "bfloat16"; filled in by the training, since cached features belong
             to them.
@@ -68,6 +70,7 @@ class FeatureMethod:
     points: int = 2048
     hidden: int = 64
     dropout: float = 0.1
+    flip: bool = False
     prior: str = ""
     precision: str = ""
 
@@ -88,7 +91,11 @@ class FeatureMethod:
         return FeatureSegmenter(self, classes, prior)
 
     def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
-        return PointSamples(self, examples, seed, first, count)
+        return PointSamples(self, self.shown(examples), seed, first, count)
+
+    def shown(self, examples: Sequence[LabeledInput]) -> list[LabeledInput]:
+        """What is learned from: the examples, and their mirror images where they are asked for."""
+        return [*examples, *(mirrored(example) for example in examples if self.flip)]
 
     def collate(self, samples: list[dict[str, Any]]) -> PointBatch:
         names = ("features", "target", "weight", "known")
@@ -216,18 +223,15 @@ class StoredFeatures:
         self.bands = haar_forward(extend(inputs.image(), even))[0]  # type: ignore[arg-type]
 
     def at(self, points: np.ndarray) -> torch.Tensor:
-        """(N, F) features of points by number."""
-        size = self.shape[1] * self.shape[2]
-        planes, rows = np.divmod(points, size)
-        features_of_points: torch.Tensor | None = None
-        for k in np.unique(planes):
-            here = np.flatnonzero(planes == k)
-            features = self.plane(int(k))[torch.from_numpy(rows[here])]
-            if features_of_points is None:
-                features_of_points = features.new_empty((len(points), features.shape[1]))
-            features_of_points[torch.from_numpy(here)] = features
-        assert features_of_points is not None
-        return features_of_points
+        """(N, F) features of points by number; nothing is read but around them."""
+        place = np.unravel_index(points, self.shape)
+        k, j, i = (torch.from_numpy(line) for line in place)
+        middles = [2 * line + 0.5 for line in place]  # of the cells of half resolution, in voxels
+        body = self.inputs.body.at(middles) * float(self.method.body)
+        parts = [self.bands[:, k, j, i], body, body.square()]
+        for array, cell in zip(self.arrays, self._cells(), strict=True):
+            parts.append(_between(array, [(line + 0.5) / cell - 0.5 for line in place]).T)
+        return torch.cat(parts).T.contiguous()
 
     def plane(self, k: int) -> torch.Tensor:
         """(h * w, F) features of all points of a plane: of the voxels, of the place, of each decoder level."""
@@ -260,6 +264,21 @@ def _plane_of(array: np.ndarray, position: float) -> torch.Tensor:
     if position == low:
         return first
     return first.lerp(torch.from_numpy(np.array(array[low + 1])).float(), position - low)
+
+
+def _between(array: np.ndarray, position: Sequence[np.ndarray]) -> torch.Tensor:
+    """(N, channels) of an array (d, h, w, channels) between its cells, float32; linear, repeated beyond its ends."""
+    corners = []
+    for line, size in zip(position, array.shape[:3], strict=True):
+        inside = np.clip(line, 0, size - 1)
+        low = inside.astype(np.int64)
+        corners.append(((low, 1 - (inside - low)), (np.minimum(low + 1, size - 1), inside - low)))
+    total = np.zeros((len(position[0]), array.shape[3]), np.float32)
+    for (k, share_k), (j, share_j), (i, share_i) in product(*corners):
+        share = (share_k * share_j * share_i).astype(np.float32)
+        if share.any():
+            total += share[:, None] * array[k, j, i]
+    return torch.from_numpy(total)
 
 
 class FeatureSegmenter(Segmenter):
@@ -312,7 +331,7 @@ class FeatureSegmenter(Segmenter):
 
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
         """Features of each example into its folder; mean and deviation of the training features into the head."""
-        method = self.method
+        method, examples = self.method, self.method.shown(examples)
         for number, example in enumerate(examples):
             meter.check()
             folder = example.inputs.folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,21 @@ class LabeledInput:
         """(C, d, h, w) float32, 1 inside each class."""
         part = torch.from_numpy(np.array(self.target if box is None else self.target[box]))
         return torch.stack([(part == number + 1).float() for number in range(len(self.known))])
+
+
+def mirrored(example: LabeledInput) -> LabeledInput:
+    """The same case with left and right exchanged; each voxel keeps its body coordinates, as its organ does."""
+    inputs = example.inputs
+    offset, slope = inputs.body.offset, inputs.body.slope
+    body = replace(
+        inputs.body,
+        offset=(offset[0], offset[1], offset[2] + slope[2] * (inputs.shape[2] - 1)),
+        slope=(slope[0], slope[1], -slope[2]),
+    )
+    folder = None if inputs.folder is None else inputs.folder / "mirrored"
+    voxels = np.asarray(inputs.voxels)[..., ::-1].copy()
+    twin = replace(inputs, voxels=voxels, body=body, folder=folder)
+    return replace(example, inputs=twin, target=np.asarray(example.target)[..., ::-1].copy())
 
 
 def dice(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

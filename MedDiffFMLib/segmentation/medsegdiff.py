@@ -50,6 +50,7 @@ class MedSegDiffMethod:
         steps: of DPM-Solver++ for each draw.
         draws: masks that are drawn, unless the budget says otherwise; the paper has 25.
         fusion: how they become one: "staple", or their "mean".
+        flip: learn from mirrored windows too, for structures without a side.
     """
 
     window: int = 32
@@ -62,6 +63,7 @@ class MedSegDiffMethod:
     steps: int = 8
     draws: int = 8
     fusion: str = "staple"
+    flip: bool = False
 
     name = "medsegdiff"
     own_body = False
@@ -83,7 +85,7 @@ class MedSegDiffMethod:
         return MedSegDiffSegmenter(self, classes, prior)
 
     def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
-        return WindowSamples(examples, self.window, seed, first, count)
+        return WindowSamples(examples, self.window, seed, first, count, self.flip)
 
     def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
         return collate_windows(samples)

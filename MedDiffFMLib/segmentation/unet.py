@@ -37,12 +37,14 @@ class UNetMethod:
         scratch: start from random weights instead of the prior's.
         head_first: samples for which the body stays as it is while the head learns.
         sigma: noise level given to the network, in units of 1000 HU.
+        flip: learn from mirrored windows too, for structures without a side.
     """
 
     window: int = 64
     scratch: bool = False
     head_first: int = 200
     sigma: float = 0.1
+    flip: bool = False
 
     name = "unet"
     own_body = True
@@ -51,7 +53,7 @@ class UNetMethod:
         return UNetSegmenter(self, classes, prior)
 
     def samples(self, examples: Sequence[LabeledInput], seed: int, first: int, count: int) -> Dataset:
-        return WindowSamples(examples, self.window, seed, first, count)
+        return WindowSamples(examples, self.window, seed, first, count, self.flip)
 
     def collate(self, samples: list[dict[str, Any]]) -> WindowBatch:
         return collate_windows(samples)

@@ -65,14 +65,9 @@ class WindowSamples(Dataset):
         sample = cut(example, box, self.size)
         if self.flip and rng.random() < 0.5:
             sample = {
-                key: mirrored(value) if key in ("image", "target", "body") else value for key, value in sample.items()
+                key: value.flip(-1) if key in ("image", "target", "body") else value for key, value in sample.items()
             }
         return {**sample, "case": example.name, "seed": int(rng.integers(2**62)), "number": number}
-
-
-def mirrored(image: torch.Tensor) -> torch.Tensor:
-    """Left and right exchanged."""
-    return image.flip(-1)
 
 
 def draw_box(example: LabeledInput, size: int, rng: np.random.Generator) -> Box:

@@ -15,6 +15,7 @@ MANAGERS = [
     "vtkMRMLViewDisplayableManager",
     "vtkMRMLSegmentationsDisplayableManager3D",
     "vtkMRMLVolumeRenderingDisplayableManager",
+    "vtkMRMLModelDisplayableManager",
 ]
 
 
@@ -42,6 +43,10 @@ class ThreeDView:
 
     def _on_request(self, caller: Any, event: str) -> None:
         self.draws += slicer.app.render_pauses == 0
+
+    def props(self) -> list[Any]:
+        """What would be drawn, hidden or not."""
+        return list(self._renderer.GetViewProps())
 
     def picture(self, path: Path) -> None:
         """Write a PNG."""

@@ -251,14 +251,14 @@ def test_findings_name_the_organ_of_the_run_s_anatomy(app: Any, widget: Any, cas
 
 def test_table_as_csv(opened: Any, tmp_path: Path) -> None:
     path = tmp_path / "sub folder" / "findings.csv"
-    opened.export(str(path))
+    opened.findings.export(str(path))
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
     expected = opened.nodes.findings()
     for words in ("where", "place", "state", "comment"):
         assert [row.pop(words) for row in rows] == [row.pop(words) for row in expected]
     assert [{name: float(text) for name, text in row.items()} for row in rows] == expected
-    opened.export(str(path))  # the file dialog has asked before
+    opened.findings.export(str(path))  # the file dialog has asked before
     assert [file.name for file in path.parent.iterdir()] == ["findings.csv"]
 
 
@@ -267,7 +267,7 @@ def test_a_table_that_cannot_be_written_is_said_and_leaves_nothing(opened: Any, 
 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not a folder"):
-        opened.export(str(tmp_path / "file" / "findings.csv"))
+        opened.findings.export(str(tmp_path / "file" / "findings.csv"))
 
 
 # ----------------------------------------------------------------------------------------------------- way back, scenes
@@ -283,37 +283,33 @@ def test_discard_gives_everything_back(app: Any, widget: Any, case: SimpleNamesp
     view.ui.findingsTableView.selectRow(1)
     view.ui.anomalyDiscardButton.click()
     assert node_names(app) == kept
-    for kind in ("vtkMRMLTableNode", "vtkMRMLSegmentationNode", "vtkMRMLVolumeRenderingDisplayNode", "vtkMRMLTextNode"):
+    for kind in ("vtkMRMLTableNode", "vtkMRMLSegmentationNode", "vtkMRMLTextNode"):
         assert node_names(app, kind) == set(), kind
-    assert node_names(app, "vtkMRMLVolumePropertyNode") == set()
+    assert bodies(app) == []
     for node in composites(app):
         assert (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) == (other.GetID(), case.ct.GetID())
         assert node.GetForegroundOpacity() == 0.25
     assert not widget.ui.resultCollapsibleButton.visible
 
 
-def test_a_rendering_of_the_user_stays_as_it_was(app: Any, widget: Any, case: SimpleNamespace) -> None:
-    own = app.slicer.modules.volumerendering.logic().CreateDefaultVolumeRenderingNodes(case.ct)
-    own.SetVisibility(False)
-    points = own.GetVolumePropertyNode().GetVolumeProperty().GetScalarOpacity().GetSize()
+def test_body_comes_and_goes_and_is_nobody_s_node(app: Any, widget: Any, case: SimpleNamespace, tmp_path: Path) -> None:
+    """Hidden and shown by the check box; neither listed nor saved; not left behind when the CT goes."""
     widget.resultPanel.show(case.run)
-    assert own.GetVisibility()
+    app.wait(lambda: len(bodies(app)) == 2)
+    assert {node.GetDisplayNode().GetVisibility() for node in bodies(app)} == {1}
     widget.anomalyView.ui.renderingCheckBox.click()
-    assert not own.GetVisibility()
+    assert {node.GetDisplayNode().GetVisibility() for node in bodies(app)} == {0}
     widget.anomalyView.ui.renderingCheckBox.click()
-    widget.anomalyView.ui.anomalyDiscardButton.click()
-    assert app.slicer.mrmlScene.IsNodePresent(own) and not own.GetVisibility()
-    assert own.GetVolumePropertyNode().GetVolumeProperty().GetScalarOpacity().GetSize() == points
+    assert {node.GetDisplayNode().GetVisibility() for node in bodies(app)} == {1}
+    assert all(node.GetHideFromEditors() and not node.GetSaveWithScene() for node in bodies(app))
+    app.slicer.mrmlScene.RemoveNode(case.ct)
+    assert bodies(app) == []
 
 
-def test_a_slicer_without_volume_rendering_shows_the_rest(
-    app: Any, widget: Any, case: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Modules can be switched off in Slicer's settings."""
-    monkeypatch.delattr(app.slicer.modules, "volumerendering")
-    widget.resultPanel.show(case.run)
-    app.wait(lambda: widget.anomalyView.ui.findingsLabel.text.startswith("3 findings"))
-    widget.anomalyView.ui.anomalyDiscardButton.click()
+def bodies(app: Any) -> list[Any]:
+    return [
+        node for node in app.slicer.util.getNodesByClass("vtkMRMLModelNode") if node.GetName().startswith("thorax ")
+    ]
 
 
 def test_accept_keeps_nodes_and_views(app: Any, widget: Any, opened: Any, case: SimpleNamespace) -> None:

@@ -118,7 +118,7 @@ def test_decisions_hide_come_back_outlive_the_threshold_and_are_in_the_file(
     opened.ui.commentLineEdit._target.editingFinished.emit()
     opened.ui.anomalyThresholdSlider.value = 12.0
     app.wait(lambda: "z 12.0" in opened.ui.findingsLabel.text)
-    opened.export(str(tmp_path / "findings.csv"))
+    opened.findings.export(str(tmp_path / "findings.csv"))
     with open(tmp_path / "findings.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["state"], row["comment"]) for row in rows if row["state"] == "kept"] == [("kept", "nodule, new")]

@@ -43,12 +43,14 @@ def denoised(app: Any, widget: Any, ct: Any) -> Any:
 
 
 def test_choices_are_those_of_the_library(module: Any, widget: Any) -> None:
+    from MedDiffFMGui.nodes.parameterNode import Precision, Region
+
     from MedDiffFMLib.conditioning.regions import REGION_CHOICES
     from MedDiffFMLib.core.precision import PRECISIONS
     from MedDiffFMLib.models.names import DEFAULT_MODEL
 
-    assert [precision.value for precision in module.Precision] == list(PRECISIONS)
-    assert [region.value for region in module.Region] == ["", *REGION_CHOICES]
+    assert [precision.value for precision in Precision] == list(PRECISIONS)
+    assert [region.value for region in Region] == ["", *REGION_CHOICES]
     assert widget.logic.getParameterNode().model == DEFAULT_MODEL
     widget.ui.precisionComboBox.currentIndex = 1
     assert widget.taskPanel.choices().settings.precision == "float32"
@@ -107,7 +109,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
             before = editor.value()
             numbers = getattr(editor, "_numbers", [editor])
             for number in numbers:
-                _move(number.widget)
+                _move(getattr(number, "button", None) or getattr(number, "line", None) or number.widget)
             if (task, name) == ("find", "encoders"):  # none are shipped that could be chosen
                 continue
             assert editor.value() != before, f"{task}.{name}"
@@ -490,10 +492,11 @@ def test_all_connections_exist_in_slicer(widget: Any) -> None:
     assert pythonqt.refused_connections == []
 
 
-def test_icons_exist(module: Any) -> None:
-
+def test_each_task_has_an_icon_of_its_own(module: Any) -> None:
     folder = Path(module.__file__).parent / "Resources" / "Icons"
-    assert [task.icon for task in TASKS.values() if not (folder / task.icon).is_file()] == []
+    icons = [task.icon for task in TASKS.values()]
+    assert [icon for icon in icons if not (folder / icon).is_file()] == []
+    assert len({(folder / icon).read_bytes() for icon in icons}) == len(icons)
 
 
 @pytest.mark.slow

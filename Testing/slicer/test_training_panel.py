@@ -255,9 +255,9 @@ def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
 
 
 def test_a_failed_training_says_why(panel: Any, tmp_path: Path) -> None:
-    (tmp_path / "progress.jsonl").write_text('{"state": "failed", "message": "The disk is full. Free some space."}\n')
+    (tmp_path / "progress.jsonl").write_text('{"state": "failed", "message": "The {disk} is full. Free some space."}\n')
     panel.ui.runPathLineEdit.currentPath = str(tmp_path)
-    assert panel.ui.trainingStatusLabel.text == "It ended: The disk is full. Free some space."
+    assert panel.ui.trainingStatusLabel.text == "It ended: The {disk} is full. Free some space."
 
 
 # ------------------------------------------------------------------------------------------------------------- quitting
@@ -335,11 +335,17 @@ def test_the_curve_of_a_long_training_costs_no_time(app: Any, panel: Any) -> Non
 def test_more_changes_what_is_trained_and_names_that_look_alike_are_asked_about(
     app: Any, panel: Any, dataset: Path
 ) -> None:
+    from MedDiffFMLib.training.finetune.config import settings
+
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     assert panel.request().changes == {}
     panel.ui.trainStepsSpinBox.value = 700
     panel.ui.learningRateSpinBox.value = 2e-4
+    panel.ui.flipCheckBox.checked = True  # of a segmentation, which is not chosen yet
     assert panel.request(batch=1).changes == {"steps": 700, "learning_rate": 2e-4, "batch": 1}
+    panel.ui.trainTaskComboBox.currentIndex = panel.ui.trainTaskComboBox.findData("segmentation")
+    changes = panel.request().changes
+    assert settings("segmentation", "small", **changes).options["flip"] and changes["steps"] == 700
     assert panel._cases._alike("p7") == [] == panel._cases._alike("other")  # too short to tell
     names = ["thorax_1", "thorax_2"]
     panel._cases._scan = lambda: ([SimpleNamespace(name=names[0])], {})
@@ -372,13 +378,15 @@ def test_trainings_are_listed_and_a_finished_segmentation_is_tried(panel: Any, d
 
 @pytest.mark.slow
 def test_while_a_training_goes_on_its_progress_is_on_top(panel: Any, dataset: Path, monkeypatch: Any) -> None:
+    from MedDiffFMGui.panels.trainingWords import runningText
+
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     assert panel.ui.casesTableWidget.visible or not panel.ui.casesTableWidget.isHidden()
     monkeypatch.setattr(panel, "isTraining", lambda: True)
     panel.update()
     assert panel.ui.casesTableWidget.isHidden() and panel.ui.recipeWidget.isHidden()
     line = {"state": "training", "step": 4, "figures": {"dice": 0.8, "dice_lung": 0.91}}
-    assert "not validated yet" in panel._runningText(line) and "lung: 0.91" in panel._runningText(line)
+    assert "not validated yet" in runningText(line) and "lung: 0.91" in runningText(line)
     monkeypatch.undo()
     panel.update()
     assert not panel.ui.casesTableWidget.isHidden()

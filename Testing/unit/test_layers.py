@@ -15,7 +15,7 @@ from Testing.unit.import_graph import PACKAGES, PAGE, imports, modules, room, wi
 LIBRARY = (
     "core", "imaging", "conditioning", "networks", "diffusion", "inference", "models", "preprocessing", "datasets",
     "segmentation", "multimodal", "tasks", "dicom", "pages", "runner", "node", "training", "evaluation", "worker",
-    "api", "demo", "cli",
+    "api", "reading", "demo", "cli",
 )  # fmt: skip
 MODULE = ("worker", "nodes", "runs", "views", "panels")
 LEFT_OUT = ("evaluation", "demo")

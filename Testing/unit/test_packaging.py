@@ -20,7 +20,7 @@ from MedDiffFMLib.dicom.out.shell import MODEL_NAME
 from MedDiffFMLib.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA_FOLDERS = ("Resources/Models", "Resources/SampleData")
+DATA_FOLDERS = ("Resources/Models", "Resources/SampleData", "Resources/Anatomy")
 
 
 def files(folder: str, *suffixes: str) -> set[str]:

@@ -256,7 +256,10 @@ class Tour:
         wait(lambda: ui.startTrainingButton.text == "Resume", 120)
         ui.startTrainingButton.click()
         wait(lambda: ui.trainingStatusLabel.text.startswith("Finished"), 400)
+        for widget in (ui.casesWidget, ui.addWidget, ui.changeWidget, ui.casesTableWidget, ui.recipeWidget):
+            widget.visible = False  # as while it goes on; folders of this computer are nobody's business
         self.picture("panel-training", self.ui.trainCollapsibleButton)
+        panel.update()
         outlines.GetDisplayNode().SetVisibility(False)
 
     def outlined(self):

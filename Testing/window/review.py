@@ -124,7 +124,7 @@ class Review(Tour):
         turn(0.3)
         self.way("first finding looked at")
         self.picture("findings")
-        count, shown = view.nodes.table.GetTable().GetNumberOfRows(), len(view.shownRows())
+        count, shown = view.nodes.table.GetTable().GetNumberOfRows(), len(view.findings.shownRows())
         self.promise(3, "ten findings at first", shown <= 10, f"{shown} of {count}")
         table = view.ui.findingsTableView
         visible = sum(1 for row in range(count) if not table.isRowHidden(row) and table.rowViewportPosition(row) >= 0

@@ -256,10 +256,7 @@ class AnomalyNodes:
         regions = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         regions.CreateDefaultDisplayNodes()
         regions.SetAndObserveTransformNodeID(image.GetTransformNodeID())
-        display = regions.GetDisplayNode()
-        display.SetVisibility2DFill(False)  # an area would hide the heat map
-        display.SetVisibility2DOutline(True)
-        display.SetOpacity3D(0.9)
+        showInOutline(regions.GetDisplayNode())
         moveToStudyOf(image, regions)
         self._refer("regions", regions)
         return regions
@@ -291,6 +288,13 @@ class AnomalyNodes:
         for node in [*map(self.node, ROLES), self.table]:
             if node and slicer.mrmlScene.IsNodePresent(node):
                 slicer.mrmlScene.RemoveNode(node)
+
+
+def showInOutline(display):
+    """Outlines in the slices, for an area would hide the heat map; opaque in 3D, where translucency takes time."""
+    display.SetVisibility2DFill(False)
+    display.SetVisibility2DOutline(True)
+    display.SetOpacity3D(1.0)
 
 
 def writeRows(node, rows):

@@ -3,9 +3,8 @@
 import slicer
 import vtk
 
+from .surfaces import indexToRAS, surface
 from .volumeNodes import imageData
-
-SMOOTHING_STEPS, PASS_BAND = 15, 0.05
 
 
 def replacingRegions(node, regions, image, color):
@@ -29,7 +28,9 @@ def replacingRegions(node, regions, image, color):
         segment.SetColor(*color)
         segment.SetLabelValue(number)
         segment.AddRepresentation(kinds.GetSegmentationBinaryLabelmapRepresentationName(), labelmap)
-        segment.AddRepresentation(kinds.GetSegmentationClosedSurfaceRepresentationName(), _surface(inside, box, image))
+        toRAS = indexToRAS(image, [part.start - 1 for part in reversed(box)])
+        closed = surface(inside.astype(np.uint8), 0.5, toRAS)
+        segment.AddRepresentation(kinds.GetSegmentationClosedSurfaceRepresentationName(), closed)
         segmentation.AddSegment(segment, str(number))
         yield
     before = node.GetSegmentation()
@@ -57,37 +58,3 @@ def _orientedImage(array, image):
     image.GetIJKToRASMatrix(matrix)
     oriented.SetImageToWorldMatrix(matrix)
     return oriented
-
-
-def _surface(inside, box, image):
-    """Smoothed surface of one region, RAS of the volume."""
-    import numpy as np
-
-    edges = vtk.vtkFlyingEdges3D()
-    edges.SetInputData(imageData(inside.astype(np.uint8)))
-    edges.SetValue(0, 0.5)
-    smooth = vtk.vtkWindowedSincPolyDataFilter()
-    smooth.SetInputConnection(edges.GetOutputPort())
-    smooth.SetNumberOfIterations(SMOOTHING_STEPS)
-    smooth.SetPassBand(PASS_BAND)
-    smooth.NormalizeCoordinatesOn()
-    placed = vtk.vtkTransformPolyDataFilter()
-    placed.SetInputConnection(smooth.GetOutputPort())
-    placed.SetTransform(_toRAS(box, image))
-    normals = vtk.vtkPolyDataNormals()
-    normals.SetInputConnection(placed.GetOutputPort())
-    normals.ConsistencyOn()
-    normals.AutoOrientNormalsOn()  # a grid may be mirrored
-    normals.SplittingOff()
-    normals.Update()
-    return normals.GetOutput()
-
-
-def _toRAS(box, image):
-    """Voxel coordinates in a padded box -> RAS."""
-    matrix = vtk.vtkMatrix4x4()
-    image.GetIJKToRASMatrix(matrix)
-    transform = vtk.vtkTransform()
-    transform.SetMatrix(matrix)
-    transform.Translate(*(part.start - 1 for part in reversed(box)))
-    return transform

@@ -16,7 +16,6 @@ from .segmentChoice import SegmentChoice
 
 VERDICT_COLORS = {"ok": (0.2, 0.5, 0.9), "warning": (0.95, 0.65, 0.1), "error": (0.75, 0.1, 0.1)}
 """Squares before the names of cases; the last column and its tooltip say the same in words."""
-WIDEST_COLUMN = 92
 COUNTING = "0123456789 _-"
 HEADINGS = ("Case", "Patient", "Split", "Mask", "Check")
 
@@ -42,7 +41,8 @@ class TrainingCases:
         table.setColumnCount(len(HEADINGS))
         table.setHorizontalHeaderLabels([_(text) for text in HEADINGS])
         table.verticalHeader().hide()
-        table.horizontalHeader().setStretchLastSection(True)
+        # All columns share the table's width, whatever the names; tooltips have the whole texts.
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
         ui.datasetPathLineEdit.connect("currentPathChanged(QString)", self._onDatasetChanged)
         self._segments = SegmentChoice(ui.caseSegmentsListWidget, ui.caseSegmentsLabel, self.update)
         ui.caseImageSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda *_node: self.update())
@@ -102,9 +102,6 @@ class TrainingCases:
             self._setRow(row, (case.name, case.patient, _(case.split), mask))
         for row, (name, reason) in enumerate(damaged.items(), start=len(cases)):
             self._setRow(row, (name, "", _("damaged"), reason))
-        table.resizeColumnsToContents()
-        for column in range(len(HEADINGS) - 1):  # so that the verdict is in the table's width
-            table.setColumnWidth(column, min(table.columnWidth(column), WIDEST_COLUMN))
         self.ui.datasetStatusLabel.visible = bool(self.ui.datasetStatusLabel.text)
         self.update()
         self.onChanged()

@@ -1,7 +1,6 @@
 """The Train section: a dataset, a training in its own process, its live curve, and the model that it makes."""
 
 import logging
-import re
 from pathlib import Path
 
 import qt
@@ -9,27 +8,18 @@ import slicer
 from slicer.i18n import tr as _
 
 from .closeQuestion import CloseQuestion
+from .previewPicture import PreviewPicture
 from .trainingCases import TrainingCases
 from .trainingChart import CHARTS, TrainingChart
+from .trainingReason import startReason
+from .trainingsList import TrainingsList
+from .trainingWords import runningText, statusText
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Training.ui"
 RUN_SETTING, DATASET_SETTING = "MedDiffFM/TrainingFolder", "MedDiffFM/DatasetFolder"
-RUNS_SETTING = "MedDiffFM/TrainingFolders"
 TICK_MS = 1000
 PRESET_WORDS = {"small": "quick", "standard": "standard", "paper": "long"}
 """What a user reads for the library's names of presets."""
-PREVIEW_FILE = "preview.png"
-
-
-def modelNames():
-    """Names that are taken."""
-    from MedDiffFMLib.core.errors import MedDiffFMError
-    from MedDiffFMLib.models.catalogue import list_models
-
-    try:
-        return {entry.name for entry in list_models()}
-    except MedDiffFMError:  # a damaged catalogue is reported where models are chosen
-        return set()
 
 
 class TrainingPanel:
@@ -55,9 +45,10 @@ class TrainingPanel:
         self._finishing = self._pausing = False
         self._state = None
         self._tail = None
-        self._pictureTime = None
+        self._preview = PreviewPicture(self.ui.previewLabel)
         self._chart = TrainingChart()
         self._cases = TrainingCases(self.ui, self.workerPython, self.update)
+        self._trainings = TrainingsList(self.ui.trainingsComboBox, self.ui.trainingsLabel, self._onTrainingChosen)
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MS)
         self._timer.connect("timeout()", self._onTick)
@@ -87,7 +78,6 @@ class TrainingPanel:
         ui.startTrainingButton.connect("clicked(bool)", self._onStart)
         ui.pauseTrainingButton.connect("clicked(bool)", self.pause)
         ui.finishTrainingButton.connect("clicked(bool)", self.finish)
-        ui.trainingsComboBox.connect("currentIndexChanged(int)", self._onTrainingChosen)
         ui.tryModelButton.connect("clicked(bool)", self._onTry)
         ui.curveComboBox.connect("currentIndexChanged(int)", self._showCurve)
 
@@ -95,11 +85,10 @@ class TrainingPanel:
         """The folders of the last session: a training that was paused or went on is there again."""
         self.ui.datasetPathLineEdit.currentPath = slicer.util.settingsValue(DATASET_SETTING, "", converter=str)
         self.ui.runPathLineEdit.currentPath = slicer.util.settingsValue(RUN_SETTING, "", converter=str)
-        self._listTrainings()
+        self._trainings.show(self.folder)
         self._onRecipeChanged()
         self._showRequest()
         self._cases.update()
-        self.ui.previewLabel.visible = False
 
     # Life of the module
 
@@ -153,9 +142,11 @@ class TrainingPanel:
         )
 
     def _changes(self):
-        """Steps and learning rate where the user wants others than the length's."""
+        """Steps, learning rate and augmentation where the user wants others than the length's."""
         steps, rate = self.ui.trainStepsSpinBox.value, self.ui.learningRateSpinBox.value
-        return ({"steps": steps} if steps else {}) | ({"learning_rate": rate} if rate else {})
+        changes = ({"steps": steps} if steps else {}) | ({"learning_rate": rate} if rate else {})
+        mirrors = self.task == "segmentation" and self.ui.flipCheckBox.checked
+        return changes | ({"options": {"flip": True}} if mirrors else {})
 
     def _onRecipeChanged(self, *_index):
         from MedDiffFMLib.training.finetune.config import PRESETS, settings
@@ -168,6 +159,7 @@ class TrainingPanel:
             )
         row, preset = FINETUNE_TASKS[self.task], PRESETS[self.ui.presetComboBox.currentData]
         self._cases.task = row.name
+        self.ui.flipLabel.visible = self.ui.flipCheckBox.visible = row.name == "segmentation"
         sentence = _("{task} For {preset}.").format(task=_(row.sentence), preset=_(preset.sentence))
         self.ui.recipeSentenceLabel.text = sentence
         self.ui.trainingIntroLabel.text = (
@@ -181,34 +173,15 @@ class TrainingPanel:
         from MedDiffFMLib.training.finetune.background import ProgressTail
 
         qt.QSettings().setValue(RUN_SETTING, path)
-        self._listTrainings()
+        self._trainings.show(self.folder)
         self._tail = ProgressTail(self.folder) if self.folder else None
-        self._process, self._finishing, self._pausing, self._pictureTime = None, False, False, None
+        self._process, self._finishing, self._pausing = None, False, False
+        self._preview.forget()
         self._chart.clear()
         self._onTick()
 
-    def _listTrainings(self):
-        """The folders of trainings on this computer that are still there, the chosen one among them."""
-        from MedDiffFMLib.training.finetune.background import request_of
-
-        known = slicer.util.settingsValue(RUNS_SETTING, "", converter=str).split("\n")
-        if self.folder and self.folder not in known and request_of(self.folder):
-            known.append(self.folder)
-        known = [folder for folder in known if folder and request_of(folder)]
-        qt.QSettings().setValue(RUNS_SETTING, "\n".join(known))
-        combo = self.ui.trainingsComboBox
-        wasBlocked = combo.blockSignals(True)
-        combo.clear()
-        combo.addItem(_("another training"), "")
-        for folder in known:
-            combo.addItem(Path(folder).name, folder)
-        combo.currentIndex = max(combo.findData(self.folder), 0)
-        combo.blockSignals(wasBlocked)
-        combo.visible = self.ui.trainingsLabel.visible = bool(known)
-
-    def _onTrainingChosen(self, index):
-        folder = self.ui.trainingsComboBox.itemData(index)
-        if folder and folder != self.folder:
+    def _onTrainingChosen(self, folder):
+        if folder != self.folder:
             self.ui.runPathLineEdit.currentPath = folder
             self._showRequest()
 
@@ -228,6 +201,7 @@ class TrainingPanel:
             combo.currentIndex = max(combo.findData(value), 0)
         self.ui.modelNameLineEdit.text = known.name or ""
         self.ui.float32CheckBox.checked = not known.bfloat16
+        self.ui.flipCheckBox.checked = bool((known.changes.get("options") or {}).get("flip"))
 
     # Start, pause, stop
 
@@ -318,7 +292,7 @@ class TrainingPanel:
             self._chart.add(lines)
             if lines or anew:
                 self._showCurve()
-        self._showPreview()
+        self._preview.look(self.folder)
         before, self._state = self._state, background.state_of(self.folder)
         if running:
             self._timer.start()
@@ -327,7 +301,7 @@ class TrainingPanel:
             self._process = None
             self._pausing = False
         if before is None or before.state != self._state.state:
-            self._listTrainings()
+            self._trainings.show(self.folder)
         if before is not None and before.state == "running" and self._state.state == "finished":
             self.onModelAdded()
         self.update()
@@ -339,7 +313,7 @@ class TrainingPanel:
         ui, training = self.ui, self.isTraining()
         state = self._state.state if self._state else "none"
         reason = "" if training else self.reason()
-        paused = self._isPaused() and not training
+        paused = state == "paused" and not training
         ui.startTrainingButton.text = _("Resume") if paused else _("Start")
         ui.startTrainingButton.enabled = not training and not reason
         ui.startTrainingButton.toolTip = reason or _("Checks the cases and trains in a process of its own.")
@@ -364,113 +338,25 @@ class TrainingPanel:
         ui.tryModelButton.visible = finished and self.task == "segmentation"
         self._showStatus(state, training)
 
-    def _isPaused(self):
-        """Whether Start would go on with the training of the chosen folder."""
-        return self._state is not None and self._state.state == "paused"
-
     def reason(self):
         """Why nothing can be started, or an empty text."""
-        from MedDiffFMLib.training.finetune.registry import FINETUNE_TASKS
-
-        problem = self.workerPython.localProblem() or self.workerPython.trainingProblem()
-        if problem:
-            return problem
-        if not self._cases.dataset or not self._cases.count():
-            if FINETUNE_TASKS[self.task].few:
-                return _("Choose a dataset and add a CT with its segments first.")
-            return _("Choose a dataset and add cases of at least two patients first.")
-        if not self.folder:
-            return _("Choose a folder for the training.")
-        if Path(self.folder) == Path(self._cases.dataset):
-            return _("The training needs a folder of its own, not that of the dataset.")
-        name = self.ui.modelNameLineEdit.text.strip()
-        if name and not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
-            return _("The name may have lower-case letters, digits and hyphens only.")
-        taken = self._takenReason(name)
-        if taken:
-            return taken
-        if self._cases.busy:
-            return _("Wait until the cases are ready.")
-        if self._cases.problem and FINETUNE_TASKS[self.task].name == self._cases.task:
-            return self._cases.problem
-        return ""
-
-    def _takenReason(self, name):
-        """Why a name cannot be used; the training of the folder may replace the model that it has made."""
-        from MedDiffFMLib.training.finetune.background import request_of
-
-        if not name or name not in modelNames():
-            return ""
-        known = request_of(self.folder)
-        if known is None or known.name != name:
-            return _("There is a model called {name} already. Choose another name.").format(name=name)
-        if self._state is not None and self._state.state == "finished":
-            return _("This training is done. For another one choose a name and a folder.")
-        return ""
+        return startReason(self.request(), self.folder, self._cases, self.workerPython, self._state)
 
     def _showStatus(self, state, training):
-        runState = self._state
-        texts = {
-            "none": "",
-            "paused": _("Paused after step {step}. Resume goes on; Stop makes a model of it."),
-            "failed": _("It ended: {message}"),
-            "finished": _("Finished after step {step}: the model {model} is in the list.")
-            if runState and runState.model
-            else _("Finished after step {step}."),
-        }
-        if training:
-            text = self._runningText(runState.last if runState and state == "running" else {})
-        else:
-            text = texts.get(state, "")
-        facts = {"step": 0, "message": "", "model": ""}
-        if runState:
-            facts = {"step": runState.step, "message": runState.message, "model": runState.model}
-        self.ui.trainingStatusLabel.text = text.format(**facts)
-        share = runState.step / runState.steps if runState and runState.steps else 0.0
+        run = self._state
+        self.ui.trainingStatusLabel.text = self._activity(state) if training else statusText(run)
+        share = run.step / run.steps if run and run.steps else 0.0
         self.ui.trainingProgressBar.value = 1000 if state == "finished" and not training else round(1000 * share)
 
-    def _runningText(self, line):
+    def _activity(self, state):
+        """What goes on."""
         if self._finishing:
             return _("Stopping; the best checkpoint, or the last one where none was validated yet, becomes a model...")
         if self._pausing:
             return _("Saving...")
-        stage = _({"training": "Training", "validated": "Training"}.get(line.get("state"), "Preparing"))
-        if "step" not in line:
-            message = str(line.get("message") or "").replace("{", "(").replace("}", ")")
-            return f"{stage}. {message}"
-        left = line.get("seconds_left")
-        parts = [f"{stage}, {_('step')} {line['step']}"]
-        if line.get("best") is not None and line.get("best_step"):
-            parts.append(_("best {best:.3g} at step {step}").format(best=line["best"], step=line["best_step"]))
-        elif not line.get("best_step"):
-            parts.append(_("not validated yet"))
-        parts += _structures(line.get("figures") or {})
-        if left:
-            parts.append(
-                _("at most {time} left").format(time=f"{left / 60:.0f} min" if left > 100 else f"{left:.0f} s")
-            )
-        return ", ".join(parts)
+        return runningText(self._state.last if self._state and state == "running" else {})
 
     def _showCurve(self, *_index):
         self.ui.curveWidget.visible = self.ui.curvePlotWidget.visible = not self._chart.empty
         if not self._chart.empty:
             self._chart.show(self.ui.curveComboBox.currentData, self.ui.curvePlotWidget)
-
-    def _showPreview(self):
-        """The picture of the newest kept checkpoint, if it changed."""
-        path = Path(self.folder) / PREVIEW_FILE
-        try:
-            changed = path.stat().st_mtime_ns
-        except OSError:
-            changed = None
-        if changed == self._pictureTime:
-            return
-        self._pictureTime = changed
-        picture = qt.QPixmap(str(path)) if changed else qt.QPixmap()
-        self.ui.previewLabel.setPixmap(picture)
-        self.ui.previewLabel.visible = not picture.isNull()
-
-
-def _structures(figures):
-    """Dice of each structure, as far as a validation tells."""
-    return [f"{name.removeprefix('dice_')}: {value:.2f}" for name, value in figures.items() if name.startswith("dice_")]

@@ -8,23 +8,20 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..nodes.anomalyNodes import HIDDEN_COLUMNS, LISTED, SHOWN_COLUMNS, AnomalyNodes, writeTitles
-from ..nodes.findingList import DISMISSED, KEPT, SlicePlace
-from ..nodes.findingMarks import measureRegion
+from ..nodes.anomalyNodes import AnomalyNodes, writeTitles
 from ..nodes.resultRecord import remember
 from ..worker.eventLoopTasks import EventLoopTask
 from .anomalyLayers import jump, layers, setThreshold, showLayer, showLegend, styleLayer
-from .bodyRendering import BodyRendering
+from .bodyView import BodyView
 from .cameras import centerCameras
 from .decision import showDecision
+from .findingsView import FindingsView
 from .laterDrawing import LaterDrawing
+from .quietly import setQuietly
 from .sideBySide import VIEW_NAMES, SideBySide
 from .viewState import ViewState
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Anomaly.ui"
-ROW_HEIGHT = 22  # ten findings fit without scrolling
-NARROWEST_COLUMN = 24  # pixels; the view itself makes every column 60 wide when it gets a table
-FEW = 10  # findings that are listed and drawn at first: as many as a reader looks through
 REST_MS = 250  # findings are looked for when the threshold has rested so long
 LAYER_ATTRIBUTE, OPACITY_ATTRIBUTE = "MedDiffFM.Layer", "MedDiffFM.Opacity"
 
@@ -40,22 +37,17 @@ class AnomalyView:
 
     def __init__(self, ui, logic, onClosed=lambda: None, onAccepted=lambda node: None):
         self.onClosed, self.onAccepted = onClosed, onAccepted
-        self.onFill = self.onSegment = lambda regions, segmentID: None
-        """What the module does with the region of a finding: a segmentation node and one of its segments."""
-        self._undo: list[str] = []  # decisions before each change
         self.nodes: Any = None  # AnomalyNodes while a map is shown
         self.layer = "heat"  # name of what is shown over the CT
         self._before: Any = None
-        self._row = -1
         self._sideBySide = SideBySide()
-        self._rendering = BodyRendering()
+        self._body = BodyView()
         self._laterDrawing = LaterDrawing()
         panel = slicer.util.loadUI(str(UI_FILE))
         ui.anomalyResultWidget.layout().addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
-        self.ui.findingsTableView.verticalHeader().hide()  # the table numbers its rows itself
-        self.ui.findingsTableView.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        self.findings = FindingsView(self.ui, self._goTo)
         self.ui.anomalyTitleLabel.visible = False  # the list of results names it
         self._buttons = {name: getattr(self.ui, f"{name}RadioButton") for name in layers()}
         self._loopTask, self._layerTask = EventLoopTask(), EventLoopTask()
@@ -72,21 +64,11 @@ class AnomalyView:
         ui.anomalyOpacitySlider.connect("valueChanged(double)", self._onOpacity)
         ui.anomalyThresholdSlider.connect("valueChanged(double)", self._onThreshold)
         ui.regionsCheckBox.connect("toggled(bool)", self._showRegions)
-        ui.renderingCheckBox.connect("toggled(bool)", self._showRendering)
+        ui.renderingCheckBox.connect("toggled(bool)", self._showBody)
         ui.legendCheckBox.connect("toggled(bool)", self._showLegend)
-        ui.findingsTableView.connect("selectionChanged()", self._onSelection)
         ui.anomalyAcceptButton.connect("clicked(bool)", self.accept)
         ui.anomalyDiscardButton.connect("clicked(bool)", self.discard)
-        ui.exportButton.connect("clicked(bool)", self._onExport)
         ui.anomalySideBySideButton.connect("toggled(bool)", self._onSideBySide)
-        ui.allFindingsCheckBox.connect("toggled(bool)", self._showFew)
-        ui.keepFindingButton.connect("clicked(bool)", lambda *_clicked: self.decide(KEPT))
-        ui.dismissFindingButton.connect("clicked(bool)", lambda *_clicked: self.decide(DISMISSED))
-        ui.undoDecisionButton.connect("clicked(bool)", self.undoDecision)
-        ui.commentLineEdit.connect("editingFinished()", self._onComment)
-        ui.fillFindingButton.connect("clicked(bool)", lambda *_clicked: self._hand(self.onFill))
-        ui.segmentFindingButton.connect("clicked(bool)", lambda *_clicked: self._hand(self.onSegment))
-        ui.measureFindingButton.connect("clicked(bool)", self.measure)
 
     # What the Result section asks for
 
@@ -119,7 +101,7 @@ class AnomalyView:
             self._open(nodes)
             if nodes.listed:
                 writeTitles(nodes.table)
-                self._afterFinding(nodes.table.GetTable().GetNumberOfRows())
+                self._afterFinding()
             else:
                 self.findAgain()
         return True
@@ -158,32 +140,33 @@ class AnomalyView:
 
     def next(self):
         """Go to the next finding; after the last one comes the first."""
-        self._go(1)
+        self.findings.step(1)
 
     def previous(self):
         """Go to the finding before."""
-        self._go(-1)
+        self.findings.step(-1)
 
     # Opening and closing
 
     def _open(self, nodes):
-        self.nodes, self._row, self.layer, self._undo = nodes, -1, "heat", []
+        self.nodes, self.layer = nodes, "heat"
+        self.findings.open(nodes)
         ui = self.ui
         self._showDecision()
         ui.anomalyTitleLabel.text = nodes.node("anomaly").GetName()
-        _set(ui.anomalyThresholdSlider, nodes.threshold)
+        setQuietly(ui.anomalyThresholdSlider, nodes.threshold)
         for name in ("healthy", "difference"):
             self._buttons[name].enabled = nodes.node("healthy") is not None
         self._buttons["uncertainty"].enabled = nodes.node("uncertainty") is not None
         self.chooseLayer(nodes.table.GetAttribute(LAYER_ATTRIBUTE) or "heat")
         self._showRegions()
-        self._showRendering()
+        self._showBody()
 
     def _putAway(self):
         """Take the map out of the views but leave its nodes in the scene."""
         self._stopFinding()
         self._leaveSideBySide()
-        self._rendering.remove()
+        self._body.remove()
         if self.nodes and self.nodes.complete:
             for layer in layers().values():
                 node = self.nodes.node(layer.role)
@@ -193,15 +176,19 @@ class AnomalyView:
                 node = self.nodes.node(role)
                 if node:
                     node.GetDisplayNode().SetVisibility(False)
-        self.nodes = None
-        self._fillTable()
+        self._close()
 
     def _forget(self):
         """The scene is gone, or the nodes are the user's now."""
         self._stopFinding()
-        self._rendering.forget()
-        self.nodes = self._before = None
-        self._fillTable()
+        self._body.forget()
+        self._before = None
+        self._close()
+
+    def _close(self):
+        self.nodes = None
+        self.findings.open(None)
+        self.findings.fill()
 
     # Layers
 
@@ -223,7 +210,7 @@ class AnomalyView:
         self.nodes.table.SetAttribute(LAYER_ATTRIBUTE, name)
         self._laterDrawing.begin()
         styleLayer(name, node, self.nodes.threshold)
-        _set(self.ui.anomalyOpacitySlider, self._usualOpacity())
+        setQuietly(self.ui.anomalyOpacitySlider, self._usualOpacity())
         self._showLayer()
         self._showLegend()
 
@@ -270,13 +257,13 @@ class AnomalyView:
             if node:
                 node.GetDisplayNode().SetVisibility(self.ui.regionsCheckBox.checked)
 
-    def _showRendering(self):
+    def _showBody(self):
         if self.nodes is None or not self.nodes.complete:
             return
         if self.ui.renderingCheckBox.checked:
-            self._rendering.show(self.nodes.node("input"))
+            self._body.show(self.nodes.node("input"))
         else:
-            self._rendering.hide()
+            self._body.hide()
 
     # Findings
 
@@ -302,131 +289,13 @@ class AnomalyView:
         self._loopTask.stop()
         self._stopMaking()
 
-    def _afterFinding(self, count):
-        from MedDiffFMLib.tasks.anomaly.findings import MAXIMUM_ROWS
-
-        self._row = -1
+    def _afterFinding(self, *_count):
         self._laterDrawing.begin()
-        self._fillTable()
-        self._showFew()
+        self.findings.fill()
         self._showRegions()
-        text = _("{count} findings above z {threshold:.1f}, most conspicuous first.")
-        if count == 1:
-            text = _("1 finding above z {threshold:.1f}.")
-        elif count == 0:
-            text = _("No finding above z {threshold:.1f}. Lower the threshold to see more.")
-        elif count >= MAXIMUM_ROWS:
-            text = _("{count} findings or more above z {threshold:.1f}; raise it.")
-        self.ui.findingsLabel.text = text.format(count=count, threshold=self.nodes.threshold)
 
-    # Which findings are seen, and what is decided about them
-
-    def shownRows(self):
-        """Rows of the table that are seen: all, or the first few that were not dismissed."""
-        if self.nodes is None or not self.nodes.complete:
-            return []
-        findings = self.nodes.findings()
-        if self.ui.allFindingsCheckBox.checked:
-            return list(range(len(findings)))
-        return [row for row, finding in enumerate(findings) if finding["state"] != DISMISSED][:FEW]
-
-    def _showFew(self, *_checked):
-        rows = self.shownRows()
-        if self.nodes is None or not self.nodes.complete:
-            return
-        self.nodes.showOnly(rows)
-        view, count = self.ui.findingsTableView, self.nodes.table.GetTable().GetNumberOfRows()
-        for row in range(count):
-            view.setRowHidden(row, row not in rows)
-        self.ui.allFindingsCheckBox.text = _("all {count}").format(count=count)
-        self.ui.allFindingsCheckBox.visible = count > len(rows) or self.ui.allFindingsCheckBox.checked
-        self._showFinding()
-
-    def _showFinding(self):
-        """Everything about the chosen finding, and what can be done with it."""
-        chosen = self.nodes is not None and self.nodes.complete and self._row >= 0
-        for name in ("keepFinding", "dismissFinding", "fillFinding", "segmentFinding", "measureFinding"):
-            getattr(self.ui, f"{name}Button").enabled = chosen
-        self.ui.commentLineEdit.enabled = chosen
-        self.ui.undoDecisionButton.enabled = bool(self._undo)
-        self.ui.findingLabel.visible = chosen
-        finding = self.nodes.findings()[self._row] if chosen else None
-        _set(self.ui.commentLineEdit, finding["comment"] if finding else "")
-        if finding:
-            self.ui.findingLabel.text = self._words(finding)
-
-    def _words(self, finding):
-        text = _("Slice {slice} of {count}, {place}. {ml:.2g} ml, peak z {peak:.1f}, mean {hu:.0f} HU.")
-        text = text.format(
-            slice=finding["slice"],
-            count=SlicePlace(self.nodes.node("input")).count,
-            place=finding["place"],
-            ml=finding["volume_mm3"] / 1000,
-            peak=finding["peak_z"],
-            hu=finding["mean_hu"],
-        )
-        if finding["border"]:
-            text += " " + _("It touches the border of the scan, where such marks are often artifacts.")
-        return text
-
-    def decide(self, state=None, comment=None):
-        """Keep or dismiss the chosen finding, or comment it; the same decision again takes it back."""
-        if self.nodes is None or not self.nodes.complete or self._row < 0:
-            return
-        row, finding = self._row, self.nodes.findings()[self._row]
-        self._undo.append(self.nodes.decisions.text)
-        self.nodes.decide(row, "" if state and finding["state"] == state else state, comment)
-        self._afterDecision()
-
-    def undoDecision(self):
-        """The decision before."""
-        if self._undo and self.nodes and self.nodes.complete:
-            self.nodes.decisions.text = self._undo.pop()
-            self.nodes.writeStates()
-            self._afterDecision()
-
-    def _afterDecision(self):
-        self._fillTable()
-        self._showFew()
-
-    def _onComment(self):
-        if self.nodes and self.nodes.complete and self._row >= 0:
-            text = self.ui.commentLineEdit.text.strip()
-            if text != self.nodes.findings()[self._row]["comment"]:
-                self.decide(comment=text)
-
-    def _hand(self, receiver):
-        """Give the chosen region on."""
-        if self.nodes and self.nodes.complete and self._row >= 0 and self.nodes.node("regions"):
-            receiver(self.nodes.node("regions"), str(self._row + 1))
-
-    def measure(self, *_clicked):
-        """A line along the longest diameter of the chosen finding."""
-        if self.nodes and self.nodes.complete and self._row >= 0 and self.nodes.node("regions"):
-            name = _("finding {number}").format(number=self._row + 1)
-            image = self.nodes.node("input")
-            _line, length = measureRegion(self.nodes.node("regions"), str(self._row + 1), image, name)
-            self.ui.findingLabel.text += " " + _("Longest diameter {length:.0f} mm.").format(length=length)
-
-    def _fillTable(self):
-        view = self.ui.findingsTableView
-        view.setMRMLTableNode(self.nodes.table if self.nodes else None)
-        view.horizontalHeader().setMinimumSectionSize(NARROWEST_COLUMN)
-        for column in range(len(SHOWN_COLUMNS), len(SHOWN_COLUMNS) + len(HIDDEN_COLUMNS)):
-            view.hideColumn(column)
-        view.resizeColumnsToContents()
-
-    def _onSelection(self):
-        index = self.ui.findingsTableView.currentIndex()
-        if index.isValid() and index.row() != self._row:
-            self.goTo(index.row())
-
-    def goTo(self, row):
+    def _goTo(self, row):
         """All views go to the finding in a row of the table."""
-        if self.nodes is None or not self.nodes.complete:
-            return
-        self._row = row
-        self._showFinding()
         location = self.nodes.location(row)
         self._laterDrawing.begin()
         with slicer.util.RenderBlocker():
@@ -434,39 +303,6 @@ class AnomalyView:
             jump(location)
             if self.ui.renderingCheckBox.checked:
                 centerCameras(location)
-
-    def _go(self, step):
-        rows = self.shownRows()
-        if not rows:
-            return
-        if self._row < 0:
-            row = rows[0] if step > 0 else rows[-1]
-        elif step > 0:
-            row = next((one for one in rows if one > self._row), rows[0])
-        else:
-            row = next((one for one in reversed(rows) if one < self._row), rows[-1])
-        self.ui.findingsTableView.selectRow(row)
-
-    # Table to file
-
-    def _onExport(self):
-        name = f"{self.nodes.node('input').GetName()}_findings.csv" if self.nodes else "findings.csv"
-        path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Save findings"), str(Path.home() / name), _("Comma-separated values (*.csv)")
-        )
-        if path:
-            with slicer.util.tryWithErrorDisplay(_("The table could not be written.")):
-                self.export(path)
-
-    def export(self, path):
-        """Write the findings with all their figures; the file is complete or not there.
-
-        :raises OutputError: no permission or no space.
-        """
-        from MedDiffFMLib.core.csv_files import write_csv
-
-        write_csv(self.nodes.findings(), (*self.nodes.columns(), *LISTED), Path(path), overwrite=True)
-        self.ui.findingsLabel.text = _("Table written to {path}").format(path=path)
 
     # Side by side
 
@@ -480,20 +316,8 @@ class AnomalyView:
 
     def _leaveSideBySide(self):
         self._sideBySide.hide()
-        _set(self.ui.anomalySideBySideButton, False)
+        setQuietly(self.ui.anomalySideBySideButton, False)
 
 
 def _viewComposite(name):
     return slicer.app.layoutManager().sliceWidget(name).sliceLogic().GetSliceCompositeNode()
-
-
-def _set(widget, value):
-    """Show a value without telling that it changed."""
-    wasBlocked = widget.blockSignals(True)
-    if isinstance(value, bool):
-        widget.checked = value
-    elif isinstance(value, str):
-        widget.text = value
-    else:
-        widget.value = value
-    widget.blockSignals(wasBlocked)

@@ -7,8 +7,8 @@ REST_MS = 300
 
 
 class LaterDrawing:
-    """Lets slices be seen at once: drawn by software, a volume rendering takes seconds, and its view is drawn for every
-    change of a color or a camera."""
+    """Lets slices be seen at once: the view is drawn for every change of a color or a camera, and that takes software
+    some tenths of a second, with a volume rendering of the user's own seconds."""
 
     def __init__(self):
         self._views = []

@@ -1,11 +1,12 @@
-"""Two linked slice views next to each other: before and after."""
+"""Two linked slice views next to each other: before and after, or two that are compared."""
+
+from typing import NamedTuple
 
 import qt
 import slicer
 
 from .viewState import restoreLayout
 
-LAYOUT_ID = 7310
 VIEW_NAMES = ("MedDiffFMBefore", "MedDiffFMAfter")
 _VIEW = """
   <item>
@@ -18,10 +19,31 @@ _VIEW = """
   </item>"""
 
 
-class SideBySide:
-    """The layout with the two views; ``hide`` brings the user's own layout back."""
+class Views(NamedTuple):
+    """A layout of two views.
 
-    def __init__(self):
+    :param names: what Slicer calls them.
+    :param labels: letters in their corners.
+    """
+
+    layoutID: int
+    names: tuple
+    labels: tuple
+
+
+BEFORE_AFTER = Views(7310, VIEW_NAMES, ("B", "A"))
+LEFT_RIGHT = Views(7311, ("MedDiffFMLeft", "MedDiffFMRight"), ("L", "R"))
+
+
+class SideBySide:
+    """The layout with the two views; ``hide`` brings the user's own layout back.
+
+    :param views: row of this file.
+    :param place: called with the logic of a view whose volume is new; the red view's place by default.
+    """
+
+    def __init__(self, views=BEFORE_AFTER, place=None):
+        self._views, self._place = views, place or _lookLikeRed
         self._before = None
 
     @property
@@ -38,37 +60,38 @@ class SideBySide:
         if not self.shown:
             self._before = manager.layout
         layoutNode = manager.layoutLogic().GetLayoutNode()
-        if not layoutNode.IsLayoutDescription(LAYOUT_ID):
-            layoutNode.AddLayoutDescription(LAYOUT_ID, _description())
-        manager.setLayout(LAYOUT_ID)
-        for name, volume in zip(VIEW_NAMES, (first, second)):  # noqa: B905
+        if not layoutNode.IsLayoutDescription(self._views.layoutID):
+            layoutNode.AddLayoutDescription(self._views.layoutID, _description(self._views))
+        manager.setLayout(self._views.layoutID)
+        for name, volume in zip(self._views.names, (first, second)):  # noqa: B905
             logic = manager.sliceWidget(name).sliceLogic()
             composite = logic.GetSliceCompositeNode()
             composite.SetLinkedControl(False)  # else the second volume would go into the first view too
             composite.SetBackgroundVolumeID(volume.GetID())
             composite.SetForegroundVolumeID(None)
             composite.SetLabelVolumeID(None)
-            _lookLikeRed(logic)
-        for name in VIEW_NAMES:
+            self._place(logic)
+        for name in self._views.names:
             manager.sliceWidget(name).sliceLogic().GetSliceCompositeNode().SetLinkedControl(True)
         # Views that have just been made go to their first slice when they get their size, in the event loop.
-        qt.QTimer.singleShot(0, self._placeAgain)
+        qt.QTimer.singleShot(0, self.placeAgain)
 
-    def _placeAgain(self):
+    def placeAgain(self):
+        """Both views where they opened."""
         manager = slicer.app.layoutManager()
-        if manager.layout == LAYOUT_ID:
-            for name in VIEW_NAMES:
-                _lookLikeRed(manager.sliceWidget(name).sliceLogic())
+        if manager.layout == self._views.layoutID:
+            for name in self._views.names:
+                self._place(manager.sliceWidget(name).sliceLogic())
 
     def hide(self):
         """The user's layout again, unless another one was chosen meanwhile."""
         before, self._before = self._before, None
-        if before is not None and slicer.app.layoutManager().layout == LAYOUT_ID:
+        if before is not None and slicer.app.layoutManager().layout == self._views.layoutID:
             restoreLayout(before)
 
 
-def _description():
-    labels = zip(VIEW_NAMES, ("B", "A"), ("#4A90D9", "#F0A030"))  # noqa: B905
+def _description(shown):
+    labels = zip(shown.names, shown.labels, ("#4A90D9", "#F0A030"))  # noqa: B905
     views = "".join(_VIEW.format(name=name, label=label, color=color) for name, label, color in labels)
     return f'<layout type="horizontal" split="true">{views}\n</layout>'
 

@@ -26,7 +26,7 @@ CHANGES = ("number", "direction", "where", "volume_mm3", "peak_z", "mean_hu", "r
 class Compare(Task):
     """Comparison of two CTs of one patient; the volume is the later one, on whose grid everything lies."""
 
-    name, title, action, icon = "compare", "Compare", "Compare with the earlier scan", "MedDiffFM.png"
+    name, title, action, icon = "compare", "Compare", "Compare with the earlier scan", "compare.png"
     sentence = "Brings an earlier CT of the same patient onto a later one, and says what changed."
     inputs = Inputs(
         mask=OPTIONAL,

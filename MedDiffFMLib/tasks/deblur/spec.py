@@ -14,7 +14,7 @@ from ..parameters import parameter
 class Deblur(Task):
     """Deblurring by the prior, held to the scan by the kernel's own blur."""
 
-    name, title, action = "deblur", "Deblur", "Deblur"
+    name, title, action, icon = "deblur", "Deblur", "Deblur", "deblur.png"
     sentence = "Sharpens what a smooth reconstruction kernel blurred, and shows what that changed."
     inputs = Inputs()
     outputs = (Output("deblurred", OutputKind.CT), Output("difference", OutputKind.DIFFERENCE))

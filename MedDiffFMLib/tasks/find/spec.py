@@ -20,7 +20,7 @@ COLUMNS = ("number", "likeness", "z", "r_mm", "a_mm", "s_mm")
 class Find(Task):
     """Search: how much each place of a CT looks like what a text says."""
 
-    name, title, action = "find", "Find", "Find"
+    name, title, action, icon = "find", "Find", "Find", "find.png"
     sentence = "Shows where in a CT what you write is most likely to be found."
     caveat = "Trained on few patients: it points to places worth a look, and finds no disease."
     inputs = Inputs(anatomy=NONE, texts=(Text("prompt", "What to look for: nodule in the right upper lobe."),))

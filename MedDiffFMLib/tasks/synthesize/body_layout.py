@@ -14,6 +14,8 @@ from ...imaging.volume import Volume
 if TYPE_CHECKING:
     from ...conditioning.condition import Condition
     from ...preprocessing.body_localization import BodyLocalization
+    from .bent_body import BentBody
+    from .mapped_body import MappedBody
 
 FEWEST_VOXELS = 8  # along each edge
 MOST_VOXELS = 400_000_000  # about 12 GB of whole-volume arrays
@@ -32,12 +34,14 @@ class Layout:
         body: body box and region.
         target: volume with labels whose grid the result has; None for ``grid`` itself.
         warnings: sentences for the user.
+        anatomy: body whose expected image the first stage starts from; None to let the network invent one.
     """
 
     grid: Grid
     body: BodyLocalization
     target: Volume | None = None
     warnings: list[str] = field(default_factory=list)
+    anatomy: BentBody | MappedBody | None = None
 
     def condition(self, grid: Grid) -> Condition:
         """Condition of the network on a grid over the same box."""
@@ -48,10 +52,12 @@ class Layout:
 
         k, j, i = (torch.from_numpy(line) for line in self.body.coordinates(grid))
         region = NULL_REGION if self.body.guessed is None else REGIONS.index(self.body.guessed)
-        labels = None
+        labels = tissue = None
         if self.target is not None:
             labels = torch.from_numpy(to_grid(self.target, grid, order=0, fill=0).astype(np.uint8))
-        return Condition(grid.spacing[::-1], (k, j, i), region, labels)
+        if self.anatomy is not None:
+            tissue = torch.from_numpy(self.anatomy.tissue(grid))
+        return Condition(grid.spacing[::-1], (k, j, i), region, labels, tissue=tissue)
 
 
 def free_grid(size: tuple[float, float, float], spacing: float) -> Grid:
@@ -83,8 +89,24 @@ def free_layout(size: tuple[float, float, float], spacing: float, region: str | 
     return Layout(grid, _filling(grid, region))
 
 
-def anatomy_layout(volume: Volume, labels: np.ndarray, region: str | None) -> Layout:
+def bent_layout(
+    size: tuple[float, float, float] | None, spacing: float, region: str, seed: int, contrast: bool | None = None
+) -> Layout | None:
+    """A body bent from a template; None where none shows the region in such a box."""
+    from .bent_body import bent_body, own_size
+
+    body = bent_body(region, size, seed, contrast)
+    if body is None:
+        return None
+    grid = free_grid(size or own_size(body), spacing)
+    return Layout(grid, _filling(grid, region), anatomy=body)
+
+
+def anatomy_layout(volume: Volume, labels: np.ndarray, region: str | None, expect: bool = True) -> Layout:
     """A body like the labels (k, j, i) on the grid of ``volume``.
+
+    Args:
+        expect: begin with the image that is expected of the labels, where these tell the body's outline and an organ.
 
     Raises:
         InputError: no label at all, numbers that are no labels, or more voxels than fit into memory.
@@ -108,7 +130,9 @@ def anatomy_layout(volume: Volume, labels: np.ndarray, region: str | None) -> La
     body = _filling(grid, region)
     if (labels == BODY_LABEL).any():  # without it the outline of the body is not known
         body = BodyLocalization(*box_in_mm(grid, *body_box(to_grid(target, grid, order=0, fill=0) > 0)), body.guessed)
-    return Layout(grid, body, target, warnings)
+    from .mapped_body import MappedBody, shows_a_body
+
+    return Layout(grid, body, target, warnings, MappedBody(target) if expect and shows_a_body(labels) else None)
 
 
 def _filling(grid: Grid, region: str | None) -> BodyLocalization:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 WIDEST_MM = 4.2
 """Coarsest spacing of the grids between: training knew boxes of 3 mm, zoomed by up to 1.4."""
 
+REFINE_MM = 3.0
+"""Voxels on which an expected image is first made real: coarse enough that the prior sees organs whole."""
+
 LEAST_RATIO = 1.4
 """A grid between two others must be coarser than the finer one, and finer than the coarser one, by this."""
 
@@ -80,6 +83,19 @@ def plan_stages(finest: Grid, whole: int, parameters: Synthesize, coarse: int | 
         steps = parameters.native_steps if last else parameters.middle_steps
         sigma = min(parameters.detail * handover_sigma(before, fine), parameters.sigma_max)
         stages.append(CascadeStage(fine, sigma, steps, last))
+    return stages
+
+
+def plan_refinement(finest: Grid, parameters: Synthesize) -> list[CascadeStage]:
+    """Stages for an image that is expected of an anatomy: voxels of :data:`REFINE_MM` first where they are coarser."""
+    shape = _shape(np.rint(np.array(finest.shape) * finest.spacing[::-1] / REFINE_MM))
+    grids = [finest]
+    if np.prod(shape) * LEAST_RATIO**3 <= np.prod(finest.shape):
+        grids.insert(0, same_box(finest, shape))
+    stages = [CascadeStage(grids[0], parameters.texture, parameters.middle_steps, last=len(grids) == 1)]
+    for before, fine in zip(grids[:-1], grids[1:], strict=True):
+        sigma = min(parameters.detail * handover_sigma(before, fine), parameters.texture)
+        stages.append(CascadeStage(fine, sigma, parameters.native_steps, last=True))
     return stages
 
 

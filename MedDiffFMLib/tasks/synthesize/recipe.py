@@ -1,13 +1,16 @@
-"""Synthesis of a whole CT from noise, coarse to fine.
+"""Synthesis of a whole CT, coarse to fine.
 
-The coarsest stage shows the network the whole box in one window, so that there is one body; where the model has a
-companion that was trained on whole bodies alone, that network invents it. Each finer stage upsamples what there is,
-drowns what the coarse image lacks in noise (SDEdit, arXiv 2108.01073) and samples from there, with windows that are
-blended at every step over one field of noise.
+Global first, local then. The anatomy comes from a template that is bent into nobody's body, whose expected image the
+prior makes real; or networks invent it: the coarsest stage shows the network the whole box in one window, so that
+there is one body; where the model has a companion that was trained on whole bodies alone, that network invents it.
+
+Each finer stage upsamples what there is, drowns what the coarse image lacks in noise (SDEdit, arXiv 2108.01073) and
+samples from there, with windows that are blended at every step over one field of noise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from .cascade import CascadeStage
 
 DEFAULT_REGION = "chest"
+LEAST_BODY_MM = 100.0
+"""A smaller box shows no body; the network fills it."""
 
 
 def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
@@ -54,8 +59,8 @@ def make_ct(parameters: Synthesize, case: Case, run: Run, wishes: Wishes | None 
     Args:
         case: its volume is a label map whose grid the result takes; None for cubic voxels of ``spacing`` that fill
             ``size`` around 0. Its anatomy is the voxels of that volume where it is not given.
-        run: without a region that of the wishes, else the chest. The same seed gives the same CT, and the same coarse
-            image at every spacing.
+        run: without a region that of the wishes, else the chest. The same seed gives the same CT, and the same body at
+            every spacing.
 
     Returns:
         ``synthetic`` in HU, int16, and where it lies.
@@ -63,32 +68,22 @@ def make_ct(parameters: Synthesize, case: Case, run: Run, wishes: Wishes | None 
     import torch
 
     from ...imaging.grid import from_grid
-    from .cascade import plan_stages
 
-    model = run.model
     wishes = wishes or Wishes()
-    layout = _layout(case, parameters, run.region or wishes.region or DEFAULT_REGION, wishes)
-    inventor, coarse, companion = _inventor(model, parameters)
-    stages = plan_stages(layout.grid, int(model.config.get("window", 64)), parameters, coarse)
-    windows = [_windows(stage, model) for stage in stages]
-    work = sum(count * stage.evaluations for stage, count in zip(stages, windows, strict=True))
-    meter = run.meter(work)
+    layout = _layout(case, parameters, run.region or wishes.region or DEFAULT_REGION, run.seed, wishes)
     generator = torch.Generator().manual_seed(run.seed)
-    meter.weight, meter.stage = windows[0], f"inventing the body, {stages[0].voxel} voxels"
-    with inventor:
-        image = run_stage(None, stages[0], layout, model, parameters, generator, meter, wishes)
-    for stage, count in zip(stages[1:], windows[1:], strict=True):
-        meter.weight, meter.stage = count, f"adding detail, {stage.voxel} voxels"
-        image = run_stage(image, stage, layout, model, parameters, generator, meter, wishes)
+    made = _invented if layout.anatomy is None else _refined
+    image, stages, companion = made(layout, parameters, run, generator, wishes)
     hounsfield = np.rint(1000 * image[0, 0].numpy()).astype(np.int16)
     target = layout.target
     facts: dict[str, Any] = {
         "region": layout.body.guessed,
         "size_mm": [round(s * n, 3) for s, n in zip(layout.grid.spacing, layout.grid.shape[::-1], strict=True)],
         "spacing_mm": [round(s, 6) for s in layout.grid.spacing],
-        "stages": [{**stage.facts(), "windows": count} for stage, count in zip(stages, windows, strict=True)],
+        "stages": [{**stage.facts(), "windows": _windows(stage, run.model)} for stage in stages],
         "network_evaluations": sum(stage.evaluations for stage in stages),
         "companion": companion,
+        "anatomy": None if layout.anatomy is None else layout.anatomy.facts(),
     }
     return TaskResult(
         {"synthetic": hounsfield if target is None else from_grid(hounsfield, layout.grid, target)},
@@ -98,16 +93,78 @@ def make_ct(parameters: Synthesize, case: Case, run: Run, wishes: Wishes | None 
     )
 
 
-def _layout(case: Case, parameters: Synthesize, region: str, wishes: Wishes) -> Layout:
-    from .body_layout import anatomy_layout, free_layout
+def _invented(
+    layout: Layout, parameters: Synthesize, run: Run, generator: torch.Generator, wishes: Wishes
+) -> tuple[torch.Tensor, list[CascadeStage], dict[str, Any] | None]:
+    """Image that the networks invent from noise, its stages, and what reports say about a companion."""
+    from .cascade import plan_stages
+
+    inventor, coarse, companion = _inventor(run.model, parameters)
+    stages = plan_stages(layout.grid, int(run.model.config.get("window", 64)), parameters, coarse)
+    meter = run.meter(_work(stages, run.model))
+    meter.weight, meter.stage = _windows(stages[0], run.model), f"inventing the body, {stages[0].voxel} voxels"
+    with inventor:
+        image = run_stage(None, stages[0], layout, run.model, parameters, generator, meter, wishes)
+    return _finer(image, stages[1:], layout, parameters, run, generator, meter, wishes), stages, companion
+
+
+def _refined(
+    layout: Layout, parameters: Synthesize, run: Run, generator: torch.Generator, wishes: Wishes
+) -> tuple[torch.Tensor, list[CascadeStage], None]:
+    """Image that the prior makes of the one that is expected of an anatomy, and its stages."""
+    import torch
+
+    from .cascade import plan_refinement
+
+    assert layout.anatomy is not None
+    stages = plan_refinement(layout.grid, parameters)
+    expected = torch.from_numpy(layout.anatomy.expected(stages[0].grid) / 1000)[None, None]
+    meter = run.meter(_work(stages, run.model))
+    return _finer(expected, stages, layout, parameters, run, generator, meter, wishes), stages, None
+
+
+def _finer(
+    image: torch.Tensor,
+    stages: Sequence[CascadeStage],
+    layout: Layout,
+    parameters: Synthesize,
+    run: Run,
+    generator: torch.Generator,
+    meter: ProgressMeter,
+    wishes: Wishes,
+) -> torch.Tensor:
+    for stage in stages:
+        meter.weight, meter.stage = _windows(stage, run.model), f"adding detail, {stage.voxel} voxels"
+        image = run_stage(image, stage, layout, run.model, parameters, generator, meter, wishes)
+    return image
+
+
+def _work(stages: Sequence[CascadeStage], model: FoundationModel) -> int:
+    return sum(_windows(stage, model) * stage.evaluations for stage in stages)
+
+
+def _layout(case: Case, parameters: Synthesize, region: str, seed: int, wishes: Wishes) -> Layout:
+    from .body_layout import anatomy_layout, bent_layout, free_layout
 
     volume = case.volume
     if volume is None:
         spacing = parameters.spacing or wishes.voxel_mm(DEFAULT_SPACING_MM)
-        return free_layout(parameters.size or wishes.size or DEFAULT_SIZE_MM, spacing, region)
+        size = parameters.size or wishes.size
+        roomy = size is None or min(size) >= LEAST_BODY_MM or parameters.layout == "template"
+        if parameters.layout != "network" and roomy:
+            bent = bent_layout(size, spacing, region, seed, wishes.contrast)
+            if bent is not None:
+                return bent
+        if parameters.layout == "template":
+            raise InputError(
+                f"No anatomy template shows the region {region} in a box of this size.",
+                "Choose chest, abdomen, pelvis or whole-body, a smaller size, or --layout network.",
+            )
+        return free_layout(size or DEFAULT_SIZE_MM, spacing, region)
     if parameters.size is not None or parameters.spacing is not None or wishes.size is not None:
         raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
-    return anatomy_layout(volume, volume.voxels if case.anatomy is None else case.anatomy, region)
+    labels = volume.voxels if case.anatomy is None else case.anatomy
+    return anatomy_layout(volume, labels, region, parameters.layout != "network")
 
 
 def _inventor(

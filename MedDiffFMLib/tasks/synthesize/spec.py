@@ -30,7 +30,7 @@ class Synthesize(Task):
 
     name, title, action, icon = "synthesize", "Synthesize", "Synthesize a CT", "synthesize.png"
     sentence = "Makes a whole CT that shows no patient."
-    caveat = "With the shipped model a demonstration: outlines of organs, without ribs, vessels and spine."
+    caveat = "Chest, abdomen and pelvis: the body of a published CT, bent. Head and neck: a demonstration."
     inputs = Inputs(
         volume=NONE,
         scans=(
@@ -53,7 +53,7 @@ class Synthesize(Task):
 
     size: tuple[float, float, float] | None = parameter(
         None,
-        "Edges right-left, front-back, feet-head: 300 300 300, or those of the anatomy map.",
+        "Edges right-left, front-back, feet-head: the body's, at most 300 along it; or those of the anatomy map.",
         unit="mm",
         minimum=20,
         maximum=2000,
@@ -65,6 +65,21 @@ class Synthesize(Task):
         "ct", "What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and so agrees."
     )
     views: str = parameter("ap", "Views of an X-ray that is made, as of radiograph.", advanced=True)
+    layout: str = parameter(
+        "auto",
+        "Where the anatomy comes from: template bends the body of a published CT into nobody's and lets the prior make "
+        "the image; network lets the networks invent both; auto takes a template where one shows the region.",
+        choices=("auto", "template", "network"),
+        labels={"auto": "automatic"},
+        advanced=True,
+    )
+    texture: float = parameter(
+        0.1,
+        "Noise level at which the image expected of an anatomy starts, in units of 1000 HU: more changes more of it.",
+        minimum=0.02,
+        maximum=2,
+        advanced=True,
+    )
     guidance: float = parameter(
         1.0,
         "Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice the time.",

@@ -70,6 +70,12 @@ class Wishes:
         return edge, DEPTH_OVER_WIDTH * edge, 300.0
 
     @property
+    def contrast(self) -> bool | None:
+        """Whether vessels shall be filled with contrast agent; None where nothing is said of it."""
+        asked = self.asked("contrast", "contrast")
+        return None if asked is None else bool(asked == WITH)
+
+    @property
     def slice_mm(self) -> float | None:
         """Distance of slices, None for that of the voxels."""
         spacing = self.asked("slice_spacing", "spacing")
@@ -93,7 +99,7 @@ class Wishes:
 
         from ...multimodal.fact_guidance import FactGuidance
 
-        wishes = self._tissues(float(np.prod(grid.spacing)) / 1000)
+        wishes = self._tissues(float(np.prod(grid.spacing)) / 1000, layout.anatomy is None)
         if not wishes:
             return None
         lines = [torch.from_numpy(line) for line in layout.body.coordinates(grid)]
@@ -101,7 +107,8 @@ class Wishes:
         deep = (j.square() + i.square() <= DEEP**2) & (k.abs() <= 1)
         return FactGuidance(wishes, deep.float())
 
-    def _tissues(self, voxel_ml: float) -> list[TissueWish]:
+    def _tissues(self, voxel_ml: float, vessels: bool) -> list[TissueWish]:
+        """Tissue asked for; that of vessels only where no anatomy has them."""
         from ...multimodal.fact_guidance import TissueWish
 
         found = []
@@ -111,8 +118,8 @@ class Wishes:
             found.append(TissueWish(-0.2, -0.03, 0.02, share=float(fat) / 100))
         if (bone := self.asked("bone", "share")) is not None:
             found.append(TissueWish(0.2, 2.0, 0.04, share=float(bone) / 100))
-        if (contrast := self.asked("contrast", "contrast")) is not None:
-            share = CONTRAST_SHARE if contrast == WITH else NATIVE_SHARE
+        if vessels and self.contrast is not None:
+            share = CONTRAST_SHARE if self.contrast else NATIVE_SHARE
             found.append(TissueWish(0.11, 0.5, 0.03, share=share))
         return found
 

@@ -71,7 +71,7 @@ def prepare_cases(
         row |= {} if anatomy is None else {"anatomy": str(anatomy.resolve())}
         rows[entry.split].append(row | ({} if entry.region is None else {"region": entry.region}))
     write_json(rows, folder / "datalist.json", overwrite=True)
-    for summary in prepare(folder / "datalist.json", folder, report=report, cancel=cancel):
+    for summary in prepare(folder / "datalist.json", folder, tissue=False, report=report, cancel=cancel):
         if summary.state == "skipped":
             raise InputError(f"{summary.name} cannot be prepared: {summary.reason}", "Mend the case, or remove it.")
     named = {entry.name: _prepare_mask(entry, folder, labels, keep_labels) for entry in entries} if masks else {}

@@ -265,3 +265,13 @@ def test_a_truncated_level_is_found_when_the_cache_is_opened(folder: Path) -> No
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="or it is damaged"):
         open_cases(folder / "cache", "training")
+
+
+def test_tissue_is_classified_when_it_is_first_asked_for(folder: Path) -> None:
+    """Fine-tuning does without; the training of a prior on the same cache classifies it then."""
+    rows, cache = listed(folder, ["small.nrrd"]), folder / "cache"
+    steps = [(False, "prepared", False), (False, "kept", False), (True, "prepared", True), (False, "kept", True)]
+    for tissue, state, there in steps:
+        (summary,) = prepare(rows, cache, tissue=tissue)
+        (case,) = open_cases(cache, "training")
+        assert (summary.state, case.levels[0].tissue is not None) == (state, there)

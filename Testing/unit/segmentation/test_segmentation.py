@@ -20,11 +20,11 @@ from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
 from MedDiffFMLib.networks.unet import NetworkConfig
-from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN
+from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN, BodyField
 from MedDiffFMLib.segmentation.activations import tiles, volume_activations
 from MedDiffFMLib.segmentation.features import FeatureMethod, StoredFeatures, draw_points, strata
 from MedDiffFMLib.segmentation.head_file import load_head
-from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice
+from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice, mirrored
 from MedDiffFMLib.segmentation.loss import mask_loss
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
 from MedDiffFMLib.segmentation.point_head import to_points, to_voxels
@@ -160,6 +160,7 @@ def test_features_are_those_of_each_place(tiny_model_file: Path) -> None:
     stored = StoredFeatures(method, seen, arrays)
     assert stored.shape == (8, 7, 6)
     points = stored.at(np.arange(8 * 7 * 6))
+    torch.testing.assert_close(points, torch.cat([stored.plane(k) for k in range(8)]), atol=1e-5, rtol=1e-5)
     coarse = torch.from_numpy(arrays[1].astype(np.float32)).permute(3, 0, 1, 2)[None]
     wide = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="trilinear")[0, :, :8, :7, :6]
     first = 14 + arrays[0].shape[3]
@@ -208,6 +209,36 @@ def test_weighted_points_count_as_the_whole_scan() -> None:
     points, weight = draw_points(groups, [len(group) for group in groups], 40_000, np.random.default_rng(0))
     share = (to_points(one.truth())[points].amax(2)[:, 0] * weight).mean()
     assert float(share) == pytest.approx(8 / 12**3, rel=0.02) and float(weight.mean()) == pytest.approx(1, rel=0.01)
+
+
+def test_a_mirrored_case_keeps_each_voxel_s_place_in_the_body() -> None:
+    target = np.zeros((6, 7, 9), np.uint8)
+    target[2:4, 2:4, :3] = 1
+    place = BodyField((0.5, -1.0, -1.0), (0.01, 0.1, 0.1))
+    one = LabeledInput("a", SegmentationInput(target * 100, Condition((2.0, 2.0, 2.0)), place), target, (True,))
+    twin, box = mirrored(one), (slice(0, 6), slice(0, 7), slice(0, 9))
+    assert torch.equal(twin.truth(), one.truth().flip(-1))
+    assert torch.equal(twin.inputs.image(), one.inputs.image().flip(-1))
+    torch.testing.assert_close(twin.inputs.body.window(box), one.inputs.body.window(box).flip(-1))
+
+
+@pytest.mark.slow
+def test_mirrored_cases_are_learned_from_where_they_are_asked_for(tiny_model_file: Path, tmp_path: Path) -> None:
+    """Both halves of a structure that lies on the left; by default one half only."""
+    target = np.zeros((16, 16, 16), np.uint8)
+    target[4:8, 4:8, :6] = 1
+    voxels = np.random.default_rng(0).integers(-200, 200, target.shape).astype(np.int16)
+    one = LabeledInput("a", inputs(voxels, tmp_path), target, (True,))
+    for flip, halves in ((False, {True}), (True, {True, False})):
+        windows = make_method("dynunet", {"window": 16, "flip": flip}).samples([one], 0, 0, 12)
+        assert {bool(windows[n]["target"][..., :8].any()) for n in range(12)} == halves
+        features: Any = make_method("features", {"window": 16, "flip": flip, "points": 16})
+        segmenter = features.build(1, load_model(str(tiny_model_file), device="cpu").engine.denoiser)
+        segmenter.precompute([one], InferenceBudget(torch.device("cpu"), window=16), ProgressMeter(1))
+        points = features.samples([one], 0, 0, 12)
+        drawn = torch.stack([points[n]["features"].mean(0) for n in range(12)])
+        assert (tmp_path / "mirrored").exists() == flip and torch.isfinite(drawn).all()
+        assert len(points.examples) == len(halves)
 
 
 def test_what_is_not_outlined_in_a_case_teaches_nothing() -> None:

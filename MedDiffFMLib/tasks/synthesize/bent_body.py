@@ -1,0 +1,174 @@
+"""A body that nobody has: a template of another size and proportions, bent by a smooth random field.
+
+Every point of the new body is a point of the template, so ribs stay whole, organs stay beside their neighbors and
+vessels go on. Sizes vary by 6 % as a whole and by 3 % along each axis, and points by 5 mm (standard deviations), so
+slowly that nothing folds: the field's lattice is eleven times as wide as its deviation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .expected_hu import hu_table, tissue_table
+
+if TYPE_CHECKING:
+    from ...imaging.grid import Grid
+    from .templates import Template
+
+LATTICE_MM, LATTICE_FINE = 55.0, 4
+BEND_MM = 5.0
+SIZE_SPREAD, AXIS_SPREAD, SPREAD_LIMIT = 0.06, 0.03, 0.12
+LEAST_SCALE, MOST_SCALE = 0.75, 1.35
+"""A box that asks for less shows a part of the body; one that asks for more gets no template."""
+LONGEST_MM = 300.0
+"""Of the length that is shown where no size is asked for."""
+REACH_MM = 500.0
+"""Distance from the middle of the box within which bodies are bent."""
+HU_SPREAD = {2: 25.0, 4: 8.0, 5: 5.0, 7: 40.0, 8: 25.0}
+CONTRAST_HU = (150.0, 320.0)
+_CONTRAST, _MUSCLE = 6, 5
+_SLAB = 16
+
+
+@dataclass(frozen=True)
+class BentBody:
+    """One body; the same on every grid around the same middle.
+
+    Attributes:
+        codes: (k, j, i) of the template's part.
+        edges: voxel size (k, j, i) of the template in mm, scaled.
+        field: (3, n, n, n) displacements in mm on a lattice around the middle.
+        hu: value of every code.
+        template: where it comes from.
+    """
+
+    codes: np.ndarray
+    edges: np.ndarray
+    field: np.ndarray
+    hu: np.ndarray
+    template: Template
+
+    @property
+    def extent(self) -> tuple[float, float, float]:
+        """Length of the part along (i, j, k) in mm."""
+        k, j, i = (float(n * edge) for n, edge in zip(self.codes.shape, self.edges, strict=True))
+        return i, j, k
+
+    def facts(self) -> dict[str, Any]:
+        """For the report."""
+        return {"template": self.template.name, "credit": self.template.credit}
+
+    def expected(self, grid: Grid) -> np.ndarray:
+        """Expected HU on a grid, float32 (k, j, i)."""
+        return self._sample(self.hu[self.codes], grid, 1)
+
+    def tissue(self, grid: Grid) -> np.ndarray:
+        """Tissue classes on a grid, uint8 (k, j, i)."""
+        return self._sample(tissue_table()[self.codes], grid, 0)
+
+    def organs(self, grid: Grid) -> np.ndarray | None:
+        """Labels of TotalSegmentator on a grid, uint8 (k, j, i); None where the template knows no organ."""
+        from ...conditioning.anatomy import BODY_LABEL
+        from .expected_hu import FIRST_ORGAN
+
+        if self.codes.max() <= FIRST_ORGAN:
+            return None
+        table = np.full(256, BODY_LABEL, np.uint8)
+        table[:2] = 0
+        table[FIRST_ORGAN + 1 :] = np.arange(1, 256 - FIRST_ORGAN)
+        return self._sample(table[self.codes], grid, 0)
+
+    def _sample(self, image: np.ndarray, grid: Grid, order: int) -> np.ndarray:
+        """Values of the bent image on a grid whose axes go left, posterior, superior around its middle."""
+        from scipy.ndimage import map_coordinates
+
+        output = np.empty(grid.shape, np.float32 if order else image.dtype)
+        spacing = np.array(grid.spacing[::-1])
+        middle = (np.array(grid.shape) - 1) / 2
+        center, step = (np.array(self.codes.shape) - 1) / 2, LATTICE_MM / LATTICE_FINE
+        for first in range(0, grid.shape[0], _SLAB):
+            planes = np.arange(first, min(first + _SLAB, grid.shape[0]))
+            lines = [planes, *(np.arange(n) for n in grid.shape[1:])]
+            place = np.stack(
+                np.meshgrid(
+                    *((line - m) * s for line, m, s in zip(lines, middle, spacing, strict=True)),
+                    indexing="ij", copy=False,
+                )
+            )  # fmt: skip
+            at = place / step + (self.field.shape[1] - 1) / 2
+            place += np.stack([map_coordinates(part, at, order=1, mode="nearest") for part in self.field])
+            at = place / self.edges[:, None, None, None] + center[:, None, None, None]
+            output[planes] = map_coordinates(image, at, output.dtype, order=order, mode="nearest")
+        return output
+
+
+def bent_body(
+    region: str, size: tuple[float, float, float] | None, seed: int, contrast: bool | None = None
+) -> BentBody | None:
+    """Draw a body.
+
+    Args:
+        region: what it shows.
+        size: edges (i, j, k) in mm of the box that it shall fill; None for its own.
+        seed: the same gives the same body in boxes of the same size.
+        contrast: whether contrast agent fills its vessels; None as the template has it.
+
+    Returns:
+        None where no template shows the region, none is large enough, or none has the vessels asked for.
+    """
+    from .templates import of_region
+
+    rng = np.random.default_rng(seed)
+    known = [template for template in of_region(region) if template.contrast or not contrast]
+    if not known:
+        return None
+    template = known[int(rng.integers(len(known)))]
+    codes, edges = template.codes()
+    low, high = template.regions[region]
+    codes = codes[round(low * len(codes)) : max(round(high * len(codes)), round(low * len(codes)) + 1)]
+    scale = _scale(np.array(codes.shape) * edges, size, rng)
+    if scale is None:
+        return None
+    return BentBody(codes, np.array(edges) * scale, _field(rng), _appearance(template, contrast, rng), template)
+
+
+def own_size(body: BentBody) -> tuple[float, float, float]:
+    """Edges (i, j, k) in mm, whole, of the box in which a body is shown where none is asked for."""
+    i, j, k = body.extent
+    return float(round(i)), float(round(j)), float(round(min(k, LONGEST_MM)))
+
+
+def _scale(extent: np.ndarray, size: tuple[float, float, float] | None, rng: np.random.Generator) -> np.ndarray | None:
+    """Factors (k, j, i) on a template of this extent; None where the box would need too large ones."""
+    vary = np.clip(rng.normal(0, SIZE_SPREAD) + rng.normal(0, AXIS_SPREAD, 3), -SPREAD_LIMIT, SPREAD_LIMIT)
+    if size is None:
+        return 1 + vary
+    k, j, i = np.array(size[::-1]) / extent
+    across = max(min(j, i) * (1 - abs(vary[0]) / 2), LEAST_SCALE)
+    along = max(across, k)
+    if max(across, along) > MOST_SCALE:
+        return None
+    return np.array([along, across, across])
+
+
+def _field(rng: np.random.Generator) -> np.ndarray:
+    """Displacements (3, n, n, n) in mm, float32, on a lattice fine enough for linear interpolation."""
+    from scipy.ndimage import zoom
+
+    knots = 2 * round(REACH_MM / LATTICE_MM) + 1
+    fine = (knots - 1) * LATTICE_FINE + 1
+    wild = rng.normal(0, BEND_MM, (3, knots, knots, knots))
+    return np.stack([zoom(part, fine / knots, order=3, mode="nearest").astype(np.float32) for part in wild])
+
+
+def _appearance(template: Template, contrast: bool | None, rng: np.random.Generator) -> np.ndarray:
+    """HU of every code, as another patient might have them."""
+    table = hu_table(template.hu)
+    for code, spread in HU_SPREAD.items():
+        table[code] += np.float32(rng.normal(0, spread))
+    if template.contrast:
+        table[_CONTRAST] = table[_MUSCLE] if contrast is False else rng.uniform(*CONTRAST_HU)
+    return table

@@ -1,0 +1,117 @@
+"""Bodies bent from templates are whole, nobody's, where they were asked for, and still there after the prior."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from MedDiffFMLib.conditioning.regions import REGIONS
+from MedDiffFMLib.conditioning.tissue import FAT, LUNG, MUSCLE, classify_tissue
+from MedDiffFMLib.core.errors import InputError
+from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.models.checkpoint import FoundationModel, load_model
+from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.synthesize.bent_body import LATTICE_FINE, LATTICE_MM, bent_body, own_size
+from MedDiffFMLib.tasks.synthesize.body_layout import free_grid
+from MedDiffFMLib.tasks.synthesize.expected_hu import SPONGY_BONE, hu_table, organ_hu, tissue_table
+from MedDiffFMLib.tasks.synthesize.mapped_body import MappedBody
+from MedDiffFMLib.tasks.synthesize.spec import Synthesize
+from MedDiffFMLib.tasks.synthesize.templates import templates
+
+SEEDS = range(3)
+
+
+def test_what_ships_is_known_and_credited() -> None:
+    shipped = templates()
+    assert shipped and {region for t in shipped for region in t.regions} <= set(REGIONS)
+    for template in shipped:
+        codes, edges = template.codes()
+        assert "CC BY" in template.credit or "public domain" in template.credit or "Apache" in template.credit
+        assert edges == pytest.approx((2.5,) * 3, rel=0.03) and codes.min() >= 1
+        assert {int(code) for code in np.unique(codes)} <= set(template.hu)
+        assert template.hu[1] < -900 and -130 < template.hu[FAT] < -80 and 20 < template.hu[MUSCLE] < 80
+    assert sum(template.file.stat().st_size for template in shipped) < 2e6
+
+
+@pytest.mark.parametrize("region", ["chest", "abdomen", "pelvis", "whole-body"])
+def test_nothing_folds_and_the_body_lies_inside_its_box(region: str) -> None:
+    for seed in SEEDS:
+        body = bent_body(region, None, seed)
+        assert body is not None
+        step = LATTICE_MM / LATTICE_FINE
+        slopes = np.stack([np.stack(np.gradient(part, step)) for part in body.field]).transpose(2, 3, 4, 0, 1)
+        assert np.linalg.det(np.eye(3) + slopes).min() > 0.1
+        tissue = body.tissue(free_grid(own_size(body), 6.0))
+        sides = np.concatenate([tissue[:, [0, -1]].ravel(), tissue[:, :, [0, -1]].ravel()])
+        assert (tissue > 1).mean() > 0.3 and (sides > 1).mean() < 0.12
+
+
+def test_a_seed_is_a_body_at_every_spacing_and_another_seed_another() -> None:
+    size = (380.0, 280.0, 280.0)
+    one, other = bent_body("chest", size, 5), bent_body("chest", size, 6)
+    assert one is not None and other is not None
+    fine, coarse = one.expected(free_grid(size, 4.0)), one.expected(free_grid(size, 20.0))
+    blocks = fine.reshape(14, 5, 14, 5, 19, 5)[:, 2, :, 2, :, 2]
+    assert np.abs(blocks - coarse).mean() < 5  # the same points
+    assert np.array_equal(fine, bent_body("chest", size, 5).expected(free_grid(size, 4.0)))  # type: ignore[union-attr]
+    assert (one.tissue(free_grid(size, 4.0)) != other.tissue(free_grid(size, 4.0))).mean() > 0.05
+
+
+def test_a_box_decides_how_large_the_body_is() -> None:
+    small, large = (bent_body("chest", (size,) * 3, 1) for size in (260.0, 380.0))
+    assert small is not None and large is not None and small.edges[2] < large.edges[2]
+    assert bent_body("chest", (900.0,) * 3, 1) is None and bent_body("head-neck", None, 1) is None
+
+
+def test_contrast_agent_is_as_asked_for() -> None:
+    for seed in SEEDS:
+        filled, native = (bent_body("abdomen", None, seed, contrast) for contrast in (True, False))
+        assert filled is not None and native is not None and filled.template.contrast
+        assert filled.hu[6] >= 150 and (native.hu[6] < 80 or not native.template.contrast)
+
+
+def test_every_code_has_a_density_and_a_tissue_that_agree() -> None:
+    hu, tissue = hu_table(), tissue_table()
+    assert hu[SPONGY_BONE] > 100 and tissue[SPONGY_BONE] == 7
+    assert organ_hu("liver") > organ_hu("gallbladder") > organ_hu("colon") > organ_hu("lung_upper_lobe_left")
+    assert all(hu[tissue == LUNG] < -200) and all(hu[tissue == 7] > 150)
+    assert tissue.min() >= 0 and set(tissue[1:].tolist()) == set(range(1, 8))
+
+
+def test_an_organ_map_is_expected_with_its_organs_and_fat_under_the_skin() -> None:
+    labels = np.zeros((20, 60, 60), np.uint8)
+    labels[:, 6:-6, 6:-6] = 118
+    labels[:, 25:35, 20:30], labels[:, 25:35, 36:46] = 5, 10
+    grid = free_grid((180.0, 180.0, 60.0), 3.0)
+    body = MappedBody(Volume(labels, grid.ijk_to_ras, "mask"))
+    expected, tissue = body.expected(grid), body.tissue(grid)
+    assert expected[10, 30, 25] == pytest.approx(organ_hu("liver"), abs=3) and tissue[10, 30, 25] == MUSCLE
+    assert expected[10, 30, 41] == pytest.approx(-860, abs=3) and tissue[10, 30, 41] == LUNG
+    assert tissue[10, 8, 30] == FAT and tissue[0, 15, 30] == MUSCLE and expected[10, 2, 2] == -1000
+
+
+@pytest.fixture(scope="module")
+def prior() -> FoundationModel:
+    return load_model("starter-ct", device="cpu")
+
+
+@pytest.mark.slow
+def test_the_prior_keeps_the_anatomy(prior: FoundationModel) -> None:
+    """Lungs and soft tissue of the CT that was made overlap (Dice) with those that were asked for."""
+    size, spacing = (380.0, 280.0, 200.0), 5.0
+    quick = Synthesize(size, spacing, native_steps=2)
+    result = quick.run(Case(), Run(prior, seed=1))
+    body = bent_body("chest", size, 1)
+    assert body is not None and result.facts["anatomy"]["template"] == body.template.name
+    asked = body.tissue(free_grid(size, spacing))
+    made = classify_tissue(result.volumes["synthetic"], (spacing,) * 3)
+    for tissue, least in ((LUNG, 0.9), (MUSCLE, 0.75)):
+        one, other = asked == tissue, made == tissue
+        assert 2 * (one & other).sum() / (one.sum() + other.sum()) > least
+    assert np.array_equal(result.volumes["synthetic"], quick.run(Case(), Run(prior, seed=1)).volumes["synthetic"])
+
+
+def test_a_region_without_template_is_refused_where_one_is_asked_for(prior: FoundationModel) -> None:
+    with pytest.raises(InputError, match="No anatomy template shows the region head-neck") as caught:
+        Synthesize(layout="template").run(Case(), Run(prior, region="head-neck"))
+    assert "--layout network" in caught.value.remedy
