@@ -172,7 +172,8 @@ def met(wishes: Wishes, facts: Iterable[Fact]) -> list[dict[str, Any]]:
             seen = None if found is None or found.unknown else found.values.get(slot)
             rows.append(
                 {"fact": kind.title, "value": slot, "asked": value,
-                 "measured": "not assessed" if seen is None else seen, "unit": unit, "met": _close(value, seen), "steered": _yes(slot in STEERED.get(asked.kind, ()))}
+                 "measured": "not assessed" if seen is None else seen, "unit": unit,
+                 "met": _close(value, seen), "steered": _yes(slot in STEERED.get(asked.kind, ()))}
             )  # fmt: skip
     return rows
 
