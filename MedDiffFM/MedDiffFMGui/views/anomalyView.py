@@ -279,7 +279,6 @@ class AnomalyView:
         """List the findings above the present threshold, in the course of the next turns of the event loop."""
         if self.nodes is None or not self.nodes.complete:
             return
-        self._laterDrawing.begin()
         self._loopTask.start(self.nodes.finding(), self._afterFinding)
         if self._loopTask.busy:
             self.ui.findingsLabel.text = _("Looking for findings...")
