@@ -27,6 +27,7 @@ class TissueWish:
         width: of its soft edges.
         share: of the voxels of the body that are to lie in the band; or ``voxels``.
         voxels: number of voxels that are to lie in it.
+        deep: count well inside the body only: the half-filled voxels of the skin would be taken for lung.
     """
 
     low: float
@@ -34,18 +35,22 @@ class TissueWish:
     width: float
     share: float | None = None
     voxels: float | None = None
+    deep: bool = False
 
     def measure(self, image: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """Soft number of voxels in the band."""
         inside = torch.sigmoid((image - self.low) / self.width) * torch.sigmoid((self.high - image) / self.width)
-        return (inside * where).sum()
+        return (inside * self._counted(image, where)).sum()
 
     def target(self, image: torch.Tensor, where: torch.Tensor) -> float:
         """Voxels asked for."""
         if self.voxels is not None:
             return self.voxels
         assert self.share is not None
-        return self.share * float(((image > _BODY) * where).sum())
+        return self.share * float(((image > _BODY) * self._counted(image, where)).sum())
+
+    def _counted(self, image: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        return where if self.deep else torch.ones_like(image)
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,7 @@ class FactGuidance:
 
     Attributes:
         wishes: met one after the other.
-        where: (k, j, i) weights, 1 where tissue counts; the skin's half-filled voxels, which would be taken for lung,
-            do not.
+        where: (k, j, i) weights, 1 well inside the body.
     """
 
     wishes: Sequence[TissueWish]

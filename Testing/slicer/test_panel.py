@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedDiffFMLib.imaging.modality import CT
 from MedDiffFMLib.tasks.registry import TASKS
 from Testing.harness import application, pythonqt
 from Testing.slicer.paint import paint_ball
@@ -242,7 +243,7 @@ def test_outputs_look_as_their_kind_says(app: Any, module: Any, ct: Any, task: s
         assert node.IsA("vtkMRMLLabelMapVolumeNode") == (output.kind is OutputKind.MASK)
         if output.kind is not OutputKind.MASK:
             window = (node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel())
-            assert (window == (1234, -321)) == (output.kind is OutputKind.CT and task != "translate")
+            assert (window == (1234, -321)) == (output.kind is OutputKind.CT and TASKS[task].inputs.modality == CT)
 
 
 @pytest.mark.slow

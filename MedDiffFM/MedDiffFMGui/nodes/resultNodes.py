@@ -94,7 +94,7 @@ def _addVolume(declared, name, array, inputNode, result):
         return addSegmentation(array, result.facts["labels"], inputNode, nodeName, surfaces)
     if kind is OutputKind.MASK:
         return addLabelNode(array, inputNode, nodeName, ijkToRAS=place)
-    isLikeInput = kind in (OutputKind.CT, OutputKind.MR, OutputKind.XRAY) and kind.modality == declared.inputs.modality
+    isLikeInput = kind in (OutputKind.CT, OutputKind.MR) and kind.modality == declared.inputs.modality
     node = addResultNode(array, inputNode, nodeName, isLikeInput, ijkToRAS=place)
     if kind is OutputKind.XRAY and (beam := result.facts.get("views", {}).get(name)):
         node.SetAttribute(BEAM_SOURCE, " ".join(map(repr, beam["source_ras_mm"] or ())) or PARALLEL)

@@ -148,7 +148,7 @@ def _layout(case: Case, parameters: Synthesize, region: str, seed: int, wishes: 
 
     volume = case.volume
     if volume is None:
-        spacing = parameters.spacing or wishes.voxel_mm(DEFAULT_SPACING_MM)
+        spacing = wishes.voxel_mm(parameters.spacing or DEFAULT_SPACING_MM)
         size = parameters.size or wishes.size
         roomy = size is None or min(size) >= LEAST_BODY_MM or parameters.layout == "template"
         if parameters.layout != "network" and roomy:

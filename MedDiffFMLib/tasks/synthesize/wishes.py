@@ -28,7 +28,7 @@ CONTRAST_SHARE, NATIVE_SHARE = 0.12, 0.003
 NEAR = 0.15
 """A number within so much of what was asked for counts as met."""
 DEEP = 0.85
-"""Part of the body's half axes within which tissue is counted."""
+"""Part of the body's half axes within which lung is counted."""
 STEERED = {
     "region": ("region",), "slice_spacing": ("spacing", "thickness"), "noise": ("noise", "level"),
     "body_width": ("width",), "lungs": ("volume",), "fat": ("share",), "bone": ("share",), "contrast": ("contrast",),
@@ -113,7 +113,7 @@ class Wishes:
 
         found = []
         if (lungs := self.asked("lungs", "volume")) is not None:
-            found.append(TissueWish(-0.97, -0.5, 0.02, voxels=float(lungs) / voxel_ml))
+            found.append(TissueWish(-0.97, -0.5, 0.02, voxels=float(lungs) / voxel_ml, deep=True))
         if (fat := self.asked("fat", "share")) is not None:
             found.append(TissueWish(-0.2, -0.03, 0.02, share=float(fat) / 100))
         if (bone := self.asked("bone", "share")) is not None:

@@ -22,10 +22,10 @@ def body() -> torch.Tensor:
 
 @pytest.mark.parametrize("factor", [0.7, 1.4])
 def test_volume_asked_for_is_met(body: torch.Tensor, factor: float) -> None:
-    lung = TissueWish(-0.97, -0.5, 0.02)
+    lung = TissueWish(-0.97, -0.5, 0.02, deep=True)
     where = (body[0, 0] > -1).float()
     before = float(lung.measure(body, where))
-    wish = TissueWish(-0.97, -0.5, 0.02, voxels=factor * before)
+    wish = TissueWish(-0.97, -0.5, 0.02, voxels=factor * before, deep=True)
     guided = FactGuidance([wish], where)
     found = body
     for _ in range(3):  # three noise levels
@@ -50,5 +50,5 @@ def test_first_step_is_the_least_change_to_first_order(body: torch.Tensor) -> No
 
 def test_share_counts_the_body_only(body: torch.Tensor) -> None:
     where = (body[0, 0] > -1).float()
-    wish = TissueWish(0.2, 2.0, 0.04, share=0.1)
+    wish = TissueWish(0.2, 2.0, 0.04, share=0.1, deep=True)
     assert wish.target(body, where) == pytest.approx(0.1 * float(where.sum()))

@@ -16,6 +16,9 @@ from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.grid import Grid
 from MedDiffFMLib.multimodal.xray_consistency import shadow_of
 from MedDiffFMLib.multimodal.xray_pose import beam_of, binned
+from MedDiffFMLib.runner.settings import RunSettings
+from MedDiffFMLib.worker.exchange import RunRequest
+from MedDiffFMLib.worker.transport import WorkerClient
 
 WIDE, DEEP, HIGH = 150, 100, 130
 MM = 5.0
@@ -102,3 +105,23 @@ def test_a_named_view_is_needed_for_each_xray(files: Path) -> None:
     picture = mdf.read_volume(files / "trunk_radiograph.nrrd", "XR")
     with pytest.raises(InputError, match="2 X-rays are given and 1 views named"):
         mdf.reconstruct(picture, second=picture, views="ap")
+
+
+@pytest.mark.slow
+def test_pose_travels_to_the_worker(files: Path) -> None:
+    """Arrays go there without a header; the worker gives the same voxels as a run here."""
+    ap = mdf.read_volume(files / "trunk_radiograph.nrrd", "XR")
+    lat = mdf.read_volume(files / "trunk_radiograph_lat.nrrd", "XR")
+    few = {"draws": 2, "detail": False, "spacing": 10.0}
+    here = mdf.reconstruct(ap, second=lat, **few)  # type: ignore[arg-type]
+    assert ap.beam_source is not None and lat.beam_source is not None
+    request = RunRequest(
+        RunSettings("reconstruct", few, device="cpu"),
+        ap.voxels,
+        ap.ijk_to_ras,
+        scans={"second": (lat.voxels, lat.ijk_to_ras)},
+        beams={"volume": ap.beam_source, "second": lat.beam_source},
+    )
+    with WorkerClient() as worker:
+        there = worker.run(request)
+    assert np.array_equal(there.volumes["ct"], here.volumes["ct"].voxels)
