@@ -63,8 +63,7 @@ def denoise_coarse_to_fine(
     """
     clean = noisy.clone()
     for turn, (factor, share) in enumerate(scales):
-        own = last is not None and turn == len(scales) - 1
-        with engine.running(last) if own else nullcontext():
+        with engine.running(last) if last is not None and turn == len(scales) - 1 else nullcontext():
             _remove_noise(engine, clean, sigma * share, condition, factor, meter, turn)
     return clean
 

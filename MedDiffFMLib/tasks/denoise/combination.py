@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+import torch
+
 from .non_local_means import non_local_planes
 from .wiener import returned_detail
 
 if TYPE_CHECKING:
-    import torch
-
     from ...core.progress import ProgressMeter
 
 
@@ -33,8 +33,6 @@ def combined_planes(
         strength: see :func:`.wiener.returned_detail`.
         meter: advanced by one for non-local means.
     """
-    import torch
-
     share, detail = shares
     smooth_planes = non_local_planes(noisy.numpy(), sigma, meter=meter) if share > 0 else repeat(None, len(noisy))
     detail_planes = returned_detail(noisy, clean, strength) if detail > 0 else repeat(None, len(noisy))

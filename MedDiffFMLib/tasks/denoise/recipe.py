@@ -15,7 +15,6 @@ import numpy as np
 
 from ...core.errors import InputError
 from ..base import Case, Run, TaskResult
-from .combination import combined_planes
 from .spec import Denoise
 
 if TYPE_CHECKING:
@@ -106,6 +105,8 @@ def _removed(
     meter: ProgressMeter,
 ) -> np.ndarray:
     """Removed noise, (D, H, W) in HU, in the memory of ``noisy``; see :func:`.combination.combined_planes`."""
+    from .combination import combined_planes
+
     planes = combined_planes(noisy, clean, sigma, shares, strength, meter)
     # A plane changes when it has been taken: nothing looks at it again.
     for before, result in zip(noisy, planes, strict=True):

@@ -7,7 +7,8 @@ Noise2Noise of one image). Neighboring pixels or slices will not do as independe
 between them. What the last layer gives is linear in its weights, so the fit is least squares with a pull towards the
 weights that are there: no learning rate, no steps.
 
-Some columns of voxels are held out. Unless the whole denoiser comes nearer to their targets, the weights stay.
+Some columns of voxels are held out. Unless the whole denoiser comes nearer to their targets by more than chance, the
+weights stay.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import nn
 
 from ...core.errors import ModelError
 from ...imaging.volume import Box
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from ...conditioning.condition import Condition
     from ...core.progress import ProgressMeter
     from ...inference.engine import Engine
@@ -36,10 +37,12 @@ ADDED = 0.5
 """Noise added to a window over its own; what is taken from the target is its inverse."""
 PULLS = (1.0, 4.0)
 """Pull towards the present weights, over the mean square of the layer's inputs; the better one on held-out voxels."""
-COLUMN, EVERY = 16, 4
-"""Held out is one in four columns of 16 x 16 voxels."""
+COLUMN, EVERY = 8, 4
+"""Held out is one in four columns of 8 x 8 voxels."""
 LOCAL = 10.0
 """Voxels over which the strength of the noise is measured in each place: it is stronger inside the patient."""
+SURE = 2.0
+"""Standard errors, from column to column, by which the held-out loss must fall."""
 SOFT = 0.3
 """Tissue that the denoiser as a whole is judged by, network range: beyond it edges of bone and air outweigh it."""
 
@@ -104,8 +107,6 @@ def tune(
     Raises:
         ModelError: the denoiser is none of EDM's, whose output is not linear in the last layer in this way.
     """
-    import torch
-
     from ...diffusion.denoiser import EDMDenoiser
 
     if not isinstance(engine.denoiser, EDMDenoiser):
@@ -120,26 +121,25 @@ def tune(
     for pull in PULLS:
         ridge = pull * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype)
         candidates.append(_with_last_layer(engine.denoiser, layer, torch.linalg.solve(matrix + ridge, right)))
-    losses = [_loss(engine, denoiser, pairs, shares, meter) for denoiser in (None, *candidates)]
-    best = int(np.argmin(losses))
+    before, *after = (_losses(engine, denoiser, pairs, shares, meter) for denoiser in (None, *candidates))
+    best = int(np.argmin([losses.sum() for losses in after]))
+    gains = before - after[best]
+    sure = gains.sum() > SURE * np.sqrt(len(gains)) * gains.std()
     meter.stage = "denoising"
-    gain = 100 * (1 - min(losses[1:]) / losses[0])
-    return Tuned(candidates[best - 1] if best else None, gain)
+    return Tuned(candidates[best] if sure else None, float(100 * gains.sum() / before.sum()))
 
 
 def _pairs(
     engine: Engine, noisy: torch.Tensor, sigma: float, condition: Condition, seed: int, meter: ProgressMeter
 ) -> Iterator[Pair]:
     """Pairs of the windows that hold most soft tissue."""
-    import torch
-
     from .coarse_to_fine import denoise_coarse_to_fine
 
     boxes = _boxes(noisy[0, 0])
     generator = torch.Generator().manual_seed(seed)
     for box in boxes:
         meter.check()
-        window, part = noisy[(..., *box)], condition.window(box)
+        window, part = noisy[:, :, box[0], box[1], box[2]], condition.window(box)
         clean = denoise_coarse_to_fine(engine, window, sigma, part)[0, 0]
         extra = _noise_like(window[0, 0], clean, sigma, generator)[None, None]
         yield Pair(window + ADDED * extra, window - extra / ADDED, part, sigma * (1 + ADDED**2) ** 0.5)
@@ -165,7 +165,6 @@ def _starts(length: int) -> list[int]:
 
 def _noise_like(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, generator: torch.Generator) -> torch.Tensor:
     """Noise with the spectrum of what was removed, and as strong as that in each place, of level ``sigma`` in all."""
-    import torch
     from scipy.ndimage import gaussian_filter
 
     from .wiener import given_power, noise_power
@@ -181,8 +180,6 @@ def _noise_like(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, generato
 
 def _normal_equations(engine: Engine, pairs: list[Pair], meter: ProgressMeter) -> tuple[torch.Tensor, torch.Tensor]:
     """Matrix (n, n) and right side (n, outputs) of the least squares that the last layer's change solves, float64."""
-    import torch
-
     matrix, right = torch.zeros(()), torch.zeros(())
     for pair in pairs:
         inputs, missing, wanted = _last_pass(engine, pair)
@@ -198,15 +195,13 @@ def _normal_equations(engine: Engine, pairs: list[Pair], meter: ProgressMeter) -
 def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Inputs of the last layer in the last pass (c, d, h, w), what its outputs lack of the target (8, d, h, w), and
     where that counts (d, h, w), all at half resolution."""
-    import torch
-    import torch.nn.functional as functional
-
     from ...imaging.haar import haar_forward
     from ...inference.window_plan import extend
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
 
     before = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, scales=SCALES[:-1])
-    shape = tuple(-(-n // engine.divisor) * engine.divisor for n in before.shape[2:])
+    k, j, i = (-(-n // engine.divisor) * engine.divisor for n in before.shape[2:])
+    shape = (k, j, i)
     condition = _extended(pair.condition, shape)
     kept: list[torch.Tensor] = []
     layer = _last_layer(engine.denoiser)
@@ -218,7 +213,8 @@ def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, 
         ).cpu()
     finally:
         hook.remove()
-    scale = level * engine.denoiser.sigma_data / (level**2 + engine.denoiser.sigma_data**2) ** 0.5
+    deviation = float(engine.denoiser.sigma_data)  # type: ignore[arg-type]
+    scale = level * deviation / (level**2 + deviation**2) ** 0.5
     missing = haar_forward((extend(pair.target, shape) - x0) / scale)[0]
     wanted = torch.zeros(shape, dtype=torch.bool)
     d, h, w = before.shape[2:]
@@ -227,11 +223,9 @@ def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, 
     return kept[0][0], missing, half
 
 
-def _extended(condition: Condition, shape: tuple[int, ...]) -> Condition:
+def _extended(condition: Condition, shape: tuple[int, int, int]) -> Condition:
     """Coordinates and maps continued by reflection, as the image is."""
     from dataclasses import replace
-
-    import torch
 
     from ...inference.window_plan import extend, reflected_range
 
@@ -240,14 +234,11 @@ def _extended(condition: Condition, shape: tuple[int, ...]) -> Condition:
         lines = tuple(  # type: ignore[assignment]
             line[torch.from_numpy(reflected_range(0, n, len(line)))] for line, n in zip(lines, shape, strict=True)
         )
-    return replace(condition, coordinates=lines).with_images(lambda image: extend(image, shape))  # type: ignore[arg-type]
+    return replace(condition, coordinates=lines).with_images(lambda image: extend(image, shape))
 
 
 def _patches(inputs: torch.Tensor, k: int) -> torch.Tensor:
     """(h w, 27 c + 1): what the convolution sees for each voxel of plane ``k``, and a 1 for its bias."""
-    import torch
-    import torch.nn.functional as functional
-
     padded = functional.pad(inputs, (1, 1, 1, 1, 1, 1))[:, k : k + 3]
     patches = padded.unfold(2, 3, 1).unfold(3, 3, 1)  # (c, 3, h, w, 3, 3)
     rows = patches.permute(2, 3, 0, 1, 4, 5).reshape(patches.shape[2] * patches.shape[3], -1)
@@ -255,15 +246,11 @@ def _patches(inputs: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _last_layer(denoiser: nn.Module) -> nn.Conv3d:
-    from torch import nn
-
     return [module for module in denoiser.network.unet.out.modules() if isinstance(module, nn.Conv3d)][-1]  # type: ignore[union-attr]
 
 
 def _with_last_layer(denoiser: nn.Module, layer: nn.Conv3d, change: torch.Tensor) -> nn.Module:
     """A denoiser that shares all weights but those of its last layer, whose first outputs change."""
-    import torch
-
     own = copy.deepcopy(layer)
     assert own.bias is not None
     outputs = change.shape[1]
@@ -275,21 +262,22 @@ def _with_last_layer(denoiser: nn.Module, layer: nn.Conv3d, change: torch.Tensor
     return copy.deepcopy(denoiser, memo)
 
 
-def _loss(
+def _losses(
     engine: Engine, denoiser: nn.Module | None, pairs: list[Pair], shares: tuple[float, float], meter: ProgressMeter
-) -> float:
-    """Mean squared distance of the denoised pairs from their targets in held-out soft tissue."""
-    import torch
-
+) -> np.ndarray:
+    """(n,) squared distances of the denoised pairs from their targets in soft tissue, of each held-out column."""
     from .coarse_to_fine import denoise_coarse_to_fine
     from .combination import combined_planes
 
-    total, count = 0.0, 0
+    losses = []
     for pair in pairs:
         clean = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, last=denoiser)[0, 0]
-        judged = pair.held_out & (clean.abs() < SOFT)
         result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, pair.sigma, shares)))
-        total += float((result - pair.target[0, 0])[judged].square().sum())
-        count += int(judged.sum())
+        judged = pair.held_out & (clean.abs() < SOFT)
+        squares = torch.where(judged, (result - pair.target[0, 0]).square(), 0).sum(0)
+        rows, columns = (torch.arange(n) // COLUMN for n in squares.shape)
+        column = (rows[:, None] * (len(columns) // COLUMN + 1) + columns[None]).reshape(-1)
+        held = torch.bincount(column, judged.any(0).reshape(-1)) > 0
+        losses.append(torch.bincount(column, squares.reshape(-1))[held].numpy())
         meter.advance(WINDOWS / len(pairs))
-    return total / max(count, 1)
+    return np.concatenate(losses)

@@ -12,13 +12,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
 
 from ...inference.window_plan import reflected_range
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
 EDGE, STEP = 8, 4
 """Voxels of a block and from block to block: 4 x 8 x 8 voxels gained 0.1 dB less, as did the cosine
@@ -62,8 +61,6 @@ def returned_detail(noisy: torch.Tensor, clean: torch.Tensor, strength: float = 
         noisy, clean: (D, H, W) on the CPU, network range.
         strength: of the noise, over what was removed; more gives back less.
     """
-    import torch
-
     power = noise_power(noisy, clean) * strength**2
     depth, height, width = clean.shape
     sums = torch.zeros(EDGE, *(STEP * _blocks(n) + EDGE - STEP for n in (height, width)))
@@ -85,8 +82,6 @@ def noise_power(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 
     Where hardly any block is soft tissue, in the flatter half of all that is not air.
     """
-    import torch
-
     starts = range(0, max(len(clean) - EDGE, 0) + 1, STEP)
     starts = starts[:: max(1, len(starts) // SAMPLED_LAYERS)]
     known = [(band.mean.abs(), _power(band.pilot).sum((1, 2, 3))) for n in starts for band in _bands(noisy, clean, n)]
@@ -105,15 +100,15 @@ def noise_power(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 
 def given_power(white: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
     """White noise (D, H, W) of variance 1 -> noise with about these powers, (8, 8, 5), in blocks."""
-    import torch
-
     before = tuple(-(-n // STEP) * STEP + EDGE for n in white.shape)
     sums = torch.zeros(before)
     lines = [reflected_range(-STEP, n, size) for n, size in zip(before, white.shape, strict=True)]
     for first in range(0, before[0] - EDGE + 1, STEP):
         blocks = _cut(white, (lines[0][first : first + EDGE], lines[1], lines[2]))
         colored = _transformed(blocks) * (power * EDGE**3 / _window().square().sum()).sqrt()
-        whole = Band(0, before[1:], colored, colored, torch.ones(len(blocks), dtype=torch.bool), blocks[:, 0, 0, 0])
+        whole = Band(
+            0, (before[1], before[2]), colored, colored, torch.ones(len(blocks), dtype=torch.bool), blocks[:, 0, 0, 0]
+        )
         sums[first : first + EDGE] += _placed(colored, whole)
     return sums[tuple(slice(STEP, STEP + n) for n in white.shape)]
 
@@ -140,8 +135,6 @@ def _blocks(length: int) -> int:
 
 def _cut(image: torch.Tensor, lines: tuple[np.ndarray, np.ndarray, np.ndarray]) -> torch.Tensor:
     """(N, 8, 8, 8) blocks of the voxels at these places along each axis."""
-    import torch
-
     for axis, line in enumerate(lines):
         image = image.index_select(axis, torch.from_numpy(line))
     blocks = image.unfold(1, EDGE, STEP).unfold(2, EDGE, STEP)  # (8, rows, columns, 8, 8)
@@ -150,9 +143,6 @@ def _cut(image: torch.Tensor, lines: tuple[np.ndarray, np.ndarray, np.ndarray]) 
 
 def _placed(coefficients: torch.Tensor, band: Band) -> torch.Tensor:
     """(8, height, width): blocks transformed back and added up where they lie."""
-    import torch
-    import torch.nn.functional as functional
-
     blocks = torch.zeros(len(band.kept), EDGE, EDGE * EDGE)
     shares = torch.fft.irfftn(coefficients, (EDGE, EDGE, EDGE), dim=(1, 2, 3), norm="ortho") * _window()
     blocks[band.kept] = shares.reshape(-1, EDGE, EDGE * EDGE)
@@ -166,8 +156,6 @@ def _power(coefficients: torch.Tensor) -> torch.Tensor:
 
 def _transformed(blocks: torch.Tensor) -> torch.Tensor:
     """(n, 8, 8, 8) -> windowed Fourier coefficients (n, 8, 8, 5)."""
-    import torch
-
     if not len(blocks):  # the library behind it refuses to transform nothing
         return torch.zeros(0, EDGE, EDGE, EDGE // 2 + 1, dtype=torch.complex64)
     return torch.fft.rfftn(blocks * _window(), dim=(1, 2, 3), norm="ortho")
@@ -176,7 +164,5 @@ def _transformed(blocks: torch.Tensor) -> torch.Tensor:
 @cache
 def _window() -> torch.Tensor:
     """(8, 8, 8): its square, summed over overlapping blocks, is 1."""
-    import torch
-
     line = torch.sin(math.pi / EDGE * (torch.arange(EDGE) + 0.5))
     return line[:, None, None] * line[:, None] * line
