@@ -239,7 +239,7 @@ def describe_rows(loaded: LoadedCase, plan: Plan, cache: Path | None, methods: d
 
     volume = read_volume(loaded.case.image)
     rows = []
-    truth = {"region": REGION_WORDS.get(loaded.case.region or ""), "thickness": thickness(max(volume.spacing))}
+    truth = {"region": REGION_WORDS.get(loaded.case.region or ""), "thickness": thickness(volume.spacing[2])}
     for name, method in methods.items():
         start = time.perf_counter()
         said = method(volume)
