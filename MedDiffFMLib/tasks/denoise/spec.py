@@ -72,6 +72,7 @@ class Denoise(Task):
         False,
         "Fit the network's last layer to this scan first, in about a minute; what it had stays where voxels that were "
         "held out do not gain. Not possible with several steps.",
+        advanced=True,
     )
     spacing: float | None = spacing_parameter("the scanner's own voxels when not given")
 
