@@ -26,7 +26,7 @@ class Denoise(Task):
     sentence = "Removes noise and shows what was removed."
     inputs = Inputs()
     outputs = (Output("denoised", OutputKind.CT), Output("noise", OutputKind.DIFFERENCE))
-    reference_seconds = 3.5
+    reference_seconds = 4.2
 
     noise: float | None = parameter(
         None,
