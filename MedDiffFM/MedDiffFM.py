@@ -226,6 +226,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showInput(self):
         """The chosen CT in all slice views."""
         if self._parameterNode and self._parameterNode.inputVolume:
+            self.readingPanel.pause()
             self.resultPanel.onInputChanged(self._parameterNode.inputVolume)
             showVolume(self._parameterNode.inputVolume)
 
@@ -342,7 +343,8 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.maskPanel.showOutline(None)
 
     def onFinished(self, run):
-        """From the logic: show what a run gave."""
+        """From the logic: show what a run gave; a pair of a reading would be covered by it."""
+        self.readingPanel.pause()
         self.resultPanel.show(run)
         self.maskPanel.showOutline(run.choices.mask)
 

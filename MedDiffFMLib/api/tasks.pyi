@@ -517,7 +517,7 @@ def reconstruct(
     pixels: str = "attenuation",
     pixel: float | None = None,
     spacing: float = 4.0,
-    draws: int = 8,
+    draws: int = 16,
     detail: bool = True,
     source_distance: float = 1800.0,
     gap: float = 50.0,
@@ -544,7 +544,7 @@ def reconstruct(
         pixel: Edge of a pixel at the detector for views that are named; what the file says when not
             given (0.05 to 20 mm).
         spacing: Edge of the voxels (3 to 10 mm). Default: 4.0.
-        draws: Draws of noise at each level: more is smoother and takes longer (2 to 64). Default: 8.
+        draws: Draws of noise at each level: more is smoother and takes longer (2 to 64). Default: 16.
         detail: Let the prior better the image on the grid of the result too. Default: True.
         source_distance: From source to detector for views that are named (500 to 10000 mm). Default:
             1800.0.

@@ -1,7 +1,7 @@
 """Routes from any modalities to any others: one row for each step that something shipped can do.
 
-The CT is in the middle: everything else is made from it, and so agrees with it by construction. A further modality needs
-one row. Imports the standard library only.
+The CT is in the middle: everything else is made from it, and so agrees with it by construction. A further modality
+needs one row. Imports the standard library only.
 """
 
 from __future__ import annotations

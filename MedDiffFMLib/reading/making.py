@@ -193,12 +193,12 @@ def _made(place: _Place, plan: KitPlan, model: Any, number: int) -> np.ndarray:
     from ..api import tasks
 
     seed = plan.seed * MOST_PAIRS + number
+    chosen: dict[str, Any] = {} if plan.steps is None else {"steps": plan.steps}
     if plan.task == "inpaint":
-        chosen = {} if plan.steps is None else {"steps": plan.steps, "samples": 1}
+        chosen |= {"samples": 1} if chosen else {}
         result = tasks.inpaint(place.volume, model, mask=place.mask, seed=seed, **chosen)
     else:
         mean = float(np.clip(place.volume.voxels[place.mask].mean(), -1000, 1000))
-        chosen = {} if plan.steps is None else {"steps": plan.steps}
         result = tasks.generate_lesion(place.volume, model, mask=place.mask, mean=mean, seed=seed, **chosen)
     return next(iter(result.volumes.values())).voxels
 

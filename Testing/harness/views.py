@@ -39,6 +39,7 @@ class qMRMLThreeDView(QtWidgets.QWidget):
         self._node = node
         self.focal_point_resets = 0
         self.render_pauses = 0
+        self.draws_after_pauses = 0
 
     def mrmlViewNode(self) -> Any:
         return self._node
@@ -51,6 +52,7 @@ class qMRMLThreeDView(QtWidgets.QWidget):
 
     def resumeRender(self) -> None:
         self.render_pauses -= 1
+        self.draws_after_pauses += self.render_pauses == 0
 
 
 class qMRMLThreeDWidget(QtWidgets.QWidget):

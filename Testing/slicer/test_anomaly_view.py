@@ -225,6 +225,11 @@ def test_a_transform_of_the_ct_moves_the_jump(app: Any, opened: Any, case: Simpl
     before = opened.nodes.location(0)
     case.ct.SetAndObserveTransformNodeID(transform.GetID())
     assert np.allclose(np.subtract(opened.nodes.location(0), before), [25, 0, 0])
+    app.wait(lambda: len(bodies(app)) == 2)
+    on_the_ct = [*(opened.nodes.node(role) for role in ("anomaly", "healthy", "regions", "numbers")), *bodies(app)]
+    assert {node.GetTransformNodeID() for node in on_the_ct} == {transform.GetID()}
+    case.ct.SetAndObserveTransformNodeID(None)
+    assert {node.GetTransformNodeID() for node in on_the_ct} == {None}
 
 
 @pytest.mark.slow

@@ -60,6 +60,16 @@ def drawn(app: Any, view: Any) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.slow
+def test_another_threshold_draws_the_3d_view_once(app: Any, opened: Any) -> None:
+    view = app.slicer.app.layoutManager().threeDWidget(0).threeDView()._target
+    app.wait(lambda: view.render_pauses == 0 and opened._body.shown)
+    before = view.draws_after_pauses
+    opened.ui.anomalyThresholdSlider.value = 4.0
+    app.wait(lambda: "z 4.0" in opened.ui.findingsLabel.text and view.render_pauses == 0)
+    assert view.draws_after_pauses == before + 1
+
+
+@pytest.mark.slow
 def test_slices_show_a_finding_before_the_3d_view_is_drawn(app: Any, opened: Any) -> None:
     view = app.slicer.app.layoutManager().threeDWidget(0).threeDView()._target
     app.wait(lambda: view.render_pauses == 0)

@@ -102,6 +102,30 @@ def test_an_interrupted_reading_goes_on_and_leaves_nothing(app: Any, widget: Any
     assert len((kit / "answers-A.csv").read_text().splitlines()) == 2
 
 
+def test_nothing_of_the_scene_lies_over_a_pair(app: Any, widget: Any, kit: Path, ct: Any) -> None:
+    """Segments and markups are hidden meanwhile; a run that ends, or another input, pauses the reading first."""
+    nodes = [
+        app.slicer.mrmlScene.AddNewNodeByClass(kind)
+        for kind in ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsFiducialNode")
+    ]
+    for node in nodes:
+        node.CreateDefaultDisplayNodes()
+    nodes.append(app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode"))
+    nodes[2].CreateDefaultDisplayNodes()
+    nodes[2].GetDisplayNode().SetVisibility(False)
+    widget.ui.inputVolumeSelector.setCurrentNode(ct)
+    panel = begin(widget, kit)
+    panel.ui.leftRealButton.click()
+    assert [node.GetDisplayNode().GetVisibility() for node in nodes] == [0, 0, 0]
+    widget.ui.runButton.click()
+    app.wait(lambda: not widget.logic.running, seconds=60)
+    assert hidden(app) == [] and "Paused after 1" in panel.ui.readingStatusLabel.text
+    assert [node.GetDisplayNode().GetVisibility() for node in nodes] == [1, 1, 0]
+    begin(widget, kit)
+    widget.showInput()
+    assert hidden(app) == []
+
+
 def test_a_pair_of_a_reading_is_never_the_input(app: Any, widget: Any, kit: Path) -> None:
     begin(widget, kit)
     app.wait(lambda: len(hidden(app)) == 2)

@@ -158,6 +158,31 @@ def test_cases_from_the_scene_keep_grid_and_labels(
 
 
 @pytest.mark.slow
+def test_one_patient_s_scans_are_asked_about_and_the_verdict_is_in_sight(
+    app: Any, host: Any, panel: Any, scene: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Two CTs of the scene with almost the same name and no patient; the check's square stands before each name."""
+    ui = panel.ui
+    ui.datasetPathLineEdit.currentPath = str(tmp_path / "cases")
+    ui.runPathLineEdit.currentPath = str(tmp_path / "run")
+    for number, node in enumerate(scene.cts, start=1):
+        node.SetName(f"thorax_{number}")
+        ui.caseImageSelector.setCurrentNode(node)
+        ui.addFromSceneButton.click()
+        wait_for_cases(app, panel)
+    assert "same patient as thorax_1" in ui.datasetStatusLabel.text
+    ui.checkButton.click()
+    wait_for_cases(app, panel)
+    host.widget.resize(455, 900)  # as wide as Slicer makes the panel
+    host.widget.show()
+    app.qt.processEvents()
+    table = ui.casesTableWidget
+    assert [row[0] for row in texts(panel)] == ["thorax_1", "thorax_2"]
+    assert not any(table.item(row, 0).icon().isNull() for row in range(2))
+    assert sum(table.columnWidth(column) for column in range(5)) <= table.viewport().width
+
+
+@pytest.mark.slow
 def test_check_says_what_is_wrong_and_forbids_the_start(app: Any, panel: Any, dataset: Path) -> None:
     panel.ui.datasetPathLineEdit.currentPath = str(dataset)
     panel.ui.runPathLineEdit.currentPath = str(dataset.parent / "run")

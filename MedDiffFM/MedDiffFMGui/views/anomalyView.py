@@ -16,6 +16,7 @@ from .bodyView import BodyView
 from .cameras import centerCameras
 from .decision import showDecision
 from .findingsView import FindingsView
+from .following import Following
 from .laterDrawing import LaterDrawing
 from .quietly import setQuietly
 from .sideBySide import VIEW_NAMES, SideBySide
@@ -42,6 +43,7 @@ class AnomalyView:
         self._before: Any = None
         self._sideBySide = SideBySide()
         self._body = BodyView()
+        self._following = Following(self._onTheCT)
         self._laterDrawing = LaterDrawing()
         panel = slicer.util.loadUI(str(UI_FILE))
         ui.anomalyResultWidget.layout().addWidget(panel)
@@ -150,6 +152,7 @@ class AnomalyView:
 
     def _open(self, nodes):
         self.nodes, self.layer = nodes, "heat"
+        self._following.start(nodes.node("input"))
         self.findings.open(nodes)
         ui = self.ui
         self._showDecision()
@@ -178,6 +181,11 @@ class AnomalyView:
                     node.GetDisplayNode().SetVisibility(False)
         self._close()
 
+    def _onTheCT(self):
+        """Nodes that lie on the CT: maps, regions, numbers, body."""
+        roles = ("anomaly", "healthy", "difference", "uncertainty", "regions", "numbers")
+        return [*(self.nodes.node(role) for role in roles), *self._body.models]
+
     def _forget(self):
         """The scene is gone, or the nodes are the user's now."""
         self._stopFinding()
@@ -186,6 +194,7 @@ class AnomalyView:
         self._close()
 
     def _close(self):
+        self._following.stop()
         self.nodes = None
         self.findings.open(None)
         self.findings.fill()
@@ -279,7 +288,6 @@ class AnomalyView:
         """List the findings above the present threshold, in the course of the next turns of the event loop."""
         if self.nodes is None or not self.nodes.complete:
             return
-        self._laterDrawing.begin()
         self._loopTask.start(self.nodes.finding(), self._afterFinding)
         if self._loopTask.busy:
             self.ui.findingsLabel.text = _("Looking for findings...")

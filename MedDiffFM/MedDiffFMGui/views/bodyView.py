@@ -19,7 +19,7 @@ class BodyView:
     """
 
     def __init__(self):
-        self._models: list[Any] = []
+        self.models: list[Any] = []  # once they were made
         self._wanted = False
         self._task = EventLoopTask()
         self._cameras = Cameras()
@@ -27,14 +27,14 @@ class BodyView:
     @property
     def shown(self):
         """Whether the surfaces are in the views."""
-        return self._wanted and bool(self._models)
+        return self._wanted and bool(self.models)
 
     def show(self, image):
         """Show the surfaces of ``image``, which are made when they are first wanted, in the next turns of the event
         loop; views that showed nothing are turned to it."""
         self._wanted = True
         self._cameras.lookAt(image)
-        if self._models:
+        if self.models:
             self._setVisible(True)
         elif not self._task.busy:
             self._task.start(makingSurfaces(image), lambda surfaces: self._add(image, surfaces))
@@ -56,21 +56,21 @@ class BodyView:
 
     def _add(self, image, surfaces):
         with slicer.util.RenderBlocker():
-            self._models = [_addModel(image, name, surface) for name, surface in surfaces.items()]
+            self.models = [_addModel(image, name, surface) for name, surface in surfaces.items()]
             self._setVisible(self._wanted)
 
     def _setVisible(self, visible):
-        for model in self._models:
+        for model in self.models:
             if slicer.mrmlScene.IsNodePresent(model):
                 model.GetDisplayNode().SetVisibility(visible)
 
     def _removeModels(self):
         self._task.stop()
-        for model in self._models:
+        for model in self.models:
             if slicer.mrmlScene.IsNodePresent(model):
                 slicer.mrmlScene.RemoveNode(model.GetDisplayNode())
                 slicer.mrmlScene.RemoveNode(model)
-        self._models = []
+        self.models = []
 
 
 def _addModel(image, name, surface):

@@ -12,6 +12,7 @@ class PairView:
     def __init__(self):
         self._sideBySide = SideBySide(LEFT_RIGHT, _lookAtOrigin)
         self._nodes = []
+        self._hidden = []  # displays of what would lie over the pair
 
     @property
     def shown(self):
@@ -29,6 +30,7 @@ class PairView:
             [_addNode(volume, side, window) for volume, side in zip(volumes, ("left", "right"), strict=True)],
         )
         with slicer.util.RenderBlocker():
+            self._hideOthers()
             self._sideBySide.show(*self._nodes)
         _remove(before)
 
@@ -41,6 +43,18 @@ class PairView:
         self._sideBySide.hide()
         nodes, self._nodes = self._nodes, []
         _remove(nodes)
+        for display in self._hidden:
+            if slicer.mrmlScene.IsNodePresent(display):
+                display.SetVisibility(True)
+        self._hidden = []
+
+    def _hideOthers(self):
+        """Segments and markups are drawn in every slice view, also over a piece that they do not belong to."""
+        for kind in ("vtkMRMLSegmentationDisplayNode", "vtkMRMLMarkupsDisplayNode"):
+            for display in slicer.util.getNodesByClass(kind):
+                if display.GetVisibility():
+                    display.SetVisibility(False)
+                    self._hidden.append(display)
 
 
 def _addNode(volume, name, window):

@@ -6,9 +6,7 @@ homogeneous coordinates takes pixel and plane to voxel. The sum over planes is t
 and voxels of 2 to 4 mm: enough to turn the view by, the run computes the picture.
 """
 
-import numpy as np
 import vtk
-from vtk.util import numpy_support
 
 from ..nodes.volumeNodes import imageData, volumeFromNode
 
@@ -25,6 +23,8 @@ class XrayPreview:
     """
 
     def __init__(self, node, keepTable=False):
+        import numpy as np
+
         from MedDiffFMLib.imaging.volume import thinned
         from MedDiffFMLib.multimodal.attenuation import CT_KEV, WATER, mass_attenuation
         from MedDiffFMLib.multimodal.framing import frame_body
@@ -53,6 +53,9 @@ class XrayPreview:
         """
         from dataclasses import replace
 
+        import numpy as np
+        import vtk.util.numpy_support as numpySupport
+
         from MedDiffFMLib.multimodal.views import aim
 
         beam, _complete = aim(view, self.frame, replace(setup, pixels=PIXELS))
@@ -63,13 +66,15 @@ class XrayPreview:
         _, rows, columns = beam.detector.shape
         self._reslice.SetOutputExtent(0, columns - 1, 0, rows - 1, 0, len(lengths) - 1)
         self._reslice.Update()
-        values = numpy_support.vtk_to_numpy(self._reslice.GetOutput().GetPointData().GetScalars())
+        values = numpySupport.vtk_to_numpy(self._reslice.GetOutput().GetPointData().GetScalars())
         planes = values.reshape(len(lengths), rows * columns)
         return (lengths @ planes * _obliquity(beam)).reshape(rows, columns).astype(np.float32), beam
 
     def _planes(self, beam):
         """Planes in front of the detector that hold the body: matrix (4, 4) from pixel and plane to RAS, homogeneous,
         and mm of a ray at right angles to the detector that each plane stands for."""
+        import numpy as np
+
         depths = beam.depths(self.frame.outline)
         near, far = float(depths.min()) - VOXEL_MM, float(depths.max()) + VOXEL_MM  # mm before the detector
         count = max(int(np.ceil((far - near) / STEP_MM)), 2)
@@ -95,12 +100,16 @@ class XrayPreview:
 
 def _obliquity(beam):
     """How much longer the ray of each pixel is than one at right angles to the detector, (j * i,)."""
+    import numpy as np
+
     if beam.source is None:
         return 1.0
     return np.linalg.norm(beam.pixels() - beam.source, axis=1) / beam.source_depth
 
 
 def _shift(steps):
+    import numpy as np
+
     matrix = np.eye(4)
     matrix[:3, 3] = steps
     return matrix

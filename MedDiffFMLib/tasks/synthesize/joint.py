@@ -6,6 +6,7 @@ everything else is calculated from it by the tasks that do so by themselves, hen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from .wishes import Wishes, acquired, met, understand
 if TYPE_CHECKING:
     from .spec import Synthesize
 
+MakeCT = Callable[["Synthesize", Case, Run, Wishes], TaskResult]
 OUTPUTS = {CT_NAME: "synthetic"}
 """Modality -> name of its output, where that is another one."""
 NOT_STEERED = "Nothing steers what was asked for about: {titles}. It was measured only."
@@ -48,8 +50,11 @@ class _Set:
         self.result.ijk_to_ras[output] = volume.ijk_to_ras
 
 
-def make_jointly(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
+def make_jointly(parameters: Synthesize, case: Case, run: Run, make_ct: MakeCT) -> TaskResult:
     """Everything that is asked for beside everything that is given.
+
+    Args:
+        make_ct: makes one of nobody.
 
     Returns:
         ``synthetic``, ``mr``, ``xray``: images that are given or made; ``text``: description of the CT; with a prompt
@@ -72,7 +77,13 @@ def make_jointly(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     for step in steps:
         if run.cancel is not None:
             run.meter(1, f"making {step.made}").check()
-        _take(step, made, parameters, replace(case, scans={}), run, wishes)
+        if step.source:
+            _take(step, made, parameters, run)
+        else:
+            invented = make_ct(parameters, replace(case, scans={}), run, wishes)
+            made.result.facts |= invented.facts
+            made.result.warnings += invented.warnings
+            made.add(CT_NAME, _as_acquired(invented, wishes, run.seed, case.volume is not None))
     result = made.result
     result.volumes = {
         name: result.volumes[name] for name in sorted(result.volumes, key=lambda name: name != "synthetic")
@@ -83,17 +94,10 @@ def make_jointly(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     return result
 
 
-def _take(step: Route, made: _Set, parameters: Synthesize, case: Case, run: Run, wishes: Wishes) -> None:
-    """One step; its warnings are passed on."""
+def _take(step: Route, made: _Set, parameters: Synthesize, run: Run) -> None:
+    """One step of another task; its warnings are passed on."""
     from ..registry import TASKS
-    from .recipe import make_ct
 
-    if not step.source:
-        invented = make_ct(parameters, case, run, wishes)
-        made.result.facts |= invented.facts
-        made.result.warnings += invented.warnings
-        made.add(CT_NAME, _as_acquired(invented, wishes, run.seed, case.volume is not None))
-        return
     settings: dict[str, Any] = dict(step.settings)
     if step.task == "radiograph":
         settings["views"] = parameters.views

@@ -242,12 +242,12 @@ def _guessed(rows: Sequence[RealPair], folder: Path, seed: int) -> tuple[LocalGu
 
     path = folder / "guess.safetensors"
     patients = sorted({row.pair.patient for row in rows})
-    kept = torch.nn.ModuleList(LocalGuess() for _ in range(len(patients) + 1))
+    kept: Any = nn.ModuleList(LocalGuess() for _ in range(len(patients) + 1))
     if path.exists():
         kept.load_state_dict(load_file(path))
     else:
         guess, others = fit_local_guess([row.example() for row in rows], SPACING_MM, seed)
-        kept = torch.nn.ModuleList([guess, *(others[patient] for patient in patients)])
+        kept = nn.ModuleList([guess, *(others[patient] for patient in patients)])
         save_file({name: tensor.clone() for name, tensor in kept.state_dict().items()}, path)
     whole, *found = kept.eval().requires_grad_(False)
     own = dict(zip(patients, found, strict=True))
