@@ -199,7 +199,7 @@ def test_mask_is_made_for_the_ct_and_can_be_undone(app: Any, widget: Any, ct: An
 
 @pytest.mark.slow
 def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> None:
-    """Of a large CT a piece of one window is sent, and pasted back where it was."""
+    """Of a large CT the mask and as much around it as texture may come from is sent, and pasted back where it was."""
     from MedDiffFMGui.nodes.resultNodes import addResult, pasting
     from MedDiffFMGui.runs.runRequest import makeRequest
     from MedDiffFMGui.worker.eventLoopTasks import drained
@@ -212,7 +212,7 @@ def test_only_the_neighborhood_travels(app: Any, widget: Any, module: Any) -> No
     press(app, widget, "inpaint")
     inside = paint_ball(app, widget, (50, 60, 70), 8.0)
     request, piece = drained(makeRequest(ct, widget.taskPanel.choices()))
-    assert request.voxels.shape == request.mask.shape and request.voxels.size < voxels.size / 5
+    assert request.voxels.shape == request.mask.shape and request.voxels.size < voxels.size / 4
     assert np.array_equal(request.voxels, voxels[piece]) and np.array_equal(request.mask, inside[piece])
     assert request.mask.sum() == inside.sum()
     whole = drained(pasting(request.voxels + 1, piece, ct))

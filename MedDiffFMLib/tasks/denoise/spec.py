@@ -26,7 +26,7 @@ class Denoise(Task):
     sentence = "Removes noise and shows what was removed."
     inputs = Inputs()
     outputs = (Output("denoised", OutputKind.CT), Output("noise", OutputKind.DIFFERENCE))
-    reference_seconds = 3.5
+    reference_seconds = 4.2
 
     noise: float | None = parameter(
         None,
@@ -72,6 +72,7 @@ class Denoise(Task):
         False,
         "Fit the network's last layer to this scan first, in about a minute; what it had stays where voxels that were "
         "held out do not gain. Not possible with several steps.",
+        advanced=True,
     )
     spacing: float | None = spacing_parameter("the scanner's own voxels when not given")
 
