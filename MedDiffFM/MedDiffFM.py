@@ -27,6 +27,7 @@ from MedDiffFMGui.views.segmentView import SegmentView
 from MedDiffFMGui.views.sentencesView import SentencesView
 from MedDiffFMGui.views.shownVolume import ShownVolumeWatch, shownVolume, showVolume
 from MedDiffFMGui.views.windows import WINDOWS, setWindow
+from MedDiffFMGui.views.xrayView import XrayView
 from MedDiffFMGui.worker.workerPython import WorkerPython
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -89,10 +90,12 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
         self.segmentView = SegmentView(self.ui, self.onResultClosed)
         self.sentencesView = SentencesView(self.ui, self.onResultClosed)
+        self.xrayView = XrayView(self.ui, self.onResultClosed)
         views = {
             "findings": (self.anomalyView, self.ui.anomalyResultWidget),
             "structures": (self.segmentView, self.ui.segmentResultWidget),
             "sentences": (self.sentencesView, self.ui.sentencesResultWidget),
+            "x-rays": (self.xrayView, self.ui.xrayResultWidget),
             "compare": (self.compareView, self.ui.compareResultWidget),
         }
         self.resultPanel = ResultPanel(self.ui, views)
@@ -117,9 +120,9 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self._shownWatch = ShownVolumeWatch(self.onShownVolume)
-        for name, window in WINDOWS.items():
+        for name in WINDOWS:
             button = getattr(self.ui, f"{name}WindowButton")
-            button.connect("clicked(bool)", lambda *_clicked, window=window: setWindow(window))
+            button.connect("clicked(bool)", lambda *_clicked, name=name: setWindow(name))
         self.ui.showInputButton.connect("clicked(bool)", self.showInput)
         slicer.app.connect("aboutToQuit()", self.logic.stop)
         self.initializeParameterNode()

@@ -59,6 +59,8 @@ def denoise(
     steps: int = 0,
     consistency: float = 3.0,
     non_local: float = 0.5,
+    detail: float = 0.5,
+    tune: bool = False,
     spacing: float | None = None,
     seed: int = 0,
     region: str | None = None,
@@ -82,6 +84,12 @@ def denoise(
         non_local: Share of non-local means in the result: it errs otherwise than the network, so that
             the mean errs less; 0 leaves the network alone. Not used with several steps (0 to 1).
             Default: 0.5.
+        detail: Share of the result in which a Wiener filter gives back detail that the network took for
+            noise, told apart by the noise's own spectrum; 0 gives back nothing. Not used with several
+            steps (0 to 1). Default: 0.5.
+        tune: Fit the network's last layer to this scan first, in about a minute; what it had stays
+            where voxels that were held out do not gain. Not possible with several steps. Default:
+            False.
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
@@ -107,11 +115,12 @@ def inpaint(
     *,
     mask: LabelsLike,
     steps: int = 1,
-    samples: int = 3,
+    samples: int = 1,
     feather: float = 1.5,
     margin: float = 3.0,
     spacing: float | None = None,
     sigma_max: float = 10.0,
+    texture: str = "scan",
     seed: int = 0,
     region: str | None = None,
     label: str | None = None,
@@ -126,10 +135,10 @@ def inpaint(
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
         mask: Label map of what to change, on the CT's grid: a Volume, an array (k, j, i), or a path.
-        steps: Network evaluations a sample: 1 gives the expected tissue, more a plausible one with
-            texture (1 to 200). Default: 1.
-        samples: Samples averaged: more come closer to the expected tissue, 1 keeps the most texture (1
-            to 64). Default: 3.
+        steps: Network evaluations a sample; with the shipped prior more than 1 add noise rather than
+            tissue (1 to 200). Default: 1.
+        samples: Samples averaged: 1 is one plausible filling with texture, more come closer to the
+            expected tissue (1 to 64). Default: 1.
         feather: Width inside the mask's rim over which input and filling blend (0 to 20 mm). Default:
             1.5.
         margin: Ring around the mask that the model may not look at, since a lesion's rim lies there (0
@@ -137,6 +146,8 @@ def inpaint(
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
         sigma_max: Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves
             more to the model (0.01 to 80). Default: 10.0.
+        texture: scan: texture synthesis, copied from the most similar places nearby in the same scan;
+            none: the smooth tissue that the prior expects (scan, none). Default: scan.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.
@@ -506,7 +517,7 @@ def reconstruct(
     pixels: str = "attenuation",
     pixel: float | None = None,
     spacing: float = 4.0,
-    draws: int = 8,
+    draws: int = 16,
     detail: bool = True,
     source_distance: float = 1800.0,
     gap: float = 50.0,
@@ -533,7 +544,7 @@ def reconstruct(
         pixel: Edge of a pixel at the detector for views that are named; what the file says when not
             given (0.05 to 20 mm).
         spacing: Edge of the voxels (3 to 10 mm). Default: 4.0.
-        draws: Draws of noise at each level: more is smoother and takes longer (2 to 64). Default: 8.
+        draws: Draws of noise at each level: more is smoother and takes longer (2 to 64). Default: 16.
         detail: Let the prior better the image on the grid of the result too. Default: True.
         source_distance: From source to detector for views that are named (500 to 10000 mm). Default:
             1800.0.

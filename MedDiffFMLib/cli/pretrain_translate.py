@@ -27,6 +27,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the run")
     add("--cts", type=Path, metavar="CACHE",
         help="folder of `meddifffm prepare`, from whose CTs MRs are simulated (else: real pairs alone)")  # fmt: skip
+    add("--initial", type=Path, metavar="FILE", help="weights to go on from, such as those that ship, instead of none")
     add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 450)")
     add("--batch", type=COUNT, metavar="N", help="windows a step (default: 3)")
     add("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.0015)")
@@ -45,8 +46,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     loop = replace(config.loop, **{name: value for name, value in given.items() if value is not None})
     config = replace(config, loop=loop, batch=args.batch or config.batch)
     trained = pretrain_translation(
-        args.datalist, args.cts, args.output, config, accelerator=args.accelerator, report=console.note
-    )
+        args.datalist, args.cts, args.output, config,
+        initial=args.initial, accelerator=args.accelerator, report=console.note,
+    )  # fmt: skip
     path = args.output / "translate.safetensors"
     digest, facts = save_flows(path, trained), trained.facts or {}
     answer = {"status": "done", "output": str(path), "sha256": digest, **facts}

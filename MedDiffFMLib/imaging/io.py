@@ -184,20 +184,16 @@ def write_volume(volume: Volume, path: str | Path, *, overwrite: bool = False, m
     """
     path = Path(path)
     name = path.name.lower()
-    if name.endswith(".nrrd"):
-        writer = write_nrrd
-    elif name.endswith(NIFTI_SUFFIXES):
-        writer = write_nifti
-    elif name.endswith(METAIMAGE_SUFFIXES):
-        writer = write_metaimage
-    else:
+    if not name.endswith(WRITABLE_SUFFIXES):
         raise OutputError(f"'{path.name}' has no suffix that can be written.", "Use .nrrd, .nii, .nii.gz or .mha.")
     voxels = _storable(volume.voxels, mask or (volume.modality == "mask" and volume.voxels.dtype.kind in "bui"))
     with atomic_path(path, overwrite=overwrite) as temporary:
-        if writer is write_nrrd:
+        if name.endswith(".nrrd"):
             write_nrrd(temporary, voxels, volume.ijk_to_ras, volume.synthetic, volume.beam_source)
+        elif name.endswith(NIFTI_SUFFIXES):
+            write_nifti(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
         else:
-            writer(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
+            write_metaimage(temporary, voxels, volume.ijk_to_ras, volume.synthetic)
 
 
 def _storable(voxels: np.ndarray, mask: bool) -> np.ndarray:

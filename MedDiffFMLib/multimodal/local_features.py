@@ -14,6 +14,10 @@ DEPTHS_MM = (20.0, 80.0)
 DARK, FAT = -0.84, 0.1
 """Network range: darker than the first is no tissue but bone, gas or flow; brighter than the second is mostly fat."""
 COUNT = 21
+AROUND_MM, BONE_MM, FAT_MM, ROOF_MM = (3.0, 6.0, 12.0, 24.0), (6.0, 16.0), (6.0, 16.0), (4.0, 12.0)
+BONE, LEAN = 0.1, -0.04
+"""Of a CT in the network's range: denser than the first is mostly bone, less dense than the second mostly fat."""
+CONTEXT = 10
 
 
 def local_features(image: np.ndarray, body: np.ndarray, spacing_mm: float) -> np.ndarray:
@@ -45,3 +49,30 @@ def local_features(image: np.ndarray, body: np.ndarray, spacing_mm: float) -> np
     columns += [around(image > FAT, width) for width in SHARES_MM]
     columns.append(np.sqrt(np.maximum(around(image**2, SPREAD_MM) - around(image, SPREAD_MM) ** 2, 0)))
     return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def context_features(guess: np.ndarray, body: np.ndarray, spacing_mm: float) -> np.ndarray:
+    """(k, j, i, 10) float32: what a first guess of the CT says about the surroundings of each voxel.
+
+    The guess itself, its means in the body at several widths, shares of bone and of fat, and how it stands out.
+
+    Args:
+        guess: CT (k, j, i), network range.
+        body: bool.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    inside = body.astype(np.float32)
+    shares = {width: np.maximum(gaussian_filter(inside, width / spacing_mm), 1e-3)
+              for width in {*AROUND_MM, *BONE_MM, *FAT_MM}}  # fmt: skip
+
+    def mean(values: np.ndarray, width: float) -> np.ndarray:
+        return gaussian_filter(np.asarray(values, np.float32) * inside, width / spacing_mm) / shares[width]
+
+    guess = np.asarray(guess, np.float32)
+    within = np.where(body, guess, np.float32(0))
+    columns = [guess, *(mean(within, width) for width in AROUND_MM)]
+    columns += [mean(within > BONE, width) for width in BONE_MM]
+    columns += [mean(within < LEAN, width) for width in FAT_MM]
+    near, far = (gaussian_filter(guess, width / spacing_mm) for width in ROOF_MM)
+    return np.stack([*columns, near - far], axis=-1).astype(np.float32)

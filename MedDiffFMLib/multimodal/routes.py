@@ -1,7 +1,7 @@
 """Routes from any modalities to any others: one row for each step that something shipped can do.
 
-The CT is in the middle: everything else is made from it, and so agrees with it by construction. A further modality needs
-one row. Imports the standard library only.
+The CT is in the middle: everything else is made from it, and so agrees with it by construction. A further modality
+needs one row. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ ROUTES = (
 """The first that fits is taken."""
 
 
-def made_by(routes: Sequence[Route] = ROUTES) -> list[str]:
+def made_by(routes: Sequence[Route] | None = None) -> list[str]:
     """Names of all that can be made, the CT first."""
-    return list(dict.fromkeys(route.made for route in routes))
+    return list(dict.fromkeys(route.made for route in routes or ROUTES))
 
 
-def parse_make(text: str, routes: Sequence[Route] = ROUTES) -> list[str]:
+def parse_make(text: str, routes: Sequence[Route] | None = None) -> list[str]:
     """Names from words such as ``ct,xray,text``.
 
     Raises:
@@ -66,7 +66,7 @@ def parse_make(text: str, routes: Sequence[Route] = ROUTES) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def plan_routes(given: Collection[str], wanted: Collection[str], routes: Sequence[Route] = ROUTES) -> list[Route]:
+def plan_routes(given: Collection[str], wanted: Collection[str], routes: Sequence[Route] | None = None) -> list[Route]:
     """Steps in their order, after which everything wanted is there; nothing that is given is made.
 
     Args:
@@ -75,6 +75,7 @@ def plan_routes(given: Collection[str], wanted: Collection[str], routes: Sequenc
     Raises:
         InputError: what is given cannot be used together.
     """
+    routes = routes or ROUTES
     steps: list[Route] = []
     missing = [name for name in wanted if name not in given or name == TEXT_NAME]
     if CT_NAME not in given and (missing or CT_NAME in wanted):

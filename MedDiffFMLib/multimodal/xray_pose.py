@@ -95,15 +95,13 @@ def poses(
         raise InputError(
             f"{len(pictures)} X-rays are given and {len(sources)} numbers for their sources.", "Give three for each."
         )
-    spots = (
-        [picture.beam_source for picture in pictures]
-        if sources is None
-        else [tuple(sources[3 * n : 3 * n + 3]) for n in range(len(pictures))]
-    )
-    if None in spots:
-        number = spots.index(None) + 1
-        raise InputError(f"X-ray {number} says nothing about where its source stood.", _NO_POSE)
-    return [beam_of(picture, spot) for picture, spot in zip(pictures, spots, strict=True)]
+    beams = []
+    for number, picture in enumerate(pictures):
+        spot = picture.beam_source if sources is None else tuple(sources[3 * number : 3 * number + 3])
+        if spot is None:
+            raise InputError(f"X-ray {number + 1} says nothing about where its source stood.", _NO_POSE)
+        beams.append(beam_of(picture, spot))
+    return beams
 
 
 def binned(beam: Beam, pixels: np.ndarray, millimeters: float) -> tuple[Beam, np.ndarray]:

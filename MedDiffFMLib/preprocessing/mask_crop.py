@@ -18,12 +18,10 @@ def around_mask(mask: np.ndarray) -> Box:
 
 
 def neighborhood(
-    mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int = 16
+    mask: np.ndarray, volume: Volume, spacing: float | None, window: int, context: int | np.ndarray = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input index box (i, j, k) around the mask: one window if it fits with ``context`` voxels on each side."""
-    box = around_mask(mask)
-    index = np.argwhere(mask[box])[:, ::-1] + [edge.start for edge in reversed(box)]
-    first, last = index.min(0), index.max(0)
+    first, last = _ends(mask)
     size = np.array(volume.spacing)
     extent = (last - first + 1) * size
     voxel = size if spacing is None else np.full(3, spacing)
@@ -34,6 +32,25 @@ def neighborhood(
     low, high = first - grow, last + grow
     shift = np.maximum(-low, 0) - np.maximum(high - limit, 0)
     return np.clip(low + shift, 0, limit), np.clip(high + shift, 0, limit)
+
+
+def room_beside(mask: np.ndarray, volume: Volume, spacing: float | None, beyond: int, most: int) -> np.ndarray:
+    """Context (i, j, k) for :func:`neighborhood` in which the mask has room once more on each side.
+
+    Args:
+        beyond: voxels of context besides; ``most`` of it altogether.
+    """
+    first, last = _ends(mask)
+    size = np.array(volume.spacing)
+    voxels = (last - first + 1) * size / (size if spacing is None else spacing)
+    return np.minimum(np.ceil(voxels).astype(int) + beyond, most)
+
+
+def _ends(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index (i, j, k) of a mask."""
+    box = around_mask(mask)
+    index = np.argwhere(mask[box])[:, ::-1] + [edge.start for edge in reversed(box)]
+    return index.min(0), index.max(0)
 
 
 def crop(volume: Volume, box: Box) -> Volume:
@@ -54,7 +71,7 @@ def crop(volume: Volume, box: Box) -> Volume:
     )
 
 
-def piece_around(mask: np.ndarray, volume: Volume, context: int) -> Box:
+def piece_around(mask: np.ndarray, volume: Volume, context: int | np.ndarray) -> Box:
     """Index box (k, j, i) of the neighborhood of a mask with ``context`` voxels on each side."""
     low, high = neighborhood(mask, volume, None, WINDOW, context)
     first, last = np.floor(low).astype(int), np.ceil(high).astype(int)

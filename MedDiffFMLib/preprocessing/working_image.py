@@ -83,6 +83,20 @@ class WorkingImage:
         return to_grid(Volume(values, near.ijk_to_ras, "mask"), self.grid, fill=0.0)
 
 
+def part_of_image(image: WorkingImage, first: np.ndarray, last: np.ndarray) -> tuple[WorkingImage, Box]:
+    """The part of an image that covers the input voxels with index (i, j, k) from ``first`` to ``last``.
+
+    Returns:
+        The part, and its place (k, j, i) in the image's voxels.
+    """
+    grid = crop_grid(image.grid, image.volume, first, last)
+    start = np.rint((np.linalg.inv(image.grid.ijk_to_ras) @ grid.ijk_to_ras)[:3, 3]).astype(int)
+    k, j, i = (slice(int(n), int(n) + size) for n, size in zip(reversed(start), grid.shape, strict=True))
+    box = (k, j, i)
+    hounsfield, condition = np.ascontiguousarray(image.hounsfield[box]), image.condition.window(box)
+    return replace(image, grid=grid, hounsfield=hounsfield, condition=condition), box
+
+
 def part_of(volume: Volume, box: Box | None) -> Volume:
     """The voxels in a box of slices (k, j, i), where they lie."""
     if box is None:

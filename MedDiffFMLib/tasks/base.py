@@ -30,6 +30,8 @@ class View(Enum):
     """A heat map (Z_SCORE) over the input with a table of places."""
     STRUCTURES = "structures"
     """Segments (LABELS) with their uncertainty."""
+    XRAYS = "x-rays"
+    """A button for each radiograph (XRAY), which is shown where its detector stood."""
     SENTENCES = "sentences"
     """A list of sentences (the first table), each with the place and the segment (LABELS) that it rests on."""
 

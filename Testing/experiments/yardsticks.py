@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from MedDiffFMLib.evaluation.quality.compare_reports import compare, read_report, rows_of
-from MedDiffFMLib.evaluation.quality.page_tables import interval
+from MedDiffFMLib.evaluation.quality.compare_reports import compare, of_model, read_report, rows_of
+from MedDiffFMLib.evaluation.quality.page_tables import interval, question_of
 from MedDiffFMLib.evaluation.quality.tables import FIGURES, HIGHER_IS_BETTER, Figure, is_part
 
 COLUMNS: dict[str, dict[str, str]] = {
@@ -77,7 +77,27 @@ def _heading(reports: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[s
             f"patients, {extent}, seed {report['seed']}. Research use only.",
             "",
         ]
-    return [*lines, "Means over cases with 95 % intervals from drawing patients with replacement.", ""]
+    asked = dict.fromkeys(line for report in reports for line in _plan_lines(report))
+    return [*lines, *asked, "Means over cases with 95 % intervals from drawing patients with replacement.", ""]
+
+
+def _plan_lines(report: dict[str, Any]) -> list[str]:
+    """What each case was asked, and with which parameters."""
+    plan, asked = report["plan"], []
+    if report["tables"].get("denoise"):
+        levels = ", ".join(f"{level:g}" for level in plan["noise_levels_hu"])
+        asked.append(f"added noise ({', '.join(plan['noise_kinds'])}; {levels} HU)")
+    if report["tables"].get("inpaint"):
+        asked.append(f"up to {plan['spheres_per_size']} healthy spheres of each size")
+    if report["tables"].get("anomaly"):
+        asked.append(
+            f"up to {plan['lesions_per_size']} inserted lesions of each size, and once as a nodule in the lung"
+        )
+    changed = [
+        f"{task} {field} {value}" for task, fields in report["parameters"].items() for field, value in fields.items()
+    ]
+    asked += [f"other parameters than the defaults: {', '.join(changed)}"] if changed else []
+    return [f"Asked of each case: {'; '.join(asked)}.", ""] if asked else []
 
 
 def _group_lines(task: str, group: str, reports: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
@@ -108,31 +128,34 @@ def _detection_lines(
     found: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], labels: Sequence[str]
 ) -> list[str]:
     """Lesions among the first findings of a scan, and the ranking of all cases together."""
-    lines: list[str] = []
+    rows: list[str] = []
+    listed: list[str] = []
+    areas: list[str] = []
+    numbers: Sequence[int] = ()
     for turn, (tables, report, label) in enumerate(zip(found, reports, labels, strict=True)):
         detection, pooled = tables.get("detection", {}), tables.get("pooled", {})
         for method, kinds in detection.get("first", {}).items():
-            if turn and not _of_model(method, report):
-                continue
-            for kind, shares in kinds.items():
-                if not lines:
-                    numbers = " | ".join(f"first {n}" for n in shares)
-                    lines = [
-                        f"| lesions found | which | lesions | {numbers} |",
-                        "|---|---|---:|" + "---:|" * len(shares),
-                    ]
+            for kind, shares in kinds.items() if turn == 0 or _of_model(method, report) else ():
+                numbers = numbers or list(shares)
                 cells = " | ".join(interval(share, SHARE) for share in shares.values())
-                number = next(iter(shares.values()))["count"]
-                lines.append(f"| {_labelled(method, report, label)} | {kind} | {number} | {cells} |")
+                count = next(iter(shares.values()))["count"]
+                rows.append(f"| {_labelled(method, report, label)} | {kind} | {count} | {cells} |")
         for method, length in detection.get("listed", {}).items():
-            lines += ["", f"{_labelled(method, report, label)} lists {length:.1f} findings a scan."]
-        areas = [f"{_labelled(m, report, label)} {interval(a['AUROC'], AREA)}" for m, a in pooled.items()]
-        lines += ["", f"AUROC over all voxels of all cases with lesions together: {', '.join(areas)}."] if areas else []
-    return [*lines, ""]
+            listed.append(f"{_labelled(method, report, label)} {length:.1f}")
+        for method, area in pooled.items():
+            if turn == 0 or _of_model(method, report):
+                areas.append(f"{_labelled(method, report, label)} {interval(area['AUROC'], AREA)}")
+    lines = [f"Findings that it lists, a scan: {', '.join(listed)}.", ""] if listed else []
+    lines += [f"AUROC over all voxels of all cases with lesions together: {', '.join(areas)}.", ""] if areas else []
+    head = [
+        f"| lesions found | which | lesions | {' | '.join(f'first {n}' for n in numbers)} |",
+        "|---|---|---:|" + "---:|" * len(numbers),
+    ]
+    return [*head, *rows, "", *lines] if rows else lines
 
 
 def _of_model(method: str, report: dict[str, Any]) -> bool:
-    return report["model"] is not None and method.split(",")[0] == report["model"]["name"]
+    return report["model"] is not None and of_model(method, report["model"]["name"])
 
 
 def _labelled(method: str, report: dict[str, Any], label: str) -> str:
@@ -147,16 +170,18 @@ def _difference_lines(reports: Sequence[dict[str, Any]]) -> list[str]:
         "## After against before",
         "",
         *(f"**{warning}**\n" for warning in compared["warnings"]),
-        "Paired; positive where the later model is better.",
+        "Paired; positive where the later model is better. What is equal in all cases is left out.",
         "",
         "| question | figure | cases better | mean difference | verdict |",
         "|---|---|---:|---:|---|",
     ]
-    for one in compared["differences"]:
+    for one in [
+        one for one in compared["differences"] if any(before != after for before, after in one["values"].values())
+    ]:
         figure = next(f for f in FIGURES[one["task"]] if f.name == one["figure"])
         mean, low, high = (f"{one[key]:+.{figure.digits}f}" for key in ("mean", "low", "high"))
         lines.append(
-            f"| {one['task']} {one['group']} | {one['figure']} | {one['better']} of {one['cases']} | "
+            f"| {question_of(one)} | {one['figure']} | {one['better']} of {one['cases']} | "
             f"**{mean}** [{low}, {high}] | {one['verdict']} |"
         )
     return [*lines, ""]

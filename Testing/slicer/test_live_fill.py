@@ -14,13 +14,13 @@ def filled(app: Any) -> list[Any]:
     return [node for node in nodes if "filled" in node.GetName()]
 
 
-def recorded(widget: Any) -> list[int]:
-    """Samples of each run that is started from now on; of a draft 1, of the whole run 3."""
-    starts: list[int] = []
+def recorded(widget: Any) -> list[str]:
+    """Texture of each run that is started from now on; a draft has none."""
+    starts: list[str] = []
     begin = widget.logic.start
 
     def start(choices: Any, *node: Any) -> None:
-        starts.append(choices.settings.checked().parameters.samples)
+        starts.append(choices.settings.checked().parameters.texture)
         begin(choices, *node)
 
     widget.logic.start = start
@@ -35,10 +35,10 @@ def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: 
     assert not widget.ui.liveCheckBox.isHidden()
     widget.ui.liveCheckBox.checked = True
     paint_ball(app, widget, (10, 12, 14), 4.0)
-    app.wait(lambda: starts == [1, 3] and not widget.logic.running)  # the whole run replaces the draft
+    app.wait(lambda: starts == ["none", "scan"] and not widget.logic.running)  # the whole run replaces the draft
     assert len(filled(app)) == 1
     paint_ball(app, widget, (10, 10, 10), 4.0)
-    app.wait(lambda: starts == [1, 3, 1, 3] and not widget.logic.running)
+    app.wait(lambda: starts == 2 * ["none", "scan"] and not widget.logic.running)
     assert len(filled(app)) == 1 and not widget.ui.outdatedLabel.visible
     widget.maskPanel.editor.undo()
     app.wait(lambda: len(starts) == 6 and not widget.logic.running)
@@ -54,9 +54,9 @@ def test_a_stroke_ends_the_run_that_replaces_a_draft_and_accepting_does(app: Any
     widget.taskPanel.choose("inpaint")
     widget.ui.liveCheckBox.checked = True
     paint_ball(app, widget, (10, 12, 14), 4.0)
-    app.wait(lambda: starts == [1, 3] and widget.logic.running)
+    app.wait(lambda: starts == ["none", "scan"] and widget.logic.running)
     paint_ball(app, widget, (10, 10, 10), 4.0)
-    app.wait(lambda: starts == [1, 3, 1, 3] and widget.logic.running)
+    app.wait(lambda: starts == 2 * ["none", "scan"] and widget.logic.running)
     draft = filled(app)[0]
     widget.ui.acceptButton.click()
     app.wait(lambda: not widget.logic.running)

@@ -109,7 +109,7 @@ def test_every_parameter_reaches_the_library_as_it_wants_it(app: Any, widget: An
             before = editor.value()
             numbers = getattr(editor, "_numbers", [editor])
             for number in numbers:
-                _move(number.widget)
+                _move(getattr(number, "button", None) or getattr(number, "line", None) or number.widget)
             if (task, name) == ("find", "encoders"):  # none are shipped that could be chosen
                 continue
             assert editor.value() != before, f"{task}.{name}"

@@ -17,6 +17,7 @@ from .volumeNodes import (
     subtracting,
     volumeFromNode,
 )
+from .xrayNodes import FRUSTUM, addFrustum
 
 CT_WINDOWS = {"chest": (1400, -350)}
 """Width and level for a CT that was made without one; soft tissue for other regions."""
@@ -38,6 +39,8 @@ def addResult(task, inputNode, result):
     try:
         for name, array in result.volumes.items():
             volumes[name] = _addVolume(declared, name, array, inputNode, result)
+        for name, facts in result.facts.get("views", {}).items():
+            others[name + FRUSTUM] = addFrustum(facts, volumes[name], inputNode)
         for name, text in result.texts.items():
             others[name] = addText(_nodeName(declared.output(name), inputNode, result), text, inputNode)
         for name, rows in result.tables.items() if declared.view is not View.FINDINGS else ():  # it makes its own
@@ -97,6 +100,9 @@ def _addVolume(declared, name, array, inputNode, result):
         node.SetAttribute(BEAM_SOURCE, " ".join(map(repr, beam["source_ras_mm"] or ())) or PARALLEL)
     if kind is OutputKind.LABEL_SPREAD:
         styleUncertainty(node)
+    window = result.facts.get("windows", {}).get(name)
+    if window is not None:
+        node.GetDisplayNode().SetWindowLevelMinMax(*window)
     if kind is OutputKind.CT and (inputNode is None or not isLikeInput):
         display = node.GetDisplayNode()
         display.SetAutoWindowLevel(False)

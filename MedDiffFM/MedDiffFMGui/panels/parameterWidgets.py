@@ -4,7 +4,7 @@ import ctk
 import qt
 from slicer.i18n import tr as _
 
-from ..views.cameras import cameraOfView
+from .cameraEditor import CameraEditor
 from .modelCheck import fittingModels
 
 SLIDER_SPAN = 50  # a wider range is too coarse for a slider in a panel of this width
@@ -49,6 +49,15 @@ class ParameterWidgets:
             if isinstance(editor, _ModelEditor):
                 editor.offer(prior)
 
+    def setScan(self, node):
+        """Let a camera be seen through a scan.
+
+        :param node: volume, None for none.
+        """
+        for editor in self._editors.values():
+            if isinstance(editor, CameraEditor):
+                editor.setScan(node)
+
     def setValues(self, values):
         """Show ``values``, and defaults for what is left out; does not call ``onChanged``."""
         for name, editor in self._editors.items():
@@ -80,7 +89,9 @@ def _makeEditor(parameters, field, info, onChanged):
 
     kind, optional = value_types(parameters)[field.name]
     if info.camera:
-        return _CameraEditor(onChanged)
+        return CameraEditor(onChanged)
+    if info.words:
+        return _WordsEditor(info, onChanged)
     if kind is tuple:
         count = tuple_length(parameters, field.name) or 1
         return _TupleEditor([element_type(parameters, field.name)] * count, optional, field, info, onChanged)
@@ -250,26 +261,58 @@ class _ModelEditor(_Editor):
         self.widget.currentIndex = self.widget.findData(value or "")
 
 
-class _CameraEditor(_Editor):
-    """A button that takes the camera of the 3-D view as it is when pressed, and forgets it when pressed again."""
+class _WordsEditor:
+    """Words with commas between: a button for each usual one, a line for others."""
 
-    def __init__(self, onChanged):
-        button = qt.QPushButton(_("From this 3-D view"))
-        button.checkable = True
-        self._camera = None
-        _Editor.__init__(self, button, "toggled(bool)", onChanged)
+    def __init__(self, info, onChanged):
+        self._onChanged = onChanged
+        self._quiet = False
+        self._text = ""
+        self.widget = qt.QWidget()
+        rows = qt.QVBoxLayout(self.widget)
+        rows.setContentsMargins(0, 0, 0, 0)
+        buttons = qt.QHBoxLayout()
+        buttons.setSpacing(2)
+        rows.addLayout(buttons)
+        self.buttons = {}
+        for word in info.words:
+            button = qt.QToolButton()
+            button.text = word.upper()
+            button.checkable = True
+            button.toolTip = _(info.labels.get(word, word))
+            button.connect("toggled(bool)", lambda *_checked: self._changed())
+            buttons.addWidget(button)
+            self.buttons[word] = button
+        buttons.addStretch(1)
+        self.line = qt.QLineEdit()
+        self.line.placeholderText = _(info.others)
+        self.line.connect("textChanged(QString)", lambda *_text: self._changed())
+        rows.addWidget(self.line)
+
+    def setToolTip(self, text):
+        self.widget.toolTip = self.line.toolTip = text
 
     def _changed(self):
         if not self._quiet:
-            self.setValue(cameraOfView() if self.widget.checked else None)
-        _Editor._changed(self)
+            others = [word.strip() for word in self.line.text.split(",")]
+            pressed = [word for word, button in self.buttons.items() if button.checked]
+            self._text = ",".join([*pressed, *filter(None, others)])
+            self._onChanged()
 
     def value(self):
-        return self._camera
+        return self._text
 
-    def _show(self, value):
-        self._camera = value
-        self.widget.checked = value is not None
+    def setValue(self, value):
+        """Show ``value``, in its own order until the user changes it; does not call ``onChanged``."""
+        self._text = value
+        words = [word.strip() for word in value.split(",")]
+        self._quiet = True
+        try:
+            for word, button in self.buttons.items():
+                button.checked = word in words
+            self.line.text = ", ".join(word for word in words if word and word not in self.buttons)
+        finally:
+            self._quiet = False
 
 
 class _TupleEditor(_Editor):

@@ -114,6 +114,8 @@ class TaskPanel:
     def onInputChanged(self):
         """Look at the chosen volume once, not at every update of the panel."""
         self._checkInput()
+        if self.task in self._forms:
+            self._forms[self.task].widgets.setScan(self.parameterNode.inputVolume)
         self.update()
 
     def _checkInput(self):
@@ -160,6 +162,7 @@ class TaskPanel:
             self._forms[self.task] = _TaskForm(self.declared, self.ui, self._onValuesChanged, self.update)
             self._forms[self.task].named.setParameterNode(self.parameterNode.parameterNode)
             self._forms[self.task].widgets.setModels(self.parameterNode.model)
+        self._forms[self.task].widgets.setScan(self.parameterNode.inputVolume)
         for name, form in self._forms.items():
             form.setVisible(name == self.task)
         self.ui.moreCollapsibleButton.visible = self._forms[self.task].widgets.hasAdvanced

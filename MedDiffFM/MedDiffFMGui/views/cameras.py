@@ -47,8 +47,13 @@ def centerCameras(location):
 
 def cameraOfView():
     """Position, focal point and view up of the first 3D view's camera, nine numbers in RAS mm; None without a view."""
-    node = next(iter(_cameraNodes()), None)
+    node = cameraNode()
     return None if node is None else [round(value, 3) for part in _pose(node) for value in part]
+
+
+def cameraNode():
+    """The camera of the first 3D view; None without a view."""
+    return next(iter(_cameraNodes()), None)
 
 
 def _cameraNodes():

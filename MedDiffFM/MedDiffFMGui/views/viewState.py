@@ -31,6 +31,11 @@ class ViewState:
                 if places and node.GetID() in self._places:
                     _setPlace(node, self._places[node.GetID()])
 
+    def restorePlace(self, node):
+        """Slice and field of view of one slice view as they were."""
+        if node and node.GetID() in self._places:
+            _setPlace(node, self._places[node.GetID()])
+
 
 def restoreLayout(layout):
     """Bring a layout back if another one is shown."""

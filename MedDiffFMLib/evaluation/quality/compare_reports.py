@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def compare(
 
     Returns:
         JSON-ready: ``before`` (the earlier model), ``warnings`` (why figures may not be comparable), ``differences``
-        (one a task, group and figure, with paired interval) and their ``cases``.
+        (one a task, group, figure and ``variant`` of the model, with paired interval) and their ``cases``.
 
     Raises:
         InputError: the earlier evaluation was of the baselines alone.
@@ -66,10 +67,12 @@ def compare(
         raise InputError("The earlier evaluation holds no model, only baselines.", "Compare with one of a model.")
     old_rows, old_model = rows_of(before), before["model"]["name"]
     differences = []
+    variants = dict.fromkeys(row.method.removeprefix(model) for row in rows if of_model(row.method, model))
     for (task, figure), is_higher in higher.items():
-        for group in dict.fromkeys(row.group for row in rows if row.task == task):
-            new = _part(rows, task, group, model)
-            old = _part(old_rows, task, group, old_model)
+        groups = dict.fromkeys(row.group for row in rows if row.task == task)
+        for group, variant in itertools.product(groups, sorted(variants, key=bool)):
+            new = _part(rows, task, group, model + variant)
+            old = _part(old_rows, task, group, old_model + variant)
             change = difference(new, old, figure, is_higher)
             if change.cases:
                 differences.append(
@@ -77,6 +80,7 @@ def compare(
                         "task": task,
                         "group": group,
                         "figure": figure,
+                        "variant": variant.removeprefix(", "),
                         **dataclasses.asdict(change),
                         "verdict": change.word,
                         "values": _case_by_case(new, old, figure),
@@ -84,6 +88,11 @@ def compare(
                 )
     warnings = _other_plan(plan, before["plan"]) + _other_yardstick(rows, model, old_rows, old_model)
     return {"before": before["model"], "warnings": warnings, "differences": differences}
+
+
+def of_model(method: str, model: str) -> bool:
+    """Is a method the model, as it is or as a variant?"""
+    return method == model or method.startswith(f"{model}, ")
 
 
 def _part(rows: Sequence[Row], task: str, group: str, method: str) -> list[Row]:
@@ -109,10 +118,10 @@ def _other_yardstick(rows: Sequence[Row], model: str, old_rows: Sequence[Row], o
     def key(row: Row) -> tuple[str, str, str, str]:
         return row.task, row.case, row.group, row.method
 
-    old = {key(row): row.values for row in old_rows if row.method != old_model}
+    old = {key(row): row.values for row in old_rows if not of_model(row.method, old_model)}
     changed: dict[str, None] = {}  # in order, each once
     for row in rows:
-        if row.method == model:
+        if of_model(row.method, model):
             continue
         for figure, value in old.get(key(row), {}).items():
             now = row.values.get(figure, float("nan"))

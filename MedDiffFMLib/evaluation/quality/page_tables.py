@@ -40,6 +40,12 @@ def refused_lines(groups: dict[str, Any]) -> list[str]:
     return lines
 
 
+def question_of(change: dict[str, Any]) -> str:
+    """What two evaluations are compared by: task, part, and the variant of the model where it is one."""
+    question = f"{change['task']} {change['group']}".strip()
+    return f"{question}, {change['variant']}" if change["variant"] else question
+
+
 def _part_order(name: str) -> tuple[int, str, float]:
     value, _, unit = name.partition(" ")
     if unit in ("mm", "HU"):

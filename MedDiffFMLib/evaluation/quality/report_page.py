@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .page_tables import detection_lines, further_lines, interval, number, parts_lines, pooled_lines, refused_lines
+from .page_tables import (
+    detection_lines,
+    further_lines,
+    interval,
+    number,
+    parts_lines,
+    pooled_lines,
+    question_of,
+    refused_lines,
+)
 from .paired_tests import QUESTIONS
 from .tables import FIGURES, Figure, is_part
 
@@ -242,11 +251,11 @@ def _compared_lines(compared: dict[str, Any], model: dict[str, Any]) -> list[str
     for change in compared["differences"]:
         figure = _figure(change["task"], change["figure"])
         lines.append(
-            f"| {change['task']} {change['group']} | {change['figure']} | {change['better']} of {change['cases']} | "
+            f"| {question_of(change)} | {change['figure']} | {change['better']} of {change['cases']} | "
             f"{_signed(change, figure)} | **{change['verdict']}** |"
         )
     for change in compared["differences"]:
-        if not is_part(change["task"], change["group"]):
+        if not (change["variant"] or is_part(change["task"], change["group"])):
             lines += _before_after_lines(change)
     return [*lines, ""]
 

@@ -18,10 +18,18 @@ from .slots import Number
 
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _FILLING = re.compile(
-    "an?|and|as|at|by|ct|computed|each|for|from|ha[sv]e?|i|image|in|is|its?|like|make|me|of|on|or|patient|please|scan"
-    "|show|showing|shows|that|the|there|this|to|tomography|want|which|with|would"
+    "an?|and|as|at|by|cts?|computed|each|for|from|ha[sv]e?|i|images?|in|is|its?|like|make|me|of|on|or|patient|please"
+    "|scans?|show|showing|shows|that|the|there|this|to|tomography|want|which|with|would"
 )
 """Words without which a prompt says the same."""
+_WRITTEN_OUT = (
+    (re.compile(r"(?<=[a-z])[-\u2010\u2011](?=\w)|(?<=\d)[-\u2010\u2011](?=[a-z])"), " "),
+    (re.compile(r"\bw/o\b"), "without"),
+    (re.compile(r"\bw/\s*(?=\w)"), "with "),
+)
+"""Spellings of one thing, and the one that phrases know: a hyphen is a space."""
+_INTRAVENOUS = re.compile(r"\bi\.\s?v\.(?=\s|$)", re.IGNORECASE)
+"""Written out first, for its dots end no sentence."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,13 @@ def _slices(match: re.Match[str]) -> dict[str, Value]:
     return {"spacing": round(spacing, 2), "thickness": thickness(spacing)}
 
 
+_NO_NODULE = re.compile(r"\b(?:no|without(?: any)?|free of) (?:lung |pulmonary )?nodules?\b")
+"""No kind of fact says what is absent; taken for a nodule, it would be found."""
 _PART = "(?:third|lobe|zone|field)"
 """Readers name lobes where the facts have thirds of the lung's height, which is nearly the same in the upper one."""
+_SLICE = "(?:slices?|cuts?|sections?)"
+_AGENT = "(?:iv |intravenous )?contrast(?: agent| medium| media| enhancement)?"
+_CHEST = "(?:chest|thorax|thoracic|lungs?)"
 _PLACE = (
     r"(?:(?: of \d+(?:\.\d+)? ?mm| in the| of the|,"
     rf"| (?:upper|middle|lower) {_PART}| right| left| lung)*)"
@@ -103,33 +116,43 @@ _PHRASES = (
     ),
     _Phrase(
         "slice_spacing",
-        re.compile(r"(?<![\w.])(?P<a>\d+(?:\.\d+)?) ?mm (?:thick )?slices?\b|\bslices? of (?P<b>\d+(?:\.\d+)?) ?mm\b"),
+        re.compile(
+            rf"(?<![\w.])(?P<a>\d+(?:\.\d+)?) ?mm (?:thick(?: {_SLICE}| ct)?|{_SLICE}(?: thickness| spacing)?)\b"
+            rf"|\b{_SLICE} (?:thickness |spacing )?(?:of )?(?P<b>\d+(?:\.\d+)?) ?mm\b"
+        ),
         _slices,
     ),
-    _fixed("slice_spacing", "thin slices?", thickness="thin"),
-    _fixed("slice_spacing", "thick slices?", thickness="thick"),
+    _fixed("slice_spacing", rf"thin(?:ly sliced| {_SLICE}| ct)|hrct|high resolution", thickness="thin"),
+    _fixed("slice_spacing", rf"thick {_SLICE}", thickness="thick"),
     _fixed(
-        "contrast", "(?:without|no) (?:iv |intravenous )?contrast(?: agent| medium)?|non-?contrast|unenhanced|native",
+        "contrast",
+        rf"(?:without|no)(?: any)? {_AGENT}|non ?(?:{_AGENT}|enhanced)|unenhanced|uncontrasted|native|plain"
+        "|pre contrast|ncct",
         contrast=WITHOUT,
     ),
     _fixed(
         "contrast",
-        "with (?:iv |intravenous )?contrast(?: agent| medium)?|(?:contrast-)?enhanced|(?:iv|intravenous) contrast"
-        "|(?:portal )?venous phase|arterial phase",
+        rf"(?:with|after|post) {_AGENT}|(?:contrast )?enhanced|(?:iv|intravenous) contrast(?: agent| medium)?|cect"
+        "|(?:(?:portal )?venous|arterial) phase|angiogra(?:phy|m)|cta",
         contrast=WITH,
     ),
     _number("noise", rf"{_NUMBER} ?hu (?:of )?noise", "noise"),
     _number("noise", rf"noise of {_NUMBER} ?hu", "noise"),
-    _fixed("noise", "low noise|little noise", level="low"),
-    _fixed("noise", "high noise|much noise|noisy|low-dose", level="high"),
+    _fixed("noise", "(?:low|(?:very )?little|no|without) noise|noise ?free", level="low"),
+    _fixed("noise", "(?:high|much|strong|lots of|a lot of) noise|(?:very )?noisy|low dose", level="high"),
     _number("fat", rf"{_NUMBER} ?(?:%|percent) (?:body )?fat", "share"),
     _number("bone", rf"{_NUMBER} ?(?:%|percent) bone", "share"),
+    *(
+        _number(f"lung_{side}", rf"{side} lung (?:volume )?(?:of )?{_NUMBER} ?{unit}", "volume", factor)
+        for side in (RIGHT, LEFT)
+        for unit, factor in (("ml", 1.0), ("l", 1000.0))
+    ),
     _number("lungs", rf"lungs? (?:volume )?of {_NUMBER} ?ml", "volume"),
     _number("lungs", rf"lungs? (?:volume )?of {_NUMBER} ?l", "volume", 1000.0),
     _number("body_width", rf"{_NUMBER} ?mm wide", "width"),
-    _fixed("region", "whole[- ]body|trunk", region="whole body"),
+    _fixed("region", rf"whole body|trunk|{_CHEST},? (?:and )?abdomen,? (?:and )?pelvis", region="whole body"),
     _fixed("region", "heads?(?: and necks?)?|necks?|brain|skull", region="head and neck"),
-    _fixed("region", "chest|thorax|thoracic|lungs?", region="chest"),
+    _fixed("region", _CHEST, region="chest"),
     _fixed("region", "abdomen|abdominal|liver|kidneys?", region="abdomen"),
     _fixed("region", "pelvis|pelvic|hips?", region="pelvis"),
 )  # fmt: skip
@@ -139,7 +162,7 @@ def understand_prompt(prompt: str) -> Understood:
     """Statements of a prompt, and what is left of it."""
     said: list[Statement] = []
     rest: list[str] = []
-    for sentence in re.split(r"(?<=[.!?;])\s+|\n", prompt):
+    for sentence in re.split(r"(?<=[.!?;])\s+|\n", _INTRAVENOUS.sub("iv", prompt)):
         exact = read(sentence) if sentence.strip() else None
         if exact is not None:
             said.append(exact)
@@ -151,6 +174,10 @@ def understand_prompt(prompt: str) -> Understood:
 def _pick(sentence: str, said: list[Statement], rest: list[str]) -> None:
     """Known phrases of a sentence, in the order of the table; what they took is not looked at again."""
     text = " ".join(sentence.lower().split())
+    for pattern, written in _WRITTEN_OUT:
+        text = pattern.sub(written, text)
+    rest += _NO_NODULE.findall(text)
+    text = _NO_NODULE.sub(";", text)
     for phrase in _PHRASES:
         while match := phrase.pattern.search(text):
             if phrase.kind != "nodule" and any(one.kind == phrase.kind for one in said):

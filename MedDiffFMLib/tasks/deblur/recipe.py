@@ -42,7 +42,9 @@ def deblur(parameters: Deblur, case: Case, run: Run) -> TaskResult:
 
     volume = case.scan
     image = working_image(volume, None, region=run.region, anatomy=case.anatomy)
-    noise = parameters.noise if parameters.noise is not None else estimate_noise(image.hounsfield)
+    noise = parameters.noise
+    if noise is None:
+        noise = estimate_noise(image.hounsfield, image.spacing_kji[1])
     if noise is None:
         raise InputError(
             "The noise level cannot be estimated: there is too little soft tissue.", "Give it with --noise."

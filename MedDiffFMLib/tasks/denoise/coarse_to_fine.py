@@ -7,11 +7,13 @@ the scanner's own voxels afterwards.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ...conditioning.condition import Condition
     from ...core.progress import ProgressMeter
@@ -44,15 +46,25 @@ def not_air(image: torch.Tensor) -> torch.Tensor:
 
 
 def denoise_coarse_to_fine(
-    engine: Engine, noisy: torch.Tensor, sigma: float, condition: Condition, meter: ProgressMeter | None = None
+    engine: Engine,
+    noisy: torch.Tensor,
+    sigma: float,
+    condition: Condition,
+    meter: ProgressMeter | None = None,
+    scales: tuple[tuple[int, float], ...] = SCALES,
+    last: nn.Module | None = None,
 ) -> torch.Tensor:
     """``noisy`` (1, 1, D, H, W) in the network's range with white or correlated noise of level ``sigma`` -> clean.
 
     Two images and the estimate of the pass are held, however many passes there are.
+
+    Args:
+        last: denoiser of the last pass, where it is not the engine's.
     """
     clean = noisy.clone()
-    for turn, (factor, share) in enumerate(SCALES):
-        _remove_noise(engine, clean, sigma * share, condition, factor, meter, turn)
+    for turn, (factor, share) in enumerate(scales):
+        with engine.running(last) if last is not None and turn == len(scales) - 1 else nullcontext():
+            _remove_noise(engine, clean, sigma * share, condition, factor, meter, turn)
     return clean
 
 

@@ -1,9 +1,10 @@
-"""Denoising with the prior, and with non-local means beside it.
+"""Denoising with the prior, with non-local means and a Wiener filter beside it.
 
 A few network calls from coarse to fine, each the minimum-mean-square-error estimate for its noise level, and the mean
-of what they give and of non-local means, whose errors are others (``non_local``: 0 is the prior alone). With ``steps``
+of what they give and of two others that err otherwise: non-local means (``non_local``) and what a Wiener filter makes
+of the scan when the network's result tells it tissue and noise (``detail``). Both 0 is the prior alone. With ``steps``
 the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a),
-which keeps more texture.
+which keeps more texture. ``tune`` fits the network's last layer to the scan before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
-    """Remove noise; deterministic, whatever the seed.
+    """Remove noise; deterministic, whatever the seed, which only chooses the noise that ``tune`` works with.
 
     Returns:
         ``denoised`` in the input's number type and ``noise`` (what was removed, HU, float32), on the input's grid.
@@ -33,27 +34,33 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     from ...preprocessing.noise_estimate import estimate_noise
     from ...preprocessing.working_image import changed, slabs_of, unchanged_out_of_range, working_image
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
+    from .tuning import TUNING_UNITS, Tuned, tune
 
     volume, engine = case.scan, run.model.engine
     image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy)
-    noise = parameters.noise if parameters.noise is not None else estimate_noise(image.hounsfield)
+    noise = parameters.noise
+    if noise is None:
+        noise = estimate_noise(image.hounsfield, image.spacing_kji[1])
     if noise is None:
         raise InputError(
             "The noise level cannot be estimated: there is too little soft tissue.", "Give it with --noise."
         )
     sigma = max(noise * parameters.strength, 0.5) / 1000
     evaluations = parameters.steps or len(SCALES)
-    share = parameters.non_local if parameters.steps == 0 else 0.0
-    meter = run.meter(evaluations + (share > 0), "denoising")
+    shares = (parameters.non_local, parameters.detail) if parameters.steps == 0 else (0.0, 0.0)
+    meter = run.meter(evaluations + (shares[0] > 0) + (TUNING_UNITS if parameters.tune else 0), "denoising")
     noisy, image = image.network_input(), image.without_voxels()
+    tuned = Tuned(None, 0.0)
+    if parameters.tune:
+        tuned = tune(engine, noisy, sigma, image.condition, shares, run.seed, meter)
     if parameters.steps == 0:
-        clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter)
-        if share > 0:
+        clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter, last=tuned.denoiser)
+        if shares[0] > 0:
             meter.stage = "non-local means"
     else:
         clean = _sample(engine, noisy, sigma, image, parameters, meter)
     # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
-    removed = _removed(noisy[0, 0], clean[0, 0], sigma, share, meter)
+    removed = _removed(noisy[0, 0], clean[0, 0], sigma, shares, parameters.strength, meter)
     del noisy, clean
     removed = image.on_input(removed)
     unchanged_out_of_range(removed, volume)
@@ -62,9 +69,12 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
         "noise_estimated": parameters.noise is None,
         "region": image.region,
         "network_evaluations": evaluations,
-        "non_local_share": share,
+        "non_local_share": shares[0],
+        "detail_share": shares[1],
     }
     denoised = changed(volume, ((planes, -removed[planes]) for planes in slabs_of(volume)))
+    if parameters.tune:
+        facts |= {"tuned": tuned.denoiser is not None, "tuning_gain_percent": round(tuned.gain, 2)}
     return TaskResult({"denoised": denoised, "noise": removed}, facts=facts)
 
 
@@ -86,16 +96,19 @@ def _sample(
     return dpm_solver_pp_2m(denoiser, noisy, sigmas, DiffPIR(noisy, sigma, parameters.consistency))
 
 
-def _removed(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, share: float, meter: ProgressMeter) -> np.ndarray:
-    """Removed noise, (D, H, W) in HU, in the memory of ``noisy``; ``clean`` takes ``share`` of non-local means."""
-    import torch
+def _removed(
+    noisy: torch.Tensor,
+    clean: torch.Tensor,
+    sigma: float,
+    shares: tuple[float, float],
+    strength: float,
+    meter: ProgressMeter,
+) -> np.ndarray:
+    """Removed noise, (D, H, W) in HU, in the memory of ``noisy``; see :func:`.combination.combined_planes`."""
+    from .combination import combined_planes
 
-    from .non_local_means import non_local_planes
-
-    if share > 0:
-        planes = non_local_planes(noisy.numpy(), sigma, meter=meter)
-        for before, after, smooth in zip(noisy, clean, planes, strict=True):
-            before -= after.lerp_(torch.from_numpy(smooth), share)
-    else:
-        noisy -= clean
+    planes = combined_planes(noisy, clean, sigma, shares, strength, meter)
+    # A plane changes when it has been taken: nothing looks at it again.
+    for before, result in zip(noisy, planes, strict=True):
+        before -= result
     return noisy.mul_(1000).numpy()

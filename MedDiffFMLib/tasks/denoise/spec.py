@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ...core.errors import InputError
 from ..base import Task
 from ..inputs import Inputs
 from ..output_kinds import Output, OutputKind
 from ..parameters import parameter, spacing_parameter
 
+if TYPE_CHECKING:
+    from ...imaging.volume import Volume
+
+TUNING_WORK = 15.0
+"""Time that tuning takes, in that of a million voxels."""
+
 
 @dataclass(frozen=True)
 class Denoise(Task):
-    """Denoising by the prior, and by non-local means beside it."""
+    """Denoising by the prior, with non-local means and a Wiener filter beside it."""
 
     name, title, action, icon = "denoise", "Denoise", "Denoise", "denoise.png"
     sentence = "Removes noise and shows what was removed."
@@ -52,4 +60,25 @@ class Denoise(Task):
         maximum=1,
         advanced=True,
     )
+    detail: float = parameter(
+        0.5,
+        "Share of the result in which a Wiener filter gives back detail that the network took for noise, told apart by "
+        "the noise's own spectrum; 0 gives back nothing. Not used with several steps.",
+        minimum=0,
+        maximum=1,
+        advanced=True,
+    )
+    tune: bool = parameter(
+        False,
+        "Fit the network's last layer to this scan first, in about a minute; what it had stays where voxels that were "
+        "held out do not gain. Not possible with several steps.",
+    )
     spacing: float | None = spacing_parameter("the scanner's own voxels when not given")
+
+    def check_together(self) -> None:
+        if self.tune and self.steps:
+            raise InputError("Tuning is for the passes from coarse to fine, not for steps.", "Leave one of both out.")
+
+    def work(self, volume: Volume | None) -> float:
+        """Tuning takes as long for every scan."""
+        return super().work(volume) + (TUNING_WORK if self.tune and volume is not None else 0.0)

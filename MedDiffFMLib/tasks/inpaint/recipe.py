@@ -1,4 +1,8 @@
-"""Inpainting of a mask with healthy tissue: RePaint, computed in the neighborhood of the mask only."""
+"""Inpainting of a mask with healthy tissue: RePaint, computed in the neighborhood of the mask only.
+
+The network gives the expected tissue; its texture comes from like places of the same scan (:mod:`.texture`), unless
+``texture`` is "none".
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from ...core.errors import InputError
 from ...preprocessing.mask_crop import around_mask, neighborhood
 from ..base import Case, Run, TaskResult
 from .spec import Inpaint
+from .texture import texture_of_scan
 
 if TYPE_CHECKING:
     import torch
@@ -30,15 +35,26 @@ def inpaint(parameters: Inpaint, case: Case, run: Run) -> TaskResult:
         ``feather`` mm from the rim, input and filling blend.
     """
     from ...imaging.intensity import is_padding
-    from ...preprocessing.working_image import like_input, working_image
+    from ...preprocessing.working_image import like_input, part_of_image, working_image
 
     volume, model, mask = case.scan, run.model, case.mask
     if mask is None or not mask.any():
         raise InputError("There is nothing to fill: the mask is missing or empty.", "Paint the region to fill.")
     box = neighborhood(mask, volume, parameters.spacing, model.engine.memory_level.window)
-    image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy, around=box)
+    seen = neighborhood(
+        mask, volume, parameters.spacing, model.engine.memory_level.window, parameters.context(volume, mask)
+    )
+    surroundings = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy, around=seen)
+    image, near = part_of_image(surroundings, *box)
     meter = run.meter(parameters.steps * parameters.samples, "filling")
-    working = fill_hole(image, mask, model, parameters, run.seed, meter)
+    hole = hole_on_grid(surroundings, mask, parameters.margin)
+    working = fill_hole(image, hole[near], model, parameters, run.seed, meter)
+    places = 0
+    if parameters.texture == "scan":
+        filled = surroundings.hounsfield.copy()
+        filled[near] = np.where(hole[near], working, filled[near])
+        texture = texture_of_scan(filled, hole, surroundings.grid.spacing, parameters.samples, run.seed, meter)
+        working, places = working + texture.values[near], texture.places
     result = volume.voxels.copy()
     place = around_mask(mask)
     filling, inside = image.on_input(working, fill=np.nan, box=place)[mask[place]], mask[place]
@@ -53,6 +69,7 @@ def inpaint(parameters: Inpaint, case: Case, run: Run) -> TaskResult:
         "mean_hu_after": round(float(after.mean()), 1),
         "network_evaluations": parameters.steps * parameters.samples,
         "working_shape": list(image.shape),
+        "texture_places": places,
     }
     return TaskResult({"inpainted": result}, facts=facts)
 
@@ -75,25 +92,29 @@ def inward_share(inside: np.ndarray, volume: Volume, feather: float) -> np.ndarr
 
 def fill_hole(
     image: WorkingImage,
-    mask: np.ndarray,
+    hole: np.ndarray,
     model: FoundationModel,
     parameters: Inpaint,
     seed: int,
     meter: ProgressMeter | None = None,
 ) -> np.ndarray:
-    """The filled neighborhood in HU on the working grid, mean of the samples; the input outside the hole."""
+    """The filled neighborhood in HU on the working grid, mean of the samples; the input outside the hole.
+
+    Args:
+        hole: bool (D, H, W), see :func:`hole_on_grid`.
+    """
     import torch
 
     from ...inference.sliding_window import SlidingWindowDenoiser
 
-    hole = torch.from_numpy(hole_on_grid(image, mask, parameters.margin))[None, None].float()
+    unknown = torch.from_numpy(hole)[None, None].float()
     known = image.network_input()
-    condition = image.condition.filling(known[0, 0], hole[0, 0])
+    condition = image.condition.filling(known[0, 0], unknown[0, 0])
     denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(known)
     for _ in range(parameters.samples):
-        total += sample_filling(denoiser, known, hole, condition, parameters, generator)
+        total += sample_filling(denoiser, known, unknown, condition, parameters, generator)
     return (total / parameters.samples)[0, 0].numpy() * 1000
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CONTEXT = 16
 """Voxels around the mask on each side that the model is shown."""
+ROOM, MOST_CONTEXT = 14, 80
+"""Voxels around the mask from which texture is taken: once more its size and so many, and not more altogether."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,19 @@ class Inpaint(Task):
     sentence = "Fills a mask with healthy tissue."
     inputs = Inputs(mask=REQUIRED, paints=True)
     outputs = (Output("inpainted", OutputKind.CT, "filled", invented=True),)
-    draft: ClassVar[dict[str, Any]] = {"steps": 1, "samples": 1}
+    draft: ClassVar[dict[str, Any]] = {"steps": 1, "samples": 1, "texture": "none"}
     reference_seconds = 0.17
 
     steps: int = parameter(
         1,
-        "Network evaluations a sample: 1 gives the expected tissue, more a plausible one with texture.",
+        "Network evaluations a sample; with the shipped prior more than 1 add noise rather than tissue.",
         minimum=1,
         maximum=200,
         advanced=True,
     )
     samples: int = parameter(
-        3,
-        "Samples averaged: more come closer to the expected tissue, 1 keeps the most texture.",
+        1,
+        "Samples averaged: 1 is one plausible filling with texture, more come closer to the expected tissue.",
         minimum=1,
         maximum=64,
         advanced=True,
@@ -63,12 +65,28 @@ class Inpaint(Task):
         maximum=80,
         advanced=True,
     )
+    texture: str = parameter(
+        "scan",
+        "scan: texture synthesis, copied from the most similar places nearby in the same scan; none: the smooth tissue "
+        "that the prior expects.",
+        choices=("scan", "none"),
+    )
 
     def needed_piece(self, volume: Volume, mask: np.ndarray) -> Box | None:
         from ...preprocessing.mask_crop import piece_around
 
         # With isotropic voxels the working grid of a piece would begin elsewhere.
-        return piece_around(mask, volume, CONTEXT) if self.spacing is None else None
+        return piece_around(mask, volume, self.context(volume, mask)) if self.spacing is None else None
+
+    def context(self, volume: Volume, mask: np.ndarray) -> int | np.ndarray:
+        """Voxels (i, j, k) around the mask on each side that are looked at."""
+        import numpy as np
+
+        from ...preprocessing.mask_crop import room_beside
+
+        if self.texture == "none":
+            return CONTEXT
+        return np.maximum(room_beside(mask, volume, self.spacing, ROOM, MOST_CONTEXT), CONTEXT)
 
     def work(self, volume: Volume | None) -> float:
         """The neighborhood of the mask alone."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...core.errors import InputError
-from ...multimodal.names import CAMERA, DIGITAL, LOOKS, MAX_PIXELS, MIN_PIXELS, Angles, parse_views
-from ..base import Task
+from ...multimodal.names import CAMERA, DIGITAL, LOOKS, MAX_PIXELS, MIN_PIXELS, NAMED, Angles, parse_views
+from ..base import Task, View
 from ..inputs import NONE, Inputs
 from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
@@ -20,6 +20,7 @@ class Radiograph(Task):
     sentence = "Computes X-rays of a CT from any side."
     inputs = Inputs(anatomy=NONE)
     outputs = (Output("radiograph", OutputKind.XRAY, "X-ray"),)
+    view = View.XRAYS
     synthetic = True
     needs_model = False
     many = True
@@ -27,6 +28,15 @@ class Radiograph(Task):
     views: str = parameter(
         "ap",
         "Views, separated by commas: ap, pa, lat, rlat, obl, angles such as lao30, cran20 or rao30-caud20, camera.",
+        words=tuple(NAMED),
+        labels={
+            "ap": "From the front to a detector at the back",
+            "pa": "From the back to a detector in front",
+            "lat": "To a detector on the left",
+            "rlat": "To a detector on the right",
+            "obl": "To a detector in front and to the left, 45 degrees",
+        },
+        others="angles, such as lao30, rao30-caud20",
     )
     look: str = parameter(
         DIGITAL,

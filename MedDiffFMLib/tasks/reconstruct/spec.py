@@ -57,7 +57,7 @@ class Reconstruct(Task):
     )
     spacing: float = parameter(4.0, "Edge of the voxels.", unit="mm", minimum=3, maximum=10, advanced=True)
     draws: int = parameter(
-        8, "Draws of noise at each level: more is smoother and takes longer.", minimum=2, maximum=64, advanced=True
+        16, "Draws of noise at each level: more is smoother and takes longer.", minimum=2, maximum=64, advanced=True
     )
     detail: bool = parameter(True, "Let the prior better the image on the grid of the result too.", advanced=True)
     source_distance: float = parameter(

@@ -6,6 +6,7 @@ everything else is calculated from it by the tasks that do so by themselves, hen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ import numpy as np
 from ...core.errors import InputError
 from ...imaging.grid import Grid
 from ...imaging.volume import Volume
-from ...multimodal import routes as routes_of
 from ...multimodal.routes import CT_NAME, TEXT_NAME, Route, parse_make, plan_routes
 from ..base import Case, Run, TaskResult
 from ..output_kinds import OutputKind
@@ -23,6 +23,7 @@ from .wishes import Wishes, acquired, met, understand
 if TYPE_CHECKING:
     from .spec import Synthesize
 
+MakeCT = Callable[["Synthesize", Case, Run, Wishes], TaskResult]
 OUTPUTS = {CT_NAME: "synthetic"}
 """Modality -> name of its output, where that is another one."""
 NOT_STEERED = "Nothing steers what was asked for about: {titles}. It was measured only."
@@ -49,8 +50,11 @@ class _Set:
         self.result.ijk_to_ras[output] = volume.ijk_to_ras
 
 
-def make_jointly(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
+def make_jointly(parameters: Synthesize, case: Case, run: Run, make_ct: MakeCT) -> TaskResult:
     """Everything that is asked for beside everything that is given.
+
+    Args:
+        make_ct: makes one of nobody.
 
     Returns:
         ``synthetic``, ``mr``, ``xray``: images that are given or made; ``text``: description of the CT; with a prompt
@@ -60,20 +64,26 @@ def make_jointly(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     Raises:
         InputError: inputs of which nothing makes a CT, or a prompt that says nothing.
     """
-    wanted = parse_make(parameters.make, routes_of.ROUTES)
+    wanted = parse_make(parameters.make)
     prompt = case.texts.get("prompt")
     wishes = Wishes() if prompt is None else understand(prompt)
     given = [*case.scans, *([] if prompt is None else [TEXT_NAME])]
     if CT_NAME not in wanted and CT_NAME not in case.scans:
         wanted = [CT_NAME, *wanted]  # all else is made from it
-    steps = plan_routes(given, wanted, routes_of.ROUTES)
+    steps = plan_routes(given, wanted)
     made = _Set({})
     for name, scan in case.scans.items():
         made.add(name, scan)
     for step in steps:
         if run.cancel is not None:
             run.meter(1, f"making {step.made}").check()
-        _take(step, made, parameters, replace(case, scans={}), run, wishes)
+        if step.source:
+            _take(step, made, parameters, run)
+        else:
+            invented = make_ct(parameters, replace(case, scans={}), run, wishes)
+            made.result.facts |= invented.facts
+            made.result.warnings += invented.warnings
+            made.add(CT_NAME, _as_acquired(invented, wishes, run.seed, case.volume is not None))
     result = made.result
     result.volumes = {
         name: result.volumes[name] for name in sorted(result.volumes, key=lambda name: name != "synthetic")
@@ -84,17 +94,10 @@ def make_jointly(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     return result
 
 
-def _take(step: Route, made: _Set, parameters: Synthesize, case: Case, run: Run, wishes: Wishes) -> None:
-    """One step; its warnings are passed on."""
+def _take(step: Route, made: _Set, parameters: Synthesize, run: Run) -> None:
+    """One step of another task; its warnings are passed on."""
     from ..registry import TASKS
-    from .recipe import make_ct
 
-    if not step.source:
-        invented = make_ct(parameters, case, run, wishes)
-        made.result.facts |= invented.facts
-        made.result.warnings += invented.warnings
-        made.add(CT_NAME, _as_acquired(invented, wishes, run.seed, case.volume is not None))
-        return
     settings: dict[str, Any] = dict(step.settings)
     if step.task == "radiograph":
         settings["views"] = parameters.views
@@ -105,7 +108,8 @@ def _take(step: Route, made: _Set, parameters: Synthesize, case: Case, run: Run,
         made.result.texts[TEXT_NAME] = found.texts[step.output]
         return
     for name, voxels in found.volumes.items():
-        if name == step.output or TASKS[step.task].output(name).kind is OutputKind.XRAY:
+        further = name.startswith(f"{step.output}_") and TASKS[step.task].output(name).kind is OutputKind.XRAY
+        if name == step.output or further:
             _add(made, step, name, voxels, found)
 
 

@@ -49,7 +49,7 @@ def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
     from .joint import make_jointly
 
     if case.scans or case.texts or parse_make(parameters.make) != [CT_NAME]:
-        return make_jointly(parameters, case, run)
+        return make_jointly(parameters, case, run, make_ct)
     return make_ct(parameters, case, run)
 
 

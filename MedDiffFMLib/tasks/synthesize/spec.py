@@ -49,6 +49,7 @@ class Synthesize(Task):
         Output("asked", OutputKind.TABLE, columns=ASKED),
     )
     synthetic = True
+    own_axes = True  # what is given comes back as it is stored; each step turns it for itself
 
     size: tuple[float, float, float] | None = parameter(
         None,

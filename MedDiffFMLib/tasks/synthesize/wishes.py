@@ -167,11 +167,13 @@ def met(wishes: Wishes, facts: Iterable[Fact]) -> list[dict[str, Any]]:
     for asked in wishes.statements:
         kind, found = KINDS[asked.kind], measured.get(asked.kind)
         for slot, value in asked.values.items():
-            unit = kind.slots[slot].unit if isinstance(kind.slots[slot], Number) else ""  # type: ignore[union-attr]
+            about = kind.slots[slot]
+            unit = about.unit if isinstance(about, Number) else ""
             seen = None if found is None or found.unknown else found.values.get(slot)
             rows.append(
-                {"fact": kind.title, "value": slot, "asked": value, "measured": "not assessed" if seen is None else seen,
-                 "unit": unit, "met": _close(value, seen), "steered": _yes(slot in STEERED.get(asked.kind, ()))}
+                {"fact": kind.title, "value": slot, "asked": value,
+                 "measured": "not assessed" if seen is None else seen, "unit": unit,
+                 "met": _close(value, seen), "steered": _yes(slot in STEERED.get(asked.kind, ()))}
             )  # fmt: skip
     return rows
 

@@ -17,7 +17,7 @@ from ...conditioning.tissue import OUTSIDE
 from ...datasets.prepared_cases import Case
 from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
-from ...multimodal.local_guess import LocalGuess
+from ...multimodal.local_guess import Example, LocalGuess
 from ...multimodal.mr_body import mr_body
 from ...multimodal.mr_intensity import FAT
 from ...multimodal.pairs import SPACING_MM, Pair
@@ -73,6 +73,11 @@ class RealPair:
     def image(self) -> np.ndarray:
         """The MR in the network's range, float32 (k, j, i)."""
         return FAT.to_network(np.where(self.pair.seen, self.pair.mr, 0))
+
+    def example(self) -> Example:
+        """What teaches the first guess: what both images show as body."""
+        used = self.pair.seen & self.pair.body & self.mr_body
+        return Example(self.image, self.mr_body, used, to_network(self.pair.hounsfield), self.pair.patient)
 
     def guessed(self, guess: LocalGuess) -> RealPair:
         """With the first guess of its CT."""

@@ -148,8 +148,12 @@ def test_short_tables_of_one_and_of_two_evaluations(folder, oracle, tmp_path):
         reports.append(read_report(tmp_path / "evaluation.json"))
     one, two = page(reports[:1]), page(reports)
     assert "2 cases of 2 patients" in one and "### Synthetic lesions, 2 cases" in one and "| oracle | **20.0**" in one
+    asked = f"Asked of each case: up to {PLAN.spheres_per_size} healthy spheres of each size"
+    assert one.count(asked) == two.count(asked) == 1 and "added noise" not in one
     assert "| oracle (before) | **20.0** [20.0, 20.0]" in two and "| oracle (after) | **5.0** [5.0, 5.0]" in two
     assert two.count("| biharmonic fill |") == one.count("| biharmonic fill |")
+    found = two[two.index("| lesions found |") : two.index("AUROC over all voxels")].strip().splitlines()
+    assert all(line.startswith("|") for line in found) and "oracle (after)" in found[-1]
     assert "| inpaint 20 mm | MAE | 2 of 2 | **+15.0** [+15.0, +15.0] | better |" in two
 
 
@@ -272,6 +276,20 @@ def test_a_changed_yardstick_is_named(folder, oracle, tmp_path):
             row["values"]["MAE"] += 1
     warnings = compare(rows_of(report), "oracle", report["plan"], old, HIGHER_IS_BETTER)["warnings"]
     assert "dose" in warnings[0] and "mean fill (inpaint)" in warnings[1] and "biharmonic" not in warnings[1]
+
+
+def test_a_variant_is_compared_and_is_no_yardstick(folder, oracle, tmp_path):
+    model = oracle(lambda task, truth, given: truth + 20)
+    benchmark.evaluate(model, read_cases(folder), ["inpaint"], tmp_path, plan=PLAN)
+    report = read_report(tmp_path / "evaluation.json")
+    for row in [row for row in report["rows"] if row["method"] == "oracle"]:
+        report["rows"].append({**row, "method": "oracle, steps 5"})
+    rows = rows_of(report)
+    for row in rows:
+        row.values["MAE"] -= 2 * (row.method == "oracle, steps 5")
+    compared = compare(rows, "oracle", report["plan"], report, HIGHER_IS_BETTER)
+    means = {one["variant"]: one["mean"] for one in compared["differences"] if one["figure"] == "MAE"}
+    assert means == {"": 0, "steps 5": pytest.approx(2)} and compared["warnings"] == []
 
 
 def test_what_cannot_be_compared_is_refused(folder, tmp_path):

@@ -117,15 +117,18 @@ def test_tissue_does_not_depend_on_the_planes_looked_at_together(monkeypatch: py
         assert np.array_equal(residual.tissue_of(expected, SPACING), whole)
 
 
-def test_noise_is_estimated_from_all_soft_tissue(small_ct: Volume) -> None:
+def test_noise_is_estimated_from_all_soft_tissue(small_ct: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the box around soft tissue is filtered; slices without any give nothing."""
     values = np.concatenate([np.full((3, 48, 44), -1000, np.int16), small_ct.voxels]).astype(np.float32)
     size = (1, noise_estimate.WINDOW, noise_estimate.WINDOW)
     mean = ndimage.uniform_filter(values, size)
     soft = ndimage.minimum_filter((values > -300) & (values < 300), size) & (np.abs(mean) < 150)
     variance = ndimage.uniform_filter(values * values, size) - mean * mean
-    assert np.array_equal(noise_estimate._deviations(values), np.sqrt(np.maximum(variance, 0)[soft]))
-    assert noise_estimate._deviations(values[:3]).size == 0
+    assert np.array_equal(noise_estimate._deviations(values, len(values))[0], np.sqrt(np.maximum(variance, 0)[soft]))
+    assert all(part.size == 0 for part in noise_estimate._deviations(values[:3], 3))
+    whole = noise_estimate.estimate_noise(values)
+    monkeypatch.setattr(noise_estimate, "AT_ONCE", 3 * values[0].size)
+    assert noise_estimate.estimate_noise(values) == whole
 
 
 def test_passes_leave_their_input_alone(tiny_model_file: Path) -> None:
@@ -145,6 +148,7 @@ from MedDiffFMLib.inference.engine import Engine
 from MedDiffFMLib.preprocessing import working_image
 from MedDiffFMLib.preprocessing import noise_estimate
 from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.denoise import wiener
 from MedDiffFMLib.tasks.registry import TASKS
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
 from MedDiffFMLib.imaging.volume import Volume
@@ -167,6 +171,7 @@ def ct(slices, edge):
 torch.set_num_threads(1)
 # What is bounded whatever the volume is small here, so that a small volume tells what grows with it.
 sliding_window.KEPT_CONDITIONS, noise_estimate.AT_ONCE, working_image.SLAB_VOXELS = 0, 200_000, 200_000
+wiener.BAND = 2
 figures = {"all": {"centre": [0.0] * CLASSES, "spread": [30.0] * CLASSES}}
 calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": {"36": figures, "24": figures}}
 model = SimpleNamespace(engine=Engine(Free(), "cpu", "float32", window=32), calibration=calibration, name="free")

@@ -91,8 +91,42 @@ def test_statements_with_other_slots_are_refused(values: dict) -> None:
             "nodule candidate: size 9 mm.",
         ),
         ("chest and abdomen", "Understood: region: chest. Not understood: abdomen."),
+        ("no nodules", "Understood: nothing. Not understood: no nodules."),
         ("", "Understood: nothing."),
     ],
 )
 def test_prompts(prompt: str, told: str) -> None:
     assert understand_prompt(prompt).told() == told
+
+
+@pytest.mark.parametrize(
+    ("told", "prompts"),
+    [
+        (
+            "contrast agent: without; region: chest",
+            ("CT of the chest without contrast", "non contrast chest CT", "Noncontrast thorax", "plain CT of the lungs",
+             "NCCT chest", "chest CT w/o i.v. contrast", "unenhanced thoracic scan", "chest, no contrast agent"),
+        ),
+        (
+            "contrast agent: with; region: abdomen",
+            ("contrast-enhanced abdomen", "CT abdomen w/ contrast", "CECT of the liver", "portal-venous-phase abdomen",
+             "abdomen after i.v. contrast", "post-contrast CT of the kidneys", "CT angiography of the abdomen"),
+        ),
+        (
+            "slice spacing: thin; region: chest",
+            ("thin-slice lung scan", "HRCT thorax", "chest CT, thin cuts", "high-resolution chest"),
+        ),
+        (
+            "slice spacing: spacing 5.00 mm, thick; region: abdomen",
+            ("5-mm-thick slices of the abdomen", "abdomen, slice thickness 5 mm", "5mm cuts of the liver",
+             "abdomen with a slice spacing of 5.0 mm", "5 mm thick CT of the abdomen"),
+        ),
+        ("noise: high; region: pelvis", ("low-dose pelvis", "a very noisy pelvis", "pelvis with lots of noise")),
+        ("region: whole body", ("whole-body CT", "chest, abdomen and pelvis", "thorax abdomen pelvis")),
+        ("right lung volume: volume 2500 ml", ("right lung of 2.5 l", "right lung volume 2500 ml")),
+    ],
+)  # fmt: skip
+def test_paraphrases_say_the_same(told: str, prompts: tuple[str, ...]) -> None:
+    assert {prompt: understand_prompt(prompt).told() for prompt in prompts} == dict.fromkeys(
+        prompts, f"Understood: {told}."
+    )

@@ -19,7 +19,7 @@ from MedDiffFMLib.multimodal.flow import Flow, FlowConfig
 from MedDiffFMLib.multimodal.flow_file import Flows, load_flows, save_flows
 from MedDiffFMLib.multimodal.guidance import Source
 from MedDiffFMLib.multimodal.intensity_lookup import IntensityLookup
-from MedDiffFMLib.multimodal.local_guess import LocalGuess
+from MedDiffFMLib.multimodal.local_guess import Example, LocalGuess, fit_local_guess
 from MedDiffFMLib.multimodal.mr_body import mr_body
 from MedDiffFMLib.multimodal.mr_intensity import FAT
 from MedDiffFMLib.multimodal.mutual_information import normalized_mutual_information
@@ -75,6 +75,25 @@ def test_an_untrained_flow_is_the_guess_bit_for_bit() -> None:
     untrained = flow()
     sources = {"mr-t1": Source(mr, ZERO, body=body)}
     assert torch.equal(untrained(mr, INFINITY, sources).image, untrained.guess(mr, sources))
+
+
+@pytest.mark.slow
+def test_the_guess_knows_bone_by_its_surroundings_and_a_patient_by_the_others() -> None:
+    """Compact bone is as dark as air is: no table of intensities tells them apart."""
+    examples = []
+    for number in range(4):
+        labels = thigh((12, 40, 40))
+        body = labels > 0
+        signal, hounsfield = painted(labels, SIGNAL, 0.02, number), painted(labels, HU, 10, number)
+        examples.append(Example(FAT.to_network(signal), body, body, to_network(hounsfield), str(number)))
+    guess, others = fit_local_guess(examples, 2.0, steps=200)
+    made = 1000 * guess.of_image(examples[0].image, examples[0].body, 2.0)
+    found, bone = made > 300, labels == 3
+    assert 2 * np.count_nonzero(found & bone) > 0.7 * (np.count_nonzero(found) + np.count_nonzero(bone))
+    assert np.all(made[labels == 0] == -1000)
+    assert others.keys() == {"0", "1", "2", "3"}
+    weights = {name: made.second.layers[0].weight for name, made in others.items()}
+    assert not torch.equal(weights["0"], weights["1"]), "each of the others alone"
 
 
 def test_an_absent_source_has_no_effect_at_all() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.restoration import denoise_nl_means
 
 from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
@@ -63,7 +64,8 @@ def test_denoise_gives_metal_and_air_beyond_the_window_their_own_values(model, s
 @pytest.mark.slow
 def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_ct):
     network, both, classical = (
-        Denoise(noise=20, non_local=share).run(Case(small_ct), Run(model)).volumes["noise"] for share in (0, 0.5, 1)
+        Denoise(noise=20, non_local=share, detail=0).run(Case(small_ct), Run(model)).volumes["noise"]
+        for share in (0, 0.5, 1)
     )
     assert np.allclose(both, (network + classical) / 2, atol=0.01)
     assert np.abs(network - classical).mean() > 1
@@ -72,6 +74,16 @@ def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_
     found = (np.clip(small_ct.voxels, -1000, 1000) - classical)[::-1][20]
     seen = np.abs(small_ct.voxels[::-1][20]) <= 1000  # elsewhere nothing is changed
     assert np.abs(found - expected)[seen].max() < 0.5
+
+
+@pytest.mark.slow
+def test_detail_comes_back_in_its_share(model, small_ct):
+    plain, half, whole = (
+        Denoise(noise=20, non_local=0, detail=share).run(Case(small_ct), Run(model)).volumes["noise"]
+        for share in (0, 0.5, 1)
+    )
+    assert np.allclose(half, (plain + whole) / 2, atol=0.01)
+    assert np.square(whole).mean() < np.square(plain).mean()
 
 
 def test_non_local_means_can_be_cancelled(small_ct):
@@ -83,6 +95,21 @@ def test_non_local_means_can_be_cancelled(small_ct):
 
 def test_denoise_estimates_the_noise_it_was_given(small_ct):
     assert estimate_noise(small_ct.voxels.astype(np.float32)) == pytest.approx(20, rel=0.2)
+
+
+def test_the_noise_of_coarse_pixels_is_told_from_anatomy():
+    """Edges in every window of a slice, the same in all slices: only differences between slices tell the noise."""
+    random = np.random.default_rng(0)
+    anatomy = 60 * random.standard_normal((24, 24)).repeat(3, 0).repeat(3, 1)
+    scan = (anatomy + random.normal(0, 15, (30, 72, 72))).astype(np.float32)
+    assert estimate_noise(scan, pixel_mm=1.0) > 25
+    assert estimate_noise(scan, pixel_mm=4.5) == pytest.approx(15, rel=0.05)
+
+
+@pytest.mark.parametrize("blur", [0.0, 1.0])
+def test_white_and_correlated_noise_are_both_told(blur):
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((12, 96, 96)), (0, blur, blur))
+    assert estimate_noise((40 + 20 * noise / noise.std()).astype(np.float32)) == pytest.approx(20, rel=0.1)
 
 
 def test_denoise_says_when_it_cannot_estimate(model, small_ct):

@@ -1,0 +1,72 @@
+"""Texture of a filling: as lively as the scan, without a seam, never from what was hidden."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from MedDiffFMLib.core.errors import Cancelled
+from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
+from MedDiffFMLib.tasks.inpaint.texture import texture_of_scan
+
+SPACING = (1.0, 1.0, 1.0)
+TISSUE = np.where(np.arange(96) < 48, 200, 0)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """Coarse texture of 30 HU on two tissues, the left one brighter by 200 HU."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((48, 48, 96)), 1.2)
+    return (30 * noise / noise.std() + TISSUE).astype(np.float32)
+
+
+def ball(center, radius=6):
+    return sum((axis - c) ** 2 for axis, c in zip(np.indices((48, 48, 96)), center, strict=True)) <= radius**2
+
+
+def filled(scan, hole, samples=1, seed=0, meter=None):
+    """With the mean of the tissue as the expected one."""
+    known = np.where(hole, TISSUE, scan).astype(np.float32)
+    texture = texture_of_scan(known, hole, SPACING, samples, seed, meter)
+    return known + texture.values, texture
+
+
+def test_texture_is_that_of_the_tissue_and_ends_at_the_rim(scan):
+    hole = ball((24, 24, 24))
+    result, texture = filled(scan, hole)
+    assert texture.places == 1
+    assert np.array_equal(texture.values != 0, hole & (texture.values != 0))
+    assert 0.7 < result[hole].std() / scan[hole].std() < 1.3
+    assert 150 < result[hole].mean() < 250
+    inner = ndimage.binary_erosion(hole, iterations=3)
+    assert (
+        np.abs(texture.values[hole & ~ndimage.binary_erosion(hole)]).mean() < 0.7 * np.abs(texture.values[inner]).mean()
+    )
+
+
+def test_seeds_choose_places_and_the_mean_of_many_is_smoother(scan):
+    hole = ball((24, 24, 70))
+    one, again, other = (filled(scan, hole, seed=seed)[0] for seed in (1, 1, 2))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+    mean, texture = filled(scan, hole, samples=9)
+    assert texture.places == 9 and mean[hole].std() < 0.6 * one[hole].std()
+
+
+def test_parts_of_a_mask_have_their_own_places(scan):
+    result, texture = filled(scan, ball((24, 24, 20)) | ball((24, 24, 76)))
+    assert texture.places == 2
+    for center, mean in (((24, 24, 20), 200), ((24, 24, 76), 0)):
+        assert 15 < (result - mean)[ball(center, 4)].std() < 60
+
+
+def test_nothing_is_copied_where_there_is_no_room(scan):
+    hole = np.ones(scan.shape, bool)
+    hole[:4] = False
+    _, texture = filled(scan, hole)
+    assert texture.places == 0 and not texture.values.any()
+
+
+def test_it_can_be_cancelled(scan):
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        filled(scan, ball((24, 24, 24)), meter=ProgressMeter(1, None, token))
