@@ -148,3 +148,13 @@ def test_any_segment_is_a_mask_and_masks_move_with_their_ct(app: Any, widget: An
     widget.maskPanel.editor.undo()
     app.qt.processEvents()
     assert widget.ui.runButton.enabled
+
+
+def test_a_shown_result_follows_its_ct_into_a_transform(app: Any, widget: Any, ct: Any) -> None:
+    node = run(app, widget, "denoise", ct)
+    transform = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    ct.SetAndObserveTransformNodeID(transform.GetID())
+    assert node.GetTransformNodeID() == transform.GetID()
+    widget.resultPanel.clear()
+    ct.SetAndObserveTransformNodeID(None)
+    assert node.GetTransformNodeID() == transform.GetID()  # no longer shown, and the user's to move

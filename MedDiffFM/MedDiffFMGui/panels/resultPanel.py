@@ -14,6 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.resultRecord import MASK, OUTDATED, isAccepted, mainNodes, recall, removeResult
+from ..views.following import Following
 from .shortcuts import Shortcuts
 
 KEYS = {"K": "blink", "N": "next", "P": "previous"}
@@ -36,6 +37,7 @@ class ResultPanel:
         self.onShown = lambda run: None  # called with the FinishedRun that is shown from now on, None for none
         self.goesOn = lambda: False  # whether the user is at something else, such as painting, and is left there
         self._told: Any = None
+        self._following = Following(self._onTheScan)
         self._differs = False  # the panel's settings are not those of the shown result
         self._isOpen = False
         self._shortcuts = Shortcuts({key: lambda name=name: self._ask(name) for key, name in KEYS.items()})
@@ -151,7 +153,14 @@ class ResultPanel:
         self.ui.outdatedLabel.visible = bool(reason)
         if self._run is not self._told:
             self._told = self._run
+            self._following.stop()
+            if self._run and self._run.inputNode:
+                self._following.start(self._run.inputNode)
             self.onShown(self._run)
+
+    def _onTheScan(self):
+        """What moves with the scan when that is put under a transform."""
+        return [node for node in self._run.nodes if node.IsA("vtkMRMLTransformableNode")] if self._run else []
 
     def _onChosen(self, index):
         node = slicer.mrmlScene.GetNodeByID(self.ui.resultsComboBox.itemData(index) or "")

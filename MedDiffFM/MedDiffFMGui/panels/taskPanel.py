@@ -19,6 +19,7 @@ from .parameterWidgets import ParameterWidgets
 from .runStrip import RunStrip, firstSentence
 
 BUTTONS_IN_A_ROW, ICON = 5, 24
+LONGEST_TITLE = 11  # letters of a button in one line
 
 
 class TaskPanel:
@@ -81,13 +82,13 @@ class TaskPanel:
         for index, (name, task) in enumerate(self._tasks.items()):
             button = qt.QToolButton(self.ui.taskButtonsWidget)
             button.objectName = f"{name}TaskButton"
-            button.text = _(task.title)
+            button.text = _inTwoLines(_(task.title))
             button.toolTip = _(task.sentence)
             button.setIcon(qt.QIcon(iconPath(task.icon)))
             button.setIconSize(qt.QSize(ICON, ICON))
             button.setToolButtonStyle(qt.Qt.ToolButtonTextUnderIcon)
             button.checkable = True
-            button.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+            button.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Minimum)
             button.connect("clicked(bool)", lambda checked, chosen=name: self.choose(chosen))
             self._group.addButton(button)
             self._buttons[name] = button
@@ -450,3 +451,12 @@ class _TaskForm:
     def setVisible(self, visible):
         for holder in self._holders:
             holder.visible = visible
+
+
+def _inTwoLines(title):
+    """A title of several words, broken so that its button is no wider than those of one word."""
+    words = title.split()
+    if len(title) <= LONGEST_TITLE or len(words) < 2:
+        return title
+    ways = [(" ".join(words[:n]), " ".join(words[n:])) for n in range(1, len(words))]
+    return "\n".join(min(ways, key=lambda lines: max(map(len, lines))))
