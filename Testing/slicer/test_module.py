@@ -53,7 +53,7 @@ def test_ui_file_names_only_what_slicer_has(app: Any) -> None:
 
 def test_every_parameter_of_the_ui_file_is_a_field(module: Any) -> None:
     named = set(re.findall(r'"SlicerParameterName" stdset="0">\s*<string>(\w+)<', UI_FILE.read_text()))
-    source = (ROOT / "MedDiffFM" / "MedDiffFM.py").read_text()
+    source = (ROOT / "MedDiffFM" / "MedDiffFMGui" / "nodes" / "parameterNode.py").read_text()
     fields = re.findall(r"(?m)^    (\w+): ", source[source.index("class MedDiffFMParameterNode") :].split("\n\n\n")[0])
     without_widget = {"mask", "task", "parameters", "model"}
     assert named == set(fields) - without_widget != set()

@@ -84,7 +84,7 @@ class MedDiffFMModuleTest(unittest.TestCase):
         self.assertEqual(view.nodes.node("regions").GetSegmentation().GetNumberOfSegments(), 1)
         view.next()
         with tempfile.TemporaryDirectory() as folder:
-            view.export(f"{folder}/findings.csv")
+            view.findings.export(f"{folder}/findings.csv")
             self.assertEqual(len(Path(folder, "findings.csv").read_text().splitlines()), 2)
         view.discard()
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)

@@ -32,6 +32,12 @@ BEST = 4
 """A filling takes one of so many places, those most alike."""
 APART = 2
 """Voxels between two places along some axis at least."""
+LIKE_HU = 200.0
+"""Where the tissue of a place differs so much from what is expected, a third of its texture is taken, at twice as much
+nothing."""
+LEAST_SHARE = 0.5
+"""A place of whose texture less would be taken on the whole is not alike: the best place for a hole in the middle of a
+nodule may hold a rib."""
 EXTREMES = (0.5, 99.5)
 """Percentiles, of the voxels around the hole and of those in the place, between which a filling stays: a surface that
 bends through a piece of bone or air overshoots."""
@@ -43,7 +49,7 @@ class Texture:
 
     Attributes:
         values: (D, H, W) HU to add to the expected tissue, 0 outside the hole.
-        places: how many it was taken from; 0 where there was no room, so that nothing is added.
+        places: how many it was taken from; 0 where no place is alike, so that nothing is added.
     """
 
     values: np.ndarray
@@ -75,12 +81,18 @@ def texture_of_scan(
     for number in range(1, count + 1):
         part = parts == number
         found = _alike(filled, part, hole, spacing, max(BEST, samples), random)
-        chosen = random.permutation(len(found))[:samples]
-        for turn in chosen:
+        taken: list[np.ndarray] = []
+        for turn in random.permutation(len(found)):
+            if len(taken) == samples:
+                break
             if meter is not None:
                 meter.check()
-            values += _texture_at(filled, part, hole, found[turn], spacing) / len(chosen)
-        places += len(chosen)
+            texture = _texture_at(filled, part, hole, found[turn], spacing)
+            if texture is not None:
+                taken.append(texture)
+        if taken:
+            values += sum(taken) / len(taken)
+        places += len(taken)
     return Texture(values, places)
 
 
@@ -138,8 +150,11 @@ def _apart(shifts: np.ndarray, inside: np.ndarray, hole: np.ndarray, count: int)
 
 def _texture_at(
     filled: np.ndarray, part: np.ndarray, hole: np.ndarray, shift: np.ndarray, spacing: tuple[float, float, float]
-) -> np.ndarray:
-    """(D, H, W): the scan less the surface of least bending through the shifted part, where that is; 0 elsewhere."""
+) -> np.ndarray | None:
+    """(D, H, W): the scan less the surface of least bending through the shifted part, where that is; 0 elsewhere.
+
+    None where the place is not alike.
+    """
     from scipy.ndimage import binary_dilation
 
     box = []
@@ -150,13 +165,25 @@ def _texture_at(
     there = tuple(slice(e.start + s, e.stop + s) for e, s in zip(here, shift.tolist(), strict=True))
     scan, inside = filled[there], part[here]
     around = scan[~inside].mean() if not inside.all() else 0.0
-    texture = scan - biharmonic_interpolation(scan, inside, np.where(inside, around, scan), spacing)
+    bent = biharmonic_interpolation(scan, inside, np.where(inside, around, scan), spacing)
     rim = filled[here][binary_dilation(inside, iterations=RIM) & ~hole[here]]
     low, high = np.percentile(np.concatenate([rim, scan[inside]]), EXTREMES)
     expected = filled[here]
     result = np.zeros(part.shape, np.float32)
-    result[here][inside] = (np.clip(expected + texture, low, high) - expected)[inside]
+    share = np.minimum(_likeness(expected, scan, spacing), _likeness(expected, bent, spacing))
+    if share[inside].mean() < LEAST_SHARE:
+        return None
+    result[here][inside] = (np.clip(expected + share * (scan - bent), low, high) - expected)[inside]
     return result
+
+
+def _likeness(expected: np.ndarray, scan: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Share of the texture that each voxel takes: 1 where both tissues are alike."""
+    from scipy.ndimage import gaussian_filter
+
+    widths = [SMOOTHING_MM / edge for edge in reversed(spacing)]
+    one, other = (gaussian_filter(np.clip(image, *COMPARED_HU), widths) for image in (expected, scan))
+    return np.exp(-(((one - other) / LIKE_HU) ** 2))
 
 
 def _box(part: np.ndarray) -> tuple[slice, ...]:

@@ -238,7 +238,14 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
 @pytest.mark.slow
 def test_a_model_from_cases_to_the_page(cases, tiny_model_file, tmp_path):
     model = load_model(str(tiny_model_file), device="cpu")
-    fields = {"size": (100.0, 100.0, 150.0), "spacing": 4.0, "whole_steps": 1, "middle_steps": 1, "native_steps": 1}
+    fields = {
+        "layout": "network",
+        "size": (100.0, 100.0, 150.0),
+        "spacing": 4.0,
+        "whole_steps": 1,
+        "middle_steps": 1,
+        "native_steps": 1,
+    }
     report = benchmark.evaluate(
         model,
         cases,
