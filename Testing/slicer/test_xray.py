@@ -91,8 +91,10 @@ def test_views_are_buttons(app: Any, widget: Any, chest: Any) -> None:
 
 def test_a_preview_follows_the_3d_view(app: Any, widget: Any, chest: Any) -> None:
     """And the scan's transform; the parameter follows once the view rests."""
-    slicer = app.slicer
-    camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
+    from MedDiffFMGui.views.cameras import cameraNode
+
+    # A 3D view that an earlier test opened has a camera already.
+    camera = cameraNode() or app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
     center = chest_center(chest)
     camera.SetFocalPoint(*center)
     camera.SetPosition(center[0], center[1] + 900, center[2])
