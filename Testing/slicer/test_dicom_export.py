@@ -113,6 +113,7 @@ def test_what_cannot_be_exported_is_said(
     assert not list(tmp_path.glob("thorax_denoise*")) and not list(tmp_path.glob(".by-*"))
 
 
+@pytest.mark.slow
 def test_segments_go_as_they_were_edited(app: Any, module: Any, ct: Any, tmp_path: Path) -> None:
     """Names, colors and codes of the segments; one that the user deleted is not among them."""
     from MedDiffFMGui.nodes.dicomNodes import exportOf

@@ -102,6 +102,7 @@ def test_an_interrupted_reading_goes_on_and_leaves_nothing(app: Any, widget: Any
     assert len((kit / "answers-A.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_nothing_of_the_scene_lies_over_a_pair(app: Any, widget: Any, kit: Path, ct: Any) -> None:
     """Segments and markups are hidden meanwhile; a run that ends, or another input, pauses the reading first."""
     nodes = [

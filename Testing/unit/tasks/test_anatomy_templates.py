@@ -33,6 +33,7 @@ def test_what_ships_is_known_and_credited() -> None:
     assert sum(template.file.stat().st_size for template in shipped) < 2e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", ["chest", "abdomen", "pelvis", "whole-body"])
 def test_nothing_folds_and_the_body_lies_inside_its_box(region: str) -> None:
     for seed in SEEDS:
@@ -46,6 +47,7 @@ def test_nothing_folds_and_the_body_lies_inside_its_box(region: str) -> None:
         assert (tissue > 1).mean() > 0.3 and (sides > 1).mean() < 0.12
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_body_at_every_spacing_and_another_seed_another() -> None:
     size = (380.0, 280.0, 280.0)
     one, other = bent_body("chest", size, 5), bent_body("chest", size, 6)
@@ -63,6 +65,7 @@ def test_a_box_decides_how_large_the_body_is() -> None:
     assert bent_body("chest", (900.0,) * 3, 1) is None and bent_body("head-neck", None, 1) is None
 
 
+@pytest.mark.slow
 def test_contrast_agent_is_as_asked_for() -> None:
     for seed in SEEDS:
         filled, native = (bent_body("abdomen", None, seed, contrast) for contrast in (True, False))

@@ -143,6 +143,7 @@ def test_without_room_given_the_lesion_lies_in_the_body(small_ct):
     assert (small_ct.voxels[mask] > -950).all()
 
 
+@pytest.mark.slow
 def test_the_file_is_marked_as_synthetic(tiny_model_file, control, small_ct_file, small_mask_file, small_ct, tmp_path):
     options = ["--mask", str(small_mask_file), "--mean", "60", "--steps", "1", "--control", control]
     common = ["--model", str(tiny_model_file), "--device", "cpu", "-o", str(tmp_path)]
