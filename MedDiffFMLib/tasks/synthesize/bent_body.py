@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .expected_hu import hu_table, tissue_table
+from ...conditioning.tissue import BONE, CONTRAST, FAT, LUNG, MUSCLE
+from .expected_hu import SPONGY_BONE, hu_table, tissue_table
 
 if TYPE_CHECKING:
     from ...imaging.grid import Grid
@@ -27,9 +28,8 @@ LONGEST_MM = 300.0
 """Of the length that is shown where no size is asked for."""
 REACH_MM = 500.0
 """Distance from the middle of the box within which bodies are bent."""
-HU_SPREAD = {2: 25.0, 4: 8.0, 5: 5.0, 7: 40.0, 8: 25.0}
+HU_SPREAD = {LUNG: 25.0, FAT: 8.0, MUSCLE: 5.0, BONE: 40.0, SPONGY_BONE: 25.0}
 CONTRAST_HU = (150.0, 320.0)
-_CONTRAST, _MUSCLE = 6, 5
 _SLAB = 16
 
 
@@ -68,18 +68,6 @@ class BentBody:
     def tissue(self, grid: Grid) -> np.ndarray:
         """Tissue classes on a grid, uint8 (k, j, i)."""
         return self._sample(tissue_table()[self.codes], grid, 0)
-
-    def organs(self, grid: Grid) -> np.ndarray | None:
-        """Labels of TotalSegmentator on a grid, uint8 (k, j, i); None where the template knows no organ."""
-        from ...conditioning.anatomy import BODY_LABEL
-        from .expected_hu import FIRST_ORGAN
-
-        if self.codes.max() <= FIRST_ORGAN:
-            return None
-        table = np.full(256, BODY_LABEL, np.uint8)
-        table[:2] = 0
-        table[FIRST_ORGAN + 1 :] = np.arange(1, 256 - FIRST_ORGAN)
-        return self._sample(table[self.codes], grid, 0)
 
     def _sample(self, image: np.ndarray, grid: Grid, order: int) -> np.ndarray:
         """Values of the bent image on a grid whose axes go left, posterior, superior around its middle."""
@@ -170,5 +158,5 @@ def _appearance(template: Template, contrast: bool | None, rng: np.random.Genera
     for code, spread in HU_SPREAD.items():
         table[code] += np.float32(rng.normal(0, spread))
     if template.contrast:
-        table[_CONTRAST] = table[_MUSCLE] if contrast is False else rng.uniform(*CONTRAST_HU)
+        table[CONTRAST] = table[MUSCLE] if contrast is False else rng.uniform(*CONTRAST_HU)
     return table

@@ -16,7 +16,6 @@ FIRST_ORGAN = 100
 """Code of organ n of TotalSegmentator is ``FIRST_ORGAN + n``."""
 TISSUE_HU = {0: -1000, 1: -1000, 2: -860, 3: -980, 4: -100, 5: 45, 6: 160, 7: 380, SPONGY_BONE: 190}
 """HU by code; means of training CTs, rounded."""
-VESSEL_HU = 160
 _ORGAN_HU = (  # the first word that is part of the name decides
     ("lung", -860), ("trachea", -980), ("cartilage", 90), ("spinal_cord", 35), ("brain_", 150), ("brain", 35),
     ("vertebrae", 230), ("sacrum", 230), ("rib_", 330), ("sternum", 230), ("clavicula", 350), ("scapula", 330),

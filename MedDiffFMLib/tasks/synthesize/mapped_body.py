@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...conditioning.tissue import FAT, OUTSIDE
 from ...conditioning.totalsegmentator_labels import ORGANS
 from .expected_hu import FIRST_ORGAN, hu_table, tissue_table
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 SKIN_FAT_MM = 14.0
 """What has no label within this distance of the skin is fat, deeper it is soft tissue."""
 SOFTEN_VOXELS = 0.6
-_FAT, _OUTSIDE = 4, 1
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class MappedBody:
         from ...imaging.grid import to_grid
 
         labels = to_grid(self.labels, grid, order=0, fill=0).astype(np.uint8)
-        codes = np.where(labels > 0, labels + np.uint8(FIRST_ORGAN), np.uint8(_OUTSIDE)).astype(np.uint8)
+        codes = np.where(labels > 0, labels + np.uint8(FIRST_ORGAN), np.uint8(OUTSIDE)).astype(np.uint8)
         padded = np.pad(labels > 0, ((0, 0), (1, 1), (1, 1)))  # the sides are skin, the ends are cuts
         depth = distance_transform_edt(padded, grid.spacing[::-1])[:, 1:-1, 1:-1]
-        codes[(labels == BODY_LABEL) & (depth < SKIN_FAT_MM)] = _FAT
+        codes[(labels == BODY_LABEL) & (depth < SKIN_FAT_MM)] = FAT
         return codes
 
 

@@ -78,7 +78,7 @@ def test_every_code_has_a_density_and_a_tissue_that_agree() -> None:
     assert hu[SPONGY_BONE] > 100 and tissue[SPONGY_BONE] == 7
     assert organ_hu("liver") > organ_hu("gallbladder") > organ_hu("colon") > organ_hu("lung_upper_lobe_left")
     assert all(hu[tissue == LUNG] < -200) and all(hu[tissue == 7] > 150)
-    assert tissue.min() >= 0 and set(tissue[1:].tolist()) == set(range(1, 8))
+    assert set(tissue[1:].tolist()) == set(range(1, 8))
 
 
 def test_an_organ_map_is_expected_with_its_organs_and_fat_under_the_skin() -> None:
