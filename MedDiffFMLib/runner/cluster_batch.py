@@ -99,12 +99,26 @@ def run_on_cluster(
     for number, problem in _refused(settings, cases, folder, names):
         finished(number, failed(cases[number], problem))
     numbers = [number for number in range(len(cases)) if number not in rows]
+    before = {number: _stamp(settings, cases[number], folder, names) for number in numbers}
     with opened(cluster, note) as client:
         orders = [Order(settings, _absolute(cases[n]), folder.absolute(), sha256, options) for n in numbers]
         for place, result in results(client, work, orders, cancel):
             number = numbers[place]
-            finished(number, result if isinstance(result, CaseStatus) else failed(cases[number], result))
+            row = result if isinstance(result, CaseStatus) else failed(cases[number], result)
+            # A worker may die between its results and its answer: the next one finds them done.
+            if row.status == "skipped" and _stamp(settings, cases[number], folder, names) != before[number]:
+                row = replace(row, status="done", message="")
+            finished(number, row)
     return [rows[number] for number in sorted(rows)]
+
+
+def _stamp(settings: RunSettings, case: CaseFiles, folder: Path, names: str) -> tuple[int, int] | None:
+    """Time and size of a case's report; None while there is none."""
+    try:
+        found = planned(settings.task, case.source, folder, names).report.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _refused(

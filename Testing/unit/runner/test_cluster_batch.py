@@ -7,8 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
@@ -19,6 +22,11 @@ from MedDiffFMLib.core.cluster import ClusterPlan, opened, results
 from MedDiffFMLib.core.errors import DependencyError, DeviceError, InputError
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.runner import cluster_batch
+from MedDiffFMLib.runner.batch import CaseStatus
+from MedDiffFMLib.runner.case_files import CaseFiles
+from MedDiffFMLib.runner.cluster_batch import Order
+from MedDiffFMLib.runner.settings import RunSettings
 
 if find_spec("distributed") is None:  # not imported: it takes a second, in every process that collects tests
     pytest.skip("the extra [cluster] is not installed", allow_module_level=True)
@@ -74,6 +82,24 @@ def test_a_killed_worker_costs_nothing(small_ct: Volume, tmp_path: Path, tiny_mo
         (r["name"], r["status"], r["message"]) for r in after["cases"]
     ]
     assert not list((tmp_path / "two").glob(".*"))
+
+
+def test_a_case_whose_worker_died_before_its_answer_is_done(
+    small_ct_file: Path, tmp_path: Path, tiny_model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that gets the case next finds its results there; a later run of the same batch skips it."""
+
+    def twice(client: None, function: Callable[[Order], CaseStatus], orders: list[Order], cancel: None) -> Any:
+        for number, order in enumerate(orders):
+            function(order)
+            yield number, function(order)
+
+    monkeypatch.setattr(cluster_batch, "opened", lambda plan, note: nullcontext())
+    monkeypatch.setattr(cluster_batch, "results", twice)
+    settings = RunSettings("denoise", {"noise": 20.0}, model=str(tiny_model_file), device="cpu", threads=1)
+    case = CaseFiles(small_ct_file)
+    told = [cluster_batch.run_on_cluster(settings, [case], tmp_path, ClusterPlan("local"))[0] for _ in range(2)]
+    assert [(row.status, row.message) for row in told] == [("done", ""), ("skipped", "done before")]
 
 
 def busiest(parent: int) -> int:
