@@ -44,13 +44,18 @@ class Tour:
         self.ui = self.widget.ui
         turn(1)
 
-    def sample(self):
-        """The CT as a user gets it, from the Sample Data module."""
+    @staticmethod
+    def load(name):
+        """A sample as a user gets it, from the Sample Data module."""
         import SampleData
 
         sources = slicer.modules.sampleDataSources["MedDiff-FM"]
-        source = next(one for one in sources if one.sampleName == "Thorax CT")
-        ct = SampleData.SampleDataLogic().downloadFromSource(source)[0]
+        source = next(one for one in sources if one.sampleName == name)
+        return SampleData.SampleDataLogic().downloadFromSource(source)[0]
+
+    def sample(self):
+        """The CT, in a window for lungs."""
+        ct = self.load("Thorax CT")
         ct.GetDisplayNode().SetAutoWindowLevel(False)
         ct.GetDisplayNode().SetWindowLevel(1400, -500)
         slicer.util.setSliceViewerLayers(background=ct, fit=True)
@@ -163,6 +168,7 @@ class Tour:
         print(f"threshold: longest standstill {gaps.longest():.3f} s")
         view.ui.allFindingsCheckBox.checked = True
         self.unfold("result")
+        wait(lambda: view._body.shown, 120)
         self.look(NODULE)
         rows, toRAS = view.nodes.rows(), vtk.vtkMatrix4x4()
         self.ct.GetIJKToRASMatrix(toRAS)
@@ -222,12 +228,66 @@ class Tour:
         self.discard()
 
     def synthesize(self):
-        """A CT of nobody."""
+        """A CT of nobody, as a sentence asks for it."""
+        self.widget.taskPanel.choose("synthesize")
         self.unfold("task", "result")
+        self.write("prompt", "chest CT with contrast agent, 2.5 mm slices")
         self.run("synthesize")
         self.picture("slicer-synthesize")
         self.discard()
         self.look(NODULE)
+
+    def write(self, name, text):
+        """A text that the chosen task takes."""
+        panel = self.widget.taskPanel
+        panel._forms[panel.task].named._edits[name].text = text
+        turn(0.2)
+
+    def describe(self):
+        """Sentences, and what one of them rests on."""
+        self.unfold("task", "result")
+        self.run("describe")
+        view = self.widget.sentencesView
+        table = view.ui.sentencesTableWidget
+        chosen = next((n for n in range(table.rowCount) if "nodule" in table.item(n, 0).text()), 0)
+        table.selectRow(chosen)
+        table.scrollToItem(table.item(chosen, 0))
+        self.picture("slicer-describe")
+        view.discard()
+
+    def radiograph(self):
+        """X-rays from the front and from the side, and a CT that fits them."""
+        self.unfold("task", "result")
+        self.widget.taskPanel.choose("radiograph")
+        self.widget.taskPanel.setValue("views", "ap,lat")
+        self.run("radiograph")
+        self.picture("slicer-xray")
+        run = self.widget.resultPanel.run
+        front, side = run.volumes.values()
+        self.widget.xrayView.accept()
+        self.widget.taskPanel.choose("reconstruct")
+        self.ui.inputVolumeSelector.setCurrentNode(front)
+        self.widget.taskPanel._forms["reconstruct"].named._selectors["second"].setCurrentNode(side)
+        turn(0.5)
+        self.run("reconstruct")
+        slicer.util.resetSliceViews()
+        self.picture("slicer-reconstruct")
+        self.discard()
+        self.ui.inputVolumeSelector.setCurrentNode(self.ct)
+        self.look(NODULE)
+
+    def translate(self):
+        """A CT of the thigh from its MR."""
+        mr = self.load("Thigh MR (T1)")
+        self.ui.inputVolumeSelector.setCurrentNode(mr)
+        self.unfold("task", "result")
+        self.run("translate")
+        self.ui.sideBySideButton.click()
+        turn(1)
+        self.picture("slicer-translate")
+        self.ui.sideBySideButton.click()
+        self.discard()
+        self.ui.inputVolumeSelector.setCurrentNode(self.ct)
 
     def train(self):
         """Outlines become a dataset, a head is trained, paused and resumed."""
@@ -344,7 +404,7 @@ def main(folder, names=()):
     """Play the scenes; gives the exit code."""
     tour, failed = Tour(folder), 0
     scenes = ("sizes", "setup", "anomaly", "denoise", "inpaint", "generate_lesion", "super_resolve", "synthesize",
-              "train", "segment")  # fmt: skip
+              "describe", "radiograph", "translate", "train", "segment")  # fmt: skip
     for name in names or scenes:
         try:
             getattr(tour, name)()
