@@ -17,6 +17,7 @@ from .volumeNodes import moveToStudyOf, volumeFromNode
 TASK_ATTRIBUTE = "MedDiffFM.Task"
 THRESHOLD_ATTRIBUTE = "MedDiffFM.Threshold"
 MINIMUM_ATTRIBUTE = "MedDiffFM.MinimumVolume"
+AT_MOST_ATTRIBUTE = "MedDiffFM.AtMost"
 ROLES = ("anomaly", "healthy", "difference", "uncertainty", "regions", "numbers", "report")
 """What belongs to the map besides its table, as saved scenes have it; the CT and the organs are the user's."""
 KIND_ROLES = {"z-score": "anomaly", "ct": "healthy", "hu-spread": "uncertainty"}
@@ -72,6 +73,7 @@ class AnomalyNodes:
             nodes._refer(role, node)
         parameters = nodes._defaults() | run.report.get("settings", {}).get("parameters", {})
         nodes.table.SetAttribute(MINIMUM_ATTRIBUTE, repr(float(parameters["minimum_volume"])))
+        nodes.table.SetAttribute(AT_MOST_ATTRIBUTE, str(int(parameters["at_most"])))
         nodes.threshold = float(parameters["threshold"])
         return nodes
 
@@ -121,6 +123,11 @@ class AnomalyNodes:
     @threshold.setter
     def threshold(self, value):
         self.table.SetAttribute(THRESHOLD_ATTRIBUTE, repr(float(value)))
+
+    @property
+    def few(self):
+        """Number of findings that the run listed, and that are drawn at first."""
+        return int(self.table.GetAttribute(AT_MOST_ATTRIBUTE) or self._defaults()["at_most"])
 
     def _task(self):
         """The task that made the map, as the library declares it."""

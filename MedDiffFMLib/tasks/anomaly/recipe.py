@@ -29,7 +29,7 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     By default the detector judges each voxel by what the CT looks like around it (``detector``). With ``cubes`` the
     prior does: cubes of each calibrated size are hidden in turn, the model says what it expects in them, and the
     difference is divided by what it leaves on normal tissue; the map is the root mean square over the sizes.
-    What exceeds the threshold is then filled, as ``inpaint`` would, to show the tissue that the model expects there.
+    What is listed is then filled, as ``inpaint`` would, to show the tissue that the model expects there.
 
     Args:
         case: its mask is where to search; the whole body when None.
@@ -65,11 +65,14 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
         score, sha256 = _detector_score(image, body, search, meter)
         usual = usual_spread(image.hounsfield, settings, image.region, image.spacing_kji) * search
         facts = {"detector_sha256": sha256}
-    meter.stage = "filling what was found"
-    change = expected_change(image, score > parameters.threshold, model, run.seed, meter)
-    image = image.without_voxels()
     volumes = {"anomaly": image.on_input(score)}
-    found = find_regions(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy)
+    found = find_regions(
+        volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy, parameters.at_most
+    )
+    meter.stage = "filling what was found"
+    listed = image.mask_on_grid(found.numbered > 0) > 0.5
+    change = expected_change(image, listed, model, run.seed, meter)
+    image = image.without_voxels()
     volumes["healthy"] = changed(volume, image.slabs_on_input(change)) if change.any() else np.array(volume.voxels)
     volumes["uncertainty"] = image.on_input(usual)
     facts |= {
@@ -77,6 +80,7 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
         "method": parameters.method,
         "working_spacing_mm": settings["spacing"],
         "findings": len(found.rows),
+        "regions_above_threshold": found.count,
         "network_evaluations": evaluations,
     }
     return TaskResult(volumes, {"findings": found.rows}, facts=facts, regions={"findings": found.numbered})
