@@ -23,7 +23,7 @@ HEAVY = (
     "multimodal.projection", "multimodal.radiograph", "multimodal.xray_consistency", "multimodal.fact_guidance",
     "tasks.reconstruct.expected_image", "tasks.anomaly.detector", "tasks.denoise.combination",
     "tasks.denoise.tuning", "tasks.denoise.wiener", "multimodal.guidance",
-    "multimodal.intensity_lookup", "multimodal.text_encoder", "multimodal.translation", "multimodal.flow",
+    "multimodal.intensity_lookup", "multimodal.fact_encoder", "multimodal.translation", "multimodal.flow",
     "multimodal.search", "multimodal.invariant", "multimodal.encoders", "multimodal.box_xray", "multimodal.boxes",
     "multimodal.acquisitions", "multimodal.flow_file", "multimodal.alignment", "multimodal.local_guess",
     "multimodal.aligned",

@@ -15,7 +15,6 @@ from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.boxes import byte_input, ct_input
 from ...multimodal.invariant import effective_rank, sameness
 from ...multimodal.spoken_facts import items
-from .align_batches import all_said
 from .box_pool import Boxes
 
 DRAWS, PERMUTATIONS = 50, 2000
@@ -51,7 +50,7 @@ def embed(encoders: AlignedEncoders, pool: Sequence[Boxes], seed: int = 0) -> Em
     ct = ct_input(np.concatenate([boxes.ct for boxes in pool]))
     first, second = (byte_input(np.concatenate([boxes.mr[:, n] for boxes in pool])) for n in range(2))
     ap, turned = (byte_input(np.concatenate([boxes.xray[:, n] for boxes in pool])) for n in range(2))
-    texts = all_said([facts for boxes in pool for facts in boxes.facts])
+    texts = [facts for boxes in pool for facts in boxes.facts]
     pairs = {
         "ct": [_encoded(encoders.ct, image) for image in (ct, another_ct(ct, generator))],
         "mr": [_encoded(encoders.mr, image) for image in (first, another_mr(second, generator))],
