@@ -176,8 +176,11 @@ def generate_lesion(
     kind: str = "like-training",
     mean: float | None = None,
     contrast: float | None = None,
+    spread: float | None = None,
     diameter: float | None = None,
     organ: int | None = None,
+    tries: int = 4,
+    agreement: float = 0.8,
     steps: int = 12,
     rim: float = 3.0,
     sigma_max: float = 1.0,
@@ -204,11 +207,16 @@ def generate_lesion(
         mean: Mean of the lesion, in place of the kind's (-1000 to 1000 HU).
         contrast: Mean of the lesion over that of its surroundings, in place of the kind's (-1500 to
             1500 HU).
+        spread: Standard deviation of HU in the lesion's core; when not given, what the model makes (1
+            to 500 HU).
         diameter: Make a lumpy ellipsoid of this size at a random place inside the mask; not given, the
             mask is the lesion (2 to 150 mm).
         organ: With a diameter and without a mask: number of the organ in the organ map where the lesion
             is to be (1 to 118).
-        steps: Network evaluations (1 to 200). Default: 12.
+        tries: Lesions drawn at most until the outline of one agrees with the mask; the best is kept (1
+            to 50). Default: 4.
+        agreement: Dice of outline and mask from which a lesion is good (0 to 0.99). Default: 0.8.
+        steps: Network evaluations of each (1 to 200). Default: 12.
         rim: Width outside the lesion over which the model's image blends into the input (0 to 20 mm).
             Default: 3.0.
         sigma_max: Noise at the start, in units of 1000 HU; more leaves more to the model (0.05 to 80).
