@@ -159,6 +159,8 @@ class FindingsView:
             peak=finding["peak_z"],
             hu=finding["mean_hu"],
         )
+        if finding["reason"]:
+            text += " " + _("Reason: {reason}.").format(reason=finding["reason"])
         if finding["border"]:
             text += " " + _("It touches the border of the scan, where such marks are often artifacts.")
         return text

@@ -50,7 +50,8 @@ def list_findings(
 
     Returns:
         One dict a region: ``number``, ``where`` (most frequent organ where it is known, and the centroid),
-        ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``.
+        ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``, and
+        an empty ``reason``, which the task fills in.
     """
     return find_regions(score, volume, threshold, minimum_volume, anatomy, at_most).rows
 
@@ -126,6 +127,7 @@ def _rows(
                 "a_mm": round(float(a), 1),
                 "s_mm": round(float(s), 1),
                 "mean_hu": round(float(mean["hu"][n]), 1),
+                "reason": "",
             }
         )
     return rows

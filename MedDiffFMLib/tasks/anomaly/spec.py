@@ -13,7 +13,7 @@ from ..parameters import parameter
 if TYPE_CHECKING:
     from ...imaging.volume import Volume
 
-COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu")
+COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu", "reason")
 
 
 @dataclass(frozen=True)
