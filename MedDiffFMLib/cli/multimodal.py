@@ -93,15 +93,6 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
 
 def _pairs(args: argparse.Namespace, console: Console) -> tuple[list[Pair], list[Pair]]:
     """Aligned pairs for training and validation; none without a list."""
-    if args.pairs is None:
-        return [], []
-    from ..datasets.datalist import read_datalist
-    from ..multimodal.pairs import prepare_pairs
+    from ..training.multimodal.align import read_pairs
 
-    folder = (getattr(args, "output", None) or args.run_folder) / "pairs"
-    entries = read_datalist(args.pairs)
-    prepared = prepare_pairs(entries, folder, console.note)
-    split = {True: [], False: []}  # type: dict[bool, list[Pair]]
-    for entry, pair in zip(entries, prepared, strict=True):
-        split[entry.split == "training"].append(pair)
-    return split[True], split[False]
+    return read_pairs(args.pairs, (getattr(args, "output", None) or args.run_folder) / "pairs", console.note)

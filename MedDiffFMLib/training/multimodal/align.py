@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from ...core.errors import InputError
+from ...datasets.datalist import read_datalist
 from ...datasets.prepared_cases import open_cases
 from ...multimodal.aligned import AlignedEncoders, save_encoders
-from ...multimodal.pairs import Pair
+from ...multimodal.pairs import Pair, prepare_pairs
 from ..loop import LoopConfig, TrainingLoop
 from ..loss_plot import draw_curves, read_table
 from ..pretrain.run import check_same_run, launch
@@ -62,7 +63,6 @@ def align(
     config: AlignConfig,
     *,
     accelerator: str = "auto",
-    bfloat16: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train, or continue what ``folder`` holds, and write ``folder/model.safetensors``.
@@ -85,7 +85,7 @@ def align(
     training, validation = read_pool(cache, pairs, folder / "boxes", report)
     torch.manual_seed(config.seed)
     encoders = AlignedEncoders().train()
-    module = AlignLoss(encoders, bfloat16, config.links, config.invariant)
+    module = AlignLoss(encoders, config.links, config.invariant)
     batches = BoxBatches(training, config.batch, config.seed, encoders.texts)
 
     def loss_of(module: nn.Module, step: int) -> torch.Tensor:
@@ -131,3 +131,16 @@ def read_pool(
     if not training:
         raise InputError(f"{cache} holds no training cases.", "Run `meddifffm prepare` with a datalist first.")
     return training, prepare_boxes(open_cases(cache, "validation"), pairs[1], folder, report)
+
+
+def read_pairs(
+    datalist: Path | None, folder: Path, report: Callable[[str], None] = lambda line: None
+) -> tuple[list[Pair], list[Pair]]:
+    """Aligned pairs of a datalist for training and for validation, kept in a folder; none without a list."""
+    if datalist is None:
+        return [], []
+    entries = read_datalist(datalist)
+    split: dict[bool, list[Pair]] = {True: [], False: []}
+    for entry, pair in zip(entries, prepare_pairs(entries, folder, report), strict=True):
+        split[entry.split == "training"].append(pair)
+    return split[True], split[False]

@@ -22,6 +22,9 @@ from .box_pool import VIEWS, Boxes
 
 TAKES = 3
 """Acquisitions of each CT, the first as it is."""
+VIEW_SHARES = (0.5, 0.25, 0.25)
+"""How often each view of a box is drawn. It is compared with texts as it is, for its shadow tells the mass, and with
+other exposures of itself."""
 ALL, DROPPED, SLOT_DROPPED = 0.6, 0.2, 0.08
 """How often a text says nearly all there is, less what is dropped; else it says one to four things."""
 
@@ -125,11 +128,12 @@ class BoxBatches:
         parts = np.where(rng.random(len(rows)) < 0.5, low, rng.integers(low, high))
         text, said, true = self.texts.draw(rows, rng)
         part_text, part_said, part_true = self.part_texts.draw(parts, rng)
-        view = 2 * rng.integers(len(VIEWS), size=len(rows))
+        view = 2 * rng.choice(len(VIEWS), size=len(rows), p=VIEW_SHARES)
         turned = rng.random(len(rows)) < 0.5
         seen = {name: self._pair(name, rows, rng) for name in ("ct", "mr")}
         xray = self.cells["xray"]
-        seen["xray"] = Twice(xray[rows, view + turned].float(), xray[rows, view + ~turned].float())
+        exposed = xray[rows, view + ~turned + 2 * len(VIEWS)]
+        seen["xray"] = Twice(xray[rows, view + turned].float(), exposed.float())
         return AlignBatch(
             seen, text, said, true, torch.from_numpy(self.parts[parts]), part_text, part_said, part_true
         )  # fmt: skip
@@ -150,6 +154,6 @@ def _cells(boxes: Boxes, generator: torch.Generator) -> dict[str, torch.Tensor]:
     images = {
         "ct": [ct, *(another_ct(ct, generator) for _ in range(TAKES - 1))],
         "mr": [*mr, *(another_mr(one, generator) for one in mr)],
-        "xray": [another_xray(one, generator) for one in xrays],
+        "xray": [*xrays, *(another_xray(one, generator) for one in xrays)],
     }
     return {name: torch.stack([cells_of(one, name).half() for one in taken], 1) for name, taken in images.items()}

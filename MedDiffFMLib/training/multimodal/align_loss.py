@@ -7,7 +7,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ...core.precision import autocast
 from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.alignment import fit_of, info_nce
 from ...multimodal.encoders import Vectors
@@ -31,11 +30,9 @@ class AlignLoss(nn.Module):
         links, invariant: whether the losses of alignment, and of the invariant, count.
     """
 
-    def __init__(
-        self, encoders: AlignedEncoders, in_bfloat16: bool, links: bool = True, invariant: bool = True
-    ) -> None:
+    def __init__(self, encoders: AlignedEncoders, links: bool = True, invariant: bool = True) -> None:
         super().__init__()
-        self.encoders, self.in_bfloat16 = encoders, in_bfloat16
+        self.encoders = encoders
         self.links, self.invariant = links, invariant
 
     def forward(self, batch: AlignBatch, generator: torch.Generator) -> torch.Tensor:
@@ -43,14 +40,11 @@ class AlignLoss(nn.Module):
         encoders = self.encoders
         bodies = {"ct": encoders.volumes, "mr": encoders.volumes, "xray": encoders.pictures}
         twice = max(2, round(TWICE_SHARE * len(batch.part)))
-        with autocast(batch.said.device, "auto" if self.in_bfloat16 else "float32"):
-            first = {name: bodies[name].vectors(seen.first, name) for name, seen in batch.seen.items()}
-            text, part_text = encoders.texts(batch.text), encoders.texts(batch.part_text)
-            second = {
-                name: bodies[name].vectors(seen.second[:twice], name)
-                for name, seen in batch.seen.items()
-                if self.invariant
-            }
+        first = {name: bodies[name].vectors(seen.first, name) for name, seen in batch.seen.items()}
+        text, part_text = encoders.texts(batch.text), encoders.texts(batch.part_text)
+        second = {
+            name: bodies[name].vectors(seen.second[:twice], name) for name, seen in batch.seen.items() if self.invariant
+        }
         loss = torch.zeros(())
         if self.links:
             loss = loss + self._links(batch, first["ct"], first["mr"], first["xray"], text, part_text, generator)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from MedDiffFMLib.cli import main
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
 from MedDiffFMLib.multimodal.aligned import load_encoders
 from MedDiffFMLib.multimodal.encoders import EDGE
@@ -22,7 +21,7 @@ from MedDiffFMLib.training.multimodal import align as stage
 from MedDiffFMLib.training.multimodal.align import AlignConfig, align, read_pool
 from MedDiffFMLib.training.multimodal.align_batches import AlignBatch, BoxBatches, Speech
 from MedDiffFMLib.training.multimodal.box_pool import Boxes, boxes_of_case, boxes_of_pair
-from MedDiffFMLib.training.multimodal.retrieval import chance_of, recall
+from MedDiffFMLib.training.multimodal.retrieval import chance_of, hits, interval_over_patients, recall
 
 
 def chest(name: str, patient: str) -> Case:
@@ -162,8 +161,14 @@ def test_retrieval_counts_and_chance() -> None:
     assert chance_of(vectors, others) > 0.01
 
 
-@pytest.mark.parametrize("options", [[], ["--learning-rate", "7"], ["--pairs", "none.json"]])
-def test_impossible_requests_are_refused(options: list[str], tmp_path: Path) -> None:
-    """No prepared cases, a rate out of range, a list that is not there: nothing is computed."""
-    assert main(["multimodal", "train", str(tmp_path), "-o", str(tmp_path / "run"), *options]) == 2
-    assert not (tmp_path / "run" / "losses.csv").exists()
+def test_the_chance_of_a_hit_is_exact() -> None:
+    """One of the two others is more alike: the own key is first of two drawn in half of the draws, never of three."""
+    cosines = np.array([[0.5, 0.9, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert hits(cosines, np.eye(3), 2, 1).tolist() == pytest.approx([0.5, 1, 1])
+    assert hits(cosines, np.eye(3), 3, 1).tolist() == pytest.approx([0, 1, 1])
+
+
+def test_patients_not_boxes_make_the_interval() -> None:
+    """Many boxes of two patients, one of whom is always right: the interval is as wide as two patients make it."""
+    patient = np.repeat([0, 1], 500)
+    assert interval_over_patients((patient == 0).astype(float), patient) == (0, 1)
