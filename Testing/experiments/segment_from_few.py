@@ -49,15 +49,18 @@ NETWORKS = ("dynunet", "fine-tuned", "unet-random", "medsegdiff")
 POINTS, BATCH, RATE = 512, 4, 3e-3
 BANK = 20_000
 NEAR_MM = 12.0
+MOST_CROSSED = 2
+"""Cases of a fold on which a crossed temperature is fitted."""
 MOST_FOLDS = 2
 SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One head: what it learns from, and what is left out of it where it serves the calibration of another.
+    """One training: what it learns from, and what is left out of it where it serves the calibration of another.
 
     Attributes:
+        method: name in HEADS or NETWORKS.
         fold: -1 for the head itself, else the number of the part that it leaves out.
     """
 
@@ -109,10 +112,11 @@ class Heads:
 
     Args:
         key: names the weights, for the features' folders.
+        folder: of the trained heads.
     """
 
-    def __init__(self, prior: torch.nn.Module, key: str, classes: int, options: dict[str, Any]) -> None:
-        self.prior, self.classes = prior, classes
+    def __init__(self, prior: torch.nn.Module, key: str, classes: int, folder: Path, options: dict[str, Any]) -> None:
+        self.prior, self.classes, self.folder = prior, classes, folder
         self.method = FeatureMethod(prior=key, precision="bfloat16", **options)
         self._banks: dict[str, Bank] = {}
 
@@ -125,15 +129,33 @@ class Heads:
 
     def features(self, example: LabeledInput) -> StoredFeatures:
         """Features of a case, computed when they are first asked for."""
-        segmenter = self.method.build(self.classes, self.prior)
-        segmenter.precompute([example], InferenceBudget(torch.device("cpu")), ProgressMeter(1))
+        assert example.inputs.folder is not None
+        if not (example.inputs.folder / f"features-{self.method.key}" / "done.json").exists():
+            segmenter = self.method.build(self.classes, self.prior)
+            segmenter.precompute([example], InferenceBudget(torch.device("cpu")), ProgressMeter(1))
         return StoredFeatures(self.method, example.inputs)
 
-    def train(self, kind: str, examples: list[LabeledInput], seed: int, steps: int) -> FeatureSegmenter:
-        """A head after so many steps of points of the cases."""
-        torch.manual_seed(seed)
-        segmenter = replace(self.method, head=kind).build(self.classes, self.prior)
-        assert isinstance(segmenter, FeatureSegmenter) and isinstance(segmenter.part, PointHead)
+    def trained(self, job: Job, pool: list[LabeledInput], steps: int) -> FeatureSegmenter:
+        """The head of a job, from its file where an earlier run has trained it."""
+        torch.manual_seed(job.seed)
+        segmenter = replace(self.method, head=HEADS[job.method][1]).build(self.classes, self.prior)
+        assert isinstance(segmenter, FeatureSegmenter)
+        path = self.folder / f"{self.method.key}-{job.method}-{job.count}-{job.seed}-{job.fold}-{steps}.pt"
+        if not path.exists():
+            for example in job.learned(pool):
+                self.bank(example)  # not in the time: the same for all
+            begin = time.process_time()
+            self._train(segmenter, job.learned(pool), job.seed, steps)
+            print(f"{job}: {time.process_time() - begin:.1f} s", flush=True)
+            path.parent.mkdir(exist_ok=True)
+            torch.save(segmenter.part.state_dict(), path)
+        segmenter.part.load_state_dict(torch.load(path, weights_only=True))
+        segmenter.eval()
+        return segmenter
+
+    def _train(self, segmenter: FeatureSegmenter, examples: list[LabeledInput], seed: int, steps: int) -> None:
+        """So many steps of points of the cases."""
+        assert isinstance(segmenter.part, PointHead)
         rng = np.random.default_rng(seed)
         drawn = [self.bank(example).draw(POINTS, rng)[0] for example in examples]
         segmenter.part.standardize(torch.cat(drawn))
@@ -146,8 +168,6 @@ class Heads:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(segmenter.part.parameters(), 1.0)
             optimizer.step()
-        segmenter.eval()
-        return segmenter
 
     def _sample(self, example: LabeledInput, rng: np.random.Generator) -> dict[str, Any]:
         features, target, weight = self.bank(example).draw(POINTS, rng)
@@ -163,7 +183,9 @@ class Heads:
         for k in range(depth):
             plane = stored.plane(k)
             for number, head in enumerate(heads):
-                slabs[number].append(to_voxels(head.part(plane), (1, height, width)).half())
+                with torch.autocast("cpu", torch.bfloat16):
+                    logits = head.part(plane).float()
+                slabs[number].append(to_voxels(logits, (1, height, width)).half())
         d, h, w = example.inputs.shape
         return [torch.cat(slab, dim=1)[:, :d, :h, :w].float().sigmoid() for slab in slabs]
 
@@ -210,44 +232,30 @@ def calibration_error(rows: list[dict[str, Any]], version: str, part: str) -> fl
 
 
 def run_heads(
-    heads: Heads, kind: str, method: str, examples: dict[str, list[LabeledInput]], jobs: list[Job], steps: int
+    heads: Heads, examples: dict[str, list[LabeledInput]], jobs: list[Job], steps: int, tag: str
 ) -> list[dict[str, Any]]:
     """Train the heads of some jobs, fit their temperatures, and judge them on the test cases."""
     pool = examples["training"]
-    trained, seconds = [], []
-    for job in jobs:
-        for example in job.learned(pool):
-            heads.bank(example)  # not in the time: the same for all
-        begin = time.process_time()
-        trained.append(heads.train(kind, job.learned(pool), job.seed, steps))
-        seconds.append(round(time.process_time() - begin, 1))
-        print(f"{method}, {job}: {seconds[-1]} s", flush=True)
-    counts: dict[tuple[Job, str], LogitCounts] = defaultdict(lambda: LogitCounts(heads.classes))
-    whole = [replace(job, fold=-1) for job in jobs]
-    for example in [*pool, *examples["validation"]]:
-        fitting = (
-            [n for n, job in enumerate(jobs) if job.fold < 0]
-            if example in examples["validation"]
-            else [n for n, job in enumerate(jobs) if any(example is other for other in job.left_out(pool))]
-        )
-        source = "validation" if example in examples["validation"] else "crossed"
-        predicted = heads.predict([trained[n] for n in fitting], example) if fitting else []
-        for n, probabilities in zip(fitting, predicted, strict=True):
-            counts[whole[n], source].add(probabilities, example.truth(), example.known)
-    temperatures = {key: value.temperatures() for key, value in counts.items()}
-    rows = []
+    trained = [heads.trained(job, pool, steps) for job in jobs]
     judged = [n for n, job in enumerate(jobs) if job.fold < 0]
+    counts: dict[tuple[Job, str], LogitCounts] = defaultdict(lambda: LogitCounts(heads.classes))
+    for source in ("crossed", "validation"):
+        for example in pool if source == "crossed" else examples["validation"]:
+            left_out = [n for n, j in enumerate(jobs) if any(example is e for e in j.left_out(pool)[:MOST_CROSSED])]
+            fitting = left_out if source == "crossed" else judged
+            predicted = heads.predict([trained[n] for n in fitting], example) if fitting else []
+            for n, probabilities in zip(fitting, predicted, strict=True):
+                whole = replace(jobs[n], fold=-1)
+                counts[whole, source].add(probabilities, example.truth(), example.known)
+    print("temperatures fitted", flush=True)
+    rows = []
     for example in examples["test"]:
         for n, probabilities in zip(judged, heads.predict([trained[n] for n in judged], example), strict=True):
-            found = {source: t for (job, source), t in temperatures.items() if job == jobs[n]}
-            facts = {
-                "method": method,
-                "count": jobs[n].count,
-                "seed": jobs[n].seed,
-                "seconds": seconds[n],
-                "temperatures": found,
-            }
-            rows += [{**facts, **row} for row in rows_of(probabilities, example, found)]
+            job = jobs[n]
+            found = {source: value.temperatures() for (owner, source), value in counts.items() if owner == job}
+            facts = {"method": job.method + tag, "count": job.count, "seed": job.seed, "steps": steps}
+            rows += [{**facts, "temperatures": found, **row} for row in rows_of(probabilities, example, found)]
+        print(f"{example.name} judged", flush=True)
     return rows
 
 
@@ -329,6 +337,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--heads", nargs="*", choices=HEADS, default=list(HEADS))
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=["dynunet", "fine-tuned"])
+    parser.add_argument("--crossed", type=int, default=1, help="seeds for which a crossed temperature is fitted")
     parser.add_argument("--steps", type=int, default=250, help="of a head")
     parser.add_argument("--seconds", type=float, default=60.0, help="processor time of a network")
     parser.add_argument("--spacing", type=float, default=4.0, help="working voxels, mm")
@@ -349,27 +358,24 @@ def main() -> None:
             stream.writelines(json.dumps(row) + "\n" for row in new)
         rows.extend(new)
 
-    made: dict[str, Heads] = {}
-    for name in args.heads:
-        source, kind = HEADS[name]
-        missing = [
-            Job(name, n, s) for n in args.counts for s in range(args.seeds) if (name + args.tag, n, s) not in done
-        ]
-        if not missing:
-            continue
-        if source not in made:
-            prior = model.engine.denoiser if source == "prior" else random_prior(model)
-            made = {source: Heads(prior, model.sha256 if source == "prior" else "random-0", classes, options)}
-        crossed = name == "non-linear"
-        folds = [replace(j, fold=f) for j in missing for f in range(folds_of(j.count)) if crossed and j.count > 1]
-        keep(run_heads(made[source], kind, name + args.tag, examples, [*missing, *folds], args.steps))
-    for name in args.networks:
+    for source in ("prior", "random"):
+        names = [name for name in args.heads if HEADS[name][0] == source]
+        jobs = [Job(name, n, seed) for name in names for n in args.counts for seed in range(args.seeds)]
+        missing = [job for job in jobs if (job.method + args.tag, job.count, job.seed) not in done]
+        crossed = [j for j in missing if j.method == "non-linear" and j.count > 1 and j.seed < args.crossed]
+        folds = [replace(job, fold=f) for job in crossed for f in range(folds_of(job.count))]
+        if missing:
+            prior, key = model.engine.denoiser, model.sha256
+            if source == "random":
+                prior, key = random_prior(model), "random-0"
+            heads = Heads(prior, key, classes, args.output / "heads", options)
+            keep(run_heads(heads, examples, [*missing, *folds], args.steps, args.tag))
+    for method in args.networks:
         for n in args.counts:
-            if (name, n, 0) not in done:
-                keep(run_network(name, Job(name, n, 0), examples, model, args.seconds))
+            if (method, n, 0) not in done:
+                keep(run_network(method, Job(method, n, 0), examples, model, args.seconds))
     values = sorted(json.loads(args.datalist.read_text()).get("labels", {}).items(), key=lambda item: int(item[0]))
-    names = {number + 1: str(value) for number, (_, value) in enumerate(values)}
-    text = tables(rows, names)
+    text = tables(rows, {number + 1: str(value) for number, (_, value) in enumerate(values)})
     (args.output / "table.md").write_text(text, encoding="utf-8")
     print(text)
 
