@@ -31,7 +31,8 @@ REACH_MM = 500.0
 HU_SPREAD = {LUNG: 25.0, FAT: 8.0, MUSCLE: 5.0, BONE: 40.0, SPONGY_BONE: 25.0}
 SHELL_HU = 80.0
 """Added to compact bone: its shells are a voxel thin in the templates, where 2.5 mm have mixed them with what lies
-beside them once, and bending does so again. Without it some bodies had no bone by the rule of ``conditioning.tissue``."""
+beside them once, and bending does so again. Without it some bodies had no bone by the rule of
+``conditioning.tissue``."""
 CONTRAST_HU = (150.0, 320.0)
 _SLAB = 16
 
