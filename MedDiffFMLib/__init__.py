@@ -6,7 +6,7 @@ The front door::
 
     volume = mdf.read_volume("thorax.nrrd")
     model = mdf.load_model("starter-ct")
-    result = mdf.anomaly(volume, model, threshold=3.5)
+    result = mdf.anomaly(volume, model, threshold=3.0)
     mdf.write_volume(result.volumes["anomaly"], "anomaly.nrrd")
 
 Every task of the table in ``tasks/registry.py`` is a function here. Names are looked up when they are first used, so

@@ -8,8 +8,9 @@ def anomaly(
     volume: VolumeLike,
     model: ModelLike = "starter-ct",
     *,
-    threshold: float = 3.5,
+    threshold: float = 3.0,
     minimum_volume: float = 100.0,
+    at_most: int = 5,
     method: str = "detector",
     seed: int = 0,
     region: str | None = None,
@@ -25,8 +26,9 @@ def anomaly(
     Args:
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.5.
+        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.0.
         minimum_volume: Smaller regions are not listed (0 to 1e+06 mm3). Default: 100.0.
+        at_most: Only the most conspicuous findings are listed and filled (1 to 100). Default: 5.
         method: detector: what each place looks like, judged by a small network; cubes: hidden cubes
             that the prior predicts (detector, cubes). Default: detector.
         seed: Start of the random numbers: same seed, same result. Default: 0.
@@ -174,8 +176,11 @@ def generate_lesion(
     kind: str = "like-training",
     mean: float | None = None,
     contrast: float | None = None,
+    spread: float | None = None,
     diameter: float | None = None,
     organ: int | None = None,
+    tries: int = 4,
+    agreement: float = 0.8,
     steps: int = 12,
     rim: float = 3.0,
     sigma_max: float = 1.0,
@@ -202,11 +207,16 @@ def generate_lesion(
         mean: Mean of the lesion, in place of the kind's (-1000 to 1000 HU).
         contrast: Mean of the lesion over that of its surroundings, in place of the kind's (-1500 to
             1500 HU).
+        spread: Standard deviation of HU in the lesion's core; when not given, what the model makes (1
+            to 500 HU).
         diameter: Make a lumpy ellipsoid of this size at a random place inside the mask; not given, the
             mask is the lesion (2 to 150 mm).
         organ: With a diameter and without a mask: number of the organ in the organ map where the lesion
             is to be (1 to 118).
-        steps: Network evaluations (1 to 200). Default: 12.
+        tries: Lesions drawn at most until the outline of one agrees with the mask; the best is kept (1
+            to 50). Default: 4.
+        agreement: Dice of outline and mask from which a lesion is good (0 to 0.99). Default: 0.8.
+        steps: Network evaluations of each (1 to 200). Default: 12.
         rim: Width outside the lesion over which the model's image blends into the input (0 to 20 mm).
             Default: 3.0.
         sigma_max: Noise at the start, in units of 1000 HU; more leaves more to the model (0.05 to 80).

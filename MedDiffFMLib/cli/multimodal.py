@@ -14,7 +14,7 @@ from .console import Console
 if TYPE_CHECKING:
     from ..multimodal.pairs import Pair
 
-STAGES = ("align", "text")
+STAGES = ("align",)
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -28,11 +28,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--stage",
         choices=STAGES,
         default="align",
-        help="align: the encoders; text: on the encoders of RUN what reads texts, and the heads, into RUN/text "
-        "(default: %(default)s)",
+        help="align: the encoders (default: %(default)s)",
     )
     train.add_argument("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 1000)")
-    train.add_argument("--batch", type=COUNT, default=48, metavar="N", help="boxes a step (default: %(default)s)")
+    train.add_argument("--batch", type=COUNT, default=128, metavar="N", help="boxes a step (default: %(default)s)")
     train.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.001)")
     train.add_argument("--validate-every", type=COUNT, metavar="N", help="steps (default: 200)")
     train.add_argument("--seed", type=SEED, default=0, metavar="N", help="(default: %(default)s)")
@@ -58,7 +57,6 @@ def _action(
 def _train(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
     from ..core.file_hash import file_sha256
-    from ..multimodal.aligned import load_encoders
     from ..training.loss_plot import read_table
     from ..training.multimodal.align import LOOP, AlignConfig, align
 
@@ -66,11 +64,9 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         raise InputError("The learning rate is out of range.", "Give one above 0 and up to 1.")
     given = {"steps": args.steps, "learning_rate": args.learning_rate, "validate_every": args.validate_every}
     loop = replace(LOOP, **{name: value for name, value in given.items() if value is not None})
-    locked = args.stage == "text"
-    config = AlignConfig(args.batch, args.seed, args.links, args.invariant, locked, loop)
-    initial = load_encoders(args.output / "model.safetensors") if locked else None
-    folder, pairs = args.output / "text" if locked else args.output, _pairs(args, console)
-    path = align(args.cache, pairs, folder, config, boxes=args.output / "boxes", initial=initial, report=console.note)
+    config = AlignConfig(args.batch, args.seed, args.links, args.invariant, loop)
+    folder = args.output
+    path = align(args.cache, _pairs(args, console), folder, config, report=console.note)
     steps = int(read_table(folder / "losses.csv")["step"][-1])
     if steps < config.loop.steps:
         console.note(f"Stopped after step {steps} of {config.loop.steps}; the same command continues.")
@@ -97,15 +93,6 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
 
 def _pairs(args: argparse.Namespace, console: Console) -> tuple[list[Pair], list[Pair]]:
     """Aligned pairs for training and validation; none without a list."""
-    if args.pairs is None:
-        return [], []
-    from ..datasets.datalist import read_datalist
-    from ..multimodal.pairs import prepare_pairs
+    from ..training.multimodal.align import read_pairs
 
-    folder = (getattr(args, "output", None) or args.run_folder) / "pairs"
-    entries = read_datalist(args.pairs)
-    prepared = prepare_pairs(entries, folder, console.note)
-    split = {True: [], False: []}  # type: dict[bool, list[Pair]]
-    for entry, pair in zip(entries, prepared, strict=True):
-        split[entry.split == "training"].append(pair)
-    return split[True], split[False]
+    return read_pairs(args.pairs, (getattr(args, "output", None) or args.run_folder) / "pairs", console.note)

@@ -132,7 +132,8 @@ def _summary(
 
     threshold = reports["anomaly"]["settings"]["parameters"]["threshold"]
     least = reports["anomaly"]["settings"]["parameters"]["minimum_volume"]
-    table = list_findings(results["anomaly"], volume, threshold, least)
+    most = reports["anomaly"]["settings"]["parameters"]["at_most"]
+    table = list_findings(results["anomaly"], volume, threshold, least, at_most=most)
     from scipy import ndimage
 
     labels, _ = ndimage.label(results["anomaly"] > threshold, structure=np.ones((3, 3, 3)))

@@ -10,7 +10,7 @@ from ..core.errors import ModelError
 from ..imaging.haar import haar_forward, haar_inverse
 from ..networks.backbone import UNetBackbone
 from ..networks.controlnet import ControlBranch, ControlConfig, ControlledUNet, local_detail
-from .denoiser import CosineEpsilonDenoiser, EDMDenoiser
+from .denoiser import CosineEpsilonDenoiser, EDMDenoiser, weighted_mean
 
 NEGLIGIBLE = 0.01
 """Error of a guess, network range, below which it need not be improved."""
@@ -66,18 +66,24 @@ class ControlledDenoiser(nn.Module):
         return self._corrected(*self._with_guess(x, sigma, condition), sigma, condition)
 
     def loss(
-        self, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
+        self,
+        x0: torch.Tensor,
+        sigma: torch.Tensor,
+        noise: torch.Tensor,
+        condition: EncodedCondition,
+        weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Loss of each sample (B,): the prior's own, or with a guess the share of the squared error of x' that is left.
 
         So each window counts by the decibels that it gains, and not the few with much bone and air for nearly all.
+        ``weight`` (B, 1, D, H, W) says how much each voxel counts beside the others of its window.
         """
         if self._guess(condition) is None:
-            return self.steered.loss(x0, sigma, noise, condition)
+            return self.steered.loss(x0, sigma, noise, condition, weight)
         x = x0 + sigma.reshape(-1, 1, 1, 1, 1) * noise
         mixed, left, share = self._with_guess(x, sigma, condition)
         corrected = self._corrected(mixed, left, share, sigma, condition)
-        before, remains = ((image - x0).square().mean(dim=(1, 2, 3, 4)) for image in (mixed, corrected))
+        before, remains = (weighted_mean((image - x0).square(), weight) for image in (mixed, corrected))
         return remains / (before + NEGLIGIBLE**2)
 
     def _guess(self, condition: EncodedCondition) -> torch.Tensor | None:

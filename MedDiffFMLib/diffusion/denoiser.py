@@ -32,11 +32,18 @@ def _column(sigma: torch.Tensor) -> torch.Tensor:
     return sigma.reshape(-1, 1, 1, 1, 1)
 
 
-def _mean_in_hole(error: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
-    """(B,) mean over the voxels that are not known."""
-    if condition.hole is None:
+def weighted_mean(error: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """(B,) mean of (B, 1, D, H, W), of all voxels alike where there is no weight."""
+    if weight is None:
         return error.mean(dim=(1, 2, 3, 4))
-    return (error * condition.hole).sum(dim=(1, 2, 3, 4)) / condition.hole.sum(dim=(1, 2, 3, 4))
+    return (error * weight).sum(dim=(1, 2, 3, 4)) / weight.sum(dim=(1, 2, 3, 4))
+
+
+def _mean_in_hole(error: torch.Tensor, condition: EncodedCondition, weight: torch.Tensor | None) -> torch.Tensor:
+    """(B,) mean over the voxels that are not known, see :meth:`EDMDenoiser.loss` for ``weight``."""
+    if condition.hole is None or weight is None:
+        return weighted_mean(error, weight if condition.hole is None else condition.hole)
+    return weighted_mean(error, weight * condition.hole)
 
 
 def _keep_known(x0: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
@@ -81,8 +88,11 @@ class EDMDenoiser(nn.Module):
         sigma: torch.Tensor,
         noise: torch.Tensor,
         condition: EncodedCondition,
+        weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Weighted squared error over the unknown voxels (B,), equation 8 with lambda = (s^2 + d^2) / (s d)^2.
+
+        ``weight`` (B, 1, D, H, W) says how much each voxel counts beside the others of its window.
 
         In holes it is the pseudo-Huber error of the same weight: squared, the few voxels at bone and air would teach
         nearly all, and flat tissue, where the initialization is good already, would be left with their noise.
@@ -90,7 +100,7 @@ class EDMDenoiser(nn.Module):
         s, d = _column(sigma), self._deviation(condition)
         squared = (self(x0 + s * noise, sigma, condition) - x0).square() * (s**2 + d**2) / (s * d) ** 2
         robust = (squared + HUBER**2).sqrt() - HUBER
-        return _mean_in_hole(torch.where(_column(condition.has_hole()), robust, squared), condition)
+        return _mean_in_hole(torch.where(_column(condition.has_hole()), robust, squared), condition, weight)
 
 
 class CosineEpsilonDenoiser(nn.Module):
@@ -134,10 +144,11 @@ class CosineEpsilonDenoiser(nn.Module):
         sigma: torch.Tensor,
         noise: torch.Tensor,
         condition: EncodedCondition,
+        weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Per-sample L1 between noise and its estimate over the unknown voxels (B,), the paper's loss."""
         estimate = self.predict_noise(x0 + _column(sigma) * noise, sigma, condition)
-        return _mean_in_hole((estimate - noise).abs(), condition)
+        return _mean_in_hole((estimate - noise).abs(), condition, weight)
 
 
 DENOISERS: dict[str, type[EDMDenoiser] | type[CosineEpsilonDenoiser]] = {

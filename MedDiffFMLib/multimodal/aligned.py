@@ -12,10 +12,11 @@ from torch import nn
 
 from ..core.errors import ModelError
 from .alignment import Temperature
-from .encoders import ImageEncoder, Vectors, picture_encoder, volume_encoder
-from .text_encoder import TextEncoder, encode_texts
+from .encoders import ImageEncoder, Vectors
+from .fact_encoder import FactEncoder
+from .facts.fact import Statement
 
-FORMAT = "meddifffm-aligned-1"
+FORMAT = "meddifffm-aligned-2"
 LINKS = ("text_ct", "text_xray", "ct_mr", "text_part", "ct_mr_part")
 """Pairs that are drawn together in training, and those of parts."""
 
@@ -25,9 +26,9 @@ class AlignedEncoders(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.volumes: ImageEncoder = volume_encoder()
-        self.pictures: ImageEncoder = picture_encoder()
-        self.texts = TextEncoder()
+        self.volumes = ImageEncoder(3, ("ct", "mr"))
+        self.pictures = ImageEncoder(2, ("xray",))
+        self.texts = FactEncoder()
         self.scales = nn.ModuleDict({link: Temperature() for link in LINKS})
 
     def ct(self, boxes: torch.Tensor) -> Vectors:
@@ -42,9 +43,10 @@ class AlignedEncoders(nn.Module):
         """Vectors of X-rays (B, 1, 64, 64)."""
         return self.pictures(pictures, "xray")
 
-    def text(self, texts: Sequence[Sequence[str]]) -> torch.Tensor:
-        """(B, 128) unit vectors of texts, of each its statements."""
-        return self.texts(*encode_texts(texts))
+    def text(self, texts: Sequence[Sequence[Statement]]) -> torch.Tensor:
+        """(B, SIZE) unit vectors of texts, of each its facts."""
+        vectors: torch.Tensor = self.texts(self.texts.told(texts))
+        return vectors
 
 
 def save_encoders(path: Path, encoders: AlignedEncoders, facts: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Encoders of boxes and of X-rays: one vector for the whole, and one for each part of it.
 
-Short residual networks behind a Haar transform. Features are normalized in each place over the channels, never over
-the image, whose mean and spread are what fat, bone and lung are known by.
+What is in a cell is told by how its voxels are spread over densities, which needs no training and is computed once;
+small mixing networks (Tolstikhin et al., MLP-Mixer, NeurIPS 2021) read the cells of all parts together. Their weights
+differ from part to part, which is what tells left from right; a mean over the parts does not.
 """
 
 from __future__ import annotations
@@ -12,14 +13,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..imaging.haar import haar_forward
-
 EDGE, PIXELS = 32, 64
 """Voxels along a box, pixels along an X-ray."""
 PARTS = 4
 """Parts along each edge of a box, and of an X-ray."""
-SIZE = 128
+CELL = 4
+"""Voxels, and pixels, along a cell."""
+SIZE = 64
 """Of the vectors."""
+WIDTH, STEM, POOLED, NARROW = 40, 24, 6, 24
+"""Channels of the parts and of the cells; learned means over the parts, and their channels."""
+KNOTS = {
+    "ct": (-1, -0.92, -0.82, -0.65, -0.4, -0.2, -0.13, -0.09, -0.04, 0.0, 0.04, 0.08, 0.14, 0.25, 0.5, 1),
+    "mr": (-1, -0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.5, 1),
+    "xray": (-1, -0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1),
+}
+"""Values of an image in [-1, 1] between which a cell's voxels are spread, closest where tissues are."""
 
 
 class Vectors(NamedTuple):
@@ -34,16 +43,29 @@ class Vectors(NamedTuple):
     parts: torch.Tensor
 
 
-class Features(NamedTuple):
-    """What the body of an encoder sees, before it is made comparable.
+def cells_of(image: torch.Tensor, modality: str) -> torch.Tensor:
+    """How the voxels of each cell are spread over the knots of a modality.
 
-    Attributes:
-        summary: (B, 2 * channels), mean and largest value of each channel.
-        parts: (B, parts, channels).
+    A voxel between two knots counts for both, the more the nearer, so that the mean of a cell is kept exactly.
+
+    Args:
+        image: (B, 1, 32, 32, 32), or (B, 1, 64, 64) of X-rays, in [-1, 1].
+
+    Returns:
+        (B, parts, cells of a part, knots), sums over the knots are 1.
     """
-
-    summary: torch.Tensor
-    parts: torch.Tensor
+    pool = functional.avg_pool3d if image.ndim == 5 else functional.avg_pool2d
+    knots = KNOTS[modality]
+    above = [
+        pool(((image - low) / (high - low)).clamp(0, 1), CELL) for low, high in zip(knots, knots[1:], strict=False)
+    ]
+    ramps = torch.stack([torch.ones_like(above[0]), *above, torch.zeros_like(above[0])], -1)[:, 0]
+    spread = ramps[..., :-1] - ramps[..., 1:]
+    axes = image.ndim - 2
+    each = spread.shape[1] // PARTS
+    split = spread.reshape(len(spread), *[n for _ in range(axes) for n in (PARTS, each)], len(knots))
+    order = (0, *(1 + 2 * n for n in range(axes)), *(2 + 2 * n for n in range(axes)), 1 + 2 * axes)
+    return split.permute(order).reshape(len(spread), PARTS**axes, each**axes, len(knots))
 
 
 class ImageEncoder(nn.Module):
@@ -52,39 +74,33 @@ class ImageEncoder(nn.Module):
     Args:
         dimensions: 3 for boxes, 2 for X-rays.
         stems: names of the modalities, each of which has a first layer of its own.
-        widths: channels, from the Haar bands down to the parts, each level at half the resolution of the one before.
     """
 
-    def __init__(self, dimensions: int, stems: tuple[str, ...], widths: tuple[int, ...]) -> None:
+    def __init__(self, dimensions: int, stems: tuple[str, ...]) -> None:
         super().__init__()
-        self.dimensions = dimensions
-        kind = nn.Conv3d if dimensions == 3 else nn.Conv2d
-        self.stems = nn.ModuleDict({name: kind(2**dimensions, widths[0], 3, padding=1) for name in stems})
-        layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
-            layers += [kind(before, after, 2, stride=2), Residual(kind, after)]
-        self.body = nn.Sequential(*layers, Residual(kind, widths[-1]))
-        self.norm = nn.LayerNorm(widths[-1])
-        self.part = nn.Sequential(nn.Linear(widths[-1], 2 * SIZE), nn.GELU(), nn.Linear(2 * SIZE, SIZE))
-        self.whole = nn.Sequential(nn.Linear(2 * widths[-1], 2 * SIZE), nn.GELU(), nn.Linear(2 * SIZE, SIZE))
+        parts = PARTS**dimensions
+        cells = ((EDGE if dimensions == 3 else PIXELS) // PARTS // CELL) ** dimensions
+        self.stems = nn.ModuleDict({name: nn.Linear(len(KNOTS[name]), STEM) for name in stems})
+        self.merge = nn.Linear(cells * STEM, WIDTH)
+        self.body = nn.Sequential(Mixing(parts), Mixing(parts), nn.LayerNorm(WIDTH))
+        self.part = nn.Linear(WIDTH, SIZE)
+        self.means, self.narrow = nn.Linear(parts, POOLED), nn.Linear(WIDTH, NARROW)
+        self.whole = nn.Linear(POOLED * NARROW + WIDTH, SIZE)
         self.whole_norms, self.part_norms = (nn.ModuleDict({name: centering() for name in stems}) for _ in range(2))
 
     def forward(self, image: torch.Tensor, stem: str) -> Vectors:
         """Vectors of images of the modality ``stem``."""
-        return self.vectors(self.features(image, stem), stem)
+        return self.vectors(cells_of(image, stem), stem)
 
-    def features(self, image: torch.Tensor, stem: str) -> Features:
-        """What the body sees in images of the modality ``stem``."""
-        bands = haar_forward(image) if self.dimensions == 3 else _haar_2d(image)
-        parts = self.norm(self.body(self.stems[stem](bands)).flatten(2).transpose(1, 2))
-        return Features(torch.cat([parts.mean(1), parts.amax(1)], 1), parts)
-
-    def vectors(self, seen: Features, stem: str) -> Vectors:
-        """Vectors of features."""
-        whole = self.whole_norms[stem](self.whole(seen.summary).float())
-        parts = self.part(seen.parts).float()
-        parts = self.part_norms[stem](parts.flatten(0, 1)).view(parts.shape)
-        return Vectors(functional.normalize(whole, dim=-1), functional.normalize(parts, dim=-1))
+    def vectors(self, cells: torch.Tensor, stem: str) -> Vectors:
+        """Vectors of cells, see :func:`cells_of`."""
+        parts = self.body(self.merge(functional.gelu(self.stems[stem](cells)).flatten(2)))
+        means = self.means(self.narrow(parts).transpose(1, 2)).flatten(1)
+        whole = self.whole(functional.gelu(torch.cat([means, parts.amax(1)], 1))).float()
+        each = self.part(parts).float()
+        each = self.part_norms[stem](each.flatten(0, 1)).view(each.shape)
+        whole = self.whole_norms[stem](whole)
+        return Vectors(functional.normalize(whole, dim=-1), functional.normalize(each, dim=-1))
 
 
 def centering() -> nn.BatchNorm1d:
@@ -93,32 +109,24 @@ def centering() -> nn.BatchNorm1d:
     return nn.BatchNorm1d(SIZE, affine=False)
 
 
-def volume_encoder() -> ImageEncoder:
-    """Of boxes of CT and MR, 0.8 million parameters."""
-    return ImageEncoder(3, ("ct", "mr"), (16, 40, 72))
+class Mixing(nn.Module):
+    """What a part learns from the others, and then from itself; both are added to what comes in.
 
+    Args:
+        parts: of an image.
+    """
 
-def picture_encoder() -> ImageEncoder:
-    """Of X-rays, 0.4 million parameters."""
-    return ImageEncoder(2, ("xray",), (16, 32, 56, 80))
-
-
-class Residual(nn.Module):
-    """Two convolutions around a GELU, added to what comes in; normalized over the channels in each place."""
-
-    def __init__(self, kind: type[nn.Conv2d] | type[nn.Conv3d], channels: int) -> None:
+    def __init__(self, parts: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        self.first = kind(channels, channels, 3, padding=1)
-        self.second = kind(channels, channels, 3, padding=1)
+        between = max(parts // 2, PARTS**2)
+        self.norms = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
+        last = nn.Linear(between, parts)
+        self.across = nn.Sequential(nn.Linear(parts, between), nn.GELU(), last)
+        self.within = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+        nn.init.zeros_(last.weight)  # at first each part speaks for itself
+        nn.init.zeros_(last.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, channels, ...) -> the same."""
-        normal = self.norm(x.movedim(1, -1)).movedim(-1, 1)
-        return x + self.second(functional.gelu(self.first(normal)))
-
-
-def _haar_2d(image: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W) with even H, W -> (B, 4, H/2, W/2): the orthonormal bands."""
-    planes = image[:, :, None].expand(-1, -1, 2, -1, -1)
-    return haar_forward(planes)[:, :4, 0] / 2**0.5
+        """(B, parts, WIDTH) -> the same."""
+        x = x + self.across(self.norms[0](x).transpose(1, 2)).transpose(1, 2)
+        return x + self.within(self.norms[1](x))

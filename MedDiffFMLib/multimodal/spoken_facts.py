@@ -1,4 +1,4 @@
-"""Facts as texts for the encoder, and as items that are true of an image or not."""
+"""Facts as items that are true of an image or not, and the facts that a prompt speaks of."""
 
 from __future__ import annotations
 
@@ -8,29 +8,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from .facts.fact import Statement, Value
-from .facts.grammar import write
 from .facts.kinds import KINDS
-from .facts.prompt import in_words, understand_prompt
+from .facts.prompt import Understood, in_words, understand_prompt
 from .facts.slots import Number
 
+SAID = (
+    "place", "level", "region", "contrast", "fat", "fat_density", "muscle", "soft_density", "bone", "bone_density",
+    "gas", "metal", "lungs", "lung_right", "lung_left", "low_attenuation", "dense_lung", "lung_density",
+    "lung_percentile", "nodule",
+)  # fmt: skip
+"""Kinds of facts that are measured in a box; others are not compared."""
+MOST, SLOTS = 24, 4
+"""Facts of a text and slots of a fact: what goes beyond is not read."""
 ITEMS = 512
 """Columns of the table of items; two that meet in one count as the same, which is rare."""
 LINEAR = {"HU": 40.0, "cm": 6.0}
 LOGARITHMIC = 2.0
 """Two numbers are the same fact in the same step: of so many units, else of this many to an octave."""
-ALL, DROPPED, SLOT_DROPPED = 0.6, 0.2, 0.15
-"""How often a text in training says nearly all there is, less what is dropped; else it says one to four things."""
-GRAMMAR = 0.5
-"""How often a statement with all its slots is a sentence of the grammar; else it is in words."""
 
 
 def items(statements: Sequence[Statement]) -> np.ndarray:
     """What statements say, as (ITEMS,) float32 of 0 and 1; numbers by the step that they lie in."""
-    row = np.zeros(ITEMS, np.float32)
-    for said in statements:
-        for name, value in said.values.items():
-            row[zlib.crc32(f"{said.kind}.{name}={_step(said.kind, name, value)}".encode()) % ITEMS] = 1
-    return row
+    row = np.zeros(ITEMS + 1, np.float32)
+    row[item_columns(statements)] = 1
+    return row[:ITEMS]
+
+
+def item_columns(statements: Sequence[Statement]) -> np.ndarray:
+    """Column of what each slot of each statement says, (MOST, SLOTS) int64; -1 where nothing is said."""
+    columns = np.full((MOST, SLOTS), -1, np.int64)
+    for row, said in enumerate([said for said in statements if said.kind in SAID][:MOST]):
+        for column, name in enumerate(KINDS[said.kind].slots):
+            if name in said.values:
+                step = _step(said.kind, name, said.values[name])
+                columns[row, column] = zlib.crc32(f"{said.kind}.{name}={step}".encode()) % ITEMS
+    return columns
 
 
 def _step(kind: str, name: str, value: Value) -> Value:
@@ -43,37 +55,12 @@ def _step(kind: str, name: str, value: Value) -> Value:
     return round(LOGARITHMIC * float(np.sign(number) * np.log2(1 + abs(number))))
 
 
-def draw_text(statements: Sequence[Statement], rng: np.random.Generator) -> tuple[list[str], list[Statement]]:
-    """A way of saying some of the statements, and what it says."""
-    if not statements:
-        return [], []
-    if rng.random() < ALL:
-        kept = [n for n in range(len(statements)) if rng.random() >= DROPPED]
-    else:
-        kept = rng.choice(len(statements), min(int(rng.integers(1, 5)), len(statements)), replace=False).tolist()
-    chosen = [_part(statements[n], rng) for n in kept or [int(rng.integers(len(statements)))]]
-    order = rng.permutation(len(chosen))
-    said = [chosen[n] for n in order]
-    return [say(one, rng) for one in said], said
+def prompt_facts(prompt: str) -> tuple[list[Statement], str]:
+    """Facts that a user's words speak of and that a place can be looked at for, and a sentence on what was understood.
 
-
-def _part(said: Statement, rng: np.random.Generator) -> Statement:
-    """The statement, perhaps without some of its slots, as prompts leave them out."""
-    if rng.random() < GRAMMAR:
-        return said
-    kept = {name: value for name, value in said.values.items() if rng.random() >= SLOT_DROPPED}
-    return Statement(said.kind, kept)
-
-
-def say(said: Statement, rng: np.random.Generator | None = None) -> str:
-    """A statement as a sentence where it has all its slots, else in words; always in words without ``rng``'s choice."""
-    if rng is not None and set(said.values) == set(KINDS[said.kind].slots) and rng.random() < 0.7:
-        return write(said, int(rng.integers(4)))
-    return in_words(said)
-
-
-def prompt_text(prompt: str) -> tuple[list[str], str]:
-    """A user's words as a text, and a sentence on what was understood; what was not is passed on as it is."""
+    Facts of whole scans, such as the thickness of slices, are among what was not understood.
+    """
     understood = understand_prompt(prompt)
-    lines = [say(said) for said in understood.statements]
-    return [*lines, *([" ".join(understood.rest)] if understood.rest else [])], understood.told()
+    known = [said for said in understood.statements if said.kind in SAID]
+    others = [in_words(said) for said in understood.statements if said.kind not in SAID]
+    return known, Understood(known, [*others, *understood.rest]).told()

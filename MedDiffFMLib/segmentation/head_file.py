@@ -4,12 +4,14 @@ A file is safetensors in half precision with the metadata ``format`` ("meddifffm
 (JSON): ``task`` "segmentation", ``method`` and its ``options``, ``labels`` (value, name, color, terminology of each
 class in the order of the network's outputs), ``spacing`` (mm, of the isotropic working grid), ``prior`` (name and
 SHA-256 of the prior it was trained with), ``settings`` and ``training`` (facts for the card),
-and ``body``, the SHA-256 of the body coordinates that it was given.
+``body``, the SHA-256 of the body coordinates that it was given, and, where patients were left to fit it on,
+``temperature`` (``values``, one a class, and their ``source``), see :mod:`.calibration`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,12 @@ class Head:
     segmenter: Segmenter
 
     @property
+    def temperatures(self) -> list[float] | None:
+        """By which the logits of each class are divided; None for a head whose probabilities are as they come."""
+        values = self.description.get("temperature", {}).get("values")
+        return None if values is None else [float(value) for value in values]
+
+    @property
     def other_body(self) -> bool:
         """Whether it was trained with body coordinates of another version than those it will be given."""
         from ..preprocessing.body_coordinates import shipped_sha256
@@ -70,6 +78,7 @@ class Head:
             "sha256": self.sha256,
             "method": self.description["method"],
             "spacing_mm": self.spacing,
+            "temperature": self.description.get("temperature"),
         }
 
 
@@ -106,6 +115,23 @@ def save_head(
     return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 
 
+def set_temperatures(path: Path, values: Sequence[float], source: str) -> str:
+    """Write temperatures into the file of a head; returns its new SHA-256.
+
+    Args:
+        values: one a class.
+        source: patients that they were fitted on, in words.
+
+    Raises:
+        ModelError: no head of this format.
+        OutputError: the file cannot be written.
+    """
+    weights = read_weights(path)
+    description = _description(path, weights.metadata)
+    description["temperature"] = {"values": list(values), "source": source}
+    return write_weights(path, weights.state, {"format": FORMAT, "description": json.dumps(description)})
+
+
 def read_head(path: Path) -> dict[str, Any]:
     """Description of a head by its own file, without loading weights.
 
@@ -122,6 +148,7 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         description = parse_json(metadata["description"])
         _labels(description)
         description["prior"]["sha256"], description["method"], description["options"], float(description["spacing"])
+        _check_temperatures(description)
         return description
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path.name} has a damaged description.", "Fetch it again, or train it again.") from error
@@ -172,6 +199,14 @@ def find_head(model: FoundationModel) -> str | None:
     if not fitting:
         return None
     return max(fitting, key=lambda entry: entry.path.stat().st_mtime if entry.path.exists() else 0.0).name
+
+
+def _check_temperatures(description: dict[str, Any]) -> None:
+    values = description.get("temperature", {}).get("values")
+    if values is not None and (
+        len(values) != len(description["labels"]) or not all(math.isfinite(float(v)) and float(v) > 0 for v in values)
+    ):
+        raise ValueError("no temperatures")
 
 
 def _labels(description: dict[str, Any]) -> tuple[SegmentLabel, ...]:

@@ -49,7 +49,17 @@ class Named:
 
 @dataclass(frozen=True)
 class Text(Named):
-    """A text that the user writes."""
+    """A text that the user writes.
+
+    Attributes:
+        example: shown in the empty field.
+        facts: written in the words of ``multimodal/facts``, which the panel completes and tells back.
+        steers: kinds of those facts that the task can bring about; it measures all others only.
+    """
+
+    example: str = ""
+    facts: bool = False
+    steers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ class ParameterInfo:
         catalogue: kind of model whose name a text is; "" where it is none.
         title: the panel's label; the parameter's name in words when empty.
         panel: value that the panel begins with in place of the default, which scripts and command lines keep.
-        words: usual words of a text that lists some with commas between, which the panel has buttons for; labels tell
-            what each is.
-        others: what else such a text may list.
+        words: words of a text that lists some with commas between, which the panel has buttons for, or check boxes
+            where there are no others; labels tell what each is.
+        others: what else such a text may list; empty for nothing.
         camera: nine numbers that are position, focal point and view up of a 3-D view, which the panel takes from it.
     """
 

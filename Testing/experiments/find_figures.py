@@ -24,7 +24,7 @@ from MedDiffFMLib.multimodal.boxes import SPACING_MM
 from MedDiffFMLib.multimodal.facts.part import Spot, Surroundings
 from MedDiffFMLib.multimodal.facts.scan import Scan
 from MedDiffFMLib.multimodal.search import likeness_map
-from MedDiffFMLib.multimodal.spoken_facts import prompt_text
+from MedDiffFMLib.multimodal.spoken_facts import prompt_facts
 from MedDiffFMLib.training.multimodal.box_pool import with_nodules
 
 PROMPTS = ("nodule", "nodule in the {side} lung", "nodule in the {third} of the {side} lung")
@@ -70,7 +70,7 @@ def shares(surroundings: Surroundings, spots: list[Spot], encoders: AlignedEncod
         row = []
         for prompt in (words.format(side=spot.side, third=spot.third) for words in PROMPTS):
             if prompt not in maps:
-                text = encoders.text([prompt_text(prompt)[0]])[0]
+                text = encoders.text([prompt_facts(prompt)[0]])[0]
                 maps[prompt] = likeness_map(scan.hounsfield.astype(np.float32), text, encoders)
             row.append(float((maps[prompt][inside] > maps[prompt][at]).mean()))
         rows.append(row)

@@ -184,7 +184,9 @@ class Proxy:
         """The signal of that very signature: PySide6 leaves out arguments that have a default otherwise."""
         name, arguments = signature.rstrip(")").split("(")
         signal = getattr(self._target, name)
-        return signal[bool] if arguments == "bool" and name == "clicked" else signal
+        if name == "clicked" and arguments == "bool":
+            return signal[bool]
+        return signal[str] if name == "activated" and arguments == "QString" else signal  # a completer has two
 
     def disconnect(self, signature: str, slot: Any) -> bool:
         call = self._slots.pop((signature, slot), None)

@@ -260,7 +260,7 @@ def test_table_as_csv(opened: Any, tmp_path: Path) -> None:
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
     expected = opened.nodes.findings()
-    for words in ("where", "place", "state", "comment"):
+    for words in ("where", "place", "state", "comment", "reason"):
         assert [row.pop(words) for row in rows] == [row.pop(words) for row in expected]
     assert [{name: float(text) for name, text in row.items()} for row in rows] == expected
     opened.findings.export(str(path))  # the file dialog has asked before

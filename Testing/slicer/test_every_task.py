@@ -48,6 +48,8 @@ def test_lesion_synthesis_and_thin_slices(
     app: Any, logic: Any, chest: Any, small_mask: Any, tiny_model_file: Path, lesion_control: str
 ) -> None:
     """Results lie where they belong: a mask as label map, a finer grid over the same space, a CT of no patient."""
+    from MedDiffFMGui.views.facts import factsText
+
     slicer = app.slicer
     model = {"model": str(tiny_model_file), "device": "cpu"}
     mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "lesion here")
@@ -62,6 +64,7 @@ def test_lesion_synthesis_and_thin_slices(
     assert lesion.IsA("vtkMRMLLabelMapVolumeNode") and np.array_equal(array(app, lesion) > 0, inside)
     assert abs(made[inside].mean() - 350) < 60
     assert run.report["synthetic"] and run.main.GetName() == "chest with lesion"
+    assert run.facts["check"]["drawn"] >= 1 and "Its outline agrees with the mask by a Dice of" in factsText(run)
 
     run = logic.run("super_resolve", chest, parameters={"mode": "isotropic", "control": "none"}, **model)
     assert array(app, run.main).shape == tuple(2 * n for n in array(app, chest).shape)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedDiffFMLib.tasks.anomaly.findings import list_findings
+
 PEAKS = 14
 SHAPE = (40, 60, 60)
 
@@ -19,7 +21,7 @@ SHAPE = (40, 60, 60)
 def case(app: Any, module: Any) -> SimpleNamespace:
     """A CT and a map of it with 14 cubes of falling peak; the highest lies on the first slice."""
     from MedDiffFMGui.nodes.finishedRun import FinishedRun
-    from MedDiffFMGui.nodes.volumeNodes import addResultNode
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode, volumeFromNode
 
     score = np.zeros(SHAPE, np.float32)
     places = [(8 + 20 * (n // 7), 10 + 14 * (n % 7 // 2), 12 + 25 * (n % 2)) for n in range(PEAKS)]
@@ -30,9 +32,11 @@ def case(app: Any, module: Any) -> SimpleNamespace:
     toRAS[:3, 3] = 30, 30, -100
     ct = app.slicer.util.addVolumeFromArray(np.where(score > 0, 40, -900).astype(np.int16), toRAS, "thorax")
     report = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "report")
-    settings = {"settings": {"parameters": {"threshold": 3.0, "minimum_volume": 0.0}}}
+    settings = {"settings": {"parameters": {"threshold": 3.0, "minimum_volume": 0.0, "at_most": 10}}}
     volumes = {"anomaly": addResultNode(score, ct, "thorax anomaly", False)}
-    return SimpleNamespace(ct=ct, score=score, run=FinishedRun("anomaly", ct, volumes, settings, report))
+    rows = list_findings(score, volumeFromNode(ct), 3.0, 0.0, at_most=10)
+    tables = {"findings": [row | {"reason": f"reason {row['number']}"} for row in rows]}
+    return SimpleNamespace(ct=ct, score=score, run=FinishedRun("anomaly", ct, volumes, settings, report, tables))
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ def test_sides_are_those_of_the_body(app: Any, module: Any) -> None:
 
 
 @pytest.mark.slow
-def test_ten_are_seen_border_artifacts_are_last_and_places_are_words(app: Any, opened: Any) -> None:
+def test_few_are_seen_border_artifacts_are_last_and_places_are_words(app: Any, opened: Any) -> None:
     findings = opened.nodes.findings()
     assert [finding["peak_z"] for finding in findings] == [*(20.0 - n for n in range(1, PEAKS)), 20.0]
     assert [finding["state"] for finding in findings] == [""] * 13 + ["border"]
@@ -106,7 +110,8 @@ def test_ten_are_seen_border_artifacts_are_last_and_places_are_words(app: Any, o
     few = {str(number) for number in range(1, 11)}
     assert drawn(app, opened) == (few, few)
     opened.ui.findingsTableView.selectRow(0)
-    assert opened.ui.findingLabel.text.startswith("Slice 10 of 40, left anterior. 0.19 ml, peak z 19.0, mean 40 HU.")
+    text = opened.ui.findingLabel.text
+    assert text == "Slice 10 of 40, left anterior. 0.19 ml, peak z 19.0, mean 40 HU. Reason: reason 2."
     opened.ui.allFindingsCheckBox.click()
     assert hidden(opened) == [] and len(drawn(app, opened)[0]) == PEAKS
     opened.ui.findingsTableView.selectRow(PEAKS - 1)
@@ -133,6 +138,7 @@ def test_decisions_hide_come_back_outlive_the_threshold_and_are_in_the_file(
         rows = list(csv.DictReader(stream))
     assert [(row["state"], row["comment"]) for row in rows if row["state"] == "kept"] == [("kept", "nodule, new")]
     assert rows[2]["state"] == "kept" and rows[2]["slice"] == "10"
+    assert [row["reason"] for row in rows[:3]] == ["reason 2", "reason 3", "reason 4"]
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """The nodes of an anomaly map. The findings' table refers to the others, so a saved scene brings all of them back."""
 
 import contextlib
+import json
 from typing import Any
 
 import slicer
 
 from ..worker.eventLoopTasks import importing
-from .findingList import Decisions, readingOrder
+from .findingList import Decisions, nearest, readingOrder
 from .findingMarks import markNumbers
 from .regionSegments import replacingRegions
 from .resultNodes import addingDifference
@@ -17,6 +18,8 @@ from .volumeNodes import moveToStudyOf, volumeFromNode
 TASK_ATTRIBUTE = "MedDiffFM.Task"
 THRESHOLD_ATTRIBUTE = "MedDiffFM.Threshold"
 MINIMUM_ATTRIBUTE = "MedDiffFM.MinimumVolume"
+AT_MOST_ATTRIBUTE = "MedDiffFM.AtMost"
+REASONS_ATTRIBUTE = "MedDiffFM.Reasons"
 ROLES = ("anomaly", "healthy", "difference", "uncertainty", "regions", "numbers", "report")
 """What belongs to the map besides its table, as saved scenes have it; the CT and the organs are the user's."""
 KIND_ROLES = {"z-score": "anomaly", "ct": "healthy", "hu-spread": "uncertainty"}
@@ -35,7 +38,7 @@ SHOWN_COLUMNS = {
 SEARCH_MODULES = ("numpy.testing", "numpy.f2py", "scipy._lib._util", "scipy._lib._array_api", "scipy.special",
                   "scipy.ndimage", "scipy.sparse", "scipy.sparse.csgraph")  # fmt: skip
 """What the search for findings imports, in parts of less than 0.1 s; SciPy is 0.4 s the first time."""
-HIDDEN_COLUMNS = ("where", "volume_mm3", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu", "border")
+HIDDEN_COLUMNS = ("where", "volume_mm3", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu", "reason", "border")
 LISTED = ("slice", "place", "border", "state", "comment")
 """What the panel knows of a finding besides the library's columns; in the CSV file too."""
 
@@ -72,6 +75,8 @@ class AnomalyNodes:
             nodes._refer(role, node)
         parameters = nodes._defaults() | run.report.get("settings", {}).get("parameters", {})
         nodes.table.SetAttribute(MINIMUM_ATTRIBUTE, repr(float(parameters["minimum_volume"])))
+        nodes.table.SetAttribute(AT_MOST_ATTRIBUTE, str(int(parameters["at_most"])))
+        nodes.table.SetAttribute(REASONS_ATTRIBUTE, json.dumps(run.table))
         nodes.threshold = float(parameters["threshold"])
         return nodes
 
@@ -122,6 +127,11 @@ class AnomalyNodes:
     def threshold(self, value):
         self.table.SetAttribute(THRESHOLD_ATTRIBUTE, repr(float(value)))
 
+    @property
+    def few(self):
+        """Number of findings that the run listed, and that are drawn at first."""
+        return int(self.table.GetAttribute(AT_MOST_ATTRIBUTE) or self._defaults()["at_most"])
+
     def _task(self):
         """The task that made the map, as the library declares it."""
         from MedDiffFMLib.tasks.registry import TASKS
@@ -163,7 +173,9 @@ class AnomalyNodes:
         regions = yield from search_regions(score, volume, self.threshold, least, organs)
         regions = yield from readingOrder(regions, self.node("input"))
         yield from replacingRegions(self._segmentation(), regions, self.node("input"), REGION_COLOR)
-        writeRows(self.table, [row | {"state": self._state(row)} for row in regions.rows])
+        reasons = json.loads(self.table.GetAttribute(REASONS_ATTRIBUTE) or "[]")
+        own = [{"state": self._state(row), "reason": _reason(reasons, row)} for row in regions.rows]
+        writeRows(self.table, [row | more for row, more in zip(regions.rows, own, strict=True)])
         return len(regions.rows)
 
     # What the user decides
@@ -189,7 +201,7 @@ class AnomalyNodes:
     @property
     def listed(self):
         """Whether the table has the panel's columns; that of an earlier version has not."""
-        return self.table.GetTable().GetColumnByName("slice") is not None
+        return self.table.GetTable().GetColumnByName("reason") is not None
 
     def decide(self, row, state=None, comment=None):
         """Keep, dismiss or comment the finding of a row; None leaves that part as it is."""
@@ -302,10 +314,11 @@ def writeRows(node, rows):
     import vtk
 
     text, whole = vtk.vtkStringArray, vtk.vtkIntArray
-    texts = {"where": text, "place": text, "state": text, "number": whole, "slice": whole, "border": whole}
+    kinds = dict.fromkeys(("where", "place", "state", "reason"), text)
+    kinds |= dict.fromkeys(("number", "slice", "border"), whole)
     table = vtk.vtkTable()
     for name in (*SHOWN_COLUMNS, *HIDDEN_COLUMNS):
-        column = texts.get(name, vtk.vtkDoubleArray)()
+        column = kinds.get(name, vtk.vtkDoubleArray)()
         column.SetName(name)
         for row in rows:
             column.InsertNextValue(_cell(name, row))
@@ -318,6 +331,12 @@ def writeTitles(node):
     """Headings of the shown columns; a scene file does not keep them."""
     for name, title in SHOWN_COLUMNS.items():
         node.SetColumnTitle(name, title)
+
+
+def _reason(rows, row):
+    """What the run said of the same finding; empty for one that it did not list."""
+    same = nearest(rows, row)
+    return same.get("reason", "") if same else ""
 
 
 def _value(cell):

@@ -108,6 +108,21 @@ class SlicePlace:
         return self._extent
 
 
+def nearest(entries, row):
+    """The entry of the same finding, perhaps found at another threshold; None where there is none.
+
+    :param entries: dicts with ``r_mm``, ``a_mm``, ``s_mm``.
+    :param row: dict of the finding.
+    """
+
+    def away(entry):
+        return sum((entry[name] - row[name]) ** 2 for name in ("r_mm", "a_mm", "s_mm")) ** 0.5
+
+    near = min(entries, key=away, default=None)
+    radius = (0.75 * row["volume_mm3"] / math.pi) ** (1 / 3)
+    return near if near is not None and away(near) <= min(max(radius, SAME_MM[0]), SAME_MM[1]) else None
+
+
 class Decisions:
     """What the user decided about findings, and wrote; kept with the table by place, so that it outlives thresholds.
 
@@ -119,7 +134,7 @@ class Decisions:
 
     def of(self, row):
         """(state, comment) of a finding; empty texts where nothing was decided."""
-        entry = self._nearest(self._entries(), row)
+        entry = nearest(self._entries(), row)
         return (entry["state"], entry["comment"]) if entry else ("", "")
 
     def put(self, row, state=None, comment=None):
@@ -128,7 +143,7 @@ class Decisions:
         :param row: dict of the finding.
         """
         entries = self._entries()
-        entry = self._nearest(entries, row)
+        entry = nearest(entries, row)
         if entry is None:
             entry = {name: row[name] for name in ("r_mm", "a_mm", "s_mm")} | {"state": "", "comment": ""}
             entries.append(entry)
@@ -150,12 +165,3 @@ class Decisions:
             return list(json.loads(self.text))
         except ValueError:  # a scene that was edited by hand
             return []
-
-    @staticmethod
-    def _nearest(entries, row):
-        def away(entry):
-            return sum((entry[name] - row[name]) ** 2 for name in ("r_mm", "a_mm", "s_mm")) ** 0.5
-
-        near = min(entries, key=away, default=None)
-        radius = (0.75 * row["volume_mm3"] / math.pi) ** (1 / 3)
-        return near if near is not None and away(near) <= min(max(radius, SAME_MM[0]), SAME_MM[1]) else None

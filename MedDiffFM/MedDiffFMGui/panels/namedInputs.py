@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..runs.inputCheck import describeInput
+from .promptEditor import PromptEditor
 
 
 class NamedInputs:
@@ -23,8 +24,11 @@ class NamedInputs:
         self._node: Any = None  # vtkMRMLScriptedModuleNode
         self._quiet = False
         self._selectors = {scan.name: _selector(scan) for scan in inputs.scans}
-        self._edits = {text.name: _edit(text) for text in inputs.texts}
-        widgets = {**self._selectors, **self._edits}
+        self._prompts = {text.name: PromptEditor(text) for text in inputs.texts if text.facts}
+        lines = {name: prompt.edit for name, prompt in self._prompts.items()}
+        self._edits = {text.name: _prepared(lines.get(text.name) or qt.QLineEdit(), text) for text in inputs.texts}
+        shown = {name: prompt.widget for name, prompt in self._prompts.items()}
+        widgets = {**self._selectors, **self._edits, **shown}
         for row in inputs.named:
             form.addRow(_(row.caption) + ":", widgets[row.name])
         for name, selector in self._selectors.items():
@@ -101,7 +105,7 @@ def _selector(scan):
     return selector
 
 
-def _edit(text):
-    edit = qt.QLineEdit()
+def _prepared(edit, text):
     edit.toolTip = _(text.help)
+    edit.placeholderText = _(text.example)
     return edit

@@ -91,7 +91,7 @@ def _makeEditor(parameters, field, info, onChanged):
     if info.camera:
         return CameraEditor(onChanged)
     if info.words:
-        return _WordsEditor(info, onChanged)
+        return (_WordsEditor if info.others else _ChecksEditor)(info, onChanged)
     if kind is tuple:
         count = tuple_length(parameters, field.name) or 1
         return _TupleEditor([element_type(parameters, field.name)] * count, optional, field, info, onChanged)
@@ -311,6 +311,46 @@ class _WordsEditor:
             for word, button in self.buttons.items():
                 button.checked = word in words
             self.line.text = ", ".join(word for word in words if word and word not in self.buttons)
+        finally:
+            self._quiet = False
+
+
+class _ChecksEditor:
+    """Words with commas between, of which there are few: a check box for each, in their order."""
+
+    def __init__(self, info, onChanged):
+        self._onChanged = onChanged
+        self._quiet = False
+        self.widget = qt.QWidget()
+        row = qt.QHBoxLayout(self.widget)
+        row.setContentsMargins(0, 0, 0, 0)
+        self.boxes = {}
+        for word in info.words:
+            box = qt.QCheckBox(_(info.labels.get(word, word)))
+            box.connect("toggled(bool)", lambda *_checked: self._changed())
+            row.addWidget(box)
+            self.boxes[word] = box
+        row.addStretch(1)
+
+    def setToolTip(self, text):
+        self.widget.toolTip = text
+        for box in self.boxes.values():
+            box.toolTip = text
+
+    def _changed(self):
+        if not self._quiet:
+            self._onChanged()
+
+    def value(self):
+        return ",".join(word for word, box in self.boxes.items() if box.checked)
+
+    def setValue(self, value):
+        """Show ``value``; does not call ``onChanged``."""
+        words = [word.strip().lower() for word in value.split(",")]
+        self._quiet = True
+        try:
+            for word, box in self.boxes.items():
+                box.checked = word in words
         finally:
             self._quiet = False
 

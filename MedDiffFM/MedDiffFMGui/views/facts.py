@@ -53,7 +53,15 @@ def _size(facts):
     return _("{size} mm.").format(size=_times(size)) if size else ""
 
 
-SENTENCES = (_hounsfield, _volume, _noise, _spacing, _size)
+def _check(facts):
+    check = facts.get("check")
+    if not check or check.get("good") is None:
+        return ""
+    text = _("Its outline agrees with the mask by a Dice of {dice:.2f} (lesion {kept} of {drawn} drawn).")
+    return text.format(dice=check["dice"], kept=check["kept"], drawn=check["drawn"])
+
+
+SENTENCES = (_hounsfield, _volume, _check, _noise, _spacing, _size)
 
 
 def _times(numbers):

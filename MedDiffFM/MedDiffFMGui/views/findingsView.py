@@ -14,7 +14,6 @@ from .quietly import setQuietly
 
 ROW_HEIGHT = 22  # ten findings fit without scrolling
 NARROWEST_COLUMN = 24  # pixels; the view itself makes every column 60 wide when it gets a table
-FEW = 10  # findings that are listed and drawn at first: as many as a reader looks through
 
 
 class FindingsView:
@@ -98,7 +97,7 @@ class FindingsView:
         findings = self.nodes.findings()
         if self.ui.allFindingsCheckBox.checked:
             return list(range(len(findings)))
-        return [row for row, finding in enumerate(findings) if finding["state"] != DISMISSED][:FEW]
+        return [row for row, finding in enumerate(findings) if finding["state"] != DISMISSED][: self.nodes.few]
 
     def showFew(self):
         """Draw and list the rows that are seen, and no other."""
@@ -160,6 +159,8 @@ class FindingsView:
             peak=finding["peak_z"],
             hu=finding["mean_hu"],
         )
+        if finding["reason"]:
+            text += " " + _("Reason: {reason}.").format(reason=finding["reason"])
         if finding["border"]:
             text += " " + _("It touches the border of the scan, where such marks are often artifacts.")
         return text

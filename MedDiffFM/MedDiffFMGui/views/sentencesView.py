@@ -1,24 +1,21 @@
 """Result of a description: a list of sentences; a click goes to what one rests on, a double click corrects it."""
 
 from pathlib import Path
-from typing import Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..nodes.resultRecord import accept, isAccepted, remember, removeResult
 from ..nodes.textNodes import tableRows
 from .anomalyLayers import jump
-from .decision import showDecision
-from .viewState import ViewState
+from .runView import RunView
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Sentences.ui"
 BOTH_LUNGS = {"lungs": ("right lung", "left lung", "lung")}
 """Evidence that several segments make up."""
 
 
-class SentencesView:
+class SentencesView(RunView):
     """One description in the user's views.
 
     :param ui: widgets of the module's .ui file; ``sentencesResultWidget`` is filled.
@@ -26,10 +23,8 @@ class SentencesView:
     """
 
     def __init__(self, ui, onClosed=lambda: None):
-        self.onClosed = onClosed
-        self.run: Any = None
+        super().__init__(onClosed)
         self._rows: list = []
-        self._before: Any = None
         panel = slicer.util.loadUI(str(UI_FILE))
         ui.sentencesResultWidget.layout().addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
@@ -44,20 +39,10 @@ class SentencesView:
         self.ui.sentencesAcceptButton.connect("clicked(bool)", self.accept)
         self.ui.sentencesDiscardButton.connect("clicked(bool)", self.discard)
 
-    def setParameterNode(self, parameterNode):
-        """Nothing of this view is saved besides the nodes themselves."""
-        if self.run and not self._exists():
-            self.run = self._before = None
-
     def show(self, run):
         """Show a finished run; the views of before the first one are remembered."""
-        if self._before is None:
-            self._before = ViewState()
-        self._hideEvidence()
-        self.run = run
+        self._take(run, self.ui.sentencesAcceptButton, self.ui.sentencesDiscardButton)
         self._rows = run.table or tableRows(run.others["facts"])  # of a result that was shown before
-        remember(run)
-        showDecision(self.ui.sentencesAcceptButton, self.ui.sentencesDiscardButton, isAccepted(run.main))
         self.ui.sentencesTitleLabel.text = self._textNode().GetName()
         self._fill(self._rows)
         missing = [line for line in self._lines() if line.startswith("Not assessed")]
@@ -66,40 +51,7 @@ class SentencesView:
         slicer.util.setSliceViewerLayers(background=run.inputNode, foreground=None)
         self._showSegments(())
 
-    def clear(self):
-        """Nothing is shown any more; views as they were before the result."""
-        self._hideEvidence()
-        if self._before and self.run:
-            self._before.restore()
-        self.run = self._before = None
-
-    def accept(self):
-        """Keep the nodes."""
-        if self._exists():
-            accept(self.run.main)
-        self.clear()
-        self.onClosed()
-
-    def discard(self):
-        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
-        run = self.run
-        self.clear()
-        if run and not isAccepted(run.main):
-            removeResult(run)
-        self.onClosed()
-
-    def next(self):
-        """The sentence after the chosen one."""
-        self._go(1)
-
-    def previous(self):
-        """The sentence before the chosen one."""
-        self._go(-1)
-
     # List and text
-
-    def _exists(self):
-        return self.run is not None and all(slicer.mrmlScene.IsNodePresent(node) for node in self.run.nodes)
 
     def _textNode(self):
         return self.run.others[next(iter(self.run.texts))]
@@ -170,7 +122,7 @@ class SentencesView:
                 shown = segmentation.GetSegment(segmentID).GetName() in names
                 display.SetSegmentVisibility(segmentID, shown)
 
-    def _hideEvidence(self):
+    def _hide(self):
         if self._exists():
             self.run.main.GetDisplayNode().SetVisibility(False)
 

@@ -7,17 +7,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..nodes.resultRecord import accept, isAccepted, remember, removeResult
 from ..nodes.xrayNodes import FRUSTUM
-from .decision import showDecision
-from .viewState import ViewState
+from .runView import RunView
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Xray.ui"
 MARGIN = 1.05
 """Of the field of view, around a picture."""
 
 
-class XrayView:
+class XrayView(RunView):
     """The X-rays of one run in the user's views.
 
     :param ui: widgets of the module's .ui file; ``xrayResultWidget`` is filled.
@@ -25,9 +23,7 @@ class XrayView:
     """
 
     def __init__(self, ui, onClosed=lambda: None):
-        self.onClosed = onClosed
-        self.run: Any = None
-        self._before: Any = None
+        super().__init__(onClosed)
         self._shown = ""
         self._buttons: dict[str, Any] = {}
         panel = slicer.util.loadUI(str(UI_FILE))
@@ -39,19 +35,9 @@ class XrayView:
         self.ui.xrayAcceptButton.connect("clicked(bool)", self.accept)
         self.ui.xrayDiscardButton.connect("clicked(bool)", self.discard)
 
-    def setParameterNode(self, parameterNode):
-        """Nothing of this view is saved besides the nodes themselves."""
-        if self.run and not self._exists():
-            self.run = self._before = None
-
     def show(self, run):
         """Show a finished run, its first picture first; the views of before the first run are remembered."""
-        if self._before is None:
-            self._before = ViewState()
-        self._hideBeams()
-        self.run = run
-        remember(run)
-        showDecision(self.ui.xrayAcceptButton, self.ui.xrayDiscardButton, isAccepted(run.main))
+        self._take(run, self.ui.xrayAcceptButton, self.ui.xrayDiscardButton)
         self.ui.xrayWarningsLabel.text = "\n".join(run.warnings)
         self.ui.xrayWarningsLabel.visible = bool(run.warnings)
         self._makeButtons()
@@ -71,39 +57,9 @@ class XrayView:
             _hang(self.run.volumes[name])
             self._showBeam()
 
-    def next(self):
-        """The picture after the shown one."""
-        self._go(1)
-
-    def previous(self):
-        """The picture before the shown one."""
-        self._go(-1)
-
-    def clear(self):
-        """Nothing is shown any more; views as they were before the result."""
-        self._hideBeams()
-        if self._before and self.run:
-            self._before.restore()
-            self._before.restorePlace(_red())
-        self.run = self._before = None
-
-    def accept(self):
-        """Keep the nodes."""
-        if self._exists():
-            accept(self.run.main)
-        self.clear()
-        self.onClosed()
-
-    def discard(self):
-        """Take the nodes out of the scene unless the user has accepted them; the views are as before."""
-        run = self.run
-        self.clear()
-        if run and not isAccepted(run.main):
-            removeResult(run)
-        self.onClosed()
-
-    def _exists(self):
-        return self.run is not None and all(slicer.mrmlScene.IsNodePresent(node) for node in self.run.nodes)
+    def _restore(self):
+        super()._restore()
+        self._before.restorePlace(_red())
 
     def _makeButtons(self):
         """A button for each view, in the order in which they were asked for."""
@@ -148,7 +104,7 @@ class XrayView:
                 node.GetDisplayNode().SetVisibility(name == self._shown and self.ui.xrayBeamCheckBox.checked)
         _red().SetSliceVisible(True)
 
-    def _hideBeams(self):
+    def _hide(self):
         if self._exists():
             for node in filter(None, self._beams().values()):
                 node.GetDisplayNode().SetVisibility(False)

@@ -27,7 +27,7 @@ OUTPUTS = {"denoise": "denoised", "inpaint": "inpainted", "anomaly": "anomaly", 
 """Which volume of a task's result is scored."""
 EVALUATED = {"inpaint": {"feather": 0.0, "margin": 0.0}}
 """Defaults that differ in an evaluation: a healthy sphere has no rim to keep away from, nothing to blend with."""
-LISTING = ("threshold", "minimum_volume")
+LISTING = ("threshold", "minimum_volume", "at_most")
 """Parameters of a task that say what its list holds."""
 
 

@@ -39,7 +39,7 @@ class Answer:
         voxels: (k, j, i).
         evaluations: of the network, each on the whole volume; None for a method without one.
         borders: where the network's windows end.
-        facts: of the task: ``noise_hu`` and ``noise_estimated``; ``threshold`` and ``minimum_volume`` of its list.
+        facts: of the task: ``noise_hu`` and ``noise_estimated``; those of its list (``candidates.LISTING``).
     """
 
     voxels: np.ndarray
@@ -325,6 +325,7 @@ def _detected(
     }
     if "threshold" in answer.facts:
         own = listed(answer.voxels, mask, spacing, answer.facts["threshold"], answer.facts["minimum_volume"])
+        own = own[: answer.facts["at_most"]]
         details |= {"listed": len(own), "listed ranks": ranks(own, labels, spacing)}
     return details
 

@@ -106,7 +106,7 @@ _AGENT = "(?:iv |intravenous )?contrast(?: agent| medium| media| enhancement)?"
 _CHEST = "(?:chest|thorax|thoracic|lungs?)"
 _PLACE = (
     r"(?:(?: of \d+(?:\.\d+)? ?mm| in the| of the|,"
-    rf"| (?:upper|middle|lower) {_PART}| right| left| lung)*)"
+    rf"| (?:upper|middle|lower) {_PART}| right| left| lung\b(?! of))*)"
 )
 _PHRASES = (
     _Phrase(
@@ -133,7 +133,7 @@ _PHRASES = (
     _fixed(
         "contrast",
         rf"(?:with|after|post) {_AGENT}|(?:contrast )?enhanced|(?:iv|intravenous) contrast(?: agent| medium)?|cect"
-        "|(?:(?:portal )?venous|arterial) phase|angiogra(?:phy|m)|cta",
+        "|(?:(?:portal )?venous|arterial) phase|angiogra(?:phy|m)|cta|contrast (?:agent|medium|media)",
         contrast=WITH,
     ),
     _number("noise", rf"{_NUMBER} ?hu (?:of )?noise", "noise"),

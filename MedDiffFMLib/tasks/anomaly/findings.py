@@ -20,14 +20,16 @@ class Regions:
     """Regions that were found.
 
     Attributes:
-        rows: one dict a region, highest peak first, see COLUMNS of ``spec``; at most 100.
+        rows: one dict a region, highest peak first, see COLUMNS of ``spec``.
         numbered: (k, j, i) uint8 with the number of the region in each voxel, 0 in none.
         boxes: number of a region -> its index box (k, j, i).
+        count: all regions that are large enough, listed or not.
     """
 
     rows: list[dict[str, Any]]
     numbered: np.ndarray
     boxes: dict[int, Box] = field(default_factory=dict)
+    count: int = 0
 
 
 def list_findings(
@@ -36,6 +38,7 @@ def list_findings(
     threshold: float,
     minimum_volume: float,
     anatomy: np.ndarray | None = None,
+    at_most: int = MAXIMUM_ROWS,
 ) -> list[dict[str, Any]]:
     """Regions above ``threshold``, 26-connected, highest peak first.
 
@@ -43,12 +46,14 @@ def list_findings(
         score: (k, j, i) z-score on the volume's grid.
         minimum_volume: in mm3; smaller regions are left out.
         anatomy: (k, j, i) TotalSegmentator's label numbers, where they are known.
+        at_most: regions that are listed, up to 100.
 
     Returns:
-        One dict a region, at most 100: ``number``, ``where`` (most frequent organ where it is known, and the centroid),
-        ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``.
+        One dict a region: ``number``, ``where`` (most frequent organ where it is known, and the centroid),
+        ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``, and
+        an empty ``reason``, which the task fills in.
     """
-    return find_regions(score, volume, threshold, minimum_volume, anatomy).rows
+    return find_regions(score, volume, threshold, minimum_volume, anatomy, at_most).rows
 
 
 def find_regions(
@@ -57,9 +62,10 @@ def find_regions(
     threshold: float,
     minimum_volume: float,
     anatomy: np.ndarray | None = None,
+    at_most: int = MAXIMUM_ROWS,
 ) -> Regions:
     """As :func:`list_findings`, with the voxels of each region."""
-    steps = search_regions(score, volume, threshold, minimum_volume, anatomy)
+    steps = search_regions(score, volume, threshold, minimum_volume, anatomy, at_most)
     while True:
         try:
             next(steps)
@@ -73,6 +79,7 @@ def search_regions(
     threshold: float,
     minimum_volume: float,
     anatomy: np.ndarray | None = None,
+    at_most: int = MAXIMUM_ROWS,
 ) -> Generator[None, None, Regions]:
     """As :func:`list_findings`, in steps of some hundredths of a second; the generator's value says all."""
     thickness = max(1, SLAB_VOXELS // max(score[0].size, 1))
@@ -82,7 +89,8 @@ def search_regions(
         yield
     region = pieces.joined()
     size, peak = pieces.sums(region, "size") * volume.voxel_volume, pieces.peaks(region)
-    kept = [n for n in np.argsort(-peak, kind="stable") if size[n] >= minimum_volume][:MAXIMUM_ROWS]
+    large = [n for n in np.argsort(-peak, kind="stable") if size[n] >= minimum_volume]
+    kept = large[: min(at_most, MAXIMUM_ROWS)]
     number = np.zeros(len(peak), dtype=np.uint8)
     number[kept] = np.arange(1, len(kept) + 1)
     numbered = np.zeros(score.shape, dtype=np.uint8)
@@ -97,7 +105,7 @@ def search_regions(
     rows = _rows(pieces, region, kept, size, peak, volume)
     for row in rows:
         row["where"] = place(row, most_frequent(organs[row["number"]]))
-    return Regions(rows, numbered, pieces.boxes(region, kept))
+    return Regions(rows, numbered, pieces.boxes(region, kept), len(large))
 
 
 def _rows(
@@ -119,6 +127,7 @@ def _rows(
                 "a_mm": round(float(a), 1),
                 "s_mm": round(float(s), 1),
                 "mean_hu": round(float(mean["hu"][n]), 1),
+                "reason": "",
             }
         )
     return rows

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...inference.engine import Engine
     from ...models.checkpoint import FoundationModel
     from ...preprocessing.working_image import WorkingImage
+    from .detector import Detector
 
 
 HEALTHY_STEPS = 1
@@ -29,7 +30,7 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     By default the detector judges each voxel by what the CT looks like around it (``detector``). With ``cubes`` the
     prior does: cubes of each calibrated size are hidden in turn, the model says what it expects in them, and the
     difference is divided by what it leaves on normal tissue; the map is the root mean square over the sizes.
-    What exceeds the threshold is then filled, as ``inpaint`` would, to show the tissue that the model expects there.
+    What is listed is then filled, as ``inpaint`` would, to show the tissue that the model expects there.
 
     Args:
         case: its mask is where to search; the whole body when None.
@@ -37,15 +38,17 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
     Returns:
         ``anomaly`` (z-score, 0 outside the body), ``healthy`` (HU, the input with its findings filled),
         ``uncertainty`` (HU, how far normal tissue of that kind usually is from what the model expects), on the
-        input's grid, and a table of findings, most conspicuous first.
+        input's grid, and a table of findings, most conspicuous first, each with the reason.
 
     Raises:
         ModelError: the weights carry no calibration.
     """
     from ...conditioning.region import body_mask
     from ...preprocessing.working_image import changed, working_image
+    from .detector import shipped_detector
     from .findings import find_regions
     from .masked_prediction import lattices
+    from .reasons import reasons
     from .z_score import usual_spread
 
     volume, model = case.scan, run.model
@@ -59,17 +62,25 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
         meter = run.meter(evaluations)
         score, usual = _cubes_score(image, model.engine, settings, search, run.seed, meter)
         facts: dict[str, Any] = {"cube_edges_mm": edges}
+        detector = None
     else:
         evaluations = HEALTHY_STEPS
         meter = run.meter(LOOKING + HEALTHY_STEPS, "looking at each place")
-        score, sha256 = _detector_score(image, body, search, meter)
+        detector = shipped_detector()
+        score = _detector_score(detector, image, body, search, meter)
         usual = usual_spread(image.hounsfield, settings, image.region, image.spacing_kji) * search
-        facts = {"detector_sha256": sha256}
-    meter.stage = "filling what was found"
-    change = expected_change(image, score > parameters.threshold, model, run.seed, meter)
-    image = image.without_voxels()
+        facts = {"detector_sha256": detector.sha256}
     volumes = {"anomaly": image.on_input(score)}
-    found = find_regions(volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy)
+    found = find_regions(
+        volumes["anomaly"], volume, parameters.threshold, parameters.minimum_volume, case.anatomy, parameters.at_most
+    )
+    meter.stage = "filling what was found"
+    numbered = _numbers_on_grid(image, found.numbered)
+    change = expected_change(image, numbered > 0, model, run.seed, meter)
+    why = reasons(detector, image.hounsfield, change, body, numbered, image.spacing_kji)
+    for row in found.rows:
+        row["reason"] = why.get(row["number"], "")
+    image = image.without_voxels()
     volumes["healthy"] = changed(volume, image.slabs_on_input(change)) if change.any() else np.array(volume.voxels)
     volumes["uncertainty"] = image.on_input(usual)
     facts |= {
@@ -77,26 +88,37 @@ def anomaly(parameters: Anomaly, case: Case, run: Run) -> TaskResult:
         "method": parameters.method,
         "working_spacing_mm": settings["spacing"],
         "findings": len(found.rows),
+        "regions_above_threshold": found.count,
         "network_evaluations": evaluations,
     }
     return TaskResult(volumes, {"findings": found.rows}, facts=facts, regions={"findings": found.numbered})
 
 
 def _detector_score(
-    image: WorkingImage, body: np.ndarray, search: np.ndarray, meter: ProgressMeter
-) -> tuple[np.ndarray, str]:
-    """z-score of the shipped detector, 0 outside the search area, and the SHA-256 of its file."""
-    from .detector import shipped_detector, smoothed_odds
+    detector: Detector, image: WorkingImage, body: np.ndarray, search: np.ndarray, meter: ProgressMeter
+) -> np.ndarray:
+    """z-score of a detector, 0 outside the search area."""
+    from .detector import smoothed_odds
     from .local_features import NAMES
 
     def looked() -> None:
         meter.advance(LOOKING / len(NAMES))
 
-    detector = shipped_detector()
     odds = smoothed_odds(detector, image.hounsfield, body, search, image.spacing_kji, looked)
     score = np.zeros(image.shape, np.float32)
     score[search] = detector.z_score(odds[search])
-    return score, detector.sha256
+    return score
+
+
+def _numbers_on_grid(image: WorkingImage, numbered: np.ndarray) -> np.ndarray:
+    """Numbers on the input's voxels -> int32 on the working grid: that of the input voxel at each listed place."""
+    result = np.zeros(image.shape, np.int32)
+    voxels = np.argwhere(image.mask_on_grid(numbered > 0) > 0.5)
+    to_input = np.linalg.inv(image.volume.ijk_to_ras) @ image.grid.ijk_to_ras
+    there = np.rint(voxels[:, ::-1] @ to_input[:3, :3].T + to_input[:3, 3]).astype(int)[:, ::-1]
+    there = np.clip(there, 0, np.array(numbered.shape) - 1)
+    result[tuple(voxels.T)] = numbered[tuple(there.T)]
+    return result
 
 
 def _cubes_score(

@@ -13,7 +13,7 @@ from ..parameters import parameter
 if TYPE_CHECKING:
     from ...imaging.volume import Volume
 
-COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu")
+COLUMNS = ("number", "where", "volume_mm3", "peak_z", "mean_z", "r_mm", "a_mm", "s_mm", "mean_hu", "reason")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ class Anomaly(Task):
     view = View.FINDINGS
     reference_seconds = 4.0
 
-    threshold: float = parameter(3.5, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
+    threshold: float = parameter(3.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
     minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)
+    at_most: int = parameter(
+        5, "Only the most conspicuous findings are listed and filled.", minimum=1, maximum=100, advanced=True
+    )
     method: str = parameter(
         "detector", "detector: what each place looks like, judged by a small network; cubes: hidden cubes that the "
         "prior predicts.", choices=("detector", "cubes"), advanced=True,

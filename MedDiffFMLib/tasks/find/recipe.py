@@ -8,8 +8,6 @@ from ...core.errors import InputError
 from ..base import Case, Run, TaskResult
 from .spec import Find
 
-NOTHING = "Nothing of the text was understood as a fact; its words were looked for as they are."
-
 
 def find(task: Find, case: Case, run: Run) -> TaskResult:
     """Likeness of each place to the text.
@@ -20,7 +18,7 @@ def find(task: Find, case: Case, run: Run) -> TaskResult:
         facts: ``score``: likeness of the best place, by which scans can be ranked; ``prompt``, ``understood``.
 
     Raises:
-        InputError: the text is empty.
+        InputError: the text is empty, or nothing of it was understood.
         ModelError: there are no encoders.
     """
     from ...conditioning.region import body_mask
@@ -29,19 +27,21 @@ def find(task: Find, case: Case, run: Run) -> TaskResult:
     from ...multimodal.aligned import find_encoders
     from ...multimodal.boxes import SPACING_MM
     from ...multimodal.search import best_places, boxes_in, likeness_map, ras_of, score_of
-    from ...multimodal.spoken_facts import prompt_text
+    from ...multimodal.spoken_facts import prompt_facts
 
     prompt = " ".join(case.texts["prompt"].split())
     if not any(letter.isalnum() for letter in prompt):
         raise InputError("The prompt says nothing.", "Write what to look for, such as: nodule in the right lung.")
+    facts, understood = prompt_facts(prompt)
+    if not facts:
+        raise InputError(f"{understood} There is nothing to look for.", "Write for example: nodule in the right lung.")
     encoders = find_encoders(task.encoders)
-    text, understood = prompt_text(prompt)
     coarse = thinned(case.scan, SPACING_MM / 2)  # the rest is smoothed, as in training
     grid = working_grid(coarse, SPACING_MM)
     hounsfield = np.clip(to_grid(coarse, grid), -1024, 3071)
     body = body_mask(hounsfield)
     meter = run.meter(boxes_in(hounsfield.shape), "looking at each place")
-    likeness = likeness_map(hounsfield, encoders.text([text])[0], encoders, meter.advance)
+    likeness = likeness_map(hounsfield, encoders.text([facts])[0], encoders, meter.advance)
     places = best_places(likeness, body, task.places)
     rows = []
     for number, one in enumerate(places, 1):
@@ -56,5 +56,4 @@ def find(task: Find, case: Case, run: Run) -> TaskResult:
         tables={"places": rows},
         texts={"understood": f"{prompt}\n{understood}\n"},
         facts={"score": score, "prompt": prompt, "understood": understood},
-        warnings=[] if understood.startswith("Understood: ") and "nothing" not in understood else [NOTHING],
     )

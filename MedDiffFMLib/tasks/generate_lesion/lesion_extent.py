@@ -23,23 +23,33 @@ def distance_outside(
     lesion: np.ndarray, spacing: tuple[float, float, float], rim: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Voxels nearer to the lesion than ``rim`` mm, bool (k, j, i), lesion included, and their distance from it."""
-    distance, box = _distance_around(lesion, spacing, rim)
+    distance, box = distance_around(lesion, spacing, rim)
     inside = (distance < rim) | (distance == 0)
     near = np.zeros(lesion.shape, dtype=bool)
     near[box] = inside
     return distance[inside], near
 
 
+def depth_inside(lesion: np.ndarray, near: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Depth in mm within the lesion's rim of the voxels of ``near``, (n,) in their order; 0 outside of it."""
+    from scipy.ndimage import distance_transform_edt
+
+    _, box = distance_around(lesion, spacing, 0.0)
+    depth = np.zeros(lesion.shape, np.float32)
+    depth[box] = distance_transform_edt(lesion[box], sampling=spacing[::-1])
+    return depth[near]
+
+
 def surroundings(hounsfield: np.ndarray, lesion: np.ndarray, spacing: tuple[float, float, float]) -> float:
     """Median HU of the shell around a lesion."""
-    distance, box = _distance_around(lesion, spacing, SHELL_MM[1])
+    distance, box = distance_around(lesion, spacing, SHELL_MM[1])
     shell = (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
     if not shell.any():  # voxels larger than the shell
         shell = distance > 0
     return float(np.median(hounsfield[box][shell] if shell.any() else hounsfield[lesion]))
 
 
-def _distance_around(
+def distance_around(
     lesion: np.ndarray, spacing: tuple[float, float, float], reach: float
 ) -> tuple[np.ndarray, tuple[slice, ...]]:
     """Distance in mm to the lesion, in the box that holds everything up to ``reach`` mm from it."""

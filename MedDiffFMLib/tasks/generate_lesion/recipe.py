@@ -1,20 +1,24 @@
 """Lesion generation in a mask: ControlNet on the mask, RePaint on the rest (arXiv 2410.15432, 1.6 e, f).
 
 Only the neighborhood of the mask is computed. The noise starts from a flat lesion of the chosen density in the smooth
-continuation of what lies around it; the mean over the lesion is corrected at every step, so the chosen density is met
-however little the ControlNet has learned.
+continuation of what lies around it; the mean over the lesion is corrected at every step, and mean and spread once more
+on the scan's voxels, so the chosen density is met however little the ControlNet has learned. A lesion whose outline
+does not agree with the mask is thrown away and another one drawn.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core.errors import InputError, ModelError
 from ..base import Case, Run, TaskResult
-from .lesion_extent import distance_outside, surroundings, working_spacing
-from .spec import KINDS, GenerateLesion
+from .density import Density, asked_density, density_facts, density_warnings, hold
+from .lesion_extent import depth_inside, distance_outside, surroundings, working_spacing
+from .outline import Verdict, ball_diameter, check_outline
+from .spec import GenerateLesion
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +27,38 @@ if TYPE_CHECKING:
     from ...imaging.volume import Volume
     from ...models.checkpoint import FoundationModel
     from ...models.controlnet_file import Control
+    from ...preprocessing.working_image import WorkingImage
 
-ALIKE = 5
-"""Training lesions with the most similar surroundings, one of which lends its density."""
+SEED_STEP = 1_000_003
+"""Between the seeds of lesions that are drawn one after the other."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a lesion is put, and how dense it shall be.
+
+    Attributes:
+        lesion, near: bool (k, j, i), its mask and with the rim.
+        distance, depth: (n,) of the voxels of ``near``, mm outside and inside of the lesion's edge.
+        around: median HU of its surroundings.
+    """
+
+    volume: Volume
+    lesion: np.ndarray
+    near: np.ndarray
+    distance: np.ndarray
+    depth: np.ndarray
+    around: float
+    asked: Density
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One lesion, put into the CT: its voxels in the place's ``near``, and what the check says of it."""
+
+    number: int
+    values: np.ndarray
+    verdict: Verdict
 
 
 def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskResult:
@@ -44,42 +77,117 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
         InputError: neither mask nor diameter, contradicting parameters, or no room.
         ModelError: there is no lesion ControlNet for this model.
     """
-    from ...imaging.intensity import in_network_range, is_padding
     from ...preprocessing.mask_crop import neighborhood
-    from ...preprocessing.working_image import like_input, working_image
+    from ...preprocessing.working_image import working_image
 
     volume, model = case.scan, run.model
     _check_wishes(parameters, case)
     control = _control(model, parameters)
     rng = np.random.default_rng(run.seed)
-    lesion = place_lesion(parameters, case, rng)
-    distance, near = distance_outside(lesion, volume.spacing, parameters.rim)
-    around = surroundings(volume.voxels, lesion, volume.spacing)
-    mean = wished_mean(parameters, around, control.settings.get("lesions", []), rng)
-    spacing = parameters.spacing or working_spacing(lesion, volume.spacing)
-    box = neighborhood(lesion, volume, spacing, model.engine.memory_level.window)
+    place = _place(parameters, case, control, rng)
+    spacing = parameters.spacing or working_spacing(place.lesion, volume.spacing)
+    box = neighborhood(place.lesion, volume, spacing, model.engine.memory_level.window)
     image = working_image(volume, spacing, region=run.region, anatomy=case.anatomy, around=box)
-    meter = run.meter(parameters.steps, "generating")
-    generated = image.on_input(_generate(image, lesion, mean, model, control, parameters, run.seed, meter), fill=np.nan)
-    share = np.clip(1 - distance / max(parameters.rim, 1e-6), 0, 1)
-    before = volume.voxels[near].astype(np.float32)
     result = volume.voxels.copy()
-    keep = is_padding(before) | (~in_network_range(before) & ~lesion[near])
-    result[near] = np.where(keep, result[near], like_input(before + share * (generated[near] - before), volume))
+    drawn = _draw(parameters, place, image, model, control, run, result)
+    best = max(drawn, key=lambda one: (one.verdict.good is not False, one.verdict.dice))
+    result[place.near] = best.values
+    density = density_facts(best.values, place.lesion[place.near], place.depth, place.asked)
+    diameter = round(ball_diameter(place.lesion, volume.spacing), 1)
     facts = {
         "region": image.region,
         "control": control.facts(),
         "kind": parameters.kind,
-        "mean_hu_wished": round(mean, 1),
-        "mean_hu_before": round(float(volume.voxels[lesion].mean()), 1),
-        "mean_hu_after": round(float(result[lesion].mean()), 1),
-        "surroundings_hu": round(around, 1),
-        "lesion_mm3": round(float(lesion.sum() * volume.voxel_volume), 1),
-        "center_ras_mm": [round(float(x), 1) for x in _center(lesion, volume)],
-        "network_evaluations": parameters.steps,
+        "mean_hu_before": round(float(volume.voxels[place.lesion].mean()), 1),
+        **density,
+        "surroundings_hu": round(place.around, 1),
+        "lesion_mm3": round(float(place.lesion.sum() * volume.voxel_volume), 1),
+        "diameter_mm": diameter,
+        "center_ras_mm": [round(float(x), 1) for x in _center(place.lesion, volume)],
+        "check": {**best.verdict.facts(), "drawn": len(drawn), "kept": best.number + 1},
+        "network_evaluations": parameters.steps * len(drawn),
         "working_shape": list(image.shape),
     }
-    return TaskResult({"with_lesion": result, "lesion": lesion}, facts=facts)
+    warnings = [*density_warnings(density), *_warnings(parameters, diameter, best, len(drawn))]
+    return TaskResult({"with_lesion": result, "lesion": place.lesion}, facts=facts, warnings=warnings)
+
+
+def _place(parameters: GenerateLesion, case: Case, control: Control, rng: np.random.Generator) -> _Place:
+    volume = case.scan
+    lesion = place_lesion(parameters, case, rng)
+    distance, near = distance_outside(lesion, volume.spacing, parameters.rim)
+    around = surroundings(volume.voxels, lesion, volume.spacing)
+    asked = asked_density(parameters, around, control.settings.get("lesions", []), rng)
+    return _Place(volume, lesion, near, distance, depth_inside(lesion, near, volume.spacing), around, asked)
+
+
+def _draw(
+    parameters: GenerateLesion,
+    place: _Place,
+    image: WorkingImage,
+    model: FoundationModel,
+    control: Control,
+    run: Run,
+    result: np.ndarray,
+) -> list[_Drawn]:
+    """Lesions in the same mask, one after the other, until one is good or the tries are used up.
+
+    Args:
+        result: a copy of the CT, which each of them is put into in turn.
+    """
+    from scipy.ndimage import find_objects
+
+    volume, rim = place.volume, parameters.rim
+    meter = run.meter(parameters.steps * parameters.tries, "generating")
+    box = find_objects(place.near.view(np.uint8))[0]
+    drawn: list[_Drawn] = []
+    for number in range(parameters.tries):
+        seed = run.seed + SEED_STEP * number
+        made = _generate(image, place.lesion, place.asked.mean, model, control, parameters, seed, meter)
+        values = _inserted(image.on_input(made, fill=np.nan, box=box)[place.near[box]], place, rim)
+        result[place.near] = values
+        verdict = check_outline(volume.voxels, result, place.lesion, volume.spacing, rim, parameters.agreement)
+        drawn.append(_Drawn(number, values, verdict))
+        if verdict.good is not False:
+            break
+    return drawn
+
+
+def _inserted(generated: np.ndarray, place: _Place, rim: float) -> np.ndarray:
+    """The voxels of ``near``, in the input's number type, with a generated lesion that has the density asked for.
+
+    Args:
+        generated: (n,) HU, NaN where the working grid does not reach.
+    """
+    from ...imaging.intensity import in_network_range, is_padding
+    from ...preprocessing.working_image import like_input
+
+    before, lesion = place.volume.voxels[place.near].astype(np.float32), place.lesion[place.near]
+    share = np.clip(1 - place.distance / max(rim, 1e-6), 0, 1)
+    keep = is_padding(before) | (~in_network_range(before) & ~lesion)
+    made = np.where(keep, before, before + share * (generated - before))
+    changed = lesion & ~keep
+    if changed.any():
+        made = np.where(keep, made, hold(made, changed, np.where(changed, place.depth, 0), place.asked))
+    return np.where(keep, place.volume.voxels[place.near], like_input(made, place.volume))
+
+
+def _warnings(parameters: GenerateLesion, diameter: float, best: _Drawn, drawn: int) -> list[str]:
+    """What the result lacks of the size and the place that were asked for."""
+    warnings = []
+    if parameters.diameter is not None and abs(diameter - parameters.diameter) > 0.1 * parameters.diameter:
+        warnings.append(
+            f"The lesion measures {diameter:g} mm instead of {parameters.diameter:g}: its room cuts it off."
+        )
+    if best.verdict.good is None:
+        warnings.append(f"The lesion was not checked: {best.verdict.reason}.")
+    elif not best.verdict.good:
+        words = "The lesion that was drawn" if drawn == 1 else f"None of {drawn} lesions that were drawn"
+        warnings.append(
+            f"{words} {'did not pass' if drawn == 1 else 'passed'} the check, and the best is shown: "
+            f"{best.verdict.reason}. Another density, another place or more tries may help."
+        )
+    return warnings
 
 
 def _check_wishes(parameters: GenerateLesion, case: Case) -> None:
@@ -133,26 +241,6 @@ def _body(volume: Volume) -> np.ndarray:
 
     grid = working_grid(volume, None)
     return from_grid(body_mask(to_grid(volume, grid)), grid, volume) & (volume.voxels > -950)
-
-
-def wished_mean(parameters: GenerateLesion, around: float, known: list[list[float]], rng: np.random.Generator) -> float:
-    """Mean HU that the lesion shall have.
-
-    Args:
-        around: median HU of its surroundings.
-        known: of each training lesion the surroundings' median and the lesion's mean, HU.
-    """
-    if parameters.mean is not None:
-        return parameters.mean
-    if parameters.contrast is not None:
-        return around + parameters.contrast
-    preset = KINDS[parameters.kind]
-    if preset is not None:
-        return preset[1] if preset[0] == "mean" else around + preset[1]
-    if not known:
-        raise ModelError("The ControlNet does not say how dense its training lesions were.", "Give a kind or a mean.")
-    alike = sorted(known, key=lambda pair: abs(pair[0] - around))[:ALIKE]
-    return float(alike[rng.integers(len(alike))][1])
 
 
 def _center(lesion: np.ndarray, volume: Volume) -> np.ndarray:

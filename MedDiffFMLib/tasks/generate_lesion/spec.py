@@ -67,6 +67,14 @@ class GenerateLesion(Task):
         maximum=1500,
         advanced=True,
     )
+    spread: float | None = parameter(
+        None,
+        "Standard deviation of HU in the lesion's core; when not given, what the model makes.",
+        unit="HU",
+        minimum=1,
+        maximum=500,
+        advanced=True,
+    )
     diameter: float | None = parameter(
         None,
         "Make a lumpy ellipsoid of this size at a random place inside the mask; not given, the mask is the lesion.",
@@ -81,7 +89,17 @@ class GenerateLesion(Task):
         maximum=118,
         advanced=True,
     )
-    steps: int = parameter(12, "Network evaluations.", minimum=1, maximum=200, advanced=True)
+    tries: int = parameter(
+        4,
+        "Lesions drawn at most until the outline of one agrees with the mask; the best is kept.",
+        minimum=1,
+        maximum=50,
+        advanced=True,
+    )
+    agreement: float = parameter(
+        0.8, "Dice of outline and mask from which a lesion is good.", minimum=0, maximum=0.99, advanced=True
+    )
+    steps: int = parameter(12, "Network evaluations of each.", minimum=1, maximum=200, advanced=True)
     rim: float = parameter(
         3.0,
         "Width outside the lesion over which the model's image blends into the input.",

@@ -40,6 +40,7 @@ def segment(parameters: Segment, case: Case, run: Run) -> TaskResult:
     """
     from ...preprocessing.body_coordinates import locate
     from ...preprocessing.working_image import working_image
+    from ...segmentation.calibration import calibrated
     from ...segmentation.head_file import find_head, load_head
     from ...segmentation.inputs import SegmentationInput
 
@@ -56,6 +57,8 @@ def segment(parameters: Segment, case: Case, run: Run) -> TaskResult:
     meter = run.meter(1.0, f"looking for {', '.join(label.name for label in head.labels[:4])}")
     inputs = SegmentationInput(image.hounsfield, image.condition, place.field(image.grid))
     prediction = _predict(head, inputs, model, parameters, run.seed, meter)
+    if head.temperatures is not None:
+        prediction = calibrated(prediction, head.temperatures)
     result = _on_input(prediction, image, head, parameters, case.mask)
     facts: dict[str, Any] = {
         "head": head.facts(),

@@ -24,11 +24,15 @@ BEND_MM = 5.0
 SIZE_SPREAD, AXIS_SPREAD, SPREAD_LIMIT = 0.06, 0.03, 0.12
 LEAST_SCALE, MOST_SCALE = 0.75, 1.35
 """A box that asks for less shows a part of the body; one that asks for more gets no template."""
-LONGEST_MM = 300.0
-"""Of the length that is shown where no size is asked for."""
+LONGEST_MM, WHOLE_MM = 300.0, 700.0
+"""Of the length that is shown where no size is asked for: of a region, and of a whole body."""
 REACH_MM = 500.0
 """Distance from the middle of the box within which bodies are bent."""
 HU_SPREAD = {LUNG: 25.0, FAT: 8.0, MUSCLE: 5.0, BONE: 40.0, SPONGY_BONE: 25.0}
+SHELL_HU = 80.0
+"""Added to compact bone: its shells are a voxel thin in the templates, where 2.5 mm have mixed them with what lies
+beside them once, and bending does so again. Without it some bodies had no bone by the rule of
+``conditioning.tissue``."""
 CONTRAST_HU = (150.0, 320.0)
 _SLAB = 16
 
@@ -123,10 +127,11 @@ def bent_body(
     return BentBody(codes, np.array(edges) * scale, _field(rng), _appearance(template, contrast, rng), template)
 
 
-def own_size(body: BentBody) -> tuple[float, float, float]:
+def own_size(body: BentBody, region: str) -> tuple[float, float, float]:
     """Edges (i, j, k) in mm, whole, of the box in which a body is shown where none is asked for."""
     i, j, k = body.extent
-    return float(round(i)), float(round(j)), float(round(min(k, LONGEST_MM)))
+    longest = WHOLE_MM if region == "whole-body" else LONGEST_MM
+    return float(round(i)), float(round(j)), float(round(min(k, longest)))
 
 
 def _scale(extent: np.ndarray, size: tuple[float, float, float] | None, rng: np.random.Generator) -> np.ndarray | None:
@@ -157,6 +162,7 @@ def _appearance(template: Template, contrast: bool | None, rng: np.random.Genera
     table = hu_table(template.hu)
     for code, spread in HU_SPREAD.items():
         table[code] += np.float32(rng.normal(0, spread))
+    table[BONE] += np.float32(SHELL_HU)
     if template.contrast:
         table[CONTRAST] = table[MUSCLE] if contrast is False else rng.uniform(*CONTRAST_HU)
     return table

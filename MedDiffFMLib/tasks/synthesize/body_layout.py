@@ -98,7 +98,7 @@ def bent_layout(
     body = bent_body(region, size, seed, contrast)
     if body is None:
         return None
-    grid = free_grid(size or own_size(body), spacing)
+    grid = free_grid(size or own_size(body, region), spacing)
     return Layout(grid, _filling(grid, region), anatomy=body)
 
 

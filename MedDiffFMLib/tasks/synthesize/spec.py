@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 DEFAULT_SIZE_MM = (300.0, 300.0, 300.0)
 DEFAULT_SPACING_MM = 1.5  # the finest cubic voxels that training knows well
 
-
 ASKED = ("fact", "value", "asked", "measured", "unit", "met", "steered")
+STEERED = {
+    "region": ("region",), "slice_spacing": ("spacing", "thickness"), "noise": ("noise", "level"),
+    "body_width": ("width",), "lungs": ("volume",), "fat": ("share",), "bone": ("share",), "contrast": ("contrast",),
+}  # fmt: skip
+"""Facts that a prompt can steer, and their slots; others are told and measured only."""
+MODALITIES = {"ct": "CT", "mr": "MR", "xray": "X-ray", "text": "sentences"}
+"""What can be made, and the panel's words for it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,16 @@ class Synthesize(Task):
             Scan("mr", "A T1-weighted MR that is given.", OPTIONAL, "MR", modality=MR),
             Scan("xray", "An X-ray that is given, a file of radiograph.", OPTIONAL, "X-ray", modality=XR),
         ),
-        texts=(Text("prompt", "What to make: chest CT with contrast agent, 5 mm slices.", OPTIONAL),),
+        texts=(
+            Text(
+                "prompt",
+                "What to make: chest CT with contrast agent, 5 mm slices.",
+                OPTIONAL,
+                example="chest, with contrast agent, 5 mm slices",
+                facts=True,
+                steers=tuple(STEERED),
+            ),
+        ),
     )
     outputs = (
         Output("synthetic", OutputKind.CT),
@@ -62,7 +77,10 @@ class Synthesize(Task):
         None, "Edge of the cubic voxels: 1.5, or the voxels of the anatomy map.", unit="mm", minimum=0.5, maximum=20
     )
     make: str = parameter(
-        "ct", "What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and so agrees."
+        "ct",
+        "What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and so agrees.",
+        words=tuple(MODALITIES),
+        labels=MODALITIES,
     )
     views: str = parameter("ap", "Views of an X-ray that is made, as of radiograph.", advanced=True)
     layout: str = parameter(

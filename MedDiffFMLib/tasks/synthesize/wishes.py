@@ -15,6 +15,7 @@ from ...multimodal.facts.kinds import KINDS, REGION_WORDS, THICK, WITH
 from ...multimodal.facts.prompt import understand_prompt
 from ...multimodal.facts.slots import Number
 from .body_layout import FIELD_OVER_BODY, Layout
+from .spec import STEERED
 
 if TYPE_CHECKING:
     from ...multimodal.fact_guidance import FactGuidance, TissueWish
@@ -29,11 +30,6 @@ NEAR = 0.15
 """A number within so much of what was asked for counts as met."""
 DEEP = 0.85
 """Part of the body's half axes within which lung is counted."""
-STEERED = {
-    "region": ("region",), "slice_spacing": ("spacing", "thickness"), "noise": ("noise", "level"),
-    "body_width": ("width",), "lungs": ("volume",), "fat": ("share",), "bone": ("share",), "contrast": ("contrast",),
-}  # fmt: skip
-"""Facts that a prompt can steer, and their slots; others are told and measured only."""
 
 
 @dataclass(frozen=True)

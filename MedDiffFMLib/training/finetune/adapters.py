@@ -17,6 +17,7 @@ from torch import nn
 from ...core.errors import InputError
 from ...core.precision import autocast
 from ...core.progress import ProgressMeter
+from .config import FinetuneConfig
 from .interface import ControlCase, ControlTask
 
 
@@ -101,6 +102,31 @@ class Adapter:
             training: facts of the training.
         """
         raise NotImplementedError
+
+    def finish(
+        self,
+        path: Path,
+        denoiser: nn.Module,
+        task: ControlTask,
+        training: Sequence[ControlCase],
+        validation: Sequence[ControlCase],
+        config: FinetuneConfig,
+        steps: int,
+        precision: str,
+        meter: ProgressMeter,
+    ) -> list[str]:
+        """Add to the kept file what only the finished part tells, such as temperatures; the same each time.
+
+        Args:
+            path: what :meth:`save` wrote.
+            denoiser: of :meth:`attach`; its trained part may be changed, nothing is trained after this.
+            validation: cases that nothing was learned from; may be empty.
+            steps: to the kept checkpoint.
+
+        Returns:
+            Sentences for the user.
+        """
+        return []
 
 
 class ControlAdapter(Adapter):

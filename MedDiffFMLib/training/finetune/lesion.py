@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ...conditioning.condition import Condition, stack
+from ...conditioning.condition import Condition, EncodedCondition, stack
 from ...conditioning.control_inputs import MASKS, lesion_control, lesion_guess
 from ...conditioning.known_voxels import biharmonic_init
 from ...conditioning.regions import NULL_REGION
@@ -21,7 +21,7 @@ from ...imaging.intensity import to_network
 from ...imaging.resampling import resample_box
 from ...tasks.generate_lesion.lesion_extent import FITTING_VOXELS, surroundings
 from ...tasks.generate_lesion.recipe import sample_lesion
-from .interface import VALIDATION_SEED, ControlCase, NoisyWindows
+from .interface import VALIDATION_SEED, ControlBatch, ControlCase, NoisyWindows
 from .preview import Preview, Slice
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class LesionTask(NoisyWindows):
         own_share: share of windows with the scanner's own voxels, where the lesion fits into them.
         log_mean, log_std: normal distribution of log sigma, in units of 1000 HU.
         drop_region, drop_position: probability of hiding that condition.
+        inside_share: share of the loss that falls on the lesion, however small it is beside its rim; 0 counts all
+            hidden voxels alike.
     """
 
     window: int = 64
@@ -79,11 +81,16 @@ class LesionTask(NoisyWindows):
     log_std: float = 1.4
     drop_region: float = 0.15
     drop_position: float = 0.15
+    inside_share: float = 0.7
 
     name = "lesion"
     needs_mask = True
     metric = "hu_distance"
     higher_is_better = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.inside_share < 1:
+            raise InputError(f"inside_share is {self.inside_share}.", "Give 0 or more, and less than 1.")
 
     def network(self) -> ControlConfig:
         from ...networks.controlnet import ControlConfig
@@ -98,6 +105,10 @@ class LesionTask(NoisyWindows):
 
     def samples(self, cases: Sequence[ControlCase], seed: int, first: int, count: int) -> Dataset:
         return _Windows([lesion for case in cases for lesion in lesions_of(case)], self, seed, first, count)
+
+    def loss(self, denoiser: ControlledDenoiser, batch: ControlBatch) -> torch.Tensor:
+        weight = inside_weight(batch.condition, self.inside_share)
+        return denoiser.loss(batch.x0, batch.sigma, batch.noise, batch.condition, weight)
 
     def settings(self, cases: Sequence[ControlCase]) -> dict[str, Any]:
         """``lesions``: of each one the surroundings' median and the mean, HU."""
@@ -157,6 +168,21 @@ class LesionTask(NoisyWindows):
         if rows:
             figures["outside_hu"] = max(row["outside_hu"] for row in rows)
         return figures
+
+
+def inside_weight(condition: EncodedCondition, least: float) -> torch.Tensor:
+    """Weight of each voxel, (B, 1, D, H, W), by which the share ``least`` of the hidden ones' falls on the lesion.
+
+    A nodule of 5 mm fills a tenth of what is hidden with it: unweighted, its rim, which is good from the start,
+    decides what is learned. Voxels that are partly lesion count partly, so a small one gets a little less than its
+    share; a large one that has more by itself keeps it.
+    """
+    assert condition.control is not None and condition.hole is not None
+    share = condition.control[:, :1]
+    inside = (share * condition.hole).sum(dim=(1, 2, 3, 4), keepdim=True)
+    around = condition.hole.sum(dim=(1, 2, 3, 4), keepdim=True) - inside
+    factor = least / (1 - least) * around / inside.clamp(min=1)
+    return 1 + (factor.clamp(min=1) - 1) * share
 
 
 def _axial(drawn: Drawn, generated: np.ndarray, inside: np.ndarray) -> list[Slice]:

@@ -29,7 +29,7 @@ from ...core.errors import MedDiffFMError
 from ...core.file_hash import file_sha256
 from ...core.json_files import json_ready, write_json
 from ...core.precision import choose_precision
-from ...core.progress import CancelToken, ProgressCallback, ProgressEvent, ProgressMeter
+from ...core.progress import Cancelled, CancelToken, ProgressCallback, ProgressEvent, ProgressMeter
 from ...datasets.check_report import CheckReport
 from ...models.catalogue import CatalogueEntry, list_models, register_model
 from ...models.checkpoint import denoiser_of, read_weights
@@ -174,7 +174,7 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
     config = run.config
     training, validation = (open_control_cases(run.cache, split) for split in ("training", "validation"))
     run = replace(run, task=run.adapter.fitted(run.task, training, run.data, config.labels, run.prior, precision))
-    task, validation = run.task, validation or training
+    task, held_out, validation = run.task, validation, validation or training
     module = _module(run, fabric.device, precision)
     stream = SampleStream(task, training, config.batch, config.seed, fabric, workers)
     schedule, preview = _loop_config(config), Preview()
@@ -209,7 +209,23 @@ def _train(run: Run, fabric: Any, precision: str, workers: int) -> FinetuneResul
             loop.judge()
         stream.start(loop)
         loop.run()
-    return _result(run, loop, observer)
+    result = _result(run, loop, observer)
+    if run.first and result.state != "stopped" and result.weights is not None:
+        words = _finished(run, module, (training, held_out), observer.best_step, precision)
+        result = replace(result, warnings=(*result.warnings, *words))
+    return result
+
+
+def _finished(
+    run: Run, module: AdaptedModule, cases: tuple[list[ControlCase], list[ControlCase]], steps: int, precision: str
+) -> list[str]:
+    """What the adapter adds to the kept file. A run that is cancelled meanwhile is whole; the same call adds it."""
+    run.progress.emit("validating", message="calibrating the kept checkpoint")
+    meter = ProgressMeter(1, None, run.cancel)
+    try:
+        return run.adapter.finish(run.best, module.denoiser, run.task, *cases, run.config, steps, precision, meter)
+    except Cancelled:
+        return []
 
 
 def _stages(progress: Progress) -> ProgressCallback:

@@ -12,19 +12,27 @@ import torch
 from torch import nn
 
 from ...core.errors import InputError
+from ...datasets.datalist import read_datalist
 from ...datasets.prepared_cases import open_cases
 from ...multimodal.aligned import AlignedEncoders, save_encoders
-from ...multimodal.pairs import Pair
+from ...multimodal.pairs import Pair, prepare_pairs
 from ..loop import LoopConfig, TrainingLoop
 from ..loss_plot import draw_curves, read_table
 from ..pretrain.run import check_same_run, launch
-from .align_batches import BoxBatches, LockedBatches
+from .align_batches import BoxBatches
 from .align_loss import AlignLoss
 from .box_pool import Boxes, prepare_boxes
 from .retrieval import embed, figures
 
 LOOP = LoopConfig(
-    steps=1000, learning_rate=1e-3, warmup=30, decay_share=0.4, ema=0.99, checkpoint_every=25, validate_every=200
+    steps=1000,
+    learning_rate=3e-3,
+    weight_decay=0.05,
+    warmup=50,
+    decay_share=0.5,
+    ema=0.98,
+    checkpoint_every=100,
+    validate_every=200,
 )
 
 
@@ -35,15 +43,12 @@ class AlignConfig:
     Attributes:
         batch: boxes a step.
         links, invariant: whether each of the two ideas is used; off for comparison.
-        locked: train what reads texts and the heads alone, on what the encoders' bodies see already ("locked-image
-            tuning", Zhai et al., CVPR 2022): a hundred times faster a step.
     """
 
-    batch: int = 48
+    batch: int = 128
     seed: int = 0
     links: bool = True
     invariant: bool = True
-    locked: bool = False
     loop: LoopConfig = field(default_factory=lambda: LOOP)
 
     def record(self) -> dict[str, Any]:
@@ -57,10 +62,7 @@ def align(
     folder: Path,
     config: AlignConfig,
     *,
-    boxes: Path | None = None,
-    initial: AlignedEncoders | None = None,
     accelerator: str = "auto",
-    bfloat16: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train, or continue what ``folder`` holds, and write ``folder/model.safetensors``.
@@ -69,8 +71,6 @@ def align(
         cache: folder made by ``meddifffm prepare``.
         pairs: CT and MR of the same patients, for training and for validation. CTs of the latter are not trained on
             either.
-        boxes: folder that keeps the boxes; in the run's own where it is not given.
-        initial: encoders to start from instead of random ones.
 
     Returns:
         Path of the averaged weights in half precision.
@@ -82,16 +82,11 @@ def align(
     folder = Path(folder)
     check_same_run(folder, config.record())
     fabric = launch(accelerator, 1, 1)
-    training, validation = read_pool(cache, pairs, boxes or folder / "boxes", report)
+    training, validation = read_pool(cache, pairs, folder / "boxes", report)
     torch.manual_seed(config.seed)
-    encoders = (initial or AlignedEncoders()).requires_grad_(True).train()
-    module = AlignLoss(encoders, bfloat16, config.links, config.invariant)
-    batches = BoxBatches(training, config.batch, config.seed)
-    if config.locked:
-        for body in (encoders.volumes, encoders.pictures):
-            for part in (body.stems, body.body, body.norm):
-                part.requires_grad_(False)
-        batches = LockedBatches(training, config.batch, config.seed, encoders)
+    encoders = AlignedEncoders().train()
+    module = AlignLoss(encoders, config.links, config.invariant)
+    batches = BoxBatches(training, config.batch, config.seed, encoders.texts)
 
     def loss_of(module: nn.Module, step: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_003 + step)
@@ -111,7 +106,7 @@ def align(
         averaged.encoders,  # type: ignore[arg-type]
         {
             "steps": loop.step, "batch": config.batch, "seconds": round(float(seconds)), "seed": config.seed,
-            "patients": len({boxes.patient for boxes in training}), "boxes": len(batches.rows),
+            "patients": len({boxes.patient for boxes in training}), "boxes": batches.count,
         },
     )  # fmt: skip
     draw_curves(folder)
@@ -136,3 +131,16 @@ def read_pool(
     if not training:
         raise InputError(f"{cache} holds no training cases.", "Run `meddifffm prepare` with a datalist first.")
     return training, prepare_boxes(open_cases(cache, "validation"), pairs[1], folder, report)
+
+
+def read_pairs(
+    datalist: Path | None, folder: Path, report: Callable[[str], None] = lambda line: None
+) -> tuple[list[Pair], list[Pair]]:
+    """Aligned pairs of a datalist for training and for validation, kept in a folder; none without a list."""
+    if datalist is None:
+        return [], []
+    entries = read_datalist(datalist)
+    split: dict[bool, list[Pair]] = {True: [], False: []}
+    for entry, pair in zip(entries, prepare_pairs(entries, folder, report), strict=True):
+        split[entry.split == "training"].append(pair)
+    return split[True], split[False]

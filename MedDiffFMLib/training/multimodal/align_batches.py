@@ -1,31 +1,39 @@
-"""Batches of boxes in all modalities, and what is said about them; sample n is a pure function of (seed, n)."""
+"""Batches of boxes in all modalities, and what is said about them; batch n is a pure function of (seed, n).
+
+What the encoders see of an image needs no training, so it is computed once, in several acquisitions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ...multimodal.acquisitions import another_ct, another_mr, another_xray
-from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.boxes import byte_input, ct_input
-from ...multimodal.encoders import PARTS, Features
+from ...multimodal.encoders import cells_of
+from ...multimodal.fact_encoder import MOST, SLOTS, FactEncoder, Told
 from ...multimodal.facts.fact import Statement
-from ...multimodal.spoken_facts import draw_text, items, say
-from ...multimodal.text_encoder import encode_texts
+from ...multimodal.spoken_facts import ITEMS, item_columns
 from .box_pool import VIEWS, Boxes
 
-Texts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+TAKES = 3
+"""Acquisitions of each CT, the first as it is."""
+VIEW_SHARES = (0.5, 0.25, 0.25)
+"""How often each view of a box is drawn. It is compared with texts as it is, for its shadow tells the mass, and with
+other exposures of itself."""
+ALL, DROPPED, SLOT_DROPPED = 0.6, 0.2, 0.08
+"""How often a text says nearly all there is, less what is dropped; else it says one to four things."""
 
 
 class Twice(NamedTuple):
-    """Features of two acquisitions, of the second perhaps for the first boxes only."""
+    """Cells of two acquisitions, of the second for the first boxes only."""
 
-    first: Features
-    second: Features
+    first: torch.Tensor
+    second: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -33,26 +41,60 @@ class AlignBatch:
     """Rows belong together: one box, all that shows it, and all that is said about it.
 
     Attributes:
-        ct: (B, 1, 32, 32, 32).
-        mr: (2, B, 1, 32, 32, 32), two acquisitions.
-        xray: (2, B, 1, 64, 64), one view at two angles.
-        text, part_text: as :func:`encode_texts` gives them; the second about one part of each box.
-        said, true: (B, items) of the texts and of the boxes.
+        seen: cells of two acquisitions by modality: "ct", "mr" and "xray".
+        text, part_text: what is said about the boxes, and about one part of each.
+        said, true: (B, ITEMS) of the texts and of the boxes.
         part: (B,) number of that part; what is said and true of it follows.
-        locked: features by modality in place of images, where the bodies of the encoders are not trained.
     """
 
-    ct: torch.Tensor | None
-    mr: torch.Tensor | None
-    xray: torch.Tensor | None
-    text: Texts
+    seen: dict[str, Twice]
+    text: Told
     said: torch.Tensor
     true: torch.Tensor
     part: torch.Tensor
-    part_text: Texts
+    part_text: Told
     part_said: torch.Tensor
     part_true: torch.Tensor
-    locked: dict[str, Twice] | None = None
+
+
+class Speech:
+    """Texts of many images, of which some facts and slots are said.
+
+    Args:
+        texts: facts of each image.
+        encoder: that reads them.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[Statement]], encoder: FactEncoder) -> None:
+        self.told = encoder.told(texts)
+        self.columns = np.full((len(texts), MOST, SLOTS), -1, np.int64)
+        for row, text in enumerate(texts):
+            self.columns[row] = item_columns(text)
+        self.facts = self.told.weights[..., 0].numpy() > 0
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Told, torch.Tensor, torch.Tensor]:
+        """Texts about some images, what they say, and what is true: (B, ITEMS) each."""
+        facts = self.facts[rows]
+        kept = facts & (rng.random(facts.shape) >= DROPPED)
+        order = np.where(facts, rng.random(facts.shape), 2).argsort(1).argsort(1)
+        few = facts & (order < rng.integers(1, 5, (len(rows), 1)))
+        kept = np.where((rng.random((len(rows), 1)) < ALL) & kept.any(1, keepdims=True), kept, few)
+        slots = kept[..., None] & (rng.random((*kept.shape, SLOTS)) >= SLOT_DROPPED)
+        shown = torch.from_numpy(np.concatenate([kept[..., None], np.repeat(slots, 2, -1)], -1))
+        columns = self.columns[rows]
+        return (
+            Told(self.told.rows[rows], self.told.weights[rows] * shown),
+            _table(np.where(slots, columns, -1)),
+            _table(columns),
+        )
+
+
+def _table(columns: np.ndarray) -> torch.Tensor:
+    """Columns that hold, -1 for none, (B, ...) -> (B, ITEMS) of 0 and 1."""
+    table = np.zeros((len(columns), ITEMS + 1), np.float32)
+    flat = columns.reshape(len(columns), -1)
+    table[np.arange(len(table))[:, None], flat] = 1
+    return torch.from_numpy(table[:, :ITEMS])
 
 
 class BoxBatches:
@@ -60,120 +102,58 @@ class BoxBatches:
 
     Args:
         pool: boxes of the training cases; each box is drawn as often as any other.
+        encoder: of texts, which is measured on the pool's.
     """
 
-    def __init__(self, pool: Sequence[Boxes], batch: int, seed: int) -> None:
-        self.pool, self.batch, self.seed = pool, batch, seed
-        self.rows = [(case, row) for case, boxes in enumerate(pool) for row in range(len(boxes.ct))]
-
-    def __call__(self, step: int) -> AlignBatch:
-        """The batch of an optimizer step."""
-        samples = [self._sample(step * self.batch + n) for n in range(self.batch)]
-        arrays = {
-            name: np.stack([getattr(self.pool[one["case"]], name)[one["row"]] for one in samples])
-            for name in ("ct", "mr")
-        }
-        xray = np.stack([self.pool[one["case"]].xray[one["row"], one["view"] : one["view"] + 2] for one in samples])
-        return AlignBatch(
-            ct=ct_input(arrays["ct"]),
-            mr=torch.stack([byte_input(arrays["mr"][:, n]) for n in range(2)]),
-            xray=torch.stack([byte_input(xray[:, n]) for n in range(2)]),
-            part=torch.tensor([one["part"] for one in samples]),
-            **_said(samples),
-        )
-
-    def _sample(self, number: int) -> dict[str, Any]:
-        """Which box, view and part, and what is said of them."""
-        rng = np.random.default_rng([self.seed, number])
-        index = int(rng.integers(len(self.rows)))
-        case, row = self.rows[index]
-        boxes = self.pool[case]
-        text, said = draw_text(boxes.facts[row], rng)
-        cells = boxes.cells[row] or [(0, [])]
-        # the first one holds a nodule, if any does
-        part, facts = cells[0 if rng.random() < 0.5 else int(rng.integers(len(cells)))]
-        part_text, part_said = draw_text(facts, rng)
-        return {
-            "index": index, "case": case, "row": row, "view": 2 * int(rng.integers(len(VIEWS))), "part": part,
-            "text": text, "said": items(said), "true": items(boxes.facts[row]),
-            "part_text": part_text, "part_said": items(part_said), "part_true": items(facts), "rng": rng,
-        }  # fmt: skip
-
-
-class LockedBatches(BoxBatches):
-    """Batches of features, which are computed once: of the images as they are, and of another acquisition.
-
-    Args:
-        encoders: their bodies stay as they are.
-        parts: of each box are shown, that of the text first.
-    """
-
-    def __init__(self, pool: Sequence[Boxes], batch: int, seed: int, encoders: AlignedEncoders, parts: int = 9) -> None:
-        super().__init__(pool, batch, seed)
-        self.parts = parts
+    def __init__(self, pool: Sequence[Boxes], batch: int, seed: int, encoder: FactEncoder) -> None:
+        self.batch, self.seed = batch, seed
+        facts = [facts for boxes in pool for facts in boxes.facts]
+        cells = [cells or [(0, [])] for boxes in pool for cells in boxes.cells]
+        self.count = len(facts)
+        self.parts = np.array([part for one in cells for part, _ in one])
+        self.first_part = np.cumsum([0, *(len(one) for one in cells)])
+        encoder.measure(facts)
+        self.texts = Speech(facts, encoder)
+        self.part_texts = Speech([said for one in cells for _, said in one], encoder)
         generator = torch.Generator().manual_seed(seed)
-        with torch.inference_mode():
-            found = [_features(encoders, boxes, generator) for boxes in pool]
-        self.features = {
-            name: [
-                Features(*(torch.cat([one[name][n][field] for one in found]) for field in range(2)))
-                for n in range(len(found[0][name]))
-            ]
-            for name in ("ct", "mr", "xray")
-        }
+        found = [_cells(boxes, generator) for boxes in pool]
+        self.cells = {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
     def __call__(self, step: int) -> AlignBatch:
         """The batch of an optimizer step."""
-        samples = [self._sample(step * self.batch + n) for n in range(self.batch)]
-        rows = torch.tensor([one["index"] for one in samples])
-        others = [one["rng"].permutation(PARTS**3)[: self.parts - 1] for one in samples]
-        shown = torch.tensor(np.array([[one["part"], *more] for one, more in zip(samples, others, strict=True)]))
-        views = torch.tensor([one["view"] for one in samples])
-        locked = {name: Twice(*(_of(seen, rows, shown) for seen in self.features[name])) for name in ("ct", "mr")}
-        angles = (_of_views(self.features["xray"], rows, views + n) for n in range(2))
+        rng = np.random.default_rng([self.seed, step])
+        rows = rng.choice(self.count, self.batch, replace=self.count < self.batch)
+        # the first part holds a nodule, if any does
+        low, high = self.first_part[rows], self.first_part[rows + 1]
+        parts = np.where(rng.random(len(rows)) < 0.5, low, rng.integers(low, high))
+        text, said, true = self.texts.draw(rows, rng)
+        part_text, part_said, part_true = self.part_texts.draw(parts, rng)
+        view = 2 * rng.choice(len(VIEWS), size=len(rows), p=VIEW_SHARES)
+        turned = rng.random(len(rows)) < 0.5
+        seen = {name: self._pair(name, rows, rng) for name in ("ct", "mr")}
+        xray = self.cells["xray"]
+        exposed = xray[rows, view + ~turned + 2 * len(VIEWS)]
+        seen["xray"] = Twice(xray[rows, view + turned].float(), exposed.float())
         return AlignBatch(
-            None, None, None, part=torch.zeros(len(samples), dtype=torch.long), **_said(samples),
-            locked={**locked, "xray": Twice(*angles)},
+            seen, text, said, true, torch.from_numpy(self.parts[parts]), part_text, part_said, part_true
         )  # fmt: skip
 
+    def _pair(self, name: str, rows: np.ndarray, rng: np.random.Generator) -> Twice:
+        """Two acquisitions of boxes."""
+        takes = self.cells[name]
+        first = rng.integers(takes.shape[1], size=len(rows))
+        second = (first + rng.integers(1, takes.shape[1], size=len(rows))) % takes.shape[1]
+        return Twice(takes[rows, first].float(), takes[rows, second].float())
 
-def _features(encoders: AlignedEncoders, boxes: Boxes, generator: torch.Generator) -> dict[str, list[Features]]:
-    """In half precision, of CT and MR in two acquisitions and of all X-rays, every other one in another."""
+
+def _cells(boxes: Boxes, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """In half precision (n, acquisitions, parts, cells, knots), of CT, MR and all X-rays."""
     ct = ct_input(boxes.ct)
     mr = [byte_input(boxes.mr[:, n]) for n in range(2)]
     xrays = [byte_input(boxes.xray[:, n]) for n in range(2 * len(VIEWS))]
-    xrays[1::2] = [another_xray(image, generator) for image in xrays[1::2]]
     images = {
-        "ct": [ct, another_ct(ct, generator)], "mr": [mr[0], another_mr(mr[1], generator)], "xray": xrays,
-    }  # fmt: skip
-    bodies = {"ct": encoders.volumes, "mr": encoders.volumes, "xray": encoders.pictures}
-    return {
-        name: [Features(*(field.half() for field in bodies[name].features(one, name))) for one in taken]
-        for name, taken in images.items()
+        "ct": [ct, *(another_ct(ct, generator) for _ in range(TAKES - 1))],
+        "mr": [*mr, *(another_mr(one, generator) for one in mr)],
+        "xray": [*xrays, *(another_xray(one, generator) for one in xrays)],
     }
-
-
-def _of(seen: Features, rows: torch.Tensor, parts: torch.Tensor) -> Features:
-    """Some boxes, and of each some parts."""
-    return Features(seen.summary[rows].float(), seen.parts[rows[:, None], parts].float())
-
-
-def _of_views(views: list[Features], rows: torch.Tensor, chosen: torch.Tensor) -> Features:
-    """Of each box the X-ray that was chosen."""
-    summary = torch.stack([views[v].summary[r] for r, v in zip(rows.tolist(), chosen.tolist(), strict=True)])
-    parts = torch.stack([views[v].parts[r] for r, v in zip(rows.tolist(), chosen.tolist(), strict=True)])
-    return Features(summary.float(), parts.float())
-
-
-def _said(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Texts and items of a batch."""
-    tables = ("said", "true", "part_said", "part_true")
-    return {
-        **{name: encode_texts([one[name] for one in samples]) for name in ("text", "part_text")},
-        **{name: torch.from_numpy(np.stack([one[name] for one in samples])) for name in tables},
-    }
-
-
-def all_said(facts: Sequence[Sequence[Statement]]) -> list[list[str]]:
-    """All that is known of each box, in the words of prompts."""
-    return [[say(said) for said in box] for box in facts]
+    return {name: torch.stack([cells_of(one, name).half() for one in taken], 1) for name, taken in images.items()}

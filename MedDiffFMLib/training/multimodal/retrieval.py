@@ -15,10 +15,9 @@ from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.boxes import byte_input, ct_input
 from ...multimodal.invariant import effective_rank, sameness
 from ...multimodal.spoken_facts import items
-from .align_batches import all_said
 from .box_pool import Boxes
 
-DRAWS, PERMUTATIONS = 50, 2000
+PERMUTATIONS = 2000
 CANDIDATES, FIRST = 100, 5
 XRAYS = 24
 _CHUNK = 32
@@ -51,7 +50,7 @@ def embed(encoders: AlignedEncoders, pool: Sequence[Boxes], seed: int = 0) -> Em
     ct = ct_input(np.concatenate([boxes.ct for boxes in pool]))
     first, second = (byte_input(np.concatenate([boxes.mr[:, n] for boxes in pool])) for n in range(2))
     ap, turned = (byte_input(np.concatenate([boxes.xray[:, n] for boxes in pool])) for n in range(2))
-    texts = all_said([facts for boxes in pool for facts in boxes.facts])
+    texts = [facts for boxes in pool for facts in boxes.facts]
     pairs = {
         "ct": [_encoded(encoders.ct, image) for image in (ct, another_ct(ct, generator))],
         "mr": [_encoded(encoders.mr, image) for image in (first, another_mr(second, generator))],
@@ -73,17 +72,32 @@ def _encoded(encode, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([one.whole for one in found]), torch.cat([one.parts for one in found])
 
 
-def recall(queries: np.ndarray, keys: np.ndarray, candidates: int, first: int, seed: int = 0) -> float:
-    """Share of queries whose own key is among the ``first`` of so many; the mean over random sets of candidates."""
+def recall(queries: np.ndarray, keys: np.ndarray, candidates: int, first: int) -> float:
+    """Share of queries whose own key is among the ``first`` of so many, over all sets of candidates."""
+    return float(hits(queries, keys, candidates, first).mean())
+
+
+def hits(queries: np.ndarray, keys: np.ndarray, candidates: int, first: int) -> np.ndarray:
+    """Probability for each query (n,) that its own key is among the ``first`` of so many candidates drawn at random.
+
+    Of the n - 1 other keys some are more alike; how many of those are drawn is hypergeometric.
+    """
+    from scipy.stats import hypergeom
+
+    cosines = queries @ keys.T
+    better = (cosines > np.diag(cosines)[:, None]).sum(1)
+    others = len(queries) - 1
+    found: np.ndarray = hypergeom.cdf(first - 1, others, better, min(candidates - 1, others))
+    return found
+
+
+def interval_over_patients(values: np.ndarray, patient: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % of the means of values (n,) when patients are drawn again with their boxes."""
     rng = np.random.default_rng(seed)
-    size = min(candidates, len(queries))
-    hits = []
-    for _ in range(DRAWS):
-        rows = rng.choice(len(queries), size, replace=False)
-        cosines = queries[rows] @ keys[rows].T
-        better = (cosines > np.diag(cosines)[:, None]).sum(1)
-        hits.append(float((better < first).mean()))
-    return float(np.mean(hits))
+    sums = np.array([[values[patient == p].sum(), (patient == p).sum()] for p in np.unique(patient)])
+    drawn = sums[rng.integers(len(sums), size=(PERMUTATIONS, len(sums)))].sum(1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+    return float(low), float(high)
 
 
 def chance_of(queries: np.ndarray, keys: np.ndarray, patient: np.ndarray | None = None, seed: int = 0) -> float:
@@ -136,7 +150,9 @@ def table(encoders: AlignedEncoders, pool: Sequence[Boxes]) -> dict[str, float]:
         "ct_xray_r1_by_mean_attenuation": by_mean,
     }  # fmt: skip
     for name, (one, other) in links.items():
-        rows[f"{name}_p"] = chance_of(one, other)
+        size, first = (CANDIDATES, FIRST) if name.startswith("text") else (XRAYS, 1)
+        low, high = interval_over_patients(hits(one, other, size, first), found.patient)
+        rows |= {f"{name}_low": low, f"{name}_high": high, f"{name}_p": chance_of(one, other)}
         rows[f"{name}_p_within_patients"] = chance_of(one, other, found.patient)
     return {name: round(value, 4) for name, value in rows.items()}
 

@@ -22,9 +22,9 @@ from MedDiffFMLib.runner.report import FORMAT
 
 @pytest.fixture
 def results(small_ct: Volume, small_mask: Volume, tmp_path: Path) -> Path:
-    """What two runs of generate_lesion on one CT left, and a result of another task."""
+    """What runs of generate_lesion on one CT left, the last one without a lesion worth showing, and another task."""
     folder = tmp_path / "run"
-    for name, shift in (("p1a", 0), ("p1b", 3)):
+    for name, shift in (("p1a", 0), ("p1b", 3), ("p1c", 5)):
         write_volume(small_ct.with_voxels(small_ct.voxels + shift), folder / f"{name}_generate_lesion.nrrd")
         write_volume(small_mask, folder / f"{name}_generate_lesion_lesion.nrrd", mask=True)
         files = {"with_lesion": f"{name}_generate_lesion.nrrd", "lesion": f"{name}_generate_lesion_lesion.nrrd"}
@@ -32,6 +32,7 @@ def results(small_ct: Volume, small_mask: Volume, tmp_path: Path) -> Path:
             "format": FORMAT, "settings": {"task": "generate_lesion"}, "model": {}, "versions": {},
             "inputs": {"volume": {"path": "../cts/p1.nrrd", "sha256": "0" * 64}},
             "outputs": {key: {"file": file, "sha256": file_sha256(folder / file)} for key, file in files.items()},
+            "facts": {"check": {"good": name != "p1c"}},
         }  # fmt: skip
         (folder / f"{name}_generate_lesion.json").write_text(json.dumps(report))
     (folder / "batch_generate_lesion.json").write_text("{}")

@@ -10,9 +10,11 @@ import torch
 
 from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.multimodal.aligned import AlignedEncoders, load_encoders, save_encoders
-from MedDiffFMLib.multimodal.encoders import EDGE, PARTS, PIXELS, SIZE
+from MedDiffFMLib.multimodal.encoders import EDGE, KNOTS, PARTS, PIXELS, SIZE, cells_of
+from MedDiffFMLib.multimodal.fact_encoder import FactEncoder
+from MedDiffFMLib.multimodal.facts.fact import Statement
 from MedDiffFMLib.multimodal.search import best_places, likeness_map
-from MedDiffFMLib.multimodal.spoken_facts import prompt_text
+from MedDiffFMLib.multimodal.spoken_facts import prompt_facts
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +40,21 @@ def test_a_part_speaks_of_its_own_place(encoders: AlignedEncoders) -> None:
     assert np.unravel_index(int(change.argmax()), change.shape) == (0, 3, 1)
 
 
-def test_order_and_company_of_texts_do_not_matter(encoders: AlignedEncoders) -> None:
-    one, other = ["fat: share 34 %", "bone: share 5 %", "level: level 31 cm"], ["contrast agent: with"]
+def test_cells_keep_what_their_voxels_hold() -> None:
+    """The spread over the knots of a cell has the cell's mean, and cells come in the order of the parts."""
+    box = torch.rand(1, 1, EDGE, EDGE, EDGE) * 2 - 1
+    cells = cells_of(box, "ct")
+    means = cells @ torch.tensor([float(knot) for knot in KNOTS["ct"]])
+    assert torch.allclose(means.mean(2)[0, 1], box[0, 0, :8, :8, 8:16].mean(), atol=1e-5)
+    assert torch.allclose(means[0, 0, 1], box[0, 0, :4, :4, 4:8].mean(), atol=1e-5)
+    picture = torch.rand(1, 1, PIXELS, PIXELS) * 2 - 1
+    means = cells_of(picture, "xray") @ torch.tensor([float(knot) for knot in KNOTS["xray"]])
+    assert torch.allclose(means.mean(2)[0, 4], picture[0, 0, 16:32, :16].mean(), atol=1e-5)
+
+
+def test_order_and_company_of_facts_do_not_matter(encoders: AlignedEncoders) -> None:
+    one = [Statement("fat", dict(share=34)), Statement("bone", dict(share=5.0)), Statement("level", dict(level=31))]
+    other = [Statement("contrast", dict(contrast="with"))]
     alone = encoders.text([one])[0]
     assert torch.allclose(alone, encoders.text([one[::-1]])[0], atol=1e-6)
     assert torch.allclose(alone, encoders.text([other, one, []])[1], atol=1e-6)
@@ -47,14 +62,23 @@ def test_order_and_company_of_texts_do_not_matter(encoders: AlignedEncoders) -> 
 
 
 def test_numbers_are_known_by_their_value(encoders: AlignedEncoders) -> None:
-    near, far = ((encoders.text([["fat: share 34 %"]]) @ encoders.text([[f"fat: share {n} %"]]).T) for n in (35, 80))
-    assert float(near) > float(far)
+    said = encoders.text([[Statement("fat", dict(share=n))] for n in (34, 35, 80)])
+    assert float(said[0] @ said[1]) > float(said[0] @ said[2])
 
 
-def test_prompts_become_facts_in_words() -> None:
-    text, told = prompt_text("nodule in the right upper lobe, zebra")
-    assert text == ["nodule candidate: right, upper third", "zebra"]
-    assert told.startswith("Understood: nodule candidate: right, upper third.") and "zebra" in told
+def test_numbers_are_told_apart_where_the_training_had_them() -> None:
+    """After measuring, the middle of what was said lies in the middle of the rows, and no number is out of range."""
+    encoder = FactEncoder()
+    encoder.measure([[Statement("lungs", dict(volume=n))] for n in range(1000, 3001)])
+    weights = encoder.told([[Statement("lungs", dict(volume=n))] for n in (1, 2000, 90_000)]).weights[:, 0, 1:3]
+    assert torch.allclose(weights, torch.tensor([[1.0, 0], [0.5, 0.5], [0, 1]]), atol=0.02)
+
+
+def test_prompts_become_facts_and_the_rest_is_told() -> None:
+    facts, told = prompt_facts("nodule in the right upper lobe, 5 mm slices, zebra")
+    assert [(said.kind, said.values) for said in facts] == [("nodule", {"side": "right", "third": "upper third"})]
+    assert told.startswith("Understood: nodule candidate: right, upper third. Not understood: slice spacing")
+    assert told.endswith("zebra.")
 
 
 def test_the_file_gives_the_same_vectors(encoders: AlignedEncoders, tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
                "--head", str(trained.weights), "--json"]  # fmt: skip
     assert main(command) == 0
     report = json.loads(capsys.readouterr().out)
+    temperature = report["facts"]["head"]["temperature"]
+    assert temperature["source"] == "3 training patients, left out in turn"
+    assert len(temperature["values"]) == 2 and all(0.2 <= value <= 20 for value in temperature["values"])
     rows = report["facts"]["labels"]
     assert [(row["value"], row["name"]) for row in rows] == [(1, "ball"), (4, "cube")]
     assert rows[0]["color"] == [1, 2, 3] and rows[0]["terminology"] == "T~ball"

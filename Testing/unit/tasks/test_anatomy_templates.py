@@ -42,7 +42,7 @@ def test_nothing_folds_and_the_body_lies_inside_its_box(region: str) -> None:
         step = LATTICE_MM / LATTICE_FINE
         slopes = np.stack([np.stack(np.gradient(part, step)) for part in body.field]).transpose(2, 3, 4, 0, 1)
         assert np.linalg.det(np.eye(3) + slopes).min() > 0.1
-        tissue = body.tissue(free_grid(own_size(body), 6.0))
+        tissue = body.tissue(free_grid(own_size(body, region), 6.0))
         sides = np.concatenate([tissue[:, [0, -1]].ravel(), tissue[:, :, [0, -1]].ravel()])
         assert (tissue > 1).mean() > 0.3 and (sides > 1).mean() < 0.12
 

@@ -11,8 +11,7 @@ import torch
 
 import MedDiffFMLib as mdf
 from MedDiffFMLib.cli import main
-from MedDiffFMLib.core.errors import ModelError
-from MedDiffFMLib.models.catalogue import list_models
+from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.multimodal.aligned import AlignedEncoders, save_encoders
 
 PROMPT = "nodule in the right upper lobe"
@@ -65,7 +64,6 @@ def test_a_folder_is_ranked(small_ct_file: Path, tmp_path: Path, encoders: str) 
     assert float(rows[0]["score"]) >= float(rows[1]["score"])
 
 
-@pytest.mark.skipif(bool(list_models("encoders")), reason="some are shipped")
-def test_without_encoders_it_says_how_to_get_some(small_ct: mdf.Volume) -> None:
-    with pytest.raises(ModelError, match="multimodal train"):
-        mdf.find(small_ct, prompt=PROMPT)
+def test_words_that_no_fact_knows_are_not_looked_for(small_ct: mdf.Volume, encoders: str) -> None:
+    with pytest.raises(InputError, match="Not understood: zebra"):
+        mdf.find(small_ct, prompt="zebra", encoders=encoders)

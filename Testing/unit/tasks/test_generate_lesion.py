@@ -1,8 +1,11 @@
 """A generated lesion lies in its mask, is as dense as wished, and leaves everything else alone."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.core.errors import InputError, ModelError
@@ -14,6 +17,7 @@ from MedDiffFMLib.models.controlnet_file import save_control
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.generate_lesion.lesion_extent import surroundings, working_spacing
 from MedDiffFMLib.tasks.generate_lesion.lesion_shape import make_lesion_mask
+from MedDiffFMLib.tasks.generate_lesion.outline import check_outline
 from MedDiffFMLib.tasks.generate_lesion.recipe import place_lesion
 from MedDiffFMLib.tasks.generate_lesion.spec import GenerateLesion
 from MedDiffFMLib.training.finetune.registry import finetune_task
@@ -48,6 +52,11 @@ def wishes(control, **options):
     return GenerateLesion(**{"control": control, "steps": 2, **options})
 
 
+def ball(shape, center, radius):
+    k, j, i = (axis - c for axis, c in zip(np.indices(shape), center, strict=True))
+    return k**2 + j**2 + i**2 <= radius**2
+
+
 def oblique(volume):
     angle = np.deg2rad(15)
     rotation = np.eye(4)
@@ -58,8 +67,6 @@ def oblique(volume):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"rim": 6.0}, {"rim": 0.0}, {"rim": 5.0, "spacing": 4.0}])
 def test_beyond_lesion_and_rim_nothing_changes(model, control, small_ct, lesion, options):
-    from scipy.ndimage import distance_transform_edt
-
     volume = oblique(small_ct)
     result = wishes(control, mean=60.0, **options).run(Case(volume, mask=lesion), Run(model))
     made = result.volumes["with_lesion"]
@@ -89,7 +96,77 @@ def test_wished_densities_are_met(model, control, small_ct, lesion, options, exp
     if isinstance(expected, str):
         expected = around + float(expected.removeprefix("around"))
     assert result.facts["mean_hu_wished"] == pytest.approx(expected, abs=0.1)
-    assert result.facts["mean_hu_after"] == pytest.approx(expected, abs=5)
+    inside = result.volumes["with_lesion"][lesion]
+    assert inside.mean() == pytest.approx(expected, abs=1) == pytest.approx(result.facts["mean_hu_after"], abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [20.0, 90.0])
+def test_the_wished_spread_is_met_in_the_core(model, control, small_ct, spread):
+    mask = ball(small_ct.voxels.shape, (20, 20, 20), 5)
+    result = wishes(control, mean=60.0, spread=spread, tries=1).run(Case(small_ct, mask=mask), Run(model))
+    core = distance_transform_edt(mask, sampling=small_ct.spacing[::-1]) >= 1.5
+    made = result.volumes["with_lesion"]
+    assert made[core].std() == pytest.approx(spread, rel=0.05, abs=0.5)
+    assert made[mask].mean() == pytest.approx(60, abs=1)
+
+
+@pytest.mark.slow
+def test_lesions_are_drawn_until_one_is_good_and_the_best_is_kept(model, control, small_ct, lesion):
+    case, run = Case(small_ct, mask=lesion), Run(model, seed=2)
+    runs = [wishes(control, mean=60.0, agreement=0.99, tries=n).run(case, run) for n in (1, 3)]
+    checks = [result.facts["check"] for result in runs]
+    assert [check["drawn"] for check in checks] == [1, 3] and checks[1]["dice"] >= checks[0]["dice"]
+    assert not checks[1]["good"] and any("None of 3 lesions" in words for words in runs[1].warnings)
+    patient = wishes(control, mean=60.0, agreement=0.0, tries=3).run(case, run)
+    assert patient.facts["check"]["drawn"] == 1 or not patient.facts["check"]["good"]
+
+
+SPACING = (1.0, 1.0, 1.5)
+
+
+def scene(radius, contrast, wall=False, noise=15.0):
+    """Lung with a ball of a radius in mm, at a wall of muscle or not, and the same lung without it."""
+    rng, shape = np.random.default_rng(0), (40, 48, 48)
+    k, j, i = np.indices(shape)
+    before = np.full(shape, -850.0)
+    if wall:
+        before[:, :, :18] = 40
+    before += rng.normal(0, noise, shape)
+    inside = ((k - 20) * 1.5) ** 2 + (j - 24) ** 2 + (i - 24) ** 2 <= radius**2
+    after = before + 0
+    after[inside & (before < -400)] = -850 + contrast
+    return before, after + rng.normal(0, noise, shape) * inside, inside
+
+
+@pytest.mark.parametrize("wall", [False, True])
+def test_a_lesion_as_asked_for_passes_even_at_a_wall_as_dense_as_itself(wall):
+    before, after, mask = scene(7, 890, wall)
+    verdict = check_outline(before, after, mask, SPACING, 3.0, 0.8)
+    assert verdict.good and verdict.dice > 0.9 and not verdict.reason
+    assert verdict.diameter_mm == pytest.approx(14, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "radius, contrast, words",
+    [
+        (4, 890, "measures 8.* instead of 1[34]"),
+        (9.5, 890, "measures 1[89].* instead of 1[34]"),
+        (7, 10, "does not stand out"),
+        (7, 0, "does not stand out"),
+    ],
+)
+def test_a_lesion_of_another_size_or_none_does_not(radius, contrast, words):
+    mask = scene(7, 0)[2]
+    before, after, _ = scene(radius, contrast)
+    verdict = check_outline(before, after, mask, SPACING, 3.0, 0.8)
+    assert verdict.good is False and re.search(words, verdict.reason)
+
+
+def test_a_lesion_in_another_place_does_not():
+    before, after, mask = scene(7, 890)
+    verdict = check_outline(before, np.roll(after, 5, axis=2), mask, SPACING, 3.0, 0.8)
+    assert verdict.good is False and verdict.dice < 0.8
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.preprocessing.noise_estimate import estimate_noise
-from MedDiffFMLib.tasks.anomaly.findings import list_findings
+from MedDiffFMLib.tasks.anomaly.findings import find_regions, list_findings
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.denoise.non_local_means import non_local_means
@@ -223,6 +223,8 @@ def test_findings_give_place_and_size_of_a_known_blob():
     assert [row["r_mm"], row["a_mm"], row["s_mm"]] == pytest.approx(centroid[:3].tolist(), abs=0.06)
     assert list_findings(score, volume, 3.0, minimum_volume=0)[0]["peak_z"] == 9.0
     assert len(list_findings(score, volume, 3.0, minimum_volume=0)) == 2
+    few = find_regions(score, volume, 3.0, minimum_volume=0, at_most=1)
+    assert few.rows == list_findings(score, volume, 3.0, 0)[:1] and few.count == 2 and few.numbered.max() == 1
 
 
 def test_findings_say_where_they_are():

@@ -11,7 +11,7 @@ from MedDiffFMLib.imaging.resampling import resample_box
 from MedDiffFMLib.imaging.slice_averaging import average_blocks
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.training.finetune.interface import ControlCase
-from MedDiffFMLib.training.finetune.lesion import density, draw_lesion, lesions_of
+from MedDiffFMLib.training.finetune.lesion import density, draw_lesion, inside_weight, lesions_of
 from MedDiffFMLib.training.finetune.registry import finetune_task
 from MedDiffFMLib.training.finetune.super_resolution import draw_pair
 
@@ -87,6 +87,17 @@ def test_validation_has_its_metric_and_repeats_itself(task, cases, model):
     assert torch.equal(torch.get_rng_state(), before)
     if task.name == "lesion":
         assert figures["outside_hu"] == 0
+
+
+def test_most_of_the_loss_is_about_the_lesion_however_small(cases):
+    task = finetune_task("lesion").task(window=SIZE)
+    samples = task.samples(cases, 1, 0, 6)
+    condition = task.collate([samples[n] for n in range(6)]).condition
+    share, counts = condition.control[:, :1], inside_weight(condition, 0.7) * condition.hole
+    natural = (share * condition.hole).sum((1, 2, 3, 4)) / condition.hole.sum((1, 2, 3, 4))
+    held = (share * counts).sum((1, 2, 3, 4)) / counts.sum((1, 2, 3, 4))
+    assert natural.min() < 0.5 and (held > natural - 1e-4).all() and held.min() > 0.5
+    assert torch.equal(inside_weight(condition, 0.0), torch.ones_like(share))
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32"])
