@@ -20,6 +20,7 @@ import vtk
 
 NODULE = (148, 147, 89)  # voxel (i, j, k) of the nodule in the sample CT
 HEALTHY = (70, 110, 89)  # the same height in the other lung
+LIVER = (80, 95, 22)
 THRESHOLD = 3.5
 MODEL = "picture-lungs-and-bone"
 
@@ -68,6 +69,12 @@ class Tour:
         for name in ("input", "task", "result", "train", "setup", "log"):
             getattr(self.ui, f"{name}CollapsibleButton").collapsed = name not in names
         turn(0.5)
+        self.scroll(names[-1])
+
+    def scroll(self, name):
+        """Bring the beginning of a section to the top."""
+        self.ui.panelScrollArea.verticalScrollBar().value = getattr(self.ui, f"{name}CollapsibleButton").y
+        turn(0.3)
 
     def run(self, task):
         """Choose a task, press the button, wait; says how long the event loop stood still at most."""
@@ -154,6 +161,9 @@ class Tour:
                 expect(0 < bottom <= window.height, f"{task} at {size}: the strip ends at {bottom}")
                 widths.add(window.findChild(qt.QWidget, "PanelDockWidget").width)
             expect(len(widths) == 1, f"the panel is {sorted(widths)} pixels wide at {size}")
+            self.widget.taskPanel.choose("anomaly")
+            self.unfold("input", "task")
+            self.scroll("input")
             self.picture(f"panel-{size[0]}x{size[1]}")
         probe.collapsed = True
 
@@ -176,6 +186,8 @@ class Tour:
         away = [np.linalg.norm(nodule - [row["r_mm"], row["a_mm"], row["s_mm"]]) for row in rows]
         view.ui.findingsTableView.selectRow(int(np.argmin(away)))
         print(f"the nodule is finding {np.argmin(away) + 1} of {len(rows)}")
+        turn(1)
+        self.scroll("result")
         self.picture("slicer-anomaly")
         view.chooseLayer("difference")
         wait(lambda: view.nodes.node("difference") is not None, 30)
@@ -186,11 +198,15 @@ class Tour:
         """Original and denoised side by side."""
         self.unfold("task", "result")
         self.run("denoise")
+        self.ui.softWindowButton.click()
+        self.look(LIVER, 110)
         self.ui.sideBySideButton.click()
         turn(1)
+        self.scroll("result")
         self.picture("slicer-denoise")
         self.ui.sideBySideButton.click()
         self.discard()
+        self.ui.lungWindowButton.click()
 
     def inpaint(self):
         """Paint the nodule, fill it, blink."""

@@ -9,6 +9,8 @@ from .volumeNodes import slabs, volumeFromNode
 
 CELL_MM = 3.5  # finer than a rib
 BONE_HU, BONE_SMOOTHING = 200.0, 5
+PIECE_MM3 = 5000.0
+"""Least volume of a piece that is drawn: vessels with contrast agent and noise are smaller, and hide findings."""
 OUTSIDE_HU = -1024.0
 SLICES_AT_A_TIME = 16
 
@@ -35,9 +37,26 @@ def makingSurfaces(image):
     toRAS = _toRAS(image, [-n * before for n, (before, _after) in zip(step, sides, strict=True)], step)
     body = surface(np.pad(inside.astype(np.float32), sides), 0.5, toRAS)
     yield
-    bones = np.pad(np.where(inside, coarse, OUTSIDE_HU).astype(np.float32), sides, constant_values=OUTSIDE_HU)
+    drawn = _largePieces(inside & (coarse > BONE_HU), PIECE_MM3 / (np.prod(step) * np.prod(volume.spacing)))
+    yield
+    bones = np.pad(np.where(inside & drawn, coarse, OUTSIDE_HU).astype(np.float32), sides, constant_values=OUTSIDE_HU)
     yield
     return {"body": body, "bones": surface(bones, BONE_HU, toRAS, BONE_SMOOTHING)}
+
+
+def _largePieces(dense, least):
+    """Whether a voxel is of a large connected piece, or beside one: there its surface lies.
+
+    :param dense: boolean array.
+    :param least: number of voxels.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    numbered, _count = ndimage.label(dense)
+    large = np.bincount(numbered.ravel()) >= least
+    large[0] = False
+    return ndimage.binary_dilation(large[numbered], iterations=1)
 
 
 def _toRAS(image, origin, step):

@@ -224,8 +224,10 @@ class TrainingPanel:
 
         :param request: instead of what the panel shows.
         """
+        from MedDiffFMLib.core.process_priority import leave_low_priority
         from MedDiffFMLib.training.finetune import background
 
+        leave_low_priority()  # a training of normal priority would hold up the window
         state = background.state_of(self.folder).state
         known = background.request_of(self.folder) if state == "paused" else None
         qt.QSettings().setValue(DATASET_SETTING, self._cases.dataset)

@@ -8,7 +8,8 @@ from ..nodes.bodySurfaces import makingSurfaces
 from ..worker.eventLoopTasks import EventLoopTask
 from .cameras import Cameras
 
-COLORS = {"body": (0.80, 0.60, 0.50), "bones": (0.95, 0.92, 0.85)}
+COLORS = {"body": (0.62, 0.47, 0.40), "bones": (0.55, 0.51, 0.45)}
+"""Darker than findings: the chosen one is white."""
 
 
 class BodyView:

@@ -19,8 +19,10 @@ class WorkerProcess:
     """
 
     def __init__(self, executable, environment, callbacks):
+        from MedDiffFMLib.core.process_priority import leave_low_priority
         from MedDiffFMLib.worker.client import START_SECONDS, WorkerSession, worker_command
 
+        leave_low_priority()  # with a worker of normal priority on all cores the window would stand still
         self.executable = executable
         self._loopTask = EventLoopTask()
         self.session = WorkerSession(
