@@ -60,13 +60,16 @@ def test_a_click_goes_to_what_a_sentence_rests_on(app: Any, widget: Any, run: An
     assert "Not assessed" in widget.sentencesView.ui.notAssessedLabel.text
 
 
-def test_rows_are_as_high_as_their_words(app: Any, widget: Any, run: Any, tmp_path: Any) -> None:
+def test_rows_are_as_high_as_their_words(app: Any, widget: Any, run: Any) -> None:
     """The panel gets its width after the words: rows of a narrow table would show one sentence and a half."""
-    app.picture(widget, tmp_path / "panel.png")
     table = widget.sentencesView.ui.sentencesTableWidget
+    table.horizontalHeader().setStretchLastSection(False)
+    table.setColumnWidth(0, 60)
+    widget.sentencesView._fill(run.table)
     line = table.fontMetrics().height()
-    heights = [table.rowHeight(row) for row in range(table.rowCount)]
-    assert table.columnWidth(0) > 200 and max(heights) <= 3.5 * line, heights
+    assert max(table.rowHeight(row) for row in range(table.rowCount)) > 4 * line
+    table.setColumnWidth(0, 350)
+    assert max(table.rowHeight(row) for row in range(table.rowCount)) <= 2.5 * line
 
 
 def test_a_correction_reaches_the_text_node(app: Any, widget: Any, run: Any) -> None:
