@@ -21,7 +21,7 @@ HEAVY = (
     "networks", "diffusion", "conditioning", "inference", "preprocessing", "segmentation", "training", "evaluation",
     "core.async_copy", "core.precision", "imaging.haar", "datasets.prepare", "api.training", "api.bundle",
     "multimodal.projection", "multimodal.radiograph", "multimodal.xray_consistency", "multimodal.fact_guidance",
-    "tasks.reconstruct.expected_image", "tasks.anomaly.detector", "tasks.anomaly.reasons", "tasks.denoise.combination",
+    "tasks.reconstruct.expected_image", "tasks.anomaly.detector", "tasks.anomaly.reasons", "tasks.super_resolve.self_training", "tasks.denoise.combination",
     "tasks.denoise.tuning", "tasks.denoise.wiener", "multimodal.guidance",
     "multimodal.intensity_lookup", "multimodal.fact_encoder", "multimodal.translation", "multimodal.flow",
     "multimodal.search", "multimodal.invariant", "multimodal.encoders", "multimodal.box_xray", "multimodal.boxes",
