@@ -82,7 +82,8 @@ class Surroundings:
         part = Part(self.scan, box)
         if float((part.tissue != OUTSIDE).sum()) * part.voxel_ml < SHOWN_ML:
             return []
-        facts = [*self._place(part), *composition(part), *self._lungs(part, box), *self.of_all]
+        volume = known("body_volume", part.whole(), volume=float(part.body.sum()) * part.voxel_ml / 1000)
+        facts = [*self._place(part), volume, *composition(part), *self._lungs(part, box), *self.of_all]
         facts += [_nodule(spot) for spot in spots if part.holds(spot.point)]
         return [_of_part(fact.statement) for fact in facts if fact.evidence is not None]
 
