@@ -397,6 +397,26 @@ def test_a_lesion_is_seen_inside_its_outline(app: Any, widget: Any, ct: Any) -> 
     red.SetUseLabelOutline(before)
 
 
+def test_five_outputs_widen_no_panel_and_figures_are_sentences(app: Any, widget: Any, ct: Any, tmp_path: Any) -> None:
+    """A CT of three X-rays: its choices in rows; what it misses in words."""
+    from MedDiffFMGui.nodes.finishedRun import FinishedRun
+    from MedDiffFMGui.nodes.volumeNodes import addResultNode
+
+    voxels = app.slicer.util.arrayFromVolume(ct).astype("float32")
+    names = ("ct", "uncertainty", "residual", "residual_second", "residual_third")
+    volumes = {name: addResultNode(voxels, ct, name, True) for name in names}
+    report = app.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "report")
+    views = {"residual": {"missed_percent": 0.512}, "residual_second": {"missed_percent": 1.04}}
+    run = FinishedRun("reconstruct", ct, volumes, {}, report, facts={"views": views, "spacing_mm": 4.0})
+    widget.resultPanel.show(run)
+    app.picture(widget, tmp_path / "panel.png")
+    assert widget.ui.panelScrollArea.horizontalScrollBar().maximum == 0
+    assert len(widget.compareView._choices) == 5 and not widget.ui.outlineCheckBox.visible
+    missed = "Voxels of 4 mm. Its projections miss 0.51 % and 1 % of the X-rays."
+    assert widget.ui.resultFactsLabel.text == missed
+    widget.ui.discardButton.click()
+
+
 def test_views_come_back_from_a_ct_of_nobody(app: Any, widget: Any, ct: Any) -> None:
     """It lies elsewhere than the patient; after it was discarded the views show the patient as before."""
     from MedDiffFMGui.nodes.finishedRun import FinishedRun

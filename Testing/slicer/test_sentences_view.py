@@ -60,6 +60,15 @@ def test_a_click_goes_to_what_a_sentence_rests_on(app: Any, widget: Any, run: An
     assert "Not assessed" in widget.sentencesView.ui.notAssessedLabel.text
 
 
+def test_rows_are_as_high_as_their_words(app: Any, widget: Any, run: Any, tmp_path: Any) -> None:
+    """The panel gets its width after the words: rows of a narrow table would show one sentence and a half."""
+    app.picture(widget, tmp_path / "panel.png")
+    table = widget.sentencesView.ui.sentencesTableWidget
+    line = table.fontMetrics().height()
+    heights = [table.rowHeight(row) for row in range(table.rowCount)]
+    assert table.columnWidth(0) > 200 and max(heights) <= 3.5 * line, heights
+
+
 def test_a_correction_reaches_the_text_node(app: Any, widget: Any, run: Any) -> None:
     shown, text = widget.sentencesView.ui.sentencesTableWidget, run.others["description"]
     assert text.IsA("vtkMRMLTextNode")

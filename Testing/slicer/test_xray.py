@@ -39,8 +39,15 @@ def shift(app: Any, node: Any, millimeters: tuple[float, float, float]) -> Any:
 @pytest.mark.slow
 def test_pictures_stand_at_their_detectors(app: Any, widget: Any, chest: Any) -> None:
     """Also of a scan under a transform; the views come back when the result is discarded."""
+    from MedDiffFMGui.views.cameras import cameraNode
+
     slicer = app.slicer
     shift(app, chest, (10, -20, 30))
+    camera = cameraNode() or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
+    camera.SetPosition(0, 5000, 0)
+    camera.SetFocalPoint(0, 4000, 0)
+    bounds = [0.0] * 6
+    chest.GetRASBounds(bounds)
     red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
     composite = slicer.app.applicationLogic().GetSliceLogic(red).GetSliceCompositeNode()
     before = slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS()), red.GetFieldOfView(), red.GetSliceVisible()
@@ -52,6 +59,7 @@ def test_pictures_stand_at_their_detectors(app: Any, widget: Any, chest: Any) ->
     assert [button.text for button in view._buttons.values()] == ["AP", "LAT"]
     beams = [run.others[f"{name}_frustum"] for name in run.volumes]
     assert [beam.GetDisplayNode().GetVisibility() for beam in beams] == [1, 0]
+    assert bounds[2] < camera.GetFocalPoint()[1] < bounds[3], "a 3D view that showed nothing is turned to the beam"
 
     view.next()
     facts = run.facts["views"]["radiograph_lat"]
@@ -74,6 +82,7 @@ def test_pictures_stand_at_their_detectors(app: Any, widget: Any, chest: Any) ->
     assert not any(slicer.mrmlScene.IsNodePresent(node) for node in [first, second, *beams])
     after = slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS()), red.GetFieldOfView(), red.GetSliceVisible()
     assert np.array_equal(before[0], after[0]) and before[1:] == after[1:]
+    assert camera.GetFocalPoint() == (0, 4000, 0)
 
 
 def test_views_are_buttons(app: Any, widget: Any, chest: Any) -> None:

@@ -247,7 +247,8 @@ class Tour:
         """A CT of nobody, as a sentence asks for it."""
         self.widget.taskPanel.choose("synthesize")
         self.unfold("task", "result")
-        self.write("prompt", "chest CT with contrast agent, 2.5 mm slices")
+        self.write("prompt", "chest CT with contrast agent")
+        self.widget.taskPanel.setValue("spacing", 3.0)
         self.run("synthesize")
         self.picture("slicer-synthesize")
         self.discard()

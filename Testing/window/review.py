@@ -455,7 +455,8 @@ class Review(Tour):
         self._timed("translate")
         self.discard()
         self.widget.taskPanel.choose("synthesize")
-        self.write("prompt", "chest CT with contrast agent, 2.5 mm slices")
+        self.write("prompt", "chest CT with contrast agent")
+        self.widget.taskPanel.setValue("spacing", 3.0)
         self._timed("synthesize")
         self.discard()
 

@@ -20,6 +20,7 @@ from .sideBySide import SideBySide
 from .viewState import ViewState, sliceNodes
 
 MODES = ("blend", "swipe", "checkerboard")
+BUTTONS_IN_A_ROW = 3  # more would make the panel wider
 GREY = "vtkMRMLColorTableNodeGrey"
 CHANGE_REACH = 20.0
 """Standard deviations at the ends of the colors of a change; a tenth of it is transparent, which is most noise."""
@@ -178,12 +179,12 @@ class CompareView:
         signed = {OutputKind.DIFFERENCE, OutputKind.CHANGE}
         if self._original() is not None and isLikeInput and not signed & kinds and self._sameGrid():
             names.append("difference")
-        for name in names:
+        for number, name in enumerate(names):
             button = qt.QRadioButton(self.ui.shownWidget)
             button.text = self._output(name).words
             button.toolTip = _("Shows this volume over the original.")
             button.connect("clicked(bool)", lambda checked, chosen=name: self._choose(chosen))
-            self.ui.shownWidget.layout().addWidget(button)
+            self.ui.shownWidget.layout().addWidget(button, *divmod(number, BUTTONS_IN_A_ROW))
             self._choices[name] = button
         self.ui.shownWidget.visible = len(names) > 1
 
@@ -219,8 +220,11 @@ class CompareView:
             showSigned(node, differenceColors().GetID(), CHANGE_REACH)
         elif self._output(name).kind is OutputKind.DIFFERENCE:  # it is everywhere: colors would hide its texture
             showSigned(node, GREY)
-        masks = [node for other, node in self.run.volumes.items() if self._output(other).kind is OutputKind.MASK]
+        names = [other for other in self.run.volumes if self._output(other).kind is OutputKind.MASK]
+        masks = [self.run.volumes[other] for other in names]
         self.ui.outlineCheckBox.visible = bool(masks)
+        if names:
+            self.ui.outlineCheckBox.text = _("Outline: {what}").format(what=_(self._output(names[0]).words))
         label = next(iter(masks), None) if self.ui.outlineCheckBox.checked else None
         if label is not None:
             for sliceNode in sliceNodes():

@@ -61,7 +61,24 @@ def _check(facts):
     return text.format(dice=check["dice"], kept=check["kept"], drawn=check["drawn"])
 
 
-SENTENCES = (_hounsfield, _volume, _check, _noise, _spacing, _size)
+def _missed(facts):
+    """Of a CT that was made of X-rays."""
+    shares = [view["missed_percent"] for view in facts.get("views", {}).values() if "missed_percent" in view]
+    if not shares:
+        return ""
+    text = _("Voxels of {mm:.3g} mm. Its projections miss {shares} of the X-rays.")
+    return text.format(mm=facts["spacing_mm"], shares=_(" and ").join(f"{share:.2g} %" for share in shares))
+
+
+def _outside(facts):
+    """Of a CT that was made of an MR, or the other way round."""
+    if "outside_share" not in facts:
+        return ""
+    text = _("{share:.1f} % of the body looks unlike what the model was trained on.")
+    return text.format(share=100 * facts["outside_share"])
+
+
+SENTENCES = (_hounsfield, _volume, _check, _noise, _spacing, _size, _missed, _outside)
 
 
 def _times(numbers):

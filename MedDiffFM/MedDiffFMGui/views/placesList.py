@@ -11,6 +11,14 @@ ROWS = 6
 """Shown without scrolling."""
 
 
+def keepRowsFitting(table):
+    """Keep rows as high as their words need at the width that the panel gives them, which comes after the words.
+
+    :param table: QTableWidget.
+    """
+    table.horizontalHeader().connect("sectionResized(int,int,int)", lambda *_sizes: table.resizeRowsToContents())
+
+
 class PlacesList:
     """Rows of a run's tables that have a place each, such as matched lesions; hidden where there are none.
 
@@ -28,6 +36,7 @@ class PlacesList:
         self.table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         self.table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        keepRowsFitting(self.table)
         self.table.connect("itemSelectionChanged()", self._onSelected)
         layout.addWidget(self.table)
         self.hide()

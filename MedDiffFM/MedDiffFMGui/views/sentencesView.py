@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from ..nodes.textNodes import tableRows
 from .anomalyLayers import jump
+from .placesList import keepRowsFitting
 from .runView import RunView
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Sentences.ui"
@@ -34,6 +35,7 @@ class SentencesView(RunView):
         table.horizontalHeader().hide()
         table.horizontalHeader().setStretchLastSection(True)
         table.verticalHeader().hide()
+        keepRowsFitting(table)
         table.connect("itemSelectionChanged()", self._onSentence)
         table.connect("cellChanged(int,int)", self._onCorrected)
         self.ui.sentencesAcceptButton.connect("clicked(bool)", self.accept)

@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..nodes.xrayNodes import FRUSTUM
+from .cameras import Cameras
 from .runView import RunView
 
 UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Xray.ui"
@@ -25,6 +26,7 @@ class XrayView(RunView):
     def __init__(self, ui, onClosed=lambda: None):
         super().__init__(onClosed)
         self._shown = ""
+        self._cameras = Cameras()
         self._buttons: dict[str, Any] = {}
         panel = slicer.util.loadUI(str(UI_FILE))
         ui.xrayResultWidget.layout().addWidget(panel)
@@ -41,6 +43,7 @@ class XrayView(RunView):
         self.ui.xrayWarningsLabel.text = "\n".join(run.warnings)
         self.ui.xrayWarningsLabel.visible = bool(run.warnings)
         self._makeButtons()
+        self._cameras.lookAt(run.inputNode)
         self.choose(next(iter(run.volumes)))
 
     def choose(self, name):
@@ -60,6 +63,7 @@ class XrayView(RunView):
     def _restore(self):
         super()._restore()
         self._before.restorePlace(_red())
+        self._cameras.restore()
 
     def _makeButtons(self):
         """A button for each view, in the order in which they were asked for."""
