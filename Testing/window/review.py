@@ -1,6 +1,6 @@
 """Replays a radiologist's and a researcher's day in a Slicer window, and writes what was seen as a table.
 
-    Slicer --python-script Testing/window/review.py FOLDER [WIDTHxHEIGHT ...]
+    Slicer --python-script Testing/window/review.py FOLDER [WIDTHxHEIGHT ...] [SCENE ...]
 
 FOLDER receives ``review.json`` and pictures. The JSON file has a row for each thing that went wrong in an earlier
 window (``number``, ``promise``, ``kept``, ``seen``) and, under ``ways``, seconds and clicks from opening the module to
@@ -22,6 +22,7 @@ import slicer
 from pictures import HEALTHY, NODULE, Gaps, Tour, expect, turn, wait
 
 SIZES = ("1400x900", "1280x720")
+SCENES = ("widths", "words", "keys", "findings", "filling", "live", "mistakes", "sideBySideZoomed", "others", "training")
 STANDSTILL, LAYER, LIVE = 0.5, 0.3, 0.5
 """Most seconds for a hundred regions at another threshold, another layer, and a stroke that is filled live."""
 LOW_THRESHOLD = 2.0  # at which the sample has a hundred regions
@@ -477,24 +478,24 @@ class Review(Tour):
         taken = {str(key.key.toString()) for key in self.widget.resultPanel._shortcuts._shortcuts}
         self.promise(33, "B is Slicer's", "B" not in taken, sorted(taken))
 
-    def play(self):
-        """All of it; a scene that breaks is a row of its own."""
-        scenes = (self.widths, self.words, self.keys, self.findings, self.filling, self.live, self.mistakes,
-                  self.sideBySideZoomed, self.others, self.training)  # fmt: skip
+    def play(self, scenes=SCENES):
+        """Some of the day; a scene that breaks is a row of its own."""
         for scene in scenes:
             try:
-                scene()
+                getattr(self, scene)()
             except Exception as problem:
                 traceback.print_exc()
-                self.promise(0, f"{scene.__name__} can be played", False, problem)
+                self.promise(0, f"{scene} can be played", False, problem)
         table = {"rows": self.rows, "ways": self.ways, "cores": qt.QThread.idealThreadCount()}
         (self.folder / "review.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
         return all(row["kept"] for row in self.rows)
 
 
-def main(folder, sizes=()):
-    """Play the day at each size; gives the exit code."""
-    kept = [Review(Path(folder) / size, tuple(map(int, size.split("x")))).play() for size in sizes or SIZES]
+def main(folder, chosen=()):
+    """Play the day, or the chosen scenes of it, at each size; gives the exit code."""
+    scenes = [name for name in chosen if name in SCENES] or SCENES
+    sizes = [name for name in chosen if name not in SCENES] or SIZES
+    kept = [Review(Path(folder) / size, tuple(map(int, size.split("x")))).play(scenes) for size in sizes]
     return 0 if all(kept) else 1
 
 
