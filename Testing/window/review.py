@@ -22,7 +22,18 @@ import slicer
 from pictures import HEALTHY, NODULE, Gaps, Tour, expect, turn, wait
 
 SIZES = ("1400x900", "1280x720")
-SCENES = ("widths", "words", "keys", "findings", "filling", "live", "mistakes", "sideBySideZoomed", "others", "training")
+SCENES = (
+    "widths",
+    "words",
+    "keys",
+    "findings",
+    "filling",
+    "live",
+    "mistakes",
+    "sideBySideZoomed",
+    "others",
+    "training",
+)
 STANDSTILL, LAYER, LIVE = 0.5, 0.3, 0.5
 """Most seconds for a hundred regions at another threshold, another layer, and a stroke that is filled live."""
 LOW_THRESHOLD = 2.0  # at which the sample has a hundred regions

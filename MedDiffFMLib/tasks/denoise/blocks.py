@@ -21,6 +21,9 @@ EDGE, STEP = 8, 4
 """Voxels of a block and from block to block: 4 x 8 x 8 voxels gained 0.1 dB less, as did the cosine transform."""
 AIR, SOFT = -0.95, 0.25
 """Blocks whose mean is below are air, and the noise's spectrum is measured where it is within; network range."""
+EMPTY = 2.0
+"""Air is empty where the variance is no more than so many times that of the noise: clothes, thin septa of an airy lung
+and walls of bowel are more."""
 SAMPLED_LAYERS = 8
 """Layers of blocks along the patient from which the spectrum is measured."""
 FEWEST_BLOCKS = 50
@@ -141,6 +144,23 @@ def without_mean(blocks: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 def power(coefficients: torch.Tensor) -> torch.Tensor:
     """Squared absolute values."""
     return coefficients.real.square() + coefficients.imag.square()
+
+
+def level(noise: torch.Tensor) -> float:
+    """Standard deviation of noise of these powers, (8, 8, 5)."""
+    # Coefficients are there for one half of the frequencies; those in between stand for two.
+    both = noise.sum() + noise[..., 1 : EDGE // 2].sum()
+    return float((both / window().square().sum()).sqrt())
+
+
+def is_empty(blocks: torch.Tensor, level: float) -> torch.Tensor:
+    """(n,) bool: blocks (n, 8, 8, 8) of air with nothing in it.
+
+    Args:
+        level: of the noise, network range.
+    """
+    flat = blocks.flatten(1)
+    return (flat.mean(1) <= AIR) & (flat.var(1) <= EMPTY * level**2)
 
 
 def soft_limit(mean: torch.Tensor) -> float:

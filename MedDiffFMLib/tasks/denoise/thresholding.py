@@ -20,12 +20,13 @@ from .blocks import (
     EDGE,
     PlaneSums,
     bands,
+    is_empty,
     layers,
+    level,
     power,
     sampled_layers,
     soft_limit,
     transformed,
-    window,
     without_mean,
 )
 
@@ -36,7 +37,7 @@ ALONE, BESIDE_NETWORK = 2.0, 3.0
 """Thresholds over the root of the noise's power: one coefficient of noise in 55, and one in 8000, stays. The network
 keeps faint detail, so that blocks beside it may leave all noise out."""
 AIR_WEIGHT = 1e-3
-"""Of blocks of air, whose mean is taken: next to nothing beside blocks with tissue."""
+"""Of empty blocks, whose mean is taken: next to nothing beside others."""
 MOST_BLOCKS = 4096
 """From which the spectrum is measured."""
 COEFFICIENTS, QUANTILE = 64, 0.25
@@ -69,6 +70,7 @@ def thresholded_planes(
     measured = level(noise)
     if math.isfinite(measured):
         noise = noise * (min(max(measured, limits[0]), limits[1]) / measured) ** 2
+    heard = level(noise)
     strongest = noise.reshape(-1).topk(COEFFICIENTS).indices
     sums = PlaneSums(image.shape, 2)
     starts = layers(len(image))
@@ -76,7 +78,7 @@ def thresholded_planes(
         for band in bands(image.shape, first):
             blocks = band.cut(image)
             mean = blocks.mean((1, 2, 3))
-            kept = mean > AIR
+            kept = ~is_empty(blocks, heard)
             weight = torch.full_like(mean, AIR_WEIGHT)
             if kept.any():
                 coefficients = transformed(without_mean(blocks[kept], mean[kept]))
@@ -116,13 +118,6 @@ def spectrum(image: torch.Tensor) -> torch.Tensor:
     slow = soft[:, :, [0, 1, EDGE - 1], :2].sum((1, 2, 3))
     # The power of noise has an exponential distribution, whose median is log 2 of its mean.
     return (soft[slow <= slow.median()].median(0).values / math.log(2)).clamp_min(1e-12)
-
-
-def level(noise: torch.Tensor) -> float:
-    """Standard deviation of noise of these powers, (8, 8, 5)."""
-    # Coefficients are there for one half of the frequencies; those in between stand for two.
-    both = noise.sum() + noise[..., 1 : EDGE // 2].sum()
-    return float((both / window().square().sum()).sqrt())
 
 
 def _powers(strengths: torch.Tensor, noise: torch.Tensor, strongest: torch.Tensor) -> torch.Tensor:

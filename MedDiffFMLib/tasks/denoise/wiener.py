@@ -9,18 +9,20 @@ equation 9) without the matching, since the network's result is a better pilot t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import torch
 
 from ...inference.window_plan import reflected_range
 from .blocks import (
-    AIR,
     EDGE,
     STEP,
     Band,
     PlaneSums,
     bands,
+    is_empty,
     layers,
+    level,
     power,
     sampled_layers,
     soft_limit,
@@ -40,10 +42,11 @@ def returned_detail(noisy: torch.Tensor, clean: torch.Tensor, strength: float = 
         strength: of the noise, over what was removed; more gives back less.
     """
     noise = noise_power(noisy, clean) * strength**2
+    heard = level(noise)
     sums = PlaneSums(clean.shape)
     for first in layers(len(clean)):
         for band in bands(clean.shape, first):
-            pilot, removed, kept, _ = _coefficients(noisy, clean, band)
+            pilot, removed, kept, _ = _coefficients(noisy, clean, band, heard)
             if len(pilot):
                 tissue = power(pilot)
                 sums.add(band, band.placed(removed * (tissue / (tissue + noise)), kept))
@@ -86,12 +89,16 @@ def given_power(white: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def _coefficients(
-    noisy: torch.Tensor, clean: torch.Tensor, band: Band
+    noisy: torch.Tensor, clean: torch.Tensor, band: Band, heard: float = inf
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of the n blocks that are no air: coefficients (n, 8, 8, 5) of the clean tissue without its mean and of what was
-    removed, which of the band's blocks they are (N,), and their mean (n,)."""
+    """Of the n blocks that are not empty (:func:`.blocks.is_empty`): coefficients (n, 8, 8, 5) of the clean tissue
+    without its mean and of what was removed, which of the band's blocks they are (N,), and their mean (n,).
+
+    Args:
+        heard: level of the noise; without it all air counts as empty.
+    """
     before, after = band.cut(noisy), band.cut(clean)
     mean = after.mean((1, 2, 3))
-    kept = mean > AIR
+    kept = ~is_empty(before, heard)
     before, after, mean = before[kept], after[kept], mean[kept]
     return transformed(without_mean(after, mean)), transformed(before - after), kept, mean

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from MedDiffFMLib.tasks.denoise.thresholding import level, spectrum, thresholded_planes
+from MedDiffFMLib.tasks.denoise.blocks import level
+from MedDiffFMLib.tasks.denoise.thresholding import spectrum, thresholded_planes
 
 RANDOM = np.random.default_rng(0)
 WHITE = 0.03 * RANDOM.standard_normal((24, 72, 72))
@@ -45,3 +46,13 @@ def test_small_images_and_air_are_no_obstacle(shape):
     air = np.full(shape, -0.99)
     assert np.allclose(thresholded(air), air, atol=1e-5)
     assert thresholded(air + 1).shape == shape
+
+
+def test_a_thin_sheet_in_air_stays_and_empty_air_is_even():
+    """Clothes, septa of an airy lung, walls of bowel: a block's mean is air, but it is not empty."""
+    clean = np.full(WHITE.shape, -0.99)
+    clean[..., :36] = 0.0
+    clean[..., 60:62] = -0.9
+    result = thresholded(clean + WHITE / 3, threshold=3.0)[4:-4, 8:-8]
+    assert result[..., 60:62].mean() == pytest.approx(-0.9, abs=0.015)
+    assert result[..., 45:52].std() < 0.3 * WHITE.std() / 3
