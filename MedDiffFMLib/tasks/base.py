@@ -266,7 +266,9 @@ class Task:
         if declared is not None:
             return declared
         several = next((output for output in cls.outputs if name.startswith(f"{output.name}_")), None)
-        return Output(name, OutputKind.VALUES if several is None else several.kind)
+        if several is None:
+            return Output(name, OutputKind.VALUES)
+        return Output(name, several.kind, several.words + name[len(several.name) :].replace("_", " "))
 
     @classmethod
     def volumes(cls) -> list[Output]:

@@ -279,6 +279,19 @@ def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
     assert panel.ui.curvePlotWidget.mrmlPlotViewNode().GetPlotChartNode() is not None
 
 
+def test_another_training_does_not_show_the_picture_of_the_one_before(panel: Any, tmp_path: Path) -> None:
+    from MedDiffFMGui.panels.previewPicture import PREVIEW_FILE
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    (first / PREVIEW_FILE).write_bytes((ROOT / "Resources" / "Icons" / "MedDiffFM.png").read_bytes())
+    panel.ui.runPathLineEdit.currentPath = str(first)
+    assert not panel.ui.previewLabel.pixmap.isNull()
+    panel.ui.runPathLineEdit.currentPath = str(second)
+    assert panel.ui.previewLabel.pixmap.isNull() and not panel.ui.previewLabel.isVisible()
+
+
 def test_a_failed_training_says_why(panel: Any, tmp_path: Path) -> None:
     (tmp_path / "progress.jsonl").write_text('{"state": "failed", "message": "The {disk} is full. Free some space."}\n')
     panel.ui.runPathLineEdit.currentPath = str(tmp_path)

@@ -57,6 +57,7 @@ def test_pictures_stand_at_their_detectors(app: Any, widget: Any, chest: Any) ->
     first, second = run.volumes.values()
     assert composite.GetBackgroundVolumeID() == first.GetID() and red.GetSliceVisible()
     assert [button.text for button in view._buttons.values()] == ["AP", "LAT"]
+    assert (first.GetName(), second.GetName()) == ("chest X-ray", "chest X-ray lat")
     beams = [run.others[f"{name}_frustum"] for name in run.volumes]
     assert [beam.GetDisplayNode().GetVisibility() for beam in beams] == [1, 0]
     assert bounds[2] < camera.GetFocalPoint()[1] < bounds[3], "a 3D view that showed nothing is turned to the beam"

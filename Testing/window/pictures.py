@@ -273,15 +273,17 @@ class Tour:
         view.discard()
 
     def radiograph(self):
-        """X-rays from the front and from the side, and a CT that fits them."""
+        """X-rays from the front and from the side."""
         self.unfold("task", "result")
         self.widget.taskPanel.choose("radiograph")
         self.widget.taskPanel.setValue("views", "ap,lat")
         self.run("radiograph")
         self.picture("slicer-xray")
-        run = self.widget.resultPanel.run
-        front, side = run.volumes.values()
         self.widget.xrayView.accept()
+
+    def reconstruct(self):
+        """A CT that fits these X-rays."""
+        front, side = map(slicer.util.getNode, ("thorax_lidc0001 X-ray", "thorax_lidc0001 X-ray lat"))
         self.widget.taskPanel.choose("reconstruct")
         self.ui.inputVolumeSelector.setCurrentNode(front)
         self.widget.taskPanel._forms["reconstruct"].named._selectors["second"].setCurrentNode(side)
@@ -372,6 +374,7 @@ class Tour:
         self.look(NODULE)
         self.picture("slicer-segment")
         view.discard()
+        self.ui.inputVolumeSelector.setCurrentNode(self.ct)
 
 
 class Gaps:
@@ -421,7 +424,7 @@ def main(folder, names=()):
     """Play the scenes; gives the exit code."""
     tour, failed = Tour(folder), 0
     scenes = ("sizes", "setup", "anomaly", "denoise", "inpaint", "generate_lesion", "super_resolve", "synthesize",
-              "describe", "radiograph", "translate", "train", "segment")  # fmt: skip
+              "describe", "radiograph", "reconstruct", "translate", "train", "segment")  # fmt: skip
     for name in names or scenes:
         try:
             getattr(tour, name)()

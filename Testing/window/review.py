@@ -281,17 +281,24 @@ class Review(Tour):
         wait(lambda: self.widget.resultPanel.run is not None, 120)
         wait(lambda: not self.widget.logic.running, 60)
         turn(1)
-        first, seconds = self.widget.resultPanel.run, []
+        first, seconds, processor = self.widget.resultPanel.run, [], []
         for shift in (3, 6, 9):
             place = (NODULE[0] - shift, NODULE[1], NODULE[2])
             before = self.widget.resultPanel.run
+            used = self._workerSeconds()
             begin = self._strokeTime(place)
             wait(lambda before=before: self.widget.resultPanel.run is not before, 60)
             seconds.append(round(self.slicesDrawn() - begin, 2))
+            processor.append(round(self._workerSeconds() - used, 2))
             wait(lambda: not self.widget.logic.running, 60)
             turn(1)
             wait(lambda: not self.widget.logic.running, 60)
-        self.promise(102, "a stroke is filled at once", min(seconds) <= LIVE, f"{seconds} s")
+        self.promise(
+            102,
+            "a stroke is filled at once",
+            min(seconds) <= LIVE,
+            f"{seconds} s, of the worker's processor {processor} s",
+        )
         runs = len(
             [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "filled" in node.GetName()]
         )
@@ -302,6 +309,12 @@ class Review(Tour):
             wait(lambda: not self.widget.logic.running, 60)
         self.promise(12, "undo takes the filling back with the mask", self.widget.resultPanel.run is None)
         self.ui.liveCheckBox.checked = False
+
+    def _workerSeconds(self):
+        """Processor seconds of the worker so far, which other programs do not lengthen; 0 where there is no /proc."""
+        status = Path(f"/proc/{self.widget.logic._worker.processId}/stat")
+        ticks = status.read_text().split()[13:15] if status.exists() else (0, 0)
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") if any(ticks) else 0.0
 
     def _strokeTime(self, place):
         """Paint; gives the time when the brush was lifted."""

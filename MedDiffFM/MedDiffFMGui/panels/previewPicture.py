@@ -19,8 +19,10 @@ class PreviewPicture:
         label.visible = False
 
     def forget(self):
-        """Another training is looked at."""
+        """Another training is looked at: no picture until it has one of its own."""
         self._time = None
+        self._label.setPixmap(qt.QPixmap())
+        self._label.visible = False
 
     def look(self, folder):
         """Show the folder's picture as it is now, none where there is none."""
