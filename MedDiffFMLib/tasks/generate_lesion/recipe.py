@@ -92,6 +92,7 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
     drawn = _draw(parameters, place, image, model, control, run, result)
     best = max(drawn, key=lambda one: (one.verdict.good is not False, one.verdict.dice))
     result[place.near] = best.values
+    diameter = round(ball_diameter(place.lesion, volume.spacing), 1)
     density = density_facts(best.values, place.lesion[place.near], place.depth, place.asked)
     facts = {
         "region": image.region,
@@ -101,13 +102,13 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
         **density,
         "surroundings_hu": round(place.around, 1),
         "lesion_mm3": round(float(place.lesion.sum() * volume.voxel_volume), 1),
-        "diameter_mm": round(ball_diameter(place.lesion, volume.spacing), 1),
+        "diameter_mm": diameter,
         "center_ras_mm": [round(float(x), 1) for x in _center(place.lesion, volume)],
         "check": {**best.verdict.facts(), "drawn": len(drawn), "kept": best.number + 1},
         "network_evaluations": parameters.steps * len(drawn),
         "working_shape": list(image.shape),
     }
-    warnings = [*density_warnings(density), *_warnings(parameters, facts["diameter_mm"], best, len(drawn))]
+    warnings = [*density_warnings(density), *_warnings(parameters, diameter, best, len(drawn))]
     return TaskResult({"with_lesion": result, "lesion": place.lesion}, facts=facts, warnings=warnings)
 
 

@@ -11,7 +11,7 @@ from ...core.progress import ProgressMeter
 from ...segmentation.calibration import LogitCounts
 from ...segmentation.features import FeatureMethod
 from ...segmentation.inputs import LabeledInput
-from ...segmentation.method import InferenceBudget, Method, Segmenter
+from ...segmentation.method import InferenceBudget, Segmenter
 
 WARMUP = 10
 """Steps of a crossed training in which its rate rises."""
@@ -65,7 +65,7 @@ def crossed(
 
 
 def _trained(
-    method: Method,
+    method: FeatureMethod,
     prior: torch.nn.Module,
     examples: Sequence[LabeledInput],
     pace: Pace,
