@@ -60,8 +60,9 @@ def denoise(
     strength: float = 1.0,
     steps: int = 0,
     consistency: float = 3.0,
-    non_local: float = 0.5,
-    detail: float = 0.5,
+    quick: bool = False,
+    blocks: float = 0.5,
+    detail: float = 1.0,
     tune: bool = False,
     spacing: float | None = None,
     seed: int = 0,
@@ -83,12 +84,14 @@ def denoise(
             more texture (0 to 100). Default: 0.
         consistency: With several steps, trust in the prior against the input (DiffPIR's lambda) (0.01
             to 1000). Default: 3.0.
-        non_local: Share of non-local means in the result: it errs otherwise than the network, so that
-            the mean errs less; 0 leaves the network alone. Not used with several steps (0 to 1).
+        quick: Filters in blocks alone, without the network: several times faster, with more error left.
+            Default: False.
+        blocks: Share of thresholded blocks beside the network: they err otherwise, so that the mean
+            errs less; 0 leaves the network alone. Not used with several steps, nor when quick (0 to 1).
             Default: 0.5.
-        detail: Share of the result in which a Wiener filter gives back detail that the network took for
-            noise, told apart by the noise's own spectrum; 0 gives back nothing. Not used with several
-            steps (0 to 1). Default: 0.5.
+        detail: Share of the detail that comes back: a Wiener filter finds what was taken for noise by
+            mistake, by the noise's own spectrum; 0 gives back nothing. Not used with several steps (0
+            to 1). Default: 1.0.
         tune: Fit the network's last layer to this scan first, in about a minute; what it had stays
             where voxels that were held out do not gain. Not possible with several steps. Default:
             False.
@@ -253,6 +256,7 @@ def super_resolve(
     factor: int | None = None,
     axis: str = "auto",
     steps: int = 1,
+    tune: bool = False,
     noise: float = 0.0,
     control: str = "auto",
     control_weight: float = 1.0,
@@ -275,6 +279,9 @@ def super_resolve(
         axis: Voxel axis across the slices; auto takes the coarsest (auto, i, j, k). Default: auto.
         steps: Network evaluations. 1 has the least error; more add plausible texture (1 to 200).
             Default: 1.
+        tune: Learn from the scan's own slices first, in about a minute, how thin slices look; used if
+            it errs less in slices that were held out. Only for slices, with voxels within them about as
+            fine as the thin ones. Default: False.
         noise: Noise of the measured slices: averages of the result may differ by that; 0 keeps them (0
             to 200 HU). Default: 0.0.
         control: ControlNet: auto takes the model's own, none works with the prior alone; or a name or a

@@ -1,4 +1,4 @@
-"""``meddifffm multimodal train|evaluate``: many modalities, stage by stage."""
+"""``meddifffm multimodal list|train|evaluate``: many modalities, stage by stage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Cancelled, InputError
+from ..datasets.collections import COLLECTIONS
+from ..training.multimodal.presets import PRESETS
 from .arguments import COUNT, SEED
 from .console import Console
 
@@ -30,13 +32,35 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         default="align",
         help="align: the encoders (default: %(default)s)",
     )
-    train.add_argument("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 1000)")
-    train.add_argument("--batch", type=COUNT, default=128, metavar="N", help="boxes a step (default: %(default)s)")
-    train.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.001)")
-    train.add_argument("--validate-every", type=COUNT, metavar="N", help="steps (default: 200)")
+    train.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default="starter",
+        help="size: starter for a core or two, lab for hundreds of patients and a GPU (default: %(default)s)",
+    )
+    train.add_argument(
+        "--initial",
+        type=Path,
+        metavar="FILE",
+        help="encoders to go on from; what they had reached on the held-out boxes must not be worsened",
+    )
+    train.add_argument("--steps", type=COUNT, metavar="N", help="optimizer steps in all (starter: 1000)")
+    train.add_argument("--batch", type=COUNT, metavar="N", help="boxes a step (starter: 128)")
+    train.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (starter: 0.003)")
+    train.add_argument("--validate-every", type=COUNT, metavar="N", help="steps (starter: 200)")
+    train.add_argument(
+        "--keep-worse", action="store_true", help="keep the weights where they are worse than those of --initial"
+    )
     train.add_argument("--seed", type=SEED, default=0, metavar="N", help="(default: %(default)s)")
     for name, what in (("links", "alignment"), ("invariant", "visual invariant")):
         train.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"the {what}'s loss")
+    listing = actions.add_parser(
+        "list", parents=[common], help="List the cases of a public collection as it was downloaded."
+    )
+    listing.add_argument("folder", type=Path, metavar="FOLDER", help="to which it was downloaded")
+    listing.add_argument("--collection", choices=list(COLLECTIONS), required=True, help="which it is")
+    listing.add_argument("-o", "--output", type=Path, required=True, metavar="JSON", help="datalist to write")
+    listing.set_defaults(run=_list)
     judge = _action(actions, common, "evaluate", _evaluate, "Judge encoders on held-out boxes, beside baselines.")
     judge.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run; its boxes are used")
     judge.add_argument("--weights", type=Path, metavar="FILE", help="of other encoders (default: the run's)")
@@ -62,17 +86,49 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
     if args.learning_rate is not None and not 0 < args.learning_rate <= 1:
         raise InputError("The learning rate is out of range.", "Give one above 0 and up to 1.")
-    given = {"steps": args.steps, "learning_rate": args.learning_rate, "validate_every": args.validate_every}
-    loop = replace(LOOP, **{name: value for name, value in given.items() if value is not None})
-    config = AlignConfig(args.batch, args.seed, args.links, args.invariant, loop)
-    folder = args.output
-    path = align(args.cache, _pairs(args, console), folder, config, report=console.note)
+    names = ("batch", "steps", "learning_rate", "validate_every")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings: dict[str, Any] = {**PRESETS[args.preset]["align"], **given}
+    batch = settings.pop("batch")
+    initial = "" if args.initial is None else file_sha256(args.initial)
+    config = AlignConfig(batch, args.seed, args.links, args.invariant, initial, replace(LOOP, **settings))
+    folder, pairs = args.output, _pairs(args, console)
+    path = align(args.cache, pairs, folder, config, initial=args.initial, report=console.note)
     steps = int(read_table(folder / "losses.csv")["step"][-1])
     if steps < config.loop.steps:
         console.note(f"Stopped after step {steps} of {config.loop.steps}; the same command continues.")
         raise Cancelled()
-    answer = {"status": "done", "output": str(path), "steps": steps, "sha256": file_sha256(path)}
-    console.answer(answer, f"{path}: trained for {steps} steps.\nSHA-256 {answer['sha256']}")
+    worse = [] if args.initial is None else _pass_gate(args, path, pairs, console)
+    answer = {"status": "done", "output": str(path), "steps": steps, "sha256": file_sha256(path), "worse": worse}
+    told = f" Worse than before: {', '.join(worse)}." if worse else ""
+    console.answer(answer, f"{path}: trained for {steps} steps.{told}\nSHA-256 {answer['sha256']}")
+    return 0
+
+
+def _pass_gate(args: argparse.Namespace, path: Path, pairs: Any, console: Console) -> list[str]:
+    """What training made worse of what the initial encoders had reached, on the same held-out boxes."""
+    from ..multimodal.aligned import load_encoders
+    from ..training.multimodal.align import read_pool
+    from ..training.multimodal.gate import pass_gate
+    from ..training.multimodal.retrieval import embed, figures
+
+    _, validation = read_pool(args.cache, pairs, args.output / "boxes", console.note)
+    if not validation:
+        console.note("No case validates, so nothing tells whether the encoders became worse.")
+        return []
+    before, after = (figures(embed(load_encoders(file), validation)) for file in (args.initial, path))
+    return pass_gate(path, before, after, args.keep_worse)
+
+
+def _list(args: argparse.Namespace, console: Console) -> int:
+    """Write the datalist of a collection."""
+    from ..datasets.collections import write_datalist
+
+    counts = write_datalist(args.folder, args.collection, args.output)
+    collection = COLLECTIONS[args.collection]
+    sentence = f"{collection.title}: {counts['training']} cases for training, {counts['validation']} for validation."
+    answer = {"status": "done", "output": str(args.output), **counts, "license": collection.license}
+    console.answer(answer, f"{sentence}\n{collection.license}")
     return 0
 
 

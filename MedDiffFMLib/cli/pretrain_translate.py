@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..training.multimodal.presets import PRESETS
 from .arguments import COUNT, SEED, add_command
 from .console import Console
 
@@ -28,9 +29,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--cts", type=Path, metavar="CACHE",
         help="folder of `meddifffm prepare`, from whose CTs MRs are simulated (else: real pairs alone)")  # fmt: skip
     add("--initial", type=Path, metavar="FILE", help="weights to go on from, such as those that ship, instead of none")
-    add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (default: 450)")
-    add("--batch", type=COUNT, metavar="N", help="windows a step (default: 3)")
-    add("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.0015)")
+    add("--preset", choices=list(PRESETS), default="starter",
+        help="size: starter for a core or two, lab with wider flows for hundreds of pairs and a GPU")  # fmt: skip
+    add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (starter: 450)")
+    add("--batch", type=COUNT, metavar="N", help="windows a step (starter: 3)")
+    add("--learning-rate", type=float, metavar="X", help="at its peak (starter: 0.0015)")
     add("--seed", type=SEED, default=0, metavar="N", help="of weights, windows and noise (default: %(default)s)")
     add("--float32", action="store_true", help="compute in float32, also where the device computes bfloat16 fast")
     add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..multimodal.flow_file import save_flows
     from ..training.pretrain.translation import TranslationConfig, pretrain_translation
 
-    config = TranslationConfig(seed=args.seed, float32=args.float32)
+    config = _preset(TranslationConfig(seed=args.seed, float32=args.float32), PRESETS[args.preset]["translate"])
     given = {"steps": args.steps, "learning_rate": args.learning_rate}
     loop = replace(config.loop, **{name: value for name, value in given.items() if value is not None})
     config = replace(config, loop=loop, batch=args.batch or config.batch)
@@ -54,3 +57,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     answer = {"status": "done", "output": str(path), "sha256": digest, **facts}
     console.answer(answer, f"{path}: {facts['steps']} steps on {facts['pairs']} pairs.\nSHA-256 {digest}")
     return 0
+
+
+def _preset(config: Any, changes: dict[str, Any]) -> Any:
+    """The settings with those of a preset, which may be parts of parts."""
+    parts = {
+        name: replace(getattr(config, name), **change) if isinstance(change, dict) else change
+        for name, change in changes.items()
+    }
+    return replace(config, **parts)

@@ -13,9 +13,9 @@ from .facts.prompt import Understood, in_words, understand_prompt
 from .facts.slots import Number
 
 SAID = (
-    "place", "level", "region", "contrast", "fat", "fat_density", "muscle", "soft_density", "bone", "bone_density",
-    "gas", "metal", "lungs", "lung_right", "lung_left", "low_attenuation", "dense_lung", "lung_density",
-    "lung_percentile", "nodule",
+    "place", "level", "region", "contrast", "body_volume", "body_mass", "fat", "fat_density", "muscle",
+    "soft_density", "bone", "bone_density", "gas", "metal", "lungs", "lung_right", "lung_left", "low_attenuation",
+    "dense_lung", "lung_density", "lung_percentile", "nodule",
 )  # fmt: skip
 """Kinds of facts that are measured in a box; others are not compared."""
 MOST, SLOTS = 24, 4

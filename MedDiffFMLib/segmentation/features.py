@@ -27,7 +27,7 @@ from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
-from .inputs import LabeledInput, SegmentationInput, mirrored
+from .inputs import LabeledInput, SegmentationInput, class_shares, mirrored
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import PointHead, to_points, to_voxels
 
@@ -330,7 +330,8 @@ class FeatureSegmenter(Segmenter):
         return Prediction(probability, (probability * (1 - probability)).sqrt())
 
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
-        """Features of each example into its folder; mean and deviation of the training features into the head."""
+        """Features of each example into its folder; into the head mean and deviation of the training features, and how
+        much of a scan each class is."""
         method, examples = self.method, self.method.shown(examples)
         for number, example in enumerate(examples):
             meter.check()
@@ -345,6 +346,7 @@ class FeatureSegmenter(Segmenter):
         rng = np.random.default_rng(BANK_SEED)
         banks = [Bank(self.method, example, STANDARD_POINTS) for example in examples]
         head.standardize(torch.cat([bank.draw(STANDARD_POINTS, rng)[0] for bank in banks]))
+        head.start_from(class_shares(examples))
 
 
 def _even(mask: torch.Tensor) -> torch.Tensor:

@@ -91,6 +91,15 @@ def dice(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, 2 * (inside & real).sum(1) / total, torch.nan)
 
 
+def class_shares(examples: Sequence[LabeledInput]) -> torch.Tensor:
+    """(C,) mean share of the voxels that are inside each class, in the cases that know it; 0 where none does."""
+    shares = torch.zeros(len(examples[0].known))
+    for number in range(len(shares)):
+        inside = [float(np.mean(e.target == number + 1)) for e in examples if e.known[number]]
+        shares[number] = float(np.mean(inside)) if inside else 0.0
+    return shares
+
+
 def known_classes(examples: Sequence[LabeledInput]) -> list[int]:
     """Index of each class that some example has."""
     return [number for number in range(len(examples[0].known)) if any(e.known[number] for e in examples)]

@@ -8,6 +8,9 @@ from torch import nn
 SUBVOXELS = 8
 """Features lie on half the resolution of the working grid: a head says something about each of 2x2x2 voxels."""
 
+LEAST_SHARE = 1e-5
+"""Of the voxels, that a fresh head expects of a class."""
+
 
 class PointHead(nn.Module):
     """Features of points -> logits of their 2x2x2 voxels.
@@ -46,6 +49,17 @@ class PointHead(nn.Module):
         """Take mean and deviation of each feature from points (N, F)."""
         self.mean.copy_(features.mean(0))
         self.deviation.copy_(features.std(0).clamp(min=1e-3))
+
+    def start_from(self, shares: torch.Tensor) -> None:
+        """Have the fresh head expect each class as often as it is, (C,) shares of the voxels (Lin et al. 2017, 4.1).
+
+        Else the first hundreds of steps go into learning that most of a scan is none of a small structure.
+        """
+        last = self.linear if self.kind == "linear" else self.leave[1]
+        assert isinstance(last, nn.Linear)
+        logits = torch.logit(shares.clamp(LEAST_SHARE, 1 - LEAST_SHARE)).to(last.bias)
+        with torch.no_grad():
+            last.bias.copy_(logits.repeat_interleave(SUBVOXELS))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, F) -> (N, C, 8)."""

@@ -16,7 +16,7 @@ from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..imaging.volume import Box
 from .activations import decoder_activations, decoder_channels
-from .inputs import LabeledInput, SegmentationInput
+from .inputs import LabeledInput, SegmentationInput, class_shares
 from .loss import mask_loss
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import PointHead
@@ -96,7 +96,7 @@ class UNetSegmenter(Segmenter):
 
     @torch.inference_mode()
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
-        """Mean and deviation of the activations in some training windows into the head."""
+        """Into the head mean and deviation of the activations in some training windows, and each class' share."""
         samples = self.method.samples(examples, 0, 0, STANDARD_WINDOWS)
         activations = []
         for number in range(STANDARD_WINDOWS):
@@ -106,6 +106,7 @@ class UNetSegmenter(Segmenter):
             window = Window(image, body, batch.condition.to(budget.device))
             activations.append(self._features(window).movedim(1, -1).flatten(0, -2))
         self.layers["head"].standardize(torch.cat(activations))  # type: ignore[operator]
+        self.layers["head"].start_from(class_shares(examples))  # type: ignore[operator]
 
     @torch.inference_mode()
     def predict(

@@ -1,11 +1,11 @@
 """Denoising of added noise by kind and level beside non-local means that are told the level, in minutes.
 
-    python Testing/experiments/denoise_levels.py CASES -o FOLDER [--levels 15 30 60] [--tune]
+    python Testing/experiments/denoise_levels.py CASES -o FOLDER [--levels 15 30 60] [--slab 96] [--quick] [--tune]
 
 The questions are those of ``meddifffm evaluate --tasks denoise`` (``evaluation/quality/added_noise.py``), which also
 asks BM3D and total variation and takes an hour. FOLDER/denoising.md holds the gain of the default over non-local means
 in dB of PSNR in [-160, 240] HU, of every case and their mean, and the error of the estimated level against added and
-own noise together; with ``--tune`` the gain of tuning over that.
+own noise together; with ``--quick`` the gain without the network, with ``--tune`` that of tuning over the default.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 KINDS = ("projections", "ramp", "white")
 
 
-def asked(loaded: Any, kind: str, level: float, model: Any, tune: bool) -> dict[str, float]:
+def asked(loaded: Any, kind: str, level: float, model: Any, quick: bool, tune: bool) -> dict[str, float]:
     """Figures of one question."""
     from MedDiffFMLib.evaluation.quality.added_noise import noisy_part, noisy_voxels
     from MedDiffFMLib.evaluation.quality.baselines.classical import non_local_means
@@ -41,11 +41,17 @@ def asked(loaded: Any, kind: str, level: float, model: Any, tune: bool) -> dict[
     result = Denoise().run(case, run)
     seconds = time.process_time() - start
     default = quality(result.volumes["denoised"][scored])
+    baseline = quality(non_local_means(part.noisy[scored], part.told))
     row = {
-        "gain": default - quality(non_local_means(part.noisy[scored], part.told)),
+        "gain": default - baseline,
         "level": 100 * (result.facts["noise_hu"] / part.total - 1),
         "seconds": seconds,
     }
+    if quick:
+        start = time.process_time()
+        filtered = Denoise(quick=True).run(case, run)
+        row["quick seconds"] = time.process_time() - start
+        row["quick"] = quality(filtered.volumes["denoised"][scored]) - baseline
     if tune:
         tuned = Denoise(tune=True).run(case, run)
         row |= {"tuned": quality(tuned.volumes["denoised"][scored]) - default, "kept": float(tuned.facts["tuned"])}
@@ -75,16 +81,18 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--model", default="starter-ct")
     parser.add_argument("--levels", type=float, nargs="+", default=[15.0, 30.0, 60.0])
+    parser.add_argument("--slab", type=float, default=96.0, help="extent whose middle is taken, mm")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(options.model)
     rows = {}
     for case in read_cases(options.cases):
-        loaded = load_case(case, 96.0)
+        loaded = load_case(case, options.slab)
         for kind in KINDS:
             for level in options.levels:
-                rows[case.name, kind, level] = asked(loaded, kind, level, model, options.tune)
+                rows[case.name, kind, level] = asked(loaded, kind, level, model, options.quick, options.tune)
                 print(case.name, kind, level, rows[case.name, kind, level], flush=True)
     text = "\n".join(table(rows, figure) for figure in next(iter(rows.values())))
     options.output.mkdir(parents=True, exist_ok=True)

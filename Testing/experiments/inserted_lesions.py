@@ -65,6 +65,11 @@ def walk(volume: np.ndarray, lesion: np.ndarray, spacing: tuple[float, float, fl
     return float(2 * (found & inside).sum() / (found.sum() + inside.sum())), float(np.cbrt(found.sum() / inside.sum()))
 
 
+def _pair(result: Any) -> tuple[np.ndarray, np.ndarray]:
+    """CT with the lesion, and its mask."""
+    return result.volumes["with_lesion"].voxels, result.volumes["lesion"].voxels > 0
+
+
 def rows_of(volume: Volume, case: str, model: Any, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Two rows for each lesion: the first one drawn and the one that is kept."""
     for number, (tissue, room, kind, diameter) in enumerate(rooms(volume)):
@@ -80,10 +85,9 @@ def rows_of(volume: Volume, case: str, model: Any, args: argparse.Namespace) -> 
         kept = make(args.tries)
         seconds = round(time.process_time() - begin, 1)
         first = kept if kept.facts["check"]["kept"] == 1 else make(1)
+        judged = {id(one): walk(*_pair(one), volume.spacing) for one in {id(first): first, id(kept): kept}.values()}
         for name, result in (("first", first), ("kept", kept)):
-            lesion = result.volumes["lesion"].voxels > 0
-            score, ratio = walk(result.volumes["with_lesion"].voxels, lesion, volume.spacing)
-            facts = result.facts
+            (score, ratio), facts = judged[id(result)], result.facts
             yield {
                 "case": case, "tissue": tissue, "kind": kind, "diameter": diameter, "which": name, "seconds": seconds,
                 "walk": round(score, 3), "ratio": round(ratio, 3),

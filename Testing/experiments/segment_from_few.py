@@ -33,7 +33,7 @@ from MedDiffFMLib.evaluation.quality.uncertainty import reliability
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model
 from MedDiffFMLib.segmentation.calibration import LogitCounts, scaled
 from MedDiffFMLib.segmentation.features import Bank, FeatureMethod, FeatureSegmenter, StoredFeatures
-from MedDiffFMLib.segmentation.inputs import LabeledInput, dice
+from MedDiffFMLib.segmentation.inputs import LabeledInput, class_shares, dice
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
 from MedDiffFMLib.segmentation.point_head import PointHead, to_voxels
 from MedDiffFMLib.training.finetune.cases import open_control_cases, prepare_cases
@@ -159,6 +159,7 @@ class Heads:
         rng = np.random.default_rng(seed)
         drawn = [self.bank(example).draw(POINTS, rng)[0] for example in examples]
         segmenter.part.standardize(torch.cat(drawn))
+        segmenter.part.start_from(class_shares(examples))
         optimizer = torch.optim.AdamW(segmenter.part.parameters(), RATE, weight_decay=0.01)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 10, 0.05 + 2 * (1 - step / steps))

@@ -112,6 +112,7 @@ KINDS: dict[str, Kind] = {
     ),
     # Body
     "body_volume": Kind("body volume", {"volume": _LITERS}, ("The shown body has {volume} l.",)),
+    "body_mass": Kind("body mass", {"mass": Number("kg", 2)}, ("The shown body has {mass} kg, by its densities.",)),
     "body_width": Kind(
         "body width", {"width": _MM}, ("The body is {width} mm wide at its widest.", "Its width is {width} mm.")
     ),

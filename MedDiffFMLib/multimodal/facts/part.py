@@ -82,7 +82,7 @@ class Surroundings:
         part = Part(self.scan, box)
         if float((part.tissue != OUTSIDE).sum()) * part.voxel_ml < SHOWN_ML:
             return []
-        facts = [*self._place(part), *composition(part), *self._lungs(part, box), *self.of_all]
+        facts = [*self._place(part), *_amount(part), *composition(part), *self._lungs(part, box), *self.of_all]
         facts += [_nodule(spot) for spot in spots if part.holds(spot.point)]
         return [_of_part(fact.statement) for fact in facts if fact.evidence is not None]
 
@@ -137,6 +137,14 @@ class Part(Scan):
         """Whether a point (RAS mm) lies in the box."""
         index = (np.linalg.inv(self.grid.ijk_to_ras) @ [*point, 1.0])[:3][::-1]
         return bool(((index > -0.5) & (index < np.array(self.hounsfield.shape) - 0.5)).all())
+
+
+def _amount(part: Part) -> list[Fact]:
+    """Volume and mass of the body that is shown. The mass is what an X-ray of it tells best."""
+    liters = float(part.body.sum()) * part.voxel_ml / 1000
+    kilograms = float((part.hounsfield[part.body] + 1000.0).sum()) * part.voxel_ml / 1e6
+    here = part.whole()
+    return [known("body_volume", here, SURE, volume=liters), known("body_mass", here, SURE, mass=max(kilograms, 0.0))]
 
 
 def _of_part(said: Statement) -> Statement:

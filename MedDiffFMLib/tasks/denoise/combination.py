@@ -1,14 +1,14 @@
-"""The network's result, non-local means and the detail given back, as one image."""
+"""The network's result, thresholded blocks and the detail given back, as one image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import repeat
+from math import inf
 from typing import TYPE_CHECKING
 
 import torch
 
-from .non_local_means import non_local_planes
+from .thresholding import ALONE, BESIDE_NETWORK, thresholded_planes
 from .wiener import returned_detail
 
 if TYPE_CHECKING:
@@ -18,24 +18,28 @@ if TYPE_CHECKING:
 def combined_planes(
     noisy: torch.Tensor,
     clean: torch.Tensor,
-    sigma: float,
     shares: tuple[float, float],
     strength: float = 1.0,
+    limits: tuple[float, float] = (0.0, inf),
     meter: ProgressMeter | None = None,
 ) -> Iterator[torch.Tensor]:
     """Planes (H, W) of the result, first to last; a plane of either image is not looked at any more once it is there.
 
     Args:
-        noisy, clean: (D, H, W) on the CPU, network range; the scan and the network's result.
-        sigma: noise level.
-        shares: of the network's result and of non-local means the mean is taken by the first, of that and of the
-            network's result with its detail back by the second.
-        strength: see :func:`.wiener.returned_detail`.
-        meter: advanced by one for non-local means.
+        noisy, clean: (D, H, W) on the CPU, network range; the scan and the network's result, which becomes the pilot of
+            the Wiener filter.
+        shares: of thresholded blocks in the pilot, 1 where there is no network; of the detail that comes back.
+        strength: of the noise over what is measured; more smooths more.
+        limits: between which the level of the noise lies, network range.
+        meter: advanced by one for the blocks.
     """
-    share, detail = shares
-    smooth_planes = non_local_planes(noisy.numpy(), sigma, meter=meter) if share > 0 else repeat(None, len(noisy))
-    detail_planes = returned_detail(noisy, clean, strength) if detail > 0 else repeat(None, len(noisy))
-    for after, smooth, fine in zip(clean, smooth_planes, detail_planes, strict=True):
-        result = after if smooth is None else after.lerp(torch.from_numpy(smooth), share * (1 - detail))
-        yield result if fine is None else result + detail * fine
+    blocks, detail = shares
+    if blocks > 0:
+        threshold = strength * (ALONE if blocks == 1 else BESIDE_NETWORK)
+        for pilot, plane in zip(clean, thresholded_planes(noisy, threshold, limits, meter), strict=True):
+            pilot.lerp_(plane, blocks)
+    if detail > 0:
+        for pilot, fine in zip(clean, returned_detail(noisy, clean, strength), strict=True):
+            yield pilot + detail * fine
+    else:
+        yield from clean

@@ -1,10 +1,10 @@
-"""Denoising with the prior, with non-local means and a Wiener filter beside it.
+"""Denoising with the prior, with filters in blocks beside it.
 
-A few network calls from coarse to fine, each the minimum-mean-square-error estimate for its noise level, and the mean
-of what they give and of two others that err otherwise: non-local means (``non_local``) and what a Wiener filter makes
-of the scan when the network's result tells it tissue and noise (``detail``). Both 0 is the prior alone. With ``steps``
-the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a),
-which keeps more texture. ``tune`` fits the network's last layer to the scan before.
+A few network calls from coarse to fine, each the minimum-mean-square-error estimate for its noise level. The mean of
+what they give and of thresholded blocks (``blocks``), which err otherwise, tells a Wiener filter tissue and noise, and
+it gives back what was taken for noise by mistake (``detail``). Both 0 is the prior alone; ``quick`` is the filters
+alone. With ``steps`` the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv
+2410.15432, 1.6 a), which keeps more texture. ``tune`` fits the network's last layer to the scan before.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ...core.progress import ProgressMeter
     from ...inference.engine import Engine
     from ...preprocessing.working_image import WorkingImage
+
+LOUDEST = 1.1
+"""Level of the noise in blocks over the estimate, at most: anatomy in blocks of coarse pixels passes for noise."""
 
 
 def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
@@ -46,21 +49,22 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
             "The noise level cannot be estimated: there is too little soft tissue.", "Give it with --noise."
         )
     sigma = max(noise * parameters.strength, 0.5) / 1000
-    evaluations = parameters.steps or len(SCALES)
-    shares = (parameters.non_local, parameters.detail) if parameters.steps == 0 else (0.0, 0.0)
+    evaluations = 0 if parameters.quick else parameters.steps or len(SCALES)
+    shares = parameters.shares
     meter = run.meter(evaluations + (shares[0] > 0) + (TUNING_UNITS if parameters.tune else 0), "denoising")
     noisy, image = image.network_input(), image.without_voxels()
     tuned = Tuned(None, 0.0)
     if parameters.tune:
         tuned = tune(engine, noisy, sigma, image.condition, shares, run.seed, meter)
-    if parameters.steps == 0:
+    if parameters.quick:
+        clean = noisy.clone()
+    elif parameters.steps == 0:
         clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter, last=tuned.denoiser)
-        if shares[0] > 0:
-            meter.stage = "non-local means"
     else:
         clean = _sample(engine, noisy, sigma, image, parameters, meter)
     # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
-    removed = _removed(noisy[0, 0], clean[0, 0], sigma, shares, parameters.strength, meter)
+    limits = (0.0, LOUDEST * noise / 1000) if parameters.noise is None else (noise / 1000, noise / 1000)
+    removed = _removed(noisy[0, 0], clean[0, 0], limits, parameters, meter)
     del noisy, clean
     removed = image.on_input(removed)
     unchanged_out_of_range(removed, volume)
@@ -69,7 +73,7 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
         "noise_estimated": parameters.noise is None,
         "region": image.region,
         "network_evaluations": evaluations,
-        "non_local_share": shares[0],
+        "blocks_share": shares[0],
         "detail_share": shares[1],
     }
     denoised = changed(volume, ((planes, -removed[planes]) for planes in slabs_of(volume)))
@@ -99,15 +103,15 @@ def _sample(
 def _removed(
     noisy: torch.Tensor,
     clean: torch.Tensor,
-    sigma: float,
-    shares: tuple[float, float],
-    strength: float,
+    limits: tuple[float, float],
+    parameters: Denoise,
     meter: ProgressMeter,
 ) -> np.ndarray:
     """Removed noise, (D, H, W) in HU, in the memory of ``noisy``; see :func:`.combination.combined_planes`."""
     from .combination import combined_planes
 
-    planes = combined_planes(noisy, clean, sigma, shares, strength, meter)
+    meter.stage = "filtering"
+    planes = combined_planes(noisy, clean, parameters.shares, parameters.strength, limits, meter)
     # A plane changes when it has been taken: nothing looks at it again.
     for before, result in zip(noisy, planes, strict=True):
         before -= result

@@ -100,7 +100,7 @@ def tune(
 
     Args:
         sigma: level of its noise.
-        shares: of non-local means and of the detail given back, for the whole denoiser is what is judged.
+        shares: of thresholded blocks and of the detail given back, for the whole denoiser is what is judged.
         seed: the same seed gives the same weights.
         meter: advanced by :data:`TUNING_UNITS`; where a cancel is noticed.
 
@@ -272,8 +272,8 @@ def _losses(
     losses = []
     for pair in pairs:
         clean = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, last=denoiser)[0, 0]
-        result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, pair.sigma, shares)))
         judged = pair.held_out & (clean.abs() < SOFT)
+        result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, shares)))
         squares = torch.where(judged, (result - pair.target[0, 0]).square(), 0).sum(0)
         rows, columns = (torch.arange(n) // COLUMN for n in squares.shape)
         column = (rows[:, None] * (len(columns) // COLUMN + 1) + columns[None]).reshape(-1)

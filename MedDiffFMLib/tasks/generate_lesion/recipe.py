@@ -92,6 +92,7 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
     drawn = _draw(parameters, place, image, model, control, run, result)
     best = max(drawn, key=lambda one: (one.verdict.good is not False, one.verdict.dice))
     result[place.near] = best.values
+    diameter = round(ball_diameter(place.lesion, volume.spacing), 1)
     density = density_facts(best.values, place.lesion[place.near], place.depth, place.asked)
     diameter = round(ball_diameter(place.lesion, volume.spacing), 1)
     facts = {

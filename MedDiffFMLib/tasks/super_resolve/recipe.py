@@ -3,12 +3,12 @@
 A smooth curve with the measured averages is the first guess; a ControlNet (arXiv 2410.15432, 1.6 d) or the prior alone
 adds detail, and after every step the averages are put right (DiffPIR with the slice profile as operator). One network
 evaluation of the ControlNet is a regression with the least error; further ones add texture that is plausible, but not
-known.
+known. With ``tune`` a small network that learned from the scan's own slices takes the ControlNet's place.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ...preprocessing.working_image import WorkingImage
 
 MAX_VOXELS = 1_500_000_000
+TUNING_UNITS = 10
+"""Units of progress that learning from the scan counts."""
 LOWEST_HU = -1024.0
 NOISE_HIDES_ALL = 80.0
 SIGMA_MIN = 0.002
@@ -50,32 +52,26 @@ def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
     """
     from ...imaging.intensity import is_padding
     from ...imaging.slice_averaging import repeat_blocks
-    from ...models.controlnet_file import find_control, load_control
-    from ...preprocessing.working_image import like_input, working_image
+    from ...preprocessing.working_image import like_input
 
-    volume, model = case.scan, run.model
+    volume = case.scan
     factors = choose_factors(volume, parameters)
-    name = find_control("super-resolution", model) if parameters.control == "auto" else parameters.control
-    control = None if name in (None, "none") else load_control(str(name), model, "super-resolution")
-    meter = run.meter(parameters.steps, "raising the resolution")
+    meter = run.meter(TUNING_UNITS if parameters.tune else parameters.steps, "raising the resolution")
     fine = smooth_volume(volume, factors)
-    anatomy = None if case.anatomy is None else repeat_blocks(case.anatomy, factors)
-    image = working_image(fine, None, region=run.region, anatomy=anatomy)
-    change = image.on_input(_change(image, factors, model, control, parameters, run.seed, meter))
+    change, facts, warnings = _tuned(volume, factors, run, meter) if parameters.tune else (None, {}, [])
+    if change is None:
+        change, more, said = _refined(fine, factors, case, parameters, run, meter)
+        facts, warnings = {**more, **facts}, [*said, *warnings]
     voxels = fit_range(fine.voxels + change, factors, LOWEST_HU)
     result = like_input(voxels, volume)
     padding = repeat_blocks(is_padding(volume.voxels), factors)
     np.copyto(result, repeat_blocks(volume.voxels, factors), where=padding)
-    facts = {
+    facts |= {
         "factors_ijk": list(reversed(factors)),
         "spacing_before_mm": [round(s, 4) for s in volume.spacing],
         "spacing_after_mm": [round(s, 4) for s in fine.spacing],
-        "region": image.region,
-        "control": None if control is None else control.facts(),
-        "network_evaluations": parameters.steps,
         "measured_slice_error_hu": round(measured_error(result, volume, factors), 3),
     }
-    warnings = _warnings(control, parameters, factors)
     return TaskResult({"fine": result}, facts=facts, warnings=warnings, ijk_to_ras={"fine": fine.ijk_to_ras})
 
 
@@ -121,17 +117,23 @@ def smooth_volume(volume: Volume, factors: Factors) -> Volume:
     A voxel of the input and the block that it becomes cover the same space, so the first fine voxel's center lies
     towards the input's edge.
     """
-    from ...imaging.intensity import is_padding
     from ...imaging.slice_averaging import smooth_blocks
     from ...imaging.volume import Volume
 
     to_input = np.eye(4)
     for axis, factor in enumerate(reversed(factors)):
         to_input[axis, axis], to_input[axis, 3] = 1 / factor, 0.5 / factor - 0.5
+    smooth = fit_range(smooth_blocks(measured_voxels(volume), factors), factors, LOWEST_HU)
+    return Volume(smooth, volume.ijk_to_ras @ to_input, volume.modality)
+
+
+def measured_voxels(volume: Volume) -> np.ndarray:
+    """Voxels as float32 with air in place of padding."""
+    from ...imaging.intensity import is_padding
+
     measured = volume.voxels.astype(np.float32)
     measured[is_padding(measured)] = LOWEST_HU
-    smooth = fit_range(smooth_blocks(measured, factors), factors, LOWEST_HU)
-    return Volume(smooth, volume.ijk_to_ras @ to_input, volume.modality)
+    return measured
 
 
 def fit_range(fine: np.ndarray, factors: Factors, lowest: float) -> np.ndarray:
@@ -148,7 +150,7 @@ def fit_range(fine: np.ndarray, factors: Factors, lowest: float) -> np.ndarray:
     if not low.any():
         return fine
     share = np.ones_like(average)
-    share[low] = np.clip((average[low] - lowest) / (average[low] - deepest[low]), 0, 1)
+    share[low] = np.clip((average[low] - lowest) / np.maximum(average[low] - deepest[low], 1e-6), 0, 1)
     middle = repeat_blocks(average, factors)
     return middle + repeat_blocks(share, factors) * (fine - middle)
 
@@ -159,6 +161,47 @@ def measured_error(fine: np.ndarray, volume: Volume, factors: Factors) -> float:
 
     difference = average_blocks(fine, factors) - volume.voxels
     return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
+
+
+def _tuned(
+    volume: Volume, factors: Factors, run: Run, meter: ProgressMeter
+) -> tuple[np.ndarray | None, dict[str, Any], list[str]]:
+    """Detail by a network that the scan has taught, HU, None where it cannot or is no better; facts, warnings."""
+    from .self_training import hindrance, learn_from_itself
+
+    why_not = hindrance(volume.spacing[::-1], factors, volume.voxels.shape)
+    if why_not:
+        return None, {"tuned": False}, [f"Not tuned to the scan. {why_not}"]
+    meter.weight = TUNING_UNITS
+    found = learn_from_itself(measured_voxels(volume), factors, run.seed, run.model.engine.device, meter)
+    meter.weight = 1.0
+    facts: dict[str, Any] = {"tuned": found.detail is not None, "tuning_gain_db": round(found.gain, 2)}
+    if found.detail is None:
+        return None, facts, ["Not tuned to the scan: its own slices taught nothing that helps."]
+    return found.detail, {**facts, "control": None, "network_evaluations": 0}, []
+
+
+def _refined(
+    fine: Volume, factors: Factors, case: Case, parameters: SuperResolve, run: Run, meter: ProgressMeter
+) -> tuple[np.ndarray, dict[str, Any], list[str]]:
+    """Detail by the ControlNet or the prior, HU on the fine grid; facts, warnings."""
+    from ...imaging.slice_averaging import repeat_blocks
+    from ...models.controlnet_file import find_control, load_control
+    from ...preprocessing.working_image import working_image
+
+    model = run.model
+    name = find_control("super-resolution", model) if parameters.control == "auto" else parameters.control
+    control = None if name in (None, "none") else load_control(str(name), model, "super-resolution")
+    anatomy = None if case.anatomy is None else repeat_blocks(case.anatomy, factors)
+    image = working_image(fine, None, region=run.region, anatomy=anatomy)
+    meter.total = meter.done + parameters.steps
+    change = image.on_input(_change(image, factors, model, control, parameters, run.seed, meter))
+    facts = {
+        "region": image.region,
+        "control": None if control is None else control.facts(),
+        "network_evaluations": parameters.steps,
+    }
+    return change, facts, _warnings(control, parameters, factors)
 
 
 def _change(

@@ -14,7 +14,7 @@ from torch import nn
 from ...core.errors import InputError
 from ...datasets.datalist import read_datalist
 from ...datasets.prepared_cases import open_cases
-from ...multimodal.aligned import AlignedEncoders, save_encoders
+from ...multimodal.aligned import AlignedEncoders, load_encoders, save_encoders
 from ...multimodal.pairs import Pair, prepare_pairs
 from ..loop import LoopConfig, TrainingLoop
 from ..loss_plot import draw_curves, read_table
@@ -43,12 +43,14 @@ class AlignConfig:
     Attributes:
         batch: boxes a step.
         links, invariant: whether each of the two ideas is used; off for comparison.
+        initial: SHA-256 of the encoders it goes on from; "" for fresh ones.
     """
 
     batch: int = 128
     seed: int = 0
     links: bool = True
     invariant: bool = True
+    initial: str = ""
     loop: LoopConfig = field(default_factory=lambda: LOOP)
 
     def record(self) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def align(
     folder: Path,
     config: AlignConfig,
     *,
+    initial: Path | None = None,
     accelerator: str = "auto",
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -71,20 +74,21 @@ def align(
         cache: folder made by ``meddifffm prepare``.
         pairs: CT and MR of the same patients, for training and for validation. CTs of the latter are not trained on
             either.
+        initial: encoders to go on from.
 
     Returns:
         Path of the averaged weights in half precision.
 
     Raises:
         InputError: no training cases, or ``folder`` holds a run with other settings.
-        ModelError: the checkpoint does not fit, or the loss is no longer finite.
+        ModelError: the checkpoint or the initial encoders do not fit, or the loss is no longer finite.
     """
     folder = Path(folder)
     check_same_run(folder, config.record())
     fabric = launch(accelerator, 1, 1)
     training, validation = read_pool(cache, pairs, folder / "boxes", report)
     torch.manual_seed(config.seed)
-    encoders = AlignedEncoders().train()
+    encoders = (AlignedEncoders() if initial is None else load_encoders(initial)).float().requires_grad_(True).train()
     module = AlignLoss(encoders, config.links, config.invariant)
     batches = BoxBatches(training, config.batch, config.seed, encoders.texts)
 

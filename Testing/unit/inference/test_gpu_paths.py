@@ -204,7 +204,7 @@ def test_modules_move_and_autocast_is_that_of_cuda() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("denoise", {"noise": 20.0, "non_local": 0.0, "detail": 0.0}),
+        ("denoise", {"noise": 20.0, "blocks": 0.0, "detail": 0.0}),
         ("denoise", {"noise": 20.0, "steps": 2}),
         ("anomaly", {"threshold": 0.7, "method": "cubes"}),
         ("inpaint", {"steps": 2, "samples": 1}),
@@ -240,7 +240,7 @@ def test_bfloat16_is_computed_where_the_gpu_can_by_kernels_that_repeat(ct: Volum
     with pretend_gpu(capability=(7, 5)):
         assert choose_precision("auto", torch.device("cuda:0")) == torch.float32
         assert not autocast(torch.device("cuda:0"))._enabled, "training keeps to the same rule"
-    expected = run(model_on("cpu", files), "denoise", ct, files, noise=20.0, non_local=0.0, detail=0.0)
+    expected = run(model_on("cpu", files), "denoise", ct, files, noise=20.0, blocks=0.0, detail=0.0)
     types = set()
     with pretend_gpu():
         model = model_on("cuda:0", files, "auto")
@@ -249,7 +249,7 @@ def test_bfloat16_is_computed_where_the_gpu_can_by_kernels_that_repeat(ct: Volum
         convolution.register_forward_hook(
             lambda part, given, result: types.add((result.dtype, flags.deterministic, flags.allow_tf32))
         )
-        found = run(model, "denoise", ct, files, noise=20.0, non_local=0.0, detail=0.0)
+        found = run(model, "denoise", ct, files, noise=20.0, blocks=0.0, detail=0.0)
     assert types == {(torch.bfloat16, True, False)} and not torch.backends.cudnn.deterministic
     assert 0 < np.abs(found["noise"] - expected["noise"]).max() < 5
 
@@ -457,7 +457,7 @@ def test_worker_and_report_name_the_gpu(ct: Volume, files: dict[str, str]) -> No
         devices = describe_process()["devices"]
         assert devices[1] == {"name": "cuda:0", "title": NAME, "memory_bytes": 2**30, "free_bytes": None}
         model = model_on("auto", files)
-        parameters = TASKS["denoise"](noise=20.0, non_local=0.0, detail=0.0)
+        parameters = TASKS["denoise"](noise=20.0, blocks=0.0, detail=0.0)
         settings = RunSettings("denoise", parameters, model=files["prior"], precision="float32")
         result, report = compute(settings, LoadedCase(ct), model, None, CancelToken())
     assert report["device"] == "cuda:0" and report["machine"]["gpu"] == NAME and result.volumes

@@ -25,7 +25,7 @@ from MedDiffFMLib.tasks.registry import TASKS
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 TASKS_AND_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("denoise", {"noise": 20.0, "non_local": 0.0, "detail": 0.0}),
+    ("denoise", {"noise": 20.0, "blocks": 0.0, "detail": 0.0}),
     ("anomaly", {"threshold": 0.7, "method": "cubes"}),
     ("inpaint", {"samples": 1}),
 ]

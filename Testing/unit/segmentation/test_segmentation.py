@@ -27,7 +27,7 @@ from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice, mirrored
 from MedDiffFMLib.segmentation.loss import mask_loss
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
-from MedDiffFMLib.segmentation.point_head import to_points, to_voxels
+from MedDiffFMLib.segmentation.point_head import PointHead, to_points, to_voxels
 from MedDiffFMLib.segmentation.sliding_window import Window
 from MedDiffFMLib.segmentation.window_dataset import WindowSamples, collate_windows
 from MedDiffFMLib.tasks.base import Case, Run
@@ -201,6 +201,15 @@ def test_points_and_voxels_are_two_orders_of_the_same() -> None:
 def example(target: np.ndarray, known: tuple[bool, ...]) -> LabeledInput:
     voxels = np.random.default_rng(0).integers(-100, 100, target.shape).astype(np.int16)
     return LabeledInput("a", inputs(voxels), target.astype(np.uint8), known)
+
+
+@pytest.mark.parametrize("kind", ["linear", "nonlinear"])
+def test_a_fresh_head_expects_a_small_structure_to_be_rare(kind: str) -> None:
+    torch.manual_seed(0)
+    head = PointHead([8, 16], 2, kind).eval()
+    head.start_from(torch.tensor([0.0005, 0.2]))
+    expected = head(torch.randn(500, 24)).sigmoid().mean((0, 2))
+    assert 0.0002 < expected[0] < 0.002 and 0.1 < expected[1] < 0.4
 
 
 def test_weighted_points_count_as_the_whole_scan() -> None:

@@ -173,3 +173,27 @@ def test_files_lie_on_the_finer_grid_and_repeat(model, tiny_model_file, thick, t
 def test_a_factor_beyond_the_training_is_told(model, control, thick):
     result = SuperResolve(control=control, factor=4).run(Case(thick), Run(model))
     assert any("trained for factors 2 to 3, not for 4" in warning for warning in result.warnings)
+
+
+@pytest.mark.slow
+def test_a_scan_that_cannot_teach_itself_is_sharpened_as_without_tuning(model, thick):
+    """Slices of 12 mm made thrice as thin are finer than voxels within them; the warning says so."""
+    plain, tuned = (SuperResolve(factor=3, tune=tune).run(Case(thick), Run(model)) for tune in (False, True))
+    assert np.array_equal(plain.volumes["fine"], tuned.volumes["fine"])
+    assert tuned.facts["tuned"] is False and any("Not tuned to the scan" in warning for warning in tuned.warnings)
+
+
+@pytest.mark.slow
+def test_tuned_slices_keep_the_measured_ones(model, small_ct, monkeypatch):
+    """Along each axis, padding and number type included."""
+    from MedDiffFMLib.tasks.super_resolve import self_training
+
+    monkeypatch.setattr(self_training, "STEPS", 40)
+    spacing = np.diag([1.0, 1.0, 3.0, 1.0])
+    body = Volume(small_ct.voxels[:10], spacing)
+    for axis in ("k", "j", "i"):
+        volume = turned(body, axis)
+        result = SuperResolve(factor=3, tune=True).run(Case(volume), Run(model))
+        assert result.facts["measured_slice_error_hu"] < 1
+        factors = tuple(3 if name == axis else 1 for name in ("k", "j", "i"))
+        assert result.volumes["fine"].shape == tuple(n * f for n, f in zip(volume.voxels.shape, factors, strict=True))

@@ -3,17 +3,15 @@
 import numpy as np
 import pytest
 from scipy import ndimage
-from skimage.restoration import denoise_nl_means
 
 from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
-from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
+from MedDiffFMLib.core.progress import CancelToken
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.preprocessing.noise_estimate import estimate_noise
 from MedDiffFMLib.tasks.anomaly.findings import find_regions, list_findings
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.tasks.base import Case, Run
-from MedDiffFMLib.tasks.denoise.non_local_means import non_local_means
 from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.inpaint.spec import Inpaint
 from MedDiffFMLib.training.pretrain.calibrate import CalibrationConfig, calibrate
@@ -61,36 +59,37 @@ def test_denoise_gives_metal_and_air_beyond_the_window_their_own_values(model, s
     assert result.volumes["denoised"][20, 37, 22] > 2500
 
 
-@pytest.mark.slow
-def test_denoise_is_the_mean_of_the_network_and_of_non_local_means(model, small_ct):
-    network, both, classical = (
-        Denoise(noise=20, non_local=share, detail=0).run(Case(small_ct), Run(model)).volumes["noise"]
-        for share in (0, 0.5, 1)
-    )
-    assert np.allclose(both, (network + classical) / 2, atol=0.01)
-    assert np.abs(network - classical).mean() > 1
-    image = np.clip(small_ct.voxels, -1000, 1000).astype(np.float32)[::-1]
-    expected = denoise_nl_means(image[20], patch_size=5, patch_distance=6, h=20.0, sigma=20.0, fast_mode=True)
-    found = (np.clip(small_ct.voxels, -1000, 1000) - classical)[::-1][20]
-    seen = np.abs(small_ct.voxels[::-1][20]) <= 1000  # elsewhere nothing is changed
-    assert np.abs(found - expected)[seen].max() < 0.5
+def test_quick_denoising_needs_no_network(model, small_ct):
+    noise = np.random.default_rng(1).normal(0, 40, small_ct.voxels.shape)
+    noisy = small_ct.with_voxels((small_ct.voxels + noise).astype(np.int16))
+    before = model.engine.calls
+    result = Denoise(quick=True).run(Case(noisy), Run(model))
+    assert model.engine.calls == before and result.facts["network_evaluations"] == 0
+    soft = ndimage.binary_erosion(np.abs(small_ct.voxels) < 150, iterations=4)
+    assert np.std((result.volumes["denoised"] - small_ct.voxels.astype(float))[soft]) < 0.75 * noise[soft].std()
+
+
+@pytest.mark.parametrize("others", [{"steps": 3}, {"tune": True}])
+def test_quick_denoising_refuses_what_needs_the_network(others):
+    with pytest.raises(InputError, match="network"):
+        Denoise(quick=True, **others)
 
 
 @pytest.mark.slow
 def test_detail_comes_back_in_its_share(model, small_ct):
     plain, half, whole = (
-        Denoise(noise=20, non_local=0, detail=share).run(Case(small_ct), Run(model)).volumes["noise"]
+        Denoise(noise=20, blocks=0, detail=share).run(Case(small_ct), Run(model)).volumes["noise"]
         for share in (0, 0.5, 1)
     )
     assert np.allclose(half, (plain + whole) / 2, atol=0.01)
     assert np.square(whole).mean() < np.square(plain).mean()
 
 
-def test_non_local_means_can_be_cancelled(small_ct):
+def test_filters_can_be_cancelled(model, small_ct):
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        non_local_means(small_ct.voxels.astype(np.float32), 20.0, meter=ProgressMeter(1, None, token))
+        Denoise(quick=True, noise=20).run(Case(small_ct), Run(model, cancel=token))
 
 
 def test_denoise_estimates_the_noise_it_was_given(small_ct):

@@ -140,6 +140,19 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
     assert "text_ct_r5" in rows[0] and len(rows) == 2
 
 
+@pytest.mark.slow
+def test_going_on_begins_with_the_encoders_that_are_given(
+    boxes: Boxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "read_pool", lambda *_: ([boxes], [boxes]))
+    loop = replace(stage.LOOP, steps=2, validate_every=2)
+    first = align(Path(), ([], []), tmp_path / "first", AlignConfig(batch=4, loop=loop), accelerator="cpu")
+    still = AlignConfig(batch=4, initial="of first", loop=replace(loop, learning_rate=1e-9, weight_decay=0.0))
+    later = align(Path(), ([], []), tmp_path / "later", still, initial=first, accelerator="cpu")
+    weights, others = (dict(load_encoders(path).named_parameters()) for path in (first, later))
+    assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in weights)
+
+
 def test_no_patient_is_trained_and_judged_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """CTs of patients whose pairs are held out are not trained on either."""
     cases = {"training": [SimpleNamespace(patient=p) for p in "ABC"], "validation": [SimpleNamespace(patient="D")]}
