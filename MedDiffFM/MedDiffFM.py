@@ -141,6 +141,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.liveRun.stop()
         self.resultPanel.clear()
         self.setParameterNode(None)
+        self.taskPanel.stop()
         self.maskPanel.cleanup()
         self.trainingPanel.stop()
         self.readingPanel.pause()

@@ -381,8 +381,9 @@ def test_views_belong_to_the_result_that_is_shown(app: Any, widget: Any, scene: 
 
 
 @pytest.mark.slow
-def test_surfaces_of_a_large_scan_wait_until_they_are_wanted(
-    app: Any, widget: Any, scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "value"), [("QUICK_VOXELS", 1000), ("QUICK_BORDERS", 10)])
+def test_surfaces_of_a_large_or_speckled_result_wait_until_they_are_wanted(
+    app: Any, widget: Any, scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     from MedDiffFMGui.nodes import segmentNodes
 
@@ -395,7 +396,7 @@ def test_surfaces_of_a_large_scan_wait_until_they_are_wanted(
     ui, box = widget.segmentView.ui, widget.segmentView.ui.segments3DCheckBox
     widget.resultPanel.show(add())
     assert box.checked and ui.segmentWarningLabel.text == "A warning." and not ui.segmentationComboBox.visible
-    monkeypatch.setattr(segmentNodes, "QUICK_VOXELS", 1000)
+    monkeypatch.setattr(segmentNodes, limit, value)
     large = add()
     widget.resultPanel.show(large)
     assert not box.checked and not surfaces(large) and not large.main.GetDisplayNode().GetVisibility3D()

@@ -11,7 +11,9 @@ TASK_ATTRIBUTE = "MedDiffFM.Task"
 VOLUME_TAG, UNCERTAINTY_TAG = "MedDiffFM.VolumeMl", "MedDiffFM.Uncertainty"
 UNCERTAINTY_WINDOW = (0.0, 0.5)  # fixed: 0.5 is the standard deviation of a label that may as well be there as not
 SURE = 0.1  # below it transparent
-QUICK_VOXELS = 10_000_000  # surfaces of larger CTs take a second, which only a user who wants to see them should wait
+QUICK_VOXELS, QUICK_BORDERS = 10_000_000, 1_500_000
+"""Surfaces of larger CTs take a second, those of specks all over a CT, as a head of ten training steps draws them, 15:
+only a user who wants to see them should wait. Lungs and bones of a chest have half a million borders."""
 
 
 class SegmentNodes:
@@ -134,7 +136,7 @@ def addSegmentation(array, labels, inputNode, name, surfaces=True):
     node.SetReferenceImageGeometryParameterFromVolumeNode(inputNode)
     node.SetAndObserveTransformNodeID(inputNode.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
-    if surfaces and array.size <= QUICK_VOXELS:
+    if surfaces and array.size <= QUICK_VOXELS and _borders(array) <= QUICK_BORDERS:
         node.CreateClosedSurfaceRepresentation()
     moveToStudyOf(inputNode, node)
     return node
@@ -150,6 +152,13 @@ def styleUncertainty(node):
         display.SetWindowLevelMinMax(*UNCERTAINTY_WINDOW)
         display.SetThreshold(SURE, 1.0)
         display.SetApplyThreshold(True)
+
+
+def _borders(array):
+    """Number of pairs of neighboring voxels whose labels differ."""
+    import numpy as np
+
+    return sum(int(np.count_nonzero(np.diff(array, axis=axis))) for axis in range(array.ndim))
 
 
 def _orientedImage(array, image):

@@ -55,6 +55,11 @@ class TaskPanel:
         self.ui.alsoSelector.connect("checkedNodesChanged()", self.update)
         logic.addListener(self)
 
+    def stop(self):
+        """The widget goes away."""
+        self._inputLine.stop()
+        self._loopTask.stop()
+
     @property
     def task(self):
         """Name of the chosen task."""

@@ -42,6 +42,10 @@ class InputLine:
             self._loopTask.start(guessingRegion(node), lambda region: self._add(facts, region), atOnce=False)
         return reason
 
+    def stop(self):
+        """The label goes away."""
+        self._loopTask.stop()
+
     def _add(self, facts, region):
         if region:
             first, *warnings = facts.split("\n")
