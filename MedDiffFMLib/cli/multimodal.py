@@ -34,6 +34,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     train.add_argument("--batch", type=COUNT, default=128, metavar="N", help="boxes a step (default: %(default)s)")
     train.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (default: 0.001)")
     train.add_argument("--validate-every", type=COUNT, metavar="N", help="steps (default: 200)")
+    train.add_argument("--initial", type=Path, metavar="FILE", help="encoders to go on from (default: random ones)")
     train.add_argument("--seed", type=SEED, default=0, metavar="N", help="(default: %(default)s)")
     for name, what in (("links", "alignment"), ("invariant", "visual invariant")):
         train.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"the {what}'s loss")
@@ -57,6 +58,7 @@ def _action(
 def _train(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
     from ..core.file_hash import file_sha256
+    from ..multimodal.aligned import load_encoders
     from ..training.loss_plot import read_table
     from ..training.multimodal.align import LOOP, AlignConfig, align
 
@@ -65,8 +67,8 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     given = {"steps": args.steps, "learning_rate": args.learning_rate, "validate_every": args.validate_every}
     loop = replace(LOOP, **{name: value for name, value in given.items() if value is not None})
     config = AlignConfig(args.batch, args.seed, args.links, args.invariant, loop)
-    folder = args.output
-    path = align(args.cache, _pairs(args, console), folder, config, report=console.note)
+    folder, initial = args.output, load_encoders(args.initial) if args.initial else None
+    path = align(args.cache, _pairs(args, console), folder, config, initial=initial, report=console.note)
     steps = int(read_table(folder / "losses.csv")["step"][-1])
     if steps < config.loop.steps:
         console.note(f"Stopped after step {steps} of {config.loop.steps}; the same command continues.")

@@ -62,6 +62,7 @@ def align(
     folder: Path,
     config: AlignConfig,
     *,
+    initial: AlignedEncoders | None = None,
     accelerator: str = "auto",
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -71,6 +72,7 @@ def align(
         cache: folder made by ``meddifffm prepare``.
         pairs: CT and MR of the same patients, for training and for validation. CTs of the latter are not trained on
             either.
+        initial: encoders to go on from instead of random ones.
 
     Returns:
         Path of the averaged weights in half precision.
@@ -84,7 +86,7 @@ def align(
     fabric = launch(accelerator, 1, 1)
     training, validation = read_pool(cache, pairs, folder / "boxes", report)
     torch.manual_seed(config.seed)
-    encoders = AlignedEncoders().train()
+    encoders = (initial or AlignedEncoders()).requires_grad_(True).train()
     module = AlignLoss(encoders, config.links, config.invariant)
     batches = BoxBatches(training, config.batch, config.seed, encoders.texts)
 
