@@ -249,6 +249,7 @@ def super_resolve(
     noise: float = 0.0,
     control: str = "auto",
     control_weight: float = 1.0,
+    tune: bool = False,
     seed: int = 0,
     region: str | None = None,
     anatomy: LabelsLike | None = None,
@@ -273,6 +274,9 @@ def super_resolve(
         control: ControlNet: auto takes the model's own, none works with the prior alone; or a name or a
             file. Default: auto.
         control_weight: Weight of the ControlNet; 0 leaves the prior alone (0 to 2). Default: 1.0.
+        tune: Fit a small network to the scan's own slices first, in about a minute, and average its
+            detail with the ControlNet's; what was there stays where slices that were held out do not
+            gain. Not possible with several steps, nor in the isotropic mode. Default: False.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.

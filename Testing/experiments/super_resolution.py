@@ -1,13 +1,13 @@
 """Super-resolution on held-out cases: thin voxels are averaged to thick ones, and the way back is judged.
 
     python Testing/experiments/super_resolution.py CASES [--model starter-ct] [--thick 5] [--slab 60] [--steps 1]
-                                                  [--output FOLDER]
+                                                  [--tune] [--output FOLDER]
 
 CASES is a folder or datalist as for ``meddifffm evaluate``; none may be training data. Along the voxel axis whose edge
 divides the wished thickness best (factor 2 to 6, edges up to 1.5 mm), voxels are averaged. Judged over the body: PSNR
 over 2000 HU, PSNR and SSIM in the soft-tissue window, and how far averages of the result are from what was measured.
 Baselines: linear and cubic splines through the thick voxels, the smooth curve with the measured averages (the model's
-own first guess), and the prior without ControlNet.
+own first guess), and the prior without ControlNet. With ``--tune`` also what is tuned to each case.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def thickened(loaded: LoadedCase, factors: Factors) -> tuple[Volume, np.ndarray,
     return Volume(thick, loaded.volume.ijk_to_ras @ to_thin, loaded.volume.modality), truth, body
 
 
-def results(thick: Volume, factors: Factors, axis: int, model: Any, steps: int) -> dict[str, np.ndarray]:
+def results(thick: Volume, factors: Factors, axis: int, model: Any, steps: int, tune: bool) -> dict[str, np.ndarray]:
     """Method -> thin volume in HU."""
     voxels = thick.voxels.astype(np.float32)
     parameters = SuperResolve(factor=max(factors), axis=AXES[axis], steps=steps)
@@ -71,17 +71,22 @@ def results(thick: Volume, factors: Factors, axis: int, model: Any, steps: int) 
         "cubic": interpolate_blocks(voxels, factors, 3),
         "smooth curve with the averages": smooth_blocks(voxels, factors),
     }
-    for name, chosen in (("prior alone", replace(parameters, control="none")), ("ControlNet", parameters)):
+    asked = {"prior alone": replace(parameters, control="none"), "ControlNet": parameters}
+    if tune:
+        asked["ControlNet, tuned"] = replace(parameters, tune=True)
+    for name, chosen in asked.items():
         answer = chosen.run(Case(thick), Run(model))
         found[name] = answer.volumes["fine"].astype(np.float32)
     return found
 
 
-def measure(loaded: LoadedCase, factors: Factors, axis: int, model: Any, steps: int) -> dict[str, dict[str, float]]:
+def measure(
+    loaded: LoadedCase, factors: Factors, axis: int, model: Any, steps: int, tune: bool
+) -> dict[str, dict[str, float]]:
     """Method -> figure -> number."""
     thick, truth, body = thickened(loaded, factors)
     rows = {}
-    for name, image in results(thick, factors, axis, model, steps).items():
+    for name, image in results(thick, factors, axis, model, steps, tune).items():
         row = {figure: function(image, truth, body) for figure, function in FIGURES.items()}
         difference = average_blocks(image, factors) - thick.voxels
         row["error of the averages, HU"] = float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
@@ -124,6 +129,7 @@ def main() -> None:
     parser.add_argument("--thick", type=float, default=5.0, help="mm")
     parser.add_argument("--slab", type=float, default=60.0, help="evaluated extent along the patient, mm")
     parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--tune", action="store_true")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, default=Path("super-resolution"))
     arguments = parser.parse_args()
@@ -141,7 +147,7 @@ def main() -> None:
             continue
         factors, axis = chosen
         edge = loaded.volume.spacing[::-1][axis]
-        figures = measure(loaded, factors, axis, model, arguments.steps)
+        figures = measure(loaded, factors, axis, model, arguments.steps, arguments.tune)
         rows[case.name] = {"voxels": f"{max(factors) * edge:.2f} to {edge:.2f} ({AXES[axis]})", "figures": figures}
         patients.append(case.patient or case.name)
         print(

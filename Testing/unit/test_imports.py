@@ -23,7 +23,7 @@ HEAVY = (
     "multimodal.projection", "multimodal.radiograph", "multimodal.xray_consistency", "multimodal.fact_guidance",
     "tasks.reconstruct.expected_image", "tasks.anomaly.detector", "tasks.denoise.blocks",
     "tasks.denoise.combination", "tasks.denoise.thresholding", "tasks.denoise.tuning",
-    "tasks.denoise.wiener", "multimodal.guidance", "multimodal.intensity_lookup",
+    "tasks.denoise.wiener", "multimodal.guidance", "multimodal.intensity_lookup", "tasks.super_resolve.self_training",
     "multimodal.text_encoder", "multimodal.translation", "multimodal.flow",
     "multimodal.search", "multimodal.invariant", "multimodal.encoders", "multimodal.box_xray", "multimodal.boxes",
     "multimodal.acquisitions", "multimodal.flow_file", "multimodal.alignment", "multimodal.local_guess",

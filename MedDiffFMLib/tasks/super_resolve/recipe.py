@@ -3,12 +3,12 @@
 A smooth curve with the measured averages is the first guess; a ControlNet (arXiv 2410.15432, 1.6 d) or the prior alone
 adds detail, and after every step the averages are put right (DiffPIR with the slice profile as operator). One network
 evaluation of the ControlNet is a regression with the least error; further ones add texture that is plausible, but not
-known.
+known. ``tune`` fits a small network to the scan's own slices, whose detail is averaged with that of the ControlNet.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from ..base import Case, Run, TaskResult
 from .spec import AXES, LARGEST_FACTOR, SuperResolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
+    from ...conditioning.condition import Condition
     from ...core.progress import ProgressMeter
     from ...diffusion.samplers import Correct, Denoise
     from ...imaging.slice_averaging import Factors
-    from ...imaging.volume import Volume
+    from ...imaging.volume import Box, Volume
+    from ...inference.engine import Engine
     from ...models.checkpoint import FoundationModel
     from ...models.controlnet_file import Control
     from ...preprocessing.working_image import WorkingImage
@@ -31,6 +35,8 @@ MAX_VOXELS = 1_500_000_000
 LOWEST_HU = -1024.0
 NOISE_HIDES_ALL = 80.0
 SIGMA_MIN = 0.002
+TUNING_UNITS = 10
+"""Units by which tuning advances the meter."""
 TRUST = 0.5
 """The prior alone takes the first guess as an image with this share of its detail as noise. A guess errs about as much
 as it has detail, 0.6 to 1.5 times in windows of the training data; with more the prior lost in quiet tissue what it
@@ -57,12 +63,12 @@ def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
     factors = choose_factors(volume, parameters)
     name = find_control("super-resolution", model) if parameters.control == "auto" else parameters.control
     control = None if name in (None, "none") else load_control(str(name), model, "super-resolution")
-    meter = run.meter(parameters.steps, "raising the resolution")
+    meter = run.meter(parameters.steps + (TUNING_UNITS if parameters.tune else 0), "raising the resolution")
     fine = smooth_volume(volume, factors)
     anatomy = None if case.anatomy is None else repeat_blocks(case.anatomy, factors)
     image = working_image(fine, None, region=run.region, anatomy=anatomy)
-    change = image.on_input(_change(image, factors, model, control, parameters, run.seed, meter))
-    voxels = fit_range(fine.voxels + change, factors, LOWEST_HU)
+    change, tuned = _change(image, factors, model, control, parameters, run.seed, meter)
+    voxels = fit_range(fine.voxels + image.on_input(change), factors, LOWEST_HU)
     result = like_input(voxels, volume)
     padding = repeat_blocks(is_padding(volume.voxels), factors)
     np.copyto(result, repeat_blocks(volume.voxels, factors), where=padding)
@@ -75,6 +81,7 @@ def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
         "network_evaluations": parameters.steps,
         "measured_slice_error_hu": round(measured_error(result, volume, factors), 3),
     }
+    facts |= tuned
     warnings = _warnings(control, parameters, factors)
     return TaskResult({"fine": result}, facts=facts, warnings=warnings, ijk_to_ras={"fine": fine.ijk_to_ras})
 
@@ -169,8 +176,36 @@ def _change(
     parameters: SuperResolve,
     seed: int,
     meter: ProgressMeter,
-) -> np.ndarray:
-    """Detail that is added to the first guess, HU on the working grid; its averages over blocks are 0."""
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Detail that is added to the first guess, HU on the working grid, its averages over blocks 0; facts of tuning."""
+    on_grid = factors_on_grid(image, factors)
+    guess = image.network_input()
+
+    def prior_detail(
+        smooth: torch.Tensor, averaged: Factors, condition: Condition, counted: ProgressMeter | None
+    ) -> torch.Tensor:
+        return _prior_detail(smooth, averaged, condition, model, control, parameters, seed, counted)
+
+    change = prior_detail(guess, on_grid, image.condition, meter)[0, 0]
+    facts: dict[str, Any] = {}
+    if parameters.tune:
+        meter.stage = "tuning to the scan"
+        weight, gain = _tune(image, guess[0, 0], on_grid, change, prior_detail, model.engine, seed, meter)
+        facts = {"tuned": weight > 0, "tuning_weight": round(weight, 2), "tuning_gain_percent": round(gain, 2)}
+    return change.numpy() * 1000, facts
+
+
+def _prior_detail(
+    guess: torch.Tensor,
+    factors: Factors,
+    condition: Condition,
+    model: FoundationModel,
+    control: Control | None,
+    parameters: SuperResolve,
+    seed: int,
+    meter: ProgressMeter | None,
+) -> torch.Tensor:
+    """Detail (1, 1, D, H, W) that prior or ControlNet add to a guess of which ``factors`` voxels were averaged."""
     from dataclasses import replace
 
     import torch
@@ -180,23 +215,70 @@ def _change(
     from ...diffusion.data_consistency import BlockAverages
     from ...inference.sliding_window import SlidingWindowDenoiser
 
-    on_grid = factors_on_grid(image, factors)
-    guess = image.network_input()
+    k, j, i = guess.shape[2:]
     # Averages of the clipped guess, not of the clipped slices: so the change averages to 0 in clipped voxels too.
-    consistent = BlockAverages(functional.avg_pool3d(guess, on_grid), on_grid, parameters.noise / 1000)
+    consistent = BlockAverages(functional.avg_pool3d(guess, factors), factors, parameters.noise / 1000)
     sigma = TRUST * _detail(guess, consistent.repeated())
     generator = torch.Generator().manual_seed(seed)
     if control is None:
-        denoiser = SlidingWindowDenoiser(model.engine, image.condition, image.shape, meter)
-        fine = _refine(denoiser, guess, sigma, sigma, parameters.steps, consistent, generator)
-    else:
-        condition = replace(image.condition, control=interpolated_control(guess[0, 0], on_grid))
-        control.denoiser.weight = parameters.control_weight
-        error = control.denoiser.control.config.guess or sigma
-        with model.engine.running(control.denoiser):
-            denoiser = SlidingWindowDenoiser(model.engine, condition, image.shape, meter)
-            fine = _refine(denoiser, guess, NOISE_HIDES_ALL, error, parameters.steps, consistent, generator)
-    return (fine - guess)[0, 0].numpy() * 1000
+        denoiser = SlidingWindowDenoiser(model.engine, condition, (k, j, i), meter)
+        return _refine(denoiser, guess, sigma, sigma, parameters.steps, consistent, generator) - guess
+    condition = replace(condition, control=interpolated_control(guess[0, 0], factors))
+    control.denoiser.weight = parameters.control_weight
+    error = control.denoiser.control.config.guess or sigma
+    with model.engine.running(control.denoiser):
+        denoiser = SlidingWindowDenoiser(model.engine, condition, (k, j, i), meter)
+        return _refine(denoiser, guess, NOISE_HIDES_ALL, error, parameters.steps, consistent, generator) - guess
+
+
+def _tune(
+    image: WorkingImage,
+    guess: torch.Tensor,
+    factors: Factors,
+    change: torch.Tensor,
+    prior_detail: Callable[[torch.Tensor, Factors, Condition, ProgressMeter | None], torch.Tensor],
+    engine: Engine,
+    seed: int,
+    meter: ProgressMeter,
+) -> tuple[float, float]:
+    """Mix into ``change``, (D, H, W) as the guess, the detail that was learned from the scan's own slices.
+
+    Returns:
+        Its weight, and by how much, percent, the squared error on held-out slices fell.
+    """
+    import torch.nn.functional as functional
+
+    from .self_training import across_slices, self_train
+
+    def untuned(smooth: torch.Tensor, pool: Factors, averaged: Factors, box: Box) -> torch.Tensor:
+        condition = _averaged_condition(image.condition, pool).window(box)
+        return prior_detail(smooth[None, None], averaged, condition, None)[0, 0]
+
+    factor = max(factors)
+    axis = factors.index(factor)
+    thick = functional.avg_pool3d(guess[None, None], factors)[0, 0]
+    place = (engine.device, engine.dtype)
+    trained = self_train(thick, axis, factor, image.spacing_kji, untuned, seed, meter, *place)
+    if trained.weight > 0:
+        change.lerp_(across_slices(trained.network, guess, axis, factor, *place), trained.weight)
+    return trained.weight, trained.gain
+
+
+def _averaged_condition(condition: Condition, pool: Factors) -> Condition:
+    """The condition of the same box with ``pool`` voxels in one."""
+    from dataclasses import replace
+
+    import torch.nn.functional as functional
+
+    k, j, i = pool
+    lines = condition.coordinates
+    if lines is not None:
+        lines = tuple(  # type: ignore[assignment]
+            functional.avg_pool1d(line[None, None], n)[0, 0] for line, n in zip(lines, pool, strict=True)
+        )
+    spacing_k, spacing_j, spacing_i = (edge * n for edge, n in zip(condition.spacing, pool, strict=True))
+    thinned = condition.with_images(lambda part: part[..., ::k, ::j, ::i])
+    return replace(thinned, spacing=(spacing_k, spacing_j, spacing_i), coordinates=lines)
 
 
 def _detail(guess: torch.Tensor, repeated: torch.Tensor) -> float:

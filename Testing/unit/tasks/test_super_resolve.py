@@ -16,6 +16,7 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.models.controlnet_file import save_control
 from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.super_resolve import self_training
 from MedDiffFMLib.tasks.super_resolve.recipe import fit_range
 from MedDiffFMLib.tasks.super_resolve.spec import SuperResolve
 from MedDiffFMLib.training.finetune.registry import finetune_task
@@ -111,6 +112,56 @@ def test_real_numbers_are_kept_to_a_hundredth(model, control, thick):
     fine = SuperResolve(control=control, factor=3).run(Case(volume), Run(model)).volumes["fine"]
     assert fine.dtype == np.float32
     assert np.abs(average_blocks(fine, (3, 1, 1)) - volume.voxels).max() < 0.01
+
+
+@pytest.fixture
+def striped():
+    """12 slices of 4 mm whose pixels of 1 mm hold stripes with sharp edges, which no smooth curve follows."""
+    j, i = np.mgrid[:96, :96]
+    plane = np.where(((i + j // 3) // 7 + j // 9) % 2, 120, -80)
+    return Volume(np.stack([np.roll(plane, 2 * k, 0) for k in range(12)]).astype(np.int16), np.diag([-1, -1, 4, 1.0]))
+
+
+@pytest.mark.slow
+def test_tuning_learns_from_the_slices_and_keeps_averages(model, control, striped, monkeypatch):
+    """The ControlNet is random, so that what is learned within slices must be better on those that are held out."""
+    monkeypatch.setattr(self_training, "STEPS", 60)
+    plain, tuned, again = (
+        SuperResolve(control=control, tune=tune).run(Case(striped), Run(model)) for tune in (False, True, True)
+    )
+    check_result(tuned, striped, (4, 1, 1))
+    assert tuned.facts["tuned"] and tuned.facts["tuning_gain_percent"] > 10
+    assert np.array_equal(tuned.volumes["fine"], again.volumes["fine"])
+    assert not np.array_equal(tuned.volumes["fine"], plain.volumes["fine"])
+
+
+@pytest.mark.slow
+def test_what_does_not_gain_is_not_taken(model, control, striped, monkeypatch):
+    """Of a network that is worse than what is there nothing is taken."""
+
+    def spoiled(*arguments):
+        network = self_training._network()
+        network[-1].bias.data.fill_(0.0)
+        network[-1].weight.data = 5 * torch.randn(network[-1].weight.shape, generator=torch.Generator().manual_seed(0))
+        return network.eval().requires_grad_(False)
+
+    monkeypatch.setattr(self_training, "_train", spoiled)
+    plain, tuned = (
+        SuperResolve(control="none", tune=tune).run(Case(striped), Run(model)).volumes["fine"] for tune in (False, True)
+    )
+    assert np.array_equal(plain, tuned)
+
+
+@pytest.mark.parametrize("options", [{"steps": 2}, {"mode": "isotropic"}])
+def test_steps_and_halved_voxels_are_not_tuned(options):
+    with pytest.raises(InputError, match="uning"):
+        SuperResolve(tune=True, **options)
+
+
+def test_too_few_slices_to_learn_from_are_named(model, thick):
+    small = Volume(np.ascontiguousarray(thick.voxels[:, :20, :20]), thick.ijk_to_ras)
+    with pytest.raises(InputError, match="too few"):
+        SuperResolve(control="none", tune=True, factor=6).run(Case(small), Run(model))
 
 
 @pytest.mark.slow
