@@ -192,6 +192,13 @@ def test_threshold_acts_at_once_and_the_findings_follow(app: Any, opened: Any, c
     assert opened.ui.findingsLabel.text.startswith("3 findings")
 
 
+def test_findings_follow_though_the_module_was_left_meanwhile(app: Any, widget: Any, opened: Any) -> None:
+    opened.ui.anomalyThresholdSlider.value = 4.5
+    widget.exit()
+    widget.enter()
+    app.wait(lambda: "z 4.5" in opened.ui.findingsLabel.text)
+
+
 def test_a_click_sends_every_view_to_the_finding(app: Any, opened: Any, case: SimpleNamespace) -> None:
     for row in (1, 0, 2):
         opened.ui.findingsTableView.selectRow(row)

@@ -41,6 +41,7 @@ class AnomalyView:
         self.nodes: Any = None  # AnomalyNodes while a map is shown
         self.layer = "heat"  # name of what is shown over the CT
         self._before: Any = None
+        self._isCutShort = False  # the user left the module while findings were looked for
         self._sideBySide = SideBySide()
         self._body = BodyView()
         self._following = Following(self._onTheCT)
@@ -77,9 +78,13 @@ class AnomalyView:
     def setParameterNode(self, parameterNode):
         """None when the scene closes or another module is opened; a map that is shown stays in the views."""
         if parameterNode is None:
+            self._isCutShort = self._loopTask.busy or self._restTimer.isActive()
             self._stopFinding()
         if self.nodes and not self.nodes.complete:
             self._forget()
+        if parameterNode is not None and self._isCutShort:
+            self._isCutShort = False
+            self.findAgain()
 
     def show(self, run):
         """Show a finished run; the views of before the first one are remembered."""
