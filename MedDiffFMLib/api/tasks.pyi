@@ -336,8 +336,8 @@ def synthesize(
 
     Args:
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        size: Edges right-left, front-back, feet-head: the body's, at most 300 along it; or those of the
-            anatomy map (20 to 2000 mm).
+        size: Edges right-left, front-back, feet-head: the body's, at most 300 along it, 700 of a whole
+            one; or the anatomy map's (20 to 2000 mm).
         spacing: Edge of the cubic voxels: 1.5, or the voxels of the anatomy map (0.5 to 20 mm).
         make: What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and
             so agrees. Default: ct.

@@ -20,6 +20,7 @@ KINDS = {
     "companion": "companion",
     "encoders": "encoders of many modalities",
     "anomaly": "anomaly detector",
+    "xrays": "regression of X-rays",
 }
 """Kinds of models and how a user calls them."""
 

@@ -96,6 +96,19 @@ class XrayConsistency:
         pairs = zip(self.residuals(image), self.views, strict=True)
         return [float(missing.norm() / view.attenuation.norm().clamp_min(1e-6)) for missing, view in pairs]
 
+    def lifted(self) -> list[torch.Tensor]:
+        """Attenuation per cm of tissue of each view, laid back along its rays: (k, j, i), 0 where no ray counts."""
+        lifts = []
+        for view, length in zip(self.views, self._gather(self.support.float()), strict=True):
+            counted = (length > LEAST_CM).float()
+            mean = counted * view.attenuation / length.clamp_min(LEAST_CM)
+            over, rays = (
+                back_project(part[None], self.grid.shape, self.grid.ijk_to_ras, view.beam)[0]
+                for part in (mean, counted)
+            )
+            lifts.append(torch.where(rays > 1e-3, over / rays.clamp_min(1e-3), 0.0))
+        return lifts
+
     def _free(self, image: torch.Tensor, missing: list[torch.Tensor]) -> torch.Tensor:
         """Weights of the voxels that can move the way in which the rays through them would have them move."""
         wanted = self._spread(missing)

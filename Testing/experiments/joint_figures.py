@@ -151,6 +151,23 @@ def nearest(cubes: dict[str, np.ndarray], one: np.ndarray) -> tuple[str, float]:
     return best, likeness[best]
 
 
+def judge(one: Any, other: Any, figures: dict[str, list[float]]) -> None:
+    """Add what a set shows, beside another one where there is one."""
+    ct = one.volumes["synthetic"]
+    for name in ("xray", "xray_lat"):
+        figures["X-ray and projection of its CT"].append(xray_likeness(one, ct, name))
+        if other is not None:
+            figures["X-ray and projection of another CT"].append(xray_likeness(one, other.volumes["synthetic"], name))
+    figures["NMI of CT and MR, sets"].append(shared_information(ct, one.volumes["mr"]))
+    for source, seen in (("X-rays", shown_in_xrays(one)), ("MR", shown_in_mr(one.volumes["mr"]))):
+        for text, who in ((one, "its"), (other, "another set's")):
+            said = {} if text is None else stated(text.texts["text"])
+            for kind in sorted(seen.keys() & said.keys()):
+                figures[f"facts: {who} sentences and {source}"].append(agree(kind, said[kind], seen[kind]))
+                figures[f"facts: {who} sentences"].append(agree(kind, said[kind], seen[kind]))
+                print(" ", who, source, kind, said[kind], round(seen[kind], 1), flush=True)
+
+
 def mean_of(name: str, values: list[float]) -> None:
     print(f"{name:44} mean {np.mean(values):.3f}, least {np.min(values):.3f}, n {len(values)}")
 
@@ -166,32 +183,22 @@ def main() -> None:
     figures: dict[str, list[float]] = defaultdict(list)
     if options.pairs:
         figures["NMI of CT and MR, real pairs"] = real_pairs(options.pairs, options.spacing)
-    made = []
-    for prompt in PROMPTS:
-        made.append(
-            mdf.synthesize(
-                prompt=prompt, make="ct,mr,xray,text", views="ap,lat", spacing=options.spacing, seed=options.seed
-            )
-        )
-        print(prompt, made[-1].facts["anatomy"], flush=True)
-    for number, one in enumerate(made):
-        other, ct = made[number - 1], one.volumes["synthetic"]
-        for name in ("xray", "xray_lat"):
-            figures["X-ray and projection of its CT"].append(xray_likeness(one, ct, name))
-            figures["X-ray and projection of another CT"].append(xray_likeness(one, other.volumes["synthetic"], name))
-        figures["NMI of CT and MR, sets"].append(shared_information(ct, one.volumes["mr"]))
-        for source, seen in (("X-rays", shown_in_xrays(one)), ("MR", shown_in_mr(one.volumes["mr"]))):
-            for text, who in ((one.texts["text"], "its"), (other.texts["text"], "another set's")):
-                said = stated(text)
-                for kind in seen.keys() & said.keys():
-                    figures[f"facts: {who} sentences and {source}"].append(agree(kind, said[kind], seen[kind]))
-                    figures[f"facts: {who} sentences"].append(agree(kind, said[kind], seen[kind]))
-                    print(number, who, source, kind, said[kind], round(seen[kind], 1), flush=True)
     cubes = {path.name: cube(read_volume(path)) for path in options.patients}
-    for one in made if cubes else ():
-        name, value = nearest(cubes, cube(one.volumes["synthetic"]))
-        figures["likeness of the nearest patient, sets"].append(value)
-        print(one.facts["anatomy"], "is nearest to", name, round(value, 3))
+    made: list[Any] = []
+    for prompt in PROMPTS:
+        one = mdf.synthesize(
+            prompt=prompt, make="ct,mr,xray,text", views="ap,lat", spacing=options.spacing, seed=options.seed
+        )
+        print(prompt, one.facts["anatomy"], flush=True)
+        for row in one.tables["asked"]:
+            figures[f"asked: {row['fact']}, {row['value']}"].append(row["met"] == "yes")
+            print(" ", row["fact"], row["value"], row["asked"], row["measured"], row["met"], flush=True)
+        judge(one, made[-1] if made else None, figures)
+        if cubes:
+            name, value = nearest(cubes, cube(one.volumes["synthetic"]))
+            figures["likeness of the nearest patient, sets"].append(value)
+            print("  nearest to", name, round(value, 3))
+        made.append(one)
     for path in options.held_out if cubes else ():
         figures["likeness of the nearest patient, held-out"].append(nearest(cubes, cube(read_volume(path)))[1])
     for name, values in figures.items():

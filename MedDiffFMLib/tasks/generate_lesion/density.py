@@ -11,8 +11,6 @@ from .spec import KINDS, GenerateLesion
 
 ALIKE = 5
 """Training lesions with the most similar surroundings, one of which lends its density."""
-CORE_MM = 1.5
-"""The core of a lesion is at least so far within its rim: nearer, a voxel is partly what lies around."""
 LEAST_CORE = 27
 """A smaller core, in voxels, has no spread worth setting."""
 LARGEST_CHANGE = 4.0
@@ -59,37 +57,35 @@ def asked_density(
     return Density(float(alike[rng.integers(len(alike))][1]), spread)
 
 
-def hold(values: np.ndarray, lesion: np.ndarray, depth: np.ndarray, asked: Density) -> np.ndarray:
+def hold(values: np.ndarray, lesion: np.ndarray, core: np.ndarray, asked: Density) -> np.ndarray:
     """The same voxels with the mean and, where one is asked for and the core is large enough, the spread asked for.
 
-    Texture keeps its pattern: it is raised or lowered, less towards the rim; then all of the lesion is shifted.
+    Texture keeps its pattern: it is raised or lowered in the core; then all of the lesion is shifted.
 
     Args:
         values: (n,) HU.
         lesion: (n,) bool, the mask.
-        depth: (n,) mm within its rim, 0 outside.
+        core: (n,) bool, see :func:`.lesion_extent.core_inside`.
     """
     held = values.astype(np.float64)
-    core = depth >= CORE_MM
     if asked.spread is not None and core.sum() >= LEAST_CORE:
         factor = np.clip(asked.spread / max(held[core].std(), 1e-6), 1 / LARGEST_CHANGE, LARGEST_CHANGE)
-        share = np.clip(depth / CORE_MM, 0, 1)
-        held += share * (factor - 1) * (held - held[core].mean())
+        held[core] += (factor - 1) * (held[core] - held[core].mean())
     held[lesion] += asked.mean - held[lesion].mean()
     return held.astype(np.float32)
 
 
-def density_facts(values: np.ndarray, lesion: np.ndarray, depth: np.ndarray, asked: Density) -> dict[str, float | None]:
+def density_facts(values: np.ndarray, lesion: np.ndarray, core: np.ndarray, asked: Density) -> dict[str, float | None]:
     """What was asked for and what a result has, HU; the arrays as for :func:`hold`.
 
     ``spread_hu_after`` is None for a core that is too small to have one.
     """
-    core = values[depth >= CORE_MM]
+    inner = values[core]
     return {
         "mean_hu_wished": round(asked.mean, 1),
         "mean_hu_after": round(float(values[lesion].mean()), 1),
         "spread_hu_wished": None if asked.spread is None else round(asked.spread, 1),
-        "spread_hu_after": round(float(core.std()), 1) if core.size >= LEAST_CORE else None,
+        "spread_hu_after": round(float(inner.std()), 1) if inner.size >= LEAST_CORE else None,
     }
 
 

@@ -30,14 +30,15 @@ def distance_outside(
     return distance[inside], near
 
 
-def depth_inside(lesion: np.ndarray, near: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Depth in mm within the lesion's rim of the voxels of ``near``, (n,) in their order; 0 outside of it."""
-    from scipy.ndimage import distance_transform_edt
+def core_inside(lesion: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Which voxels of ``near`` are in the lesion's core, bool (n,) in their order: all but its outermost voxels, which
+    are partly what lies around."""
+    from scipy.ndimage import binary_erosion, find_objects
 
-    _, box = distance_around(lesion, spacing, 0.0)
-    depth = np.zeros(lesion.shape, np.float32)
-    depth[box] = distance_transform_edt(lesion[box], sampling=spacing[::-1])
-    return depth[near]
+    (box,) = find_objects(lesion.view(np.uint8))
+    core = np.zeros(lesion.shape, dtype=bool)
+    core[box] = binary_erosion(lesion[box])
+    return core[near]
 
 
 def surroundings(hounsfield: np.ndarray, lesion: np.ndarray, spacing: tuple[float, float, float]) -> float:

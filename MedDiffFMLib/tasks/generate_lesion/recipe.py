@@ -16,7 +16,7 @@ import numpy as np
 from ...core.errors import InputError, ModelError
 from ..base import Case, Run, TaskResult
 from .density import Density, asked_density, density_facts, density_warnings, hold
-from .lesion_extent import depth_inside, distance_outside, surroundings, working_spacing
+from .lesion_extent import core_inside, distance_outside, surroundings, working_spacing
 from .outline import Verdict, ball_diameter, check_outline
 from .spec import GenerateLesion
 
@@ -39,7 +39,8 @@ class _Place:
 
     Attributes:
         lesion, near: bool (k, j, i), its mask and with the rim.
-        distance, depth: (n,) of the voxels of ``near``, mm outside and inside of the lesion's edge.
+        distance: (n,) of the voxels of ``near``, mm outside of the lesion.
+        core: (n,) bool, which of them are in its core.
         around: median HU of its surroundings.
     """
 
@@ -47,7 +48,7 @@ class _Place:
     lesion: np.ndarray
     near: np.ndarray
     distance: np.ndarray
-    depth: np.ndarray
+    core: np.ndarray
     around: float
     asked: Density
 
@@ -93,8 +94,7 @@ def generate_lesion(parameters: GenerateLesion, case: Case, run: Run) -> TaskRes
     best = max(drawn, key=lambda one: (one.verdict.good is not False, one.verdict.dice))
     result[place.near] = best.values
     diameter = round(ball_diameter(place.lesion, volume.spacing), 1)
-    density = density_facts(best.values, place.lesion[place.near], place.depth, place.asked)
-    diameter = round(ball_diameter(place.lesion, volume.spacing), 1)
+    density = density_facts(best.values, place.lesion[place.near], place.core, place.asked)
     facts = {
         "region": image.region,
         "control": control.facts(),
@@ -119,7 +119,7 @@ def _place(parameters: GenerateLesion, case: Case, control: Control, rng: np.ran
     distance, near = distance_outside(lesion, volume.spacing, parameters.rim)
     around = surroundings(volume.voxels, lesion, volume.spacing)
     asked = asked_density(parameters, around, control.settings.get("lesions", []), rng)
-    return _Place(volume, lesion, near, distance, depth_inside(lesion, near, volume.spacing), around, asked)
+    return _Place(volume, lesion, near, distance, core_inside(lesion, near), around, asked)
 
 
 def _draw(
@@ -169,7 +169,7 @@ def _inserted(generated: np.ndarray, place: _Place, rim: float) -> np.ndarray:
     made = np.where(keep, before, before + share * (generated - before))
     changed = lesion & ~keep
     if changed.any():
-        made = np.where(keep, made, hold(made, changed, np.where(changed, place.depth, 0), place.asked))
+        made = np.where(keep, made, hold(made, changed, place.core & changed, place.asked))
     return np.where(keep, place.volume.voxels[place.near], like_input(made, place.volume))
 
 

@@ -28,6 +28,8 @@ SPREAD_LEVEL = 2.0
 FINE_LEVEL, FINE_DRAWS = 1.0, 2
 FIRST_ROUNDS, LAST_ROUNDS = 2, 4
 """Steps of consistency before the first and after the last level; one between."""
+GUESS_SHARE = 0.5
+"""Of a guess in the image; chosen on the same two chests."""
 LEAST_SPREAD = 0.03
 """How far any voxel may move, 30 HU, even where all draws agree."""
 
@@ -54,12 +56,18 @@ def average_body(coarse: Denoise, shape: tuple[int, int, int], draws: int, seed:
 
 
 def expected_image(
-    bodies: torch.Tensor, coarse: Denoise, consistency: XrayConsistency, seed: torch.Generator, meter: ProgressMeter
+    bodies: torch.Tensor,
+    coarse: Denoise,
+    consistency: XrayConsistency,
+    seed: torch.Generator,
+    meter: ProgressMeter,
+    guess: torch.Tensor | None = None,
 ) -> Reconstruction:
     """Expected image under the X-rays, by a denoiser on a coarser grid.
 
     Args:
         bodies: (draws, 1, k, j, i) of :func:`average_body`; where they differ much, voxels may move much.
+        guess: (k, j, i) image that another method expects, of which the mean with this one is taken.
         meter: advanced by one for each level.
     """
     shape = consistency.grid.shape
@@ -74,6 +82,8 @@ def expected_image(
             spread = upsample(drawn.std(0, keepdim=True), shape)[0, 0].clamp_min(0)
         image = consistency.meet(upsample(drawn.mean(0, keepdim=True), shape)[0, 0], 1)
         meter.advance()
+    if guess is not None:
+        image = (1 - GUESS_SHARE) * image + GUESS_SHARE * guess
     return Reconstruction(consistency.meet(image, LAST_ROUNDS), spread)
 
 

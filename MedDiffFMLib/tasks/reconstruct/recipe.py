@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 WHOLE = 32
 """Voxels along an edge of the coarse grid where no companion says otherwise."""
-TRIED = ("chest", "abdomen", "pelvis")
+CHEST = "chest"
+TRIED = (CHEST, "abdomen", "pelvis")
 """Regions that are tried where none is named."""
 SPREAD_SCALE = 2.4
 """Error over the deviation of the draws, on three validation patients: 2.3 to 2.7."""
@@ -179,7 +180,15 @@ def _coarse_image(
     ]
     damping = EXACT if task.pixels == ATTENUATION else LOOSE
     consistency = XrayConsistency(views, hull.grid, torch.from_numpy(hull.room), damping=damping)
-    return expected_image(bodies, denoise, consistency, seed, meter), consistency, fits
+    guess = _regressed(hull, consistency) if region == CHEST else None
+    return expected_image(bodies, denoise, consistency, seed, meter, guess), consistency, fits
+
+
+def _regressed(hull: Hull, consistency: XrayConsistency) -> torch.Tensor | None:
+    """Image (k, j, i) that the regression expects of a frontal and a lateral X-ray; None of others."""
+    from ...multimodal.xray_regression import expected_chest, shipped_regression
+
+    return expected_chest(shipped_regression(), hull, consistency)
 
 
 def _volumes(hull: Hull, image: torch.Tensor, spread: torch.Tensor) -> TaskResult:

@@ -30,9 +30,8 @@ REACH_MM = 500.0
 """Distance from the middle of the box within which bodies are bent."""
 HU_SPREAD = {LUNG: 25.0, FAT: 8.0, MUSCLE: 5.0, BONE: 40.0, SPONGY_BONE: 25.0}
 SHELL_HU = 80.0
-"""Added to compact bone: its shells are a voxel thin in the templates, where 2.5 mm have mixed them with what lies
-beside them once, and bending does so again. Without it some bodies had no bone by the rule of
-``conditioning.tissue``."""
+"""Added to compact bone: its shells are a voxel thin in the templates, mixed with what lies beside them, and bending
+mixes them again. Without it some bodies had no bone by the rule of ``conditioning.tissue``."""
 CONTRAST_HU = (150.0, 320.0)
 _SLAB = 16
 
@@ -115,16 +114,27 @@ def bent_body(
 
     rng = np.random.default_rng(seed)
     known = [template for template in of_region(region) if template.contrast or not contrast]
+    known = [template for template in known if size is None or _fills(_part(template, region), size)]
     if not known:
         return None
     template = known[int(rng.integers(len(known)))]
-    codes, edges = template.codes()
-    low, high = template.regions[region]
-    codes = codes[round(low * len(codes)) : max(round(high * len(codes)), round(low * len(codes)) + 1)]
+    codes, edges = _part(template, region)
     scale = _scale(np.array(codes.shape) * edges, size, rng)
-    if scale is None:
-        return None
-    return BentBody(codes, np.array(edges) * scale, _field(rng), _appearance(template, contrast, rng), template)
+    return BentBody(codes, edges * scale, _field(rng), _appearance(template, contrast, rng), template)
+
+
+def _part(template: Template, region: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (k, j, i) of the part that shows a region, and the voxel size (k, j, i) in mm."""
+    codes, edges = template.codes()
+    low, high = (round(share * len(codes)) for share in template.regions[region])
+    return codes[low : max(high, low + 1)], np.array(edges)
+
+
+def _fills(part: tuple[np.ndarray, np.ndarray], size: tuple[float, float, float]) -> bool:
+    """Whether a body need not be stretched too far to fill a box."""
+    codes, edges = part
+    k, j, i = np.array(size[::-1]) / (np.array(codes.shape) * edges)
+    return bool(max(min(j, i), k) <= MOST_SCALE)
 
 
 def own_size(body: BentBody, region: str) -> tuple[float, float, float]:
@@ -134,17 +144,14 @@ def own_size(body: BentBody, region: str) -> tuple[float, float, float]:
     return float(round(i)), float(round(j)), float(round(min(k, longest)))
 
 
-def _scale(extent: np.ndarray, size: tuple[float, float, float] | None, rng: np.random.Generator) -> np.ndarray | None:
-    """Factors (k, j, i) on a template of this extent; None where the box would need too large ones."""
+def _scale(extent: np.ndarray, size: tuple[float, float, float] | None, rng: np.random.Generator) -> np.ndarray:
+    """Factors (k, j, i) on a template of this extent."""
     vary = np.clip(rng.normal(0, SIZE_SPREAD) + rng.normal(0, AXIS_SPREAD, 3), -SPREAD_LIMIT, SPREAD_LIMIT)
     if size is None:
         return 1 + vary
     k, j, i = np.array(size[::-1]) / extent
     across = max(min(j, i) * (1 - abs(vary[0]) / 2), LEAST_SCALE)
-    along = max(across, k)
-    if max(across, along) > MOST_SCALE:
-        return None
-    return np.array([along, across, across])
+    return np.array([max(across, k), across, across])
 
 
 def _field(rng: np.random.Generator) -> np.ndarray:

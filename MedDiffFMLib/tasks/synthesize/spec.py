@@ -68,7 +68,8 @@ class Synthesize(Task):
 
     size: tuple[float, float, float] | None = parameter(
         None,
-        "Edges right-left, front-back, feet-head: the body's, at most 300 along it; or those of the anatomy map.",
+        "Edges right-left, front-back, feet-head: the body's, at most 300 along it, 700 of a whole one; or the "
+        "anatomy map's.",
         unit="mm",
         minimum=20,
         maximum=2000,
