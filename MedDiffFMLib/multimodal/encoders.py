@@ -120,10 +120,11 @@ class Mixing(nn.Module):
         super().__init__()
         between = max(parts // 2, PARTS**2)
         self.norms = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
-        self.across = nn.Sequential(nn.Linear(parts, between), nn.GELU(), nn.Linear(between, parts))
+        last = nn.Linear(between, parts)
+        nn.init.zeros_(last.weight)  # at first each part speaks for itself
+        nn.init.zeros_(last.bias)
+        self.across = nn.Sequential(nn.Linear(parts, between), nn.GELU(), last)
         self.within = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
-        nn.init.zeros_(self.across[2].weight)  # at first each part speaks for itself
-        nn.init.zeros_(self.across[2].bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, parts, WIDTH) -> the same."""
