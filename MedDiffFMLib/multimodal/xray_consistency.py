@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..imaging.grid import Grid
@@ -27,6 +28,8 @@ EXACT, LOOSE = 3e-3, 0.1
 with scatter and gray curves, contradict each other much."""
 LEAST_CM = 2.0
 """Of voxels that may hold tissue, which a ray has to pass to be met: the fringe of a shadow has too few to do so."""
+THICK_CM = 10.0
+"""Of voxels that may hold tissue, on rays that tell how even a body is."""
 TOLERANCE = 1e-3
 """Of the residual, where conjugate gradients stop."""
 
@@ -95,6 +98,19 @@ class XrayConsistency:
         """Root mean square of each residual over that of its X-ray."""
         pairs = zip(self.residuals(image), self.views, strict=True)
         return [float(missing.norm() / view.attenuation.norm().clamp_min(1e-6)) for missing, view in pairs]
+
+    def evenness(self) -> float:
+        """Median over 90th percentile of the attenuation per cm of tissue, whatever its scale; mean of the views.
+
+        Lungs make it low: 0.67 to 0.73 in five chests, 0.82 to 0.86 in four abdomens.
+        """
+        found = []
+        for view, length in zip(self.views, self._gather(self.support.float()), strict=True):
+            thick = length > THICK_CM
+            if thick.any():
+                middle, most = np.percentile((view.attenuation[thick] / length[thick]).numpy(), (50, 90))
+                found.append(float(middle / max(most, 1e-6)))
+        return float(np.mean(found)) if found else 1.0
 
     def lifted(self) -> list[torch.Tensor]:
         """Attenuation per cm of tissue of each view, laid back along its rays: (k, j, i), 0 where no ray counts."""

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import MedDiffFMLib as mdf
+from MedDiffFMLib.conditioning.region import body_mask
 from MedDiffFMLib.datasets.datalist import read_datalist
 from MedDiffFMLib.evaluation.quality.metrics import bootstrap
 from MedDiffFMLib.imaging.volume import Volume
@@ -37,9 +38,10 @@ def rooms(volume: Volume) -> Iterator[tuple[str, np.ndarray, str, float]]:
     """Where lesions are put: tissue, its mask (k, j, i), kind and diameter."""
     from scipy.ndimage import binary_opening, gaussian_filter
 
+    body = body_mask(volume.voxels)  # a mattress is as dense as lung
     smooth = gaussian_filter(volume.voxels.astype(np.float32), [2 / s for s in volume.spacing[::-1]])
     for tissue, low, high, wishes in (("lung", -950, -650, LUNG), ("soft tissue", 0, 120, SOFT)):
-        room = binary_opening((smooth > low) & (smooth < high), iterations=2)
+        room = binary_opening((smooth > low) & (smooth < high) & body, iterations=2)
         if room.sum() * volume.voxel_volume / 1000 >= LEAST_ROOM_ML:
             for kind, diameter in wishes:
                 yield tissue, room, kind, diameter

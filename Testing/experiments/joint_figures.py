@@ -1,12 +1,13 @@
 """Figures of joint sets: CT, MR, X-rays and sentences made from prompts, and whether they tell of one body.
 
-``python -m Testing.experiments.joint_figures [--seed 0] [--spacing 4] [--pairs PAIRS.json] [--patients CT...]
-[--held-out CT...]`` makes a set from each prompt and prints
+``python -m Testing.experiments.joint_figures [--seed 0] [--spacing 4] [--only 0 3] [--pairs PAIRS.json]
+[--patients CT...] [--held-out CT...]`` makes a set from each prompt and prints
 
 * the correlation of its X-rays with projections by a ray caster of this file's own (one energy, trilinear samples on
   each ray; nothing shared with the task), beside those of another set's CT;
 * normalized mutual information of CT and MR in the body, beside that of real pairs on the same voxels;
 * facts that the sentences state and another modality shows, beside the sentences of another set;
+* what the prompt asked for, and whether ``describe`` measures it;
 * with ``--patients`` the one whose CT is most like the set's, beside what held-out patients find among them.
 """
 
@@ -176,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--spacing", type=float, default=4.0)
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of prompts, from 0 on")
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--patients", type=Path, nargs="*", default=[])
     parser.add_argument("--held-out", type=Path, nargs="*", default=[])
@@ -185,7 +187,7 @@ def main() -> None:
         figures["NMI of CT and MR, real pairs"] = real_pairs(options.pairs, options.spacing)
     cubes = {path.name: cube(read_volume(path)) for path in options.patients}
     made: list[Any] = []
-    for prompt in PROMPTS:
+    for prompt in PROMPTS if options.only is None else [PROMPTS[number] for number in options.only]:
         one = mdf.synthesize(
             prompt=prompt, make="ct,mr,xray,text", views="ap,lat", spacing=options.spacing, seed=options.seed
         )

@@ -56,7 +56,8 @@ class Denoise(Task):
     )
     quick: bool = parameter(
         False,
-        "Filters in blocks alone, without the network: several times faster, with more error left.",
+        "Filters in blocks alone, without the network: about three times as fast, with more error left, most of all "
+        "where slices are thick.",
     )
     blocks: float = parameter(
         0.5,

@@ -139,11 +139,13 @@ def _draw(
     from scipy.ndimage import find_objects
 
     volume, rim = place.volume, parameters.rim
-    meter = run.meter(parameters.steps * parameters.tries, "generating")
+    meter = run.meter(parameters.steps, "generating")
     box = find_objects(place.near.view(np.uint8))[0]
     drawn: list[_Drawn] = []
     for number in range(parameters.tries):
         seed = run.seed + SEED_STEP * number
+        if number:
+            meter.done, meter.stage = 0.0, f"generating, {number + 1} of at most {parameters.tries}"
         made = _generate(image, place.lesion, place.asked.mean, model, control, parameters, seed, meter)
         values = _inserted(image.on_input(made, fill=np.nan, box=box)[place.near[box]], place, rim)
         result[place.near] = values
@@ -165,7 +167,7 @@ def _inserted(generated: np.ndarray, place: _Place, rim: float) -> np.ndarray:
 
     before, lesion = place.volume.voxels[place.near].astype(np.float32), place.lesion[place.near]
     share = np.clip(1 - place.distance / max(rim, 1e-6), 0, 1)
-    keep = is_padding(before) | (~in_network_range(before) & ~lesion)
+    keep = is_padding(before) | (~in_network_range(before) & ~lesion) | np.isnan(generated)
     made = np.where(keep, before, before + share * (generated - before))
     changed = lesion & ~keep
     if changed.any():

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 WHOLE = 32
 """Voxels along an edge of the coarse grid where no companion says otherwise."""
 CHEST = "chest"
+WITH_LUNGS = 0.78
+"""Evenness below which lungs are seen."""
 TRIED = (CHEST, "abdomen", "pelvis")
 """Regions that are tried where none is named."""
 SPREAD_SCALE = 2.4
@@ -125,13 +127,16 @@ def _denoiser(model: FoundationModel, hull: Hull, grid: Grid, region: str | None
 
 
 def _region(run: Run, grid: Grid, hull: Hull, xrays: Sequence[GivenXray]) -> str | None:
-    """The region as named, else the one whose average body casts a shadow most like the X-rays."""
+    """The region as named; else the chest where lungs are seen, or the one whose average body casts a shadow most like
+    the X-rays: that alone took two chests for pelves."""
     import torch
 
     from .expected_image import FIRST_SIGMA
 
     if run.region is not None:
         return None if run.region == NO_REGION else run.region
+    if _evenness(hull, xrays) < WITH_LUNGS:
+        return CHEST
     noise = FIRST_SIGMA * torch.randn((1, 1, *grid.shape), generator=torch.Generator().manual_seed(run.seed))
     unlike = {}
     for region in TRIED:
@@ -140,6 +145,16 @@ def _region(run: Run, grid: Grid, hull: Hull, xrays: Sequence[GivenXray]) -> str
         pairs = [(x.coarse.absolute(x.coarse.fit(shadow)), shadow) for x, shadow in zip(xrays, shadows, strict=True)]
         unlike[region] = sum(float(np.square(mine - usual).mean()) for mine, usual in pairs)
     return min(unlike, key=lambda region: unlike[region])
+
+
+def _evenness(hull: Hull, xrays: Sequence[GivenXray]) -> float:
+    """How even the bodies in the X-rays are, see :meth:`XrayConsistency.evenness`."""
+    import torch
+
+    from ...multimodal.xray_consistency import XrayConsistency, XrayView
+
+    views = [XrayView(xray.coarse_beam, torch.from_numpy(xray.coarse.relative).float()) for xray in xrays]
+    return XrayConsistency(views, hull.grid, torch.from_numpy(hull.room)).evenness()
 
 
 def _cast(body: torch.Tensor, hull: Hull, beams: Sequence[Beam]) -> list[np.ndarray]:

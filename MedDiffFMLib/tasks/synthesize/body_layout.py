@@ -90,15 +90,26 @@ def free_layout(size: tuple[float, float, float], spacing: float, region: str | 
 
 
 def bent_layout(
-    size: tuple[float, float, float] | None, spacing: float, region: str, seed: int, contrast: bool | None = None
+    size: tuple[float, float, float] | None,
+    spacing: float,
+    region: str,
+    seed: int,
+    contrast: bool | None = None,
+    own_length: bool = False,
 ) -> Layout | None:
-    """A body bent from a template; None where none shows the region in such a box."""
+    """A body bent from a template; None where none shows the region in such a box.
+
+    Args:
+        own_length: the body is as long as its template makes it, whatever the size.
+    """
     from .bent_body import bent_body, own_size
 
-    body = bent_body(region, size, seed, contrast)
+    box = (*size[:2], 0.0) if size is not None and own_length else size
+    body = bent_body(region, box, seed, contrast)
     if body is None:
         return None
-    grid = free_grid(size or own_size(body, region), spacing)
+    own = own_size(body, region)
+    grid = free_grid(own if size is None else (*size[:2], own[2]) if own_length else size, spacing)
     return Layout(grid, _filling(grid, region), anatomy=body)
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 DEPTH_OVER_WIDTH = 0.7
 """Of a trunk."""
-LENGTH_MM, SHORT_MM = 300.0, 250.0
-"""Of a body whose width alone is asked for; abdomen and pelvis are shorter in the templates."""
+LENGTH_MM = 300.0
+"""Of a body whose width alone is asked for, where no template has a length of its own."""
 THICK_MM = 5.0
 NOISE_HU = {"low": 8.0, "moderate": 18.0, "high": 35.0}
 CONTRAST_SHARE, NATIVE_SHARE = 0.12, 0.003
@@ -65,7 +65,7 @@ class Wishes:
         if width is None:
             return None
         edge = FIELD_OVER_BODY * float(width)
-        return edge, DEPTH_OVER_WIDTH * edge, SHORT_MM if self.region in ("abdomen", "pelvis") else LENGTH_MM
+        return edge, DEPTH_OVER_WIDTH * edge, LENGTH_MM
 
     @property
     def contrast(self) -> bool | None:

@@ -64,6 +64,18 @@ def test_a_folder_is_ranked(small_ct_file: Path, tmp_path: Path, encoders: str) 
     assert float(rows[0]["score"]) >= float(rows[1]["score"])
 
 
+@pytest.mark.slow
+def test_the_shipped_encoders_find_tissues(small_ct: mdf.Volume) -> None:
+    """Where a text of fat or of lung is most likely, there is more of it than elsewhere in the body."""
+    hounsfield = small_ct.voxels
+    body = hounsfield > -950
+    for prompt, low, high in (("60 % fat", -150, -50), ("right lung 2 l", -950, -500)):
+        likeness = mdf.find(small_ct, prompt=prompt).volumes["likeness"].voxels
+        best = body & (likeness >= np.quantile(likeness[body], 0.95))
+        held = (hounsfield > low) & (hounsfield < high)
+        assert held[best].mean() > held[body].mean() + 0.1, prompt
+
+
 def test_words_that_no_fact_knows_are_not_looked_for(small_ct: mdf.Volume, encoders: str) -> None:
     with pytest.raises(InputError, match="Not understood: zebra"):
         mdf.find(small_ct, prompt="zebra", encoders=encoders)
