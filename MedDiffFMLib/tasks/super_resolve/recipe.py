@@ -35,8 +35,6 @@ MAX_VOXELS = 1_500_000_000
 LOWEST_HU = -1024.0
 NOISE_HIDES_ALL = 80.0
 SIGMA_MIN = 0.002
-TUNING_UNITS = 10
-"""Units by which tuning advances the meter."""
 TRUST = 0.5
 """The prior alone takes the first guess as an image with this share of its detail as noise. A guess errs about as much
 as it has detail, 0.6 to 1.5 times in windows of the training data; with more the prior lost in quiet tissue what it
@@ -58,6 +56,7 @@ def super_resolve(parameters: SuperResolve, case: Case, run: Run) -> TaskResult:
     from ...imaging.slice_averaging import repeat_blocks
     from ...models.controlnet_file import find_control, load_control
     from ...preprocessing.working_image import like_input, working_image
+    from .self_training import TUNING_UNITS
 
     volume, model = case.scan, run.model
     factors = choose_factors(volume, parameters)

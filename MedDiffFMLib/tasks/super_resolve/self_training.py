@@ -20,7 +20,6 @@ from ...core.errors import InputError
 from ...core.precision import autocast
 from ...imaging.slice_averaging import Factors, average_blocks, smooth_blocks
 from ...imaging.volume import Box
-from .recipe import TUNING_UNITS
 
 if TYPE_CHECKING:
     from ...core.progress import ProgressMeter
@@ -38,6 +37,8 @@ MOST = 0.7
 SCALE = 0.1
 """Detail that the network gives as 1, network range."""
 AIR = -0.9
+TUNING_UNITS = 10
+"""Units by which :func:`self_train` advances its meter."""
 
 Untuned = Callable[[torch.Tensor, Factors, Factors, Box], torch.Tensor]
 """(smooth curves (D, H, W), voxels of the fine grid in one of theirs, factors that were averaged, their place) -> what
@@ -96,7 +97,7 @@ def self_train(
         spacing: of the fine grid, (k, j, i) in mm.
         untuned: what the result is without this.
         seed: the same seed gives the same network.
-        meter: advanced by :data:`.recipe.TUNING_UNITS`; where a cancel is noticed.
+        meter: advanced by :data:`TUNING_UNITS`; where a cancel is noticed.
 
     Raises:
         InputError: pixels are larger than the thin slices are apart, or there are too few of them or of slices.
