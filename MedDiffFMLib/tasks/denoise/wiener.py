@@ -3,7 +3,7 @@
 In blocks of 8 x 8 x 8 voxels a pilot tells how strong each frequency of the tissue is, and what it left out tells the
 noise's spectrum, which no network needs to be told. Each frequency of what was removed is given back by the share that
 tissue has in it: the second stage of BM3D (Dabov et al. 2007, IEEE Transactions on Image Processing 16:2080,
-equation 9) without the matching, since the network's result is a better pilot than a thresholded one.
+equation 9) without the matching, with the network's result in the pilot.
 """
 
 from __future__ import annotations
