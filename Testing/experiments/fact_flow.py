@@ -27,7 +27,7 @@ from MedDiffFMLib.training.multimodal.box_pool import Boxes
 CHOICES = (("place", "side"), ("place", "depth"), ("region", "region"), ("contrast", "contrast"))
 PRESENT = ("lungs", "nodule", "gas")
 NUMBERS = (("level", "level"), ("fat", "share"), ("bone", "share"), ("lungs", "volume"), ("soft_density", "hu"))
-WIDTH, STEPS, BATCH, SAMPLES, LEVELS = 128, 1500, 256, 32, 10
+WIDTH, STEPS, BATCH, SAMPLES, LEVELS = 128, 600, 256, 32, 10
 DATA_SIGMA = 0.7
 PRECISION = 0.9
 MODALITIES = ("ct", "mr", "xray")
