@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .blocks import EDGE
 from .thresholding import ALONE, BESIDE_NETWORK, thresholded_planes
 from .wiener import returned_detail
 
@@ -21,6 +22,7 @@ def combined_planes(
     shares: tuple[float, float],
     strength: float = 1.0,
     limits: tuple[float, float] = (0.0, inf),
+    depth: int = EDGE,
     meter: ProgressMeter | None = None,
 ) -> Iterator[torch.Tensor]:
     """Planes (H, W) of the result, first to last; a plane of either image is not looked at any more once it is there.
@@ -31,15 +33,16 @@ def combined_planes(
         shares: of thresholded blocks in the pilot, 1 where there is no network; of the detail that comes back.
         strength: of the noise over what is measured; more smooths more.
         limits: between which the level of the noise lies, network range.
+        depth: slices of a block, see :func:`.blocks.block_depth`.
         meter: advanced by one for the blocks.
     """
     blocks, detail = shares
     if blocks > 0:
         threshold = strength * (ALONE if blocks == 1 else BESIDE_NETWORK)
-        for pilot, plane in zip(clean, thresholded_planes(noisy, threshold, limits, meter), strict=True):
+        for pilot, plane in zip(clean, thresholded_planes(noisy, threshold, depth, limits, meter), strict=True):
             pilot.lerp_(plane, blocks)
     if detail > 0:
-        for pilot, fine in zip(clean, returned_detail(noisy, clean, strength), strict=True):
+        for pilot, fine in zip(clean, returned_detail(noisy, clean, strength, depth), strict=True):
             yield pilot + detail * fine
     else:
         yield from clean

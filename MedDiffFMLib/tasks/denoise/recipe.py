@@ -36,6 +36,7 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     """
     from ...preprocessing.noise_estimate import estimate_noise
     from ...preprocessing.working_image import changed, slabs_of, unchanged_out_of_range, working_image
+    from .blocks import block_depth
     from .coarse_to_fine import SCALES, denoise_coarse_to_fine
     from .tuning import TUNING_UNITS, Tuned, tune
 
@@ -64,7 +65,8 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
         clean = _sample(engine, noisy, sigma, image, parameters, meter)
     # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
     limits = (0.0, LOUDEST * noise / 1000) if parameters.noise is None else (noise / 1000, noise / 1000)
-    removed = _removed(noisy[0, 0], clean[0, 0], limits, parameters, meter)
+    depth = block_depth(image.spacing_kji)
+    removed = _removed(noisy[0, 0], clean[0, 0], limits, depth, parameters, meter)
     del noisy, clean
     removed = image.on_input(removed)
     unchanged_out_of_range(removed, volume)
@@ -104,6 +106,7 @@ def _removed(
     noisy: torch.Tensor,
     clean: torch.Tensor,
     limits: tuple[float, float],
+    depth: int,
     parameters: Denoise,
     meter: ProgressMeter,
 ) -> np.ndarray:
@@ -111,7 +114,7 @@ def _removed(
     from .combination import combined_planes
 
     meter.stage = "filtering"
-    planes = combined_planes(noisy, clean, parameters.shares, parameters.strength, limits, meter)
+    planes = combined_planes(noisy, clean, parameters.shares, parameters.strength, limits, depth, meter)
     # A plane changes when it has been taken: nothing looks at it again.
     for before, result in zip(noisy, planes, strict=True):
         before -= result

@@ -41,8 +41,8 @@ AIR_WEIGHT = 1e-3
 MOST_BLOCKS = 4096
 """From which the spectrum is measured."""
 COEFFICIENTS, QUANTILE = 64, 0.25
-"""The noise's power in a block is told by a quantile of those coefficients in which noise is strongest: tissue makes
-few coefficients large and hardly moves it."""
+"""The noise's power in a block of eight slices is told by a quantile of so many coefficients, those in which noise is
+strongest: tissue makes few of them large and hardly moves it."""
 NEIGHBORS, LEAST = 1, 1.86
 """Rows and columns of blocks to either side; the power of noise over the least of so many measurements of it."""
 POWERS = (1.0, 4.0)
@@ -52,6 +52,7 @@ POWERS = (1.0, 4.0)
 def thresholded_planes(
     image: torch.Tensor,
     threshold: float,
+    depth: int = EDGE,
     limits: tuple[float, float] = (0.0, math.inf),
     meter: ProgressMeter | None = None,
 ) -> Iterator[torch.Tensor]:
@@ -60,22 +61,24 @@ def thresholded_planes(
     Args:
         image: (D, H, W) on the CPU, network range.
         threshold: over the root of the noise's power; more smooths more.
+        depth: slices of a block.
         limits: between which the level of the noise lies, network range; it is measured.
         meter: advanced by one for the whole image.
 
     Raises:
         Cancelled: seen between layers of blocks.
     """
-    noise = spectrum(image)
-    measured = level(noise)
+    noise = spectrum(image, depth)
+    # Blocks without their mean lack the more of the noise the smaller they are: its level is told by the large ones.
+    measured = level(noise if depth == EDGE else spectrum(image))
     if math.isfinite(measured):
         noise = noise * (min(max(measured, limits[0]), limits[1]) / measured) ** 2
     heard = level(noise)
-    strongest = noise.reshape(-1).topk(COEFFICIENTS).indices
-    sums = PlaneSums(image.shape, 2)
-    starts = layers(len(image))
+    strongest = noise.reshape(-1).topk(COEFFICIENTS * depth // EDGE).indices
+    sums = PlaneSums(image.shape, depth, 2)
+    starts = layers(len(image), depth)
     for first in starts:
-        for band in bands(image.shape, first):
+        for band in bands(image.shape, first, depth):
             blocks = band.cut(image)
             mean = blocks.mean((1, 2, 3))
             kept = ~is_empty(blocks, heard)
@@ -97,14 +100,14 @@ def thresholded_planes(
             meter.advance(1 / len(starts))
 
 
-def spectrum(image: torch.Tensor) -> torch.Tensor:
-    """(8, 8, 5): power of the noise in each frequency, by its median in the flatter half of the soft tissue.
+def spectrum(image: torch.Tensor, depth: int = EDGE) -> torch.Tensor:
+    """(depth, 8, 5): power of the noise in each frequency, by its median in the flatter half of the soft tissue.
 
     Flat is told by the lowest frequencies within slices. Where hardly any block is soft tissue, all that is no air
     counts; infinite where there is nothing else.
     """
     known = []
-    places = [band for first in sampled_layers(len(image)) for band in bands(image.shape, first)]
+    places = [band for first in sampled_layers(len(image), depth) for band in bands(image.shape, first, depth)]
     for band in places:
         blocks = band.cut(image)
         mean = blocks.mean((1, 2, 3))
@@ -113,7 +116,7 @@ def spectrum(image: torch.Tensor) -> torch.Tensor:
         known.append((mean[chosen], power(transformed(without_mean(blocks[chosen], mean[chosen])))))
     mean, strengths = (torch.cat(part) for part in zip(*known, strict=True))
     if not len(mean):
-        return torch.full((EDGE, EDGE, EDGE // 2 + 1), torch.inf)
+        return torch.full((depth, EDGE, EDGE // 2 + 1), torch.inf)
     soft = strengths[mean.abs() < soft_limit(mean.abs())]
     slow = soft[:, :, [0, 1, EDGE - 1], :2].sum((1, 2, 3))
     # The power of noise has an exponential distribution, whose median is log 2 of its mean.
@@ -123,7 +126,7 @@ def spectrum(image: torch.Tensor) -> torch.Tensor:
 def _powers(strengths: torch.Tensor, noise: torch.Tensor, strongest: torch.Tensor) -> torch.Tensor:
     """(n,): power of the noise in each block over that of the spectrum."""
     ratio = strengths.flatten(1)[:, strongest] / noise.reshape(-1)[strongest]
-    return ratio.kthvalue(round(QUANTILE * COEFFICIENTS), dim=1).values / -math.log(1 - QUANTILE)
+    return ratio.kthvalue(round(QUANTILE * len(strongest)), dim=1).values / -math.log(1 - QUANTILE)
 
 
 def _quietest_nearby(powers: torch.Tensor, kept: torch.Tensor, blocks: tuple[int, int]) -> torch.Tensor:

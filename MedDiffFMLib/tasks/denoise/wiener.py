@@ -1,9 +1,9 @@
 """Empirical Wiener filter: the detail that the network took for noise is given back where it stands out.
 
-In blocks of 8 x 8 x 8 voxels a pilot tells how strong each frequency of the tissue is, and what it left out tells the
-noise's spectrum, which no network needs to be told. Each frequency of what was removed is given back by the share that
-tissue has in it: the second stage of BM3D (Dabov et al. 2007, IEEE Transactions on Image Processing 16:2080,
-equation 9) without the matching, with the network's result in the pilot.
+In blocks of 8 x 8 x 8 voxels (fewer of thick slices) a pilot tells how strong each frequency of the tissue is, and what
+it left out tells the noise's spectrum, which no network needs to be told. Each frequency of what was removed is given
+back by the share that tissue has in it: the second stage of BM3D (Dabov et al. 2007, IEEE Transactions on Image
+Processing 16:2080, equation 9) without the matching, with the network's result in the pilot.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from .blocks import (
 )
 
 
-def returned_detail(noisy: torch.Tensor, clean: torch.Tensor, strength: float = 1.0) -> Iterator[torch.Tensor]:
+def returned_detail(
+    noisy: torch.Tensor, clean: torch.Tensor, strength: float = 1.0, depth: int = EDGE
+) -> Iterator[torch.Tensor]:
     """What is to be added to each plane of ``clean``, first to last, (H, W).
 
     A plane of either image is not looked at any more once its detail has come.
@@ -40,12 +42,13 @@ def returned_detail(noisy: torch.Tensor, clean: torch.Tensor, strength: float = 
     Args:
         noisy, clean: (D, H, W) on the CPU, network range.
         strength: of the noise, over what was removed; more gives back less.
+        depth: slices of a block.
     """
-    noise = noise_power(noisy, clean) * strength**2
+    noise = noise_power(noisy, clean, depth) * strength**2
     heard = level(noise)
-    sums = PlaneSums(clean.shape)
-    for first in layers(len(clean)):
-        for band in bands(clean.shape, first):
+    sums = PlaneSums(clean.shape, depth)
+    for first in layers(len(clean), depth):
+        for band in bands(clean.shape, first, depth):
             pilot, removed, kept, _ = _coefficients(noisy, clean, band, heard)
             if len(pilot):
                 tissue = power(pilot)
@@ -53,22 +56,22 @@ def returned_detail(noisy: torch.Tensor, clean: torch.Tensor, strength: float = 
         yield from sums.finished(first)[0]
 
 
-def noise_power(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """(8, 8, 5): mean power of what was removed in each frequency, in the flatter half of the soft tissue.
+def noise_power(noisy: torch.Tensor, clean: torch.Tensor, depth: int = EDGE) -> torch.Tensor:
+    """(depth, 8, 5): mean power of what was removed in each frequency, in the flatter half of the soft tissue.
 
     Where hardly any block is soft tissue, in the flatter half of all that is not air.
     """
-    places = [band for first in sampled_layers(len(clean)) for band in bands(clean.shape, first)]
+    places = [band for first in sampled_layers(len(clean), depth) for band in bands(clean.shape, first, depth)]
     known = []
     for band in places:
         pilot, _, _, mean = _coefficients(noisy, clean, band)
         known.append((mean, power(pilot).sum((1, 2, 3))))
     mean, detail = (torch.cat(part) for part in zip(*known, strict=True))
     if not len(mean):
-        return torch.full((EDGE, EDGE, EDGE // 2 + 1), torch.inf)
+        return torch.full((depth, EDGE, EDGE // 2 + 1), torch.inf)
     limit = soft_limit(mean.abs())
     flat = detail[mean.abs() < limit].median()
-    total, count = torch.zeros(EDGE, EDGE, EDGE // 2 + 1), 0
+    total, count = torch.zeros(depth, EDGE, EDGE // 2 + 1), 0
     for band in places:
         pilot, removed, _, mean = _coefficients(noisy, clean, band)
         chosen = (mean.abs() < limit) & (power(pilot).sum((1, 2, 3)) <= flat)
@@ -83,7 +86,7 @@ def given_power(white: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     lines = [reflected_range(-STEP, n, size) for n, size in zip(before, white.shape, strict=True)]
     for first in range(0, before[0] - EDGE + 1, STEP):
         band = Band(0, (before[1], before[2]), (lines[0][first : first + EDGE], lines[1], lines[2]))
-        colored = transformed(band.cut(white)) * (wanted * EDGE**3 / window().square().sum()).sqrt()
+        colored = transformed(band.cut(white)) * (wanted * EDGE**3 / window(EDGE).square().sum()).sqrt()
         sums[first : first + EDGE] += band.placed(colored, torch.ones(len(colored), dtype=torch.bool))
     return sums[tuple(slice(STEP, STEP + n) for n in white.shape)]
 
