@@ -299,7 +299,7 @@ def test_tls_with_certificates_of_both_sides(tmp_path: Path, keys: Path) -> None
                 assert send(files, node.port, tls_args=(context, "127.0.0.1")) == []
             assert send(files, node.port, tls_args=(of(keys, "scanner").client(), "127.0.0.1")) == [0] * len(files)
             node.until("done")
-            if storescu := shutil.which("storescu"):
+            if storescu := dcmtk_sender():
                 more = ct_series(tmp_path / "more", 2)
                 done = dcmtk(storescu, node.port, more, "+tls", keys / "scanner.key", keys / "scanner.pem", "+cf",
                              keys / "ca.pem")  # fmt: skip
@@ -313,13 +313,19 @@ def test_tls_with_certificates_of_both_sides(tmp_path: Path, keys: Path) -> None
 # Other programs
 
 
+def dcmtk_sender() -> str | None:
+    """DCMTK's storescu, beside its dcmdump: pynetdicom puts a program of the same name into an environment."""
+    dcmdump = shutil.which("dcmdump")
+    return None if dcmdump is None else str(Path(dcmdump).with_name("storescu"))
+
+
 def dcmtk(program: str, port: int, files: list[Path], *options: object) -> subprocess.CompletedProcess[str]:
     words = [program, *map(str, options), "-aet", SCANNER, "-aec", OURS, "127.0.0.1", str(port), *map(str, files)]
     return subprocess.run(words, capture_output=True, text=True, timeout=WAIT)
 
 
 def test_dcmtk_sends(tmp_path: Path, archive: Archive) -> None:
-    storescu = shutil.which("storescu")
+    storescu = dcmtk_sender()
     if storescu is None:
         pytest.skip("DCMTK is not installed: apt-get install dcmtk")
     with running(node_settings(tmp_path / "queue", [f"{SCANNER}@127.0.0.1:{archive.port}"])) as node:
