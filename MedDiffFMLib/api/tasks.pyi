@@ -279,9 +279,9 @@ def super_resolve(
         axis: Voxel axis across the slices; auto takes the coarsest (auto, i, j, k). Default: auto.
         steps: Network evaluations. 1 has the least error; more add plausible texture (1 to 200).
             Default: 1.
-        tune: Learn from the scan's own slices first, in about a minute, how thin slices look; used if
-            it errs less in slices that were held out. Only for slices, with voxels within them about as
-            fine as the thin ones. Default: False.
+        tune: Learn from the scan's own slices first, in half a minute or so, how thin slices look; used
+            if it errs less in slices that were held out. Only for slices, with voxels within them about
+            as fine as the thin ones. Default: False.
         noise: Noise of the measured slices: averages of the result may differ by that; 0 keeps them (0
             to 200 HU). Default: 0.0.
         control: ControlNet: auto takes the model's own, none works with the prior alone; or a name or a

@@ -148,7 +148,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
 
 
 def _pairs(args: argparse.Namespace, console: Console) -> tuple[list[Pair], list[Pair]]:
-    """Aligned pairs for training and validation; none without a list."""
+    """Aligned pairs for training and for validation; none without a list."""
     from ..training.multimodal.align import read_pairs
 
     return read_pairs(args.pairs, (getattr(args, "output", None) or args.run_folder) / "pairs", console.note)

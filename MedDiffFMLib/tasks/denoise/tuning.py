@@ -266,6 +266,7 @@ def _losses(
     engine: Engine, denoiser: nn.Module | None, pairs: list[Pair], shares: tuple[float, float], meter: ProgressMeter
 ) -> np.ndarray:
     """(n,) squared distances of the denoised pairs from their targets in soft tissue, of each held-out column."""
+    from .blocks import block_depth
     from .coarse_to_fine import denoise_coarse_to_fine
     from .combination import combined_planes
 
@@ -273,7 +274,8 @@ def _losses(
     for pair in pairs:
         clean = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, last=denoiser)[0, 0]
         judged = pair.held_out & (clean.abs() < SOFT)
-        result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, shares)))
+        depth = block_depth(pair.condition.spacing)
+        result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, shares, depth=depth)))
         squares = torch.where(judged, (result - pair.target[0, 0]).square(), 0).sum(0)
         rows, columns = (torch.arange(n) // COLUMN for n in squares.shape)
         column = (rows[:, None] * (len(columns) // COLUMN + 1) + columns[None]).reshape(-1)

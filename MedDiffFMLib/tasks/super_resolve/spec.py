@@ -46,7 +46,7 @@ class SuperResolve(Task):
     )
     tune: bool = parameter(
         False,
-        "Learn from the scan's own slices first, in about a minute, how thin slices look; used if it errs less in "
+        "Learn from the scan's own slices first, in half a minute or so, how thin slices look; used if it errs less in "
         "slices that were held out. Only for slices, with voxels within them about as fine as the thin ones.",
     )
     noise: float = parameter(
