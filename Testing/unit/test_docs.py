@@ -87,9 +87,11 @@ def tracked() -> list[str]:
     return [file for file in listed.stdout.splitlines() if (ROOT / file).exists()]
 
 
-def test_every_page_is_in_the_sites_menu() -> None:
-    menu = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
-    assert menu == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+def test_every_page_is_in_the_sites_menu_and_in_the_index() -> None:
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))) == pages
+    linked = set(re.findall(r"\(([\w/-]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert pages - linked == {"index.md"}
 
 
 def examples(page: Path) -> list[str]:
