@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..core.progress import ProgressMeter
-from .inputs import LabeledInput, SegmentationInput
+from .inputs import LabeledInput, SegmentationInput, class_shares
 from .loss import mask_loss
 from .method import InferenceBudget, Prediction, Segmenter
+from .point_head import share_logits
 from .sliding_window import Window
 from .unet import blended_prediction
 from .window_dataset import WindowBatch, WindowSamples, collate_windows
@@ -72,6 +73,13 @@ class DynUNetSegmenter(Segmenter):
     def _logits(self, window: Window) -> torch.Tensor:
         soft = ((window.image - 0.04) / 0.2).clamp(-1, 1)
         return self.part(torch.cat([window.image, soft, window.body], dim=1))
+
+    @torch.no_grad()
+    def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
+        """Have the fresh network expect each class as often as it is, like the heads that it is compared with."""
+        last = self.part.output_block.conv.conv
+        assert isinstance(last, nn.Conv3d) and last.bias is not None
+        last.bias.copy_(share_logits(class_shares(examples)))
 
     @torch.inference_mode()
     def predict(

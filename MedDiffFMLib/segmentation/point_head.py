@@ -57,9 +57,8 @@ class PointHead(nn.Module):
         """
         last = self.linear if self.kind == "linear" else self.leave[1]
         assert isinstance(last, nn.Linear)
-        logits = torch.logit(shares.clamp(LEAST_SHARE, 1 - LEAST_SHARE)).to(last.bias)
         with torch.no_grad():
-            last.bias.copy_(logits.repeat_interleave(SUBVOXELS))
+            last.bias.copy_(share_logits(shares).repeat_interleave(SUBVOXELS))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, F) -> (N, C, 8)."""
@@ -74,6 +73,11 @@ class PointHead(nn.Module):
             state = state + block(state)
         assert state is not None
         return self.leave(state).reshape(len(features), self.classes, SUBVOXELS)
+
+
+def share_logits(shares: torch.Tensor) -> torch.Tensor:
+    """Logits (C,) with which a network without any knowledge begins: each class as often as it is."""
+    return torch.logit(shares.clamp(LEAST_SHARE, 1 - LEAST_SHARE))
 
 
 def to_voxels(logits: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from MedDiffFMLib.core.precision import autocast, choose_precision
 from MedDiffFMLib.core.progress import ProgressMeter
 from MedDiffFMLib.datasets.datalist import read_datalist
 from MedDiffFMLib.datasets.labels import label_table
@@ -117,7 +118,8 @@ class Heads:
 
     def __init__(self, prior: torch.nn.Module, key: str, classes: int, folder: Path, options: dict[str, Any]) -> None:
         self.prior, self.classes, self.folder = prior, classes, folder
-        self.method = FeatureMethod(prior=key, precision="bfloat16", **options)
+        precision = str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch.")
+        self.method = FeatureMethod(prior=key, precision=precision, **options)
         self._banks: dict[str, Bank] = {}
 
     def bank(self, example: LabeledInput) -> Bank:
@@ -184,7 +186,7 @@ class Heads:
         for k in range(depth):
             plane = stored.plane(k)
             for number, head in enumerate(heads):
-                with torch.autocast("cpu", torch.bfloat16):
+                with autocast(torch.device("cpu")):
                     logits = head.part(plane).float()
                 slabs[number].append(to_voxels(logits, (1, height, width)).half())
         d, h, w = example.inputs.shape

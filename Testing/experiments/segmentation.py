@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from MedDiffFMLib.core.json_files import write_json
+from MedDiffFMLib.core.precision import autocast
 from MedDiffFMLib.core.progress import ProgressMeter
 from MedDiffFMLib.datasets.datalist import read_datalist
 from MedDiffFMLib.datasets.labels import label_table
@@ -106,7 +107,7 @@ def train(method: Method, segmenter: Segmenter, examples: list[LabeledInput], tr
     while (done := (time.process_time() - begin) / trial.seconds) < 1:
         optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 10) * min(1.0, 0.05 + 2 * (1 - done))
         drawn = method.collate([samples[step * batch + n] for n in range(batch)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             loss = segmenter.loss(drawn).mean()
         optimizer.zero_grad()
         loss.backward()

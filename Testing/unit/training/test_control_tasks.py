@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from MedDiffFMLib.core.errors import InputError
+from MedDiffFMLib.core.precision import choose_precision
 from MedDiffFMLib.datasets.prepared_cases import Case, Level
 from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.imaging.resampling import resample_box
@@ -107,7 +108,7 @@ def test_validation_computes_in_the_precision_of_the_training(task, cases, model
         if isinstance(part, torch.nn.Conv3d):
             part.register_forward_hook(lambda part, given, result: types.add(result.dtype))
     task.validate(denoiser, cases[:1], precision=precision)
-    assert types == {torch.bfloat16 if precision == "auto" else torch.float32}
+    assert types == {choose_precision(precision, torch.device("cpu"))}
 
 
 def test_settings_are_what_inference_reads(cases):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from MedDiffFMLib.cli import main
+from MedDiffFMLib.core.precision import choose_precision
 from MedDiffFMLib.datasets.prepare import prepare
 from MedDiffFMLib.datasets.prepared_cases import open_cases
 from MedDiffFMLib.imaging.io import write_volume
@@ -60,13 +61,13 @@ class Product(Identity):
         return x
 
 
-@pytest.mark.parametrize(("bfloat16", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_validation_computes_in_the_precision_of_the_training(cache: Path, bfloat16: bool, expected) -> None:
+@pytest.mark.parametrize(("bfloat16", "precision"), [(True, "auto"), (False, "float32")])
+def test_validation_computes_in_the_precision_of_the_training(cache: Path, bfloat16: bool, precision: str) -> None:
     module = Product()
     Validation(open_cases(cache, "validation"), PretrainConfig(windows=WindowConfig(size=16)), 2, bfloat16=bfloat16)(
         module
     )
-    assert module.type == expected
+    assert module.type == choose_precision(precision, torch.device("cpu"))
 
 
 @pytest.mark.slow
