@@ -27,6 +27,7 @@ import torch
 
 from MedDiffFMLib.conditioning.condition import stack
 from MedDiffFMLib.conditioning.known_voxels import biharmonic_init
+from MedDiffFMLib.core.precision import autocast
 from MedDiffFMLib.diffusion.controlled_denoiser import with_control
 from MedDiffFMLib.evaluation.quality.metrics import bootstrap
 from MedDiffFMLib.imaging.intensity import to_network
@@ -74,7 +75,7 @@ def train_segmenter(lesions: list[Lesion], window: int) -> torch.nn.Module:
         image = torch.stack([channels(one.voxels) for one in drawn])
         target = torch.stack([torch.from_numpy(one.share > 0.5)[None].float() for one in drawn])
         flipped = [axis for axis in (2, 3, 4) if rng.random() < 0.5]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             found = network(image.flip(flipped))
         loss = loss_of(found.float(), target.flip(flipped))
         optimizer.zero_grad()
@@ -87,7 +88,7 @@ def train_segmenter(lesions: list[Lesion], window: int) -> torch.nn.Module:
 @torch.no_grad()
 def dice(network: torch.nn.Module, hounsfield: np.ndarray, inside: np.ndarray) -> float:
     """Of the segmentation network's outline on an image."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         found = (network(channels(hounsfield)[None])[0, 0] > 0).numpy()
     return float(2 * (found & inside).sum() / max(found.sum() + inside.sum(), 1))
 
@@ -107,7 +108,7 @@ def train_generator(prior: Path, cases: list[ControlCase], task: LesionTask, ste
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, pace)
         batch = task.collate([samples[step * BATCH + n] for n in range(BATCH)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             loss = task.loss(controlled, batch).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -126,7 +127,7 @@ def maker(denoiser: Any) -> Maker:
         encoded = stack([condition.encode(drawn.voxels.shape)])  # type: ignore[arg-type]
 
         def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast(torch.device("cpu")):
                 return denoiser(x, torch.full((1,), sigma), encoded).float()
 
         truth = torch.from_numpy(to_network(drawn.voxels))
