@@ -29,6 +29,14 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--cts", type=Path, metavar="CACHE",
         help="folder of `meddifffm prepare`, from whose CTs MRs are simulated (else: real pairs alone)")  # fmt: skip
     add("--initial", type=Path, metavar="FILE", help="weights to go on from, such as those that ship, instead of none")
+    add(
+        "--invariant-weight",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="of the visual invariant between results and truths in the loss (default: 0, it did not pay)",
+    )
+    add("--encoders", metavar="NAME", help="that judge it: of the catalogue, or a file (default: what ships)")
     add("--preset", choices=list(PRESETS), default="starter",
         help="size: starter for a core or two, lab with wider flows for hundreds of pairs and a GPU")  # fmt: skip
     add("--steps", type=COUNT, metavar="N", help="optimizer steps in all (starter: 450)")
@@ -44,13 +52,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..multimodal.flow_file import save_flows
     from ..training.pretrain.translation import TranslationConfig, pretrain_translation
 
-    config = _preset(TranslationConfig(seed=args.seed, float32=args.float32), PRESETS[args.preset]["translate"])
+    usual = TranslationConfig(seed=args.seed, float32=args.float32, invariant_weight=args.invariant_weight)
+    config = _preset(usual, PRESETS[args.preset]["translate"])
     given = {"steps": args.steps, "learning_rate": args.learning_rate}
     loop = replace(config.loop, **{name: value for name, value in given.items() if value is not None})
     config = replace(config, loop=loop, batch=args.batch or config.batch)
     trained = pretrain_translation(
         args.datalist, args.cts, args.output, config,
-        initial=args.initial, accelerator=args.accelerator, report=console.note,
+        initial=args.initial, encoders=args.encoders, accelerator=args.accelerator, report=console.note,
     )  # fmt: skip
     path = args.output / "translate.safetensors"
     digest, facts = save_flows(path, trained), trained.facts or {}

@@ -2,7 +2,8 @@
 
 ``python -m Testing.experiments.reconstruct_figures CT... [--views ap,lat] [--region chest]`` prints a row a method:
 PSNR (peak 2000 HU) and mean absolute error in the body on the grid of the result, HU limited to [-1000, 1000], and how
-much of the X-rays is missed. Patients that chose settings: LIDC-IDRI-0002 and 0004.
+much of the X-rays is missed. Patients that chose settings: LIDC-IDRI-0002 and 0004. ``--alone`` leaves the baselines
+out.
 """
 
 from __future__ import annotations
@@ -66,8 +67,26 @@ def average(hull: Hull, region: str) -> torch.Tensor:
     return upsample(bodies.mean(0, keepdim=True), hull.grid.shape)[0, 0]
 
 
-def figures(path: Path, views: str, region: str | None, **settings: object) -> dict[str, Row]:
-    """Rows by method."""
+def baselines(taken: list[Volume], region: str, truth: np.ndarray, body: np.ndarray) -> dict[str, Row]:
+    """Rows of what needs no network, or only the average body."""
+    hull, consistency = consistency_of(Reconstruct(), taken)
+    mean = average(hull, region)
+    images = {
+        "back-projected from air (CGLS)": consistency.meet(torch.full(hull.grid.shape, -1.0), 6),
+        "average body": torch.where(consistency.support, mean, -1.0),
+        "average body, consistent": consistency.meet(mean, 6),
+    }
+    return {
+        name: {
+            **score(1000 * image[hull.shown].numpy(), truth, body),
+            "missed": 100 * max(consistency.relative(image)),
+        }
+        for name, image in images.items()
+    }
+
+
+def figures(path: Path, views: str, region: str | None, alone: bool = False, **settings: object) -> dict[str, Row]:
+    """Rows by method; ``alone``: of the task only, without its baselines."""
     scan = mdf.read_volume(path)
     taken = [replace_modality(v) for v in mdf.radiograph(scan, views=views).volumes.values()]
     named = dict(zip(("second", "third", "fourth"), taken[1:], strict=False))
@@ -76,20 +95,9 @@ def figures(path: Path, views: str, region: str | None, **settings: object) -> d
     seconds = time.monotonic() - begun
     ct = found.volumes["ct"]
     truth, body = truth_on(Grid(ct.voxels.shape, ct.ijk_to_ras), scan)
-    hull, consistency = consistency_of(Reconstruct(), taken)
-    mean = average(hull, found.facts["region"] or "chest")
-    images = {
-        "back-projected from air (CGLS)": consistency.meet(torch.full(hull.grid.shape, -1.0), 6),
-        "average body": torch.where(consistency.support, mean, -1.0),
-        "average body, consistent": consistency.meet(mean, 6),
-    }
-    rows = {
-        name: {
-            **score(1000 * image[hull.shown].numpy(), truth, body),
-            "missed": 100 * max(consistency.relative(image)),
-        }
-        for name, image in images.items()
-    }
+    rows: dict[str, Row] = {}
+    if not alone:
+        rows = baselines(taken, found.facts["region"] or "chest", truth, body)
     missed = max(view["missed_percent"] for view in found.facts["views"].values())
     rows["reconstruct"] = {**score(ct.voxels, truth, body), "missed": missed, "seconds": seconds}
     spread = found.volumes["uncertainty"].voxels[body]
@@ -110,10 +118,11 @@ def main() -> None:
     parser.add_argument("cts", type=Path, nargs="+")
     parser.add_argument("--views", default="ap,lat")
     parser.add_argument("--region")
+    parser.add_argument("--alone", action="store_true", help="without the baselines")
     options = parser.parse_args()
     gathered: dict[str, list[Row]] = {}
     for path in options.cts:
-        for name, row in figures(path, options.views, options.region).items():
+        for name, row in figures(path, options.views, options.region, options.alone).items():
             gathered.setdefault(name, []).append(row)
             print(f"{path.name:32} {name:34}", *(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
     for name, rows in gathered.items():

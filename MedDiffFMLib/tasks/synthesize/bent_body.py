@@ -7,6 +7,7 @@ slowly that nothing folds: the field's lattice is eleven times as wide as its de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ...conditioning.tissue import BONE, CONTRAST, FAT, LUNG, MUSCLE
 from .expected_hu import SPONGY_BONE, hu_table, tissue_table
+from .fitted_body import WITH_LUNGS, Measures, fitted, framed, misfit
 
 if TYPE_CHECKING:
     from ...imaging.grid import Grid
@@ -24,8 +26,10 @@ BEND_MM = 5.0
 SIZE_SPREAD, AXIS_SPREAD, SPREAD_LIMIT = 0.06, 0.03, 0.12
 LEAST_SCALE, MOST_SCALE = 0.75, 1.35
 """A box that asks for less shows a part of the body; one that asks for more gets no template."""
-LONGEST_MM, WHOLE_MM = 300.0, 700.0
-"""Of the length that is shown where no size is asked for: of a region, and of a whole body."""
+WHOLE = "whole-body"
+LONGEST_MM, WHOLE_MM, LARGEST_MM = 300.0, 700.0, 950.0
+"""Of the length that is shown where no size is asked for: of a region, of a whole body, and of one whose width or lungs
+are asked for."""
 REACH_MM = 500.0
 """Distance from the middle of the box within which bodies are bent."""
 HU_SPREAD = {LUNG: 25.0, FAT: 8.0, MUSCLE: 5.0, BONE: 40.0, SPONGY_BONE: 25.0}
@@ -46,6 +50,7 @@ class BentBody:
         field: (3, n, n, n) displacements in mm on a lattice around the middle.
         hu: value of every code.
         template: where it comes from.
+        longest: mm along the patient that are shown; None for what is usual.
     """
 
     codes: np.ndarray
@@ -53,6 +58,7 @@ class BentBody:
     field: np.ndarray
     hu: np.ndarray
     template: Template
+    longest: float | None = None
 
     @property
     def extent(self) -> tuple[float, float, float]:
@@ -97,7 +103,11 @@ class BentBody:
 
 
 def bent_body(
-    region: str, size: tuple[float, float, float] | None, seed: int, contrast: bool | None = None
+    region: str,
+    size: tuple[float, float, float] | None,
+    seed: int,
+    contrast: bool | None = None,
+    asked: Measures | None = None,
 ) -> BentBody | None:
     """Draw a body.
 
@@ -106,6 +116,8 @@ def bent_body(
         size: edges (i, j, k) in mm of the box that it shall fill; None for its own.
         seed: the same gives the same body in boxes of the same size.
         contrast: whether contrast agent fills its vessels; None as the template has it.
+        asked: what it shall measure where there is no ``size``. Of the templates that can have that, or else come
+            nearest to it, one is drawn.
 
     Returns:
         None where no template shows the region, none is large enough, or none has the vessels asked for.
@@ -114,6 +126,8 @@ def bent_body(
 
     rng = np.random.default_rng(seed)
     known = [template for template in of_region(region) if template.contrast or not contrast]
+    if size is None and asked is not None and asked != Measures():
+        return _asked_body(known, region, asked, contrast, rng)
     known = [template for template in known if size is None or _fills(_part(template, region), size)]
     if not known:
         return None
@@ -121,6 +135,37 @@ def bent_body(
     codes, edges = _part(template, region)
     scale = _scale(np.array(codes.shape) * edges, size, rng)
     return BentBody(codes, edges * scale, _field(rng), _appearance(template, contrast, rng), template)
+
+
+def _asked_body(
+    known: Sequence[Template], region: str, asked: Measures, contrast: bool | None, rng: np.random.Generator
+) -> BentBody | None:
+    """A body of the measures asked for, as near as templates come to them within the limits of scale."""
+    if not known:
+        return None
+    if region not in WITH_LUNGS:
+        asked = Measures(asked.width)
+    vary, parts = _vary(rng), []
+    for template in known:
+        codes, edges = _part(template, region)
+        if asked.lungs is None:
+            codes = _middle(codes, edges, LONGEST_MM if region != WHOLE else WHOLE_MM)
+        codes = framed(codes, edges)
+        parts.append((codes, edges, fitted(codes, edges, asked, vary)))
+    beyond = [misfit(scale, LEAST_SCALE, MOST_SCALE) for *_, scale in parts]
+    fitting = [n for n, much in enumerate(beyond) if much <= min(beyond) + 1e-6]
+    number = fitting[int(rng.integers(len(fitting)))]
+    codes, edges, scale = parts[number]
+    edges = edges * np.clip(scale, LEAST_SCALE, MOST_SCALE)
+    template = known[number]
+    return BentBody(codes, edges, _field(rng), _appearance(template, contrast, rng), template, LARGEST_MM)
+
+
+def _middle(codes: np.ndarray, edges: np.ndarray, longest: float) -> np.ndarray:
+    """The middle of a part (k, j, i) along the patient."""
+    kept = min(len(codes), max(1, round(longest / edges[0])))
+    first = (len(codes) - kept) // 2
+    return codes[first : first + kept]
 
 
 def _part(template: Template, region: str) -> tuple[np.ndarray, np.ndarray]:
@@ -140,18 +185,23 @@ def _fills(part: tuple[np.ndarray, np.ndarray], size: tuple[float, float, float]
 def own_size(body: BentBody, region: str) -> tuple[float, float, float]:
     """Edges (i, j, k) in mm, whole, of the box in which a body is shown where none is asked for."""
     i, j, k = body.extent
-    longest = WHOLE_MM if region == "whole-body" else LONGEST_MM
+    longest = body.longest or (WHOLE_MM if region == WHOLE else LONGEST_MM)
     return float(round(i)), float(round(j)), float(round(min(k, longest)))
 
 
 def _scale(extent: np.ndarray, size: tuple[float, float, float] | None, rng: np.random.Generator) -> np.ndarray:
     """Factors (k, j, i) on a template of this extent."""
-    vary = np.clip(rng.normal(0, SIZE_SPREAD) + rng.normal(0, AXIS_SPREAD, 3), -SPREAD_LIMIT, SPREAD_LIMIT)
+    vary = _vary(rng)
     if size is None:
-        return 1 + vary
+        return vary
     k, j, i = np.array(size[::-1]) / extent
-    across = max(min(j, i) * (1 - abs(vary[0]) / 2), LEAST_SCALE)
+    across = max(min(j, i) * (1 - abs(vary[0] - 1) / 2), LEAST_SCALE)
     return np.array([max(across, k), across, across])
+
+
+def _vary(rng: np.random.Generator) -> np.ndarray:
+    """Factors (k, j, i) of a random size and random proportions."""
+    return 1 + np.clip(rng.normal(0, SIZE_SPREAD) + rng.normal(0, AXIS_SPREAD, 3), -SPREAD_LIMIT, SPREAD_LIMIT)
 
 
 def _field(rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...conditioning.condition import Condition
     from ...preprocessing.body_localization import BodyLocalization
     from .bent_body import BentBody
+    from .fitted_body import Measures
     from .mapped_body import MappedBody
 
 FEWEST_VOXELS = 8  # along each edge
@@ -95,21 +96,19 @@ def bent_layout(
     region: str,
     seed: int,
     contrast: bool | None = None,
-    own_length: bool = False,
+    asked: Measures | None = None,
 ) -> Layout | None:
     """A body bent from a template; None where none shows the region in such a box.
 
     Args:
-        own_length: the body is as long as its template makes it, whatever the size.
+        asked: what the body shall measure, where no size is given.
     """
     from .bent_body import bent_body, own_size
 
-    box = (*size[:2], 0.0) if size is not None and own_length else size
-    body = bent_body(region, box, seed, contrast)
+    body = bent_body(region, size, seed, contrast, asked)
     if body is None:
         return None
-    own = own_size(body, region)
-    grid = free_grid(own if size is None else (*size[:2], own[2]) if own_length else size, spacing)
+    grid = free_grid(own_size(body, region) if size is None else size, spacing)
     return Layout(grid, _filling(grid, region), anatomy=body)
 
 

@@ -152,7 +152,7 @@ def _layout(case: Case, parameters: Synthesize, region: str, seed: int, wishes: 
         size = parameters.size or wishes.size
         roomy = size is None or min(size) >= LEAST_BODY_MM or parameters.layout == "template"
         if parameters.layout != "network" and roomy:
-            bent = bent_layout(size, spacing, region, seed, wishes.contrast, own_length=parameters.size is None)
+            bent = bent_layout(parameters.size, spacing, region, seed, wishes.contrast, wishes.measures)
             if bent is not None:
                 return bent
         if parameters.layout == "template":

@@ -15,6 +15,7 @@ from ...multimodal.facts.kinds import KINDS, REGION_WORDS, THICK, WITH
 from ...multimodal.facts.prompt import understand_prompt
 from ...multimodal.facts.slots import Number
 from .body_layout import FIELD_OVER_BODY, Layout
+from .fitted_body import Measures
 from .spec import STEERED
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 DEPTH_OVER_WIDTH = 0.7
 """Of a trunk."""
 LENGTH_MM = 300.0
-"""Of a body whose width alone is asked for, where no template has a length of its own."""
+"""Of a body whose width alone is asked for, which networks invent."""
 THICK_MM = 5.0
 NOISE_HU = {"low": 8.0, "moderate": 18.0, "high": 35.0}
 CONTRAST_SHARE, NATIVE_SHARE = 0.12, 0.003
@@ -60,12 +61,18 @@ class Wishes:
 
     @property
     def size(self) -> tuple[float, float, float] | None:
-        """Edges in mm of a volume around a body of the width asked for."""
+        """Edges in mm of a volume around a body of the width asked for, where networks invent it."""
         width = self.asked("body_width", "width")
         if width is None:
             return None
         edge = FIELD_OVER_BODY * float(width)
         return edge, DEPTH_OVER_WIDTH * edge, LENGTH_MM
+
+    @property
+    def measures(self) -> Measures:
+        """Of a body that is bent from a template."""
+        width, lungs = self.asked("body_width", "width"), self.asked("lungs", "volume")
+        return Measures(None if width is None else float(width), None if lungs is None else float(lungs))
 
     @property
     def contrast(self) -> bool | None:

@@ -21,6 +21,7 @@ from ...datasets.datalist import read_datalist, refuse_shared_patients
 from ...datasets.prepared_cases import Case, open_cases
 from ...imaging.haar import haar_forward
 from ...imaging.intensity import HU_LIMIT, to_network
+from ...multimodal.aligned import find_encoders
 from ...multimodal.familiarity import learn_familiarity
 from ...multimodal.flow import Flow, FlowConfig
 from ...multimodal.flow_file import Flows, load_flows
@@ -33,6 +34,7 @@ from ...multimodal.pairs import SPACING_MM, Pair, fat_agreement, prepare_pairs
 from ..loop import LoopConfig, Observer, TrainingLoop
 from .run import check_same_run, launch
 from .shift_tolerant import REACH, best_shift, shifted
+from .translation_twins import TwinLoss
 from .translation_validation import BONE_HU, calibrated_spread, chosen_strength, figures, judge
 from .translation_windows import RealPair, TranslationWindows, Window
 
@@ -55,6 +57,7 @@ class TranslationConfig:
         absent, given: shares of windows whose target has no information yet, and whose source has no noise.
         spread_weight: of the log-variances' likelihood in the loss.
         bone_weight: of voxels of bone in the loss of CT: they are few, and the guess has none.
+        invariant_weight: of the visual invariant between results and truths in the loss; did not pay.
         float32: compute in float32, also where the device computes bfloat16 fast.
     """
 
@@ -69,6 +72,7 @@ class TranslationConfig:
     given: float = 0.94
     spread_weight: float = 0.1
     bone_weight: float = 2.5
+    invariant_weight: float = 0.0
     float32: bool = False
     ct: FlowConfig = field(default_factory=lambda: FlowConfig((MR_T1,)))
     mr: FlowConfig = field(default_factory=lambda: FlowConfig((CT,), channels=(16, 32, 48)))
@@ -106,12 +110,13 @@ class FlowTraining(nn.Module):
             table.fit(source, values)
 
     def forward(self, target: str, windows: Sequence[Window], sigmas: torch.Tensor, noise: torch.Tensor,
-                config: TranslationConfig) -> torch.Tensor:  # fmt: skip
+                config: TranslationConfig, twins: TwinLoss | None = None) -> torch.Tensor:  # fmt: skip
         """Mean loss of windows.
 
         Args:
             sigmas: (2, B) noise levels of target and source.
             noise: (2, B, 1, D, H, W) unit noise of both.
+            twins: visual invariant, where it counts.
         """
         flow: Any = self.flows[target]
         truth, image, body = (torch.stack(part) for part in zip(*(_roles(w, target) for w in windows), strict=True))
@@ -135,7 +140,8 @@ class FlowTraining(nn.Module):
             edge = REACH // 2
             spread = estimate.log_variance[n, :, edge:-edge, edge:-edge, edge:-edge]
             losses.append(mean + config.spread_weight * _spread_loss(error.detach(), spread, share))
-        return torch.stack(losses).mean()
+        loss = torch.stack(losses).mean()
+        return loss if twins is None else loss + config.invariant_weight * twins(estimate.image, truth, target)
 
 
 def _roles(window: Window, target: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -160,6 +166,7 @@ def pretrain_translation(
     config: TranslationConfig,
     *,
     initial: Path | None = None,
+    encoders: str | None = None,
     accelerator: str = "auto",
     report: Callable[[str], None] = lambda line: None,
 ) -> Flows:
@@ -169,12 +176,15 @@ def pretrain_translation(
         datalist: MONAI decathlon JSON whose rows have ``image`` (CT) and ``mr``.
         cache: folder of `meddifffm prepare`, of whose CTs MRs are simulated; None for real pairs alone.
         initial: flows to begin with instead of random ones, of the same size.
+        encoders: name or file of those by which the visual invariant is judged, where it has a weight; None for those
+            that ship.
 
     Raises:
         InputError: no pairs, or ``folder`` holds a run with other settings.
-        ModelError: the initial flows cannot be read, or are of another size.
+        ModelError: the initial flows or the encoders cannot be read, or the flows are of another size.
     """
     record = {**json.loads(json.dumps(asdict(config))), "initial": file_sha256(initial) if initial else ""}
+    twins = TwinLoss(find_encoders(encoders)) if config.invariant_weight else None
     check_same_run(folder, record)
     fabric = launch(accelerator, 1, 1)
     entries = read_datalist(datalist)
@@ -199,8 +209,8 @@ def pretrain_translation(
         return figures([judge(flows.flows, row) for row in held], {CT: 1.0, MR_T1: 1.0})  # type: ignore[arg-type]
 
     loop = TrainingLoop(
-        module, lambda net, step: _loss(net, step, windows, config), validate if held else None, config.loop, folder,
-        fabric, _Report(report, config.loop.log_every),
+        module, lambda net, step: _loss(net, step, windows, config, twins), validate if held else None, config.loop,
+        folder, fabric, _Report(report, config.loop.log_every),
     )  # fmt: skip
     loop.resume()
     (folder / "config.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -286,7 +296,13 @@ def _simulable(cache: Path | None, held_out: set[str]) -> list[Case]:
     return [case for case in cases if case.patient not in held_out and case.levels[0].tissue is not None]
 
 
-def _loss(module: nn.Module, step: int, windows: TranslationWindows, config: TranslationConfig) -> torch.Tensor:
+def _loss(
+    module: nn.Module,
+    step: int,
+    windows: TranslationWindows,
+    config: TranslationConfig,
+    twins: TwinLoss | None = None,
+) -> torch.Tensor:
     """Loss of a step, a pure function of its number and the weights."""
     target = MR_T1 if step % config.mr_every == config.mr_every - 1 else CT
     share = config.real_share(step) if target == CT else config.late  # simulated contrasts teach no real one
@@ -298,4 +314,4 @@ def _loss(module: nn.Module, step: int, windows: TranslationWindows, config: Tra
     kind = rng.random(config.batch)
     sigmas[1] = np.where(kind < config.given, 0.0, np.where(kind > 0.5 + config.given / 2, np.inf, sigmas[1]))
     noise = torch.randn((2, config.batch, 1, *config.window), generator=torch.Generator().manual_seed(step))
-    return module(target, drawn, torch.from_numpy(sigmas.astype(np.float32)), noise, config)
+    return module(target, drawn, torch.from_numpy(sigmas.astype(np.float32)), noise, config, twins)

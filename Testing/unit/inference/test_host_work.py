@@ -124,11 +124,14 @@ def test_noise_is_estimated_from_all_soft_tissue(small_ct: Volume, monkeypatch: 
     mean = ndimage.uniform_filter(values, size)
     soft = ndimage.minimum_filter((values > -300) & (values < 300), size) & (np.abs(mean) < 150)
     variance = ndimage.uniform_filter(values * values, size) - mean * mean
-    assert np.array_equal(noise_estimate._deviations(values, len(values))[0], np.sqrt(np.maximum(variance, 0)[soft]))
-    assert all(part.size == 0 for part in noise_estimate._deviations(values[:3], 3))
+    assert np.array_equal(noise_estimate._look(values, len(values)).local, np.sqrt(np.maximum(variance, 0)[soft]))
+    nothing = noise_estimate._look(values[:3], 3)
+    assert all(part.size == 0 for part in (nothing.local, nothing.axial, nothing.mixed, *nothing.tiles))
     whole = noise_estimate.estimate_noise(values)
-    monkeypatch.setattr(noise_estimate, "AT_ONCE", 3 * values[0].size)
-    assert noise_estimate.estimate_noise(values) == whole
+    monkeypatch.setattr(noise_estimate, "RUN", 3)
+    assert noise_estimate.estimate_noise(values) == pytest.approx(whole, rel=1e-6)
+    monkeypatch.setattr(noise_estimate, "MOST", values.size // 2)
+    assert noise_estimate.estimate_noise(values) == pytest.approx(whole, rel=0.1)
 
 
 def test_passes_leave_their_input_alone(tiny_model_file: Path) -> None:

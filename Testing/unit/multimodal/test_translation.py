@@ -14,6 +14,7 @@ from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.imaging.intensity import to_network
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.multimodal.aligned import AlignedEncoders
 from MedDiffFMLib.multimodal.familiarity import learn_familiarity
 from MedDiffFMLib.multimodal.flow import Flow, FlowConfig
 from MedDiffFMLib.multimodal.flow_file import Flows, load_flows, save_flows
@@ -23,11 +24,14 @@ from MedDiffFMLib.multimodal.local_guess import Example, LocalGuess, fit_local_g
 from MedDiffFMLib.multimodal.mr_body import mr_body
 from MedDiffFMLib.multimodal.mr_intensity import FAT
 from MedDiffFMLib.multimodal.mutual_information import normalized_mutual_information
+from MedDiffFMLib.multimodal.names import CT
 from MedDiffFMLib.multimodal.nearest_neighbor import learn_neighbors
 from MedDiffFMLib.multimodal.translation import translate_image
 from MedDiffFMLib.training.loop import LoopConfig
 from MedDiffFMLib.training.pretrain.shift_tolerant import best_shift, shifted
-from MedDiffFMLib.training.pretrain.translation import TranslationConfig, pretrain_translation
+from MedDiffFMLib.training.pretrain.translation import FlowTraining, TranslationConfig, pretrain_translation
+from MedDiffFMLib.training.pretrain.translation_twins import TwinLoss, box_of, shown_parts
+from MedDiffFMLib.training.pretrain.translation_windows import Window
 from Testing.unit.multimodal.test_mr import painted, thigh
 
 INFINITY = torch.full((1,), torch.inf)
@@ -198,6 +202,52 @@ def toy_pairs(folder: Path) -> Path:
         rows.append({"image": f"{number}_ct.nrrd", "mr": f"{number}_mr.nrrd", "patient": str(number)})
     (folder / "pairs.json").write_text(json.dumps({"training": rows[:2], "validation": rows[2:]}))
     return folder / "pairs.json"
+
+
+def test_the_invariant_is_that_of_the_encoders_on_the_parts_that_a_window_fills() -> None:
+    torch.manual_seed(0)
+    encoders = AlignedEncoders()
+    windows = [torch.randn(2, 1, 24, 40, 40).clamp(-1, 1) for _ in range(2)]
+    found = TwinLoss(encoders)(*windows, CT)
+    boxes = [torch.full((2, 1, 32, 32, 32), -1.0) for _ in windows]
+    for box, window in zip(boxes, windows, strict=True):
+        box[..., :12, :20, :20] = window.reshape(2, 1, 12, 2, 20, 2, 20, 2).mean((3, 5, 7))
+    parts = [
+        encoders.volumes.eval()(box, "ct").parts.reshape(2, 4, 4, 4, -1)[:, :2, :3, :3].reshape(-1, 64) for box in boxes
+    ]
+    centered = [(p - p.mean(0)) / p.std(0) for p in parts]
+    cross = centered[0].T @ centered[1] / len(parts[0])
+    off = cross.square().sum() - cross.diagonal().square().sum()
+    by_hand = ((1 - cross.diagonal()).square().sum() + 5e-3 * off) / 64
+    assert float(found) == pytest.approx(float(by_hand), rel=0.05)
+    whole = torch.randn(2, 1, 64, 64, 80)
+    assert shown_parts(whole).tolist() == list(range(64)) and box_of(whole).shape == (2, 1, 32, 32, 32)
+
+
+def test_the_invariant_reaches_the_flow_and_without_weight_changes_nothing() -> None:
+    torch.manual_seed(0)
+    module, encoders = FlowTraining({CT: SMALL}), AlignedEncoders()
+    mr, ct, body = (part[0] for part in images())
+    window = Window(ct, mr, body, body, body, body.float(), 0.5 * ct, False)
+    noise, sigmas = torch.zeros(2, 2, 1, 16, 40, 40), torch.tensor([[torch.inf] * 2, [0.0] * 2])
+    other = replace(window, ct=ct.flip(-1), mr=mr.flip(-2))
+
+    def loss(weight: float, twins: TwinLoss | None) -> torch.Tensor:
+        config = TranslationConfig(float32=True, invariant_weight=weight)
+        return module(CT, [window, other], sigmas, noise, config, twins)
+
+    twins = TwinLoss(encoders)
+    plain = loss(0.0, None)
+    assert torch.equal(plain, loss(0.0, twins))
+    before = {name: tensor.clone() for name, tensor in encoders.state_dict().items()}
+    added = loss(1.0, twins) - plain
+    assert float(added) > 0
+    added.backward()
+    head = module.flows[CT].trunk.out[2].conv.weight.grad  # type: ignore[union-attr,index]
+    assert head is not None and float(head[:8].abs().max()) > 0
+    assert float(head[8:].abs().max()) == 0  # the invariant says nothing of the spread
+    assert all(torch.equal(before[name], tensor) for name, tensor in encoders.state_dict().items())
+    assert all(parameter.grad is None for parameter in encoders.volumes.parameters())
 
 
 @pytest.mark.slow

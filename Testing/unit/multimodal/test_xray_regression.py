@@ -16,6 +16,7 @@ from MedDiffFMLib.multimodal.xray_regression import (
     expected_chest,
     frontal_and_lateral,
     load_regression,
+    mirrored,
     regression_input,
     save_regression,
     shipped_regression,
@@ -52,6 +53,17 @@ def test_xrays_laid_back_show_the_lungs(trunk: Volume) -> None:
     assert abs(float(lateral[k, j, lung]) - float(lateral[k, j, i])) < 0.1  # one from the side passes both
     begun = expected_chest(XrayRegression(), hull, consistency)
     assert begun is not None and begun.shape == hull.grid.shape and float(begun[~consistency.support].max()) == -1
+
+
+@pytest.mark.slow
+def test_a_mirrored_input_is_that_of_the_mirrored_scene(trunk: Volume) -> None:
+    """Body and X-rays change sides, the lines that tell the place do not."""
+    known = regression_input(*xrays_of(trunk, 8.0), (0, 1))
+    turned = mirrored(known)
+    assert torch.equal(mirrored(turned), known)
+    assert torch.equal(turned[:, :6], known[:, :6].flip(-1))
+    step = known.diff(dim=-1)[:, -1]
+    assert torch.allclose(turned.diff(dim=-1)[:, -1], step, atol=1e-4) and float(step.min()) > 0
 
 
 def test_weights_come_back_and_others_are_refused(tmp_path: Path) -> None:

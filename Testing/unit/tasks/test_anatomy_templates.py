@@ -14,6 +14,7 @@ from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.synthesize.bent_body import LATTICE_FINE, LATTICE_MM, bent_body, own_size
 from MedDiffFMLib.tasks.synthesize.body_layout import free_grid
 from MedDiffFMLib.tasks.synthesize.expected_hu import SPONGY_BONE, hu_table, organ_hu, tissue_table
+from MedDiffFMLib.tasks.synthesize.fitted_body import Measures, fitted, framed, lungs_of, width_of
 from MedDiffFMLib.tasks.synthesize.mapped_body import MappedBody
 from MedDiffFMLib.tasks.synthesize.spec import Synthesize
 from MedDiffFMLib.tasks.synthesize.templates import templates
@@ -63,6 +64,47 @@ def test_a_box_decides_how_large_the_body_is() -> None:
     small, large = (bent_body("chest", (size,) * 3, 1) for size in (260.0, 380.0))
     assert small is not None and large is not None and small.edges[2] < large.edges[2]
     assert bent_body("chest", (900.0,) * 3, 1) is None and bent_body("head-neck", None, 1) is None
+
+
+def test_factors_meet_a_width_and_the_lungs_exactly() -> None:
+    codes = np.ones((40, 60, 90), np.uint8)
+    codes[:, 10:50, 5:85] = MUSCLE
+    codes[5:35, 15:45, 10:80] = LUNG
+    edges = np.array([5.0, 4.0, 4.0])
+    assert width_of(codes, edges) == 320 and lungs_of(codes, edges) == pytest.approx(30 * 30 * 70 * 0.08)
+    vary = np.array([1.1, 0.95, 1.05])
+    for asked in (Measures(400), Measures(None, 4000), Measures(280, 6000)):
+        scale = fitted(codes, edges, asked, vary)
+        if asked.width is not None:
+            assert width_of(codes, edges * scale) == pytest.approx(asked.width)
+        if asked.lungs is not None:
+            assert lungs_of(codes, edges * scale) == pytest.approx(asked.lungs)
+        if asked.width is None:
+            assert scale / vary == pytest.approx([(scale / vary)[0]] * 3)  # proportions stay
+    assert framed(codes, edges)[:, [0, -1]].max() == 1 and framed(codes, edges)[..., [0, -1]].max() == 1
+    assert (framed(codes, edges) > 1).sum() == (codes > 1).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("region", "asked", "contrast"),
+    [("chest", Measures(340), True), ("abdomen", Measures(420), None), ("chest", Measures(None, 5500), None),
+     ("chest", Measures(360, 4000), True)],
+)  # fmt: skip
+def test_a_body_is_as_wide_and_has_the_lungs_that_are_asked_for(
+    region: str, asked: Measures, contrast: bool | None
+) -> None:
+    """Within what counts as met, with the body whole in the field of view, whatever the seed."""
+    for seed in SEEDS:
+        body = bent_body(region, None, seed, contrast, asked)
+        assert body is not None and body.template.contrast >= bool(contrast)
+        tissue = body.tissue(free_grid(own_size(body, region), 5.0))
+        sides = (tissue[:, 0], tissue[:, -1], tissue[:, :, 0], tissue[:, :, -1])
+        assert max(float((side > 1).mean()) for side in sides) < 0.02
+        if asked.width is not None:
+            assert width_of(tissue, np.full(3, 5.0)) == pytest.approx(asked.width, rel=0.1)
+        if asked.lungs is not None:
+            assert lungs_of(tissue, np.full(3, 5.0)) == pytest.approx(asked.lungs, rel=0.12)
 
 
 @pytest.mark.slow

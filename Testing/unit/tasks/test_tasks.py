@@ -111,6 +111,20 @@ def test_white_and_correlated_noise_are_both_told(blur):
     assert estimate_noise((40 + 20 * noise / noise.std()).astype(np.float32)) == pytest.approx(20, rel=0.1)
 
 
+@pytest.mark.parametrize("kind", ["white", "ramp"])
+def test_noise_that_is_stronger_in_the_middle_is_told_by_its_mean_power(kind):
+    """As in a thorax, four times as strong there as at the rim; organs with sharp edges lie in it."""
+    from MedDiffFMLib.evaluation.quality.added_noise import ramp_noise
+
+    random = np.random.default_rng(0)
+    k, j, i = np.indices((12, 128, 128))
+    white = random.standard_normal(k.shape, dtype=np.float32)
+    noise = white if kind == "white" else ramp_noise(white, (1.0, 1.0, 1.0))
+    noise = noise * (10 + 30 * np.exp(-((j - 64) ** 2 + (i - 64) ** 2) / 30**2))
+    organs = np.where((j // 32 + i // 32) % 2, 60.0, -80.0)
+    assert estimate_noise((organs + noise).astype(np.float32)) == pytest.approx(noise.std(), rel=0.1)
+
+
 def test_denoise_says_when_it_cannot_estimate(model, small_ct):
     air = np.where(small_ct.voxels > -500, -700, small_ct.voxels).astype(np.int16)
     with pytest.raises(InputError, match="--noise"):

@@ -26,7 +26,7 @@ RESIDUAL_WINDOW_HU = (-1000.0, 1000.0)
 
 def non_local_means(volume_hu: np.ndarray, sigma: float, strength: float = NLM_STRENGTH) -> np.ndarray:
     """Non-local means (Buades 2005) slice by slice: patches of 5 x 5, searched 13 x 13, h = ``strength`` x sigma."""
-    from .non_local_means import non_local_means as slice_by_slice
+    from ....imaging.non_local_means import non_local_means as slice_by_slice
 
     return slice_by_slice(np.asarray(volume_hu, dtype=np.float32), sigma, strength)
 
