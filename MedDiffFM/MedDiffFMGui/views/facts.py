@@ -4,7 +4,7 @@ from slicer.i18n import tr as _
 
 UNITS = {"hu": "HU", "mm3": "(mm3)", "mm": "(mm)", "ml": "(ml)"}
 """Words in the names of facts that are written otherwise."""
-NOT_FOR_READERS = ("network_evaluations", "blocks_share", "detail_share")
+NOT_FOR_READERS = ("network_evaluations", "blocks_share", "detail_share", "means_share")
 
 
 def factsText(run):

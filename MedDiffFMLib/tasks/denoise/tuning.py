@@ -43,6 +43,8 @@ LOCAL = 10.0
 """Voxels over which the strength of the noise is measured in each place: it is stronger inside the patient."""
 SURE = 2.0
 """Standard errors, from column to column, by which the held-out loss must fall."""
+BLOCK = 8
+"""Slices of the blocks in which the noise's spectrum is measured."""
 SOFT = 0.3
 """Tissue that the denoiser as a whole is judged by, network range: beyond it edges of bone and air outweigh it."""
 
@@ -141,7 +143,7 @@ def _pairs(
         meter.check()
         window, part = noisy[:, :, box[0], box[1], box[2]], condition.window(box)
         clean = denoise_coarse_to_fine(engine, window, sigma, part)[0, 0]
-        extra = _noise_like(window[0, 0], clean, sigma, generator)[None, None]
+        extra = noise_like(window[0, 0], clean, sigma, generator)[None, None]
         yield Pair(window + ADDED * extra, window - extra / ADDED, part, sigma * (1 + ADDED**2) ** 0.5)
         meter.advance(WINDOWS / len(boxes))
 
@@ -163,13 +165,15 @@ def _starts(length: int) -> list[int]:
     return [min(n, max(length - EDGE, 0)) for n in range(0, max(length - EDGE // 2, 1), EDGE)]
 
 
-def _noise_like(noisy: torch.Tensor, clean: torch.Tensor, sigma: float, generator: torch.Generator) -> torch.Tensor:
-    """Noise with the spectrum of what was removed, and as strong as that in each place, of level ``sigma`` in all."""
+def noise_like(
+    noisy: torch.Tensor, clean: torch.Tensor, sigma: float, generator: torch.Generator, depth: int = BLOCK
+) -> torch.Tensor:
+    """Noise (D, H, W) with the spectrum of what was removed, as strong as that in each place, of level ``sigma`` in all."""
     from scipy.ndimage import gaussian_filter
 
     from .wiener import given_power, noise_power
 
-    noise = given_power(torch.randn(noisy.shape, generator=generator), noise_power(noisy, clean))
+    noise = given_power(torch.randn(noisy.shape, generator=generator), noise_power(noisy, clean, depth))
     soft = clean.abs() < SOFT
     squares = np.where(soft, np.square((noisy - clean).numpy()), 0)
     weight = np.maximum(gaussian_filter(soft.float().numpy(), LOCAL), 1e-3)

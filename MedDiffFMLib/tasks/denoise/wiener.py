@@ -80,15 +80,18 @@ def noise_power(noisy: torch.Tensor, clean: torch.Tensor, depth: int = EDGE) -> 
 
 
 def given_power(white: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """White noise (D, H, W) of variance 1 -> noise with about these powers, (8, 8, 5), in blocks."""
-    before = tuple(-(-n // STEP) * STEP + EDGE for n in white.shape)
+    """White noise (D, H, W) of variance 1 -> noise with about these powers, (depth, 8, 5), in blocks."""
+    depth = len(wanted)
+    steps = (depth // 2, STEP, STEP)
+    before = tuple(-(-n // step) * step + 2 * step for n, step in zip(white.shape, steps, strict=True))
     sums = torch.zeros(before)
-    lines = [reflected_range(-STEP, n, size) for n, size in zip(before, white.shape, strict=True)]
-    for first in range(0, before[0] - EDGE + 1, STEP):
-        band = Band(0, (before[1], before[2]), (lines[0][first : first + EDGE], lines[1], lines[2]))
-        colored = transformed(band.cut(white)) * (wanted * EDGE**3 / window(EDGE).square().sum()).sqrt()
-        sums[first : first + EDGE] += band.placed(colored, torch.ones(len(colored), dtype=torch.bool))
-    return sums[tuple(slice(STEP, STEP + n) for n in white.shape)]
+    lines = [reflected_range(-step, n, size) for step, n, size in zip(steps, before, white.shape, strict=True)]
+    for first in range(0, before[0] - depth + 1, steps[0]):
+        band = Band(0, (before[1], before[2]), (lines[0][first : first + depth], lines[1], lines[2]))
+        scale = wanted * depth * EDGE**2 / window(depth).square().sum()
+        colored = transformed(band.cut(white)) * scale.sqrt()
+        sums[first : first + depth] += band.placed(colored, torch.ones(len(colored), dtype=torch.bool))
+    return sums[tuple(slice(step, step + n) for step, n in zip(steps, white.shape, strict=True))]
 
 
 def _coefficients(
