@@ -3,8 +3,9 @@
 A few network calls from coarse to fine, each the minimum-mean-square-error estimate for its noise level. The mean of
 what they give and of thresholded blocks (``blocks``), which err otherwise, tells a Wiener filter tissue and noise, and
 it gives back what was taken for noise by mistake (``detail``). Both 0 is the prior alone; ``quick`` is the filters
-alone. Non-local means are mixed in by as much as the scan asks for (``mixing``). With ``steps`` the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv
-2410.15432, 1.6 a), which keeps more texture. ``tune`` fits the network's last layer to the scan before.
+alone. Non-local means are mixed in by as much as the scan asks for (``mixing``), unless ``blocks`` is 0. With ``steps``
+the result is drawn towards one plausible noise-free image with DiffPIR consistency instead (arXiv 2410.15432, 1.6 a),
+which keeps more texture. ``tune`` fits the network's last layer to the scan before.
 """
 
 from __future__ import annotations

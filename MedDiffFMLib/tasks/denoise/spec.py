@@ -62,7 +62,8 @@ class Denoise(Task):
     blocks: float = parameter(
         0.5,
         "Share of thresholded blocks beside the network: they err otherwise, so that the mean errs less; 0 leaves the "
-        "network alone. Not used with several steps, nor when quick.",
+        "network alone, without the part of non-local means that the scan asks for. Not used with several steps, nor "
+        "when quick.",
         minimum=0,
         maximum=1,
         advanced=True,

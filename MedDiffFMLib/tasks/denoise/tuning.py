@@ -168,7 +168,8 @@ def _starts(length: int) -> list[int]:
 def noise_like(
     noisy: torch.Tensor, clean: torch.Tensor, sigma: float, generator: torch.Generator, depth: int = BLOCK
 ) -> torch.Tensor:
-    """Noise (D, H, W) with the spectrum of what was removed, as strong as that in each place, of level ``sigma`` in all."""
+    """Noise (D, H, W) with the spectrum of what was removed, and as strong as that in each place; its level in all is
+    ``sigma``."""
     from scipy.ndimage import gaussian_filter
 
     from .wiener import given_power, noise_power
