@@ -161,7 +161,7 @@ class Heads:
         rng = np.random.default_rng(seed)
         drawn = [self.bank(example).draw(POINTS, rng)[0] for example in examples]
         segmenter.part.standardize(torch.cat(drawn))
-        segmenter.part.start_from(class_shares(examples))
+        segmenter.expect(class_shares(examples))
         optimizer = torch.optim.AdamW(segmenter.part.parameters(), RATE, weight_decay=0.01)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 10, 0.05 + 2 * (1 - step / steps))

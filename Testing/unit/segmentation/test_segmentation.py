@@ -22,7 +22,14 @@ from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_mode
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN, BodyField
 from MedDiffFMLib.segmentation.activations import tiles, volume_activations
-from MedDiffFMLib.segmentation.features import FeatureMethod, StoredFeatures, draw_points, strata
+from MedDiffFMLib.segmentation.features import (
+    FeatureMethod,
+    FeatureSegmenter,
+    PointBatch,
+    StoredFeatures,
+    draw_points,
+    strata,
+)
 from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice, mirrored
 from MedDiffFMLib.segmentation.loss import mask_loss
@@ -251,6 +258,25 @@ def test_mirrored_cases_are_learned_from_where_they_are_asked_for(tiny_model_fil
         drawn = torch.stack([points[n]["features"].mean(0) for n in range(12)])
         assert (tmp_path / "mirrored").exists() == flip and torch.isfinite(drawn).all()
         assert len(points.examples) == len(halves)
+
+
+def test_a_rare_structure_counts_as_much_as_a_large_one(tiny_model_file: Path) -> None:
+    """A head that knows only how often each class is has a loss of 1, whichever the class; perfection has none."""
+    model = load_model(str(tiny_model_file), device="cpu")
+    points, shares = 5000, torch.tensor([0.2, 0.002])
+    segmenter = make_method("features", {}).build(2, model.engine.denoiser).eval()
+    assert isinstance(segmenter, FeatureSegmenter)
+    segmenter.expect(shares)
+    last = segmenter.part.leave[1]  # type: ignore[union-attr, index]
+    with torch.no_grad():
+        last.weight.zero_()
+    target = torch.zeros(1, points, 2, 8)
+    for number, share in enumerate(shares):
+        target[0, : round(points * float(share)), number] = 1
+    features = torch.zeros(1, points, len(segmenter.part.mean))  # type: ignore[arg-type]
+    for known in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]):
+        batch = PointBatch(features, target, torch.ones(1, points), torch.tensor([known]))
+        assert segmenter.loss(batch).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_what_is_not_outlined_in_a_case_teaches_nothing() -> None:
