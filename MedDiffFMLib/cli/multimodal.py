@@ -24,7 +24,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     sentence = "Train what makes one modality out of another, and judge it."
     parser = subparsers.add_parser("multimodal", help=sentence, description=sentence)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    train = _action(actions, common, "train", _train, "Train a stage; the same command continues a run that stopped.")
+    train = _action(
+        actions, common, "train", _train,
+        "Train a stage; the same command continues a run that stopped. Under torchrun, its processes share the work.",
+    )  # fmt: skip
     train.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     train.add_argument(
         "--stage",
@@ -44,14 +47,21 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="encoders to go on from; what they had reached on the held-out boxes must not be worsened",
     )
+    train.add_argument(
+        "--text-codec",
+        metavar="NAME",
+        help="plug-in whose vectors texts are read by (hashed-ngrams ships; others where a package offers them), in "
+        "place of the grammar of facts",
+    )
     train.add_argument("--steps", type=COUNT, metavar="N", help="optimizer steps in all (starter: 1000)")
-    train.add_argument("--batch", type=COUNT, metavar="N", help="boxes a step (starter: 128)")
+    train.add_argument("--batch", type=COUNT, metavar="N", help="boxes a step, all devices (starter: 128)")
     train.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (starter: 0.003)")
     train.add_argument("--validate-every", type=COUNT, metavar="N", help="steps (starter: 200)")
     train.add_argument(
         "--keep-worse", action="store_true", help="keep the weights where they are worse than those of --initial"
     )
     train.add_argument("--seed", type=SEED, default=0, metavar="N", help="(default: %(default)s)")
+    train.add_argument("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu or mps (default: auto)")
     for name, what in (("links", "alignment"), ("invariant", "visual invariant")):
         train.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"the {what}'s loss")
     listing = actions.add_parser(
@@ -81,6 +91,7 @@ def _action(
 def _train(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
     from ..core.file_hash import file_sha256
+    from ..training.fabric import rank_zero_only
     from ..training.loss_plot import read_table
     from ..training.multimodal.align import LOOP, AlignConfig, align
 
@@ -91,28 +102,34 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     settings: dict[str, Any] = {**PRESETS[args.preset]["align"], **given}
     batch = settings.pop("batch")
     initial = "" if args.initial is None else file_sha256(args.initial)
-    config = AlignConfig(batch, args.seed, args.links, args.invariant, initial, replace(LOOP, **settings))
-    folder, pairs = args.output, _pairs(args, console)
-    path = align(args.cache, pairs, folder, config, initial=args.initial, report=console.note)
+    loop = replace(LOOP, **settings)
+    config = AlignConfig(batch, args.seed, args.links, args.invariant, initial, loop=loop)
+    folder = args.output
+    path = align(
+        args.cache, args.pairs, folder, config, initial=args.initial, codec=args.text_codec,
+        accelerator=args.accelerator, report=console.note, cancel=console.cancel,
+    )  # fmt: skip
+    if getattr(rank_zero_only, "rank", 0):  # one process speaks for all
+        return 0
     steps = int(read_table(folder / "losses.csv")["step"][-1])
     if steps < config.loop.steps:
         console.note(f"Stopped after step {steps} of {config.loop.steps}; the same command continues.")
         raise Cancelled()
-    worse = [] if args.initial is None else _pass_gate(args, path, pairs, console)
+    worse = [] if args.initial is None else _pass_gate(args, path, console)
     answer = {"status": "done", "output": str(path), "steps": steps, "sha256": file_sha256(path), "worse": worse}
     told = f" Worse than before: {', '.join(worse)}." if worse else ""
     console.answer(answer, f"{path}: trained for {steps} steps.{told}\nSHA-256 {answer['sha256']}")
     return 0
 
 
-def _pass_gate(args: argparse.Namespace, path: Path, pairs: Any, console: Console) -> list[str]:
+def _pass_gate(args: argparse.Namespace, path: Path, console: Console) -> list[str]:
     """What training made worse of what the initial encoders had reached, on the same held-out boxes."""
     from ..multimodal.aligned import load_encoders
     from ..training.multimodal.align import read_pool
     from ..training.multimodal.gate import pass_gate
     from ..training.multimodal.retrieval import embed, figures
 
-    _, validation = read_pool(args.cache, pairs, args.output / "boxes", console.note)
+    _, validation = read_pool(args.cache, _pairs(args, console), args.output / "boxes", console.note)
     if not validation:
         console.note("No case validates, so nothing tells whether the encoders became worse.")
         return []

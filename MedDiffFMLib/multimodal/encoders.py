@@ -94,10 +94,17 @@ class ImageEncoder(nn.Module):
 
     def vectors(self, cells: torch.Tensor, stem: str) -> Vectors:
         """Vectors of cells, see :func:`cells_of`."""
+        return self.centered(*self.features(cells, stem), stem)
+
+    def features(self, cells: torch.Tensor, stem: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What becomes vectors of the whole (B, SIZE) and of the parts (B, parts, SIZE); each row by itself."""
         parts = self.body(self.merge(functional.gelu(self.stems[stem](cells)).flatten(2)))
         means = self.means(self.narrow(parts).transpose(1, 2)).flatten(1)
         whole = self.whole(functional.gelu(torch.cat([means, parts.amax(1)], 1))).float()
-        each = self.part(parts).float()
+        return whole, self.part(parts).float()
+
+    def centered(self, whole: torch.Tensor, each: torch.Tensor, stem: str) -> Vectors:
+        """Unit vectors of features; in training all samples of a batch have to be among the rows."""
         each = self.part_norms[stem](each.flatten(0, 1)).view(each.shape)
         whole = self.whole_norms[stem](whole)
         return Vectors(functional.normalize(whole, dim=-1), functional.normalize(each, dim=-1))

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..core.errors import InputError
 from .encoders import SIZE, centering
 from .facts.fact import Statement
 from .facts.kinds import KINDS
 from .facts.slots import Number, Words
-from .spoken_facts import MOST, SAID, SLOTS
+from .spoken_facts import MOST, SAID, SLOTS, prompt_facts
 
 QUANTILES = 12
 """Of each number."""
@@ -93,11 +94,19 @@ class FactEncoder(nn.Module):
 
     def forward(self, told: Told) -> torch.Tensor:
         """Vectors of texts as :meth:`told` gives them."""
+        return self.centered(self.features(told))
+
+    def features(self, told: Told) -> torch.Tensor:
+        """What becomes vectors, (B, SIZE); each row by itself."""
         facts = (self.table(told.rows) * told.weights[..., None]).sum(-2)
         said = (told.weights[..., :1] > 0).to(facts.dtype)
         facts = (facts + self.fact(facts)) * said
-        vectors = self.norm(self.out(facts.sum(-2)).float())
-        return functional.normalize(vectors, dim=-1)
+        features: torch.Tensor = self.out(facts.sum(-2)).float()
+        return features
+
+    def centered(self, features: torch.Tensor) -> torch.Tensor:
+        """Unit vectors of features; in training all samples of a batch have to be among the rows."""
+        return functional.normalize(self.norm(features), dim=-1)
 
     def told(self, texts: Sequence[Sequence[Statement]]) -> Told:
         """Rows and weights of texts; facts of other kinds are left out."""
@@ -112,6 +121,19 @@ class FactEncoder(nn.Module):
                         at = slice(1 + 2 * n, 3 + 2 * n)
                         rows[b, s, at], weights[b, s, at] = _slot(said.kind, name, said.values[name], quantiles)
         return Told(torch.from_numpy(rows), torch.from_numpy(weights))
+
+    def asked(self, prompt: str) -> tuple[Told, str]:
+        """The facts that a user's words speak of, and a sentence on what was understood.
+
+        Raises:
+            InputError: nothing of it was.
+        """
+        facts, understood = prompt_facts(prompt)
+        if not facts:
+            raise InputError(
+                f"{understood} There is nothing to look for.", "Write for example: nodule in the right lung."
+            )
+        return self.told([facts]), understood
 
 
 def _slot(

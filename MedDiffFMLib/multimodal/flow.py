@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -17,11 +17,14 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..imaging.haar import haar_forward, haar_inverse
+from ..networks.unet import NetworkConfig
 from .guidance import BANDS, Source, VoxelGuidance
 from .intensity_lookup import IntensityLookup
 
 SIGMA_MIN, SIGMA_MAX = 0.005, 20.0
 """Noise levels that the network's time tells apart; what is higher counts as infinite there."""
+INPUTS = 2 * BANDS + 1
+"""Channels that the network sees: offset from the guess, guess, field of view."""
 BACKGROUND = -1.0
 """Value outside of the body, network range."""
 
@@ -35,12 +38,19 @@ class FlowConfig:
         channels: of each level, the first at half of the image's resolution.
         groups: of the group normalization.
         deviation: usual error of the guess, network range.
+        trunk: network of a prior whose weights the flow begins with, see :mod:`.trunk_flow`; None for a network of its
+            own. ``channels`` and ``groups`` are then the trunk's.
     """
 
     sources: tuple[str, ...]
     channels: tuple[int, ...] = (16, 32, 64)
     groups: int = 8
     deviation: float = 0.15
+    trunk: NetworkConfig | None = None
+
+    def on(self, trunk: NetworkConfig) -> FlowConfig:
+        """The same on the network of a prior."""
+        return replace(self, channels=tuple(trunk.channels), groups=trunk.groups, trunk=trunk)
 
     @property
     def divisor(self) -> int:
@@ -58,10 +68,14 @@ class FlowConfig:
             raise ValueError("its sizes are impossible")
         if any(n % self.groups for n in self.channels) or not 0 < self.deviation < 2:
             raise ValueError("its sizes do not fit together")
+        if self.trunk is not None and self != self.on(self.trunk):
+            raise ValueError("its sizes are not those of its trunk")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        own = fields.pop("trunk")
+        return fields if own is None else {**fields, "trunk": self.trunk.as_dict()}  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)
@@ -87,25 +101,28 @@ class Flow(nn.Module):
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
-        from monai.networks.nets import DiffusionModelUNet
-
         self.config = config
-        levels = len(config.channels)
-        self.trunk = DiffusionModelUNet(
-            spatial_dims=3,
-            in_channels=2 * BANDS + 1,
-            out_channels=2 * BANDS,
-            channels=config.channels,
-            attention_levels=(False,) * levels,
-            num_res_blocks=1,
-            norm_num_groups=config.groups,
-            num_head_channels=config.groups,
-        )
-        places = _places(config.channels)
+        self.trunk = self._network()
+        blocks = (1,) * len(config.channels) if config.trunk is None else config.trunk.blocks_of_levels
+        places = _places(config.channels, blocks)
         self.guidance = nn.ModuleDict(
             {name: VoxelGuidance(config.channels, places, config.groups) for name in config.sources}
         )
         self.lookup = nn.ModuleDict({name: IntensityLookup() for name in config.sources})
+
+    def _network(self) -> nn.Module:
+        from monai.networks.nets import DiffusionModelUNet
+
+        return DiffusionModelUNet(
+            spatial_dims=3,
+            in_channels=INPUTS,
+            out_channels=2 * BANDS,
+            channels=self.config.channels,
+            attention_levels=(False,) * len(self.config.channels),
+            num_res_blocks=1,
+            norm_num_groups=self.config.groups,
+            num_head_channels=self.config.groups,
+        )
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, sources: Mapping[str, Source]) -> Estimate:
         """Estimate the clean image.
@@ -121,11 +138,30 @@ class Flow(nn.Module):
         known = next(iter(sources.values())).known if sources else torch.ones_like(x)
         channels = torch.cat(
             [haar_forward(offset * scale), haar_forward(guess), functional.avg_pool3d(known, 2)], dim=1
-        ).contiguous(memory_format=torch.channels_last_3d)
-        heads = self.trunk(channels, _time(sigma), **self._additions(sigma, sources)).float()
-        image = guess + skip * offset + out * haar_inverse(heads[:, :BANDS])
+        )
+        image, heads = self._corrected(guess + skip * offset, out, channels, sigma, self._additions(sigma, sources))
         spread = 2 * out.flatten().log()[:, None, None, None, None]
-        return Estimate(image, (heads[:, BANDS:] + spread).clamp(-14, 4))
+        return Estimate(image, (heads + spread).clamp(-14, 4))
+
+    def _corrected(
+        self,
+        best: torch.Tensor,
+        error: torch.Tensor,
+        channels: torch.Tensor,
+        sigma: torch.Tensor,
+        additions: dict[str, Any],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the network makes of what is known, and its head of log-variances.
+
+        Args:
+            best: (B, 1, D, H, W), the best of the noisy image and the guess.
+            error: (B, 1, 1, 1, 1), standard deviation by which that strays.
+            channels: (B, INPUTS, D/2, H/2, W/2), what the network sees.
+            additions: of the guidance, as arguments of the network.
+        """
+        seen = channels.contiguous(memory_format=torch.channels_last_3d)
+        heads = self.trunk(seen, _time(sigma), **additions).float()
+        return best + error * haar_inverse(heads[:, :BANDS]), heads[:, BANDS:]
 
     def guess(self, like: torch.Tensor, sources: Mapping[str, Source]) -> torch.Tensor:
         """First guess of the image from the source that has least noise; the usual value where there is none."""
@@ -159,12 +195,12 @@ class Flow(nn.Module):
         return tuple(factor[:, None, None, None, None] for factor in (skip, out, scale))  # type: ignore[return-value]
 
 
-def _places(channels: Sequence[int]) -> list[tuple[int, int]]:
+def _places(channels: Sequence[int], blocks: Sequence[int]) -> list[tuple[int, int]]:
     """Level and channels of each feature map of MONAI's U-Net that takes an addition: what every level hands over to
-    the way up (the stem, its block, its halved output), and the middle."""
+    the way up (the stem, its blocks, its halved output), and the middle."""
     places = [(0, channels[0])]
     for level, width in enumerate(channels):
-        places.append((level, width))
+        places += [(level, width)] * blocks[level]
         if level + 1 < len(channels):
             places.append((level + 1, width))
     return [*places, (len(channels) - 1, channels[-1])]

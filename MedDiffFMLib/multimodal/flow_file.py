@@ -13,10 +13,12 @@ from torch import nn
 
 from ..core.errors import ModelError
 from ..models.checkpoint import Weights, check_format, check_shapes, read_weights, write_weights
+from ..networks.registry import network_config
 from .familiarity import Familiarity
 from .flow import Flow, FlowConfig
 from .local_guess import LocalGuess
 from .nearest_neighbor import Neighbors
+from .trunk_flow import make_flow
 
 FORMAT = "meddifffm-multi-1"
 MODEL = "translate-starter"
@@ -103,7 +105,9 @@ def _prefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _config(row: dict[str, Any]) -> FlowConfig:
-    config = FlowConfig(tuple(row["sources"]), tuple(row["channels"]), int(row["groups"]), float(row["deviation"]))
+    trunk: Any = network_config({"network": row["trunk"]}) if "trunk" in row else None
+    sizes = tuple(row["channels"]), int(row["groups"]), float(row["deviation"])
+    config = FlowConfig(tuple(row["sources"]), *sizes, trunk)
     config.check()
     return config
 
@@ -111,9 +115,9 @@ def _config(row: dict[str, Any]) -> FlowConfig:
 def _filled(weights: Weights, configs: dict[str, FlowConfig]) -> dict[str, Flow]:
     """The flows with the file's tensors, whose sizes are compared before memory is taken."""
     with torch.device("meta"):
-        described = nn.ModuleDict({name: Flow(config) for name, config in configs.items()}).state_dict()
+        described = nn.ModuleDict({name: make_flow(config) for name, config in configs.items()}).state_dict()
     check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in described.items()})
-    flows = {name: Flow(config) for name, config in configs.items()}
+    flows = {name: make_flow(config) for name, config in configs.items()}
     nn.ModuleDict(flows).load_state_dict(weights.state)
     for flow in flows.values():
         flow.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

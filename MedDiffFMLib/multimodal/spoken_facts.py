@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .facts.fact import Statement, Value
+from .facts.grammar import write
 from .facts.kinds import KINDS
 from .facts.prompt import Understood, in_words, understand_prompt
 from .facts.slots import Number
@@ -43,6 +44,17 @@ def item_columns(statements: Sequence[Statement]) -> np.ndarray:
                 step = _step(said.kind, name, said.values[name])
                 columns[row, column] = zlib.crc32(f"{said.kind}.{name}={step}".encode()) % ITEMS
     return columns
+
+
+def sentence_of(said: Statement, wording: int = 0) -> str:
+    """A statement as a sentence; in short where some of its slots are not told, as of parts of scans.
+
+    Args:
+        wording: which of the ways to say it, counted on beyond the last one from the first.
+    """
+    if said.values.keys() == KINDS[said.kind].slots.keys():
+        return write(said, wording)
+    return f"{in_words(said)}."
 
 
 def _step(kind: str, name: str, value: Value) -> Value:

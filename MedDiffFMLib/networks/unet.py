@@ -79,6 +79,15 @@ IMAGE_CHANNELS = 8 + DETAIL_BANDS
 """Haar bands of the noisy image, and its details once more in units of the noise."""
 
 
+def stem_channels(
+    config: NetworkConfig, x: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition
+) -> torch.Tensor:
+    """What the U-Net of a size sees of an image and its condition, see :class:`PriorUNet`."""
+    bands = haar_forward(x)
+    squashed = torch.tanh(detail_bands(bands) / (2 * noise.reshape(-1, 1, 1, 1, 1)))
+    return torch.cat([bands, squashed, condition.channels[:, : config.condition_channels].to(x.dtype)], dim=1)
+
+
 class PriorUNet(nn.Module):
     """Network (x, noise, time, condition) -> output of x's shape.
 
@@ -120,12 +129,8 @@ class PriorUNet(nn.Module):
 
     def stem(self, x: torch.Tensor, noise: torch.Tensor, condition: EncodedCondition) -> torch.Tensor:
         """The U-Net's input channels at half resolution."""
-        bands = haar_forward(x)
-        squashed = torch.tanh(detail_bands(bands) / (2 * noise.reshape(-1, 1, 1, 1, 1)))
-        condition_channels = condition.channels[:, : self.config.condition_channels].to(x.dtype)
-        channels = torch.cat([bands, squashed, condition_channels], dim=1)
         # channels_last_3d is what makes bf16 convolutions fast, on CPU and GPU alike.
-        return channels.contiguous(memory_format=torch.channels_last_3d)
+        return stem_channels(self.config, x, noise, condition).contiguous(memory_format=torch.channels_last_3d)
 
     def decoder_levels(self) -> list[nn.Module]:
         """Modules whose outputs are the activations of each level, coarsest first."""

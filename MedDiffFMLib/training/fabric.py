@@ -11,13 +11,15 @@ if TYPE_CHECKING or find_spec("lightning_fabric") is not None:
     from lightning_fabric import Fabric
     from lightning_fabric.loggers import TensorBoardLogger
     from lightning_fabric.loggers.logger import Logger
+    from lightning_fabric.strategies import DDPStrategy
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 elif find_spec("lightning") is not None:
     from lightning.fabric import Fabric
     from lightning.fabric.loggers import TensorBoardLogger
     from lightning.fabric.loggers.logger import Logger
+    from lightning.fabric.strategies import DDPStrategy
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 else:
     raise DependencyError("Training needs Lightning Fabric.", "Install it: pip install lightning-fabric")
 
-__all__ = ["Fabric", "Logger", "TensorBoardLogger", "rank_zero_only"]
+__all__ = ["DDPStrategy", "Fabric", "Logger", "TensorBoardLogger", "rank_zero_only"]

@@ -40,9 +40,10 @@ from MedDiffFMLib.models.controlnet_file import FORMAT as CONTROL_FORMAT
 from MedDiffFMLib.models.controlnet_file import load_control
 from MedDiffFMLib.models.no_model import NoModel
 from MedDiffFMLib.models.store import add_store
-from MedDiffFMLib.multimodal.aligned import load_encoders
+from MedDiffFMLib.multimodal.aligned import AlignedEncoders, load_encoders, save_encoders
 from MedDiffFMLib.multimodal.rigid_registration import align
 from MedDiffFMLib.multimodal.shadow_hull import Shadow, hull_of
+from MedDiffFMLib.multimodal.text_codecs import HashedNgrams
 from MedDiffFMLib.multimodal.xray_pose import poses
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.node.peers import parse_caller
@@ -820,6 +821,19 @@ def _prior_as_control(folder: Path, _: pytest.MonkeyPatch) -> None:
 )
 def _prior_as_encoders(folder: Path, _: pytest.MonkeyPatch) -> None:
     load_encoders(_weights(folder / "prior.safetensors"))
+
+
+@case(
+    "encoders whose text codec is not installed",
+    "The encoders in encoders.safetensors read texts by the text codec 'cxr-bert', which is not installed. "
+    "Install the package that offers it as an entry point of the group meddifffm.text_codecs.",
+    DependencyError,
+)
+def _no_codec(folder: Path, _: pytest.MonkeyPatch) -> None:
+    codec = HashedNgrams()
+    codec.name = "cxr-bert"
+    save_encoders(folder / "encoders.safetensors", AlignedEncoders(codec), {})
+    load_encoders(folder / "encoders.safetensors")
 
 
 @case(

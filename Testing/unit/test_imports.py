@@ -27,7 +27,7 @@ HEAVY = (
     "multimodal.intensity_lookup", "multimodal.fact_encoder", "multimodal.translation", "multimodal.flow",
     "multimodal.search", "multimodal.invariant", "multimodal.encoders", "multimodal.box_xray", "multimodal.boxes",
     "multimodal.acquisitions", "multimodal.flow_file", "multimodal.alignment", "multimodal.local_guess",
-    "multimodal.aligned", "multimodal.xray_regression",
+    "multimodal.aligned", "multimodal.xray_regression", "multimodal.sentence_encoder", "multimodal.trunk_flow",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
     "conditioning.regions", "conditioning.totalsegmentator_labels", "diffusion.kinds", "preprocessing.mask_crop",

@@ -20,6 +20,7 @@ def find(task: Find, case: Case, run: Run) -> TaskResult:
     Raises:
         InputError: the text is empty, or nothing of it was understood.
         ModelError: there are no encoders.
+        DependencyError: they read texts by a codec that is not installed.
     """
     from ...conditioning.region import body_mask
     from ...imaging.grid import from_grid, to_grid, working_grid
@@ -27,21 +28,18 @@ def find(task: Find, case: Case, run: Run) -> TaskResult:
     from ...multimodal.aligned import find_encoders
     from ...multimodal.boxes import SPACING_MM
     from ...multimodal.search import best_places, boxes_in, likeness_map, ras_of, score_of
-    from ...multimodal.spoken_facts import prompt_facts
 
     prompt = " ".join(case.texts["prompt"].split())
     if not any(letter.isalnum() for letter in prompt):
         raise InputError("The prompt says nothing.", "Write what to look for, such as: nodule in the right lung.")
-    facts, understood = prompt_facts(prompt)
-    if not facts:
-        raise InputError(f"{understood} There is nothing to look for.", "Write for example: nodule in the right lung.")
     encoders = find_encoders(task.encoders)
+    vector, understood = encoders.asked(prompt)
     coarse = thinned(case.scan, SPACING_MM / 2)  # the rest is smoothed, as in training
     grid = working_grid(coarse, SPACING_MM)
     hounsfield = np.clip(to_grid(coarse, grid), -1024, 3071)
     body = body_mask(hounsfield)
     meter = run.meter(boxes_in(hounsfield.shape), "looking at each place")
-    likeness = likeness_map(hounsfield, encoders.text([facts])[0], encoders, meter.advance)
+    likeness = likeness_map(hounsfield, vector, encoders, meter.advance)
     places = best_places(likeness, body, task.places)
     rows = []
     for number, one in enumerate(places, 1):

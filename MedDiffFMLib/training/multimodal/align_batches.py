@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from ...multimodal.boxes import byte_input, ct_input
 from ...multimodal.encoders import cells_of
 from ...multimodal.fact_encoder import MOST, SLOTS, FactEncoder, Told
 from ...multimodal.facts.fact import Statement
-from ...multimodal.spoken_facts import ITEMS, item_columns
+from ...multimodal.sentence_encoder import WORDINGS, SentenceEncoder, Spoken
+from ...multimodal.spoken_facts import ITEMS, SAID, item_columns, sentence_of
 from .box_pool import VIEWS, Boxes
 
 TAKES = 3
@@ -48,45 +49,113 @@ class AlignBatch:
     """
 
     seen: dict[str, Twice]
-    text: Told
+    text: Told | Spoken
     said: torch.Tensor
     true: torch.Tensor
     part: torch.Tensor
-    part_text: Told
+    part_text: Told | Spoken
     part_said: torch.Tensor
     part_true: torch.Tensor
 
+    def to(self, device: torch.device) -> AlignBatch:
+        """Copy on a device."""
+        return AlignBatch(**{name: _moved(value, device) for name, value in vars(self).items()})
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Tensors in tuples with names and in dictionaries, on a device."""
+    if isinstance(value, dict):
+        return {name: _moved(part, device) for name, part in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else type(value)(*(_moved(p, device) for p in value))
+
 
 class Speech:
-    """Texts of many images, of which some facts and slots are said.
+    """Texts of many images, of which some facts are said.
 
     Args:
         texts: facts of each image.
-        encoder: that reads them.
     """
 
-    def __init__(self, texts: Sequence[Sequence[Statement]], encoder: FactEncoder) -> None:
-        self.told = encoder.told(texts)
+    slot_dropped = 0.0
+    """How often a slot of a fact that is said is left out."""
+
+    def __init__(self, texts: Sequence[Sequence[Statement]]) -> None:
         self.columns = np.full((len(texts), MOST, SLOTS), -1, np.int64)
+        self.facts = np.zeros((len(texts), MOST), bool)
         for row, text in enumerate(texts):
             self.columns[row] = item_columns(text)
-        self.facts = self.told.weights[..., 0].numpy() > 0
+            self.facts[row, : sum(said.kind in SAID for said in text)] = True
 
-    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Told, torch.Tensor, torch.Tensor]:
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Told | Spoken, torch.Tensor, torch.Tensor]:
         """Texts about some images, what they say, and what is true: (B, ITEMS) each."""
         facts = self.facts[rows]
         kept = facts & (rng.random(facts.shape) >= DROPPED)
         order = np.where(facts, rng.random(facts.shape), 2).argsort(1).argsort(1)
         few = facts & (order < rng.integers(1, 5, (len(rows), 1)))
         kept = np.where((rng.random((len(rows), 1)) < ALL) & kept.any(1, keepdims=True), kept, few)
-        slots = kept[..., None] & (rng.random((*kept.shape, SLOTS)) >= SLOT_DROPPED)
-        shown = torch.from_numpy(np.concatenate([kept[..., None], np.repeat(slots, 2, -1)], -1))
+        slots = kept[..., None] & (rng.random((*kept.shape, SLOTS)) >= self.slot_dropped)
         columns = self.columns[rows]
-        return (
-            Told(self.told.rows[rows], self.told.weights[rows] * shown),
-            _table(np.where(slots, columns, -1)),
-            _table(columns),
-        )
+        text = self.shown(rows, kept, slots, rng)
+        return text, _table(np.where(slots, columns, -1)), _table(columns)
+
+    def shown(self, rows: np.ndarray, kept: np.ndarray, slots: np.ndarray, rng: np.random.Generator) -> Told | Spoken:
+        """What the encoder gets of some texts.
+
+        Args:
+            kept: (B, MOST) bool, facts that are said.
+            slots: (B, MOST, SLOTS) bool, slots that are.
+        """
+        raise NotImplementedError
+
+
+class FactSpeech(Speech):
+    """As facts.
+
+    Args:
+        encoder: that reads them.
+    """
+
+    slot_dropped = SLOT_DROPPED
+
+    def __init__(self, texts: Sequence[Sequence[Statement]], encoder: FactEncoder) -> None:
+        super().__init__(texts)
+        self.told = encoder.told(texts)
+
+    def shown(self, rows: np.ndarray, kept: np.ndarray, slots: np.ndarray, rng: np.random.Generator) -> Told:
+        """Rows and weights of the facts and slots that are said."""
+        shown = torch.from_numpy(np.concatenate([kept[..., None], np.repeat(slots, 2, -1)], -1))
+        return Told(self.told.rows[rows], self.told.weights[rows] * shown)
+
+
+class SentenceSpeech(Speech):
+    """As sentences, each in one of several wordings.
+
+    Args:
+        encoder: that reads them.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[Statement]], encoder: SentenceEncoder) -> None:
+        super().__init__(texts)
+        self.reader = encoder.reader
+        self.rows = np.zeros((len(texts), MOST, WORDINGS), np.int64)
+        ways = range(WORDINGS)
+        known = [[said for said in text if said.kind in SAID][:MOST] for text in texts]
+        sentences = [sentence_of(said, way) for text in known for said in text for way in ways]
+        self.rows[self.facts] = self.reader.rows(sentences).reshape(-1, WORDINGS)  # all in one call: it grows once
+
+    def shown(self, rows: np.ndarray, kept: np.ndarray, slots: np.ndarray, rng: np.random.Generator) -> Spoken:
+        """Vectors of the sentences that are said."""
+        wording = rng.integers(WORDINGS, size=(*kept.shape, 1))
+        chosen = np.take_along_axis(self.rows[rows], wording, 2)[..., 0]
+        said = torch.from_numpy(kept.astype(np.float32))
+        return Spoken(torch.from_numpy(self.reader.table[chosen]) * said[..., None], said)
+
+
+def speech_of(texts: Sequence[Sequence[Statement]], encoder: FactEncoder | SentenceEncoder) -> Speech:
+    """Texts as an encoder takes them."""
+    if isinstance(encoder, SentenceEncoder):
+        return SentenceSpeech(texts, encoder)
+    return FactSpeech(texts, encoder)
 
 
 def _table(columns: np.ndarray) -> torch.Tensor:
@@ -105,7 +174,7 @@ class BoxBatches:
         encoder: of texts, which is measured on the pool's.
     """
 
-    def __init__(self, pool: Sequence[Boxes], batch: int, seed: int, encoder: FactEncoder) -> None:
+    def __init__(self, pool: Sequence[Boxes], batch: int, seed: int, encoder: FactEncoder | SentenceEncoder) -> None:
         self.batch, self.seed = batch, seed
         facts = [facts for boxes in pool for facts in boxes.facts]
         cells = [cells or [(0, [])] for boxes in pool for cells in boxes.cells]
@@ -113,8 +182,8 @@ class BoxBatches:
         self.parts = np.array([part for one in cells for part, _ in one])
         self.first_part = np.cumsum([0, *(len(one) for one in cells)])
         encoder.measure(facts)
-        self.texts = Speech(facts, encoder)
-        self.part_texts = Speech([said for one in cells for _, said in one], encoder)
+        self.texts = speech_of(facts, encoder)
+        self.part_texts = speech_of([said for one in cells for _, said in one], encoder)
         generator = torch.Generator().manual_seed(seed)
         found = [_cells(boxes, generator) for boxes in pool]
         self.cells = {name: torch.cat([one[name] for one in found]) for name in found[0]}

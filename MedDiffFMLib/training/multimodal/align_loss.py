@@ -9,8 +9,11 @@ from torch import nn
 
 from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.alignment import fit_of, info_nce
-from ...multimodal.encoders import Vectors
+from ...multimodal.encoders import ImageEncoder, Vectors
+from ...multimodal.fact_encoder import Told
 from ...multimodal.invariant import invariant_loss
+from ...multimodal.sentence_encoder import Spoken
+from ..processes import Processes
 from .align_batches import AlignBatch
 
 INVARIANT = 0.5
@@ -28,29 +31,47 @@ class AlignLoss(nn.Module):
 
     Args:
         links, invariant: whether the losses of alignment, and of the invariant, count.
+        processes: that share a batch: each encodes some rows, and has the loss of all.
     """
 
-    def __init__(self, encoders: AlignedEncoders, links: bool = True, invariant: bool = True) -> None:
+    def __init__(
+        self, encoders: AlignedEncoders, links: bool = True, invariant: bool = True, processes: Processes | None = None
+    ) -> None:
         super().__init__()
         self.encoders = encoders
         self.links, self.invariant = links, invariant
+        self.processes = processes or Processes()
 
     def forward(self, batch: AlignBatch, generator: torch.Generator) -> torch.Tensor:
         """Mean loss; the generator draws parts."""
         encoders = self.encoders
         bodies = {"ct": encoders.volumes, "mr": encoders.volumes, "xray": encoders.pictures}
         twice = max(2, round(TWICE_SHARE * len(batch.part)))
-        first = {name: bodies[name].vectors(seen.first, name) for name, seen in batch.seen.items()}
-        text, part_text = encoders.texts(batch.text), encoders.texts(batch.part_text)
+        first = {name: self._image(bodies[name], seen.first, name) for name, seen in batch.seen.items()}
+        text, part_text = self._text(batch.text), self._text(batch.part_text)
         second = {
-            name: bodies[name].vectors(seen.second[:twice], name) for name, seen in batch.seen.items() if self.invariant
+            name: self._image(bodies[name], seen.second[:twice], name)
+            for name, seen in batch.seen.items()
+            if self.invariant
         }
-        loss = torch.zeros(())
+        loss = text.new_zeros(())
         if self.links:
             loss = loss + self._links(batch, first["ct"], first["mr"], first["xray"], text, part_text, generator)
         for name, other in second.items():
             loss = loss + INVARIANT * invariant_loss(first[name].parts[:twice], other.parts)
         return loss
+
+    def _image(self, body: ImageEncoder, cells: torch.Tensor, name: str) -> Vectors:
+        """Vectors of all rows, of which this process computes its share."""
+        rows = len(cells)
+        features = body.features(cells[self.processes.share(rows)], name)
+        return body.centered(*(self.processes.gathered(part, rows) for part in features), name)
+
+    def _text(self, told: Told | Spoken) -> torch.Tensor:
+        rows = len(told[0])
+        mine = type(told)(*(part[self.processes.share(rows)] for part in told))
+        features = self.encoders.texts.features(mine)  # type: ignore[arg-type]
+        return self.encoders.texts.centered(self.processes.gathered(features, rows))
 
     def _links(
         self,
@@ -65,8 +86,8 @@ class AlignLoss(nn.Module):
         scales = self.encoders.scales
         fits, part_fits = fit_of(batch.said, batch.true), fit_of(batch.part_said, batch.part_true)
         alike = fit_of(batch.true, batch.true)
-        row = torch.arange(len(batch.part))
-        parts = torch.randperm(ct.parts.shape[1], generator=generator)[:PARTS]
+        row = torch.arange(len(batch.part), device=batch.part.device)
+        parts = torch.randperm(ct.parts.shape[1], generator=generator)[:PARTS].to(row.device)
         empty = (batch.seen["ct"].first[:, parts, :, 0].mean(-1) > AIR).flatten().float()
         part_alike = torch.outer(empty, empty).fill_diagonal_(1.0)
         return (

@@ -4,7 +4,7 @@ are there all the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from ...multimodal.acquisitions import another_ct, another_mr
 from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.boxes import byte_input, ct_input
+from ...multimodal.encoders import Vectors
 from ...multimodal.invariant import effective_rank, sameness
 from ...multimodal.spoken_facts import items
 from .box_pool import Boxes
@@ -20,7 +21,7 @@ from .box_pool import Boxes
 PERMUTATIONS = 2000
 CANDIDATES, FIRST = 100, 5
 XRAYS = 24
-_CHUNK = 32
+_CHUNK, _TEXTS = 32, 1024
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,22 @@ class Embedded:
 
 @torch.inference_mode()
 def embed(encoders: AlignedEncoders, pool: Sequence[Boxes], seed: int = 0) -> Embedded:
-    """Vectors of all boxes of a pool; X-rays are AP."""
+    """Vectors of all boxes of a pool, computed where the encoders are; X-rays are AP."""
+    device = next(encoders.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     ct = ct_input(np.concatenate([boxes.ct for boxes in pool]))
     first, second = (byte_input(np.concatenate([boxes.mr[:, n] for boxes in pool])) for n in range(2))
     ap, turned = (byte_input(np.concatenate([boxes.xray[:, n] for boxes in pool])) for n in range(2))
     texts = [facts for boxes in pool for facts in boxes.facts]
     pairs = {
-        "ct": [_encoded(encoders.ct, image) for image in (ct, another_ct(ct, generator))],
-        "mr": [_encoded(encoders.mr, image) for image in (first, another_mr(second, generator))],
-        "xray": [_encoded(encoders.xray, image) for image in (ap, turned)],
+        "ct": [_encoded(encoders.ct, image, device) for image in (ct, another_ct(ct, generator))],
+        "mr": [_encoded(encoders.mr, image, device) for image in (first, another_mr(second, generator))],
+        "xray": [_encoded(encoders.xray, image, device) for image in (ap, turned)],
     }
     patients = sorted({boxes.patient for boxes in pool})
     patient = np.concatenate([np.full(len(boxes.ct), patients.index(boxes.patient)) for boxes in pool])
     return Embedded(
-        text=encoders.text(texts).numpy(),
+        text=torch.cat([encoders.text(texts[n : n + _TEXTS]).cpu() for n in range(0, len(texts), _TEXTS)]).numpy(),
         **{name: one[0].numpy() for name, (one, _) in pairs.items()},
         patient=patient,
         rank={name: effective_rank(one[1]) for name, (one, _) in pairs.items()},
@@ -67,9 +69,11 @@ def embed(encoders: AlignedEncoders, pool: Sequence[Boxes], seed: int = 0) -> Em
     )
 
 
-def _encoded(encode, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[no-untyped-def]
-    found = [encode(part) for part in images.split(_CHUNK)]
-    return torch.cat([one.whole for one in found]), torch.cat([one.parts for one in found])
+def _encoded(
+    encode: Callable[[torch.Tensor], Vectors], images: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    found = [encode(part.to(device)) for part in images.split(_CHUNK)]
+    return torch.cat([one.whole.cpu() for one in found]), torch.cat([one.parts.cpu() for one in found])
 
 
 def recall(queries: np.ndarray, keys: np.ndarray, candidates: int, first: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -190,18 +191,31 @@ def _agree(before: Any, now: Any) -> bool:
     return bool(before == now)
 
 
-def launch(accelerator: str, devices: int | str, nodes: int, loggers: Sequence[Any] = ()) -> Any:
-    """Fabric with its processes started; under torchrun those that it started, whatever ``devices`` and ``nodes``."""
-    from ..fabric import Fabric
+LONGEST_WAIT = timedelta(hours=12)
+"""Of processes for others that prepare or judge many cases; torchrun ends all at once where one of them fails."""
+
+
+def launch(
+    accelerator: str, devices: int | str, nodes: int, loggers: Sequence[Any] = (), *, partly: bool = False
+) -> Any:
+    """Fabric with its processes started; under torchrun those that it started, whatever ``devices`` and ``nodes``.
+
+    Args:
+        partly: some weights have no part in the loss of some steps, and processes may wait long for each other.
+    """
+    from ..fabric import DDPStrategy, Fabric
 
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
+    several = (devices, nodes) != (1, 1)
+    shared = {"strategy": DDPStrategy(find_unused_parameters=True, timeout=LONGEST_WAIT)} if partly and several else {}
     try:
         # Fabric's own bf16-mixed rounds the inputs to bfloat16, several HU in bone and air; the loss module casts.
         fabric = Fabric(
-            accelerator=accelerator, devices=devices, num_nodes=nodes, precision="32-true", loggers=list(loggers)
-        )
+            accelerator=accelerator, devices=devices, num_nodes=nodes, precision="32-true", loggers=list(loggers),
+            **shared,
+        )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
             f"Training on {devices} x {accelerator!r} is not possible ({str(error).rstrip('.')}).",

@@ -68,7 +68,8 @@ def judge(flows: Mapping[str, Flow], row: RealPair) -> Judged:
         guess[target] = (UNIT[target] * (found.guess[used] + offset)).numpy()
         spread[target] = (UNIT[target] * found.variance[used].sqrt()).numpy()
     table: Any = flows[CT].lookup[MR_T1]
-    usual = torch.where(body > 0.5, table(mr[None, None], torch.zeros(1))[0, 0], BACKGROUND)[used]
+    sure = torch.zeros(1, device=table.values.device)
+    usual = torch.where(body > 0.5, table(mr[None, None].to(sure.device), sure)[0, 0].cpu(), BACKGROUND)[used]
     return Judged(truth, made, guess, (HU_LIMIT * usual).numpy(), spread)
 
 
