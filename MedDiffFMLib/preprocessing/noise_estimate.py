@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def _strength(tiles: np.ndarray) -> float:
     return NORMAL * float(np.sqrt(np.average(tiles[:, 0] ** 2, weights=tiles[:, 1]))) if len(tiles) else 0.0
 
 
-def _range(hits: np.ndarray) -> slice:
+def _range(hits: Any) -> slice:
     """From the first hit to the last, and as far beyond as a window sees from there; nothing without a hit.
 
     It begins with a square, so that squares lie alike in all runs of slices.

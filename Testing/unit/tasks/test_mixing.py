@@ -46,6 +46,7 @@ def test_the_share_is_that_of_the_least_error(kept, blur, monkeypatch):
     clean = scan()
     noisy = clean + noise_of(clean.shape, blur)
     monkeypatch.setattr(mixing, "LEAST", 0.0)
+    monkeypatch.setattr(mixing, "BETWEEN", 0.0)
     told = share_of_means(noisy, SIGMA, blurred(kept)) ** 0.5
     result = blurred(kept)(noisy, None, SIGMA)
     change = torch.from_numpy(non_local_means(noisy.numpy(), SIGMA)) - result
@@ -57,6 +58,17 @@ def test_the_share_is_that_of_the_least_error(kept, blur, monkeypatch):
         return float((result + share * change - clean)[result.abs() <= mixing.SOFT].square().mean())
 
     assert error(told**2) < 1.02 * error(0)
+
+
+def test_texture_that_goes_on_through_slices_is_no_noise(monkeypatch):
+    """As strong as the noise, and alike to it in every slice; only the next slice tells them apart."""
+    shape = (24, 96, 128)
+    noise, texture = noise_of(shape, 0.6), noise_of(shape, 0.6)[:1].expand(shape)
+    told = SIGMA * 2**0.5
+    assert share_of_means(noise * 2**0.5, told, blurred(0.4)) > 0.5
+    assert share_of_means(noise + texture, told, blurred(0.4)) == 0
+    monkeypatch.setattr(mixing, "BETWEEN", 0.0)
+    assert share_of_means(noise + texture, told, blurred(0.4)) > 0.3
 
 
 def test_what_cannot_be_bettered_stays():
