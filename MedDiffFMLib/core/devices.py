@@ -95,14 +95,32 @@ def is_accelerator(device: torch.device) -> bool:
 
 def is_fast_in_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 pays. Older GPUs emulate it, slower than they compute float32, and PyTorch calls that supported;
-    Apple's are as fast in float32."""
+    Apple's are as fast in float32. Processors without instructions for it take a hundred times as long."""
     import torch
 
+    if device.type == CPU:
+        return _processor_has_bfloat16()
     if device.type == "cuda" and torch.version.hip:
         return str(torch.cuda.get_device_properties(device).gcnArchName).startswith(FAST_BFLOAT16_AMD)
     if device.type == "cuda":
         return bool(torch.cuda.get_device_capability(device) >= (8, 0))
-    return device.type == CPU or (device.type == "xpu" and bool(torch.xpu.is_bf16_supported()))
+    return device.type == "xpu" and bool(torch.xpu.is_bf16_supported())
+
+
+def _processor_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 by itself: AVX-512 BF16, AMX, or ARM's. PyTorch's own question is
+    also answered with yes where AVX-512 emulates it."""
+    import platform
+
+    import torch
+
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+    except (AttributeError, RuntimeError):  # a build of PyTorch without oneDNN
+        return False
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch 2.6
+    return native is None or platform.machine().lower() not in ("x86_64", "amd64") or bool(native())
 
 
 def free_memory(device: torch.device) -> int | None:
