@@ -19,8 +19,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     sentence = "Train the detector of the anomaly map."
     parser = subparsers.add_parser(
         "pretrain-anomaly", parents=[common], help=sentence,
-        description=f'{sentence} It learns from tissue that is put where it does not belong. Voxels above 0 in a '
-        'case\'s "label" are lesions and left out.',
+        description=f'{sentence} It learns from tissue that is put where it does not belong and from '
+        'lesions, which are the voxels above 0 in a case\'s "label".',
     )  # fmt: skip
     parser.add_argument("datalist", type=Path, help="MONAI decathlon JSON")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="WEIGHTS", help=".safetensors file")
@@ -28,6 +28,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--splits", nargs="+", choices=SPLITS, default=("training",), help="use these (default: training)"
     )
     parser.add_argument("--seed", type=SEED, default=0, help="of weights and misplaced tissue (default: 0)")
+    parser.add_argument("--leave-lesions-out", action="store_true", help="do not learn from outlined lesions")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=run)
 
@@ -42,8 +43,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.output.suffix != ".safetensors":
         raise InputError(f"'{args.output.name}' does not end in .safetensors.", "Choose another name.")
     InputGuard([args.datalist]).refuse([args.output])
-    cases = Cases(read_datalist(args.datalist, tuple(args.splits)), console)
-    detector, facts = train_detector(cases, DetectorConfig(seed=args.seed), console.note)
+    entries = read_datalist(args.datalist, tuple(args.splits))
+    cases = Cases(entries, console)
+    config = DetectorConfig(seed=args.seed, show_lesions=not args.leave_lesions_out)
+    detector, facts = train_detector(cases, config, console.note, [entry.patient for entry in entries])
     console.cancel.check()
     digest = save_detector(args.output, detector, facts)
     answer = {"status": "done", "output": str(args.output), "sha256": digest, **facts}

@@ -1,7 +1,7 @@
-"""Small network that tells places where something was put into a CT from places as they are, by local features.
+"""Small network that tells what is out of place in a CT from tissue as it is, by local features.
 
-It has seen no lesion: it was trained on what is smooth-edged and out of place (other tissue, denser or thinner tissue,
-tissue from elsewhere; ``training/pretrain/anomaly_detector``). It looks at each voxel by itself, without a lattice of
+It was trained on what was put in (smooth-edged, of other, denser or thinner tissue or from elsewhere), and on some
+outlined lesions (``training/pretrain/anomaly_detector``). It looks at each voxel by itself, without a lattice of
 windows or cubes, so that neither the scan's order of axes nor the place of a grid decides what is found.
 """
 
@@ -35,7 +35,7 @@ class Detector:
     """The network and what its answers mean.
 
     Attributes:
-        network: features less their mean over their spread -> log odds of "put there".
+        network: features less their mean over their spread -> log odds of "out of place".
         center, scale: mean and spread of the features, float32.
         quantiles: smoothed log odds that the shares ``TAILS`` of normal voxels exceed.
         sha256: of its file.
@@ -95,21 +95,42 @@ def smoothed_odds(
         search: bool, where to look, inside the body.
         done: called after each of the features.
     """
+    if not search.any():
+        return np.zeros(hounsfield.shape, np.float32)
+    table = search_features(hounsfield, body, search, spacing_kji, done)
+    return smooth_odds(detector.odds(table), search, spacing_kji)
+
+
+def search_features(
+    hounsfield: np.ndarray,
+    body: np.ndarray,
+    search: np.ndarray,
+    spacing_kji: tuple[float, float, float],
+    done: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """(n, features) float16 of the search area, in array order; computed in the box of the body alone."""
+    from ...conditioning.region import body_box
+
+    first, last = (corner.astype(int) for corner in body_box(body))
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
+    return feature_table(hounsfield[box], body[box], spacing_kji, search[box], done)
+
+
+def smooth_odds(odds: np.ndarray, search: np.ndarray, spacing_kji: tuple[float, float, float]) -> np.ndarray:
+    """(k, j, i) float32: log odds (n,) of the search area's voxels, smoothed within it; 0 elsewhere."""
     from scipy.ndimage import gaussian_filter
 
     from ...conditioning.region import body_box
 
-    result = np.zeros(hounsfield.shape, np.float32)
-    if not search.any():
-        return result
-    first, last = (corner.astype(int) for corner in body_box(body))
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
+    first, last = (corner.astype(int) for corner in body_box(search))
+    reach = [round(4 * SMOOTHING_MM / s) + 1 for s in spacing_kji]
+    box = tuple(slice(max(0, a - n), b + n + 1) for a, b, n in zip(first, last, reach, strict=True))
     inside = search[box]
-    odds = detector.odds(feature_table(hounsfield[box], body[box], spacing_kji, inside, done))
     filled = np.zeros(inside.shape, np.float32)
     filled[inside] = odds
     widths = [SMOOTHING_MM / s for s in spacing_kji]
     weight = gaussian_filter(inside.astype(np.float32), widths)
+    result = np.zeros(search.shape, np.float32)
     result[box] = np.where(inside, gaussian_filter(filled, widths) / np.maximum(weight, 1e-6), 0)
     return result
 

@@ -27,7 +27,15 @@ from MedDiffFMLib.tasks.anomaly.detector import (
 from MedDiffFMLib.tasks.anomaly.findings import list_findings
 from MedDiffFMLib.tasks.anomaly.local_features import NAMES, feature_table
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
-from MedDiffFMLib.training.pretrain.anomaly_detector import DetectorConfig, train_detector
+from MedDiffFMLib.training.pretrain.anomaly_detector import (
+    AROUND_LESION_MM,
+    DetectorConfig,
+    deal_folds,
+    draw_samples,
+    fit_detector,
+    prepare_scan,
+    train_detector,
+)
 from MedDiffFMLib.training.pretrain.misplaced_tissue import misplace_tissue
 
 SPACING = (3.0, 3.0, 3.0)
@@ -60,7 +68,7 @@ def test_lumps_lie_where_they_may_and_change_what_they_cover(small_ct: Volume) -
 
 @pytest.fixture(scope="module")
 def trained(small_ct: Volume) -> tuple[Detector, dict]:
-    return train_detector([(small_ct, None, None)], DetectorConfig(epochs=15.0))
+    return train_detector([(small_ct, None, None)], DetectorConfig(epochs=40.0))
 
 
 @pytest.mark.slow
@@ -76,6 +84,52 @@ def test_what_was_put_there_stands_out(trained: tuple[Detector, dict], small_ct:
     score = detector.z_score(odds)
     assert score[lump].mean() > 1.5 and np.median(score[body & ~lump]) < 1
     assert facts["cases"] == 1 and facts["misplaced_voxels"] > 0
+
+
+def rough_ball(volume: Volume, center: tuple[int, int, int], radius: float = 4) -> tuple[Volume, np.ndarray]:
+    """The CT with a ball of rough texture in it, which no lump has, as dense on average as what was there; its mask."""
+    k, j, i = np.ogrid[tuple(slice(n) for n in volume.voxels.shape)]
+    ball = (k - center[0]) ** 2 + (j - center[1]) ** 2 + (i - center[2]) ** 2 < radius**2
+    noise = np.random.default_rng(center).normal(0, 150, volume.voxels.shape)
+    return volume.with_voxels(np.where(ball, volume.voxels + noise, volume.voxels).astype(np.float32)), ball
+
+
+def test_what_is_drawn_of_a_case(small_ct: Volume) -> None:
+    """Each lesion apart; nothing normal near one; the same again, and without lesions the same otherwise."""
+    first, one = rough_ball(small_ct, (10, 34, 14), 3)
+    both, other = rough_ball(first, (30, 34, 30), 2)
+    scan = prepare_scan(both, one | other, 3.0)
+    drawn = draw_samples(scan, DetectorConfig(), 5)
+    shown = [len(lesion) for lesion in drawn.lesions]
+    assert shown == [np.count_nonzero(scan.search & (scan.lesions == n)) for n in (1, 2)] and min(shown) > 3
+    near = [
+        np.linalg.norm((np.argwhere(scan.normal) - center) * 3, axis=1).min() for center in np.argwhere(one | other)
+    ]
+    assert min(near) > AROUND_LESION_MM
+    again, without = draw_samples(scan, DetectorConfig(), 5), draw_samples(scan, DetectorConfig(show_lesions=False), 5)
+    assert np.array_equal(again.misplaced, drawn.misplaced) and not without.lesions
+    assert np.array_equal(np.sort(without.normal, axis=0), np.sort(drawn.normal, axis=0))
+
+
+@pytest.mark.slow
+def test_outlined_lesions_teach_what_lumps_do_not(small_ct: Volume) -> None:
+    """A texture that was outlined in one place is found in another."""
+    ct, ball = rough_ball(small_ct, (12, 34, 14))
+    elsewhere, there = rough_ball(small_ct, (26, 34, 30))
+    scan = prepare_scan(elsewhere, None, 3.0)
+    rise = []
+    for shown in (True, False):
+        config = DetectorConfig(epochs=15.0, show_lesions=shown)
+        detector, _ = fit_detector([draw_samples(prepare_scan(ct, ball, 3.0), config, 0)], config)
+        odds = smoothed_odds(detector, scan.hounsfield, scan.body, scan.search, SPACING)
+        rise.append(np.median(odds[there & scan.search]) - np.quantile(odds[scan.search & ~there], 0.95))
+    assert rise[0] > 0 and rise[0] > rise[1] + 1
+
+
+def test_patients_are_dealt_out_whole() -> None:
+    patients = [f"p{n}" for n in (0, 1, 1, 2, 0, 3, 4, 5, 6)]
+    folds = deal_folds(patients, 3)
+    assert len(set(zip(patients, folds, strict=True))) == 7 and [folds.count(n) for n in range(3)] == [4, 3, 2]
 
 
 @pytest.mark.slow

@@ -1,0 +1,227 @@
+"""Anomaly detector judged on patients that it was not trained on, by folds.
+
+    python Testing/experiments/anomaly_folds.py DATALIST -o FOLDER [--lesions shown left-out] [--folds 5]
+
+DATALIST is a MONAI decathlon JSON whose cases name their "patient"; a case's "label" outlines lesions. Patients are
+dealt out to the folds in turn.
+Every case is judged on its working grid by a detector that has not seen its patient: AUROC and average precision of
+the lesions' voxels beside the local residual's, which of the map's peaks is the first in each lesion of 8 mm or more,
+whether the list of the task holds it, and how many findings the list of a case without lesions holds. How rare the
+answers on normal tissue are is counted on all cases by detectors that have not seen them.
+
+Beside the peaks stands the chance of four random places: a mass that fills a tenth of its scan is hit by luck.
+FOLDER gets ``anomaly-folds.json`` and ``.md``, each case's z-scores, and ``anomaly-detector.safetensors``: what
+``meddifffm pretrain-anomaly`` makes of DATALIST, at no further cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedDiffFMLib.conditioning.region import grown
+from MedDiffFMLib.datasets.datalist import Entry, read_datalist
+from MedDiffFMLib.evaluation.quality.baselines.classical import local_residual
+from MedDiffFMLib.evaluation.quality.detection import HIT_MM, LARGE_MM, diameters, peaks, ranks
+from MedDiffFMLib.evaluation.quality.detection import listed as region_peaks
+from MedDiffFMLib.evaluation.quality.metrics import bootstrap, ranking
+from MedDiffFMLib.imaging.io import read_volume
+from MedDiffFMLib.tasks.anomaly.detector import Detector, save_detector, search_features, smooth_odds
+from MedDiffFMLib.tasks.anomaly.spec import Anomaly
+from MedDiffFMLib.training.pretrain.anomaly_detector import (
+    DetectorConfig,
+    PreparedScan,
+    Samples,
+    deal_folds,
+    detector_without,
+    draw_samples,
+    facts_of,
+    fit_detector,
+    normal_odds,
+    prepare_scan,
+    rarity,
+)
+
+LESIONS = {"shown": True, "left-out": False}
+THRESHOLDS = (3.5, 3.0, 2.5, 2.0)
+FIRST = 4
+"""Findings that a reader looks at."""
+
+
+@dataclass
+class Held:
+    """A case, what was drawn of it, and the features by which it is judged."""
+
+    entry: Entry
+    scan: PreparedScan
+    samples: Samples
+    table: np.ndarray
+
+
+def hold(entries: Sequence[Entry], config: DetectorConfig) -> list[Held]:
+    """All cases, read once."""
+    held = []
+    for number, entry in enumerate(entries):
+        volume = read_volume(entry.image)
+        path = entry.file("label")
+        outlines = None if path is None else read_volume(path, modality="mask").voxels > 0
+        scan = prepare_scan(volume, outlines, config.spacing)
+        samples = draw_samples(scan, config, number)
+        table = search_features(scan.hounsfield, scan.body, scan.search, scan.spacing_kji)
+        held.append(Held(entry, scan, samples, table))
+        print(f"{number + 1} of {len(entries)}: {entry.name}, {time.process_time():.0f} s", flush=True)
+    return held
+
+
+def maps_of_folds(held: Sequence[Held], folds: Sequence[int], name: str, config: DetectorConfig) -> list[np.ndarray]:
+    """Smoothed log odds of each case by the detector that has not seen its patient; ``name``, see ``LESIONS``."""
+    found: dict[int, np.ndarray] = {}
+    samples = [one.samples if LESIONS[name] else replace(one.samples, lesions=()) for one in held]
+    for fold in sorted(set(folds)):
+        detector = detector_without(samples, folds, fold, config)
+        assert detector is not None
+        for n, one in enumerate(held):
+            if folds[n] == fold:
+                found[n] = smooth_odds(detector.odds(one.table), one.scan.search, one.scan.spacing_kji)
+        print(f"{name}: fold {fold + 1}, {time.process_time():.0f} s", flush=True)
+    return [found[n] for n in range(len(held))]
+
+
+def judged(one: Held, score: np.ndarray, listed: bool) -> dict[str, Any]:
+    """Figures of one map; ``listed``: it is a z-score, of which the task would list regions."""
+    scan = one.scan
+    spacing = scan.spacing_kji[::-1]
+    lesions = scan.lesions * scan.search
+    _, places = peaks(score, scan.search, spacing)
+    answer: dict[str, Any] = {"peaks": len(places)}
+    if lesions.any():
+        order = ranking(score[scan.search], lesions[scan.search] > 0)
+        answer |= {"auroc": order.auroc, "ap": order.average_precision, "chance": order.prevalence}
+        answer["ranks"] = ranks(places, lesions, spacing)
+    if listed:
+        for threshold in THRESHOLDS:
+            region = region_peaks(score, scan.search, spacing, threshold, Anomaly().minimum_volume)
+            answer[f"listed {threshold:g}"] = min(len(region), Anomaly().at_most)
+            if lesions.any():
+                answer[f"list {threshold:g}"] = ranks(region[: Anomaly().at_most], lesions, spacing)
+    return answer
+
+
+def by_chance(one: Held) -> list[float]:
+    """Chance that one of four random places of the search area hits each lesion."""
+    lesions = one.scan.lesions * one.scan.search
+    near = [grown(lesions == n, HIT_MM, one.scan.spacing_kji) for n in np.unique(lesions[lesions > 0])]
+    return [1 - (1 - float(mask[one.scan.search].mean())) ** FIRST for mask in near]
+
+
+def figures(
+    held: Sequence[Held], names: Sequence[str], config: DetectorConfig, folds: int, output: Path
+) -> list[dict[str, Any]]:
+    """A row a case."""
+    fold = deal_folds([one.entry.patient for one in held], folds)
+    rows: list[dict[str, Any]] = []
+    for one, own in zip(held, fold, strict=True):
+        scan = one.scan
+        row: dict[str, Any] = {"name": one.entry.name, "patient": one.entry.patient, "fold": own}
+        numbers = scan.lesions * scan.search
+        if numbers.any():
+            row["mm"] = diameters(np.unique(numbers, return_inverse=True)[1].reshape(numbers.shape), (3.0, 3.0, 3.0))
+            row["chance of first four"] = by_chance(one)
+            residual = local_residual(scan.hounsfield, scan.body, scan.spacing_kji[::-1])
+            row["residual"] = judged(one, residual, False)
+        rows.append(row)
+    for name in names:
+        found = maps_of_folds(held, fold, name, config)
+        knots = rarity([normal_odds(m, one.scan.normal, n) for n, (m, one) in enumerate(zip(found, held, strict=True))])
+        counter = Detector(None, None, None, knots)  # type: ignore[arg-type]
+        for one, row, odds in zip(held, rows, found, strict=True):
+            score = np.where(one.scan.search, counter.z_score(odds), 0).astype(np.float32)
+            row[name] = judged(one, score, True)
+            np.savez_compressed(output / f"{name}-{one.entry.name}.npz", z=score.astype(np.float16))
+        if LESIONS[name]:
+            samples = [one.samples for one in held]
+            detector, loss = fit_detector(samples, config)
+            whole = replace(detector, quantiles=knots)
+            save_detector(output / "anomaly-detector.safetensors", whole, facts_of(samples, config, loss))
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    """The table of a page."""
+    with_lesions = [row for row in rows if "mm" in row]
+    large = [(row, n) for row in with_lesions for n, mm in enumerate(row["mm"]) if mm >= LARGE_MM]
+    owners = [row["patient"] for row, _ in large]
+
+    def shown(values: list[float], groups: list[str]) -> str:
+        one = bootstrap(values, groups)
+        return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+    def share(key: str, what: str, most: int) -> str:
+        hits = [float((row[key][what][n] or 999) <= most) for row, n in large]
+        return f"{int(sum(hits))} of {len(hits)}, {shown(hits, owners)}"
+
+    lines = ["| | AUROC | average precision | peaks: first 1 | first 4 | list, first 4, by threshold | "
+             "list of a case without lesions, mean (most) |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    patients = [row["patient"] for row in with_lesions]
+    free = [row for row in rows if "mm" not in row]
+    for name in ("residual", *names):
+        area = shown([row[name]["auroc"] for row in with_lesions], patients)
+        precision = shown([row[name]["ap"] for row in with_lesions], patients)
+        lists, empty = [], []
+        for threshold in THRESHOLDS if name != "residual" else ():
+            lists.append(f"{threshold:g}: {share(name, f'list {threshold:g}', FIRST)}")
+            counts = [row[name][f"listed {threshold:g}"] for row in free]
+            empty.append(f"{threshold:g}: {np.mean(counts):.1f} ({max(counts)})" if counts else "-")
+        cells = [
+            name,
+            area,
+            precision,
+            share(name, "ranks", 1),
+            share(name, "ranks", FIRST),
+            "; ".join(lists),
+            "; ".join(empty),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    chance = shown([row["chance of first four"][n] for row, n in large], owners)
+    prevalence = shown([row["residual"]["chance"] for row in with_lesions], patients)
+    lines.append(f"\nFour random places: {chance}. Chance of average precision: {prevalence}.\n")
+    lines += ["| case | lesions, mm | " + " | ".join(f"{n}: AUROC, AP, peaks, list at 3" for n in names) + " |",
+              "|---" * (2 + len(names)) + "|"]  # fmt: skip
+    for row in with_lesions:
+        cells = [row["name"], ", ".join(f"{mm:.0f}" for mm in row["mm"])]
+        for n in names:
+            one = row[n]
+            places = ["-" if r is None else str(r) for r in one["ranks"]]
+            in_list = ["-" if r is None else str(r) for r in one["list 3"]]
+            cells.append(f"{one['auroc']:.3f}, {one['ap']:.3f}, {' '.join(places)}, {' '.join(in_list)}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datalist", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--lesions", nargs="+", choices=tuple(LESIONS), default=tuple(LESIONS))
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    config = DetectorConfig(seed=args.seed)
+    held = hold(read_datalist(args.datalist), config)
+    rows = figures(held, args.lesions, config, args.folds, args.output)
+    (args.output / "anomaly-folds.json").write_text(json.dumps(rows, indent=1))
+    (args.output / "anomaly-folds.md").write_text(summary(rows, args.lesions))
+    print(summary(rows, args.lesions), flush=True)
+
+
+if __name__ == "__main__":
+    main()
