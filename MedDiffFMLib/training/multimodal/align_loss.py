@@ -64,8 +64,8 @@ class AlignLoss(nn.Module):
     def _image(self, body: ImageEncoder, cells: torch.Tensor, name: str) -> Vectors:
         """Vectors of all rows, of which this process computes its share."""
         rows = len(cells)
-        features = body.features(cells[self.processes.share(rows)], name)
-        return body.centered(*(self.processes.gathered(part, rows) for part in features), name)
+        whole, each = body.features(cells[self.processes.share(rows)], name)
+        return body.centered(self.processes.gathered(whole, rows), self.processes.gathered(each, rows), name)
 
     def _text(self, told: Told | Spoken) -> torch.Tensor:
         rows = len(told[0])

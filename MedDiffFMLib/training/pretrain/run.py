@@ -209,7 +209,9 @@ def launch(
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     several = (devices, nodes) != (1, 1)
-    shared = {"strategy": DDPStrategy(find_unused_parameters=True, timeout=LONGEST_WAIT)} if partly and several else {}
+    shared: dict[str, Any] = (
+        {"strategy": DDPStrategy(find_unused_parameters=True, timeout=LONGEST_WAIT)} if partly and several else {}
+    )
     try:
         # Fabric's own bf16-mixed rounds the inputs to bfloat16, several HU in bone and air; the loss module casts.
         fabric = Fabric(
