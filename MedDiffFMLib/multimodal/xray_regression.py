@@ -96,15 +96,6 @@ def regression_input(hull: Hull, consistency: XrayConsistency, views: tuple[int,
     return functional.interpolate(known[None], size=size, mode="area")
 
 
-def mirrored(known: torch.Tensor) -> torch.Tensor:
-    """Input (..., 7, k, j, i) of the network for the same body with right and left exchanged.
-
-    The lateral X-ray is then one from the other side; of the places in the body's box only the last changes its sign.
-    """
-    turned = known.flip(-1)
-    return torch.cat([turned[..., :-1, :, :, :], -turned[..., -1:, :, :, :]], -4)
-
-
 @torch.no_grad()
 def expected_chest(network: XrayRegression, hull: Hull, consistency: XrayConsistency) -> torch.Tensor | None:
     """Expected image (k, j, i) in the network's range on the hull's grid; None for other than two such X-rays."""

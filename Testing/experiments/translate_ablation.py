@@ -134,12 +134,12 @@ def variants(aligned: AlignedEncoders) -> dict[str, tuple[Callable[[], nn.Module
     }
 
 
-def flow_with(guidance: Callable[[], nn.Module], rows: Sequence[RealPair]) -> FlowTraining:
+def flow_with(guidance: Callable[[], nn.Module], rows: Sequence[RealPair], seed: int) -> FlowTraining:
     """Flows of which that of CT is guided so; the trunk's weights are the same for all."""
-    torch.manual_seed(0)
+    torch.manual_seed(10 * seed)
     module = FlowTraining({CT: CONFIG.ct, MR_T1: CONFIG.mr})
     module.fit_lookups(rows)
-    torch.manual_seed(2)
+    torch.manual_seed(10 * seed + 2)
     module.flows[CT].guidance[MR_T1] = guidance()  # type: ignore[union-attr,operator,index]
     return module
 
@@ -165,8 +165,8 @@ class Pool:
     """Windows that were drawn once. Pairs are taken to lie on each other: the search for a shift, which training makes,
     took most of the time of so small a network."""
 
-    def __init__(self, rows: Sequence[RealPair]) -> None:
-        windows = TranslationWindows(rows, [], CONFIG.window, 0, None)  # type: ignore[arg-type]
+    def __init__(self, rows: Sequence[RealPair], seed: int) -> None:
+        windows = TranslationWindows(rows, [], CONFIG.window, seed, None)  # type: ignore[arg-type]
         self.windows = [replace(windows.draw(number, 1.0), real=False) for number in range(WINDOWS)]
 
     def draw(self, number: int, real_share: float) -> Window:
@@ -195,12 +195,10 @@ def operations(module: FlowTraining) -> int:
     return counter.get_total_flops()
 
 
-def trained(
-    module: FlowTraining, windows: TranslationWindows, steps: int, twins: TwinLoss | None, weight: float
-) -> nn.Module:
+def trained(module: FlowTraining, windows: Pool, steps: int, twins: TwinLoss, weight: float, seed: int) -> nn.Module:
     """Averaged flows."""
     module.to(memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
-    config = replace(CONFIG, invariant_weight=weight)
+    config = replace(CONFIG, invariant_weight=weight, seed=seed)
     average = ExponentialAverage(module, EMA)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], RATE, weight_decay=1e-2)
     for step in range(steps):
@@ -242,6 +240,7 @@ def main() -> None:
     parser.add_argument("pairs", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0, help="of weights, windows and noise levels")
     parser.add_argument("--only", nargs="*", help="beginnings of names")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -250,17 +249,17 @@ def main() -> None:
     twins = TwinLoss(aligned)
     others, windows = [middle(row) for row in others], None
     found: dict[str, list[tuple[float, float, float]]] = {}
-    first = flow_with(variants(aligned)[TODAY][0], known)
+    first = flow_with(variants(aligned)[TODAY][0], known, options.seed)
     print(f"table of intensities: error {np.mean([by_table(row, first) for row in others]):.1f}", flush=True)
     dearest = operations(first)
     for name, (guidance, weight) in variants(aligned).items():
         if options.only and not name.startswith(tuple(options.only)):
             continue
-        module = flow_with(guidance, known)
-        windows = windows or Pool([even(row, module) for row in known])
+        module = flow_with(guidance, known, options.seed)
+        windows = windows or Pool([even(row, module) for row in known], options.seed)
         steps = round(options.steps * dearest / operations(module))
         begun = time.process_time()
-        average: Any = trained(module, windows, steps, twins, weight)
+        average: Any = trained(module, windows, steps, twins, weight, options.seed)
         seconds = time.process_time() - begun
         flow = average.flows[CT].eval()
         found[name] = [errors(flow, even(row, module)) for row in others]
@@ -274,7 +273,7 @@ def main() -> None:
             low, high = interval(differences)
             line += f", more than today's {differences.mean():+.1f} ({low:+.1f} to {high:+.1f}), n {len(rows)}"
         print(line, flush=True)
-        (options.run / "errors.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        (options.run / f"errors-{options.seed}.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def framed(codes: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def width_of(codes: np.ndarray, edges: np.ndarray) -> float:
     """Largest width of a slice, mm, as :mod:`multimodal.facts.body` measures it."""
-    columns = (codes > OUTSIDE).any(1)
+    columns = np.asarray((codes > OUTSIDE).any(1))
     return float(edges[2] * max(np.ptp(np.flatnonzero(row)) + 1 for row in columns if row.any()))
 
 

@@ -16,12 +16,11 @@ from MedDiffFMLib.multimodal.xray_regression import (
     expected_chest,
     frontal_and_lateral,
     load_regression,
-    mirrored,
     regression_input,
     save_regression,
     shipped_regression,
 )
-from Testing.experiments.xray_regression import xrays_of
+from Testing.experiments.xray_regression import mirrored, xrays_of
 
 
 @pytest.fixture(scope="module")
