@@ -32,10 +32,10 @@ TISSUE, SOFT = 0.3, 0.3
 """Share of soft tissue in a window, and its limit in the network's range: there the result is judged."""
 ADDED = 0.5
 """Noise added to a window over its own; what is taken from the target is its inverse."""
-BETWEEN = 2.0
-"""By how much the correlation, between neighboring slices, of what non-local means remove lowers their share. They see
-one slice, and noise of one is not in the next: what both have in common is tissue, or noise too smooth to be told from
-it."""
+SHARED = (0.3, 0.4)
+"""Correlation, between neighboring slices, of what non-local means remove: where their share begins to fall, and where
+it is 0. They see one slice, and noise of one is not in the next: what both have in common is tissue, or noise too
+smooth to be told from it."""
 LEAST = 0.1
 """Share below which non-local means are not worth their time."""
 AT_ONCE = 8
@@ -56,7 +56,7 @@ def share_of_means(
     The square, because a level that is told too high raises the minimum, and because the scan's finest texture passes
     for noise. On eleven training and validation questions it gains 0.54 dB, the minimum itself 0.47, a share of 0.3 for
     all scans 0.36, and the best share of each, which takes the truth, 0.62. It is lowered where what non-local means
-    remove goes on in the next slice (``BETWEEN``), and 0 below ``LEAST``.
+    remove goes on in the next slice (``SHARED``), and 0 below ``LEAST``.
 
     Args:
         noisy: (D, H, W) on the CPU, network range.
@@ -89,7 +89,7 @@ def share_of_means(
         meter.advance()
     share = min(max(along / square, 0.0), 1.0) ** 2 if square > 0 else 0.0
     if removed > 0:
-        share *= min(max(1 - BETWEEN * shared / removed, 0.0), 1.0)
+        share *= min(max((SHARED[1] - shared / removed) / (SHARED[1] - SHARED[0]), 0.0), 1.0)
     return share if share >= LEAST else 0.0
 
 

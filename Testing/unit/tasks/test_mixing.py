@@ -46,7 +46,7 @@ def test_the_share_is_that_of_the_least_error(kept, blur, monkeypatch):
     clean = scan()
     noisy = clean + noise_of(clean.shape, blur)
     monkeypatch.setattr(mixing, "LEAST", 0.0)
-    monkeypatch.setattr(mixing, "BETWEEN", 0.0)
+    monkeypatch.setattr(mixing, "SHARED", (2.0, 3.0))
     told = share_of_means(noisy, SIGMA, blurred(kept)) ** 0.5
     result = blurred(kept)(noisy, None, SIGMA)
     change = torch.from_numpy(non_local_means(noisy.numpy(), SIGMA)) - result
@@ -67,7 +67,7 @@ def test_texture_that_goes_on_through_slices_is_no_noise(monkeypatch):
     told = SIGMA * 2**0.5
     assert share_of_means(noise * 2**0.5, told, blurred(0.4)) > 0.5
     assert share_of_means(noise + texture, told, blurred(0.4)) == 0
-    monkeypatch.setattr(mixing, "BETWEEN", 0.0)
+    monkeypatch.setattr(mixing, "SHARED", (2.0, 3.0))
     assert share_of_means(noise + texture, told, blurred(0.4)) > 0.3
 
 
