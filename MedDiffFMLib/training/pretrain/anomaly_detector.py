@@ -146,9 +146,9 @@ def deal_folds(patients: Sequence[str], folds: int = FOLDS) -> list[int]:
 def detector_without(
     samples: Sequence[Samples], folds: Sequence[int], fold: int, config: DetectorConfig
 ) -> Detector | None:
-    """Detector that has not seen the cases of a fold; None where there are no others."""
+    """Detector that has not seen the cases of a fold; None where nothing is out of place in any other case."""
     others = [one for one, own in zip(samples, folds, strict=True) if own != fold]
-    return fit_detector(others, config)[0] if others else None
+    return fit_detector(others, config)[0] if any(len(one.misplaced) for one in others) else None
 
 
 def prepare_scan(volume: Volume, lesions: np.ndarray | None, spacing: float) -> PreparedScan:
