@@ -32,7 +32,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="folder of `meddifffm prepare`, from whose CTs MRs are simulated (else: real pairs alone)")  # fmt: skip
     add("--initial", type=Path, metavar="FILE", help="weights to go on from, such as those that ship, instead of none")
     add("--invariant-weight", type=float, default=0.0, metavar="X",
-        help="of the visual invariant between results and truths (default: 0; 0.1 gains little)")  # fmt: skip
+        help="of the visual invariant in the loss (default: 0; 0.1 gained 0.4 and 1.3 HU in short runs)")  # fmt: skip
     add("--encoders", metavar="NAME", help="that judge it: of the catalogue, or a file (default: what ships)")
     add("--trunk", metavar="MODEL",
         help="prior of CTs (name or .safetensors) on whose network the flow of CT is built and with whose weights it "

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from MedDiffFMLib.imaging.intensity import HU_LIMIT, to_network
 from MedDiffFMLib.multimodal.aligned import AlignedEncoders, find_encoders
 from MedDiffFMLib.multimodal.encoders import PARTS, SIZE, ImageEncoder
-from MedDiffFMLib.multimodal.flow import BACKGROUND, FlowConfig, _places
+from MedDiffFMLib.multimodal.flow import BACKGROUND, Flow, FlowConfig
 from MedDiffFMLib.multimodal.guidance import BANDS, Source, VoxelGuidance, share_of_noise
 from MedDiffFMLib.multimodal.names import CT, MR_T1
 from MedDiffFMLib.multimodal.translation import translate_image
@@ -113,8 +113,9 @@ class PartVectors(NoGuidance):
 
 def variants(aligned: AlignedEncoders) -> dict[str, tuple[Callable[[], nn.Module], float]]:
     """Name -> what makes the guidance, and the weight of the invariant."""
-    channels, places = SIZES.channels, _places(SIZES.channels)
-    widths = [width for _, width in places]
+    usual: Any = Flow(SIZES).guidance[MR_T1]
+    channels, widths = SIZES.channels, list(usual.widths)
+    places = list(zip(usual.level_of, widths, strict=True))
 
     def today() -> nn.Module:
         return VoxelGuidance(channels, places, SIZES.groups)
@@ -205,7 +206,7 @@ def trained(module: FlowTraining, windows: Pool, steps: int, twins: TwinLoss, we
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 20, 2 * (steps - step) / steps)
         optimizer.zero_grad()
-        _loss(module, step, windows, config, twins if weight else None).backward()  # type: ignore[arg-type]
+        _loss(module, step, windows, config, slice(None), twins if weight else None).backward()  # type: ignore[arg-type]
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         average.update(module, step)
