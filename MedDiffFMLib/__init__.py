@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .core.devices import allow_fallback
 
 allow_fallback()
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 _HOMES = {
     "MedDiffFMError": "core.errors",
