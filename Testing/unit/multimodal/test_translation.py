@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +32,6 @@ from MedDiffFMLib.training.pretrain.shift_tolerant import best_shift, shifted
 from MedDiffFMLib.training.pretrain.translation import FlowTraining, TranslationConfig, pretrain_translation
 from MedDiffFMLib.training.pretrain.translation_twins import TwinLoss, box_of, shown_parts
 from MedDiffFMLib.training.pretrain.translation_windows import Window
-from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.multimodal.test_mr import painted, thigh
 
 INFINITY = torch.full((1,), torch.inf)
@@ -270,22 +268,3 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Pat
     losses = [[float(line.split(",")[1]) for line in part] for part in lines]
     assert losses[0] == losses[1]
     assert len(losses[1]) == 4
-
-
-@pytest.mark.skipif(not can_pretend(), reason="no GPU can be pretended here")
-@pytest.mark.parametrize("target", ["ct", "mr-t1"])
-def test_a_gpu_has_the_loss_of_the_cpu(target: str) -> None:
-    """All that a step needs is brought to it."""
-    generator = torch.Generator().manual_seed(0)
-    parts = [torch.rand((1, 8, 16, 16), generator=generator) for _ in range(7)]
-    windows = [Window(*parts, real=real) for real in (True, False)]
-    sigmas, noise = torch.tensor([[torch.inf, 0.3], [0.0, 0.2]]), torch.rand((2, 2, 1, 8, 16, 16), generator=generator)
-    losses = []
-    for device in ("cpu", "cuda"):
-        with pretend_gpu(autograd=True) if device == "cuda" else nullcontext():
-            torch.manual_seed(0)
-            module = FlowTraining({"ct": SMALL, "mr-t1": replace(SMALL, sources=("ct",))}).to(device)
-            loss = module(target, windows, sigmas, noise, TranslationConfig(float32=True))
-            loss.backward()
-            losses.append(float(loss.detach().cpu()))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
