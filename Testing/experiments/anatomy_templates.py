@@ -10,6 +10,7 @@ lung) and ``organs`` (labels of TotalSegmentator).
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from MedDiffFMLib.imaging.grid import Grid, to_grid, working_grid
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.tasks.synthesize.cascade import same_box
-from MedDiffFMLib.tasks.synthesize.expected_hu import FIRST_ORGAN, LUNG_VESSELS, SPONGY_BONE
+from MedDiffFMLib.tasks.synthesize.expected_hu import BONE_DENSITIES, FIRST_ORGAN, LUNG_VESSELS, SPONGY_BONE
 
 EDGE_MM = 2.5
 """Voxels of a template: ribs and the larger vessels are wider."""
 SOFT_ORGANS = ("spleen", "kidney", "gallbladder", "liver", "stomach", "pancreas", "bladder", "aorta", "vena_cava")
 RING_MM = 7.0
 MARGIN_MM = 12.0
+MOST_HU = 1000.0
+"""Denser is no bone but metal or undiluted contrast agent, which the rule of tissue takes for bone."""
 
 
 def codes(row: dict[str, Any], folder: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
@@ -65,7 +68,7 @@ def _ringed(code: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray
 
 
 def coarse(code: np.ndarray, grid: Grid, hounsfield: np.ndarray) -> tuple[np.ndarray, Grid, np.ndarray]:
-    """The commonest code of each voxel of the template, in the lungs how much of it vessels fill; grid and mean HU."""
+    """The commonest code of each voxel of the template, of lung and bone by its mean density; grid and mean HU."""
     edges = grid.spacing[::-1]
     shape = tuple(max(round(n * edge / EDGE_MM), 2) for n, edge in zip(code.shape, edges, strict=True))
     target = same_box(grid, shape)  # type: ignore[arg-type]
@@ -77,8 +80,11 @@ def coarse(code: np.ndarray, grid: Grid, hounsfield: np.ndarray) -> tuple[np.nda
         best = np.maximum(best, share)
     mean = ndimage.zoom(hounsfield, factors, order=1, grid_mode=True, mode="nearest")
     lung = ndimage.binary_erosion(np.isin(most, (LUNG, *LUNG_VESSELS)))  # without the mixed voxels at its surface
-    for value, least in LUNG_VESSELS.items():
-        most[lung & (mean > least)] = value
+    bone = np.isin(most, (BONE, SPONGY_BONE))  # mixed voxels as well: they keep its surface where it is
+    most[bone] = min(BONE_DENSITIES)
+    for part, codes_by_hu in ((lung, LUNG_VESSELS), (bone, BONE_DENSITIES)):
+        for value, least in codes_by_hu.items():
+            most[part & (mean > least)] = value
     return most, target, mean
 
 
@@ -98,7 +104,7 @@ def template(row: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
     code, hounsfield, grid = codes(row, folder)
     code, grid, hounsfield = coarse(code, grid, hounsfield)
     means = {
-        str(value): round(float(np.median(hounsfield[core if core.sum() > 50 else code == value])))
+        str(value): round(min(float(np.median(hounsfield[core if core.sum() > 50 else code == value])), MOST_HU))
         for value in np.unique(code)
         for core in [ndimage.binary_erosion(code == value)]
     }
@@ -106,7 +112,14 @@ def template(row: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
     place.ijk_to_ras[:3, 3] = 0  # where the patient lay is nobody's business
     name = Path(row["image"]).name.split(".")[0] + ".nrrd"
     write_volume(Volume(part, place.ijk_to_ras, "mask"), output / name, overwrite=True)
+    _pack(output / name)
     return {"file": name, "regions": row["regions"], "contrast": row["contrast"], "credit": row["credit"], "hu": means}
+
+
+def _pack(file: Path) -> None:
+    """Compress the voxels of a NRRD file as much as gzip can: it is written once and ships with every copy."""
+    head, voxels = file.read_bytes().split(b"\n\n", 1)
+    file.write_bytes(head + b"\n\n" + gzip.compress(gzip.decompress(voxels), 9, mtime=0))
 
 
 def main() -> None:

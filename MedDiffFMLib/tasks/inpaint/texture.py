@@ -6,7 +6,7 @@ bent through as if nothing were known inside, and the difference of the scan to 
 zero at the rim by itself, so that it meets the surroundings without a seam (seamless cloning, Perez et al. 2003, ACM
 Transactions on Graphics 22:313, with the surface of least bending in place of the membrane). Places are chosen by how
 much their rim and their tissue resemble those of the hole (Criminisi et al. 2004, IEEE Transactions on Image Processing
-13:1200).
+13:1200). What grain is missing then is :mod:`.grain`'s business.
 
 It is texture synthesis: nothing of it says what was behind the mask.
 """
@@ -19,6 +19,7 @@ import numpy as np
 
 from ...core.progress import ProgressMeter
 from ...imaging.biharmonic import biharmonic_interpolation
+from .grain import boxes, grain_share, missing_grain
 
 RIM = 3
 """Voxels around the hole that are compared, and that stay between it and the place."""
@@ -81,6 +82,7 @@ def texture_of_scan(
     for number in range(1, count + 1):
         part = parts == number
         found = _alike(filled, part, hole, spacing, max(BEST, samples), random)
+        share = grain_share(float(part.sum() * np.prod(spacing)))
         taken: list[np.ndarray] = []
         for turn in random.permutation(len(found)):
             if len(taken) == samples:
@@ -89,6 +91,8 @@ def texture_of_scan(
                 meter.check()
             texture = _texture_at(filled, part, hole, found[turn], spacing)
             if texture is not None:
+                if share > 0:
+                    texture = texture + share * missing_grain(filled, texture, part, hole, found[turn], spacing)
                 taken.append(texture)
         if taken:
             values += sum(taken) / len(taken)
@@ -157,12 +161,7 @@ def _texture_at(
     """
     from scipy.ndimage import binary_dilation
 
-    box = []
-    for edge, s, n in zip(_box(part), shift.tolist(), part.shape, strict=True):
-        # As far as there is a rim at both places.
-        box.append(slice(max(edge.start - RIM, 0, -s), min(edge.stop + RIM, n, n - s)))
-    here = (box[0], box[1], box[2])
-    there = tuple(slice(e.start + s, e.stop + s) for e, s in zip(here, shift.tolist(), strict=True))
+    here, there = boxes(part, shift, RIM)
     scan, inside = filled[there], part[here]
     around = scan[~inside].mean() if not inside.all() else 0.0
     bent = biharmonic_interpolation(scan, inside, np.where(inside, around, scan), spacing)
@@ -184,10 +183,3 @@ def _likeness(expected: np.ndarray, scan: np.ndarray, spacing: tuple[float, floa
     widths = [SMOOTHING_MM / edge for edge in reversed(spacing)]
     one, other = (gaussian_filter(np.clip(image, *COMPARED_HU), widths) for image in (expected, scan))
     return np.exp(-(((one - other) / LIKE_HU) ** 2))
-
-
-def _box(part: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask."""
-    from scipy.ndimage import find_objects
-
-    return find_objects(part.view(np.uint8))[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...conditioning.tissue import BONE, CONTRAST, FAT, LUNG, MUSCLE
-from .expected_hu import SPONGY_BONE, hu_table, tissue_table
+from .expected_hu import BONE_DENSITIES, hu_table, tissue_table
 from .fitted_body import WITH_LUNGS, Measures, fitted, framed, misfit
 
 if TYPE_CHECKING:
@@ -30,13 +30,17 @@ WHOLE = "whole-body"
 LONGEST_MM, WHOLE_MM, LARGEST_MM = 300.0, 700.0, 950.0
 """Of the length that is shown where no size is asked for: of a region, of a whole body, and of one whose width or lungs
 are asked for."""
+RESTORED_MM, BESIDE_VOXELS = 1.0, 0.7
+"""Scale down to which bone stays as it was given, and the softness of where it ends."""
 REACH_MM = 500.0
 """Distance from the middle of the box within which bodies are bent."""
-HU_SPREAD = {LUNG: 25.0, FAT: 8.0, MUSCLE: 5.0, BONE: 40.0, SPONGY_BONE: 25.0}
-SHELL_HU = 80.0
-"""Added to compact bone: its shells are a voxel thin in the templates, mixed with what lies beside them, and bending
-mixes them again. Without it some bodies had no bone by the rule of ``conditioning.tissue``."""
-CONTRAST_HU = (150.0, 320.0)
+HU_SPREAD = {LUNG: 25.0, FAT: 8.0, MUSCLE: 5.0}
+BONE_CONTRAST, BONE_SPREAD = 1.25, 0.08
+"""Factor on what bone has beyond muscle, and how much it differs from body to body: thin shells lose about so much in
+the voxels of a template and when they are bent."""
+CONTRAST_SPREAD, LEAST_CONTRAST_HU = 0.15, 150.0
+"""Strength of the contrast agent differs by at most this share of the template's: kidneys and liver veins of a late
+phase are never as bright as the heart of an early one."""
 _SLAB = 16
 
 
@@ -71,8 +75,15 @@ class BentBody:
         return {"template": self.template.name, "credit": self.template.credit}
 
     def expected(self, grid: Grid) -> np.ndarray:
-        """Expected HU on a grid, float32 (k, j, i)."""
-        return self._sample(self.hu[self.codes], grid, 1)
+        """Expected HU on a grid, float32 (k, j, i).
+
+        Shells of bone are hardly wider than a voxel of the template: interpolated linearly they lose the brightness
+        that makes them bone, so that what bone has beyond muscle is interpolated by splines.
+        """
+        hounsfield = self.hu[self.codes]
+        bone = np.where(np.isin(self.codes, tuple(BONE_DENSITIES)), hounsfield - self.hu[MUSCLE], np.float32(0))
+        sharper = np.maximum(self._sample(bone, grid, 3), 0) - self._sample(bone, grid, 1)
+        return self._sample(hounsfield, grid, 1) + sharper
 
     def tissue(self, grid: Grid) -> np.ndarray:
         """Tissue classes on a grid, uint8 (k, j, i)."""
@@ -182,6 +193,25 @@ def _fills(part: tuple[np.ndarray, np.ndarray], size: tuple[float, float, float]
     return bool(max(min(j, i), k) <= MOST_SCALE)
 
 
+def with_bone(
+    made: np.ndarray, given: np.ndarray, tissue: np.ndarray, spacing: tuple[float, float, float]
+) -> np.ndarray:
+    """The image that a prior made, with the bone that it was given: priors smooth thin shells away.
+
+    In bone and beside it, what the prior changed on scales above :data:`RESTORED_MM` is taken back.
+
+    Args:
+        made, given: (k, j, i) HU on one grid.
+        tissue: classes on that grid.
+        spacing: (i, j, k) in mm.
+    """
+    from scipy.ndimage import binary_dilation, gaussian_filter
+
+    share = gaussian_filter(binary_dilation(tissue == BONE).astype(np.float32), BESIDE_VOXELS)
+    widths = [RESTORED_MM / edge for edge in reversed(spacing)]
+    return made + share * gaussian_filter(given - made, widths)
+
+
 def own_size(body: BentBody, region: str) -> tuple[float, float, float]:
     """Edges (i, j, k) in mm, whole, of the box in which a body is shown where none is asked for."""
     i, j, k = body.extent
@@ -219,7 +249,9 @@ def _appearance(template: Template, contrast: bool | None, rng: np.random.Genera
     table = hu_table(template.hu)
     for code, spread in HU_SPREAD.items():
         table[code] += np.float32(rng.normal(0, spread))
-    table[BONE] += np.float32(SHELL_HU)
+    bone = list(BONE_DENSITIES)
+    table[bone] = table[MUSCLE] + np.float32(rng.normal(BONE_CONTRAST, BONE_SPREAD)) * (table[bone] - table[MUSCLE])
     if template.contrast:
-        table[CONTRAST] = table[MUSCLE] if contrast is False else rng.uniform(*CONTRAST_HU)
+        own = table[CONTRAST] * rng.uniform(1 - CONTRAST_SPREAD, 1 + CONTRAST_SPREAD)
+        table[CONTRAST] = table[MUSCLE] if contrast is False else max(own, LEAST_CONTRAST_HU)
     return table

@@ -84,10 +84,12 @@ def free_grid(size: tuple[float, float, float], spacing: float) -> Grid:
     return Grid((count[2], count[1], count[0]), matrix)
 
 
-def free_layout(size: tuple[float, float, float], spacing: float, region: str | None) -> Layout:
+def free_layout(
+    size: tuple[float, float, float], spacing: float, region: str | None, warnings: list[str] | None = None
+) -> Layout:
     """A body that fills the box of :func:`free_grid`."""
     grid = free_grid(size, spacing)
-    return Layout(grid, _filling(grid, region))
+    return Layout(grid, _filling(grid, region), warnings=warnings or [])
 
 
 def bent_layout(

@@ -12,6 +12,9 @@ SPONGY_BONE = 8
 """Code beside the seven of ``conditioning.tissue.TISSUES``: dense, but ringed by compact bone."""
 LUNG_VESSELS = {9: -680, 10: -520, 11: -330}
 """Codes of lung that vessels fill in part, by the least HU."""
+BONE_DENSITIES = {12: 155, 13: 180, 14: 240, 15: 310, 16: 400, 17: 520, 18: 680, 19: 880}
+"""Codes of bone, its marrow and the voxels that it fills in part, by the least HU (of the first the usual). One density
+for all compact bone and one for all marrow would leave little of the shell that tells a vertebra from a vessel."""
 FIRST_ORGAN = 100
 """Code of organ n of TotalSegmentator is ``FIRST_ORGAN + n``."""
 TISSUE_HU = {0: -1000, 1: -1000, 2: -860, 3: -980, 4: -100, 5: 45, 6: 160, 7: 380, SPONGY_BONE: 190}
@@ -38,7 +41,7 @@ def hu_table(measured: Mapping[int, float] | None = None) -> np.ndarray:
         measured: code -> HU of a certain scan, in place of the usual.
     """
     table = np.full(256, 45.0, np.float32)
-    for code, usual in {**TISSUE_HU, **LUNG_VESSELS}.items():
+    for code, usual in {**TISSUE_HU, **LUNG_VESSELS, **BONE_DENSITIES}.items():
         table[code] = usual
     for number, organ in enumerate(ORGANS, 1):
         table[FIRST_ORGAN + number] = organ_hu(organ)
@@ -56,6 +59,7 @@ def tissue_table() -> np.ndarray:
     table[1:8] = np.arange(1, 8)
     table[SPONGY_BONE] = BONE
     table[list(LUNG_VESSELS)] = LUNG
+    table[list(BONE_DENSITIES)] = BONE
     for number, organ in enumerate(ORGANS, 1):
         value = organ_hu(organ)
         for most, tissue in ((-940, AIRWAY), (-400, LUNG), (-60, FAT), (110, MUSCLE), (170, CONTRAST), (2000, BONE)):

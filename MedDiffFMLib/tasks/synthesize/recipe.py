@@ -114,13 +114,21 @@ def _refined(
     """Image that the prior makes of the one that is expected of an anatomy, and its stages."""
     import torch
 
+    from .bent_body import BentBody, with_bone
     from .cascade import plan_refinement
 
     assert layout.anatomy is not None
     stages = plan_refinement(layout.grid, parameters)
-    expected = torch.from_numpy(layout.anatomy.expected(stages[0].grid) / 1000)[None, None]
+    first = stages[0].grid
+    expected = layout.anatomy.expected(first)
     meter = run.meter(_work(stages, run.model))
-    return _finer(expected, stages, layout, parameters, run, generator, meter, wishes), stages, None
+    image = torch.from_numpy(expected / 1000)[None, None]
+    image = _finer(image, stages[:1], layout, parameters, run, generator, meter, wishes)
+    # An organ map knows no density of bone, and how much bone a prompt asks for decides the prior.
+    if isinstance(layout.anatomy, BentBody) and wishes.asked("bone", "share") is None:
+        whole = with_bone(1000 * image[0, 0].numpy(), expected, layout.anatomy.tissue(first), first.spacing)
+        image = torch.from_numpy((whole / 1000).astype(np.float32)).clamp(-1, 1)[None, None]
+    return _finer(image, stages[1:], layout, parameters, run, generator, meter, wishes), stages, None
 
 
 def _finer(
@@ -160,11 +168,21 @@ def _layout(case: Case, parameters: Synthesize, region: str, seed: int, wishes: 
                 f"No anatomy template shows the region {region} in a box of this size.",
                 "Choose chest, abdomen, pelvis or whole-body, a smaller size, or --layout network.",
             )
-        return free_layout(size or DEFAULT_SIZE_MM, spacing, region)
+        return free_layout(size or DEFAULT_SIZE_MM, spacing, region, _invented_warning(region))
     if parameters.size is not None or parameters.spacing is not None or wishes.size is not None:
         raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
     labels = volume.voxels if case.anatomy is None else case.anatomy
     return anatomy_layout(volume, labels, region, parameters.layout != "network")
+
+
+def _invented_warning(region: str) -> list[str]:
+    """Sentence for the user where no template shows a region, so that nobody takes what comes for anatomy."""
+    from ...conditioning.regions import NO_REGION
+    from .templates import of_region
+
+    if region == NO_REGION or of_region(region):
+        return []
+    return [f"No anatomy template shows the region {region}: the networks invented the body, which is not fit to show."]
 
 
 def _inventor(

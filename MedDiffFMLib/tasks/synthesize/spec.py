@@ -36,7 +36,7 @@ class Synthesize(Task):
 
     name, title, action, icon = "synthesize", "Synthesize", "Synthesize a CT", "synthesize.png"
     sentence = "Makes a whole CT that shows no patient."
-    caveat = "Chest, abdomen and pelvis: the body of a published CT, bent. Head and neck: a demonstration."
+    caveat = "Chest, abdomen and pelvis: the body of a published CT, bent. Head and neck: invented, not fit to show."
     inputs = Inputs(
         volume=NONE,
         scans=(

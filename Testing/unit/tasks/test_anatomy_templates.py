@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from MedDiffFMLib.conditioning.regions import REGIONS
-from MedDiffFMLib.conditioning.tissue import FAT, LUNG, MUSCLE, classify_tissue
+from MedDiffFMLib.conditioning.tissue import BONE, FAT, LUNG, MUSCLE, classify_tissue
 from MedDiffFMLib.core.errors import InputError
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import FoundationModel, load_model
 from MedDiffFMLib.tasks.base import Case, Run
-from MedDiffFMLib.tasks.synthesize.bent_body import LATTICE_FINE, LATTICE_MM, bent_body, own_size
+from MedDiffFMLib.tasks.synthesize.bent_body import LATTICE_FINE, LATTICE_MM, bent_body, own_size, with_bone
 from MedDiffFMLib.tasks.synthesize.body_layout import free_grid
-from MedDiffFMLib.tasks.synthesize.expected_hu import SPONGY_BONE, hu_table, organ_hu, tissue_table
+from MedDiffFMLib.tasks.synthesize.expected_hu import BONE_DENSITIES, SPONGY_BONE, hu_table, organ_hu, tissue_table
 from MedDiffFMLib.tasks.synthesize.fitted_body import Measures, fitted, framed, lungs_of, width_of
 from MedDiffFMLib.tasks.synthesize.mapped_body import MappedBody
 from MedDiffFMLib.tasks.synthesize.spec import Synthesize
@@ -115,9 +116,31 @@ def test_contrast_agent_is_as_asked_for() -> None:
         assert filled.hu[6] >= 150 and (native.hu[6] < 80 or not native.template.contrast)
 
 
+def test_bone_that_is_asked_for_is_bone_in_the_image() -> None:
+    """Bright shells around marrow, beside vessels as dense: a rule that sees the HU alone finds spine and ribs."""
+    body = bent_body("abdomen", None, 0)
+    assert body is not None and body.template.contrast
+    grid = free_grid(own_size(body, "abdomen"), 3.0)
+    asked = body.tissue(grid) == BONE
+    found = classify_tissue(body.expected(grid).astype(np.int16), (3.0,) * 3) == BONE
+    assert 2 * (asked & found).sum() / (asked.sum() + found.sum()) > 0.75
+
+
+def test_bone_that_a_prior_smoothed_comes_back_and_nothing_else_changes() -> None:
+    depth = np.abs(np.arange(40) - 20.0)
+    tissue = np.broadcast_to(np.where(depth < 4, BONE, MUSCLE), (40, 40, 40)).astype(np.uint8)
+    given = np.where(tissue == BONE, np.where(depth > 2, 600.0, 200.0), 50.0).astype(np.float32)
+    made = ndimage.gaussian_filter(given, 2) + np.random.default_rng(0).normal(0, 20, given.shape).astype(np.float32)
+    result = with_bone(made, given, tissue, (3.0,) * 3)
+    bone, far = tissue == BONE, np.broadcast_to(depth > 9, given.shape)
+    assert np.abs(result - given)[bone].mean() < 0.2 * np.abs(made - given)[bone].mean()
+    assert np.array_equal(result[far], made[far])
+
+
 def test_every_code_has_a_density_and_a_tissue_that_agree() -> None:
     hu, tissue = hu_table(), tissue_table()
-    assert hu[SPONGY_BONE] > 100 and tissue[SPONGY_BONE] == 7
+    assert hu[SPONGY_BONE] > 100 and tissue[SPONGY_BONE] == BONE
+    assert all(tissue[list(BONE_DENSITIES)] == BONE) and all(np.diff(hu[list(BONE_DENSITIES)]) > 0)
     assert organ_hu("liver") > organ_hu("gallbladder") > organ_hu("colon") > organ_hu("lung_upper_lobe_left")
     assert all(hu[tissue == LUNG] < -200) and all(hu[tissue == 7] > 150)
     assert set(tissue[1:].tolist()) == set(range(1, 8))
@@ -160,3 +183,10 @@ def test_a_region_without_template_is_refused_where_one_is_asked_for(prior: Foun
     with pytest.raises(InputError, match="No anatomy template shows the region head-neck") as caught:
         Synthesize(layout="template").run(Case(), Run(prior, region="head-neck"))
     assert "--layout network" in caught.value.remedy
+
+
+def test_what_the_networks_invented_for_want_of_a_template_is_told_apart(prior: FoundationModel) -> None:
+    quick = Synthesize((96.0,) * 3, 6.0, whole_steps=1, native_steps=1)
+    (told,) = quick.run(Case(), Run(prior, region="head-neck")).warnings
+    assert "head-neck" in told and "not fit to show" in told
+    assert not quick.run(Case(), Run(prior, region="chest")).warnings

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from MedDiffFMLib.core.errors import Cancelled
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
+from MedDiffFMLib.tasks.inpaint.grain import grain_share, missing_grain
 from MedDiffFMLib.tasks.inpaint.texture import texture_of_scan
 
 SPACING = (1.0, 1.0, 1.0)
@@ -63,6 +64,23 @@ def test_nothing_is_copied_where_there_is_no_room(scan):
     hole[:4] = False
     _, texture = filled(scan, hole)
     assert texture.places == 0 and not texture.values.any()
+
+
+def test_grain_that_a_calm_place_lacks_is_restored_and_no_more():
+    """Noise of 10 HU with a calm band, from which texture is taken: it comes to the noise around the hole."""
+    noise = 10 * np.random.default_rng(2).standard_normal((48, 48, 96)).astype(np.float32)
+    noise[:, :, 60:84] /= 5
+    hole, shift = ball((24, 24, 24)), np.array([0, 0, 48])
+    scan = np.where(hole, 0, noise)
+    calm = np.where(hole, np.roll(noise, -48, 2), 0)
+    added = missing_grain(scan, calm, hole, hole, shift, SPACING)
+    inner = ball((24, 24, 24), 5)
+    assert np.array_equal(added != 0, hole & (added != 0))
+    assert calm[inner].std() < 3 and 6.5 < (calm + added)[inner].std() < 11
+    assert np.corrcoef(added[inner], calm[inner])[0, 1] > 0.8  # the place's own grain, stronger
+    full = np.where(hole, np.roll(noise, 7, 0), 0)
+    assert np.abs(missing_grain(scan, full, hole, hole, shift, SPACING)).mean() < 1.5
+    assert grain_share(4189) == 0 and grain_share(14137) == 1  # balls of 20 and 30 mm
 
 
 def test_it_can_be_cancelled(scan):
