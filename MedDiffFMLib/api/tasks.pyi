@@ -87,8 +87,8 @@ def denoise(
         quick: Filters in blocks alone, without the network: about three times as fast, with more error
             left, most of all where slices are thick. Default: False.
         blocks: Share of thresholded blocks beside the network: they err otherwise, so that the mean
-            errs less; 0 leaves the network alone. Not used with several steps, nor when quick (0 to 1).
-            Default: 0.5.
+            errs less; 0 leaves the network alone, without the part of non-local means that the scan
+            asks for. Not used with several steps, nor when quick (0 to 1). Default: 0.5.
         detail: Share of the detail that comes back: a Wiener filter finds what was taken for noise by
             mistake, by the noise's own spectrum; 0 gives back nothing. Not used with several steps (0
             to 1). Default: 1.0.
