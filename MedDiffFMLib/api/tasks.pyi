@@ -84,7 +84,7 @@ def denoise(
             more texture (0 to 100). Default: 0.
         consistency: With several steps, trust in the prior against the input (DiffPIR's lambda) (0.01
             to 1000). Default: 3.0.
-        quick: Filters in blocks alone, without the network: about three times as fast, with more error
+        quick: Filters in blocks alone, without the network: several times as fast, with more error
             left, most of all where slices are thick. Default: False.
         blocks: Share of thresholded blocks beside the network: they err otherwise, so that the mean
             errs less; 0 leaves the network alone, without the part of non-local means that the scan

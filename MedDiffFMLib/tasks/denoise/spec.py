@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TUNING_WORK = 15.0
 """Time that tuning takes, in that of a million voxels."""
-QUICK_WORK = 0.35
+QUICK_WORK = 0.25
 """Time without the network over that with it."""
 
 
@@ -28,7 +28,7 @@ class Denoise(Task):
     sentence = "Removes noise and shows what was removed."
     inputs = Inputs()
     outputs = (Output("denoised", OutputKind.CT), Output("noise", OutputKind.DIFFERENCE))
-    reference_seconds = 2.4
+    reference_seconds = 3.2
 
     noise: float | None = parameter(
         None,
@@ -56,7 +56,7 @@ class Denoise(Task):
     )
     quick: bool = parameter(
         False,
-        "Filters in blocks alone, without the network: about three times as fast, with more error left, most of all "
+        "Filters in blocks alone, without the network: several times as fast, with more error left, most of all "
         "where slices are thick.",
     )
     blocks: float = parameter(
