@@ -57,7 +57,7 @@ def main() -> None:
             layout = bent_layout(size, options.spacing, region, seed)
             assert layout is not None and layout.anatomy is not None
             asked, given = layout.anatomy.tissue(layout.grid), layout.anatomy.expected(layout.grid)
-            task = Synthesize(size=size, spacing=options.spacing)
+            task = Synthesize(size=size, spacing=options.spacing, layout="template")  # in short boxes, too
             made = task.run(Case(), Run(model, seed=seed, region=region)).volumes["synthetic"]
             for kind, image in (("given", np.rint(given).astype(np.int16)), ("made", made)):
                 figures = overlaps(asked, classify_tissue(image, (options.spacing,) * 3))
