@@ -1,13 +1,15 @@
 """Anomaly detector judged on patients that it was not trained on, by folds.
 
-    python Testing/experiments/anomaly_folds.py DATALIST -o FOLDER [--lesions shown left-out] [--folds 5]
+    python Testing/experiments/anomaly_folds.py DATALIST -o FOLDER [--folds 5]
 
 DATALIST is a MONAI decathlon JSON whose cases name their "patient"; a case's "label" outlines lesions. Patients are
 dealt out to the folds in turn.
 Every case is judged on its working grid by a detector that has not seen its patient: AUROC and average precision of
 the lesions' voxels beside the local residual's, which of the map's peaks is the first in each lesion of 8 mm or more,
 whether the list of the task holds it, and how many findings the list of a case without lesions holds. How rare the
-answers on normal tissue are is counted on all cases by detectors that have not seen them.
+answers on normal tissue are is counted on all cases by detectors that have not seen them. Rows are the networks that
+learned from lumps of misplaced tissue alone (``lumps``) and from outlined lesions, too (``lesions``), each by its own
+z-score, and the detector, whose z-score is the larger of both, calibrated again (``fused``).
 
 Beside the peaks stands the chance of four random places: a mass that fills a tenth of its scan is hit by luck.
 FOLDER gets ``anomaly-folds.json`` and ``.md``, each case's z-scores, and ``anomaly-detector.safetensors``: what
@@ -20,7 +22,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from MedDiffFMLib.training.pretrain.anomaly_detector import (
     DetectorConfig,
     PreparedScan,
     Samples,
+    calibrated,
     deal_folds,
     detector_without,
     draw_samples,
@@ -46,10 +49,10 @@ from MedDiffFMLib.training.pretrain.anomaly_detector import (
     fit_detector,
     normal_odds,
     prepare_scan,
-    rarity,
 )
 
-LESIONS = {"shown": True, "left-out": False}
+MEMBERS = ("lumps", "lesions")
+FUSED = "fused"
 THRESHOLDS = (3.5, 3.0, 2.5, 2.0)
 FIRST = 4
 """Findings that a reader looks at."""
@@ -80,18 +83,39 @@ def hold(entries: Sequence[Entry], config: DetectorConfig) -> list[Held]:
     return held
 
 
-def maps_of_folds(held: Sequence[Held], folds: Sequence[int], name: str, config: DetectorConfig) -> list[np.ndarray]:
-    """Smoothed log odds of each case by the detector that has not seen its patient; ``name``, see ``LESIONS``."""
+def odds_of_folds(held: Sequence[Held], folds: Sequence[int], config: DetectorConfig) -> list[np.ndarray]:
+    """(members, n): smoothed log odds of each case's search area by the detector that has not seen its patient."""
     found: dict[int, np.ndarray] = {}
-    samples = [one.samples if LESIONS[name] else replace(one.samples, lesions=()) for one in held]
+    samples = [one.samples for one in held]
     for fold in sorted(set(folds)):
         detector = detector_without(samples, folds, fold, config)
         assert detector is not None
         for n, one in enumerate(held):
             if folds[n] == fold:
-                found[n] = smooth_odds(detector.odds(one.table), one.scan.search, one.scan.spacing_kji)
-        print(f"{name}: fold {fold + 1}, {time.process_time():.0f} s", flush=True)
+                area, spacing = one.scan.search, one.scan.spacing_kji
+                found[n] = np.stack([smooth_odds(odds, area, spacing)[area] for odds in detector.odds(one.table)])
+        print(f"fold {fold + 1}, {time.process_time():.0f} s", flush=True)
     return [found[n] for n in range(len(held))]
+
+
+def calibrated_detector(
+    held: Sequence[Held], odds: Sequence[np.ndarray], config: DetectorConfig, path: Path
+) -> Detector:
+    """The detector trained on all cases, calibrated by what the folds say of normal tissue; written to ``path``."""
+    samples = [one.samples for one in held]
+    fitted, losses = fit_detector(samples, config)
+    normal = [one.scan.normal[one.scan.search] for one in held]
+    detector = calibrated(
+        fitted, [normal_odds(o, mask, n) for n, (o, mask) in enumerate(zip(odds, normal, strict=True))]
+    )
+    save_detector(path, detector, facts_of(samples, config, losses))
+    return detector
+
+
+def scores(detector: Detector, odds: np.ndarray) -> dict[str, np.ndarray]:
+    """z-scores of each member and of all together."""
+    each = dict(zip(MEMBERS, detector.z_scores(odds), strict=False))
+    return each | ({FUSED: detector.z_score(odds)} if len(each) > 1 else {})
 
 
 def judged(one: Held, score: np.ndarray, listed: bool) -> dict[str, Any]:
@@ -121,9 +145,7 @@ def by_chance(one: Held) -> list[float]:
     return [1 - (1 - float(mask[one.scan.search].mean())) ** FIRST for mask in near]
 
 
-def figures(
-    held: Sequence[Held], names: Sequence[str], config: DetectorConfig, folds: int, output: Path
-) -> list[dict[str, Any]]:
+def figures(held: Sequence[Held], config: DetectorConfig, folds: int, output: Path) -> list[dict[str, Any]]:
     """A row a case."""
     fold = deal_folds([one.entry.patient for one in held], folds)
     rows: list[dict[str, Any]] = []
@@ -137,19 +159,14 @@ def figures(
             residual = local_residual(scan.hounsfield, scan.body, scan.spacing_kji[::-1])
             row["residual"] = judged(one, residual, False)
         rows.append(row)
-    for name in names:
-        found = maps_of_folds(held, fold, name, config)
-        knots = rarity([normal_odds(m, one.scan.normal, n) for n, (m, one) in enumerate(zip(found, held, strict=True))])
-        counter = Detector(None, None, None, knots)  # type: ignore[arg-type]
-        for one, row, odds in zip(held, rows, found, strict=True):
-            score = np.where(one.scan.search, counter.z_score(odds), 0).astype(np.float32)
+    found = odds_of_folds(held, fold, config)
+    detector = calibrated_detector(held, found, config, output / "anomaly-detector.safetensors")
+    for one, row, odds in zip(held, rows, found, strict=True):
+        for name, z in scores(detector, odds).items():
+            score = np.zeros(one.scan.search.shape, np.float32)
+            score[one.scan.search] = z
             row[name] = judged(one, score, True)
             np.savez_compressed(output / f"{name}-{one.entry.name}.npz", z=score.astype(np.float16))
-        if LESIONS[name]:
-            samples = [one.samples for one in held]
-            detector, loss = fit_detector(samples, config)
-            whole = replace(detector, quantiles=knots)
-            save_detector(output / "anomaly-detector.safetensors", whole, facts_of(samples, config, loss))
     return rows
 
 
@@ -210,17 +227,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datalist", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--lesions", nargs="+", choices=tuple(LESIONS), default=tuple(LESIONS))
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     config = DetectorConfig(seed=args.seed)
     held = hold(read_datalist(args.datalist), config)
-    rows = figures(held, args.lesions, config, args.folds, args.output)
+    rows = figures(held, config, args.folds, args.output)
+    names = [name for name in (*MEMBERS, FUSED) if name in rows[0]]
     (args.output / "anomaly-folds.json").write_text(json.dumps(rows, indent=1))
-    (args.output / "anomaly-folds.md").write_text(summary(rows, args.lesions))
-    print(summary(rows, args.lesions), flush=True)
+    (args.output / "anomaly-folds.md").write_text(summary(rows, names))
+    print(summary(rows, names), flush=True)
 
 
 if __name__ == "__main__":

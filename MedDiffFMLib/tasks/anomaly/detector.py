@@ -1,13 +1,15 @@
-"""Small network that tells what is out of place in a CT from tissue as it is, by local features.
+"""Small networks that tell what is out of place in a CT from tissue as it is, by local features.
 
-It was trained on what was put in (smooth-edged, of other, denser or thinner tissue or from elsewhere), and on some
-outlined lesions (``training/pretrain/anomaly_detector``). It looks at each voxel by itself, without a lattice of
-windows or cubes, so that neither the scan's order of axes nor the place of a grid decides what is found.
+One was trained on what was put in (smooth-edged, of other, denser or thinner tissue or from elsewhere), another on some
+outlined lesions, too (``training/pretrain/anomaly_detector``). Each finds what the other takes for normal, so that the
+larger of their z-scores counts. They look at each voxel by itself, without a lattice of windows or cubes, so that
+neither the scan's order of axes nor the place of a grid decides what is found.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import torch
 
 from .local_features import NAMES, feature_table
 
-FORMAT = "meddifffm-anomaly-1"
+FORMAT = "meddifffm-anomaly-2"
 MODEL = "anomaly-detector"
 HIDDEN = 64
 SMOOTHING_MM = 3.0
@@ -31,37 +33,70 @@ TAILS = (0.5, 0.158655, 0.022750, 0.00134990, 3.16712e-5)
 
 
 @dataclass(frozen=True)
-class Detector:
-    """The network and what its answers mean.
+class Member:
+    """One network and what its answers mean.
 
     Attributes:
         network: features less their mean over their spread -> log odds of "out of place".
-        center, scale: mean and spread of the features, float32.
         quantiles: smoothed log odds that the shares ``TAILS`` of normal voxels exceed.
-        sha256: of its file.
     """
 
     network: torch.nn.Module
+    quantiles: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One or more networks, which judge the same features, and what the larger of their z-scores means.
+
+    Attributes:
+        members: the networks, at least one.
+        center, scale: mean and spread of the features, float32.
+        quantiles: larger z-scores that the shares ``TAILS`` of normal voxels exceed; none for a single member, whose
+            z-score is the answer.
+        sha256: of its file.
+    """
+
+    members: tuple[Member, ...]
     center: torch.Tensor
     scale: torch.Tensor
     quantiles: tuple[float, ...] = ()
     sha256: str = ""
 
     def odds(self, table: np.ndarray) -> np.ndarray:
-        """Log odds, float32 (n,), of rows of features."""
+        """Log odds, float32 (members, n), of rows of features."""
         with torch.inference_mode():
             rows = (torch.from_numpy(table[n : n + ROWS]).float() for n in range(0, len(table), ROWS))
-            answers = [self.network((part - self.center) / self.scale)[:, 0] for part in rows]
-            return torch.cat([*answers, torch.zeros(0)]).numpy()
+            answers = [self._of_each((part - self.center) / self.scale) for part in rows]
+            return torch.cat([*answers, torch.zeros(len(self.members), 0)], dim=1).numpy()
+
+    def _of_each(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.stack([member.network(rows)[:, 0] for member in self.members])
+
+    def z_scores(self, odds: np.ndarray) -> np.ndarray:
+        """Smoothed log odds (members, ...) -> z-score of each member, of that shape."""
+        return np.stack([rarity_z(one, member.quantiles) for one, member in zip(odds, self.members, strict=True)])
 
     def z_score(self, odds: np.ndarray) -> np.ndarray:
-        """Smoothed log odds -> z-score: as rare among normal voxels as that z is in a normal distribution, from 0 up.
+        """Smoothed log odds (members, ...) -> z-score (...): the larger one, by how rare that is among normal voxels.
 
-        Beyond 4, where voxels are too few to count, it goes on as between 3 and 4.
+        The larger of two is large more often than either, hence the second count.
         """
-        knots = np.asarray(self.quantiles)
-        z = np.interp(odds, knots, np.arange(len(knots)))
-        return z + np.maximum(odds - knots[-1], 0) / (knots[-1] - knots[-2])
+        larger = self.z_scores(odds).max(0)
+        return rarity_z(larger, self.quantiles) if self.quantiles else larger
+
+
+def rarity_z(values: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
+    """z-score: as rare among normal voxels as that z is in a normal distribution, from 0 up.
+
+    Beyond 4, where voxels are too few to count, it goes on as between 3 and 4.
+
+    Args:
+        quantiles: values that the shares ``TAILS`` of normal voxels exceed.
+    """
+    knots = np.asarray(quantiles)
+    z = np.interp(values, knots, np.arange(len(knots)))
+    return z + np.maximum(values - knots[-1], 0) / (knots[-1] - knots[-2])
 
 
 def search_area(body: np.ndarray, spacing_kji: tuple[float, float, float]) -> np.ndarray:
@@ -88,7 +123,7 @@ def smoothed_odds(
     spacing_kji: tuple[float, float, float],
     done: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """(k, j, i) float32 log odds, smoothed within the search area; 0 elsewhere.
+    """(members, k, j, i) float32 log odds, smoothed within the search area; 0 elsewhere.
 
     Args:
         body: see :func:`.local_features.feature_table`.
@@ -96,9 +131,9 @@ def smoothed_odds(
         done: called after each of the features.
     """
     if not search.any():
-        return np.zeros(hounsfield.shape, np.float32)
+        return np.zeros((len(detector.members), *hounsfield.shape), np.float32)
     table = search_features(hounsfield, body, search, spacing_kji, done)
-    return smooth_odds(detector.odds(table), search, spacing_kji)
+    return np.stack([smooth_odds(odds, search, spacing_kji) for odds in detector.odds(table)])
 
 
 def search_features(
@@ -143,8 +178,14 @@ def save_detector(path: Path, detector: Detector, facts: dict[str, Any]) -> str:
     """
     from ...models.checkpoint import write_weights
 
-    state = {**detector.network.state_dict(), "center": detector.center, "scale": detector.scale}
-    config = {"features": list(NAMES), "quantiles": [round(q, 4) for q in detector.quantiles]}
+    state = {"center": detector.center, "scale": detector.scale}
+    for n, member in enumerate(detector.members):
+        state |= {f"{n}.{key}": value for key, value in member.network.state_dict().items()}
+    config = {
+        "features": list(NAMES),
+        "members": [[round(q, 4) for q in member.quantiles] for member in detector.members],
+        "quantiles": [round(q, 4) for q in detector.quantiles],
+    }
     return write_weights(path, state, {"format": FORMAT, "config": json.dumps(config), "training": json.dumps(facts)})
 
 
@@ -167,16 +208,22 @@ def load_detector(path: Path, sha256: str | None = None) -> Detector:
         config = json.loads(weights.metadata["config"])
         state = dict(weights.state)
         center, scale = state.pop("center"), state.pop("scale")
-        network = build_network()
-        network.load_state_dict(state)
-        quantiles = tuple(float(q) for q in config["quantiles"])
+        members = tuple(_member(state, n, quantiles) for n, quantiles in enumerate(config["members"]))
+        fused = _rising(config["quantiles"]) if len(members) > 1 or config["quantiles"] else ()
         fits = tuple(config["features"]) == NAMES and center.shape == scale.shape == (len(NAMES),)
-        if not (fits and len(quantiles) == len(TAILS) and _rising(quantiles)):
-            raise ValueError("other features")
+        if not fits or not members or state:
+            raise ValueError("other features or members")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(f"The weights in {path.name} do not fit their description ({first}).", remedy) from error
-    return Detector(network.eval().requires_grad_(False), center, scale, quantiles, weights.sha256)
+    return Detector(members, center, scale, fused, weights.sha256)
+
+
+def _member(state: dict[str, torch.Tensor], number: int, quantiles: Sequence[float]) -> Member:
+    """The member of that number, whose weights are taken out of the file's."""
+    network = build_network()
+    network.load_state_dict({key: state.pop(f"{number}.{key}") for key in network.state_dict()})
+    return Member(network.eval().requires_grad_(False), _rising(quantiles))
 
 
 @functools.cache
@@ -188,5 +235,9 @@ def shipped_detector() -> Detector:
     return load_detector(path, expected)
 
 
-def _rising(values: Sequence[float]) -> bool:
-    return all(a < b for a, b in zip(values, values[1:], strict=False))
+def _rising(values: Sequence[float]) -> tuple[float, ...]:
+    """The quantiles, which must be as many as ``TAILS`` and rise."""
+    quantiles = tuple(float(q) for q in values)
+    if len(quantiles) != len(TAILS) or any(a >= b for a, b in itertools.pairwise(quantiles)):
+        raise ValueError("quantiles that do not rise")
+    return quantiles

@@ -2,7 +2,8 @@
 
 The detector's answer is shared out among kinds of features by integrated gradients (Sundararajan et al. 2017, arXiv
 1703.01365) on the way from the tissue around the region to the region itself; the shares add up to the difference of
-the log odds. They say what the network looked at, not what a region is.
+the log odds. Of two networks the one with the larger z-score in the region is asked. They say what the network looked
+at, not what a region is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from ...imaging.volume import Box
-from .detector import Detector
+from .detector import Detector, Member
 from .local_features import NAMES, SCALES_MM, TRUNCATE, feature_table
 
 KINDS = {
@@ -98,7 +99,7 @@ def _appearance(
     table = feature_table(hounsfield, body, spacing_kji, inside | around).astype(np.float32)
     own = inside[inside | around]
     here, there = (torch.from_numpy(table[rows].mean(0)) for rows in (own, ~own))
-    shares = integrated_gradients(detector, there, here)
+    shares = integrated_gradients(detector, loudest(detector, table[own]), there, here)
     rises = (here - there) / detector.scale
     kinds = {
         kind: [n for n, name in enumerate(NAMES) if name.rstrip("0123456789") in beginnings]
@@ -131,11 +132,17 @@ def _thinned(mask: np.ndarray) -> np.ndarray:
     return few
 
 
-def integrated_gradients(detector: Detector, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """(features,): shares of the difference in log odds between two rows of features."""
+def loudest(detector: Detector, table: np.ndarray) -> Member:
+    """The member that gives the mean log odds of these rows of features the largest z-score."""
+    z = detector.z_scores(detector.odds(table).mean(1))
+    return detector.members[int(z.argmax())]
+
+
+def integrated_gradients(detector: Detector, member: Member, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    """(features,): shares of the difference in a member's log odds between two rows of features."""
     way = (torch.arange(STEPS) + 0.5) / STEPS
     rows = (start + way[:, None] * (end - start)).requires_grad_(True)
-    odds = detector.network((rows - detector.center) / detector.scale)[:, 0].sum()
+    odds = member.network((rows - detector.center) / detector.scale)[:, 0].sum()
     (gradient,) = torch.autograd.grad(odds, rows)
     return gradient.mean(0) * (end - start)
 

@@ -106,7 +106,7 @@ def _detector_score(
 
     odds = smoothed_odds(detector, image.hounsfield, body, search, image.spacing_kji, looked)
     score = np.zeros(image.shape, np.float32)
-    score[search] = detector.z_score(odds[search])
+    score[search] = detector.z_score(odds[:, search])
     return score
 
 

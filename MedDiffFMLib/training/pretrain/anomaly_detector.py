@@ -1,14 +1,15 @@
 """Training of the anomaly detector: to tell misplaced tissue and outlined lesions from a CT as it is, on a CPU.
 
 Misplaced tissue alone teaches what stands out in a lung and little of masses in a limb; lesions that somebody outlined
-teach those (docs/results/anomaly-detector.md). How rare an answer is on normal tissue is counted on cases that the
+teach those, and make nodules look less rare (docs/results/anomaly-detector.md). So there are two networks: one that
+learns from misplaced tissue alone, one from both. How rare an answer is on normal tissue is counted on cases that the
 counting network was not trained on, since what it has learned as normal is quieter than what it will meet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...conditioning.region import body_mask, grown
 from ...core.errors import InputError
 from ...imaging.volume import Volume
 from ...preprocessing.working_image import working_image
-from ...tasks.anomaly.detector import TAILS, Detector, build_network, search_area, smoothed_odds
+from ...tasks.anomaly.detector import TAILS, Detector, Member, build_network, search_area, smoothed_odds
 from ...tasks.anomaly.local_features import NAMES, feature_table
 from .misplaced_tissue import misplace_tissue
 
@@ -49,7 +50,7 @@ class DetectorConfig:
         spacing: working voxel in mm.
         epochs: passes over the voxels taken.
         rate: highest learning rate of AdamW, one cycle.
-        show_lesions: whether outlined lesions are shown; else they are left out.
+        show_lesions: whether outlined lesions are shown, to a second network; else they are left out.
     """
 
     spacing: float = 3.0
@@ -107,8 +108,8 @@ def train_detector(
     for number, (volume, lesions, _) in enumerate(cases):
         samples.append(draw_samples(prepare_scan(volume, lesions, config.spacing), config, number))
         report(f"features of {number + 1} of {len(cases)} cases")
-    detector, loss = fit_detector(samples, config)
-    report(f"trained, loss {loss:.3f}")
+    detector, losses = fit_detector(samples, config)
+    report(f"trained, loss {', '.join(f'{loss:.3f}' for loss in losses)}")
     odds: dict[int, np.ndarray] = {}
     for fold in sorted(set(folds)):
         other = detector_without(samples, folds, fold, config) or detector
@@ -118,12 +119,10 @@ def train_detector(
             found = smoothed_odds(other, scan.hounsfield, scan.body, scan.search, scan.spacing_kji)
             odds[number] = normal_odds(found, scan.normal, number)
         report(f"normal tissue counted, part {fold + 1} of {FOLDS}")
-    knots = rarity([odds[number] for number in range(len(cases))])
-    facts = facts_of(samples, config, loss)
-    return Detector(detector.network, detector.center, detector.scale, knots), facts
+    return calibrated(detector, [odds[number] for number in range(len(cases))]), facts_of(samples, config, losses)
 
 
-def facts_of(samples: Sequence[Samples], config: DetectorConfig, loss: float) -> dict[str, Any]:
+def facts_of(samples: Sequence[Samples], config: DetectorConfig, losses: Sequence[float]) -> dict[str, Any]:
     """Figures for a detector's file."""
     return {
         "cases": len(samples),
@@ -131,7 +130,7 @@ def facts_of(samples: Sequence[Samples], config: DetectorConfig, loss: float) ->
         "normal_voxels": sum(len(one.normal) for one in samples),
         "lesions": sum(len(one.lesions) for one in samples),
         "lesion_voxels": sum(len(lesion) for one in samples for lesion in one.lesions),
-        "loss": round(loss, 4),
+        "losses": [round(loss, 4) for loss in losses],
         "spacing_mm": config.spacing,
         "seed": config.seed,
     }
@@ -146,9 +145,14 @@ def deal_folds(patients: Sequence[str], folds: int = FOLDS) -> list[int]:
 def detector_without(
     samples: Sequence[Samples], folds: Sequence[int], fold: int, config: DetectorConfig
 ) -> Detector | None:
-    """Detector that has not seen the cases of a fold; None where nothing is out of place in any other case."""
+    """Detector that has not seen the cases of a fold; None where nothing is out of place in any other case.
+
+    It has as many members as one that has seen all of them.
+    """
     others = [one for one, own in zip(samples, folds, strict=True) if own != fold]
-    return fit_detector(others, config)[0] if any(len(one.misplaced) for one in others) else None
+    if not any(len(one.misplaced) for one in others):
+        return None
+    return fit_detector(others, config, any(one.lesions for one in samples))[0]
 
 
 def prepare_scan(volume: Volume, lesions: np.ndarray | None, spacing: float) -> PreparedScan:
@@ -210,12 +214,32 @@ def _drawn(among: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray
     return few
 
 
-def fit_detector(samples: Sequence[Samples], config: DetectorConfig) -> tuple[Detector, float]:
-    """The network, and its last batch's cross-entropy.
+def fit_detector(
+    samples: Sequence[Samples], config: DetectorConfig, of_lesions: bool | None = None
+) -> tuple[Detector, list[float]]:
+    """The networks, not calibrated, and the cross-entropy of their last batches.
+
+    The first learns from lumps alone, the second from outlined lesions, too.
+
+    Args:
+        of_lesions: whether there is a second one; if there are lesions when not given.
 
     Raises:
         InputError: nothing out of place in any case.
     """
+    normal = torch.from_numpy(np.concatenate([one.normal for one in samples])).float()
+    center, scale = normal.mean(0), normal.std(0) + 1e-3
+    taught = [[replace(one, lesions=()) for one in samples]]
+    if of_lesions or (of_lesions is None and any(one.lesions for one in samples)):
+        taught.append(list(samples))
+    fitted = [_fit_network(one, center, scale, config) for one in taught]
+    return Detector(tuple(Member(network) for network, _ in fitted), center, scale), [loss for _, loss in fitted]
+
+
+def _fit_network(
+    samples: Sequence[Samples], center: torch.Tensor, scale: torch.Tensor, config: DetectorConfig
+) -> tuple[torch.nn.Module, float]:
+    """One network, and its last batch's cross-entropy."""
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     misplaced = np.concatenate([np.zeros((0, len(NAMES)), np.float16), *(one.misplaced for one in samples)])
@@ -223,9 +247,7 @@ def fit_detector(samples: Sequence[Samples], config: DetectorConfig) -> tuple[De
         raise InputError("There is no room for misplaced tissue in any case.", "Give CTs that show a body.")
     lesions = [lesion for one in samples for lesion in one.lesions]
     normal = np.concatenate([one.normal for one in samples])
-    rows = torch.from_numpy(np.concatenate([misplaced, *lesions, normal])).float()
-    center, scale = rows[-len(normal) :].mean(0), rows[-len(normal) :].std(0) + 1e-3
-    rows = (rows - center) / scale
+    rows = (torch.from_numpy(np.concatenate([misplaced, *lesions, normal])).float() - center) / scale
     truth, weight = torch.ones(len(rows)), torch.ones(len(rows))
     truth[-len(normal) :] = 0
     if lesions:
@@ -246,14 +268,26 @@ def fit_detector(samples: Sequence[Samples], config: DetectorConfig) -> tuple[De
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Detector(network.eval().requires_grad_(False), center, scale), float(loss.detach())
+    return network.eval().requires_grad_(False), float(loss.detach())
 
 
 def normal_odds(odds: np.ndarray, normal: np.ndarray, number: int) -> np.ndarray:
-    """Smoothed log odds of some normal voxels of a case, with replacement so that every case counts alike."""
-    return np.random.default_rng(number).choice(odds[normal], COUNTED if normal.any() else 0)
+    """(members, n): smoothed log odds of some normal voxels, with replacement so that every case counts alike."""
+    return np.random.default_rng(number).choice(odds[:, normal], COUNTED if normal.any() else 0, axis=1)
 
 
-def rarity(odds: Sequence[np.ndarray]) -> tuple[float, ...]:
-    """Smoothed log odds that the shares ``TAILS`` of normal voxels exceed."""
-    return tuple(float(q) for q in np.quantile(np.concatenate(odds), [1 - tail for tail in TAILS]))
+def calibrated(detector: Detector, odds: Sequence[np.ndarray]) -> Detector:
+    """The detector with quantiles of its members and, where there are more than one, of their larger z-score.
+
+    Args:
+        odds: (members, n) of normal voxels of each case, by networks that have not seen it.
+    """
+    together = np.concatenate(odds, axis=1)
+    members = tuple(replace(m, quantiles=rarity(one)) for m, one in zip(detector.members, together, strict=True))
+    counted = replace(detector, members=members, quantiles=())
+    return replace(counted, quantiles=rarity(counted.z_score(together))) if len(members) > 1 else counted
+
+
+def rarity(values: np.ndarray) -> tuple[float, ...]:
+    """Values that the shares ``TAILS`` of them exceed."""
+    return tuple(float(q) for q in np.quantile(values, [1 - tail for tail in TAILS]))

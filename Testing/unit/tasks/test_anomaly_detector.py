@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MedDiffFMLib.conditioning.region import body_mask
 from MedDiffFMLib.core.errors import ModelError
 from MedDiffFMLib.core.resources import resource_folder
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.volume import Volume
+from MedDiffFMLib.models.checkpoint import read_weights, write_weights
 from MedDiffFMLib.preprocessing.working_image import working_image
 from MedDiffFMLib.tasks.anomaly.detector import (
     TAILS,
     Detector,
+    Member,
+    build_network,
     load_detector,
+    rarity_z,
     save_detector,
     search_area,
     shipped_detector,
@@ -30,10 +36,12 @@ from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.training.pretrain.anomaly_detector import (
     AROUND_LESION_MM,
     DetectorConfig,
+    calibrated,
     deal_folds,
     draw_samples,
     fit_detector,
     prepare_scan,
+    rarity,
     train_detector,
 )
 from MedDiffFMLib.training.pretrain.misplaced_tissue import misplace_tissue
@@ -80,6 +88,7 @@ def test_what_was_put_there_stands_out(trained: tuple[Detector, dict], small_ct:
     hounsfield[lump] = 40
     body = body_mask(hounsfield)
     detector, facts = trained
+    assert len(detector.members) == 1 and not detector.quantiles
     odds = smoothed_odds(detector, hounsfield, body, search_area(body, SPACING), SPACING)
     score = detector.z_score(odds)
     assert score[lump].mean() > 1.5 and np.median(score[body & ~lump]) < 1
@@ -122,8 +131,22 @@ def test_outlined_lesions_teach_what_lumps_do_not(small_ct: Volume) -> None:
         config = DetectorConfig(epochs=15.0, show_lesions=shown)
         detector, _ = fit_detector([draw_samples(prepare_scan(ct, ball, 3.0), config, 0)], config)
         odds = smoothed_odds(detector, scan.hounsfield, scan.body, scan.search, SPACING)
+        assert len(odds) == (2 if shown else 1)
+        odds = odds[-1]
         rise.append(np.median(odds[there & scan.search]) - np.quantile(odds[scan.search & ~there], 0.95))
     assert rise[0] > 0 and rise[0] > rise[1] + 1
+
+
+@pytest.mark.slow
+def test_lesions_of_one_patient_alone_make_two_calibrated_networks(small_ct: Volume) -> None:
+    """Though the fold that judges this patient has no lesion to learn from."""
+    ct, ball = rough_ball(small_ct, (12, 34, 14))
+    detector, facts = train_detector([(small_ct, None, None), (ct, ball, None)], DetectorConfig(epochs=0.5))
+    assert len(detector.members) == len(facts["losses"]) == 2 and facts["lesions"] == 1
+    for quantiles in (detector.quantiles, *(member.quantiles for member in detector.members)):
+        assert len(quantiles) == len(TAILS) and (np.diff(quantiles) > 0).all()
+    weights = [next(member.network.parameters()) for member in detector.members]
+    assert not torch.equal(*weights)
 
 
 def test_patients_are_dealt_out_whole() -> None:
@@ -147,12 +170,78 @@ def test_a_file_gives_the_same_scores(trained: tuple[Detector, dict], tmp_path: 
 
 def test_z_is_as_rare_as_in_a_normal_distribution() -> None:
     odds = np.random.default_rng(0).logistic(-5, 2, 400_000)
-    quantiles = tuple(float(q) for q in np.quantile(odds, [1 - tail for tail in TAILS]))
-    z = Detector(None, None, None, quantiles).z_score(odds)  # type: ignore[arg-type]
+    quantiles = rarity(odds)
+    z = rarity_z(odds, quantiles)
     for limit, tail in zip((1, 2, 3), TAILS[1:4], strict=True):
         assert np.mean(z > limit) == pytest.approx(tail, rel=0.05)
-    rising = Detector(None, None, None, quantiles).z_score(np.linspace(-20, 60, 100))  # type: ignore[arg-type]
+    rising = rarity_z(np.linspace(-20, 60, 100), quantiles)
     assert (np.diff(rising) >= 0).all() and rising[-1] > 5
+
+
+def untrained(members: int) -> Detector:
+    """Networks as they begin, calibrated on alike but not equal answers to normal tissue."""
+    torch.manual_seed(members)
+    networks = tuple(Member(build_network().eval().requires_grad_(False)) for _ in range(members))
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 1, 100_000)
+    odds = np.stack([common + rng.normal(0, 1 + n, len(common)) for n in range(members)])
+    return calibrated(
+        Detector(networks, torch.zeros(len(NAMES)), torch.ones(len(NAMES))), [odds[:, ::2], odds[:, 1::2]]
+    )
+
+
+def test_the_larger_z_counts_and_is_as_rare_as_it_says() -> None:
+    """Of two networks; more of what either sees never lowers it, and one of them alone is its own answer."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 1, 100_000)
+    normal = np.stack([common + rng.normal(0, 1 + n, len(common)) for n in range(2)])
+    both = untrained(2)
+    z = both.z_score(normal)
+    for limit, tail in zip((1, 2, 3), TAILS[1:4], strict=True):
+        assert np.mean(z > limit) == pytest.approx(tail, rel=0.05)
+        assert np.mean(both.z_scores(normal).max(0) > limit) > 1.2 * tail
+    odds = rng.normal(0, 6, (2, 5000))
+    larger = replace(both, quantiles=()).z_score(odds)
+    assert (larger >= both.z_scores(odds)).all()
+    order = np.argsort(larger)
+    assert (np.diff(both.z_score(odds)[order]) >= 0).all()
+    for member in range(2):
+        more = odds.copy()
+        more[member] += rng.exponential(2, 5000)
+        assert (both.z_score(more) >= both.z_score(odds)).all()
+    one = untrained(1)
+    assert not one.quantiles and np.array_equal(one.z_score(odds[:1]), rarity_z(odds[0], one.members[0].quantiles))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_file_keeps_each_network(members: int, tmp_path: Path) -> None:
+    detector = untrained(members)
+    path = tmp_path / "detector.safetensors"
+    digest = save_detector(path, detector, {})
+    again = load_detector(path, digest)
+    table = np.random.default_rng(1).normal(0, 1, (50, len(NAMES))).astype(np.float16)
+    odds = detector.odds(table)
+    assert odds.shape == (members, 50) and np.allclose(again.odds(table), odds, atol=2e-3)
+    assert np.allclose(again.z_score(odds), detector.z_score(odds), atol=1e-3)
+    assert len(again.quantiles) == (0 if members == 1 else len(TAILS))
+
+
+def test_a_file_of_the_version_before_and_one_that_lacks_a_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "detector.safetensors"
+    save_detector(path, untrained(2), {})
+    weights = read_weights(path, None)
+    write_weights(path, dict(weights.state), {**weights.metadata, "format": "meddifffm-anomaly-1"})
+    with pytest.raises(ModelError, match="holds no anomaly detector of this version"):
+        load_detector(path)
+    few = {key: value for key, value in weights.state.items() if not key.startswith("1.")}
+    write_weights(path, few, weights.metadata)
+    with pytest.raises(ModelError, match="do not fit their description"):
+        load_detector(path)
+    config = json.loads(weights.metadata["config"])
+    for wrong in ({"members": config["members"][:1]}, {"quantiles": []}, {"members": []}):
+        write_weights(path, dict(weights.state), {**weights.metadata, "config": json.dumps(config | wrong)})
+        with pytest.raises(ModelError, match="do not fit their description"):
+            load_detector(path)
 
 
 @pytest.fixture(scope="module")

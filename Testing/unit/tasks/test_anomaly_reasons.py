@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from MedDiffFMLib.tasks.anomaly.detector import shipped_detector
+from MedDiffFMLib.tasks.anomaly.detector import Detector, Member, rarity_z, shipped_detector
 from MedDiffFMLib.tasks.anomaly.local_features import NAMES, feature_table
-from MedDiffFMLib.tasks.anomaly.reasons import KINDS, integrated_gradients, reasons
+from MedDiffFMLib.tasks.anomaly.reasons import KINDS, integrated_gradients, loudest, reasons
 
 SPACING = (3.0, 3.0, 3.0)
 BODY = np.ones((48, 48, 48), bool)
@@ -36,14 +38,31 @@ def test_fluid_in_rough_tissue_is_told_by_its_evenness() -> None:
     assert "more even than around" in words and "dense" not in words and words.count(";") <= 1
 
 
+def test_the_network_with_the_larger_z_is_asked() -> None:
+    """Whichever it is: of both orders of the two the same one."""
+    detector = shipped_detector()
+    turned = replace(detector, members=detector.members[::-1])
+    for added in (200, -120, 20):
+        table = feature_table(tissue() + added * BALL, BODY, SPACING, BALL > 0)
+        member = loudest(detector, table)
+        other = next(one for one in detector.members if one is not member)
+        z = {id(one): rarity_z(detector_odds.mean(), one.quantiles) for one, detector_odds in _odds(detector, table)}
+        assert z[id(member)] > z[id(other)] and loudest(turned, table) is member
+
+
+def _odds(detector: Detector, table: np.ndarray) -> list[tuple[Member, np.ndarray]]:
+    return list(zip(detector.members, detector.odds(table), strict=True))
+
+
 def test_shares_add_up_and_each_feature_is_of_one_kind() -> None:
     detector = shipped_detector()
     lump = tissue() + 200 * BALL
     rows = torch.from_numpy(feature_table(lump, BODY, SPACING, BALL > 0).astype(np.float32))
     start, end = rows.min(0).values, rows.mean(0)
-    odds = detector.network((torch.stack([start, end]) - detector.center) / detector.scale)[:, 0]
-    assert integrated_gradients(detector, start, end).sum() == pytest.approx(
-        float(odds[1] - odds[0]), rel=0.05, abs=0.05
-    )
+    odds = detector.odds(torch.stack([start, end]).numpy())
+    assert len(odds) == 2
+    for member, own in zip(detector.members, odds, strict=True):
+        shares = integrated_gradients(detector, member, start, end)
+        assert shares.sum() == pytest.approx(float(own[1] - own[0]), rel=0.05, abs=0.05)
     kinds = [sum(name.rstrip("0123456789") in beginnings for beginnings in KINDS.values()) for name in NAMES]
     assert kinds == [1] * len(NAMES)
