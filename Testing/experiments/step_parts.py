@@ -24,9 +24,10 @@ REPEATS = {"cuda": 8, "cpu": 1}
 
 
 def measure_parts(cache: Path, initial: Path | None, device: str, batch: int, options: list[str]) -> dict[str, Any]:
-    """Seconds of each part, windows a second, share of the device's bfloat16 matrix rate."""
+    """Seconds of each part, windows a second, share of the matrix rate in the type that the network computes in."""
     from MedDiffFMLib.cli.main import build_parser
     from MedDiffFMLib.cli.pretrain import settings
+    from MedDiffFMLib.core.precision import choose_precision
     from MedDiffFMLib.datasets.prepared_cases import open_cases
     from MedDiffFMLib.models.checkpoint import build_denoiser, read_header
     from MedDiffFMLib.training.pretrain.device_batches import DeviceBatches
@@ -57,7 +58,7 @@ def measure_parts(cache: Path, initial: Path | None, device: str, batch: int, op
     seconds |= {name: _seconds(part, place, repeats) for name, part in _parts(batches.maker, plans[1]).items()}
     seconds["network"] = _seconds(learn, place, repeats)
     work = step_flops(lambda: LossModule(build_denoiser(config.model_config()), False), batch, config.windows.size)
-    rate = matrix_rate(place, torch.bfloat16)
+    rate = matrix_rate(place, choose_precision("auto", place))
     return {
         "batch": batch,
         "seconds": {name: round(value, 5) for name, value in seconds.items()},

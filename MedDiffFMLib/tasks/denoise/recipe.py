@@ -65,13 +65,6 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     tuned = Tuned(None, 0.0)
     if parameters.tune:
         tuned = tune(engine, noisy, sigma, image.condition, shares, run.seed, meter)
-    if parameters.quick:
-        clean = noisy.clone()
-    elif parameters.steps == 0:
-        clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter, last=tuned.denoiser)
-    else:
-        clean = _sample(engine, noisy, sigma, image, parameters, meter)
-    # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
     filters = _Filters(parameters, noise / 1000, block_depth(image.spacing_kji), meter)
     if mixes:
         share = share_of_means(
@@ -84,6 +77,13 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
             meter,
         )
         filters = replace(filters, means=share)
+    if parameters.quick:
+        clean = noisy.clone()
+    elif parameters.steps == 0:
+        clean = denoise_coarse_to_fine(engine, noisy, sigma, image.condition, meter, last=tuned.denoiser)
+    else:
+        clean = _sample(engine, noisy, sigma, image, parameters, meter)
+    # What is removed travels back, not the image: resampling never blurs it and clipped voxels keep their own HU.
     removed = filters.removed(noisy[0, 0], clean[0, 0])
     del noisy, clean
     removed = image.on_input(removed)

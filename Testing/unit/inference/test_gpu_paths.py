@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from MedDiffFMLib.conditioning.condition import Condition
-from MedDiffFMLib.core.devices import choose_device
+from MedDiffFMLib.core.devices import choose_device, is_fast_in_bfloat16
 from MedDiffFMLib.core.errors import DeviceError, InputError, tells_of_memory
 from MedDiffFMLib.core.precision import autocast, choose_precision
 from MedDiffFMLib.core.progress import CancelToken
@@ -189,7 +189,9 @@ def test_modules_move_and_autocast_is_that_of_cuda() -> None:
         assert torch.allclose(network(image.to("cuda:0")).cpu(), here, atol=1e-5)
         with torch.autocast("cuda", torch.bfloat16):
             found = network[0](image.to("cuda:0"))
-            assert found.dtype == torch.bfloat16 and found.is_contiguous(memory_format=torch.channels_last_3d)
+            assert found.dtype == torch.bfloat16
+            if is_fast_in_bfloat16(torch.device("cpu")):  # what pretends here; without kernels it forgets the format
+                assert found.is_contiguous(memory_format=torch.channels_last_3d)
             normed = network[1](found)
         # CUDA computes it in float32 and knows no other format; a CPU differs in both.
         assert normed.dtype == torch.float32 and normed.is_contiguous()

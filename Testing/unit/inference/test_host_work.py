@@ -173,7 +173,7 @@ def ct(slices, edge):
 
 torch.set_num_threads(1)
 # What is bounded whatever the volume is small here, so that a small volume tells what grows with it.
-sliding_window.KEPT_CONDITIONS, noise_estimate.AT_ONCE, working_image.SLAB_VOXELS = 0, 200_000, 200_000
+sliding_window.KEPT_CONDITIONS, noise_estimate.MOST, working_image.SLAB_VOXELS = 0, 200_000, 200_000
 blocks.BAND, thresholding.MOST_BLOCKS = 2, 256
 figures = {"all": {"centre": [0.0] * CLASSES, "spread": [30.0] * CLASSES}}
 calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": {"36": figures, "24": figures}}
