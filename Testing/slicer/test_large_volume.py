@@ -14,7 +14,7 @@ import pytest
 SHAPE = (300, 512, 512)
 SPACING = (0.75, 0.75, 1.0)
 LONGEST = 0.25
-"""Seconds of this thread's own work, so that other programs do not count; 0.1 on an idle computer with AVX-512."""
+"""Seconds of this thread's own work, so that other programs do not count; 0.16 was seen on cores with AVX2 alone."""
 ONCE = 0.8
 """One slot may take so long: of a process this large the kernel now and then needs a tenth of a second to find memory,
 which counts as the thread's own. What the panel does itself takes as long in every run."""
