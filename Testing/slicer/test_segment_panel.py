@@ -21,11 +21,11 @@ TERMINOLOGY = (
 )
 LOOKS = {"lungs": ((0.2, 0.4, 0.8), TERMINOLOGY), "spine": ((1.0, 0.8, 0.0), "")}
 SHORT = {
-    "steps": 90,
-    "validate_every": 30,
-    "checkpoint_every": 30,
+    "steps": 60,
+    "validate_every": 20,
+    "checkpoint_every": 20,
     "learning_rate": 1e-2,
-    "options": {"spacing": 4.0, "points": 1024},
+    "options": {"spacing": 4.0, "points": 256},
 }
 
 

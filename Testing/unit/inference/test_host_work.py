@@ -179,7 +179,7 @@ figures = {"all": {"centre": [0.0] * CLASSES, "spread": [30.0] * CLASSES}}
 calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": {"36": figures, "24": figures}}
 model = SimpleNamespace(engine=Engine(Free(), "cpu", "float32", window=32), calibration=calibration, name="free")
 found = {}
-for name, sizes in (("anomaly", ((40, 160), (120, 160))), ("denoise", ((16, 192), (48, 192)))):
+for name, sizes in (("anomaly", ((32, 128), (96, 128))), ("denoise", ((16, 144), (48, 144)))):
     task, run = TASKS[name](), Run(model)
     task.run(Case(ct(28, 96)), run)  # what is imported or kept is there from now on
     for size in sizes:

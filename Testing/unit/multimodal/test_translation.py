@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from MedDiffFMLib.multimodal.names import CT
 from MedDiffFMLib.multimodal.nearest_neighbor import learn_neighbors
 from MedDiffFMLib.multimodal.translation import translate_image
 from MedDiffFMLib.training.loop import LoopConfig
+from MedDiffFMLib.training.pretrain import translation
 from MedDiffFMLib.training.pretrain.shift_tolerant import best_shift, shifted
 from MedDiffFMLib.training.pretrain.translation import FlowTraining, TranslationConfig, pretrain_translation
 from MedDiffFMLib.training.pretrain.translation_twins import TwinLoss, box_of, shown_parts
@@ -251,8 +253,11 @@ def test_the_invariant_reaches_the_flow_and_without_weight_changes_nothing() -> 
 
 
 @pytest.mark.slow
-def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("SimpleITK")
+    monkeypatch.setattr(translation, "fit_local_guess", partial(fit_local_guess, steps=30))
     datalist = toy_pairs(tmp_path)
     loop = LoopConfig(steps=4, warmup=2, checkpoint_every=2, validate_every=4, learning_rate=1e-3)
     sizes = {"ct": SMALL, "mr": replace(SMALL, sources=("ct",))}
