@@ -377,7 +377,7 @@ def test_windows_take_no_more_memory_than_the_plan_assumes() -> None:
     """The shipped network in bfloat16, as CUDA's autocast computes it; workspaces are not counted."""
     with pretend_gpu() as gpu:
         engine = load_model("starter-ct", device="cuda:0", precision="bfloat16").engine
-        edge, weights = 32, gpu.live
+        edge, weights = 24, gpu.live
         gpu.peak = weights
         condition = Condition((1.0, 1.0, 1.0)).encode((edge,) * 3, engine.device)
         engine.denoise(torch.zeros(1, 1, edge, edge, edge, device="cuda:0"), 0.03, condition)
