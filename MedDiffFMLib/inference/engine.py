@@ -16,6 +16,7 @@ from ..core import devices
 from ..core.devices import choose_device, is_accelerator
 from ..core.errors import DeviceError, tells_of_memory
 from ..core.precision import autocast, choose_precision
+from .direct_convolution import convolve_directly
 from .memory_plan import BATCH_ON_CPU, batch_for, plan_memory
 from .upsample_fusion import fold_upsampling
 
@@ -156,6 +157,7 @@ class Engine:
 
     def _place(self) -> None:
         fold_upsampling(self._denoiser)
+        convolve_directly(self._denoiser)
         try:
             self._denoiser.to(device=self.memory_level.device)
             self._denoiser.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -3,6 +3,9 @@
 A volume is cut into blocks of 8 x 8 voxels within slices and 8, 4 or 2 slices that begin every half block, and
 continues by reflection. Blocks are windowed before the transform and after it; the squares of the windows of all blocks
 of a voxel add up to 1.
+
+Blocks are so small that two products with matrices, which hold the windows, too, transform them in a third of the time
+of the fast transform. Coefficients are (n, depth, 2, 8, 5): real and imaginary parts of one half of the frequencies.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ and walls of bowel are more."""
 SAMPLED_LAYERS = 8
 """Layers of blocks along the patient from which the spectrum is measured."""
 FEWEST_BLOCKS = 50
+HALF = EDGE * (EDGE // 2 + 1)
+"""Coefficients of a slice: those of one half of the frequencies tell the others."""
 BAND = 16
 """Rows of blocks that are transformed together; bounds the memory."""
 
@@ -63,7 +68,11 @@ class Band:
     def cut(self, image: torch.Tensor) -> torch.Tensor:
         """(N, depth, 8, 8) blocks of an image (D, H, W)."""
         for axis, line in enumerate(self.lines):
-            image = image.index_select(axis, torch.from_numpy(line))
+            # Neighbors differ by one: where the ends are so far apart nothing is reflected.
+            if line[-1] - line[0] == len(line) - 1:
+                image = image.narrow(axis, int(line[0]), len(line))
+            else:
+                image = image.index_select(axis, torch.from_numpy(line))
         blocks = image.unfold(1, EDGE, STEP).unfold(2, EDGE, STEP)  # (depth, rows, columns, 8, 8)
         return blocks.permute(1, 2, 0, 3, 4).reshape(-1, self.depth, EDGE, EDGE)
 
@@ -71,12 +80,11 @@ class Band:
         """(depth, height, width): blocks transformed back and added up where they lie.
 
         Args:
-            coefficients: (n, depth, 8, 5) of those that are kept.
+            coefficients: (n, depth, 2, 8, 5) of those that are kept.
             kept: (N,) bool, which of the band's blocks these n are.
         """
         blocks = torch.zeros(len(kept), self.depth, EDGE * EDGE)
-        shares = torch.fft.irfftn(coefficients, (self.depth, EDGE, EDGE), dim=(1, 2, 3), norm="ortho")
-        blocks[kept] = (shares * window(self.depth)).reshape(-1, self.depth, EDGE * EDGE)
+        blocks[kept] = _transformed_back(coefficients)
         columns = blocks.permute(1, 2, 0).reshape(1, self.depth * EDGE**2, -1)
         return functional.fold(columns, self.across, EDGE, stride=STEP)[0]
 
@@ -149,10 +157,43 @@ class PlaneSums:
 
 
 def transformed(blocks: torch.Tensor) -> torch.Tensor:
-    """(n, depth, 8, 8) -> windowed Fourier coefficients (n, depth, 8, 5)."""
-    if not len(blocks):  # the library behind it refuses to transform nothing
-        return torch.zeros(0, blocks.shape[1], EDGE, EDGE // 2 + 1, dtype=torch.complex64)
-    return torch.fft.rfftn(blocks * window(blocks.shape[1]), dim=(1, 2, 3), norm="ortho")
+    """(n, depth, 8, 8) -> windowed Fourier coefficients (n, depth, 2, 8, 5)."""
+    count, depth = blocks.shape[:2]
+    across, along = _matrices(depth)[:2]
+    planes = blocks.reshape(-1, EDGE * EDGE) @ across
+    return (along @ planes.reshape(count, 2 * depth, HALF)).reshape(count, depth, 2, EDGE, HALF // EDGE)
+
+
+def _transformed_back(coefficients: torch.Tensor) -> torch.Tensor:
+    """(n, depth, 2, 8, 5) -> windowed blocks (n, depth, 64)."""
+    count, depth = coefficients.shape[:2]
+    across, along = _matrices(depth)[2:]
+    planes = along @ coefficients.reshape(count, 2 * depth, HALF)
+    return (planes.reshape(-1, 2 * HALF) @ across).reshape(count, depth, EDGE * EDGE)
+
+
+@cache
+def _matrices(depth: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of the transform within slices (64, 80) and between them (2 depth, 2 depth), and of their inverses."""
+    wave, plane = _sine(depth), (_sine(EDGE)[:, None] * _sine(EDGE)).reshape(-1)
+    pixels = torch.eye(EDGE * EDGE, dtype=torch.float64).reshape(-1, EDGE, EDGE)
+    within = torch.view_as_real(torch.fft.rfftn(pixels, dim=(1, 2), norm="ortho")).reshape(-1, HALF, 2)
+    parts = torch.eye(2 * HALF, dtype=torch.float64).reshape(2 * HALF, 2, EDGE, HALF // EDGE)
+    back = torch.fft.irfftn(torch.complex(parts[:, 0], parts[:, 1]), (EDGE, EDGE), dim=(1, 2), norm="ortho")
+    between = torch.fft.fft(torch.eye(depth, dtype=torch.complex128), norm="ortho", dim=0)
+    matrices = (
+        plane[:, None] * within.transpose(1, 2).reshape(-1, 2 * HALF),
+        _real(between * wave),
+        back.reshape(2 * HALF, -1) * plane,
+        _real(wave[:, None] * between.conj()),
+    )
+    return matrices[0].float(), matrices[1].float(), matrices[2].float(), matrices[3].float()
+
+
+def _real(matrix: torch.Tensor) -> torch.Tensor:
+    """Complex (n, n) -> the same of numbers whose real and imaginary parts follow one another, (2 n, 2 n)."""
+    rows = torch.stack([matrix.real, -matrix.imag], 2), torch.stack([matrix.imag, matrix.real], 2)
+    return torch.stack(rows, 1).reshape(2 * len(matrix), -1)
 
 
 def without_mean(blocks: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
@@ -161,8 +202,14 @@ def without_mean(blocks: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 
 
 def power(coefficients: torch.Tensor) -> torch.Tensor:
-    """Squared absolute values."""
-    return coefficients.real.square() + coefficients.imag.square()
+    """Squared absolute values (n, depth, 8, 5)."""
+    real, imaginary = coefficients.unbind(2)
+    return torch.addcmul(real.square(), imaginary, imaginary)
+
+
+def scaled(coefficients: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Coefficients times a real factor for each, (n, depth, 8, 5) or, for all blocks, (depth, 8, 5)."""
+    return coefficients * factors.unsqueeze(-3)
 
 
 def level(noise: torch.Tensor) -> float:
@@ -179,7 +226,11 @@ def is_empty(blocks: torch.Tensor, level: float) -> torch.Tensor:
         level: of the noise, network range.
     """
     flat = blocks.flatten(1)
-    return (flat.mean(1) <= AIR) & (flat.var(1) <= EMPTY * level**2)
+    empty = (mean := flat.mean(1)) <= AIR
+    if math.isfinite(level) and empty.any():
+        airy = flat[empty] - mean[empty][:, None]
+        empty[empty.clone()] = airy.square_().sum(1) <= EMPTY * level**2 * (flat.shape[1] - 1)
+    return empty
 
 
 def soft_limit(mean: torch.Tensor) -> float:
@@ -190,5 +241,9 @@ def soft_limit(mean: torch.Tensor) -> float:
 @cache
 def window(depth: int) -> torch.Tensor:
     """(depth, 8, 8): its square, summed over overlapping blocks, is 1."""
-    across, line = (torch.sin(math.pi / edge * (torch.arange(edge) + 0.5)) for edge in (depth, EDGE))
+    across, line = _sine(depth).float(), _sine(EDGE).float()
     return across[:, None, None] * line[:, None] * line
+
+
+def _sine(length: int) -> torch.Tensor:
+    return torch.sin(math.pi / length * (torch.arange(length, dtype=torch.float64) + 0.5))

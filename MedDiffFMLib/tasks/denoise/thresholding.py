@@ -25,6 +25,7 @@ from .blocks import (
     level,
     power,
     sampled_layers,
+    scaled,
     soft_limit,
     transformed,
     without_mean,
@@ -90,8 +91,8 @@ def thresholded_planes(
                 tissue = strengths > threshold**2 * noise * local[:, None, None, None]
                 # Sparser blocks, whose result holds less noise, count more (equation 10).
                 weight[kept] = 1 / (1 + tissue.sum((1, 2, 3)))
-                coefficients *= tissue * weight[kept][:, None, None, None]
-                sums.add(band, band.placed(coefficients, kept))
+                wanted = scaled(coefficients, tissue * weight[kept][:, None, None, None])
+                sums.add(band, band.placed(wanted, kept))
             sums.add(band, band.spread(weight * mean))
             sums.add(band, band.spread(weight), 1)
         planes, weights = sums.finished(first)

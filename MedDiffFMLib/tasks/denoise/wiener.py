@@ -25,6 +25,7 @@ from .blocks import (
     level,
     power,
     sampled_layers,
+    scaled,
     soft_limit,
     transformed,
     window,
@@ -49,10 +50,11 @@ def returned_detail(
     sums = PlaneSums(clean.shape, depth)
     for first in layers(len(clean), depth):
         for band in bands(clean.shape, first, depth):
-            pilot, removed, kept, _ = _coefficients(noisy, clean, band, heard)
-            if len(pilot):
-                tissue = power(pilot)
-                sums.add(band, band.placed(removed * (tissue / (tissue + noise)), kept))
+            before, after, kept = _filled_blocks(noisy, clean, band, heard)
+            if len(after):
+                tissue = power(transformed(without_mean(after, after.mean((1, 2, 3)))))
+                share = tissue / (tissue + noise)
+                sums.add(band, band.placed(scaled(transformed(before - after), share), kept))
         yield from sums.finished(first)[0]
 
 
@@ -64,18 +66,19 @@ def noise_power(noisy: torch.Tensor, clean: torch.Tensor, depth: int = EDGE) -> 
     places = [band for first in sampled_layers(len(clean), depth) for band in bands(clean.shape, first, depth)]
     known = []
     for band in places:
-        pilot, _, _, mean = _coefficients(noisy, clean, band)
-        known.append((mean, power(pilot).sum((1, 2, 3))))
-    mean, detail = (torch.cat(part) for part in zip(*known, strict=True))
+        _, after, kept = _filled_blocks(noisy, clean, band)
+        mean = after.mean((1, 2, 3))
+        known.append((torch.nonzero(kept)[:, 0], mean.abs(), _detail(after, mean)))
+    mean, detail = (torch.cat(part) for part in list(zip(*known, strict=True))[1:])
     if not len(mean):
         return torch.full((depth, EDGE, EDGE // 2 + 1), torch.inf)
-    limit = soft_limit(mean.abs())
-    flat = detail[mean.abs() < limit].median()
+    limit = soft_limit(mean)
+    flat = detail[mean < limit].median()
     total, count = torch.zeros(depth, EDGE, EDGE // 2 + 1), 0
-    for band in places:
-        pilot, removed, _, mean = _coefficients(noisy, clean, band)
-        chosen = (mean.abs() < limit) & (power(pilot).sum((1, 2, 3)) <= flat)
-        total, count = total + power(removed[chosen]).sum(0), count + int(chosen.sum())
+    for band, (filled, mean, detail) in zip(places, known, strict=True):
+        chosen = filled[(mean < limit) & (detail <= flat)]
+        removed = transformed(band.cut(noisy)[chosen] - band.cut(clean)[chosen])
+        total, count = total + power(removed).sum(0), count + len(chosen)
     return (total / count).clamp_min(1e-12)
 
 
@@ -89,22 +92,25 @@ def given_power(white: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     for first in range(0, before[0] - depth + 1, steps[0]):
         band = Band(0, (before[1], before[2]), (lines[0][first : first + depth], lines[1], lines[2]))
         scale = wanted * depth * EDGE**2 / window(depth).square().sum()
-        colored = transformed(band.cut(white)) * scale.sqrt()
+        colored = scaled(transformed(band.cut(white)), scale.sqrt())
         sums[first : first + depth] += band.placed(colored, torch.ones(len(colored), dtype=torch.bool))
     return sums[tuple(slice(step, step + n) for step, n in zip(steps, white.shape, strict=True))]
 
 
-def _coefficients(
+def _filled_blocks(
     noisy: torch.Tensor, clean: torch.Tensor, band: Band, heard: float = inf
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of the n blocks that are not empty (:func:`.blocks.is_empty`): coefficients (n, 8, 8, 5) of the clean tissue
-    without its mean and of what was removed, which of the band's blocks they are (N,), and their mean (n,).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Those blocks (n, depth, 8, 8) of both images that are not empty (:func:`.blocks.is_empty`) in the noisy one, and
+    which of the band's blocks they are (N,).
 
     Args:
         heard: level of the noise; without it all air counts as empty.
     """
-    before, after = band.cut(noisy), band.cut(clean)
-    mean = after.mean((1, 2, 3))
+    before = band.cut(noisy)
     kept = ~is_empty(before, heard)
-    before, after, mean = before[kept], after[kept], mean[kept]
-    return transformed(without_mean(after, mean)), transformed(before - after), kept, mean
+    return before[kept], band.cut(clean)[kept], kept
+
+
+def _detail(blocks: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """(n,): power of blocks without their mean."""
+    return power(transformed(without_mean(blocks, mean))).sum((1, 2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from MedDiffFMLib.conditioning.condition import Condition
+from MedDiffFMLib.conditioning.condition import Condition, stack
 from MedDiffFMLib.inference import sliding_window as blending
+from MedDiffFMLib.inference.direct_convolution import convolve_directly
 from MedDiffFMLib.inference.engine import WINDOW, Engine
 from MedDiffFMLib.inference.memory_plan import LARGEST_BATCH, SHARE, batch_for, plan_memory, whole_volume_bytes
 from MedDiffFMLib.inference.sliding_window import AIR, SlidingWindowDenoiser
@@ -64,6 +66,41 @@ def test_a_folded_doubling_is_the_same_network(doublings: int) -> None:
     assert before.std() > 0.1
     assert torch.allclose(before, after, atol=1e-5 * float(before.abs().max()))
     assert sum(isinstance(part, TransposedUpsample) for part in network.modules()) == doublings
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_direct_convolutions_are_the_same_network(batch: int) -> None:
+    torch.manual_seed(0)
+    network = PriorUNet(NetworkConfig(channels=(16, 32), attention=(False, False))).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    inputs = torch.randn(batch, 1, 12, 16, 20), torch.full((batch,), 0.1), torch.full((batch,), 300.0)
+    condition = stack([Condition((1.0, 1.0, 1.0)).encode((12, 16, 20))] * batch)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    with torch.inference_mode():
+        before = network(*inputs, condition)
+        places = {name: id(module) for name, module in network.named_modules()}
+        plain = sum(type(module) is nn.Conv3d for module in network.modules())
+        assert convolve_directly(network) == (plain if torch.backends.mkldnn.is_available() else 0)
+        assert plain > 0 and convolve_directly(network) == 0
+        after = network(*inputs, condition)
+    assert {name: id(module) for name, module in network.named_modules()} == places
+    assert before.std() > 0.1 and torch.allclose(before, after, atol=1e-5 * float(before.abs().max()))
+
+
+def test_direct_convolutions_can_be_trained() -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv3d(3, 5, 3, padding=1)
+    direct = copy.deepcopy(plain)
+    convolve_directly(direct)
+    gradients = []
+    for layer in (plain, direct):
+        x = torch.linspace(-1, 1, 3 * 6**3).reshape(1, 3, 6, 6, 6).requires_grad_()
+        layer(x).square().sum().backward()
+        assert layer.weight.grad is not None and x.grad is not None
+        gradients.append((layer.weight.grad, x.grad))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [7, 64, 81, 128, 300, 512])
