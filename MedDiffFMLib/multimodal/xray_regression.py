@@ -3,12 +3,16 @@
 The mean over all that X-rays leave open has the least error. A small U-Net estimates it from what can be calculated
 without one: a consistent image that begins with even tissue, each X-ray's mean density laid back along its rays (lift),
 the hull, and the place in the body's box. It corrects the consistent image; ribs and vessels are beyond 8 mm.
+
+The hull holds a third more than the body, and a mean over body and air is too thin in the one and too dense in the
+other. So two more outputs tell how probably a voxel belongs to the body, and what it is if it does.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,13 +26,30 @@ from .xray_consistency import XrayConsistency
 FORMAT, MODEL = "meddifffm-xrays-1", "chest-xrays"
 EDGE_MM = 8.0
 CHANNELS = 7
+ROOM = 3
+"""Channel of the hull."""
 WIDTHS = (12, 20, 28)
+INSIDE = 24
+"""Channels of what tells the body from the air in its hull."""
 EVEN, ROUNDS = -0.25, 2
 """Tissue that the consistent image begins with, network range, and its steps."""
 PER_CM = 5.0
 """Scale of attenuation per cm, which is 0.2 in water."""
 ALONG = 0.87
 """Least cosine, 30 degrees, between an X-ray's central ray and the axis by which it counts as frontal or lateral."""
+
+
+@dataclass(frozen=True)
+class ExpectedChest:
+    """What the regression makes of two X-rays, (k, j, i) each.
+
+    Attributes:
+        image: what a voxel is expected to be if it belongs to the body, in the network's range.
+        body: probability that it does.
+    """
+
+    image: torch.Tensor
+    body: torch.Tensor
 
 
 class XrayRegression(nn.Module):
@@ -45,15 +66,33 @@ class XrayRegression(nn.Module):
         self.out = nn.Conv3d(fine, 1, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.inside = nn.Sequential(
+            nn.Conv3d(fine + CHANNELS + 3, INSIDE, 1), nn.SiLU(), nn.Conv3d(INSIDE, INSIDE, 1), nn.SiLU(),
+            nn.Conv3d(INSIDE, 2, 1),
+        )  # fmt: skip
 
     def forward(self, known: torch.Tensor) -> torch.Tensor:
         """The consistent image, corrected."""
+        return known[:, :1] + self.out(self._features(known))
+
+    def within(self, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each voxel is expected to be within the body, and the logit of being there: (B, 1, k, j, i) each."""
+        facts = self.facts(known)
+        found = self.inside(facts)
+        return facts[:, -1:] + found[:, :1], found[:, 1:]
+
+    def facts(self, known: torch.Tensor) -> torch.Tensor:
+        """What :meth:`within` judges a voxel by, (B, 22, k, j, i): features, input, place, and expected image."""
+        features = self._features(known)
+        expected = known[:, :1] + self.out(features)
+        return torch.cat([features, known, place_in_planes(known[:, ROOM]), expected], 1)
+
+    def _features(self, known: torch.Tensor) -> torch.Tensor:
         fine = self.fine(known)
         middle = self.middle(functional.avg_pool3d(fine, 2, ceil_mode=True))
         coarse = self.coarse(functional.avg_pool3d(middle, 2, ceil_mode=True))
         middle = self.up_middle(torch.cat([middle, _like(coarse, middle)], 1))
-        correction = self.out(self.up_fine(torch.cat([fine, _like(middle, fine)], 1)))
-        return known[:, :1] + correction
+        return self.up_fine(torch.cat([fine, _like(middle, fine)], 1))
 
 
 def _pair(given: int, between: int, made: int) -> nn.Sequential:
@@ -64,6 +103,24 @@ def _pair(given: int, between: int, made: int) -> nn.Sequential:
 
 def _like(image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(image, size=other.shape[2:], mode="trilinear")
+
+
+def place_in_planes(room: torch.Tensor) -> torch.Tensor:
+    """Place along j and i, -1 to 1, in the box that the room (B, k, j, i) has in each plane k: (B, 2, k, j, i).
+
+    A trunk is round and the hull of two shadows is a box, whose corners are air.
+    """
+    places = []
+    for across in (-1, -2):
+        line = (room > 0.5).any(across)
+        numbers = torch.arange(line.shape[-1], dtype=room.dtype, device=room.device)
+        last = float(len(numbers) - 1)
+        first = torch.where(line, numbers, last).amin(-1, keepdim=True)
+        final = torch.where(line, numbers, 0.0).amax(-1, keepdim=True)
+        first, final = torch.minimum(first, final), torch.maximum(first, final)  # a plane without room: its own box
+        place = ((numbers - (first + final) / 2) / ((final - first + 1) / 2)).clamp(-1.5, 1.5)
+        places.append(place.unsqueeze(across).expand(room.shape))
+    return torch.stack(places, 1)
 
 
 def frontal_and_lateral(consistency: XrayConsistency) -> tuple[int, int] | None:
@@ -97,14 +154,15 @@ def regression_input(hull: Hull, consistency: XrayConsistency, views: tuple[int,
 
 
 @torch.no_grad()
-def expected_chest(network: XrayRegression, hull: Hull, consistency: XrayConsistency) -> torch.Tensor | None:
-    """Expected image (k, j, i) in the network's range on the hull's grid; None for other than two such X-rays."""
+def expected_chest(network: XrayRegression, hull: Hull, consistency: XrayConsistency) -> ExpectedChest | None:
+    """What is expected on the hull's grid; None for other than two such X-rays."""
     views = frontal_and_lateral(consistency)
     if views is None:
         return None
-    known = regression_input(hull, consistency, views)
-    image = functional.interpolate(network(known), size=hull.grid.shape, mode="trilinear")[0, 0].clamp(-1, 1)
-    return torch.where(consistency.support, image, -1.0)
+    found = network.within(regression_input(hull, consistency, views))
+    image, logit = (functional.interpolate(part, size=hull.grid.shape, mode="trilinear")[0, 0] for part in found)
+    room = consistency.support
+    return ExpectedChest(torch.where(room, image.clamp(-1, 1), -1.0), logit.sigmoid() * room)
 
 
 def save_regression(path: Path, network: XrayRegression, facts: dict[str, object]) -> str:

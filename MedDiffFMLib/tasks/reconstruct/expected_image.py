@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from ...core.progress import ProgressMeter
 from ...diffusion.samplers import dpm_solver_pp_2m, karras_sigmas
-from ...multimodal.xray_consistency import XrayConsistency
+from ...multimodal.xray_consistency import AIR, XrayConsistency
+from ...multimodal.xray_regression import ExpectedChest
 from ..synthesize.cascade import upsample
 
 FIRST_SIGMA, FIRST_STEPS = 80.0, 6
@@ -30,6 +31,9 @@ FIRST_ROUNDS, LAST_ROUNDS = 2, 4
 """Steps of consistency before the first and after the last level; one between."""
 GUESS_SHARE = 0.5
 """Of a guess in the image; chosen on the same two chests."""
+LEAST_BODY, CERTAIN_BODY, SOFT_TISSUE = 0.1, 0.3, 0.05
+"""Probabilities of the body below which none is told from none in weights, or in densities; and the densest that a
+voxel becomes by being taken for body alone, network range."""
 LEAST_SPREAD = 0.03
 """How far any voxel may move, 30 HU, even where all draws agree."""
 
@@ -61,13 +65,14 @@ def expected_image(
     consistency: XrayConsistency,
     seed: torch.Generator,
     meter: ProgressMeter,
-    guess: torch.Tensor | None = None,
+    guess: ExpectedChest | None = None,
 ) -> Reconstruction:
     """Expected image under the X-rays, by a denoiser on a coarser grid.
 
     Args:
         bodies: (draws, 1, k, j, i) of :func:`average_body`; where they differ much, voxels may move much.
-        guess: (k, j, i) image that another method expects, of which the mean with this one is taken.
+        guess: what another method expects, of which the mean with this one is taken; voxels that it takes for air may
+            then move most.
         meter: advanced by one for each level.
     """
     shape = consistency.grid.shape
@@ -83,8 +88,31 @@ def expected_image(
         image = consistency.meet(upsample(drawn.mean(0, keepdim=True), shape)[0, 0], 1)
         meter.advance()
     if guess is not None:
-        image = (1 - GUESS_SHARE) * image + GUESS_SHARE * guess
+        image = _mixed(image, guess, consistency)
     return Reconstruction(consistency.meet(image, LAST_ROUNDS), spread)
+
+
+def _mixed(image: torch.Tensor, guess: ExpectedChest, consistency: XrayConsistency) -> torch.Tensor:
+    """Mean of an image and a guess, each as if all were body, made consistent by what is most probably air.
+
+    That is how the tissue in the hull's corners becomes air, and not the body too thin. The rays that pass little air
+    are met by the usual weights afterwards.
+    """
+    image = (1 - GUESS_SHARE) * taken_for_body(image, guess.body) + GUESS_SHARE * guess.image
+    usual = consistency.weight
+    consistency.weight = usual / guess.body.clamp_min(LEAST_BODY).square()
+    image = consistency.meet(image, LAST_ROUNDS)
+    consistency.weight = usual
+    return image
+
+
+def taken_for_body(image: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+    """What voxels of an expected image are if they belong to the body, which they do with probability ``body``.
+
+    Their mean with air is the image; none becomes denser than soft tissue by it.
+    """
+    dense = AIR + (image - AIR) / body.clamp_min(CERTAIN_BODY)
+    return torch.minimum(dense, image.clamp_min(SOFT_TISSUE))
 
 
 def bettered(image: torch.Tensor, fine: Denoise, consistency: XrayConsistency, seed: torch.Generator) -> torch.Tensor:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ...models.checkpoint import FoundationModel
     from ...multimodal.beam import Beam
     from ...multimodal.xray_consistency import XrayConsistency
+    from ...multimodal.xray_regression import ExpectedChest
     from .expected_image import Reconstruction
 
 WHOLE = 32
@@ -199,8 +200,8 @@ def _coarse_image(
     return expected_image(bodies, denoise, consistency, seed, meter, guess), consistency, fits
 
 
-def _regressed(hull: Hull, consistency: XrayConsistency) -> torch.Tensor | None:
-    """Image (k, j, i) that the regression expects of a frontal and a lateral X-ray; None of others."""
+def _regressed(hull: Hull, consistency: XrayConsistency) -> ExpectedChest | None:
+    """What the regression expects of a frontal and a lateral X-ray; None of others."""
     from ...multimodal.xray_regression import expected_chest, shipped_regression
 
     return expected_chest(shipped_regression(), hull, consistency)
