@@ -207,9 +207,15 @@ def with_bone(
     """
     from scipy.ndimage import binary_dilation, gaussian_filter
 
-    share = gaussian_filter(binary_dilation(tissue == BONE).astype(np.float32), BESIDE_VOXELS)
     widths = [RESTORED_MM / edge for edge in reversed(spacing)]
-    return made + share * gaussian_filter(given - made, widths)
+    margin = 2 + round(4 * max(*widths, BESIDE_VOXELS))  # the filters see four deviations far
+    slabs = []
+    for first in range(0, len(made), _SLAB):
+        start, end = max(first - margin, 0), first + _SLAB + margin
+        share = gaussian_filter(binary_dilation(tissue[start:end] == BONE).astype(np.float32), BESIDE_VOXELS)
+        change = share * gaussian_filter(given[start:end] - made[start:end], widths)
+        slabs.append(made[first : first + _SLAB] + change[first - start : first - start + _SLAB])
+    return np.concatenate(slabs)
 
 
 def own_size(body: BentBody, region: str) -> tuple[float, float, float]:

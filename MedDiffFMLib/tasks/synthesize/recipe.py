@@ -119,16 +119,17 @@ def _refined(
 
     assert layout.anatomy is not None
     stages = plan_refinement(layout.grid, parameters)
-    first = stages[0].grid
-    expected = layout.anatomy.expected(first)
     meter = run.meter(_work(stages, run.model))
-    image = torch.from_numpy(expected / 1000)[None, None]
-    image = _finer(image, stages[:1], layout, parameters, run, generator, meter, wishes)
+    image = torch.from_numpy(layout.anatomy.expected(stages[0].grid) / 1000)[None, None]
     # An organ map knows no density of bone, and how much bone a prompt asks for decides the prior.
-    if isinstance(layout.anatomy, BentBody) and wishes.asked("bone", "share") is None:
-        whole = with_bone(1000 * image[0, 0].numpy(), expected, layout.anatomy.tissue(first), first.spacing)
-        image = torch.from_numpy((whole / 1000).astype(np.float32)).clamp(-1, 1)[None, None]
-    return _finer(image, stages[1:], layout, parameters, run, generator, meter, wishes), stages, None
+    bone = layout.anatomy if isinstance(layout.anatomy, BentBody) and wishes.asked("bone", "share") is None else None
+    for stage in stages:
+        image = _finer(image, [stage], layout, parameters, run, generator, meter, wishes)
+        if bone is not None:
+            given, tissue = bone.expected(stage.grid), bone.tissue(stage.grid)
+            whole = with_bone(1000 * image[0, 0].numpy(), given, tissue, stage.grid.spacing)
+            image = torch.from_numpy((whole / 1000).astype(np.float32)).clamp(-1, 1)[None, None]
+    return image, stages, None
 
 
 def _finer(
