@@ -32,8 +32,8 @@ FIRST_ROUNDS, LAST_ROUNDS = 2, 4
 GUESS_SHARE = 0.5
 """Of a guess in the image; chosen on the same two chests."""
 LEAST_BODY, CERTAIN_BODY, SOFT_TISSUE = 0.1, 0.3, 0.05
-"""Probabilities of the body below which none is told from none in weights, or in densities; and the densest that a
-voxel becomes by being taken for body alone, network range."""
+"""Probabilities of the body that weights, and densities, are divided by at least; and the densest that a voxel becomes
+by being taken for body alone, network range. Chosen on the same two chests."""
 LEAST_SPREAD = 0.03
 """How far any voxel may move, 30 HU, even where all draws agree."""
 
