@@ -56,7 +56,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "dynunet": {},
 }
 """What differs from the row of METHODS. In a window of 64 the prior's network makes some 20 steps in 60 s. STAPLE's
-posterior is no probability, whose calibration could be judged; and of a patient each draw costs some ten seconds."""
+posterior is no probability, whose calibration could be judged; and of a patient each draw costs some 25 s."""
 DRAWS = 1
 """Masks that MedSegDiff draws of a patient."""
 BASELINE = "non-linear"
