@@ -305,7 +305,7 @@ def run_network(
     budget, counts = InferenceBudget(torch.device("cpu"), samples=DRAWS), LogitCounts(len(examples["test"][0].known))
     for example in examples["validation"]:
         counts.add(segmenter.predict(example.inputs, budget).probabilities, example.truth(), example.known)
-    found = {"validation": counts.temperatures()}
+    found = {"validation": counts.temperatures()} if examples["validation"] else {}
     facts = {"method": job.method, "count": job.count, "seed": job.seed, "seconds": seconds, "steps": steps}
     rows = []
     for example in examples["test"]:
