@@ -99,13 +99,11 @@ def precomputed(method: Method, segmenter: Segmenter, examples: list[LabeledInpu
     return total
 
 
-def train(
-    method: Method, segmenter: Segmenter, examples: list[LabeledInput], trial: Trial, rate: float | None = None
-) -> int:
-    """Train for the given processor time, at the method's rate where no other is given; gives the number of steps."""
+def train(method: Method, segmenter: Segmenter, examples: list[LabeledInput], trial: Trial) -> int:
+    """Train for the given processor time; gives the number of steps."""
     spent = precomputed(method, segmenter, examples)
     begin = time.process_time() - spent
-    rate, batch = RATE[method.name] if rate is None else rate, BATCH.get(method.name, 1)
+    rate, batch = RATE[method.name], BATCH.get(method.name, 1)
     optimizer = torch.optim.AdamW(segmenter.part.parameters(), rate, weight_decay=0.01)
     samples = method.samples(examples, trial.seed, 0, 10**6)
     segmenter.part.train()
