@@ -24,6 +24,9 @@ TILE, FEWEST = 16, 64
 """Edge in pixels of the squares in which the strength of the noise is told, and voxels of soft tissue in them."""
 LAG = 2
 """Pixels between the voxels of a second difference within slices: noise of CT is shared between neighbors."""
+MOST_UNEVEN = 1.25
+"""The third measure over the larger of the others at most. What is more is no noise that varies in space, but anatomy,
+which squares count twice: of the sample CT, whose liver holds 10 HU, it made 18."""
 RUN, MOST = 4, 16_000_000
 """Slices that are looked at together, and voxels in all: of a larger scan some such runs."""
 
@@ -40,7 +43,8 @@ def estimate_noise(hounsfield: np.ndarray, pixel_mm: float = 1.0, neighbors: boo
 
     The geometric mean of these and of second differences within slices, along rows or columns, whichever are stronger,
     for streaks run along one of both. Edges add to one, shared noise takes from the other. Each is the root mean square
-    over squares of 16 pixels, in which its median is robust, so that noise may vary in space.
+    over squares of 16 pixels, in which its median is robust, so that noise may vary in space; and at most a quarter above
+    the other two, for in a quiet scan of vessels and bowel it tells these.
 
     With noise of 15 to 60 HU of three kinds added to 57 training and validation volumes with pixels below 3.5 mm it
     errs by 7 % on average, and by 12 % where the scan's own noise is as strong as what is added
@@ -69,7 +73,8 @@ def estimate_noise(hounsfield: np.ndarray, pixel_mm: float = 1.0, neighbors: boo
     mixed = np.concatenate([run.mixed for run in runs])
     white = NORMAL * float(np.median(mixed, overwrite_input=True)) / max(within, 1e-6)
     within *= float(np.interp(white, WHITENESS, (1.0, WHITE_FACTOR)))
-    return max(within, between, (along * max(rows, columns)) ** 0.5 if neighbors else 0.0)
+    least = max(within, between)
+    return min(max(least, (along * max(rows, columns)) ** 0.5), MOST_UNEVEN * least) if neighbors else least
 
 
 @dataclass(frozen=True)
