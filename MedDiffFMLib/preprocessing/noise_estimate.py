@@ -43,8 +43,8 @@ def estimate_noise(hounsfield: np.ndarray, pixel_mm: float = 1.0, neighbors: boo
 
     The geometric mean of these and of second differences within slices, along rows or columns, whichever are stronger,
     for streaks run along one of both. Edges add to one, shared noise takes from the other. Each is the root mean square
-    over squares of 16 pixels, in which its median is robust, so that noise may vary in space; and at most a quarter above
-    the other two, for in a quiet scan of vessels and bowel it tells these.
+    over squares of 16 pixels, in which its median is robust, so that noise may vary in space. It is at most a quarter
+    above the other two, for of a quiet scan it tells vessels and bowel.
 
     With noise of 15 to 60 HU of three kinds added to 57 training and validation volumes with pixels below 3.5 mm it
     errs by 7 % on average, and by 12 % where the scan's own noise is as strong as what is added
