@@ -40,7 +40,7 @@ def _dice_where_it_is(probability: torch.Tensor, truth: torch.Tensor, known: tor
     """Soft Dice loss over the windows that have a class, mean over the classes that some window has; scalar.
 
     A window without the class has no overlap to win. Left in, it pushed all logits down several times as hard as
-    a window with a small structure pulls its voxels up, and such structures were never marked.
+    a window with a small structure pulls its voxels up, and structures of a few voxels were never marked.
     """
     inside = truth.sum(2) * known
     here = (inside > 0).float()
