@@ -77,7 +77,7 @@ class DynUNetSegmenter(Segmenter):
 
     @torch.no_grad()
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
-        """Have the fresh network expect each class as often as it is, like the heads that it is compared with."""
+        """Have the fresh network expect each class as often as it is in training windows."""
         last = self.part.get_submodule("output_block.conv.conv")
         assert isinstance(last, nn.Conv3d) and last.bias is not None
         shares = window_shares(examples, self.method.window)

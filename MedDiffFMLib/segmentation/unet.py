@@ -97,7 +97,7 @@ class UNetSegmenter(Segmenter):
 
     @torch.no_grad()
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
-        """Into the head mean and deviation of the activations in some training windows, and each class' share."""
+        """Into the head mean and deviation of the activations in training windows, and each class' share."""
         samples = self.method.samples(examples, 0, 0, STANDARD_WINDOWS)
         activations = []
         for number in range(STANDARD_WINDOWS):
