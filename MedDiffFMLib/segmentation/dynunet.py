@@ -11,13 +11,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..core.progress import ProgressMeter
-from .inputs import LabeledInput, SegmentationInput, class_shares
-from .loss import mask_loss
+from .inputs import LabeledInput, SegmentationInput
+from .loss import mask_loss, share_entropy
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import share_logits
 from .sliding_window import Window
 from .unet import blended_prediction
-from .window_dataset import WindowBatch, WindowSamples, collate_windows
+from .window_dataset import WindowBatch, WindowSamples, collate_windows, window_shares
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class DynUNetSegmenter(Segmenter):
         from monai.networks.nets import DynUNet
 
         levels = len(method.filters)
-        self.classes, self.divisor = classes, 2 ** (levels - 1)
+        self.method, self.classes, self.divisor = method, classes, 2 ** (levels - 1)
+        self.entropy = torch.ones(classes)
         self.part = DynUNet(
             spatial_dims=3,
             in_channels=5,
@@ -68,7 +69,7 @@ class DynUNetSegmenter(Segmenter):
 
     def loss(self, batch: WindowBatch) -> torch.Tensor:
         logits = self._logits(Window(batch.image, batch.body, batch.condition))
-        return mask_loss(logits, batch.target, batch.known)
+        return mask_loss(logits, batch.target, batch.known, self.entropy)
 
     def _logits(self, window: Window) -> torch.Tensor:
         soft = ((window.image - 0.04) / 0.2).clamp(-1, 1)
@@ -76,10 +77,12 @@ class DynUNetSegmenter(Segmenter):
 
     @torch.no_grad()
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
-        """Have the fresh network expect each class as often as it is, like the heads that it is compared with."""
+        """Have the fresh network expect each class as often as it is in training windows."""
         last = self.part.get_submodule("output_block.conv.conv")
         assert isinstance(last, nn.Conv3d) and last.bias is not None
-        last.bias.copy_(share_logits(class_shares(examples)))
+        shares = window_shares(examples, self.method.window)
+        last.bias.copy_(share_logits(shares))
+        self.entropy = share_entropy(shares)
 
     @torch.inference_mode()
     def predict(

@@ -28,8 +28,9 @@ from ..imaging.haar import haar_forward
 from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
 from .inputs import LabeledInput, SegmentationInput, class_shares, mirrored
+from .loss import share_entropy
 from .method import InferenceBudget, Prediction, Segmenter
-from .point_head import PointHead, share_logits, to_points, to_voxels
+from .point_head import PointHead, to_points, to_voxels
 
 OWN_FEATURES = 8 + 6
 """Of each point: eight Haar bands of the image, three body coordinates and their squares."""
@@ -297,8 +298,7 @@ class FeatureSegmenter(Segmenter):
         head = self.part
         assert isinstance(head, PointHead)
         head.start_from(shares)
-        logits = share_logits(shares)
-        self.entropy = functional.binary_cross_entropy_with_logits(logits, logits.sigmoid(), reduction="none")
+        self.entropy = share_entropy(shares)
 
     def loss(self, batch: PointBatch) -> torch.Tensor:
         """Cross-entropy as of the whole scans, estimated from weighted points, over that of one who knows no more than

@@ -16,12 +16,12 @@ from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..imaging.volume import Box
 from .activations import decoder_activations, decoder_channels
-from .inputs import LabeledInput, SegmentationInput, class_shares
-from .loss import mask_loss
+from .inputs import LabeledInput, SegmentationInput
+from .loss import mask_loss, share_entropy
 from .method import InferenceBudget, Prediction, Segmenter
 from .point_head import PointHead
 from .sliding_window import Window, blend
-from .window_dataset import WindowBatch, WindowSamples, collate_windows
+from .window_dataset import WindowBatch, WindowSamples, collate_windows, window_shares
 
 STANDARD_WINDOWS = 8
 """Training windows from which mean and deviation of the activations are taken."""
@@ -72,11 +72,12 @@ class UNetSegmenter(Segmenter):
         head = PointHead([OWN_FEATURES, *decoder_channels(prior)], classes, "nonlinear")
         self.layers = nn.ModuleDict({"body": body, "head": head})
         self.part = self.layers
+        self.entropy = torch.ones(classes)
 
     def loss(self, batch: WindowBatch) -> torch.Tensor:
         frozen = not self.method.scratch and int(batch.number.min()) < self.method.head_first
         window = Window(batch.image, batch.body, batch.condition)
-        return mask_loss(self._logits(window, frozen), batch.target, batch.known)
+        return mask_loss(self._logits(window, frozen), batch.target, batch.known, self.entropy)
 
     def _features(self, window: Window) -> torch.Tensor:
         """(B, F, d, h, w) at half the resolution of the window."""
@@ -94,9 +95,9 @@ class UNetSegmenter(Segmenter):
         cells = self.layers["head"](features.movedim(1, -1).flatten(0, -2)).reshape(batch, d, h, w, -1, 2, 2, 2)
         return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, self.classes, 2 * d, 2 * h, 2 * w)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def precompute(self, examples: Sequence[LabeledInput], budget: InferenceBudget, meter: ProgressMeter) -> None:
-        """Into the head mean and deviation of the activations in some training windows, and each class' share."""
+        """Into the head mean and deviation of the activations in training windows, and each class' share."""
         samples = self.method.samples(examples, 0, 0, STANDARD_WINDOWS)
         activations = []
         for number in range(STANDARD_WINDOWS):
@@ -106,7 +107,9 @@ class UNetSegmenter(Segmenter):
             window = Window(image, body, batch.condition.to(budget.device))
             activations.append(self._features(window).movedim(1, -1).flatten(0, -2))
         self.layers["head"].standardize(torch.cat(activations))  # type: ignore[operator]
-        self.layers["head"].start_from(class_shares(examples))  # type: ignore[operator]
+        shares = window_shares(examples, self.method.window)
+        self.layers["head"].start_from(shares)  # type: ignore[operator]
+        self.entropy = share_entropy(shares)
 
     @torch.inference_mode()
     def predict(

@@ -12,10 +12,13 @@ from torch.utils.data import Dataset
 from ..conditioning.condition import EncodedCondition, stack
 from ..imaging.volume import Box
 from ..inference.window_plan import extend, reflected_range
-from .inputs import LabeledInput
+from .inputs import LabeledInput, class_shares
 
 FOREGROUND_SHARE = 0.67
 """Share of windows around a voxel of a class; nnU-Net's third is for cases that show more than one structure."""
+
+SHARE_WINDOWS, MOST_SHARE_WINDOWS = 16, 512
+"""Windows a class or case, and in all, from which the classes' shares are taken."""
 
 
 class WindowBatch(NamedTuple):
@@ -81,6 +84,27 @@ def draw_box(example: LabeledInput, size: int, rng: np.random.Generator) -> Box:
         start = np.clip(middle - size // 2, 0, np.maximum(shape - size, 0))
     k, j, i = (slice(int(s), int(min(s + size, n))) for s, n in zip(start, shape, strict=True))
     return k, j, i
+
+
+def window_shares(examples: Sequence[LabeledInput], size: int) -> torch.Tensor:
+    """How often each class is in training windows: (C,), 0 to 1, of the windows whose case has it outlined.
+
+    More often than in whole scans, the smaller a window the more, since most windows are drawn around a class; never
+    less, so that a class which the drawn windows happen to miss is not taken for one that hardly exists.
+
+    Args:
+        size: edge of a window in voxels.
+    """
+    rng = np.random.default_rng(0)
+    classes = len(examples[0].known)
+    inside, seen = np.zeros(classes), np.zeros(classes)
+    for number in range(min(SHARE_WINDOWS * max(classes, len(examples)), MOST_SHARE_WINDOWS)):
+        example = examples[number % len(examples)]
+        target = np.asarray(example.target[draw_box(example, size, rng)])
+        known = np.asarray(example.known, bool)
+        inside += known * np.bincount(target.ravel(), minlength=classes + 1)[1 : classes + 1]
+        seen += known * target.size
+    return torch.from_numpy(inside / np.maximum(seen, 1)).float().maximum(class_shares(examples))
 
 
 def cut(example: LabeledInput, box: Box, size: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 
 from MedDiffFMLib.cli import main
 from MedDiffFMLib.conditioning.condition import Condition
@@ -32,7 +33,7 @@ from MedDiffFMLib.segmentation.features import (
 )
 from MedDiffFMLib.segmentation.head_file import load_head
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice, mirrored
-from MedDiffFMLib.segmentation.loss import mask_loss
+from MedDiffFMLib.segmentation.loss import mask_loss, share_entropy
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
 from MedDiffFMLib.segmentation.point_head import PointHead, to_points, to_voxels
 from MedDiffFMLib.segmentation.sliding_window import Window
@@ -282,8 +283,54 @@ def test_a_rare_structure_counts_as_much_as_a_large_one(tiny_model_file: Path) -
 def test_what_is_not_outlined_in_a_case_teaches_nothing() -> None:
     logits = torch.zeros(1, 2, 4, 4, 4, requires_grad=True)
     target = torch.ones(1, 2, 4, 4, 4)
-    mask_loss(logits, target, torch.tensor([[1.0, 0.0]])).sum().backward()
+    mask_loss(logits, target, torch.tensor([[1.0, 0.0]]), torch.ones(2)).sum().backward()
     assert logits.grad is not None and logits.grad[0, 0].abs().sum() > 0 and not logits.grad[0, 1].any()
+
+
+def test_windows_without_a_structure_do_not_outweigh_those_with_it() -> None:
+    """At the classes' shares, over all windows, the loss pushes a structure no further down, however rare it is."""
+    target = torch.zeros(50, 2, 16, 16, 16)
+    target[:1, 0, :4, :4, :4] = 1
+    target[:, 1, :8] = 1
+    shares = target.mean((0, 2, 3, 4))
+    level = torch.logit(shares).requires_grad_()
+    logits = level[None, :, None, None, None].expand_as(target)
+    loss = mask_loss(logits, target, torch.ones(50, 2), share_entropy(shares))
+    loss.mean().backward()
+    assert level.grad is not None and (level.grad < 1e-4).all()
+
+
+def soft_dice_everywhere(
+    logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor, entropy: torch.Tensor
+) -> torch.Tensor:
+    """The loss before: cross-entropy and soft Dice, also of windows without the structure."""
+    truth, probability = target.flatten(2), logits.flatten(2).sigmoid()
+    share = (2 * (probability * truth).sum(2) + 1) / (probability.sum(2) + truth.sum(2) + 1)
+    return (1 - share + functional.binary_cross_entropy(probability, truth, reduction="none").mean(2)).mean(1)
+
+
+@pytest.mark.parametrize("loss, finds", [(mask_loss, True), (soft_dice_everywhere, False)])
+def test_a_small_structure_in_few_windows_is_found(loss: Any, finds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight voxels, in a quarter of the windows, after a training of seconds; the loss before marked nothing."""
+    monkeypatch.setattr("MedDiffFMLib.segmentation.dynunet.mask_loss", loss)
+    monkeypatch.setattr("MedDiffFMLib.segmentation.window_dataset.FOREGROUND_SHARE", 0.25)
+    target = np.zeros((40, 40, 40))
+    target[8:10, 8:10, 8:10] = 1
+    one = example(target, (True,))
+    one.inputs.voxels[target > 0] += 400
+    method = make_method("dynunet", {"window": 16, "filters": (4, 8, 8)})
+    torch.manual_seed(0)
+    segmenter = method.build(1, torch.nn.Identity())
+    budget = InferenceBudget(torch.device("cpu"), torch.float32, window=16)
+    segmenter.precompute([one], budget, ProgressMeter(1))
+    optimizer = torch.optim.Adam(segmenter.part.parameters(), 1e-2)
+    samples = method.samples([one], 0, 0, 160)
+    for step in range(80):
+        optimizer.zero_grad()
+        segmenter.loss(method.collate([samples[2 * step], samples[2 * step + 1]])).mean().backward()
+        optimizer.step()
+    found = float(dice(segmenter.eval().predict(one.inputs, budget).probabilities, one.truth())[0])
+    assert found > 0.8 if finds else found == 0
 
 
 @pytest.mark.slow
