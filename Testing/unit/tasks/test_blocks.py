@@ -71,8 +71,8 @@ def test_unchanged_coefficients_give_the_image_back(depth: int) -> None:
 
 def test_empty_is_air_whose_variance_is_that_of_noise() -> None:
     generator = torch.Generator().manual_seed(3)
-    deviation, mean = torch.rand(200, 1, 1, 1, generator=generator) * 0.04, -1 + torch.rand(200, 1, 1, 1) * 0.1
-    blocks = mean + deviation * torch.randn(200, 8, 8, 8, generator=generator)
+    deviation, above = (torch.rand(200, 1, 1, 1, generator=generator) * most for most in (0.04, 0.1))
+    blocks = above - 1 + deviation * torch.randn(200, 8, 8, 8, generator=generator)
     airy = blocks.flatten(1).mean(1) <= AIR
     for level in (0.01, 0.02, math.inf):
         quiet = blocks.double().flatten(1).var(1) <= EMPTY * level**2
