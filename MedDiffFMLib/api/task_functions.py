@@ -212,22 +212,23 @@ def run(
     label = _plain(named.pop("label", None)) if task.inputs.mask is not Need.NONE else None
     chosen = {name: _plain(value) for name, value in named.items()}
     settings = RunSettings(task.name, chosen, _plain(seed), region).checked()
-    case = _case(task, sources, {name: text for name, text in texts.items() if text is not None}, label, force)
+    given = {name: text for name, text in texts.items() if text is not None}
+    case = _case(settings.parameters, sources, given, label, force)
     loaded = as_model(model) if task.needs_model else load(settings)
     settings = replace(settings, model=loaded.name, device=loaded.device, precision=loaded.precision)
     return _result(task, *compute(settings, case, loaded, progress, cancel), case.volume)
 
 
-def _case(task: type[Task], sources: dict[str, Any], texts: dict[str, str], label: Any, force: bool) -> LoadedCase:
+def _case(task: Task, sources: dict[str, Any], texts: dict[str, str], label: Any, force: bool) -> LoadedCase:
     """The inputs, read where paths are given, and checked."""
     read: dict[str, Volume] = {}
-    for name, kind in task.inputs.modalities.items():  # the volume first, on whose grid a mask may lie
+    for name, kind in task.takes.modalities.items():  # the volume first, on whose grid a mask may lie
         if sources[name] is not None:
             is_map = kind == "mask"
             grid = read.get(task.inputs.grid_of(name))
             read[name] = _labels(name, sources, label, grid) if is_map else as_volume(sources[name], kind)
     taken = None if label is None or _structures(sources) is not None else str(label)
-    case = checked_case(task.name, read, texts, taken, force)
+    case = checked_case(task.name, read, texts, taken, force, task.takes)
     case.records = {name: _record(sources[name], volume) for name, volume in read.items()}
     if label is not None:
         case.records["mask"]["label"] = str(label)

@@ -594,7 +594,9 @@ def reconstruct(
 def describe(
     volume: VolumeLike,
     *,
+    modality: str = "ct",
     certainty: float = 0.7,
+    reader: str | None = None,
     mask: LabelsLike | None = None,
     label: str | None = None,
     anatomy: LabelsLike | None = None,
@@ -606,8 +608,12 @@ def describe(
 
     Args:
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
+        modality: What the scan is: a CT is measured; of an MR or an X-ray a trained reader estimates a
+            little, not validated (ct, mr, xray). Default: ct.
         certainty: Sentences that are less certain are left out and listed as not assessed (0.7 to 1).
             Default: 0.7.
+        reader: Name of a reader of facts in MRs and X-rays, or its .safetensors file; that of the
+            catalogue when not given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
         label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.

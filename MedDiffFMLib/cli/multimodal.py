@@ -16,7 +16,8 @@ from .console import Console
 if TYPE_CHECKING:
     from ..multimodal.pairs import Pair
 
-STAGES = ("align",)
+ALIGN, TEXT = "align", "text"
+STAGES = (ALIGN, TEXT)
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -32,8 +33,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--stage",
         choices=STAGES,
-        default="align",
-        help="align: the encoders (default: %(default)s)",
+        default=ALIGN,
+        help="align: the encoders; text: what reads facts in MRs and X-rays by them, calibrated (default: %(default)s)",
     )
     train.add_argument(
         "--preset",
@@ -45,7 +46,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--initial",
         type=Path,
         metavar="FILE",
-        help="encoders to go on from; what they had reached on the held-out boxes must not be worsened",
+        help="encoders to go on from; what they had reached on the held-out boxes must not be worsened. Stage text: "
+        "encoders to look with (default: those of RUN, else those that ship)",
     )
     train.add_argument(
         "--text-codec",
@@ -53,9 +55,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="plug-in whose vectors texts are read by (hashed-ngrams ships; others where a package offers them), in "
         "place of the grammar of facts",
     )
-    train.add_argument("--steps", type=COUNT, metavar="N", help="optimizer steps in all (starter: 1000)")
+    train.add_argument("--steps", type=COUNT, metavar="N", help="optimizer steps in all (starter: 1000; text 1500)")
     train.add_argument("--batch", type=COUNT, metavar="N", help="boxes a step, all devices (starter: 128)")
-    train.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (starter: 0.003)")
+    train.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (starter: 0.003; text 0.002)")
     train.add_argument("--validate-every", type=COUNT, metavar="N", help="steps (starter: 200)")
     train.add_argument(
         "--keep-worse", action="store_true", help="keep the weights where they are worse than those of --initial"
@@ -90,6 +92,8 @@ def _action(
 
 def _train(args: argparse.Namespace, console: Console) -> int:
     """Train to the end; 130 where the user stopped it."""
+    if args.stage == TEXT:
+        return _train_text(args, console)
     from ..core.file_hash import file_sha256
     from ..training.fabric import rank_zero_only
     from ..training.loss_plot import read_table
@@ -119,6 +123,36 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     answer = {"status": "done", "output": str(path), "steps": steps, "sha256": file_sha256(path), "worse": worse}
     told = f" Worse than before: {', '.join(worse)}." if worse else ""
     console.answer(answer, f"{path}: trained for {steps} steps.{told}\nSHA-256 {answer['sha256']}")
+    return 0
+
+
+def _train_text(args: argparse.Namespace, console: Console) -> int:
+    """The stage that reads facts; the encoders stay as they are, so there is no gate to pass."""
+    from ..core.file_hash import file_sha256
+    from ..core.safe_load import read_json
+    from ..models.catalogue import list_models
+    from ..training.loss_plot import read_table
+    from ..training.multimodal.text import FIGURES, FOLDER, LOOP, TextConfig, train_text
+
+    if args.learning_rate is not None and not 0 < args.learning_rate <= 1:
+        raise InputError("The learning rate is out of range.", "Give one above 0 and up to 1.")
+    trained = args.output / "model.safetensors"
+    encoders = args.initial or (trained if trained.exists() else next(iter(list_models("encoders"))).path)
+    given = {name: getattr(args, name) for name in ("batch", "steps", "learning_rate")}
+    settings = {**PRESETS[args.preset][TEXT], **{name: value for name, value in given.items() if value is not None}}
+    batch = settings.pop("batch")
+    config = TextConfig(batch, args.seed, encoders=file_sha256(encoders), loop=replace(LOOP, **settings))
+    path = train_text(args.cache, args.pairs, args.output, config, encoders, report=console.note, cancel=console.cancel)
+    steps = int(read_table(path.parent / "losses.csv")["step"][-1])
+    if steps < config.loop.steps:
+        console.note(f"Stopped after step {steps} of {config.loop.steps}; the same command continues.")
+        raise Cancelled()
+    figures = read_json(args.output / FOLDER / FIGURES)
+    answer = {"status": "done", "output": str(path), "steps": steps, "sha256": file_sha256(path), "figures": figures}
+    said = sum(row["said"] > 0 for one in figures["calibration"].values() for row in one.values())
+    asked = sum(map(len, figures["calibration"].values()))
+    sentence = f"{path}: trained for {steps} steps; {said} of {asked} slots may be said of some images."
+    console.answer(answer, f"{sentence}\nSHA-256 {answer['sha256']}")
     return 0
 
 

@@ -177,6 +177,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     elif inputs.volume is REQUIRED and args.input is None and args.batch is None:
         raise InputError("Nothing to work on.", "Give one INPUT, or --batch with cases.")
     settings = settings_from(args)
+    takes = settings.checked().parameters.takes
     if args.worker is None:
         offer(settings.model, Consent(getattr(args, "yes", False)), console)
     cluster = cluster_of(args)
@@ -185,7 +186,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with _loading(args.worker, settings, console) as load:
         if args.batch is not None:
             return _run_batch(args, settings, load, console)
-        with local_copy(args.input, getattr(args, "series", None), inputs.modality, console) as (local, origin):
+        with local_copy(args.input, getattr(args, "series", None), takes.modality, console) as (local, origin):
             files = replace(_case_files(args), input=local, origin=origin)
             return _run_one(args, settings, replace(files, series=None) if origin else files, load, console)
 

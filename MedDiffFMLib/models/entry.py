@@ -21,6 +21,7 @@ KINDS = {
     "encoders": "encoders of many modalities",
     "anomaly": "anomaly detector",
     "xrays": "regression of X-rays",
+    "facts": "reader of facts",
 }
 """Kinds of models and how a user calls them."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..imaging.resampling import resample_box
+
 SPACING_MM = 4.0
 
 
@@ -16,3 +18,15 @@ def ct_input(hounsfield: np.ndarray) -> torch.Tensor:
 def byte_input(values: np.ndarray) -> torch.Tensor:
     """0 to 255 (B, ...), an MR from nothing to 1.5 times fat or an X-ray, -> (B, 1, ...)."""
     return torch.from_numpy(values.astype(np.float32) / 127.5 - 1)[:, None]
+
+
+def resampled(voxels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Float32 on voxels of ``SPACING_MM``.
+
+    Args:
+        voxels: (k, j, i).
+        spacing: (k, j, i) mm.
+    """
+    step = SPACING_MM / spacing
+    k, j, i = (max(1, int(n / s)) for n, s in zip(voxels.shape, step, strict=True))
+    return resample_box(voxels, (step - 1) / 2, step, (k, j, i))

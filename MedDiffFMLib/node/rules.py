@@ -50,7 +50,7 @@ class Rule:
     @property
     def modality(self) -> str:
         """Of the scans that its task takes."""
-        return TASKS[self.settings.task].inputs.modality
+        return self.settings.checked().parameters.takes.modality
 
     def fits(self, tags: Mapping[str, str]) -> bool:
         """Whether it is for a series."""

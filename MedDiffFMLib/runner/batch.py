@@ -150,7 +150,7 @@ def _run_one(
     try:
         if cancel is not None:
             cancel.check()
-        case = with_one_series(case, settings.task)
+        case = with_one_series(case, settings.task, settings.checked().parameters.takes)
         done = is_done(settings, case, plan, model)
         complete = all(path.exists() for path in pages.files(plan).values())
         if done and complete and (dicom is None or (dicom / plan.base).is_dir()):

@@ -22,6 +22,7 @@ from ..imaging.segments import chosen
 from ..imaging.volume import Volume, check_mask, label_notes, several_labels
 from ..models.checkpoint import FoundationModel
 from ..tasks.base import Case, Run, TaskResult
+from ..tasks.inputs import Inputs
 from ..tasks.registry import TASKS
 from .case_files import CaseFiles
 from .dicom_export import check_export, exported
@@ -49,13 +50,16 @@ class LoadedCase(Case):
     warnings: list[str] = field(default_factory=list)
 
 
-def load_case(case: CaseFiles, task: str) -> LoadedCase:
+def load_case(case: CaseFiles, task: str, inputs: Inputs | None = None) -> LoadedCase:
     """Read and check the files of a case.
+
+    Args:
+        inputs: what the run takes, where its parameters say otherwise than the task.
 
     Raises:
         InputError: unreadable, of another modality, or a mask or organ map that does not fit.
     """
-    inputs = TASKS[task].inputs
+    inputs = inputs or TASKS[task].inputs
     inputs.check(task, case.names)
     volumes: dict[str, Volume] = {}
     label = case.label
@@ -69,7 +73,7 @@ def load_case(case: CaseFiles, task: str) -> LoadedCase:
             label = None if name == "mask" else label
         else:
             volumes[name] = read_volume(path, inputs.modalities[name])
-    loaded = checked_case(task, volumes, case.texts, label, case.force)
+    loaded = checked_case(task, volumes, case.texts, label, case.force, inputs)
     loaded.records = {name: input_record(path, volumes[name]) for name, path in case.paths.items()}
     if case.label is not None:
         loaded.records["mask"]["label"] = case.label
@@ -84,6 +88,7 @@ def checked_case(
     texts: Mapping[str, str] | None = None,
     label: str | None = None,
     force: bool = False,
+    inputs: Inputs | None = None,
 ) -> LoadedCase:
     """A case from volumes in memory.
 
@@ -91,13 +96,14 @@ def checked_case(
         volumes: volume, mask, anatomy and further scans by name.
         label: name or number of the one label of the mask that is taken; None for all.
         force: values that do not look like those of the modality are warned of, not refused.
+        inputs: what the run takes, where its parameters say otherwise than the task.
 
     Raises:
         InputError: of another modality, something missing or useless, or a mask or organ map that does not fit.
     """
     from ..conditioning.anatomy import check_anatomy
 
-    inputs, texts = TASKS[task].inputs, texts or {}
+    inputs, texts = inputs or TASKS[task].inputs, texts or {}
     inputs.check(task, [*volumes, *texts])
     for name, text in texts.items():
         if not isinstance(text, str):
@@ -231,13 +237,14 @@ def run_case(
         MedDiffFMError: whatever is wrong; then no output exists.
     """
     settings = settings.checked()
-    case = with_one_series(case, settings.task)
+    takes = settings.parameters.takes
+    case = with_one_series(case, settings.task, takes)
     guard = InputGuard(files_read(case.paths.values(), settings))
     guard.refuse([*plan.expected(settings.task), *pages.files(plan).values()])
     check_outputs(plan, settings.task, overwrite)
     check_pages(pages, plan, overwrite)
     check_export(dicom, plan.base, case)
-    loaded = load_case(case, settings.task)
+    loaded = load_case(case, settings.task, takes)
     if case.origin is not None:
         record = loaded.records["volume"]
         loaded.records["volume"] = {"source": case.origin, **{key: record[key] for key in record if key != "path"}}

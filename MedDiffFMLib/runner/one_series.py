@@ -8,22 +8,24 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from ..dicom.series import choose_series, find_series, is_directory_record, place_of
+from ..tasks.inputs import Inputs
 from ..tasks.registry import TASKS
 from .case_files import CaseFiles
 
 _log = logging.getLogger(__name__)
 
 
-def with_one_series(case: CaseFiles, task: str) -> CaseFiles:
+def with_one_series(case: CaseFiles, task: str, inputs: Inputs | None = None) -> CaseFiles:
     """The case with each DICOM folder and DICOMDIR replaced by what a reader of volumes takes for the one series.
 
     Args:
         case: its ``series`` chooses that of the first scan; without it the only fitting one is taken, with a note.
+        inputs: what the run takes, where its parameters say otherwise than the task.
 
     Raises:
         InputError: none or several series fit, one mixes patients, or the scans are of different patients.
     """
-    modalities = TASKS[task].inputs.modalities
+    modalities = (inputs or TASKS[task].inputs).modalities
     patients: dict[str, str] = {}
     places: dict[str, Path] = {}
     for name, path in case.paths.items():

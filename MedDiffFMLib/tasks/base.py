@@ -227,6 +227,11 @@ class Task:
         """Refuse values outside their limits: a task that exists can run."""
         check(self)
 
+    @property
+    def takes(self) -> Inputs:
+        """Inputs of a run with these parameters, which may say that the scan is of another modality than usual."""
+        return self.inputs
+
     def run(self, case: Case, run: Run) -> TaskResult:
         """Do it: the function of the task's name in the ``recipe.py`` beside its declaration, which imports torch.
 

@@ -193,7 +193,7 @@ class Server:
         assert self._folder is not None
         folder, settings = self._folder, _settings(message)
         progress(ProgressEvent(0.0, "reading", None))
-        case: LoadedCase = _case(message, folder, settings.task)
+        case: LoadedCase = _case(message, folder, settings)
         cancel.check()
         progress(ProgressEvent(0.0, "loading the model", None))
         model = self._load(settings)
@@ -256,19 +256,19 @@ def _settings(message: dict[str, Any]) -> Any:
     return RunSettings(message.get("task", ""), _named(message, "parameters"), **values).checked()
 
 
-def _case(message: dict[str, Any], folder: PrivateFolder, task: str) -> Any:
+def _case(message: dict[str, Any], folder: PrivateFolder, settings: RunSettings) -> Any:
     """The run's arrays and texts, checked as if they came from files."""
     from ..imaging.volume import geometry
     from ..runner.case import checked_case
-    from ..tasks.registry import TASKS
 
-    inputs, texts = (_named(message, name) for name in ("inputs", "texts"))
-    modalities = TASKS[task].inputs.modalities
-    volumes = {name: _volume(record, folder, modalities.get(name, "CT")) for name, record in inputs.items()}
+    inputs = settings.parameters.takes
+    given, texts = (_named(message, name) for name in ("inputs", "texts"))
+    modalities = inputs.modalities
+    volumes = {name: _volume(record, folder, modalities.get(name, "CT")) for name, record in given.items()}
     if message.get("whole") is not None and "volume" in volumes:
         whole = _volume(message["whole"], folder, volumes["volume"].modality)
         volumes["volume"] = replace(volumes["volume"], whole=whole)
-    case = checked_case(task, volumes, texts)
+    case = checked_case(settings.task, volumes, texts, inputs=inputs)
     case.records = {name: {"source": "memory", **geometry(volume)} for name, volume in volumes.items()}
     return case
 

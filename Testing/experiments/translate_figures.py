@@ -32,9 +32,9 @@ from MedDiffFMLib.multimodal.flow_file import Flows, load_flows
 from MedDiffFMLib.multimodal.mutual_information import normalized_mutual_information
 from MedDiffFMLib.multimodal.names import CT, MR_T1
 from MedDiffFMLib.multimodal.pairs import SPACING_MM, pair_of
+from MedDiffFMLib.multimodal.prepared import prepare_mr
 from MedDiffFMLib.multimodal.rigid_registration import _Search
 from MedDiffFMLib.multimodal.translation import translate_image
-from MedDiffFMLib.tasks.translate.recipe import prepare_mr
 from MedDiffFMLib.training.pretrain.translation_validation import BONE_HU, NINETY, dice, judge
 from MedDiffFMLib.training.pretrain.translation_windows import RealPair
 

@@ -29,6 +29,8 @@ HEAVY = (
     "multimodal.search", "multimodal.invariant", "multimodal.encoders", "multimodal.box_xray", "multimodal.boxes",
     "multimodal.acquisitions", "multimodal.flow_file", "multimodal.alignment", "multimodal.local_guess",
     "multimodal.aligned", "multimodal.xray_regression", "multimodal.sentence_encoder", "multimodal.trunk_flow",
+    "multimodal.fact_flow", "multimodal.fact_reader", "multimodal.fact_summary", "multimodal.mr_tiles",
+    "multimodal.xray_piece",
 )  # fmt: skip
 LIGHT_AFTER_ALL = (
     "conditioning.regions", "conditioning.totalsegmentator_labels", "diffusion.kinds", "preprocessing.mask_crop",

@@ -127,12 +127,21 @@ class TaskPanel:
     def _checkInput(self):
         from MedDiffFMLib.imaging.modality import WORDS
 
-        self._modality = self.declared.inputs.modality
+        self._modality = self._takenModality()
         self.ui.inputVolumeLabel.text = f"{WORDS[self._modality]}:"
         node = self.parameterNode.inputVolume
         self._inputReason = self._inputLine.show(node, self._modality)
         refused = bool(self._inputReason) and self._modality == "CT"
         self.ui.hounsfieldButton.visible = refused and holdsStoredValues(node)
+
+    def _takenModality(self):
+        """What the scan is taken for, by the values of the parameters."""
+        from MedDiffFMLib.core.errors import InputError
+
+        try:
+            return self.declared(**self._stored().get(self.task, {})).takes.modality
+        except (InputError, TypeError):  # values of another version, which the run will refuse
+            return self.declared.inputs.modality
 
     def _onHounsfield(self):
         """The volume in Hounsfield units becomes the input."""
@@ -149,6 +158,8 @@ class TaskPanel:
             return
         if self._shownTask != self.task:
             self._showTask()
+        if self._modality != self._takenModality():
+            self._checkInput()
         self._showParameters()
         self._updateButton()
 
@@ -156,8 +167,6 @@ class TaskPanel:
         self._shownTask = self.task
         self._buttons[self.task].checked = True
         self.ui.taskSentenceLabel.text = " ".join(filter(None, map(_, (self.declared.sentence, self.declared.caveat))))
-        if self._modality != self.declared.inputs.modality:
-            self._checkInput()
         self._showForm()
         self.ui.alsoWidget.visible = self._takesMany
         self.maskPanel.setTask(self.declared)

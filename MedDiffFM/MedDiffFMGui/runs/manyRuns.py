@@ -82,13 +82,12 @@ class ManyRuns:
 
     def _begin(self, node):
         from MedDiffFMLib.core.errors import InputError
-        from MedDiffFMLib.tasks.registry import TASKS
 
         if not slicer.mrmlScene.IsNodePresent(node):
             self._name = "A CT"
             raise InputError("It was removed from the scene meanwhile.", "Its result is left out.")
         self._name = node.GetName()
-        _facts, reason = describeInput(node, TASKS[self._choices.task].inputs.modality)
+        _facts, reason = describeInput(node, self._choices.settings.checked().parameters.takes.modality)
         if reason:
             raise InputError(reason, "")
         self._logic.start(self._choices, node)

@@ -30,7 +30,11 @@ TOO_LITTLE = "too little of the body is shown"
 UNSURE = "the signs contradict each other"
 COARSE = "the voxels are too coarse"
 CROPPED = "the field of view cuts the body"
-REASONS = (NO_LUNG, CUT_LUNG, TOO_LITTLE, UNSURE, COARSE, CROPPED)
+VAGUE = "the estimate is too uncertain"
+STRANGE = "the image is unlike those in training"
+EXPOSURE = "its pixels are no attenuation"
+LARGE = "it shows more than a piece of 128 mm in air"
+REASONS = (NO_LUNG, CUT_LUNG, TOO_LITTLE, UNSURE, COARSE, CROPPED, VAGUE, STRANGE, EXPOSURE, LARGE)
 
 
 @dataclass(frozen=True)

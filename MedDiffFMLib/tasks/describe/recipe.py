@@ -11,19 +11,22 @@ from ...multimodal.facts.kinds import KINDS, UNSURE
 from ...multimodal.facts.measure import STAGES, measuring
 from ...multimodal.facts.slots import Number
 from ..base import Case, Run, TaskResult
-from .spec import Describe
+from .estimated import estimate
+from .spec import CT, Describe
 
 HEADING = "Measured in this CT by rules; no radiology report. What is not said was not looked for."
 
 
 def describe(task: Describe, case: Case, run: Run) -> TaskResult:
-    """Description of a CT.
+    """Description of a CT; estimates about another scan, see :func:`.estimated.estimate`.
 
     Returns:
         ``description``: one sentence a line; ``facts``: a row a sentence; ``evidence``: label map (k, j, i) uint8.
         facts: ``facts``: kind, values, sentence, certainty and evidence of each; ``not_assessed``: kind and reason;
         ``labels``: what the numbers of the map stand for.
     """
+    if task.modality != CT:
+        return estimate(task, case, run)
     meter = run.meter(len(STAGES), STAGES[0])
     steps = measuring(case.scan, case.mask, case.anatomy)
     stage = next(steps)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ...imaging.modality import CT as CT_SCAN
+from ...imaging.modality import MR as MR_SCAN
+from ...imaging.modality import XR
 from ..base import Task, View
 from ..inputs import OPTIONAL, Inputs
 from ..output_kinds import Output, OutputKind
 from ..parameters import parameter
 
+CT, MR, XRAY = "ct", "mr", "xray"
+SCANS = {CT: CT_SCAN, MR: MR_SCAN, XRAY: XR}
 COLUMNS = ("number", "sentence", "fact", "value", "unit", "certainty", "evidence", "r_mm", "a_mm", "s_mm")
 
 
@@ -28,6 +33,21 @@ class Describe(Task):
     needs_model = False
     many = True
 
+    modality: str = parameter(
+        CT,
+        "What the scan is: a CT is measured; of an MR or an X-ray a trained reader estimates a little, not validated.",
+        choices=tuple(SCANS),
+        labels={CT: "CT, measured", MR: "MR, T1-weighted: estimated", XRAY: "X-ray: estimated"},
+    )
     certainty: float = parameter(
         0.7, "Sentences that are less certain are left out and listed as not assessed.", minimum=0.7, maximum=1
     )
+    reader: str | None = parameter(
+        None, "Name of a reader of facts in MRs and X-rays, or its .safetensors file; that of the catalogue when not "
+        "given.", catalogue="facts", advanced=True,
+    )  # fmt: skip
+
+    @property
+    def takes(self) -> Inputs:
+        """The scan is of the modality that is said."""
+        return replace(self.inputs, modality=SCANS[self.modality])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +10,11 @@ from ...core.errors import InputError
 from ...imaging.modality import CT, MR
 from ...multimodal.names import CT as TO_CT
 from ...multimodal.names import MR_T1
+from ...multimodal.prepared import Prepared, prepare_mr
 from ..base import Case, Run, TaskResult
 from .spec import Translate
 
 if TYPE_CHECKING:
-    from ...imaging.grid import Grid
     from ...imaging.volume import Volume
 
 FAT_VALUE = 1000.0
@@ -30,17 +29,6 @@ STRANGE = (
 )
 STRANGE_SHARE = 0.25
 """Of the body, from which on a sentence says so."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A source on the working grid; image (network range), seen and body (k, j, i)."""
-
-    grid: Grid
-    image: np.ndarray
-    seen: np.ndarray
-    body: np.ndarray
-    fat_from_peak: bool = True
 
 
 def translate(task: Translate, case: Case, run: Run) -> TaskResult:
@@ -101,25 +89,6 @@ def doubts(source: Prepared, outside_share: float, strange: float) -> list[str]:
     """What speaks against the result, one sentence each."""
     sentences = [] if source.fat_from_peak else [NO_FAT]
     return sentences + ([STRANGE.format(share=outside_share)] if strange > 1 or outside_share > STRANGE_SHARE else [])
-
-
-def prepare_mr(volume: Volume) -> Prepared:
-    """An MR in units of fat."""
-    from ...imaging.grid import working_grid
-    from ...multimodal.field_of_view import field_of_view
-    from ...multimodal.mr_body import mr_body
-    from ...multimodal.mr_intensity import mr_scale
-    from ...multimodal.pairs import SPACING_MM, mr_on_grid
-
-    scanned = field_of_view(volume.voxels)
-    try:
-        scale = mr_scale(volume.voxels, scanned)
-    except ValueError as error:
-        raise InputError("The MR shows nothing but background.", "Give an MR that shows a body.") from error
-    grid = working_grid(volume, SPACING_MM)
-    signal, seen = mr_on_grid(volume, scanned, grid)
-    body = mr_body(signal / scale.fat, (SPACING_MM,) * 3) & seen
-    return Prepared(grid, scale.to_network(signal), seen, body, scale.from_peak)
 
 
 def _ct(volume: Volume) -> Prepared:

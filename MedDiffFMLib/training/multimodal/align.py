@@ -121,7 +121,7 @@ def align(
         return figures(embed(module.encoders, validation)) if processes.first else {}  # type: ignore[arg-type]
 
     loop = TrainingLoop(
-        module, loss_of, validate if validation else None, config.loop, folder, fabric, _Cancelling(cancel)
+        module, loss_of, validate if validation else None, config.loop, folder, fabric, Cancelling(cancel)
     )
     loop.resume()
     if processes.first:
@@ -162,7 +162,7 @@ def _codec_of(encoders: AlignedEncoders) -> str:
     return f"{texts.codec.name} {texts.codec.version}" if isinstance(texts, SentenceEncoder) else ""
 
 
-class _Cancelling(Observer):
+class Cancelling(Observer):
     """Ends the training where the user cancelled."""
 
     def __init__(self, cancel: CancelToken | None) -> None:

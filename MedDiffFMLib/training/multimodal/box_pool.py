@@ -20,10 +20,9 @@ import numpy as np
 from ...conditioning.tissue import LUNG, MUSCLE, OUTSIDE
 from ...core.safe_load import load_array, read_json
 from ...datasets.prepared_cases import Case
-from ...imaging.resampling import resample_box
 from ...imaging.volume import Box, Volume
 from ...multimodal.box_xray import box_xray
-from ...multimodal.boxes import SPACING_MM
+from ...multimodal.boxes import SPACING_MM, resampled
 from ...multimodal.encoders import EDGE, PARTS
 from ...multimodal.facts.fact import Statement
 from ...multimodal.facts.part import Part, Spot, Surroundings
@@ -80,8 +79,8 @@ def boxes_of_case(case: Case, folder: Path, seed: int = 0) -> Boxes:
     kept = _stored(folder / case.name)
     if kept is None:
         level = case.levels[case.level_for(np.full(3, SPACING_MM))]
-        hounsfield = _resampled(level.voxels, level.spacing)
-        kept = _cut(case.name, case.patient, hounsfield, None, np.random.default_rng([seed, _number(case.name)]))
+        hounsfield = resampled(level.voxels, level.spacing)
+        kept = _cut(case.name, case.patient, hounsfield, None, np.random.default_rng([seed, case_number(case.name)]))
         _store(folder / case.name, kept)
     return kept
 
@@ -92,9 +91,9 @@ def boxes_of_pair(pair: Pair, folder: Path, seed: int = 0) -> Boxes:
     kept = _stored(folder / name)
     if kept is None:
         spacing = np.full(3, PAIR_MM)
-        hounsfield = _resampled(pair.hounsfield, spacing)
-        signal = _resampled(np.where(pair.seen, pair.mr, 0), spacing)
-        rng = np.random.default_rng([seed, _number(name)])
+        hounsfield = resampled(pair.hounsfield, spacing)
+        signal = resampled(np.where(pair.seen, pair.mr, 0), spacing)
+        rng = np.random.default_rng([seed, case_number(name)])
         kept = _cut(name, pair.patient, hounsfield, signal, rng)
         _store(folder / name, kept)
     return kept
@@ -114,15 +113,9 @@ def prepare_boxes(
     return found
 
 
-def _number(name: str) -> int:
+def case_number(name: str) -> int:
+    """Where the random numbers of a case start."""
     return zlib.crc32(name.encode())
-
-
-def _resampled(voxels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Float32 on voxels of ``SPACING_MM``."""
-    step = SPACING_MM / spacing
-    k, j, i = (max(1, int(n / s)) for n, s in zip(voxels.shape, step, strict=True))
-    return resample_box(voxels, (step - 1) / 2, step, (k, j, i))
 
 
 def _cut(name: str, patient: str, hounsfield: np.ndarray, signal: np.ndarray | None, rng: np.random.Generator) -> Boxes:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from MedDiffFMLib.models.no_model import NoModel
+from MedDiffFMLib.multimodal.prepared import prepare_mr
 from MedDiffFMLib.multimodal.rigid_registration import align
 from MedDiffFMLib.runner.case import checked_case
 from MedDiffFMLib.tasks.base import Run
-from MedDiffFMLib.tasks.translate.recipe import NO_FAT, STRANGE, doubts, prepare_mr
+from MedDiffFMLib.tasks.translate.recipe import NO_FAT, STRANGE, doubts
 from MedDiffFMLib.tasks.translate.spec import Translate
 from Testing.unit.phantoms import body
 
