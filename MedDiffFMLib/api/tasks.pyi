@@ -612,8 +612,8 @@ def describe(
             little, not validated (ct, mr, xray). Default: ct.
         certainty: Sentences that are less certain are left out and listed as not assessed (0.7 to 1).
             Default: 0.7.
-        reader: Name of a reader of facts in MRs and X-rays, or its .safetensors file; that of the
-            catalogue when not given.
+        reader: What reads facts in MRs and X-rays: the .safetensors file of a training (none ships), or
+            its name in the catalogue.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
         label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.

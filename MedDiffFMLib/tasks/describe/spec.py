@@ -38,14 +38,17 @@ class Describe(Task):
         "What the scan is: a CT is measured; of an MR or an X-ray a trained reader estimates a little, not validated.",
         choices=tuple(SCANS),
         labels={CT: "CT, measured", MR: "MR, T1-weighted: estimated", XRAY: "X-ray: estimated"},
+        advanced=True,
     )
     certainty: float = parameter(
         0.7, "Sentences that are less certain are left out and listed as not assessed.", minimum=0.7, maximum=1
     )
     reader: str | None = parameter(
-        None, "Name of a reader of facts in MRs and X-rays, or its .safetensors file; that of the catalogue when not "
-        "given.", catalogue="facts", advanced=True,
-    )  # fmt: skip
+        None,
+        "What reads facts in MRs and X-rays: the .safetensors file of a training (none ships), or its name in the "
+        "catalogue.",
+        advanced=True,
+    )
 
     @property
     def takes(self) -> Inputs:
