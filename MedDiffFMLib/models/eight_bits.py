@@ -29,8 +29,8 @@ def to_eight_bits(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         rows = tensor.float().flatten(1)
         scale = (rows.abs().amax(1) / LARGEST).to(torch.float16)
-        # Halves round the scale of a row, and tiny ones to nothing: what is stored belongs to the rounded one.
-        exact = scale.float().clamp_min(torch.finfo(torch.float16).tiny)
+        # What is stored belongs to the scale as halves round it, which is never 0: 2^-24 is the least of them.
+        exact = scale.float().clamp_min(2.0**-24)
         whole = (rows / exact[:, None]).round().clamp(-LARGEST, LARGEST).to(torch.int8)
         stored[name], stored[name + SCALE] = whole.reshape(tensor.shape), exact.to(torch.float16)
     return stored

@@ -15,7 +15,7 @@ from MedDiffFMLib.models.eight_bits import LARGEST, SCALE
 
 def test_weights_move_by_half_a_step_of_their_row(tmp_path: Path) -> None:
     chance = torch.Generator().manual_seed(0)
-    kernels = torch.randn(12, 16, 3, 3, 3, generator=chance) * torch.logspace(-2, 2, 12).reshape(-1, 1, 1, 1, 1)
+    kernels = torch.randn(12, 16, 3, 3, 3, generator=chance) * torch.logspace(-3, 2, 12).reshape(-1, 1, 1, 1, 1)
     kernels[3] = 0
     state = {"kernels": kernels, "bias": torch.randn(12, generator=chance), "count": torch.tensor([7])}
     write_weights(tmp_path / "half.safetensors", state, {})

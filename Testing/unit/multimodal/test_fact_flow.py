@@ -25,12 +25,12 @@ from MedDiffFMLib.multimodal.fact_calibration import (
 )
 from MedDiffFMLib.multimodal.fact_flow import FactFlow, draw_rows, solve
 from MedDiffFMLib.multimodal.fact_reader import FORMAT, FactReader, Rules, load_reader, save_reader
-from MedDiffFMLib.multimodal.fact_slots import NUMBERS, SIZE, SPANS, Standing, rows_of
+from MedDiffFMLib.multimodal.fact_slots import NUMBERS, SIZE, SPANS, Standing, choices, rows_of
 from MedDiffFMLib.multimodal.fact_summary import ABSENT, SHOWN, Places, summarize
 from MedDiffFMLib.multimodal.facts.estimated import number_sentence, rounded
 from MedDiffFMLib.multimodal.facts.fact import Statement
 from MedDiffFMLib.multimodal.mr_tiles import tiles_of
-from MedDiffFMLib.multimodal.xray_piece import FIELD_MM, MAGNIFICATION, centered
+from MedDiffFMLib.multimodal.xray_piece import centered
 
 TEXTS = [
     [Statement("fat", {"share": share, "volume": 1.0}), Statement("lungs", {"volume": 100 * share}),
@@ -54,17 +54,11 @@ def test_the_sampler_draws_two_points_as_often_as_they_are() -> None:
 
 def test_an_image_is_read_alike_whatever_stands_beside_it() -> None:
     torch.manual_seed(0)
-    vectors = Vectors(torch.randn(3, 64) / 8, torch.randn(3, 64, 64) / 8)
-    rows = draw_rows(FactFlow().eval(), vectors, "mr")
-    alone = draw_rows_of_second(vectors)
+    network, vectors = FactFlow().eval(), Vectors(torch.randn(3, 64) / 8, torch.randn(3, 64, 64) / 8)
+    rows = draw_rows(network, vectors, "mr")
+    alone = draw_rows(network, Vectors(vectors.whole[1:2], vectors.parts[1:2]), "mr")
     assert rows.shape[1:] == (3, SIZE) and torch.allclose(rows[:, 1:2], alone, atol=1e-4)
     assert float(rows[:, 0].std(0).min()) > 0, "draws differ"
-
-
-def draw_rows_of_second(vectors: Vectors) -> torch.Tensor:
-    torch.manual_seed(0)
-    torch.randn(3, 64), torch.randn(3, 64, 64)
-    return draw_rows(FactFlow().eval(), Vectors(vectors.whole[1:2], vectors.parts[1:2]), "mr")
 
 
 def patients_told(rng: np.random.Generator, patients: int, slope: float) -> tuple[np.ndarray, ...]:
@@ -150,7 +144,7 @@ def test_tiles_agree_on_what_a_whole_image_shows() -> None:
     places = Places(np.array([0.75, 0.25]), np.array([0.5, 1.0]), np.array([-10.0, 10.0]))
     found = summarize(rows, standing, places)
     assert found.words["lungs", ""] == (SHOWN, 1.0) and found.words["gas", ""] == (ABSENT, 1.0)
-    assert found.words["region", "region"] == ("chest", 0.5) or found.words["region", "region"][1] <= 0.75
+    assert found.words["region", "region"] == (choices(("region", "region"))[1], 0.75)
     values = {key: value for key, (value, _) in found.numbers.items()}
     assert values["fat", "share"] == pytest.approx(30) and values["lungs", "volume"] == pytest.approx(40)
     assert values["level", "level"] == pytest.approx(60)
@@ -176,7 +170,6 @@ def test_what_an_xray_shows_is_moved_to_its_middle() -> None:
     rows, columns = np.nonzero(moved[0])
     assert moved[0].sum() == picture[0].sum() and not moved[1].any()
     assert abs(rows.mean() - 31.5) <= 0.5 and abs(columns.mean() - 31.5) <= 0.5
-    assert FIELD_MM == 160 and MAGNIFICATION > 1
 
 
 def test_ends_are_rounded_outward() -> None:
