@@ -25,8 +25,9 @@ from .window_seams import Borders, window_borders
 
 OUTPUTS = {"denoise": "denoised", "inpaint": "inpainted", "anomaly": "anomaly", SYNTHESIZE: "synthetic"}
 """Which volume of a task's result is scored."""
-EVALUATED = {"inpaint": {"feather": 0.0, "margin": 0.0}}
-"""Defaults that differ in an evaluation: a healthy sphere has no rim to keep away from, nothing to blend with."""
+EVALUATED: dict[str, dict[str, Any]] = {"inpaint": {"feather": 0.0, "margin": 0.0}, "denoise": {"prior": True}}
+"""Defaults that differ in an evaluation: a healthy sphere has no rim to keep away from, nothing to blend with; and it
+is the model that is asked, not the small denoiser that every model has beside it."""
 LISTING = ("threshold", "minimum_volume", "at_most")
 """Parameters of a task that say what its list holds."""
 
@@ -123,8 +124,10 @@ def _method(model: Any, task: Any, seed: int, cancel: CancelToken | None, told: 
         mask = extra if isinstance(extra, np.ndarray) else None
         result = settings.run(Case(volume, mask), Run(model, seed, cancel=cancel))
         voxels = result.volumes[OUTPUTS[task.name]]
-        # On a grid of its own a task's windows end elsewhere, and interpolation hides where.
-        own_voxels = task.name == "denoise" and getattr(task, "spacing", None) is None
+        # On a grid of its own a task's windows end elsewhere, and interpolation hides where. The small denoiser's
+        # windows see all around them that counts.
+        by_prior = getattr(task, "prior", False) or getattr(task, "steps", 0) > 0
+        own_voxels = task.name == "denoise" and by_prior and getattr(task, "spacing", None) is None
         borders = _borders(model, voxels.shape, DENOISE_OVERLAP) if own_voxels else None
         listing = {name: getattr(task, name) for name in LISTING if hasattr(task, name)}
         return Answer(voxels, result.facts.get("network_evaluations"), borders, result.facts | listing)

@@ -195,7 +195,8 @@ def _task_inputs(case: Case) -> tuple[Task, TaskCase, Volume | None]:
     source = read_volume(Path(case.source))
     if case.task == "whole-body":
         return TASKS["anomaly"](**CUBES), TaskCase(whole_body(source)), None
-    options = CUBES if case.task == "anomaly" else {}
+    # The prior's passes are what the reference computes, too.
+    options = {"anomaly": CUBES, "denoise": {"prior": True}}.get(case.task, {})
     clean, task = cut_volume(source, (case.edge,) * 3), TASKS[case.task](**options)
     if case.task == "denoise":
         return task, TaskCase(with_noise(clean, case.seed)), clean

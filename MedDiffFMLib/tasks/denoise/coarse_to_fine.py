@@ -8,8 +8,11 @@ the scanner's own voxels afterwards.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from ...core.errors import ModelError
+from .estimator import LastPass, sharing_all_but
 
 if TYPE_CHECKING:
     import torch
@@ -116,3 +119,85 @@ def coarser(condition: Condition, factor: int) -> Condition:
         spacing=(k, j * factor, i * factor),
         coordinates=None if lines is None else (lines[0], averaged(lines[1]), averaged(lines[2])),
     )
+
+
+@dataclass(frozen=True)
+class PriorPasses:
+    """The prior as the estimator of a denoising run; see :class:`.estimator.Estimator`.
+
+    Attributes:
+        engine: with the prior.
+        last: denoiser of the last pass, where it is not the engine's.
+    """
+
+    engine: Engine
+    last: nn.Module | None = None
+
+    @property
+    def evaluations(self) -> int:
+        return len(SCALES)
+
+    @property
+    def alone(self) -> float:
+        return 0.0
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """Of the last pass."""
+        return self.engine.denoiser if self.last is None else self.last
+
+    def denoise(
+        self, noisy: torch.Tensor, sigma: float, condition: Condition, meter: ProgressMeter | None = None
+    ) -> torch.Tensor:
+        return denoise_coarse_to_fine(self.engine, noisy, sigma, condition, meter, last=self.last)
+
+    def last_pass(self, noisy: torch.Tensor, target: torch.Tensor, sigma: float, condition: Condition) -> LastPass:
+        """Outputs are those of the Haar transform, at half resolution.
+
+        Raises:
+            ModelError: the prior is none of EDM's, whose output is not linear in the last layer in this way.
+        """
+        from ...diffusion.denoiser import EDMDenoiser
+        from ...imaging.haar import haar_forward
+        from ...inference.window_plan import extend
+
+        if not isinstance(self.denoiser, EDMDenoiser):
+            raise ModelError(
+                "This model cannot be tuned to a scan.", "Run without tuning, or choose a prior in EDM's form."
+            )
+        before = denoise_coarse_to_fine(self.engine, noisy, sigma, condition, scales=SCALES[:-1])
+        k, j, i = (-(-n // self.engine.divisor) * self.engine.divisor for n in before.shape[2:])
+        shape, level = (k, j, i), sigma * SCALES[-1][1]
+        encoded = _extended(condition, shape).encode(shape, self.engine.device)
+        kept: list[torch.Tensor] = []
+        hook = self.last_layer.register_forward_pre_hook(lambda _, given: kept.append(given[0].detach().float().cpu()))
+        try:
+            clean = self.engine.denoise(extend(before, shape).to(self.engine.device), level, encoded).cpu()
+        finally:
+            hook.remove()
+        deviation = float(self.denoiser.sigma_data)
+        scale = level * deviation / (level**2 + deviation**2) ** 0.5
+        return LastPass(kept[0][0], haar_forward((extend(target, shape) - clean) / scale)[0], (2, 2, 2))
+
+    @property
+    def last_layer(self) -> nn.Conv3d:
+        from torch import nn
+
+        return [module for module in self.denoiser.network.unet.out.modules() if isinstance(module, nn.Conv3d)][-1]  # type: ignore[union-attr]
+
+    def with_last_layer(self, layer: nn.Conv3d) -> PriorPasses:
+        return replace(self, last=sharing_all_but(self.denoiser, self.last_layer, layer))
+
+
+def _extended(condition: Condition, shape: tuple[int, int, int]) -> Condition:
+    """Coordinates and maps continued by reflection, as the image is."""
+    import torch
+
+    from ...inference.window_plan import extend, reflected_range
+
+    lines = condition.coordinates
+    if lines is not None:
+        lines = tuple(  # type: ignore[assignment]
+            line[torch.from_numpy(reflected_range(0, n, len(line)))] for line, n in zip(lines, shape, strict=True)
+        )
+    return replace(condition, coordinates=lines).with_images(lambda image: extend(image, shape))

@@ -1,10 +1,10 @@
 """Non-local means beside the result, by as much as the scan itself asks for.
 
-Heads and limbs, of which the network has seen few, keep noise that non-local means remove, for tissue there is alike
-over many voxels; in most other scans a part of them helps, because they err otherwise. How much is told without a clean
-image: noise like the scan's is added to some windows and, with the opposite sign, taken from their targets, so that the
-two are independent (Recorrupted-to-Recorrupted, Pang et al. 2021, CVPR). The squared distance to such a target is the
-risk and a constant, and a parabola in the share of non-local means, whose minimum follows from two scalar products.
+Heads, of which the networks have seen few, keep noise that non-local means remove, for brain is alike over many voxels.
+How much is told without a clean image: noise like the scan's is added to some windows and, with the opposite sign,
+taken from their targets, so that the two are independent (Recorrupted-to-Recorrupted, Pang et al. 2021, CVPR). The
+squared distance to such a target is the risk and a constant, and a parabola in the share of non-local means, whose
+minimum follows from two scalar products.
 """
 
 from __future__ import annotations

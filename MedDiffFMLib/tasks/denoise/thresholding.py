@@ -57,7 +57,7 @@ def thresholded_planes(
     limits: tuple[float, float] = (0.0, math.inf),
     meter: ProgressMeter | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Planes (H, W) of the thresholded image, first to last; a plane is not looked at any more once it has come.
+    """Planes (H, W) of the thresholded image, first to last; a plane is not looked at any more once eight more came.
 
     Args:
         image: (D, H, W) on the CPU, network range.

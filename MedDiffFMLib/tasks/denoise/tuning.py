@@ -23,13 +23,12 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from ...core.errors import ModelError
 from ...imaging.volume import Box
+from .estimator import Estimator, LastPass
 
 if TYPE_CHECKING:
     from ...conditioning.condition import Condition
     from ...core.progress import ProgressMeter
-    from ...inference.engine import Engine
 
 WINDOWS, EDGE = 8, 64
 """Windows that are fitted to at most, and their edges."""
@@ -47,7 +46,8 @@ BLOCK = 8
 """Slices of the blocks in which the noise's spectrum is measured."""
 SOFT = 0.3
 """Tissue that the denoiser as a whole is judged by, network range: beyond it edges of bone and air outweigh it."""
-
+AIR = -0.9
+"""Mean of some pixels, network range, below which nothing is fitted."""
 
 TUNING_UNITS = WINDOWS * (3 + len(PULLS))
 """Units by which :func:`tune` advances its meter: pairs, fit, and the loss of every candidate."""
@@ -58,11 +58,13 @@ class Tuned:
     """Outcome of tuning.
 
     Attributes:
-        denoiser: with the new last layer, for the last pass; None where the weights stay.
+        estimator: with the new last layer, or as it was.
+        changed: whether the layer is new.
         gain: by how much the squared distance to the held-out targets fell, percent; below 0 where it rose.
     """
 
-    denoiser: nn.Module | None
+    estimator: Estimator
+    changed: bool
     gain: float
 
 
@@ -90,7 +92,7 @@ class Pair:
 
 
 def tune(
-    engine: Engine,
+    estimator: Estimator,
     noisy: torch.Tensor,
     sigma: float,
     condition: Condition,
@@ -98,7 +100,7 @@ def tune(
     seed: int,
     meter: ProgressMeter,
 ) -> Tuned:
-    """Fit the last layer of the engine's denoiser to ``noisy``, (1, 1, D, H, W) in the network's range.
+    """Fit the estimator's last layer to ``noisy``, (1, 1, D, H, W) in the network's range.
 
     Args:
         sigma: level of its noise.
@@ -107,42 +109,34 @@ def tune(
         meter: advanced by :data:`TUNING_UNITS`; where a cancel is noticed.
 
     Raises:
-        ModelError: the denoiser is none of EDM's, whose output is not linear in the last layer in this way.
+        ModelError: the estimator's result is not linear in its last layer.
     """
-    from ...diffusion.denoiser import EDMDenoiser
-
-    if not isinstance(engine.denoiser, EDMDenoiser):
-        raise ModelError(
-            "This model cannot be tuned to a scan.", "Run without tuning, or choose a prior in EDM's form."
-        )
     meter.stage = "tuning to the scan"
-    pairs = list(_pairs(engine, noisy, sigma, condition, seed, meter))
-    matrix, right = _normal_equations(engine, pairs, meter)
-    layer = _last_layer(engine.denoiser)
+    pairs = list(_pairs(estimator, noisy, sigma, condition, seed, meter))
+    matrix, right = _normal_equations(estimator, pairs, meter)
     candidates = []
     for pull in PULLS:
         ridge = pull * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype)
-        candidates.append(_with_last_layer(engine.denoiser, layer, torch.linalg.solve(matrix + ridge, right)))
-    before, *after = (_losses(engine, denoiser, pairs, shares, meter) for denoiser in (None, *candidates))
+        layer = _changed(estimator.last_layer, torch.linalg.solve(matrix + ridge, right))
+        candidates.append(estimator.with_last_layer(layer))
+    before, *after = (_losses(one, pairs, shares, meter) for one in (estimator, *candidates))
     best = int(np.argmin([losses.sum() for losses in after]))
     gains = before - after[best]
     sure = gains.sum() > SURE * np.sqrt(len(gains)) * gains.std()
     meter.stage = "denoising"
-    return Tuned(candidates[best] if sure else None, float(100 * gains.sum() / before.sum()))
+    return Tuned(candidates[best] if sure else estimator, bool(sure), float(100 * gains.sum() / before.sum()))
 
 
 def _pairs(
-    engine: Engine, noisy: torch.Tensor, sigma: float, condition: Condition, seed: int, meter: ProgressMeter
+    estimator: Estimator, noisy: torch.Tensor, sigma: float, condition: Condition, seed: int, meter: ProgressMeter
 ) -> Iterator[Pair]:
     """Pairs of the windows that hold most soft tissue."""
-    from .coarse_to_fine import denoise_coarse_to_fine
-
     boxes = _boxes(noisy[0, 0])
     generator = torch.Generator().manual_seed(seed)
     for box in boxes:
         meter.check()
         window, part = noisy[:, :, box[0], box[1], box[2]], condition.window(box)
-        clean = denoise_coarse_to_fine(engine, window, sigma, part)[0, 0]
+        clean = estimator.denoise(window, sigma, part)[0, 0]
         extra = noise_like(window[0, 0], clean, sigma, generator)[None, None]
         yield Pair(window + ADDED * extra, window - extra / ADDED, part, sigma * (1 + ADDED**2) ** 0.5)
         meter.advance(WINDOWS / len(boxes))
@@ -183,79 +177,41 @@ def noise_like(
     return noise * (sigma / level.clamp_min(1e-6))
 
 
-def _normal_equations(engine: Engine, pairs: list[Pair], meter: ProgressMeter) -> tuple[torch.Tensor, torch.Tensor]:
+def _normal_equations(
+    estimator: Estimator, pairs: list[Pair], meter: ProgressMeter
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Matrix (n, n) and right side (n, outputs) of the least squares that the last layer's change solves, float64."""
     matrix, right = torch.zeros(()), torch.zeros(())
     for pair in pairs:
-        inputs, missing, wanted = _last_pass(engine, pair)
-        for k in range(len(wanted)):
+        last = estimator.last_pass(pair.noisy, pair.target, pair.sigma, pair.condition)
+        wanted = _fitted(pair, last)
+        depth, height, width = wanted.shape
+        for k in range(depth):
             chosen = wanted[k].reshape(-1)
-            rows = _patches(inputs, k)[chosen]
+            rows = _patches(last.inputs, k)[:height, :width].flatten(0, 1)[chosen]
             matrix = matrix + (rows.T @ rows).double()
-            right = right + (rows.T @ missing[:, k].reshape(len(missing), -1).T[chosen]).double()
+            missing = last.missing[:, k, :height, :width].flatten(1)
+            right = right + (rows.T @ missing.T[chosen]).double()
         meter.advance(WINDOWS / len(pairs))
     return matrix, right
 
 
-def _last_pass(engine: Engine, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs of the last layer in the last pass (c, d, h, w), what its outputs lack of the target (8, d, h, w), and
-    where that counts (d, h, w), all at half resolution."""
-    from ...imaging.haar import haar_forward
-    from ...inference.window_plan import extend
-    from .coarse_to_fine import SCALES, denoise_coarse_to_fine
-
-    before = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, scales=SCALES[:-1])
-    k, j, i = (-(-n // engine.divisor) * engine.divisor for n in before.shape[2:])
-    shape = (k, j, i)
-    condition = _extended(pair.condition, shape)
-    kept: list[torch.Tensor] = []
-    layer = _last_layer(engine.denoiser)
-    hook = layer.register_forward_pre_hook(lambda _, given: kept.append(given[0].detach().float().cpu()))
-    level = pair.sigma * SCALES[-1][1]
-    try:
-        x0 = engine.denoise(
-            extend(before, shape).to(engine.device), level, condition.encode(shape, engine.device)
-        ).cpu()
-    finally:
-        hook.remove()
-    deviation = float(engine.denoiser.sigma_data)  # type: ignore[arg-type]
-    scale = level * deviation / (level**2 + deviation**2) ** 0.5
-    missing = haar_forward((extend(pair.target, shape) - x0) / scale)[0]
-    wanted = torch.zeros(shape, dtype=torch.bool)
-    d, h, w = before.shape[2:]
-    wanted[:d, :h, :w] = ~pair.held_out & (before[0, 0] > -0.9)
-    half = functional.max_pool3d((~wanted)[None, None].float(), 2)[0, 0] == 0
-    return kept[0][0], missing, half
-
-
-def _extended(condition: Condition, shape: tuple[int, int, int]) -> Condition:
-    """Coordinates and maps continued by reflection, as the image is."""
-    from dataclasses import replace
-
-    from ...inference.window_plan import extend, reflected_range
-
-    lines = condition.coordinates
-    if lines is not None:
-        lines = tuple(  # type: ignore[assignment]
-            line[torch.from_numpy(reflected_range(0, n, len(line)))] for line, n in zip(lines, shape, strict=True)
-        )
-    return replace(condition, coordinates=lines).with_images(lambda image: extend(image, shape))
+def _fitted(pair: Pair, last: LastPass) -> torch.Tensor:
+    """(d, h, w) bool: places of the last layer all of whose voxels count, for they are neither held out nor air."""
+    smooth = functional.avg_pool3d(pair.noisy, (1, 5, 5), 1, (0, 2, 2), count_include_pad=False)[0, 0]
+    counts = ~pair.held_out & (smooth > AIR)
+    return functional.max_pool3d((~counts)[None, None].float(), last.block)[0, 0] == 0
 
 
 def _patches(inputs: torch.Tensor, k: int) -> torch.Tensor:
-    """(h w, 27 c + 1): what the convolution sees for each voxel of plane ``k``, and a 1 for its bias."""
+    """(h, w, 27 c + 1): what the convolution sees for each place of plane ``k``, and a 1 for its bias."""
     padded = functional.pad(inputs, (1, 1, 1, 1, 1, 1))[:, k : k + 3]
-    patches = padded.unfold(2, 3, 1).unfold(3, 3, 1)  # (c, 3, h, w, 3, 3)
-    rows = patches.permute(2, 3, 0, 1, 4, 5).reshape(patches.shape[2] * patches.shape[3], -1)
-    return torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+    rows = padded.unfold(2, 3, 1).unfold(3, 3, 1).permute(2, 3, 0, 1, 4, 5).flatten(2)  # of (c, 3, h, w, 3, 3)
+    return torch.cat([rows, torch.ones(*rows.shape[:2], 1)], dim=2)
 
 
-def _last_layer(denoiser: nn.Module) -> nn.Conv3d:
-    return [module for module in denoiser.network.unet.out.modules() if isinstance(module, nn.Conv3d)][-1]  # type: ignore[union-attr]
-
-
-def _with_last_layer(denoiser: nn.Module, layer: nn.Conv3d, change: torch.Tensor) -> nn.Module:
-    """A denoiser that shares all weights but those of its last layer, whose first outputs change."""
+def _changed(layer: nn.Conv3d, change: torch.Tensor) -> nn.Conv3d:
+    """A copy of the layer whose first outputs change."""
     own = copy.deepcopy(layer)
     assert own.bias is not None
     outputs = change.shape[1]
@@ -263,24 +219,20 @@ def _with_last_layer(denoiser: nn.Module, layer: nn.Conv3d, change: torch.Tensor
     with torch.no_grad():
         own.weight[:outputs] += weight.to(own.weight)
         own.bias[:outputs] += bias.to(own.bias)
-    memo = {id(module): module for module in denoiser.parameters()} | {id(layer): own}
-    return copy.deepcopy(denoiser, memo)
+    return own
 
 
-def _losses(
-    engine: Engine, denoiser: nn.Module | None, pairs: list[Pair], shares: tuple[float, float], meter: ProgressMeter
-) -> np.ndarray:
+def _losses(estimator: Estimator, pairs: list[Pair], shares: tuple[float, float], meter: ProgressMeter) -> np.ndarray:
     """(n,) squared distances of the denoised pairs from their targets in soft tissue, of each held-out column."""
     from .blocks import block_depth
-    from .coarse_to_fine import denoise_coarse_to_fine
     from .combination import combined_planes
 
     losses = []
     for pair in pairs:
-        clean = denoise_coarse_to_fine(engine, pair.noisy, pair.sigma, pair.condition, last=denoiser)[0, 0]
+        clean = estimator.denoise(pair.noisy, pair.sigma, pair.condition)[0, 0]
         judged = pair.held_out & (clean.abs() < SOFT)
         depth = block_depth(pair.condition.spacing)
-        result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, shares, depth=depth)))
+        result = torch.stack(list(combined_planes(pair.noisy[0, 0], clean, shares, depth=depth, alone=estimator.alone)))
         squares = torch.where(judged, (result - pair.target[0, 0]).square(), 0).sum(0)
         rows, columns = (torch.arange(n) // COLUMN for n in squares.shape)
         column = (rows[:, None] * (len(columns) // COLUMN + 1) + columns[None]).reshape(-1)

@@ -38,7 +38,8 @@ def returned_detail(
 ) -> Iterator[torch.Tensor]:
     """What is to be added to each plane of ``clean``, first to last, (H, W).
 
-    A plane of either image is not looked at any more once its detail has come.
+    A plane of either image is not looked at any more once the details of eight more have come: until then blocks at the
+    end may, which continue the image by reflection.
 
     Args:
         noisy, clean: (D, H, W) on the CPU, network range.

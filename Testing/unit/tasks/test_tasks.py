@@ -70,20 +70,35 @@ def test_vessels_and_bowel_of_a_quiet_scan_are_no_noise():
     assert 9 < estimate_noise(sample.voxels.astype(np.float32), sample.spacing[0]) < 13
 
 
-def test_quick_denoising_needs_no_network(model, small_ct):
+def test_the_filters_alone_need_no_network(model, small_ct):
     noise = np.random.default_rng(1).normal(0, 40, small_ct.voxels.shape)
     noisy = small_ct.with_voxels((small_ct.voxels + noise).astype(np.int16))
     before = model.engine.calls
-    result = Denoise(quick=True).run(Case(noisy), Run(model))
+    result = Denoise(blocks=1.0).run(Case(noisy), Run(model))
     assert model.engine.calls == before and result.facts["network_evaluations"] == 0
     soft = ndimage.binary_erosion(np.abs(small_ct.voxels) < 150, iterations=4)
     assert np.std((result.volumes["denoised"] - small_ct.voxels.astype(float))[soft]) < 0.75 * noise[soft].std()
 
 
-@pytest.mark.parametrize("others", [{"steps": 3}, {"tune": True}])
-def test_quick_denoising_refuses_what_needs_the_network(others):
-    with pytest.raises(InputError, match="network"):
-        Denoise(quick=True, **others)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"quick": True, "steps": 3}, "filters"),
+        ({"tune": True, "steps": 3}, "steps"),
+        ({"tune": True, "blocks": 1.0}, "network"),
+    ],
+)
+def test_denoising_refuses_settings_that_exclude_each_other(settings, words):
+    with pytest.raises(InputError, match=words):
+        Denoise(**settings)
+
+
+@pytest.mark.parametrize(("prior", "calls"), [(False, 0), (True, 2)])
+def test_the_prior_denoises_where_it_is_asked_for(model, small_ct, prior, calls):
+    before = model.engine.calls
+    facts = Denoise(noise=20, prior=prior, quick=True).run(Case(small_ct), Run(model)).facts
+    assert (model.engine.calls > before) == (calls > 0)
+    assert facts["network_evaluations"] == max(calls, 1) and facts["blocks_share"] == facts["means_share"] == 0
 
 
 @pytest.mark.slow
@@ -100,7 +115,7 @@ def test_filters_can_be_cancelled(model, small_ct):
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        Denoise(quick=True, noise=20).run(Case(small_ct), Run(model, cancel=token))
+        Denoise(blocks=1.0, noise=20).run(Case(small_ct), Run(model, cancel=token))
 
 
 def test_denoise_estimates_the_noise_it_was_given(small_ct):

@@ -1,5 +1,6 @@
 """Denoising that is tuned to the scan: better where weights are poor, the same by seed, cancelled in between."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.preprocessing.mask_crop import crop
 from MedDiffFMLib.tasks.base import Case, Run
+from MedDiffFMLib.tasks.denoise import supervised
+from MedDiffFMLib.tasks.denoise.coarse_to_fine import PriorPasses
 from MedDiffFMLib.tasks.denoise.spec import Denoise
-from MedDiffFMLib.tasks.denoise.tuning import _last_layer
 from MedDiffFMLib.tasks.denoise.wiener import given_power, noise_power
 
 
@@ -36,23 +38,29 @@ def noisy(small_ct):
 
 
 @pytest.mark.slow
-def test_a_spoiled_layer_is_mended_and_the_model_stays_as_it_is():
-    """Of the shipped prior the last layer is weakened; a crop of the sample CT is denoised with and without tuning."""
+@pytest.mark.parametrize("prior", [False, True])
+def test_a_spoiled_layer_is_mended_and_the_model_stays_as_it_is(prior, monkeypatch):
+    """The shipped network's last layer is weakened; a crop of the sample CT is denoised with and without tuning."""
     model, clean = load_model(device="cpu"), crop_of_sample()
+    small = copy.deepcopy(supervised.shipped_denoiser())
+    monkeypatch.setattr(supervised, "shipped_denoiser", lambda: small)
+    layer = (PriorPasses(model.engine) if prior else supervised.Supervised(model.engine, small)).last_layer
     with torch.no_grad():
-        _last_layer(model.engine.denoiser).weight *= 0.35
-    weights = [parameter.clone() for parameter in model.engine.denoiser.parameters()]
+        layer.weight *= 0.35
+    network = model.engine.denoiser if prior else small
+    weights = [parameter.clone() for parameter in network.parameters()]
     noise = np.random.default_rng(1).normal(0, 40, clean.voxels.shape)
     noisy, body = clean.with_voxels((clean.voxels + noise).astype(np.int16)), np.abs(clean.voxels) < 300
 
     def error(result):
         return np.sqrt(np.square(result.volumes["denoised"] - clean.voxels.astype(float))[body].mean())
 
-    plain, tuned, again = (Denoise(noise=40, tune=tune).run(Case(noisy), Run(model)) for tune in (False, True, True))
+    ways = [Denoise(noise=40, prior=prior, tune=tune) for tune in (False, True, True)]
+    plain, tuned, again = (way.run(Case(noisy), Run(model)) for way in ways)
     assert tuned.facts["tuned"] and tuned.facts["tuning_gain_percent"] > 0
     assert error(tuned) < 0.97 * error(plain)
     assert np.array_equal(tuned.volumes["denoised"], again.volumes["denoised"])
-    assert all(torch.equal(a, b) for a, b in zip(weights, model.engine.denoiser.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, network.parameters(), strict=True))
 
 
 @pytest.mark.slow
