@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,9 +155,11 @@ def test_interrupted_installation_is_repaired(runner: ModuleType, monkeypatch: p
 
 def test_every_check_runs_and_the_first_failure_counts(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
-    def call(command: list[str], cwd: str) -> int:
+    def call(command: list[str], cwd: str, env: dict[str, str]) -> int:
         called.append(command[2])
+        assert "PYTHONDONTWRITEBYTECODE" not in env and env["PATH"] == os.environ["PATH"]
         return {"ruff": 0, "mypy": 7, "pytest": 1}[command[2]]
 
     monkeypatch.setattr(runner, "check_system_packages", lambda: None)
@@ -168,7 +171,7 @@ def test_every_check_runs_and_the_first_failure_counts(runner: ModuleType, monke
 def test_quick_leaves_out_types_and_slow_tests(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(runner, "check_system_packages", lambda: None)
-    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
+    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd, env: called.append(command[2:]) or 0)
     assert runner.test(["-k", "geometry", "--quick"]) == 0
     assert [command[0] for command in called] == ["ruff", "ruff", "pytest"]
     assert called[-1] == ["pytest", *runner.QUICK, *runner.SIDE_BY_SIDE, "-k", "geometry"]
@@ -179,7 +182,7 @@ def test_all_tests_run_on_all_cores_and_chosen_ones_in_one_process(
 ) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(runner, "check_system_packages", lambda: None)
-    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
+    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd, env: called.append(command[2:]) or 0)
     runner.test([])
     runner.test(["-k", "geometry"])
     assert called[3] == ["pytest", *runner.SIDE_BY_SIDE] and called[-1] == ["pytest", "-k", "geometry"]
