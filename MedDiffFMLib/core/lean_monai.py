@@ -50,10 +50,12 @@ def lean_monai() -> None:
                 for name in names:
                     getattr(importlib.import_module(module), name)
             finder.at_work = False
-        except (ImportError, AttributeError):
+        except BaseException as problem:
             sys.meta_path.remove(finder)
             for name in [name for name in sys.modules if _is_monai(name)]:
                 del sys.modules[name]
+            if not isinstance(problem, Exception):  # an interrupt
+                raise
 
 
 def _is_monai(name: str) -> bool:
