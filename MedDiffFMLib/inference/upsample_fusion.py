@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..core.lean_monai import lean_monai
 from ..networks.folded_upsampling import FoldedUpsample, folded_kernel, is_plain_doubling
 
 
@@ -28,6 +29,7 @@ def fold_upsampling(network: nn.Module) -> int:
 
     What has been folded stays as it is, so that networks that share modules can be folded one after the other.
     """
+    lean_monai()
     from monai.networks.blocks import UpSample
 
     count = 0

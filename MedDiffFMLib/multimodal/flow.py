@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ..core.lean_monai import lean_monai
 from ..imaging.haar import haar_forward, haar_inverse
 from ..networks.unet import NetworkConfig
 from .guidance import BANDS, Source, VoxelGuidance
@@ -111,6 +112,7 @@ class Flow(nn.Module):
         self.lookup = nn.ModuleDict({name: IntensityLookup() for name in config.sources})
 
     def _network(self) -> nn.Module:
+        lean_monai()
         from monai.networks.nets import DiffusionModelUNet
 
         return DiffusionModelUNet(

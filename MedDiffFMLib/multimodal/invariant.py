@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from ..core.lean_monai import lean_monai
+
 REDUNDANCY = 5e-3
 """Weight of what is not on the diagonal."""
 
@@ -20,6 +22,7 @@ def invariant_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     Args:
         first, second: (..., d), local vectors of the same places in two acquisitions; at least two.
     """
+    lean_monai()
     from monai.losses import BarlowTwinsLoss
 
     d = first.shape[-1]

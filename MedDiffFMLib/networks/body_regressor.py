@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.lean_monai import lean_monai
+
 TISSUES, OUTPUTS = 5, 3
 DIVISOR = 8
 
@@ -20,6 +22,7 @@ class BodyRegressor(nn.Module):
 
     def __init__(self, filters: int = 8) -> None:
         super().__init__()
+        lean_monai()
         from monai.networks.nets import SegResNet
 
         self.filters = filters

@@ -18,6 +18,7 @@ from torch import nn
 from ..conditioning.condition import EncodedCondition
 from ..conditioning.detail_bands import box_mean
 from ..conditioning.regions import REGIONS
+from ..core.lean_monai import lean_monai
 from ..imaging.haar import HAAR_BANDS, haar_forward
 from .backbone import UNetBackbone
 from .unet import NetworkConfig
@@ -80,6 +81,7 @@ class ControlBranch(nn.Module):
 
     def __init__(self, network: NetworkConfig, config: ControlConfig) -> None:
         super().__init__()
+        lean_monai()
         from monai.networks.nets import ControlNet
 
         self.network, self.config = network, config

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ..core.lean_monai import lean_monai
+
 
 def folded_kernel(weight: torch.Tensor) -> torch.Tensor:
     """Kernel (C_out, C_in, 3, 3, 3) of a convolution after doubling -> (C_in, C_out, 4, 4, 4) of the transposed one."""
@@ -44,6 +46,7 @@ class FoldedUpsample(nn.Module):
 
 def fold_for_training(network: nn.Module) -> int:
     """Replace every doubling with its convolution inside ``network``; returns how many there were."""
+    lean_monai()
     from monai.networks.blocks import UpSample
 
     count = 0

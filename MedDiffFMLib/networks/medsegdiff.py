@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ..core.lean_monai import lean_monai
 from ..imaging.haar import HAAR_BANDS, haar_forward, haar_inverse
 from .conditional_encoding import AnchorAttention, enhance
 from .ff_parser import FFParser
@@ -170,6 +171,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: MedSegDiffConfig) -> None:
         super().__init__()
+        lean_monai()
         from monai.networks.nets.autoencoderkl import AEKLResBlock
 
         widths = list(config.channels)
@@ -215,6 +217,7 @@ class ConditionModel(nn.Module):
 
     def __init__(self, config: MedSegDiffConfig) -> None:
         super().__init__()
+        lean_monai()
         from monai.networks.nets.autoencoderkl import AEKLResBlock
 
         widths, self.classes = list(config.channels[:-1]), config.classes
@@ -233,6 +236,7 @@ class ConditionModel(nn.Module):
 
 def _timed_block(width: int, groups: int) -> Callable[[int, int], nn.Module]:
     """The paper's residual block: twice GroupNorm, SiLU, convolution, the time added in between."""
+    lean_monai()
     from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
 
     def block(before: int, after: int) -> nn.Module:
@@ -242,6 +246,7 @@ def _timed_block(width: int, groups: int) -> Callable[[int, int], nn.Module]:
 
 
 def _sinusoids(time: torch.Tensor, channels: int) -> torch.Tensor:
+    lean_monai()
     from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 
     return get_timestep_embedding(time, channels)

@@ -13,6 +13,7 @@ from ..conditioning.condition import CONDITION_CHANNELS, EncodedCondition
 from ..conditioning.detail_bands import DETAIL_BANDS, detail_bands
 from ..conditioning.regions import REGIONS
 from ..conditioning.tissue import TISSUE_CHANNELS
+from ..core.lean_monai import lean_monai
 from ..imaging.haar import haar_forward, haar_inverse
 from .folded_upsampling import fold_for_training
 
@@ -105,6 +106,7 @@ class PriorUNet(nn.Module):
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
+        lean_monai()
         from monai.networks.nets import DiffusionModelUNet
 
         self.config = config or NetworkConfig()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ..core.lean_monai import lean_monai
 from ..core.progress import ProgressMeter
 from .inputs import LabeledInput, SegmentationInput
 from .loss import mask_loss, share_entropy
@@ -51,6 +52,7 @@ class DynUNetSegmenter(Segmenter):
 
     def __init__(self, method: DynUNetMethod, classes: int) -> None:
         super().__init__()
+        lean_monai()
         from monai.networks.nets import DynUNet
 
         levels = len(method.filters)

@@ -145,6 +145,27 @@ def imported(tree: ast.AST, everywhere: bool) -> list[str]:
     return found
 
 
+def test_parts_of_monai_are_imported_without_the_rest() -> None:
+    """Where they stand in ``USED``, a call of ``lean_monai`` precedes; else a process pays for all of MONAI."""
+    from MedDiffFMLib.core.lean_monai import USED
+
+    whole = {"monai.inferers": "SlidingWindowInferer", "monai.data.utils": "dense_patch_slices"}  # of the benchmark
+    used = {(module, name) for module, names in USED.items() for name in names}
+    taken = set()
+    for path in sources(LIBRARY):
+        for function in (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)):
+            calls = [node.lineno for node in function.body if "lean_monai()" in ast.unparse(node)]
+            for node in function.body:
+                if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "monai":
+                    continue
+                names = {(node.module, alias.name) for alias in node.names} - whole.items()
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                assert names <= used, f"{place} is not in USED"
+                assert not names or any(line < node.lineno for line in calls), f"{place} without lean_monai()"
+                taken |= names
+    assert taken == used
+
+
 @pytest.mark.slow
 def test_names_that_a_supported_slicer_lacks() -> None:
     """5.12 has no LazyImport, Python 3.12 no imp, Qt 6 none of the others."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -152,23 +154,67 @@ def test_interrupted_installation_is_repaired(runner: ModuleType, monkeypatch: p
     assert steps == ["torch", "torch", ""]
 
 
-def test_every_check_runs_and_the_first_failure_counts(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[str] = []
+def with_types(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """``mypy`` is a program that runs ``code``; nothing is installed."""
+    original = subprocess.Popen
 
-    def call(command: list[str], cwd: str) -> int:
-        called.append(command[2])
-        return {"ruff": 0, "mypy": 7, "pytest": 1}[command[2]]
+    def begin(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        assert command[2:] == ["mypy"]
+        return original([sys.executable, "-c", code], **options)
 
     monkeypatch.setattr(runner, "check_system_packages", lambda: None)
+    monkeypatch.setattr(runner.subprocess, "Popen", begin)
+
+
+@pytest.mark.parametrize(("codes", "first"), [((0, 0, 0), 7), ((0, 0, 1), 1), ((2, 0, 1), 2)])
+def test_every_check_runs_and_the_first_failure_counts(
+    codes: tuple[int, int, int],
+    first: int,
+    runner: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Types come last, with all that mypy wrote; it had what the tests left of the processor."""
+    called: list[str] = []
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    def call(command: list[str], cwd: str, env: dict[str, str]) -> int:
+        called.append(command[2])
+        assert "PYTHONDONTWRITEBYTECODE" not in env and env["PATH"] == os.environ["PATH"]
+        return codes[len(called) - 1]
+
+    priority = "os.getpriority(os.PRIO_PROCESS, 0)" if os.name == "posix" else "19"
+    with_types(runner, monkeypatch, f"import os, sys; print('nice', {priority}); sys.exit(7)")
     monkeypatch.setattr(runner.subprocess, "call", call)
-    assert runner.test(["-k", "geometry"]) == 7
-    assert called == ["ruff", "ruff", "mypy", "pytest"]
+    assert runner.test(["-k", "geometry"]) == first
+    assert called == ["ruff", "ruff", "pytest"]
+    assert "run.py: types: mypy\nnice 19\n" in capsys.readouterr().out
+
+
+def test_types_do_not_outlive_an_interrupt(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_types(runner, monkeypatch, "import time; time.sleep(600)")
+    begun: list[subprocess.Popen[str]] = []
+    begin = runner.subprocess.Popen
+
+    def remember(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        begun.append(begin(command, **options))
+        return begun[0]
+
+    monkeypatch.setattr(runner.subprocess, "Popen", remember)
+
+    def interrupt(command: list[str], cwd: str, env: dict[str, str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.subprocess, "call", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runner.test([])
+    assert begun[0].returncode is not None
 
 
 def test_quick_leaves_out_types_and_slow_tests(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(runner, "check_system_packages", lambda: None)
-    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
+    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd, env: called.append(command[2:]) or 0)
     assert runner.test(["-k", "geometry", "--quick"]) == 0
     assert [command[0] for command in called] == ["ruff", "ruff", "pytest"]
     assert called[-1] == ["pytest", *runner.QUICK, *runner.SIDE_BY_SIDE, "-k", "geometry"]
@@ -178,11 +224,11 @@ def test_all_tests_run_on_all_cores_and_chosen_ones_in_one_process(
     runner: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(runner, "check_system_packages", lambda: None)
-    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd: called.append(command[2:]) or 0)
+    with_types(runner, monkeypatch, "")
+    monkeypatch.setattr(runner.subprocess, "call", lambda command, cwd, env: called.append(command[2:]) or 0)
     runner.test([])
     runner.test(["-k", "geometry"])
-    assert called[3] == ["pytest", *runner.SIDE_BY_SIDE] and called[-1] == ["pytest", "-k", "geometry"]
+    assert called[2] == ["pytest", *runner.SIDE_BY_SIDE] and called[-1] == ["pytest", "-k", "geometry"]
 
 
 def test_pages_have_an_environment_of_their_own_that_serves_the_demo(

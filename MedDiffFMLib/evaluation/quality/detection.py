@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...core.lean_monai import lean_monai
 from .metrics import Interval, bootstrap
 from .regions import voxels_of
 
@@ -110,6 +111,7 @@ def findings(
 
 def scored(heights: np.ndarray, voxels: np.ndarray, labels: np.ndarray) -> tuple[list[float], list[float]]:
     """The same from findings."""
+    lean_monai()
     from monai.metrics.froc import compute_fp_tp_probs_nd
 
     numbers = [int(n) for n in np.unique(labels) if n > 0]

@@ -24,6 +24,7 @@ from torch import nn
 
 from ...conditioning.condition import Condition, stack
 from ...core.devices import synchronize
+from ...core.lean_monai import lean_monai
 from ...diffusion.data_consistency import DiffPIR, RePaint
 from .cases import NOISE_HU
 
@@ -60,6 +61,7 @@ class Answer:
 
 def stock_network() -> nn.Module:
     """MONAI's U-Net of the paper's size: base 32, one block a level, attention at the deepest."""
+    lean_monai()
     from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(

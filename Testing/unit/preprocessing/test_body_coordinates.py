@@ -19,6 +19,7 @@ from MedDiffFMLib.preprocessing.body_coordinates import (
     UNKNOWN,
     BodyField,
     BodyPosition,
+    _slope,
     load_regressor,
     locate,
     save_regressor,
@@ -109,6 +110,18 @@ def test_windows_know_their_height_whatever_is_done_to_them() -> None:
         height = shares[4] * 23 * 0.016
         if inside.any():
             assert float((target[0] - height)[inside].abs().mean()) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("points", [3, 4, 17, 120])
+def test_the_slope_of_a_scan_is_scipys_to_the_last_bit(points: int) -> None:
+    from scipy.stats import theilslopes
+
+    generator = np.random.default_rng(points)
+    position = 9.0 * np.sort(generator.choice(3 * points, points, replace=False))
+    level = (generator.normal(0, 0.1, points) - 1e-3 * position).astype(np.float32)
+    assert _slope(position, level) == theilslopes(level, position)[0]
+    assert _slope(position[:2], level[:2]) == 0
 
 
 def test_slices_out_of_order_cost() -> None:
