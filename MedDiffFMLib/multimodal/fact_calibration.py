@@ -12,8 +12,8 @@ that is right is to be 0.9, too, if without a bound, for which groups are too sm
 
 Numbers: an interval that reaches so many spreads of the draws to either side (as in Lei et al., JASA 2018), narrowed
 step by step by the same rule, judged on what would be told. The bound of split-conformal prediction itself is about all
-images, not about those whose interval is narrow: of these it was seen to hold for 0.7 to 0.89 of other patients. A
-number that is hardly nearer than the same one for every image would be is not told.
+images, not about those whose interval is narrow: of these it was seen to hold for 0.7 to 0.89 of other patients.
+Nor is a number told that errs by more than half of what the same one for every image would.
 """
 
 from __future__ import annotations
