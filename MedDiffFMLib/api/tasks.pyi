@@ -613,12 +613,12 @@ def describe(
 
     Args:
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
-        modality: What the scan is: a CT is measured; of an MR or an X-ray a trained reader estimates a
+        modality: What the scan is: a CT is measured; of an MR or an X-ray a network estimates very
             little, not validated (ct, mr, xray). Default: ct.
         certainty: Sentences that are less certain are left out and listed as not assessed (0.7 to 1).
             Default: 0.7.
-        reader: What reads facts in MRs and X-rays: the .safetensors file of a training (none ships), or
-            its name in the catalogue.
+        reader: What reads facts in MRs and X-rays: the .safetensors file of a training, or its name in
+            the catalogue; the reader that ships where nothing is given.
         mask: Label map of where to work, on the CT's grid: a Volume, an array (k, j, i), or a path.
         label: Name or number of the one label of the mask to take; all when not given.
         anatomy: Organ labels (TotalSegmentator's, 118 for the body) on the CT's grid.

@@ -176,8 +176,8 @@ def find_reader(spec: str | None = None) -> tuple[FactReader, AlignedEncoders]:
         listed = list_models(KIND)
         if not listed:
             raise ModelError(
-                "No reader of facts in MRs and X-rays is installed: none ships, for what it said was not right often "
-                "enough.", "Train one with `meddifffm multimodal train --stage text`, and name its file with --reader.",
+                "No reader of facts in MRs and X-rays is in the catalogue.",
+                "Install MedDiff-FM again, or name the file of a training with --reader.",
             )  # fmt: skip
         spec = listed[0].name
     _, path, expected = resolve(spec)

@@ -86,6 +86,10 @@ class Standing:
         low, high = self.to_value(key, np.array([-0.9, 0.9]))
         return float(high - low)
 
+    def middle(self, key: Key) -> float:
+        """Median of the training: what one would say of every image."""
+        return float(self.to_value(key, np.zeros(1))[0])
+
     def as_record(self) -> dict[str, list[float]]:
         """JSON-ready, four digits."""
         return {".".join(key): [float(f"{x:.4g}") for x in line] for key, line in self.lines.items()}

@@ -232,6 +232,11 @@ class Task:
         """Inputs of a run with these parameters, which may say that the scan is of another modality than usual."""
         return self.inputs
 
+    @property
+    def keeps_axes(self) -> bool:
+        """Whether the recipe of a run with these parameters sees the scan as it is stored."""
+        return self.own_axes
+
     def run(self, case: Case, run: Run) -> TaskResult:
         """Do it: the function of the task's name in the ``recipe.py`` beside its declaration, which imports torch.
 
@@ -243,7 +248,7 @@ class Task:
         """
         package = type(self).__module__.rpartition(".")[0]
         recipe: Callable[[Task, Case, Run], TaskResult] = getattr(import_module(f"{package}.recipe"), self.name)
-        if self.own_axes:
+        if self.keeps_axes:
             return recipe(self, case, run)
         turned = case.in_patient_axes()
         return recipe(self, turned, run).as_stored(case, turned)

@@ -35,7 +35,7 @@ class Describe(Task):
 
     modality: str = parameter(
         CT,
-        "What the scan is: a CT is measured; of an MR or an X-ray a trained reader estimates a little, not validated.",
+        "What the scan is: a CT is measured; of an MR or an X-ray a network estimates very little, not validated.",
         choices=tuple(SCANS),
         labels={CT: "CT, measured", MR: "MR, T1-weighted: estimated", XRAY: "X-ray: estimated"},
         advanced=True,
@@ -45,8 +45,8 @@ class Describe(Task):
     )
     reader: str | None = parameter(
         None,
-        "What reads facts in MRs and X-rays: the .safetensors file of a training (none ships), or its name in the "
-        "catalogue.",
+        "What reads facts in MRs and X-rays: the .safetensors file of a training, or its name in the catalogue; the "
+        "reader that ships where nothing is given.",
         advanced=True,
     )
 
@@ -54,3 +54,8 @@ class Describe(Task):
     def takes(self) -> Inputs:
         """The scan is of the modality that is said."""
         return replace(self.inputs, modality=SCANS[self.modality])
+
+    @property
+    def keeps_axes(self) -> bool:
+        """A picture is rows and columns, wherever its detector stands."""
+        return self.modality == XRAY

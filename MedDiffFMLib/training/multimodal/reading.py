@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...multimodal.aligned import AlignedEncoders
 from ...multimodal.fact_calibration import interval_scale, lower_bound, precision_of, word_threshold
+from ...multimodal.fact_flow import MODALITIES
 from ...multimodal.fact_reader import USEFUL, FactReader, Rules, look
 from ...multimodal.fact_slots import NUMBERS, PRESENT, READ, Key, Standing, shown, values_of
 from ...multimodal.fact_summary import ABSENT, SHOWN, Summary
@@ -19,14 +20,27 @@ from ...multimodal.xray_piece import centered
 from .box_pool import VIEWS, Boxes
 from .whole_mrs import WholeMR
 
+LIMB = "limb"
+"""What shows no region of the trunk, nor of head and neck."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What is drawn of one image, and what is true of it."""
+    """What is drawn of one image, and what is true of it.
+
+    Attributes:
+        real: whether a scanner made it.
+    """
 
     patient: str
     summary: Summary
     facts: Sequence[Statement]
+    real: bool = False
+
+    @property
+    def group(self) -> str:
+        """Region of the body that it shows; limbs have none."""
+        return str(values_of(self.facts).get(("region", "region"), LIMB))
 
     def truth(self, key: Key) -> Any:
         """Word or number of a slot; None where it is not known."""
@@ -49,7 +63,8 @@ def answers_on_mrs(reader: FactReader, encoders: AlignedEncoders, mrs: Sequence[
     for mr in mrs:
         tiles = mr.tiles
         if tiles is not None:
-            yield Answer(mr.patient, reader.read(look(encoders, "mr", tiles.boxes), "mr", tiles.places), mr.facts)
+            summary = reader.read(look(encoders, "mr", tiles.boxes), "mr", tiles.places)
+            yield Answer(mr.patient, summary, mr.facts, mr.real)
 
 
 @dataclass(frozen=True)
@@ -58,11 +73,13 @@ class Judged:
 
     Attributes:
         patient: (n,) numbers.
+        group: (n,) regions of the body.
         answer, truth: (n,) words or numbers.
         sure: (n,) sureness of the word, or expected error of the number.
     """
 
     patient: np.ndarray
+    group: np.ndarray
     answer: np.ndarray
     truth: np.ndarray
     sure: np.ndarray
@@ -80,9 +97,9 @@ def judged(answers: Sequence[Answer], key: Key) -> Judged:
     for one in answers:
         truth, drawn = one.truth(key), {**one.summary.words, **one.summary.numbers}.get(key)
         if truth is not None and drawn is not None:
-            rows.append((names[one.patient], drawn[0], truth, drawn[1]))
-    patient, answer, truths, sure = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return Judged(np.array(patient, int), np.array(answer), np.array(truths), np.array(sure, float))
+            rows.append((names[one.patient], one.group, drawn[0], truth, drawn[1]))
+    patient, group, answer, truths, sure = zip(*rows, strict=True) if rows else ((),) * 5
+    return Judged(np.array(patient, int), np.array(group), np.array(answer), np.array(truths), np.array(sure, float))
 
 
 def rules_of(answers: Sequence[Answer], modality: str, standing: Standing) -> Rules:
@@ -93,10 +110,12 @@ def rules_of(answers: Sequence[Answer], modality: str, standing: Standing) -> Ru
         if key in NUMBERS and key not in standing.lines:
             continue
         if key not in NUMBERS:
-            words[key] = word_threshold(found.sure, found.right, found.patient)
+            words[key] = word_threshold(found.sure, found.right, found.patient, found.group)
             continue
-        error = np.abs(found.answer.astype(float) - found.truth.astype(float))
-        numbers[key] = interval_scale(error, found.sure, found.patient, USEFUL * standing.spread(key))
+        truth = found.truth.astype(float)
+        error, usual = np.abs(found.answer.astype(float) - truth), np.abs(standing.middle(key) - truth)
+        widest = USEFUL * standing.spread(key)
+        numbers[key] = interval_scale(error, found.sure, found.patient, widest, group=found.group, usual=usual)
     return Rules(words, numbers)
 
 
@@ -138,11 +157,13 @@ def _of_numbers(
     inside = (truth[told] >= ends[:, 0]) & (truth[told] <= ends[:, 1])
     patient = np.array([one.patient for one, _ in pairs])
     held, patients = precision_of(inside, patient[told])
-    middle = float(standing.to_value(key, np.zeros(1))[0])
+    usual = np.abs(standing.middle(key) - truth)
     return {
         "images": len(pairs), "patients": len(set(patient.tolist())), "error": _mean(np.abs(value - truth)),
-        "usual_error": _mean(np.abs(middle - truth)), "said": _mean(told), "said_patients": patients,
-        "precision": held, "width": _mean(ends[:, 1] - ends[:, 0]),
+        "usual_error": _mean(usual), "said": _mean(told), "said_patients": patients,
+        "precision": held, "lower_bound": lower_bound(held, patients) if patients else float("nan"),
+        "width": _mean(ends[:, 1] - ends[:, 0]), "told_error": _mean(np.abs(value - truth)[told]),
+        "told_usual_error": _mean(usual[told]),
     }  # fmt: skip
 
 
@@ -154,3 +175,75 @@ def halves(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
     """The answers of two halves of the patients, by a hash of their names."""
     first = {one.patient for one in answers if zlib.crc32(one.patient.encode()) % 2}
     return [one for one in answers if one.patient in first], [one for one in answers if one.patient not in first]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Images of some patients, on which is judged what is said."""
+
+    boxes: Sequence[Boxes]
+    mrs: Sequence[WholeMR]
+
+    def of(self, allowed: Callable[[str], bool]) -> Judges:
+        """Those of the patients of whom a function of the name says so."""
+        return Judges([one for one in self.boxes if allowed(one.patient)], [o for o in self.mrs if allowed(o.patient)])
+
+    def answers(self, reader: FactReader, encoders: AlignedEncoders) -> dict[str, list[Answer]]:
+        """What a reader draws of them, by modality."""
+        return {
+            "mr": list(answers_on_mrs(reader, encoders, self.mrs)),
+            "xray": list(answers_on_xrays(reader, encoders, self.boxes)),
+        }
+
+
+def cross_fitted(
+    readers: Sequence[FactReader], encoders: AlignedEncoders, judges: Judges, folds: dict[str, int],
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, list[Answer]]:  # fmt: skip
+    """Answers about each training patient by the reader of the fold without that patient.
+
+    Args:
+        readers: of the folds in their order; further ones are not asked.
+        folds: patient -> fold; a patient of whom there are no boxes was seen by none.
+    """
+    found: dict[str, list[Answer]] = {name: [] for name in MODALITIES}
+    for number in range(max(folds.values()) + 1):
+        tell(f"calibrating, fold {number + 1} of {max(folds.values()) + 1}")
+        own = judges.of(lambda name, number=number: folds.get(name, 0) == number)  # type: ignore[misc]
+        for name, answers in own.answers(readers[number], encoders).items():
+            found[name] += answers
+    return found
+
+
+def half_figures(answers: Sequence[Answer], reader: FactReader, modality: str) -> list[dict[str, dict[str, float]]]:
+    """Figures of each half of the patients by the rules that the other half allows."""
+    first, second = halves(answers)
+    found = []
+    for calibrating, judging in ((first, second), (second, first)):
+        rules = {modality: rules_of(calibrating, modality, reader.standing)}
+        found.append(figures_of(judging, replace(reader, rules=rules), modality))
+    return found
+
+
+def calibrated(
+    readers: Sequence[FactReader], encoders: AlignedEncoders, learned: Judges, others: Judges, folds: dict[str, int],
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[FactReader, dict[str, Any]]:  # fmt: skip
+    """The last reader with the rules that the others' answers allow, and what is right by these rules.
+
+    Args:
+        readers: of the folds in their order, then that of all patients.
+        learned, others: images of the training patients, and of those held out.
+        folds: see :func:`cross_fitted`.
+    """
+    answers = cross_fitted(readers, encoders, learned, folds, tell)
+    standing = readers[-1].standing
+    reader = replace(readers[-1], rules={name: rules_of(each, name, standing) for name, each in answers.items()})
+    tell("judging")
+    held_out = others.answers(reader, encoders)
+    return reader, {
+        "calibration": {name: figures_of(each, reader, name) for name, each in answers.items()},
+        "halves": {name: half_figures(each, reader, name) for name, each in answers.items()},
+        "real": {"mr": figures_of([one for one in answers["mr"] if one.real], reader, "mr")},
+        "validation": {name: figures_of(each, reader, name) for name, each in held_out.items()},
+    }

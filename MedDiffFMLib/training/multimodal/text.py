@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,14 +31,15 @@ from ...multimodal.fact_reader import FactReader, save_reader
 from ...multimodal.fact_slots import Standing, rows_of
 from ...multimodal.pairs import Pair
 from ...multimodal.xray_piece import centered
+from ..fabric import Fabric
 from ..loop import LoopConfig, TrainingLoop
 from ..loss_plot import draw_curves, read_table
 from ..pretrain.run import check_same_run, launch
 from ..processes import Processes
 from .align import Cancelling, read_pairs, read_pool
 from .box_pool import Boxes
-from .reading import Answer, answers_on_mrs, answers_on_xrays, figures_of, halves, rules_of
-from .whole_mrs import WholeMR, whole_mrs
+from .reading import Judges, calibrated
+from .whole_mrs import whole_mrs
 
 FOLDER = "text"
 """Of this stage in the folder of a run; the boxes are those of the whole run."""
@@ -157,57 +158,19 @@ def train_text(
     if fabric.world_size > 1:
         raise InputError("This stage takes minutes of one core.", "Give the command without torchrun.")
     tell = Processes.of(fabric).telling(report, cancel)
-    paired = read_pairs(pairs, folder / "pairs", tell)
-    training, validation = read_pool(cache, paired, folder / "boxes", tell)
-    patients = {boxes.patient for boxes in training}
-    if len(patients) < config.folds:
-        raise InputError(
-            f"{cache} has {len(patients)} training patients; {config.folds} are the fewest that can be left out in "
-            "turn.", "Prepare more cases.",
-        )  # fmt: skip
-    held_out = {case.patient for case in open_cases(cache, "validation")} | {pair.patient for pair in paired[1]}
-    sources: list[Case | Pair] = [
-        *open_cases(cache, "training"),
-        *paired[0],
-        *open_cases(cache, "validation"),
-        *paired[1],
-    ]
-    wholes = whole_mrs(sources, folder / "mrs", tell)
-    standing = Standing.of([text for boxes in training for text in boxes.facts])
-    seen = see(loaded, training, standing, config.seed)
-    fold = fold_of(seen.patients, config.folds)
-    module = FoldedFlows(config.folds, config.seed)
-    allowed = [np.flatnonzero(fold[seen.patient] != number) for number in range(config.folds + 1)]
-
-    def loss_of(module: nn.Module, step: int) -> torch.Tensor:
-        loss: torch.Tensor = module(seen, allowed, config.batch, step, config.seed)
-        return loss
-
-    loop = TrainingLoop(module, loss_of, None, config.loop, own, fabric, Cancelling(cancel))
-    loop.resume()
-    with atomic_path(own / "config.json", overwrite=True) as temporary:
-        temporary.write_text(json.dumps(config.record(), indent=1), encoding="utf-8")
+    material = prepare_text(cache, pairs, Path(folder), loaded, config, tell)
+    loop = _training(material, own, config, fabric, cancel)
     flows = [halved(flow) for flow in loop.run().flows]  # type: ignore[union-attr, arg-type]
     path = own / "model.safetensors"
     if loop.step < config.loop.steps:
         return path
-    others = Judges(validation, [mr for mr in wholes if mr.patient in held_out])
-    learned = Judges(training, [mr for mr in wholes if mr.patient in patients])
-    readers = [FactReader(flow, standing, {}, config.encoders) for flow in flows]
-    folds = dict(zip(seen.patients, fold.tolist(), strict=True))
-    answers = cross_fitted(readers, loaded, learned, folds, tell)
-    reader = replace(readers[-1], rules={name: rules_of(each, name, standing) for name, each in answers.items()})
-    tell("judging")
-    record = {
-        "calibration": {name: figures_of(each, reader, name) for name, each in answers.items()},
-        "halves": {name: half_figures(each, reader, name) for name, each in answers.items()},
-        "validation": {name: figures_of(each, reader, name) for name, each in others.answers(reader, loaded).items()},
-    }
+    readers = [FactReader(flow, material.standing, {}, config.encoders) for flow in flows]
+    reader, figures = calibrated(readers, loaded, material.learned, material.others, material.folds, tell)
     with atomic_path(own / FIGURES, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     facts = {
-        "steps": loop.step, "batch": config.batch, "seed": config.seed, "patients": len(patients),
-        "boxes": len(seen.rows), "mrs": len(learned.mrs),
+        "steps": loop.step, "batch": config.batch, "seed": config.seed, "patients": len(material.folds),
+        "boxes": len(material.seen.rows), "mrs": len(material.learned.mrs),
         "seconds": round(float(read_table(own / "losses.csv")["seconds"].sum())),
     }  # fmt: skip
     save_reader(path, reader, facts)
@@ -216,51 +179,70 @@ def train_text(
 
 
 @dataclass(frozen=True)
-class Judges:
-    """Images of some patients, on which is judged what is said."""
+class Material:
+    """What the stage trains and judges on.
 
-    boxes: Sequence[Boxes]
-    mrs: Sequence[WholeMR]
-
-    def of(self, allowed: Callable[[str], bool]) -> Judges:
-        """Those of the patients of whom a function of the name says so."""
-        return Judges([one for one in self.boxes if allowed(one.patient)], [o for o in self.mrs if allowed(o.patient)])
-
-    def answers(self, reader: FactReader, encoders: AlignedEncoders) -> dict[str, list[Answer]]:
-        """What a reader draws of them, by modality."""
-        return {
-            "mr": list(answers_on_mrs(reader, encoders, self.mrs)),
-            "xray": list(answers_on_xrays(reader, encoders, self.boxes)),
-        }
-
-
-def cross_fitted(
-    readers: Sequence[FactReader], encoders: AlignedEncoders, judges: Judges, folds: dict[str, int],
-    tell: Callable[[str], None] = lambda line: None,
-) -> dict[str, list[Answer]]:  # fmt: skip
-    """Answers about each training patient by the reader of the fold without that patient.
-
-    Args:
-        readers: of the folds in their order; further ones are not asked.
-        folds: patient -> fold; a patient of whom there are no boxes was seen by none.
+    Attributes:
+        seen: vectors of the training boxes.
+        folds: training patient -> the fold without that patient.
+        learned, others: images of the training patients, and of those held out.
     """
-    found: dict[str, list[Answer]] = {name: [] for name in MODALITIES}
-    for number in range(max(folds.values()) + 1):
-        tell(f"calibrating, fold {number + 1} of {max(folds.values()) + 1}")
-        own = judges.of(lambda name, number=number: folds.get(name, 0) == number)  # type: ignore[misc]
-        for name, answers in own.answers(readers[number], encoders).items():
-            found[name] += answers
-    return found
+
+    seen: Seen
+    standing: Standing
+    folds: dict[str, int]
+    learned: Judges
+    others: Judges
+
+    def allowed(self, folds: int) -> list[np.ndarray]:
+        """For the flow of each fold, and the last one of all patients, the boxes that it may see."""
+        fold = np.array([self.folds[name] for name in self.seen.patients])
+        return [np.flatnonzero(fold[self.seen.patient] != number) for number in range(folds + 1)]
 
 
-def half_figures(answers: Sequence[Answer], reader: FactReader, modality: str) -> list[dict[str, dict[str, float]]]:
-    """Figures of each half of the patients by the rules that the other half allows."""
-    first, second = halves(answers)
-    found = []
-    for calibrating, judging in ((first, second), (second, first)):
-        rules = {modality: rules_of(calibrating, modality, reader.standing)}
-        found.append(figures_of(judging, replace(reader, rules=rules), modality))
-    return found
+def prepare_text(
+    cache: Path, pairs: Path | None, folder: Path, encoders: AlignedEncoders, config: TextConfig,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Material:  # fmt: skip
+    """Boxes and whole MRs, made where they are not in the folder of the run yet, and the vectors of the boxes.
+
+    Raises:
+        InputError: too few patients.
+    """
+    paired = read_pairs(pairs, folder / "pairs", tell)
+    training, validation = read_pool(cache, paired, folder / "boxes", tell)
+    patients = {boxes.patient for boxes in training}
+    if len(patients) < config.folds:
+        raise InputError(
+            f"{cache} has {len(patients)} training patients; {config.folds} are the fewest that can be left out in "
+            "turn.", "Prepare more cases.",
+        )  # fmt: skip
+    judging: list[Case | Pair] = [*open_cases(cache, "validation"), *paired[1]]
+    held_out = {one.patient for one in judging}
+    wholes = whole_mrs([*open_cases(cache, "training"), *paired[0], *judging], folder / "mrs", tell)
+    standing = Standing.of([text for boxes in training for text in boxes.facts])
+    seen = see(encoders, training, standing, config.seed)
+    folds = dict(zip(seen.patients, fold_of(seen.patients, config.folds).tolist(), strict=True))
+    learned = Judges(training, [mr for mr in wholes if mr.patient in patients])
+    return Material(seen, standing, folds, learned, Judges(validation, [m for m in wholes if m.patient in held_out]))
+
+
+def _training(
+    material: Material, folder: Path, config: TextConfig, fabric: Fabric, cancel: CancelToken | None
+) -> TrainingLoop:
+    """The loop over all flows, where it stood; the folder says what the run is."""
+    allowed = material.allowed(config.folds)
+
+    def loss_of(module: nn.Module, step: int) -> torch.Tensor:
+        loss: torch.Tensor = module(material.seen, allowed, config.batch, step, config.seed)
+        return loss
+
+    module = FoldedFlows(config.folds, config.seed)
+    loop = TrainingLoop(module, loss_of, None, config.loop, folder, fabric, Cancelling(cancel))
+    loop.resume()
+    with atomic_path(folder / "config.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps(config.record(), indent=1), encoding="utf-8")
+    return loop
 
 
 def halved(flow: FactFlow) -> FactFlow:

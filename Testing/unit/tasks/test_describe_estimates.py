@@ -13,8 +13,8 @@ from MedDiffFMLib.core.errors import InputError, ModelError
 from MedDiffFMLib.core.resources import resource_folder
 from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.multimodal.fact_flow import FactFlow
-from MedDiffFMLib.multimodal.fact_reader import FactReader, Rules, save_reader
-from MedDiffFMLib.multimodal.fact_slots import NUMBERS, Standing
+from MedDiffFMLib.multimodal.fact_reader import FactReader, Rules, load_reader, save_reader
+from MedDiffFMLib.multimodal.fact_slots import NUMBERS, READ, Standing
 from MedDiffFMLib.multimodal.facts.grammar import read
 from MedDiffFMLib.multimodal.facts.kinds import EXPOSURE, LARGE, STRANGE
 
@@ -71,5 +71,27 @@ def test_an_xray_is_read_where_it_is_one_of_a_piece(reader: Path, scale: float, 
 def test_what_cannot_be_estimated_is_refused(reader: Path, small_ct: mdf.Volume) -> None:
     with pytest.raises(InputError, match="marked as CT"):
         mdf.describe(small_ct, modality="mr", reader=str(reader))
-    with pytest.raises(ModelError, match="No reader of facts"):
-        mdf.describe(THIGH, modality="mr")
+    with pytest.raises(ModelError, match="no model called 'nobody'"):
+        mdf.describe(THIGH, modality="mr", reader="nobody")
+
+
+@pytest.mark.slow
+def test_the_reader_that_ships_says_of_a_leg_and_of_a_block_what_it_may() -> None:
+    """Of a real thigh nothing, which it was found not to know; of a block of water its mass, and nothing else."""
+    rules = load_reader(next(iter(list_models("facts"))).path).rules
+    assert set(rules["mr"].words) == {("gas", "")} and not rules["mr"].numbers, "what its card says"
+    assert set(rules["xray"].numbers) == {("body_mass", "mass")} and not rules["xray"].words
+    thigh = mdf.describe(THIGH, modality="mr")
+    assert not thigh.facts["facts"] and thigh.facts["strangeness"] < 1
+    assert {row["fact"] for row in thigh.facts["not_assessed"]} == {key[0] for key in READ["mr"]}
+
+    block = np.full((44, 44, 44), -1000, np.int16)
+    block[8:36, 8:36, 8:36] = 0  # 112 mm of water: 1.40 kg
+    ct = mdf.Volume(block, np.diag([-4.0, -4.0, 4.0, 1.0]))
+    for view in ("ap", "lat"):  # at their detectors, across the patient's axes
+        (picture,) = mdf.radiograph(ct, views=view).volumes.values()
+        found = mdf.describe(picture, modality="xray")
+        (said,) = found.facts["facts"]
+        low, high = said["interval"]["mass"]
+        assert said["fact"] == "body_mass" and low <= 1.405 <= high and high - low <= 0.9
+        assert found.volumes["evidence"].voxels.shape == picture.voxels.shape
