@@ -210,9 +210,8 @@ def together(slabs: Sequence[torch.Tensor]) -> torch.Tensor:
         j, i = (whole - own for whole, own in zip(size, part.shape[2:], strict=True))
         around = (i // 2, i - i // 2, j // 2, j - j // 2)
         wide = functional.pad(part, around)
-        wide[ROOM + 1 : CHANNELS] = functional.pad(part[None, ROOM + 1 : CHANNELS], (*around, 0, 0), mode="replicate")[
-            0
-        ]
+        lines = part[None, ROOM + 1 : CHANNELS]
+        wide[ROOM + 1 : CHANNELS] = functional.pad(lines, (*around, 0, 0), mode="replicate")[0]
         padded.append(wide)
     return torch.stack(padded)
 
@@ -246,7 +245,7 @@ def losses(network: XrayRegression, batch: torch.Tensor) -> torch.Tensor:
 
 
 def chances(rows: Sequence[torch.Tensor], patients: Sequence[str], upper: Sequence[str] = ()) -> np.ndarray:
-    """Of each sample to be drawn: patients count by their planes, and half chests no less than whole ones."""
+    """Of each sample to be drawn: a patient counts by his planes, whatever the number of his samples."""
     chance = np.zeros(len(rows))
     for patient_name in set(patients):
         own = [n for n, name in enumerate(patients) if name == patient_name]
