@@ -37,6 +37,14 @@ class Grid:
         return float(si), float(sj), float(sk)
 
 
+def same_box(grid: Grid, shape: tuple[int, int, int]) -> Grid:
+    """The box that ``grid`` covers, outer edge to outer edge, in ``shape`` (k, j, i) voxels."""
+    factor = np.array(grid.shape[::-1]) / np.array(shape[::-1])
+    change = np.diag([*factor, 1.0])
+    change[:3, 3] = (factor - 1) / 2
+    return Grid(shape, grid.ijk_to_ras @ change)
+
+
 def working_grid(volume: Volume, spacing_mm: float | None) -> Grid:
     """The grid on which a task works; all voxel centers of ``volume`` lie inside it.
 

@@ -30,6 +30,8 @@ LEAST_CM = 2.0
 """Of voxels that may hold tissue, which a ray has to pass to be met: the fringe of a shadow has too few to do so."""
 THICK_CM = 10.0
 """Of voxels that may hold tissue, on rays that tell how even a body is."""
+LEAST_BODY = 0.1
+"""Probability of the body whose square weights are divided by at least."""
 TOLERANCE = 1e-3
 """Of the residual, where conjugate gradients stop."""
 
@@ -89,6 +91,18 @@ class XrayConsistency:
             ]
             image = (image + self._change(missing, self._free(image, missing))).clamp(AIR, DENSEST)
         return image
+
+    def meet_by_air(self, image: torch.Tensor, body: torch.Tensor, rounds: int) -> torch.Tensor:
+        """Image (k, j, i), which holds what each voxel is if all of them are body, after so many steps.
+
+        Voxels move by 1 / probability² of the body, so that what is most probably air becomes air first, and the body
+        does not become too thin. The rays that pass little air need a usual step afterwards.
+        """
+        usual, self.weight = self.weight, self.support / body.clamp_min(LEAST_BODY).square()
+        try:
+            return self.meet(image, rounds)
+        finally:
+            self.weight = usual
 
     def residuals(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Attenuation missing in each view, (j, i)."""

@@ -5,13 +5,16 @@ without one: a consistent image that begins with even tissue, each X-ray's mean 
 the hull, and the place in the body's box. It corrects the consistent image; ribs and vessels are beyond 8 mm.
 
 The hull holds a third more than the body, and a mean over body and air is too thin in the one and too dense in the
-other. So two more outputs tell how probably a voxel belongs to the body, and what it is if it does.
+other. So two more outputs tell how probably a voxel belongs to the body, and what it is if it does. What the X-rays
+make of these on the same voxels is read by a refinement, which corrects both. The network is asked about the scene and
+about its mirror image, and the mean is taken.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,19 +23,25 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ..core.errors import ModelError
+from ..imaging.grid import same_box
 from .shadow_hull import Hull
 from .xray_consistency import XrayConsistency
+from .xray_refinement import Refinement
 
-FORMAT, MODEL = "meddifffm-xrays-1", "chest-xrays"
+FORMAT, MODEL = "meddifffm-xrays-2", "chest-xrays"
 EDGE_MM = 8.0
 CHANNELS = 7
 ROOM = 3
 """Channel of the hull."""
-WIDTHS = (12, 20, 28)
+WIDTHS = (12, 24, 40)
 INSIDE = 24
 """Channels of what tells the body from the air in its hull."""
 EVEN, ROUNDS = -0.25, 2
 """Tissue that the consistent image begins with, network range, and its steps."""
+LEAST_ROOM = 0.05
+"""Of a voxel of 8 mm that lies in the hull, from which it may hold tissue."""
+MET_BY_AIR, MET_BY_ALL = 2, 1
+"""Steps of consistency before the refinement."""
 PER_CM = 5.0
 """Scale of attenuation per cm, which is 0.2 in water."""
 ALONG = 0.87
@@ -66,26 +75,26 @@ class XrayRegression(nn.Module):
         self.out = nn.Conv3d(fine, 1, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        facts = fine + CHANNELS + 3
         self.inside = nn.Sequential(
-            nn.Conv3d(fine + CHANNELS + 3, INSIDE, 1), nn.SiLU(), nn.Conv3d(INSIDE, INSIDE, 1), nn.SiLU(),
-            nn.Conv3d(INSIDE, 2, 1),
-        )  # fmt: skip
+            nn.Conv3d(facts, INSIDE, 1), nn.SiLU(), nn.Conv3d(INSIDE, INSIDE, 1), nn.SiLU(), nn.Conv3d(INSIDE, 2, 1)
+        )
+        self.refine = Refinement(facts)
 
     def forward(self, known: torch.Tensor) -> torch.Tensor:
         """The consistent image, corrected."""
         return known[:, :1] + self.out(self._features(known))
 
-    def within(self, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What each voxel is expected to be within the body, and the logit of being there: (B, 1, k, j, i) each."""
-        facts = self.facts(known)
-        found = self.inside(facts)
-        return facts[:, -1:] + found[:, :1], found[:, 1:]
-
     def facts(self, known: torch.Tensor) -> torch.Tensor:
-        """What :meth:`within` judges a voxel by, (B, 22, k, j, i): features, input, place, and expected image."""
+        """What a voxel is judged by, (B, 22, k, j, i): features, input, place, and expected image."""
         features = self._features(known)
         expected = known[:, :1] + self.out(features)
         return torch.cat([features, known, place_in_planes(known[:, ROOM]), expected], 1)
+
+    def within(self, facts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each voxel is expected to be within the body, and the logit of being there: (B, 1, k, j, i) each."""
+        found = self.inside(facts)
+        return facts[:, -1:] + found[:, :1], found[:, 1:]
 
     def _features(self, known: torch.Tensor) -> torch.Tensor:
         fine = self.fine(known)
@@ -121,6 +130,15 @@ def place_in_planes(room: torch.Tensor) -> torch.Tensor:
         place = ((numbers - (first + final) / 2) / ((final - first + 1) / 2)).clamp(-1.5, 1.5)
         places.append(place.unsqueeze(across).expand(room.shape))
     return torch.stack(places, 1)
+
+
+def mirrored(known: torch.Tensor) -> torch.Tensor:
+    """Input (..., 7, k, j, i) of the network for the same body with right and left exchanged.
+
+    The lateral X-ray is then one from the other side; of the places in the body's box only the last changes its sign.
+    """
+    turned = known.flip(-1)
+    return torch.cat([turned[..., :-1, :, :, :], -turned[..., -1:, :, :, :]], -4)
 
 
 def frontal_and_lateral(consistency: XrayConsistency) -> tuple[int, int] | None:
@@ -159,21 +177,52 @@ def expected_chest(network: XrayRegression, hull: Hull, consistency: XrayConsist
     views = frontal_and_lateral(consistency)
     if views is None:
         return None
-    found = network.within(regression_input(hull, consistency, views))
+    known = regression_input(hull, consistency, views)
+    k, j, i = known.shape[2:]
+    support = known[0, ROOM] > LEAST_ROOM
+    coarse = XrayConsistency(consistency.views, same_box(hull.grid, (k, j, i)), support, damping=consistency.damping)
+
+    def met(image: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return coarse.meet(coarse.meet_by_air(image, body, MET_BY_AIR), MET_BY_ALL)
+
+    found = refined(network, known, met)
     image, logit = (functional.interpolate(part, size=hull.grid.shape, mode="trilinear")[0, 0] for part in found)
     room = consistency.support
     return ExpectedChest(torch.where(room, image.clamp(-1, 1), -1.0), logit.sigmoid() * room)
 
 
+def refined(
+    network: XrayRegression, known: torch.Tensor, met: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a voxel is expected to be within the body, and the logit of being there, (1, 1, k, j, i) each.
+
+    Args:
+        known: (1, 7, k, j, i) of :func:`regression_input`.
+        met: image and probability of the body, (k, j, i) each -> image that meets the X-rays.
+    """
+    facts = network.facts(torch.cat([known, mirrored(known)]))
+    image, logit = (_mean_of_both(part) for part in network.within(facts))
+    body = logit.sigmoid()
+    seen = met(image[0, 0], body[0, 0])[None, None]
+    change = _mean_of_both(network.refine(facts, *(torch.cat([part, part.flip(-1)]) for part in (image, body, seen))))
+    return image + change[:, :1], logit + change[:, 1:]
+
+
+def _mean_of_both(part: torch.Tensor) -> torch.Tensor:
+    """Mean (1, c, k, j, i) of what was found of a scene and of its mirror image (2, c, k, j, i)."""
+    return (part[:1] + part[1:].flip(-1)) / 2
+
+
 def save_regression(path: Path, network: XrayRegression, facts: dict[str, object]) -> str:
-    """Write the network in half precision, atomically; returns the file's SHA-256.
+    """Write the network in eight bits, atomically; returns the file's SHA-256.
 
     Raises:
         OutputError: the file cannot be written.
     """
     from ..models.checkpoint import write_weights
 
-    return write_weights(path, network.state_dict(), {"format": FORMAT, "training": json.dumps(facts)})
+    metadata = {"format": FORMAT, "training": json.dumps(facts)}
+    return write_weights(path, network.state_dict(), metadata, eight_bits=True)
 
 
 def load_regression(path: Path, sha256: str | None = None) -> XrayRegression:

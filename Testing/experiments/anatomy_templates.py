@@ -19,10 +19,9 @@ import numpy as np
 from scipy import ndimage
 
 from MedDiffFMLib.conditioning.tissue import AIRWAY, BONE, CONTRAST, LUNG, OUTSIDE, classify_tissue
-from MedDiffFMLib.imaging.grid import Grid, to_grid, working_grid
+from MedDiffFMLib.imaging.grid import Grid, same_box, to_grid, working_grid
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.tasks.synthesize.cascade import same_box
 from MedDiffFMLib.tasks.synthesize.expected_hu import BONE_DENSITIES, FIRST_ORGAN, LUNG_VESSELS, SPONGY_BONE
 
 EDGE_MM = 2.5

@@ -29,7 +29,8 @@ HEAVY = (
     "multimodal.intensity_lookup", "multimodal.fact_encoder", "multimodal.translation", "multimodal.flow",
     "multimodal.search", "multimodal.invariant", "multimodal.encoders", "multimodal.box_xray", "multimodal.boxes",
     "multimodal.acquisitions", "multimodal.flow_file", "multimodal.alignment", "multimodal.local_guess",
-    "multimodal.aligned", "multimodal.xray_regression", "multimodal.sentence_encoder", "multimodal.trunk_flow",
+    "multimodal.aligned", "multimodal.xray_regression", "multimodal.xray_refinement", "multimodal.trunk_flow",
+    "multimodal.sentence_encoder",
     "multimodal.fact_flow", "multimodal.fact_reader", "multimodal.fact_summary", "multimodal.mr_tiles",
     "multimodal.xray_piece",
 )  # fmt: skip

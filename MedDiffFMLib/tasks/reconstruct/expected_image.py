@@ -29,11 +29,14 @@ SPREAD_LEVEL = 2.0
 FINE_LEVEL, FINE_DRAWS = 1.0, 2
 FIRST_ROUNDS, LAST_ROUNDS = 2, 4
 """Steps of consistency before the first and after the last level; one between."""
-GUESS_SHARE = 0.5
-"""Of a guess in the image; chosen on the same two chests."""
-LEAST_BODY, CERTAIN_BODY, SOFT_TISSUE = 0.1, 0.3, 0.05
-"""Probabilities of the body that weights, and densities, are divided by at least; and the densest that a voxel becomes
-by being taken for body alone, network range. Chosen on the same two chests."""
+GUESS_SHARE, SURE_SHARE = 0.4, 0.8
+"""Of a guess in the image where the body is improbable and where it is nearly certain; chosen on the same two chests,
+as are:"""
+UNSURE, SURE = 0.4, 0.9
+"""Probabilities of the body between which the share rises."""
+CERTAIN_BODY, SOFT_TISSUE = 0.3, 0.05
+"""Probability of the body that densities are divided by at least; and the densest that a voxel becomes by being taken
+for body alone, network range."""
 LEAST_SPREAD = 0.03
 """How far any voxel may move, 30 HU, even where all draws agree."""
 
@@ -93,17 +96,10 @@ def expected_image(
 
 
 def _mixed(image: torch.Tensor, guess: ExpectedChest, consistency: XrayConsistency) -> torch.Tensor:
-    """Mean of an image and a guess, each as if all were body, made consistent by what is most probably air.
-
-    That is how the tissue in the hull's corners becomes air, and not the body too thin. The rays that pass little air
-    are met by the usual weights afterwards.
-    """
-    image = (1 - GUESS_SHARE) * taken_for_body(image, guess.body) + GUESS_SHARE * guess.image
-    usual = consistency.weight
-    consistency.weight = usual / guess.body.clamp_min(LEAST_BODY).square()
-    image = consistency.meet(image, LAST_ROUNDS)
-    consistency.weight = usual
-    return image
+    """Mean of an image and a guess, each as if all were body, made consistent by what is most probably air."""
+    share = GUESS_SHARE + (SURE_SHARE - GUESS_SHARE) * ((guess.body - UNSURE) / (SURE - UNSURE)).clamp(0, 1)
+    image = (1 - share) * taken_for_body(image, guess.body) + share * guess.image
+    return consistency.meet_by_air(image, guess.body, LAST_ROUNDS)
 
 
 def taken_for_body(image: torch.Tensor, body: torch.Tensor) -> torch.Tensor:

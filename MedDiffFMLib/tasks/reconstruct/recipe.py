@@ -107,7 +107,7 @@ def _inventor(model: FoundationModel) -> Iterator[tuple[int, dict[str, Any] | No
 
 
 def _coarse_grid(grid: Grid, edge: int) -> Grid:
-    from ..synthesize.cascade import same_box
+    from ...imaging.grid import same_box
 
     k, j, i = (min(edge, n) for n in grid.shape)
     return same_box(grid, (k, j, i))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...imaging.grid import Grid
+from ...imaging.grid import Grid, same_box
 
 if TYPE_CHECKING:
     import torch
@@ -97,14 +97,6 @@ def plan_refinement(finest: Grid, parameters: Synthesize) -> list[CascadeStage]:
         sigma = min(parameters.detail * handover_sigma(before, fine), parameters.texture)
         stages.append(CascadeStage(fine, sigma, parameters.native_steps, last=True))
     return stages
-
-
-def same_box(grid: Grid, shape: tuple[int, int, int]) -> Grid:
-    """The box that ``grid`` covers, outer edge to outer edge, in ``shape`` (k, j, i) voxels."""
-    factor = np.array(grid.shape[::-1]) / np.array(shape[::-1])
-    change = np.diag([*factor, 1.0])
-    change[:3, 3] = (factor - 1) / 2
-    return Grid(shape, grid.ijk_to_ras @ change)
 
 
 def plan_grids(finest: Grid, whole: int = 64) -> list[Grid]:

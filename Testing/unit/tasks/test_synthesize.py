@@ -13,7 +13,7 @@ import torch
 from MedDiffFMLib.conditioning.regions import NULL_REGION, REGIONS
 from MedDiffFMLib.core.errors import Cancelled, InputError, ModelError
 from MedDiffFMLib.core.progress import CancelToken
-from MedDiffFMLib.imaging.grid import Grid
+from MedDiffFMLib.imaging.grid import Grid, same_box
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.inference.engine import Engine, MemoryLevel
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model, save_model
@@ -21,7 +21,7 @@ from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.tasks.base import Case, Run
 from MedDiffFMLib.tasks.parameters import from_dict
 from MedDiffFMLib.tasks.synthesize.body_layout import anatomy_layout, free_grid, free_layout
-from MedDiffFMLib.tasks.synthesize.cascade import handover_sigma, plan_grids, plan_stages, same_box, upsample
+from MedDiffFMLib.tasks.synthesize.cascade import handover_sigma, plan_grids, plan_stages, upsample
 from MedDiffFMLib.tasks.synthesize.spec import Synthesize
 
 WINDOW = 24
