@@ -97,9 +97,8 @@ def denoise(
         detail: Share of the detail that comes back: a Wiener filter finds what was taken for noise by
             mistake, by the noise's own spectrum; 0 gives back nothing. Not used with several steps (0
             to 1). Default: 1.0.
-        tune: Fit the network's last layer to this scan first, in about a minute; what it had stays
-            where voxels that were held out do not gain. Not possible with several steps. Default:
-            False.
+        tune: Fit the network's last layer to this scan first, in half a minute; what it had stays where
+            voxels that were held out do not gain. Not possible with several steps. Default: False.
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model

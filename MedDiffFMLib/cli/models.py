@@ -23,7 +23,7 @@ from .downloads import Consent, offer
 READERS = {
     "control": read_description,
     "segmentation": read_head,
-    **dict.fromkeys(("body", "anomaly", "translation", "encoders", "xrays", "facts"), read_metadata),
+    **dict.fromkeys(("body", "anomaly", "denoiser", "translation", "encoders", "xrays", "facts"), read_metadata),
 }
 """Reader of the description in a file of each kind; that of priors where none is named."""
 

@@ -20,6 +20,7 @@ KINDS = {
     "companion": "companion",
     "encoders": "encoders of many modalities",
     "anomaly": "anomaly detector",
+    "denoiser": "denoiser",
     "xrays": "regression of X-rays",
     "facts": "reader of facts",
 }

@@ -41,9 +41,9 @@ class FoldedUNet(nn.Module):
         self.after_coarse = _Residual(middle)
         self.from_middle = nn.ConvTranspose3d(middle, fine, (1, 2, 2), stride=(1, 2, 2))
         self.after_middle = _within_slices(fine)
-        self.leave = nn.Conv3d(fine, pixels, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.out = nn.Conv3d(fine, pixels, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def config(self) -> dict[str, Any]:
         """JSON-ready; ``FoldedUNet(**config)`` is the same network."""
@@ -69,7 +69,7 @@ class FoldedUNet(nn.Module):
         middle = self.after_coarse(middle + self.from_coarse(functional.relu(coarse)))
         fine = fine + self.from_middle(functional.relu(middle))
         fine = fine + self.after_middle(functional.relu(fine))
-        noise = _unfold(self.leave(functional.relu(fine)))
+        noise = _unfold(self.out(functional.relu(fine)))
         # Noise is told in units of its level, so that loud and quiet scans look alike to the last layer.
         return noisy - noise * facts[:, 0].exp().view(-1, 1, 1, 1, 1)
 

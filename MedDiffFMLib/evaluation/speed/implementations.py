@@ -24,6 +24,8 @@ TRAINING_BATCH = 4
 Figures = dict[str, Any]
 CUBES = {"method": "cubes"}
 """The anomaly map that the reference makes too; the detector needs no prior."""
+OPTIONS: dict[str, dict[str, Any]] = {"anomaly": CUBES, "denoise": {"prior": True}}
+"""Parameters of the tasks by which they compute what the reference does."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,7 @@ def _task_inputs(case: Case) -> tuple[Task, TaskCase, Volume | None]:
     source = read_volume(Path(case.source))
     if case.task == "whole-body":
         return TASKS["anomaly"](**CUBES), TaskCase(whole_body(source)), None
-    # The prior's passes are what the reference computes, too.
-    options = {"anomaly": CUBES, "denoise": {"prior": True}}.get(case.task, {})
+    options = OPTIONS.get(case.task, {})
     clean, task = cut_volume(source, (case.edge,) * 3), TASKS[case.task](**options)
     if case.task == "denoise":
         return task, TaskCase(with_noise(clean, case.seed)), clean

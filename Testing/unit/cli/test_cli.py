@@ -401,7 +401,7 @@ def test_memory_shortage_is_survived_shown_and_reported(
         return real(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Engine, "denoise", short_of_memory)
-    assert main(["denoise", str(small_ct_file), "-o", str(tmp_path), *common]) == 0
+    assert main(["denoise", str(small_ct_file), "-o", str(tmp_path), "--prior", *common]) == 0
     (warning,) = json.loads((tmp_path / "chest_denoise.json").read_text())["warnings"]
     assert failed and "Memory ran out" in warning and f"Warning: {warning}" in capsys.readouterr().err
 

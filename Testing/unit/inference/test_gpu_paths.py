@@ -242,7 +242,7 @@ def test_bfloat16_is_computed_where_the_gpu_can_by_kernels_that_repeat(ct: Volum
     with pretend_gpu(capability=(7, 5)):
         assert choose_precision("auto", torch.device("cuda:0")) == torch.float32
         assert not autocast(torch.device("cuda:0"))._enabled, "training keeps to the same rule"
-    expected = run(model_on("cpu", files), "denoise", ct, files, noise=20.0, blocks=0.0, detail=0.0)
+    expected = run(model_on("cpu", files), "denoise", ct, files, noise=20.0, prior=True, quick=True)
     types = set()
     with pretend_gpu():
         model = model_on("cuda:0", files, "auto")
@@ -251,7 +251,7 @@ def test_bfloat16_is_computed_where_the_gpu_can_by_kernels_that_repeat(ct: Volum
         convolution.register_forward_hook(
             lambda part, given, result: types.add((result.dtype, flags.deterministic, flags.allow_tf32))
         )
-        found = run(model, "denoise", ct, files, noise=20.0, blocks=0.0, detail=0.0)
+        found = run(model, "denoise", ct, files, noise=20.0, prior=True, quick=True)
     assert types == {(torch.bfloat16, True, False)} and not torch.backends.cudnn.deterministic
     assert 0 < np.abs(found["noise"] - expected["noise"]).max() < 5
 
