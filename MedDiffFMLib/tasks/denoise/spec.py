@@ -105,8 +105,6 @@ class Denoise(Task):
 
     def work(self, volume: Volume | None) -> float:
         """In the default's time for a million voxels; tuning takes as long for every scan."""
-        if self.steps:
-            share = STEP_WORK
-        else:
-            share = (PRIOR_WORK if self.prior else 1.0) * (QUICK_WORK if self.quick else 1.0)
+        estimate = (PRIOR_WORK if self.prior else 1.0) * (QUICK_WORK if self.quick else 1.0)
+        share = STEP_WORK if self.steps else estimate
         return share * super().work(volume) + (TUNING_WORK if self.tune and volume is not None else 0.0)

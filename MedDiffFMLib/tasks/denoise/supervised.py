@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 FORMAT, MODEL = "meddifffm-denoiser-1", "ct-denoiser"
 LONGEST, MARGIN = (40, 192, 192), (3, 8, 8)
-"""Voxels along the edges of a window, and those of its neighbors that it sees beyond what it is taken for. Larger windows
-take up to twice the time for a voxel, for their features outgrow the cache; wider margins, which would bring results
-nearer to those of one window than 0.2 HU root mean square, a fifth more. Multiples of 8 keep all windows' folds alike."""
+"""Voxels along the edges of a window, and those of its neighbors that it sees beyond what it is taken for. Larger
+windows take up to twice the time for a voxel, for their features outgrow the cache; wider margins, which would bring
+results nearer to those of one window than 0.2 HU root mean square, a fifth more. Multiples of 8 keep folds alike."""
 SHARE = 0.5
 """Of its result as it is: 0.2 dB on validation patients, where noise is correlated and, most of all, in heads."""
 AIR_SMOOTHED = 7

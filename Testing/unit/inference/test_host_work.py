@@ -199,7 +199,8 @@ print(json.dumps(found))
 def test_few_bytes_and_even_time_a_voxel() -> None:
     """Of whole tasks around a network that costs nothing; results and windows are counted, the input is not.
 
-    The small denoiser is not free, but its windows are bounded. Time: three times the voxels may take four and a half times as long, where what grows as their square takes nine.
+    The small denoiser is not free, but its windows are bounded. Time: three times the voxels may take four and a half
+    times as long, where what grows as their square takes nine.
     """
     environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed is given back
