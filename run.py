@@ -47,8 +47,9 @@ EXTRAS = {"demo": "", "test": "[test]", "docs": "[docs]"}
 """Command -> what of pyproject.toml it needs besides the library."""
 QUICK = ["-m", "not slow"]
 """For pytest: without the tests that are marked slow."""
-SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
-"""For pytest: a file of tests to each core in turn, each in a process that takes about 1 GB."""
+SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
+"""For pytest: a file of tests to each core in turn, each in a process that takes about 1 GB. In the order of folders,
+in which whole programs come first: files with the most tests first would leave long ones to one core at the end."""
 
 # What PySide6 and VTK load at run time to draw without a screen, with the Debian package that brings it.
 DRAWING_LIBRARIES = {

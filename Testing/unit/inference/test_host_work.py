@@ -199,14 +199,14 @@ print(json.dumps(found))
 def test_few_bytes_and_even_time_a_voxel() -> None:
     """Of whole tasks around a network that costs nothing; results and windows are counted, the input is not.
 
-    The small denoiser is not free, but its windows are bounded. Time: three times the voxels may take four and a half
-    times as long, where what grows as their square takes nine.
+    The small denoiser is not free, but its windows are bounded; of its result two bytes a voxel are kept. Time: three
+    times the voxels may take four and a half times as long, where what grows as their square takes nine.
     """
     environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed is given back
     done = subprocess.run([sys.executable, "-c", CHILD], env=environment, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
-    for task, limit in (("anomaly", 22), ("denoise", 22)):
+    for task, limit in (("anomaly", 22), ("denoise", 26)):
         (_, small_time), (large_bytes, large_time) = found[task]
         assert large_bytes < limit, (task, found)
         assert large_time < 4.5 * small_time, (task, found)
