@@ -5,7 +5,7 @@
 The questions are those of ``meddifffm evaluate --tasks denoise`` (``evaluation/quality/added_noise.py``), which also
 asks BM3D and total variation and takes an hour. FOLDER/denoising.md holds the gain of the default over non-local means
 in dB of PSNR in [-160, 240] HU, of every case and their mean, and the error of the estimated level against added and
-own noise together; with ``--quick`` the gain without the network, with ``--tune`` that of tuning over the default.
+own noise together; with ``--quick`` the gain of the network alone, with ``--tune`` that of tuning over the default.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
     PYTHONPATH=. python Testing/experiments/host_time.py [--tasks anomaly denoise] [--slices 400] [--ct cylinder sample]
 
-The network's answer is taken for free: its own input, or in a hidden cube the first guess. Cutting, conditions and
-blending of windows are timed apart ("windows"), because on a GPU they run there. The CT has 512 x 512 voxels of 0.8 mm
-in slices of 1 mm: a cylinder, or the sample CT interpolated and continued by reflection, which has many findings. Or it
-is a cube of the sample CT's own voxels with an edge of ``--slices`` voxels ("thick"), where the working grid counts.
-Every run is a process of its own. Arrays come mapped from files and results go into files, as in the worker.
+The prior's answer is taken for free: its own input, or in a hidden cube the first guess; the small denoiser's is not.
+Cutting, conditions and blending of windows are timed apart ("windows"), because on a GPU they run there. The CT has 512
+x 512 voxels of 0.8 mm in slices of 1 mm: a cylinder, or the sample CT interpolated and continued by reflection, which
+has many findings. Or it is a cube of the sample CT's own voxels with an edge of ``--slices`` voxels ("thick"), where
+the working grid counts. Every run is a process of its own. Arrays come mapped from files and results go into files, as
+in the worker.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A small network trained on pairs: scans as they are, and the same with simulated noise.
 
 The prior was trained on every level of white noise, to invent; this network on the noise of CT alone, to estimate. It
-errs otherwise than the prior and the blocks, so that their mean errs least, and costs a third of the prior's passes.
+errs otherwise than blocks do, so that the mean of both errs least, and costs a sixth of the prior's passes.
 """
 
 from __future__ import annotations
