@@ -395,7 +395,7 @@ def segment(
     model: ModelLike = "starter-ct",
     *,
     head: str | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     minimum_volume: float = 0.0,
     samples: int | None = None,
     seed: int = 0,
@@ -414,7 +414,8 @@ def segment(
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
         head: Name of a segmentation head, or a .safetensors file; your latest one for the model when
             not given.
-        threshold: Probability from which a voxel belongs to a structure (0.01 to 0.99). Default: 0.5.
+        threshold: Probability from which a voxel belongs to a structure; of each structure that with
+            the largest expected overlap (0.1 to 0.5) when not given (0.01 to 0.99).
         minimum_volume: Smaller separate pieces of a structure are left out (0 to 1e+07 mm3). Default:
             0.0.
         samples: Size of the ensemble of a method that samples; the method's own when not given (1 to

@@ -1,7 +1,7 @@
 """Temperature scaling (Guo et al. 2017, arXiv 1706.04599): probabilities that are frequencies on unseen patients.
 
 A head that learned from few cases is too sure in others. One number a class, by which its logits are divided, is fitted
-on patients that it did not learn from. A probability of 0.5 stays where it is, so outlines at that threshold do, too.
+on patients that it did not learn from. A probability of 0.5 stays where it is; thresholds follow (:mod:`.outline`).
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def mirrored(example: LabeledInput) -> LabeledInput:
 
 
 def dice(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Dice of masks (C, ...), above 0.5 is inside; (C,), NaN where both are empty."""
+    """Dice of masks (C, ...), bool or 0 and 1; (C,), NaN where both are empty."""
     inside, real = (predicted > 0.5).flatten(1), (truth > 0.5).flatten(1)
     total = inside.sum(1) + real.sum(1)
     return torch.where(total > 0, 2 * (inside & real).sum(1) / total, torch.nan)

@@ -47,6 +47,7 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import FoundationModel
 from MedDiffFMLib.segmentation.inputs import LabeledInput, dice
 from MedDiffFMLib.segmentation.method import InferenceBudget, Method, Segmenter, make_method
+from MedDiffFMLib.segmentation.outline import outlined
 from MedDiffFMLib.training.finetune.cases import open_control_cases, prepare_cases
 from MedDiffFMLib.training.finetune.segmentation_case import make_example
 
@@ -215,7 +216,7 @@ def judge(segmenter: Segmenter, examples: Sequence[LabeledInput]) -> list[dict[s
     rows = []
     for example in examples:
         found = segmenter.predict(example.inputs, InferenceBudget(torch.device("cpu")))
-        score = float(dice(found.probabilities, example.truth())[0])
+        score = float(dice(outlined(found.probabilities), example.truth())[0])
         rows.append({"case": example.name, "dice": round(score, 4)})
     return rows
 

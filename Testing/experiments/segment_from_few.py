@@ -35,9 +35,10 @@ from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.evaluation.quality.uncertainty import reliability
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model
 from MedDiffFMLib.segmentation.calibration import LogitCounts, scaled
-from MedDiffFMLib.segmentation.features import Bank, FeatureMethod, FeatureSegmenter, StoredFeatures
+from MedDiffFMLib.segmentation.features import Bank, FeatureMethod, FeatureSegmenter, StoredFeatures, smoothed
 from MedDiffFMLib.segmentation.inputs import LabeledInput, class_shares, dice
 from MedDiffFMLib.segmentation.method import InferenceBudget, Segmenter, make_method
+from MedDiffFMLib.segmentation.outline import outlined
 from MedDiffFMLib.segmentation.point_head import PointHead, to_voxels
 from MedDiffFMLib.training.finetune.cases import open_control_cases, prepare_cases
 from MedDiffFMLib.training.finetune.segmentation_case import make_example
@@ -205,15 +206,18 @@ class Heads:
                     logits = head.part(plane).float()
                 slabs[number].append(to_voxels(logits, (1, height, width)).half())
         d, h, w = example.inputs.shape
-        return [torch.cat(slab, dim=1)[:, :d, :h, :w].float().sigmoid() for slab in slabs]
+        return [smoothed(torch.cat(slab, dim=1)[:, :d, :h, :w].float().sigmoid()) for slab in slabs]
 
 
 def rows_of(
     probabilities: torch.Tensor, example: LabeledInput, temperatures: dict[str, list[float]]
 ) -> list[dict[str, Any]]:
-    """Dice and calibration of each known class of a case."""
+    """Dice and calibration of each known class of a case.
+
+    ``dice`` is of the outlines as the task draws them without a temperature, ``dice_half`` of those from 0.5 on.
+    """
     truth = example.truth()
-    scores = dice(probabilities, truth)
+    scores, half = dice(outlined(probabilities), truth), dice(probabilities > 0.5, truth)
     versions = {"none": probabilities, **{name: scaled(probabilities, t) for name, t in temperatures.items()}}
     rows = []
     for number, known in enumerate(example.known):
@@ -221,9 +225,8 @@ def rows_of(
             real = truth[number].numpy() > 0.5
             near = _near(real, example.inputs.spacing)
             bins = {name: _bins(p[number].numpy(), real, near) for name, p in versions.items()}
-            rows.append(
-                {"case": example.name, "class": number + 1, "dice": round(float(scores[number]), 4), "bins": bins}
-            )
+            figures = {"dice": round(float(scores[number]), 4), "dice_half": round(float(half[number]), 4)}
+            rows.append({"case": example.name, "class": number + 1, **figures, "bins": bins})
     return rows
 
 
@@ -326,6 +329,9 @@ def tables(rows: list[dict[str, Any]], names: dict[int, str]) -> str:
         "Dice, mean over classes and test patients [95 % interval over patients] (range of the seeds' means)\n\n" + head
     )
     parts[-1] += "".join(f"\n| {m} | " + " | ".join(_dice_cell(cells[m, n]) for n in counts) + " |" for m in methods)
+    halves = {key: [{**row, "dice": row["dice_half"]} for row in cell] for key, cell in cells.items()}
+    parts.append("Dice of outlines from 0.5 on\n\n" + head)
+    parts[-1] += "".join(f"\n| {m} | " + " | ".join(_dice_cell(halves[m, n]) for n in counts) + " |" for m in methods)
     parts.append(f"More than {BASELINE}, paired: same cases and seeds [95 % interval over patients]\n\n" + head)
     for m in methods:
         pairs = [(cells[m, n], cells.get((BASELINE, n), [])) for n in counts]

@@ -32,6 +32,7 @@ from MedDiffFMLib.models.checkpoint import load_model
 from MedDiffFMLib.segmentation.features import FeatureMethod
 from MedDiffFMLib.segmentation.inputs import LabeledInput, dice
 from MedDiffFMLib.segmentation.method import InferenceBudget, Method, Segmenter, make_method
+from MedDiffFMLib.segmentation.outline import outlined
 from MedDiffFMLib.training.finetune.cases import open_control_cases, prepare_cases
 from MedDiffFMLib.training.finetune.segmentation_case import make_example
 
@@ -129,7 +130,7 @@ def judge(segmenter: Segmenter, test: list[LabeledInput], samples: int) -> list[
         begin = time.process_time()
         found = segmenter.predict(example.inputs, InferenceBudget(torch.device("cpu"), samples=samples))
         truth = example.truth()
-        score = dice(found.probabilities, truth)
+        score = dice(outlined(found.probabilities), truth)
         for number, known in enumerate(example.known):
             if known:
                 rows.append(

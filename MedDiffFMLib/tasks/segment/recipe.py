@@ -33,7 +33,8 @@ def segment(parameters: Segment, case: Case, run: Run) -> TaskResult:
     Returns:
         ``segmentation`` (label numbers of the training masks, uint8 or uint16), ``uncertainty`` (standard deviation of
         the most uncertain label, 0 to 0.5) and, with several structures, ``uncertainty_<name>`` of each, on the
-        input's grid. ``facts["labels"]`` has value, name, color, terminology, volume and mean uncertainty of each.
+        input's grid. ``facts["labels"]`` has value, name, color, terminology, volume, mean uncertainty and threshold of
+        each.
 
     Raises:
         ModelError: there is no head, it is damaged, or it was made for another prior.
@@ -59,11 +60,11 @@ def segment(parameters: Segment, case: Case, run: Run) -> TaskResult:
     prediction = _predict(head, inputs, model, parameters, run.seed, meter)
     if head.temperatures is not None:
         prediction = calibrated(prediction, head.temperatures)
-    result = _on_input(prediction, image, head, parameters, case.mask)
+    result, thresholds = _on_input(prediction, image, head, parameters, case.mask)
     facts: dict[str, Any] = {
         "head": head.facts(),
         "region": image.region,
-        "labels": _label_facts(result, head, volume),
+        "labels": _label_facts(result, thresholds, head, volume),
         "body": {"understood": place.understood, "flipped": list(place.flipped)},
     }
     warnings: list[str] = []
@@ -100,24 +101,33 @@ def _predict(
 
 def _on_input(
     prediction: Prediction, image: WorkingImage, head: Head, parameters: Segment, mask: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """Label numbers and uncertainties on the input's voxels; where structures meet, the more probable one wins."""
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Label numbers and uncertainties on the input's voxels, and the threshold of each structure.
+
+    Where structures meet, the one that is more probable, beside its threshold, wins.
+    """
+    from ...segmentation.outline import best_threshold
+
     shape = image.volume.voxels.shape
     largest = max(label.value for label in head.labels)
     labels = np.zeros(shape, np.uint8 if largest < 256 else np.uint16)
-    best = np.full(shape, parameters.threshold, np.float32)
+    best = np.ones(shape, np.float32)
     uncertainty = np.zeros(shape, np.float32)
     single: dict[str, np.ndarray] = {}
+    thresholds = []
     for number, label in enumerate(head.labels):
         probability = _inside(prediction.probabilities[number], image, mask)
         spread = _inside(prediction.uncertainty[number], image, mask)
+        threshold = best_threshold(probability) if parameters.threshold is None else parameters.threshold
+        thresholds.append(threshold)
+        probability = probability / threshold
         inside = _large_pieces(probability >= best, image.volume, parameters.minimum_volume)
         labels[inside] = label.value
-        best = np.where(inside, np.maximum(best, probability), best)
+        best = np.where(inside, probability, best)
         np.maximum(uncertainty, spread, out=uncertainty)
         if len(head.labels) > 1:
             single[f"uncertainty_{file_word(label.name, label.value)}"] = spread
-    return {"segmentation": labels, "uncertainty": uncertainty, **single}
+    return {"segmentation": labels, "uncertainty": uncertainty, **single}, thresholds
 
 
 def _inside(values: torch.Tensor, image: WorkingImage, mask: np.ndarray | None) -> np.ndarray:
@@ -141,15 +151,19 @@ def _large_pieces(inside: np.ndarray, volume: Volume, minimum_mm3: float) -> np.
     return keep[pieces]
 
 
-def _label_facts(result: dict[str, np.ndarray], head: Head, volume: Volume) -> list[dict[str, Any]]:
-    """Rows of what each structure is and how much of it was found; mean uncertainty inside of it."""
+def _label_facts(
+    result: dict[str, np.ndarray], thresholds: list[float], head: Head, volume: Volume
+) -> list[dict[str, Any]]:
+    """Rows of what each structure is, how much of it was found, and from which probability on; mean uncertainty inside
+    of it."""
     rows = []
-    for label in head.labels:
+    for label, threshold in zip(head.labels, thresholds, strict=True):
         inside = result["segmentation"] == label.value
         count = int(np.count_nonzero(inside))
         spread = round(float(result["uncertainty"][inside].mean()), 3) if count else None
+        milliliters = round(count * volume.voxel_volume / 1000, 3)
         rows.append(
-            {**label.as_dict(), "volume_ml": round(count * volume.voxel_volume / 1000, 3), "uncertainty": spread}
+            {**label.as_dict(), "volume_ml": milliliters, "uncertainty": spread, "threshold": round(threshold, 3)}
         )
     return rows
 

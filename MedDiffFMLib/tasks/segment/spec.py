@@ -28,8 +28,12 @@ class Segment(Task):
         catalogue="segmentation",
         title="Trained segmentation",
     )
-    threshold: float = parameter(
-        0.5, "Probability from which a voxel belongs to a structure.", minimum=0.01, maximum=0.99
+    threshold: float | None = parameter(
+        None,
+        "Probability from which a voxel belongs to a structure; of each structure that with the largest expected "
+        "overlap (0.1 to 0.5) when not given.",
+        minimum=0.01,
+        maximum=0.99,
     )
     minimum_volume: float = parameter(
         0.0, "Smaller separate pieces of a structure are left out.", unit="mm3", minimum=0, maximum=1e7

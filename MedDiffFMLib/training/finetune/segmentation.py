@@ -22,6 +22,7 @@ from ...segmentation.features import FeatureMethod, FeatureSegmenter
 from ...segmentation.head_file import read_head, save_head, set_temperatures
 from ...segmentation.inputs import LabeledInput, dice
 from ...segmentation.method import InferenceBudget, Method, Segmenter, make_method, options_of
+from ...segmentation.outline import outlined
 from .adapters import Adapter
 from .config import FinetuneConfig
 from .interface import ControlCase, ControlTask
@@ -137,10 +138,10 @@ class SegmentationTask:
         segmenter.part.eval()
         for example in self.examples(cases):
             budget = InferenceBudget(device, dtype, window=self.window, samples=VALIDATION_SAMPLES)
-            probabilities = segmenter.predict(example.inputs, budget).probabilities
-            scores_by_class = dice(probabilities, example.truth())
+            masks = outlined(segmenter.predict(example.inputs, budget).probabilities)
+            scores_by_class = dice(masks, example.truth())
             if preview is not None:
-                preview.add(*_outlined(example, (probabilities > 0.5).any(0).cpu().numpy()))
+                preview.add(*_shown(example, masks.any(0).numpy()))
             scores.append(
                 [float(value) if known else np.nan for value, known in zip(scores_by_class, example.known, strict=True)]
             )
@@ -164,7 +165,7 @@ class SegmentationTask:
         return {"cases": {label.name: sum(e.known[n] for e in examples) for n, label in enumerate(self.labels)}}
 
 
-def _outlined(example: LabeledInput, predicted: np.ndarray) -> list[Slice]:
+def _shown(example: LabeledInput, predicted: np.ndarray) -> list[Slice]:
     """The axial slice with most of what is outlined: what the head marks beside what was outlined by hand."""
     truth = example.target > 0
     k = int(truth.sum((1, 2)).argmax())

@@ -119,6 +119,7 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     rows = report["facts"]["labels"]
     assert [(row["value"], row["name"]) for row in rows] == [(1, "ball"), (4, "cube")]
     assert rows[0]["color"] == [1, 2, 3] and rows[0]["terminology"] == "T~ball"
+    assert all(0.1 <= row["threshold"] <= 0.5 for row in rows)
     found = read_volume(tmp_path / "out.nrrd", modality="mask").voxels
     assert set(np.unique(found)) <= {0, 1, 4}
     for value in (1, 4):
@@ -127,6 +128,10 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     spread = read_volume(tmp_path / "out_uncertainty.nrrd", modality="mask").voxels
     assert spread.shape == found.shape and spread.min() >= 0 and 0.1 < spread.max() <= 0.5
     assert (tmp_path / "out_uncertainty_cube.nrrd").exists()
+    assert main([*command, "--overwrite", "--threshold", "0.6"]) == 0
+    assert {row["threshold"] for row in json.loads(capsys.readouterr().out)["facts"]["labels"]} == {0.6}
+    surer = read_volume(tmp_path / "out.nrrd", modality="mask").voxels
+    assert 0 < np.count_nonzero(surer) < np.count_nonzero(found)
 
 
 @pytest.mark.slow
