@@ -27,6 +27,7 @@ from ..core.progress import ProgressMeter
 from ..imaging.haar import haar_forward
 from ..inference.window_plan import extend
 from .activations import decoder_channels, volume_activations
+from .context import ContextHead
 from .inputs import LabeledInput, SegmentationInput, class_shares, mirrored
 from .loss import share_entropy
 from .method import InferenceBudget, Prediction, Segmenter
@@ -287,11 +288,17 @@ def _between(array: np.ndarray, position: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 class FeatureSegmenter(Segmenter):
-    """The frozen prior and a head."""
+    """The frozen prior and a head.
+
+    Attributes:
+        context: looks at the head's map again; None where there were too few patients to learn it from.
+    """
+
+    context: ContextHead | None
 
     def __init__(self, method: FeatureMethod, classes: int, prior: nn.Module) -> None:
         super().__init__()
-        self.method, self.classes, self.prior = method, classes, prior
+        self.method, self.classes, self.prior, self.context = method, classes, prior, None
         levels = [len(method.sigmas) * count for count in decoder_channels(prior)]
         widths = [OWN_FEATURES, *(levels * len(method.scales))]
         self.part = PointHead(widths, classes, method.head, method.hidden, method.dropout)
@@ -338,6 +345,8 @@ class FeatureSegmenter(Segmenter):
             slabs.append(to_voxels(logits, (1, height, width)))
         d, h, w = inputs.shape
         probability = smoothed(torch.cat(slabs, dim=1)[:, :d, :h, :w].sigmoid())
+        if self.context is not None:
+            probability = self.context.refined(inputs.voxels, probability)
         if meter is not None:
             meter.advance(0.1 if arrays is not None else 1.0)
         return Prediction(probability, (probability * (1 - probability)).sqrt())

@@ -5,7 +5,8 @@ A file is safetensors in half precision with the metadata ``format`` ("meddifffm
 class in the order of the network's outputs), ``spacing`` (mm, of the isotropic working grid), ``prior`` (name and
 SHA-256 of the prior it was trained with), ``settings`` and ``training`` (facts for the card),
 ``body``, the SHA-256 of the body coordinates that it was given, and, where patients were left to fit it on,
-``temperature`` (``values``, one a class, and their ``source``), see :mod:`.calibration`.
+``temperature`` (``values``, one a class, and their ``source``), see :mod:`.calibration`, and ``context`` (``patients``
+that it learned from, and ``dice_gain``), see :mod:`.context`, whose weights have the names of CONTEXT.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from .method import Segmenter
 
 FORMAT = "meddifffm-segmentation-1"
+CONTEXT = "context."
+"""What the names of a context head's weights begin with."""
 
 
 @dataclass
@@ -79,6 +82,7 @@ class Head:
             "method": self.description["method"],
             "spacing_mm": self.spacing,
             "temperature": self.description.get("temperature"),
+            "context": self.description.get("context"),
         }
 
 
@@ -132,6 +136,29 @@ def set_temperatures(path: Path, values: Sequence[float], source: str) -> str:
     return write_weights(path, weights.state, {"format": FORMAT, "description": json.dumps(description)})
 
 
+def set_context(path: Path, context: nn.Module, patients: int, gain: float) -> str:
+    """Write a context head into the file of a head; returns its new SHA-256.
+
+    Args:
+        patients: that it learned from.
+        gain: in Dice, of patients that were left out.
+
+    Raises:
+        ModelError: no head of this format.
+        OutputError: the file cannot be written.
+    """
+    weights = read_weights(path)
+    description = _description(path, weights.metadata)
+    description["context"] = {"patients": patients, "dice_gain": round(gain, 4)}
+    state = own_weights(weights.state) | {CONTEXT + name: value for name, value in context.state_dict().items()}
+    return write_weights(path, state, {"format": FORMAT, "description": json.dumps(description)})
+
+
+def own_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """Weights of the head itself, without those of a context head."""
+    return {name: value for name, value in state.items() if not name.startswith(CONTEXT)}
+
+
 def read_head(path: Path) -> dict[str, Any]:
     """Description of a head by its own file, without loading weights.
 
@@ -183,7 +210,9 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
         # A body of its own comes whole from the file, and is as it was trained; the engine's was rewritten for speed.
         prior_body = build_denoiser(model.config) if method.own_body else model.engine.denoiser
         segmenter = method.build(len(labels), prior_body)
-        segmenter.part.load_state_dict(weights.state)
+        segmenter.part.load_state_dict(own_weights(weights.state))
+        if "context" in description:
+            _join_context(segmenter, weights.state, len(labels))
     except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
@@ -191,6 +220,17 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
         ) from error
     segmenter.eval().requires_grad_(False)
     return Head(name, weights.sha256, description, labels, float(description["spacing"]), segmenter)
+
+
+def _join_context(segmenter: Segmenter, state: dict[str, Any], classes: int) -> None:
+    from .context import ContextHead
+    from .features import FeatureSegmenter
+
+    if not isinstance(segmenter, FeatureSegmenter):
+        raise ValueError("this method has no context head")
+    context = ContextHead(classes)
+    context.load_state_dict({n.removeprefix(CONTEXT): v for n, v in state.items() if n.startswith(CONTEXT)})
+    segmenter.context = context
 
 
 def find_head(model: FoundationModel) -> str | None:

@@ -35,6 +35,7 @@ from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.evaluation.quality.uncertainty import reliability
 from MedDiffFMLib.models.checkpoint import FoundationModel, build_denoiser, load_model
 from MedDiffFMLib.segmentation.calibration import LogitCounts, scaled
+from MedDiffFMLib.segmentation.context import ContextHead, context_sample, train_context
 from MedDiffFMLib.segmentation.features import Bank, FeatureMethod, FeatureSegmenter, StoredFeatures, smoothed
 from MedDiffFMLib.segmentation.inputs import LabeledInput, class_shares, dice
 from MedDiffFMLib.segmentation.method import InferenceBudget, Segmenter, make_method
@@ -47,9 +48,12 @@ from Testing.experiments.segmentation import METHODS, Trial, interval, train
 HEADS = {
     "linear": ("prior", "linear"),
     "non-linear": ("prior", "nonlinear"),
+    "with context": ("prior", "nonlinear"),
     "linear, random weights": ("random", "linear"),
     "non-linear, random weights": ("random", "nonlinear"),
 }
+CONTEXT = "with context"
+"""The default of the product: the non-linear head, and with two cases and more a context head that looks again."""
 NETWORKS: dict[str, dict[str, Any]] = {
     "fine-tuned": {"window": 32},
     "unet-random": {"window": 32},
@@ -67,7 +71,7 @@ BANK = 20_000
 NEAR_MM = 12.0
 MOST_CROSSED = 2
 """Cases of a fold on which a crossed temperature is fitted."""
-MOST_FOLDS = 2
+MOST_FOLDS = 5
 SPLITS = ("training", "validation", "test")
 
 
@@ -144,6 +148,22 @@ class Heads:
             self._banks[example.name] = Bank(self.method, example, BANK)
         return self._banks[example.name]
 
+    def context(self, job: Job, pool: list[LabeledInput], steps: int) -> ContextHead | None:
+        """What looks again at the map of a job's head; None for other methods and single cases."""
+        if job.method != CONTEXT or job.count < 2:
+            return None
+        parts = [replace(job, fold=f) for f in range(folds_of(job.count))]
+        trained, samples = [self.trained(part, pool, steps) for part in parts], []
+        begin = time.process_time()
+        for part, head in zip(parts, trained, strict=True):
+            taught = np.any([example.known for example in part.learned(pool)], axis=0)
+            for seed, case in enumerate(part.left_out(pool)):
+                drawn, known = self.predict([head], case)[0], np.logical_and(case.known, taught).tolist()
+                samples.append(context_sample(np.asarray(case.inputs.voxels), drawn, case.truth(), known, seed))
+        found = train_context(samples, class_shares(job.cases(pool)), job.seed)
+        print(f"{job}: context {time.process_time() - begin:.1f} s beside its folds", flush=True)
+        return found
+
     def features(self, example: LabeledInput) -> StoredFeatures:
         """Features of a case, computed when they are first asked for."""
         assert example.inputs.folder is not None
@@ -158,7 +178,8 @@ class Heads:
         torch.manual_seed(job.seed)
         segmenter = replace(self.method, head=HEADS[job.method][1]).build(self.classes, self.prior)
         assert isinstance(segmenter, FeatureSegmenter)
-        path = self.folder / f"{self.method.key}-{job.method}-{job.count}-{job.seed}-{job.fold}-{steps}.pt"
+        name = job.method.replace(CONTEXT, BASELINE)
+        path = self.folder / f"{self.method.key}-{name}-{job.count}-{job.seed}-{job.fold}-{steps}.pt"
         if not path.exists():
             for example in job.learned(pool):
                 self.bank(example)  # not in the time: the same for all
@@ -258,20 +279,27 @@ def run_heads(
     """Train the heads of some jobs, fit their temperatures, and judge them on the test cases."""
     pool = examples["training"]
     trained = [heads.trained(job, pool, steps) for job in jobs]
+    contexts = [heads.context(job, pool, steps) for job in jobs]
+
+    def predicted(numbers: list[int], example: LabeledInput) -> list[torch.Tensor]:
+        drawn = heads.predict([trained[n] for n in numbers], example) if numbers else []
+        looks = [contexts[n] for n in numbers]
+        voxels = np.asarray(example.inputs.voxels)
+        return [p if look is None else look.refined(voxels, p) for look, p in zip(looks, drawn, strict=True)]
+
     judged = [n for n, job in enumerate(jobs) if job.fold < 0]
     counts: dict[tuple[Job, str], LogitCounts] = defaultdict(lambda: LogitCounts(heads.classes))
     for source in ("crossed", "validation"):
         for example in pool if source == "crossed" else examples["validation"]:
             left_out = [n for n, j in enumerate(jobs) if any(example is e for e in j.left_out(pool)[:MOST_CROSSED])]
             fitting = left_out if source == "crossed" else judged
-            predicted = heads.predict([trained[n] for n in fitting], example) if fitting else []
-            for n, probabilities in zip(fitting, predicted, strict=True):
+            for n, probabilities in zip(fitting, predicted(fitting, example), strict=True):
                 whole = replace(jobs[n], fold=-1)
                 counts[whole, source].add(probabilities, example.truth(), example.known)
     print("temperatures fitted", flush=True)
     rows = []
     for example in examples["test"]:
-        for n, probabilities in zip(judged, heads.predict([trained[n] for n in judged], example), strict=True):
+        for n, probabilities in zip(judged, predicted(judged, example), strict=True):
             job = jobs[n]
             found = {source: value.temperatures() for (owner, source), value in counts.items() if owner == job}
             facts = {"method": job.method + tag, "count": job.count, "seed": job.seed, "steps": steps}

@@ -220,15 +220,15 @@ def _finished(
     run: Run, module: AdaptedModule, cases: tuple[list[ControlCase], list[ControlCase]], steps: int, precision: str
 ) -> list[str]:
     """What the adapter adds to the kept file. A run that is cancelled meanwhile is whole; the same call adds it."""
-    run.progress.emit("validating", message="calibrating the kept checkpoint")
-    meter = ProgressMeter(1, None, run.cancel)
+    run.progress.emit("validating", message="completing the kept checkpoint")
+    meter = ProgressMeter(1, _stages(run.progress, "validating"), run.cancel)
     try:
         return run.adapter.finish(run.best, module.denoiser, run.task, *cases, run.config, steps, precision, meter)
     except Cancelled:
         return []
 
 
-def _stages(progress: Progress) -> ProgressCallback:
+def _stages(progress: Progress, state: str = "preparing") -> ProgressCallback:
     """A line of the progress for each stage."""
     seen = ""
 
@@ -236,7 +236,7 @@ def _stages(progress: Progress) -> ProgressCallback:
         nonlocal seen
         if event.stage != seen:
             seen = event.stage
-            progress.emit("preparing", message=seen)
+            progress.emit(state, message=seen)
 
     return tell
 

@@ -18,8 +18,8 @@ from ...core.progress import ProgressMeter
 from ...datasets.importers import labels_of
 from ...datasets.labels import SegmentLabel, label_table
 from ...models.checkpoint import read_weights
-from ...segmentation.features import FeatureMethod, FeatureSegmenter
-from ...segmentation.head_file import read_head, save_head, set_temperatures
+from ...segmentation.features import FeatureSegmenter
+from ...segmentation.head_file import own_weights, read_head, save_head, set_context, set_temperatures
 from ...segmentation.inputs import LabeledInput, dice
 from ...segmentation.method import InferenceBudget, Method, Segmenter, make_method, options_of
 from ...segmentation.outline import outlined
@@ -27,7 +27,7 @@ from .adapters import Adapter
 from .config import FinetuneConfig
 from .interface import ControlCase, ControlTask
 from .preview import Preview, Slice
-from .segmentation_calibration import Pace, crossed, from_validation
+from .segmentation_calibration import Pace, completed, from_validation
 from .segmentation_case import make_example
 
 VALIDATION_SAMPLES = 2
@@ -245,28 +245,31 @@ class SegmentationAdapter(Adapter):
         precision: str,
         meter: ProgressMeter,
     ) -> list[str]:
-        """Temperatures of the probabilities, from patients that were not learned from."""
+        """A second look at what surrounds, and temperatures, from patients that were not learned from."""
         if "temperature" in read_head(path):  # of a run that was finished before
             return []
         segmentation, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         part = self.part(denoiser)
-        part.load_state_dict(read_weights(path).state)
+        part.load_state_dict(own_weights(read_weights(path).state))
         part.eval()
         device = next(segmenter.parameters()).device
         budget = InferenceBudget(
             device, choose_precision(precision, device), window=segmentation.window, samples=VALIDATION_SAMPLES
         )
-        if validation:
-            values = from_validation(segmenter, segmentation.examples(validation), budget)
-            set_temperatures(path, values, f"{len(validation)} validation cases")
+        patients, aside = [case.case.patient for case in training], segmentation.examples(validation)
+        source = f"{len(validation)} validation cases"
+        if isinstance(segmenter, FeatureSegmenter) and len(set(patients)) > 1:
+            pace = Pace(steps, config.batch, config.loop.learning_rate, config.seed)
+            found = completed(segmenter, segmentation.examples(training), patients, aside, pace, budget, meter)
+            if found.context is not None:
+                set_context(path, found.context, len(set(patients)), found.gain)
+            if not validation:
+                source = f"{len(set(patients))} training patients, left out in turn"
+            set_temperatures(path, found.temperatures, source)
             return []
-        patients, method = [case.case.patient for case in training], segmentation.method
-        if not isinstance(method, FeatureMethod) or len(set(patients)) < 2:
+        if not validation:
             return ["Its probabilities are not calibrated: no patient was left to do it with."]
-        pace = Pace(steps, config.batch, config.loop.learning_rate, config.seed)
-        prior = cast(FeatureSegmenter, segmenter).prior
-        values = crossed(method, prior, segmentation.examples(training), patients, pace, budget, meter)
-        set_temperatures(path, values, f"{len(set(patients))} training patients, left out in turn")
+        set_temperatures(path, from_validation(segmenter, aside, budget), source)
         return []
 
 

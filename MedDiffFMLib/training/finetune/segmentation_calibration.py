@@ -1,20 +1,33 @@
-"""Temperatures of a trained head: from its validation cases, or else from patients left out of like heads in turn."""
+"""What a trained head gets when its training is over: a context head, and temperatures.
+
+Both are learned from maps of patients that the head which drew them had not learned from. Heads that are trained as the
+one itself, each without some of the patients, draw such maps of its own patients: the context head learns from these.
+It is kept where patients that it did not learn from gain by it: the validation cases, or, without any, the patients in
+turn. The same tell the temperatures.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ...core.progress import ProgressMeter
 from ...segmentation.calibration import LogitCounts
-from ...segmentation.features import FeatureMethod
-from ...segmentation.inputs import LabeledInput
+from ...segmentation.context import ContextHead, ContextSample, context_sample, train_context
+from ...segmentation.features import FeatureMethod, FeatureSegmenter
+from ...segmentation.inputs import LabeledInput, class_shares, dice
 from ...segmentation.method import InferenceBudget, Segmenter
+from ...segmentation.outline import outlined
 
 WARMUP = 10
 """Steps of a crossed training in which its rate rises."""
+FOLDS = 5
+"""Heads, at most, that are trained without some of the patients."""
+MOST_STEPS = 400
+"""Of their training, where validation cases tell the temperatures: these depend on its length, the context hardly."""
 
 
 @dataclass(frozen=True)
@@ -31,37 +44,124 @@ class Pace:
     seed: int
 
 
+@dataclass(frozen=True)
+class Completion:
+    """What a head gets.
+
+    Attributes:
+        temperatures: one a class.
+        context: None where it is not worth its while, or there were too few patients.
+        gain: in Dice, by the context, of patients that it did not learn from.
+    """
+
+    temperatures: list[float]
+    context: ContextHead | None = None
+    gain: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Cases that a head did not learn from.
+
+    Attributes:
+        samples: what a context head may learn of each.
+    """
+
+    segmenter: FeatureSegmenter
+    cases: list[LabeledInput]
+    samples: list[ContextSample]
+
+
+class _Tally:
+    """Dice and logits, with and without a context head, of cases that neither learned from."""
+
+    def __init__(self, classes: int) -> None:
+        self.counts = {with_context: LogitCounts(classes) for with_context in (False, True)}
+        self._gains: list[float] = []
+
+    def add(self, probabilities: torch.Tensor, example: LabeledInput, context: ContextHead | None) -> None:
+        truth = example.truth()
+        self.counts[False].add(probabilities, truth, example.known)
+        if context is None:
+            return
+        refined = context.refined(np.asarray(example.inputs.voxels), probabilities)
+        self.counts[True].add(refined, truth, example.known)
+        gained = (dice(outlined(refined), truth) - dice(outlined(probabilities), truth)).tolist()
+        self._gains += [value for value, known in zip(gained, example.known, strict=True) if known and value == value]
+
+    @property
+    def gain(self) -> float:
+        return float(np.mean(self._gains)) if self._gains else 0.0
+
+
 def from_validation(segmenter: Segmenter, examples: Sequence[LabeledInput], budget: InferenceBudget) -> list[float]:
     """Temperature of each class on whole cases that the head did not learn from."""
-    counts = LogitCounts(len(examples[0].known))
+    tally = _Tally(len(examples[0].known))
     for example in examples:
-        counts.add(segmenter.predict(example.inputs, budget).probabilities, example.truth(), example.known)
-    return counts.temperatures()
+        tally.add(segmenter.predict(example.inputs, budget).probabilities, example, None)
+    return tally.counts[False].temperatures()
 
 
-def crossed(
-    method: FeatureMethod,
-    prior: torch.nn.Module,
+def completed(
+    segmenter: FeatureSegmenter,
     examples: Sequence[LabeledInput],
     patients: Sequence[str],
+    validation: Sequence[LabeledInput],
     pace: Pace,
     budget: InferenceBudget,
     meter: ProgressMeter,
-) -> list[float]:
-    """Temperature of each class from heads that are trained as this one was, each without one of the patients.
+) -> Completion:
+    """Context head and temperatures of a head on features.
 
     Args:
-        prior: whose features they read; those of the examples are there already.
-        patients: of each example; two or more.
+        segmenter: the head.
+        examples: cases that it learned from, whose features are there already.
+        patients: of each of them; two or more.
+        validation: cases that it did not learn from; may be none.
     """
-    counts = LogitCounts(len(examples[0].known))
-    for patient in sorted(set(patients)):
-        learned = [e for e, p in zip(examples, patients, strict=True) if p != patient]
-        segmenter = _trained(method, prior, learned, pace, budget, meter)
-        for example, name in zip(examples, patients, strict=True):
-            if name == patient:
-                counts.add(segmenter.predict(example.inputs, budget).probabilities, example.truth(), example.known)
-    return counts.temperatures()
+    parts = _parts(segmenter, examples, patients, pace, MOST_STEPS if validation else pace.steps, budget, meter)
+    shares = class_shares(examples)
+    context = train_context([sample for part in parts for sample in part.samples], shares, pace.seed)
+    tally = _Tally(len(examples[0].known))
+    for example in validation:
+        meter.check()
+        tally.add(segmenter.predict(example.inputs, budget).probabilities, example, context)
+    for part in parts if not validation else ():
+        others = [sample for other in parts if other is not part for sample in other.samples]
+        crossed = train_context(others, shares, pace.seed)
+        for example in part.cases:
+            meter.check()
+            tally.add(part.segmenter.predict(example.inputs, budget).probabilities, example, crossed)
+    keeps = tally.gain > 0
+    return Completion(tally.counts[keeps].temperatures(), context if keeps else None, tally.gain)
+
+
+def _parts(
+    segmenter: FeatureSegmenter,
+    examples: Sequence[LabeledInput],
+    patients: Sequence[str],
+    pace: Pace,
+    most_steps: int,
+    budget: InferenceBudget,
+    meter: ProgressMeter,
+) -> list[_Part]:
+    """The cases in parts, each with a head that learned from the others alone."""
+    names = sorted(set(patients))
+    parts = []
+    for number in range(min(FOLDS, len(names))):
+        out = set(names[number::FOLDS])
+        cases = [e for e, patient in zip(examples, patients, strict=True) if patient in out]
+        learned = [e for e, patient in zip(examples, patients, strict=True) if patient not in out]
+        meter.advance(0, f"Learning what surrounds: {number + 1} of {min(FOLDS, len(names))}")
+        head = _trained(segmenter.method, segmenter.prior, learned, pace, most_steps, budget, meter)
+        samples = []
+        for seed, case in enumerate(cases):
+            meter.check()
+            drawn = head.predict(case.inputs, budget).probabilities
+            known = np.logical_and(case.known, np.any([e.known for e in learned], axis=0)).tolist()
+            samples.append(context_sample(np.asarray(case.inputs.voxels), drawn, case.truth(), known, seed))
+        parts.append(_Part(head, cases, samples))
+    return parts
 
 
 def _trained(
@@ -69,17 +169,20 @@ def _trained(
     prior: torch.nn.Module,
     examples: Sequence[LabeledInput],
     pace: Pace,
+    most_steps: int,
     budget: InferenceBudget,
     meter: ProgressMeter,
-) -> Segmenter:
-    """A head after as many steps as the one that is calibrated."""
+) -> FeatureSegmenter:
+    """A head after as many steps as the one that is completed, if these are not more than ``most_steps``."""
     torch.manual_seed(pace.seed)
     segmenter = method.build(len(examples[0].known), prior)
+    assert isinstance(segmenter, FeatureSegmenter)
     segmenter.precompute(examples, budget, meter)
     segmenter.part.to(budget.device).train()
     optimizer = torch.optim.AdamW(segmenter.part.parameters(), pace.learning_rate, weight_decay=0.01)
-    samples = method.samples(examples, pace.seed, 0, pace.steps * pace.batch)
-    for step in range(pace.steps):
+    steps = min(pace.steps, most_steps)
+    samples = method.samples(examples, pace.seed, 0, steps * pace.batch)
+    for step in range(steps):
         meter.check()
         optimizer.param_groups[0]["lr"] = pace.learning_rate * min(1.0, (step + 1) / WARMUP)
         batch = method.collate([samples[step * pace.batch + n] for n in range(pace.batch)])

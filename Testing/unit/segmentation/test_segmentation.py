@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.datasets.segments import merge_segments
 from MedDiffFMLib.imaging.io import read_volume, write_volume
 from MedDiffFMLib.imaging.volume import Volume
-from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, save_model
+from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, read_weights, save_model, write_weights
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN, BodyField
 from MedDiffFMLib.segmentation.activations import tiles, volume_activations
+from MedDiffFMLib.segmentation.context import ContextHead
 from MedDiffFMLib.segmentation.features import (
     FeatureMethod,
     FeatureSegmenter,
@@ -31,7 +33,7 @@ from MedDiffFMLib.segmentation.features import (
     draw_points,
     strata,
 )
-from MedDiffFMLib.segmentation.head_file import load_head
+from MedDiffFMLib.segmentation.head_file import load_head, set_context
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice, mirrored
 from MedDiffFMLib.segmentation.loss import mask_loss, share_entropy
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
@@ -116,6 +118,8 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     temperature = report["facts"]["head"]["temperature"]
     assert temperature["source"] == "3 training patients, left out in turn"
     assert len(temperature["values"]) == 2 and all(0.2 <= value <= 20 for value in temperature["values"])
+    context = report["facts"]["head"]["context"]  # kept where patients that were left out gain
+    assert context is None or (context["patients"] == 3 and context["dice_gain"] > 0)
     rows = report["facts"]["labels"]
     assert [(row["value"], row["name"]) for row in rows] == [(1, "ball"), (4, "cube")]
     assert rows[0]["color"] == [1, 2, 3] and rows[0]["terminology"] == "T~ball"
@@ -132,6 +136,27 @@ def test_a_head_of_three_scans_finds_both_structures_in_a_fourth(
     assert {row["threshold"] for row in json.loads(capsys.readouterr().out)["facts"]["labels"]} == {0.6}
     surer = read_volume(tmp_path / "out.nrrd", modality="mask").voxels
     assert 0 < np.count_nonzero(surer) < np.count_nonzero(found)
+
+
+@pytest.mark.slow
+def test_a_context_head_travels_with_its_head(trained: FinetuneResult, tiny_model_file: Path, tmp_path: Path) -> None:
+    """Written into the file, read with it, used, told in the facts; a file that lost a part of it is refused."""
+    assert trained.weights is not None
+    path = tmp_path / "head.safetensors"
+    shutil.copyfile(trained.weights, path)
+    torch.manual_seed(0)
+    set_context(path, ContextHead(2), 3, 0.125)
+    model = load_model(str(tiny_model_file), device="cpu")
+    image = outlined(9)[0]
+    with_context = Segment(head=str(path)).run(Case(image), Run(model))
+    assert with_context.facts["head"]["context"] == {"patients": 3, "dice_gain": 0.125}
+    alone = Segment(head=str(trained.weights)).run(Case(image), Run(model))
+    assert (with_context.volumes["uncertainty"] != alone.volumes["uncertainty"]).any()
+    weights = read_weights(path)
+    kept = {name: value for name, value in weights.state.items() if name != "context.mean"}
+    write_weights(path, kept, weights.metadata)
+    with pytest.raises(ModelError, match="do not fit"):
+        load_head(path, model)
 
 
 @pytest.mark.slow
