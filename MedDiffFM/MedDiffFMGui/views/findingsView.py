@@ -68,6 +68,7 @@ class FindingsView:
         view = self.ui.findingsTableView
         view.setMRMLTableNode(self._nodes.table if self._nodes else None)
         view.horizontalHeader().setMinimumSectionSize(NARROWEST_COLUMN)
+        view.horizontalHeader().setStretchLastSection(True)  # the last one that is shown
         for column in range(len(SHOWN_COLUMNS), len(SHOWN_COLUMNS) + len(HIDDEN_COLUMNS)):
             view.hideColumn(column)
         view.resizeColumnsToContents()
