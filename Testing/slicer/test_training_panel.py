@@ -271,7 +271,10 @@ def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
     table = series.GetTableNode().GetTable()
     assert [[table.GetValue(r, c).ToDouble() for c in range(2)] for r in range(2)] == [[1, 0.5], [2, 0.375]]
     assert chart.GetXAxisTitle() == "step" and not chart.GetSaveWithScene()
+    assert (series.GetLineStyle(), series.GetMarkerStyle()) == (series.LineStyleSolid, series.MarkerStyleNone)
     panel.ui.curveComboBox.currentIndex = 1
+    alone = view.GetPlotChartNode().GetNthPlotSeriesNode(0)
+    assert (alone.GetLineStyle(), alone.GetMarkerStyle()) == (alone.LineStyleNone, alone.MarkerStyleCircle), "no line"
     assert view.GetPlotChartNode().GetYAxisTitle() == "gain over cubic db"
     assert panel.ui.trainingStatusLabel.text.startswith("Paused after step 2.")
     app.slicer.mrmlScene.Clear(0)

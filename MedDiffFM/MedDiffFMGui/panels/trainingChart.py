@@ -97,17 +97,15 @@ class TrainingChart:
             if series.GetTableNodeID() != table.GetID():
                 self._connect(table, series, chart, name)
             chart.SetYAxisTitle(title)
+            lone = len(self._rows[name]) < 2  # VTK warns of a line through one point
+            series.SetLineStyle(series.LineStyleNone if lone else series.LineStyleSolid)
+            series.SetMarkerStyle(series.MarkerStyleCircle if lone or name != "loss" else series.MarkerStyleNone)
 
     def _connect(self, table, series, chart, name):
         series.SetAndObserveTableNodeID(table.GetID())
         series.SetXColumnName("step")
         series.SetYColumnName("value")
         series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-        series.SetMarkerStyle(
-            slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone
-            if name == "loss"
-            else slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle
-        )
         series.SetColor(0.24, 0.56, 0.82) if name == "loss" else series.SetColor(0.91, 0.53, 0.12)
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
         chart.SetXAxisTitle("step")
