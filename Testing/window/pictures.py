@@ -222,6 +222,7 @@ class Tour:
         self.picture("slicer-paint")
         for _ in range(2):  # the second time the worker is warm
             self.run("inpaint")
+        turn(1)  # until the panel has gone to the result by itself
         self.scrollTo(self.ui.maskWidget)  # mask and result together
         self.picture("slicer-fill")
         red = slicer.app.layoutManager().sliceWidget("Red").sliceView()

@@ -79,7 +79,9 @@ def measurement_report(
 
 def _procedure(study: Study) -> tuple[str, str, str]:
     """By the images that the report is about."""
-    return _PROCEDURES.get(str(study.evidence[0].Modality), _RADIOGRAPHY) if study.evidence else _PROCEDURES[CT]
+    if study.pictures and not study.images:
+        return _RADIOGRAPHY
+    return _PROCEDURES.get(str(study.images[0].Modality) if study.images else CT, _PROCEDURES[CT])
 
 
 def _document(kind: Any, content: Any, evidence: list[Any], study: Study, purpose: Purpose) -> Any:
