@@ -97,9 +97,7 @@ class TrainingChart:
             if series.GetTableNodeID() != table.GetID():
                 self._connect(table, series, chart, name)
             chart.SetYAxisTitle(title)
-            lone = len(self._rows[name]) < 2  # VTK warns of a line through one point
-            series.SetLineStyle(series.LineStyleNone if lone else series.LineStyleSolid)
-            series.SetMarkerStyle(series.MarkerStyleCircle if lone or name != "loss" else series.MarkerStyleNone)
+            self._join(chart, series, len(self._rows[name]), name)
 
     def _connect(self, table, series, chart, name):
         series.SetAndObserveTableNodeID(table.GetID())
@@ -107,11 +105,20 @@ class TrainingChart:
         series.SetYColumnName("value")
         series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
         series.SetColor(0.24, 0.56, 0.82) if name == "loss" else series.SetColor(0.91, 0.53, 0.12)
-        chart.AddAndObservePlotSeriesNodeID(series.GetID())
         chart.SetXAxisTitle("step")
         chart.SetLegendVisibility(False)
         chart.SetAxisTitleFontSize(AXIS_POINTS)
         chart.SetAxisLabelFontSize(AXIS_POINTS)
+
+    @staticmethod
+    def _join(chart, series, points, name):
+        """The curve in its chart; not before its first point, for VTK complains of an empty line at each repaint."""
+        if not points:
+            chart.RemoveAllPlotSeriesNodeIDs()
+        elif chart.GetNumberOfPlotSeriesNodes() == 0:
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        lone = points == 1  # nothing is seen of a line without length
+        series.SetMarkerStyle(series.MarkerStyleNone if name == "loss" and not lone else series.MarkerStyleCircle)
 
     def _fill(self, node, name):
         table = vtk.vtkTable()
