@@ -178,6 +178,7 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
         self.maskPanel.cleanup()
         self.logic.abandon()
+        self.taskPanel.strip.say("")  # it spoke of what is gone
 
     def onSceneEndClose(self, caller, event):
         if self.parent.isEntered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,20 @@ class FactReader:
     Attributes:
         encoders: SHA-256 of the weights whose vectors the flow was trained on; "" for any.
         rules: by modality.
+        name: catalogue name or file stem; "" for one that comes from no file.
+        sha256: of its file.
     """
 
     network: FactFlow
     standing: Standing
     rules: dict[str, Rules]
     encoders: str = ""
+    name: str = ""
+    sha256: str = ""
+
+    def facts(self) -> dict[str, str]:
+        """Record of it for reports."""
+        return {"name": self.name, "sha256": self.sha256}
 
     def read(self, vectors: Vectors, modality: str, places: Places = ALONE) -> Summary:
         """Summary of an image from the vectors of its tiles."""
@@ -156,7 +164,8 @@ def load_reader(path: Path, sha256: str | None = None) -> FactReader:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"The weights in {path.name} do not fit ({first}).", _REMEDY) from error
     return FactReader(
-        network.eval().requires_grad_(False), standing, rules, weights.metadata.get("encoders", "")
+        network.eval().requires_grad_(False), standing, rules, weights.metadata.get("encoders", ""),
+        path.stem, weights.sha256,
     )  # fmt: skip
 
 
@@ -180,8 +189,8 @@ def find_reader(spec: str | None = None) -> tuple[FactReader, AlignedEncoders]:
                 "Install MedDiff-FM again, or name the file of a training with --reader.",
             )  # fmt: skip
         spec = listed[0].name
-    _, path, expected = resolve(spec)
-    reader = load_reader(path, expected)
+    name, path, expected = resolve(spec)
+    reader = replace(load_reader(path, expected), name=name)
     return reader, _encoders_of(reader, path)
 
 

@@ -153,13 +153,16 @@ def published(report: dict[str, Any], folder: Path, private: bool = False) -> di
         if private:
             record.pop("path", None)
             record["files"] = [line.split()[0] for line in record.get("files", [])]
-    model = dict(report["model"])
+    model, facts = dict(report["model"]), dict(report.get("facts") or {})
     if private:
         for record in outputs.values():
             record.pop("file", None)
         if settings["model"] == _PRIVATE:  # the model is called after its file
             model["name"] = _PRIVATE
-    return {**report, "settings": settings, "model": model, "inputs": inputs, "outputs": outputs}
+        for name, value in settings["parameters"].items():  # so is a ControlNet, a head, a reader
+            if value == _PRIVATE and isinstance(facts.get(name), dict):
+                facts[name] = {**facts[name], "name": _PRIVATE}
+    return {**report, "settings": settings, "model": model, "inputs": inputs, "outputs": outputs, "facts": facts}
 
 
 def _way(value: Any, folder: Path, private: bool) -> Any:

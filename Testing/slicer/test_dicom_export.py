@@ -143,3 +143,83 @@ def test_segments_go_as_they_were_edited(app: Any, module: Any, ct: Any, tmp_pat
     assert [segment.SegmentLabel for segment in made.SegmentSequence] == ["liver", "tumor"]
     assert made.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Liver"
     assert len(list(tmp_path.glob("out/*_RTSTRUCT"))) == len(list(tmp_path.glob("out/*_uncertainty_OT"))) == 1
+
+
+def finished(app: Any, task: str, node: Any, parameters: dict[str, Any]) -> Any:
+    """A result of a task, as it comes back from the worker, with a report of these parameters."""
+    from MedDiffFMGui.nodes.resultNodes import addResult
+
+    from MedDiffFMLib.tasks.output_kinds import OutputKind
+    from MedDiffFMLib.tasks.registry import TASKS
+    from MedDiffFMLib.worker.exchange import WorkerResult
+
+    shape = app.slicer.util.arrayFromVolume(node).shape
+    image, marks = np.full(shape, 40, np.int16), np.zeros(shape, np.uint8)
+    marks[shape[0] // 3 :, 4:18, 4:18] = 1
+    kinds = {output.name: output.kind for output in TASKS[task].outputs}
+    made = {OutputKind.CT: image, OutputKind.LABELS: marks}
+    name, kind = next((name, kind) for name, kind in kinds.items() if kind in made)
+    labels = [
+        {"value": 1, "name": "body", "color": [9, 99, 199], "terminology": "", "volume_ml": 1.0, "uncertainty": None}
+    ]
+    row = dict.fromkeys(("number", "sentence", "fact", "value", "unit", "certainty", "evidence"), 1)
+    tables = {"facts": [{**row, "r_mm": 0.0, "a_mm": 0.0, "s_mm": 0.0}]} if task == "describe" else {}
+    texts = {"description": "Estimated: it weighs 1 kg."} if task == "describe" else {}
+    report = {"settings": {"task": task, "parameters": parameters}}
+    return addResult(task, node, WorkerResult({name: made[kind]}, tables, texts, {"labels": labels}, [], report))
+
+
+@pytest.mark.parametrize(
+    "task, parameters, expected",
+    [
+        ("describe", {"modality": "mr"}, {"MR", "SEG", "RTSTRUCT", "SR"}),
+        ("describe", {"modality": "ct"}, {"CT", "SEG", "RTSTRUCT", "SR"}),
+        ("translate", {"to": "ct"}, {"MR", "CT"}),
+        ("denoise", {"a parameter of another version": 1}, {"CT"}),
+    ],
+)
+def test_a_scan_is_exported_as_what_it_is(
+    app: Any, module: Any, ct: Any, tmp_path: Path, task: str, parameters: dict[str, Any], expected: set[str]
+) -> None:
+    """An MR as MR images, whose signal a reader gets back; what is made of it as what that is."""
+    from MedDiffFMGui.nodes.dicomNodes import exportOf
+
+    from MedDiffFMLib.dicom.out.export import written
+
+    signal = app.slicer.util.arrayFromVolume(ct)
+    signal += 1024  # an MR's is not negative
+    with written(exportOf(finished(app, task, ct, parameters)), tmp_path / "out"):
+        pass
+    files = [pydicom.dcmread(file) for file in tmp_path.glob("out/*/*.dcm")]
+    assert {file.Modality for file in files} == expected
+    sources = [pydicom.dcmread(file) for file in tmp_path.glob("out/*_source_*/*.dcm")]
+    modality = "MR" if "MR" in expected else "CT"
+    classes = {"MR": "1.2.840.10008.5.1.4.1.1.4", "CT": "1.2.840.10008.5.1.4.1.1.2"}
+    assert len(sources) == 20 and {file.Modality for file in sources} == {modality}
+    assert {str(file.SOPClassUID) for file in sources} == {classes[modality]}
+    assert {file.RescaleType for file in sources} == {"US" if modality == "MR" else "HU"}
+    (folder,) = tmp_path.glob("out/*_source_*")
+    read = read_volume(folder, modality=modality)
+    assert read.modality == modality and sorted(read.voxels.ravel()) == sorted(signal.ravel())
+    procedure = {"MR": "Magnetic resonance imaging", "CT": "Computed tomography"}
+    tables = [str(file) for file in files if file.Modality == "SR" and "Procedure reported" in str(file)]
+    assert len(tables) == (task == "describe") and all(procedure[modality] in table for table in tables)
+    assert all(file.FrameOfReferenceUID == sources[0].FrameOfReferenceUID for file in files if "PixelData" in file)
+
+
+def test_an_xray_that_was_described_is_exported_as_no_ct(app: Any, module: Any, tmp_path: Path) -> None:
+    from MedDiffFMGui.nodes.dicomNodes import exportOf
+
+    from MedDiffFMLib.dicom.out.export import written
+
+    node = app.slicer.util.addVolumeFromArray(np.ones((1, 24, 28), np.float32), np.diag([-2.0, -2, 1, 1]), "ap")
+    with written(exportOf(finished(app, "describe", node, {"modality": "xray"})), tmp_path / "out"):
+        pass
+    files = [pydicom.dcmread(file) for file in tmp_path.glob("out/*/*.dcm")]
+    assert {file.Modality for file in files} == {"OT", "SR"}
+    picture = next(file for file in files if file.Modality == "OT")
+    assert (picture.Rows, picture.Columns) == (24, 28) and "DerivationCodeSequence" not in picture
+    reports = [file for file in files if file.Modality == "SR"]
+    cited = reports[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert cited.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == picture.SOPInstanceUID
+    assert "Plain radiography" in str(reports)

@@ -109,7 +109,9 @@ def test_few_are_seen_border_artifacts_are_last_and_places_are_words(app: Any, o
     assert hidden(opened) == list(range(10, PEAKS))
     few = {str(number) for number in range(1, 11)}
     assert drawn(app, opened) == (few, few)
-    opened.ui.findingsTableView.selectRow(0)
+    table = opened.ui.findingsTableView
+    assert sum(table.columnWidth(column) for column in range(6)) == table.viewport().width, "no room is left white"
+    table.selectRow(0)
     text = opened.ui.findingLabel.text
     assert text == "Slice 10 of 40, left anterior. 0.19 ml, peak z 19.0, mean 40 HU. Reason: reason 2."
     opened.ui.allFindingsCheckBox.click()

@@ -527,6 +527,7 @@ def test_closing_the_scene_while_a_mask_is_painted_and_a_result_is_shown(app: An
     app.slicer.mrmlScene.Clear(0)
     app.qt.processEvents()
     assert not widget.ui.resultCollapsibleButton.visible and not widget.ui.maskWidget.visible
+    assert not widget.ui.runStatusLabel.text, "nothing is said of a result that is gone"
     assert not widget.maskPanel.editor._target.shortcuts_installed
     voxels = np.random.default_rng(2).integers(-1000, 200, (20, 24, 28)).astype(np.int16)
     other = app.slicer.util.addVolumeFromArray(voxels, name="next")

@@ -271,12 +271,32 @@ def test_curve_follows_the_file(app: Any, panel: Any, tmp_path: Path) -> None:
     table = series.GetTableNode().GetTable()
     assert [[table.GetValue(r, c).ToDouble() for c in range(2)] for r in range(2)] == [[1, 0.5], [2, 0.375]]
     assert chart.GetXAxisTitle() == "step" and not chart.GetSaveWithScene()
+    assert series.GetMarkerStyle() == series.MarkerStyleNone
     panel.ui.curveComboBox.currentIndex = 1
     assert view.GetPlotChartNode().GetYAxisTitle() == "gain over cubic db"
     assert panel.ui.trainingStatusLabel.text.startswith("Paused after step 2.")
     app.slicer.mrmlScene.Clear(0)
     panel.enter()
     assert panel.ui.curvePlotWidget.mrmlPlotViewNode().GetPlotChartNode() is not None
+
+
+def test_a_chart_has_no_curve_before_its_first_point(app: Any, panel: Any, tmp_path: Path) -> None:
+    """VTK writes an error into Slicer's log at each repaint of a line without points."""
+    run = tmp_path / "run"
+    run.mkdir()
+    progress = run / "progress.jsonl"
+    progress.write_text('{"state": "validated", "step": 0, "metric": "dice", "value": 0.0}\n')
+    panel.ui.runPathLineEdit.currentPath = str(run)
+    panel.enter()
+    chart = panel.ui.curvePlotWidget.mrmlPlotViewNode().GetPlotChartNode()
+    assert chart.GetNumberOfPlotSeriesNodes() == 0
+    with progress.open("a") as file:
+        file.write('{"state": "training", "step": 1, "steps": 9, "loss": 0.5}\n')
+    panel.enter()
+    series = chart.GetNthPlotSeriesNode(0)
+    assert chart.GetNumberOfPlotSeriesNodes() == 1 and series.GetMarkerStyle() == series.MarkerStyleCircle, "one point"
+    panel._chart.clear()
+    assert chart.GetNumberOfPlotSeriesNodes() == 0
 
 
 def test_another_training_does_not_show_the_picture_of_the_one_before(panel: Any, tmp_path: Path) -> None:

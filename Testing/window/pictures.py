@@ -76,6 +76,12 @@ class Tour:
         self.ui.panelScrollArea.verticalScrollBar().value = getattr(self.ui, f"{name}CollapsibleButton").y
         turn(0.3)
 
+    def scrollTo(self, widget):
+        """Bring something inside a section to the top."""
+        area = self.ui.panelScrollArea
+        area.verticalScrollBar().value = widget.mapTo(area.widget(), qt.QPoint(0, 0)).y()
+        turn(0.3)
+
     def run(self, task):
         """Choose a task, press the button, wait; says how long the event loop stood still at most."""
         self.widget.taskPanel.choose(task)
@@ -216,6 +222,8 @@ class Tour:
         self.picture("slicer-paint")
         for _ in range(2):  # the second time the worker is warm
             self.run("inpaint")
+        turn(1)  # until the panel has gone to the result by itself
+        self.scrollTo(self.ui.maskWidget)  # mask and result together
         self.picture("slicer-fill")
         red = slicer.app.layoutManager().sliceWidget("Red").sliceView()
         self.picture("fill-after", red)

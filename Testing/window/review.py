@@ -327,6 +327,7 @@ class Review(Tour):
         noise = np.random.default_rng(0).integers(0, 900, (30, 64, 64)).astype(np.int16)
         mr = slicer.util.addVolumeFromArray(noise, None, "mr")
         width = self.window.findChild(qt.QWidget, "PanelDockWidget").width
+        self.scroll("input")  # where a hand chooses
         self.ui.inputVolumeSelector.setCurrentNode(mr)
         turn(0.5)
         now = self.window.findChild(qt.QWidget, "PanelDockWidget").width
@@ -391,7 +392,8 @@ class Review(Tour):
     def words(self):
         """What stands in the panel."""
         self.task("synthesize")
-        self.promise(22, "Synthesize is called a demonstration", "demonstration" in self.ui.taskSentenceLabel.text)
+        said = self.ui.taskSentenceLabel.text
+        self.promise(22, "the panel says whose body it is", "a published CT" in said and "not fit" in said, said)
         self.task("segment")
         labels = [
             label.text

@@ -25,7 +25,7 @@ def exportOf(run):
     if not all(slicer.mrmlScene.IsNodePresent(node) for node in nodes):
         raise InputError("The result or its scan is not in the scene any more.", "Run the task again.")
     task = TASKS[run.task]
-    scan = volumeFromNode(run.inputNode, task.inputs.modality) if run.inputNode else None
+    scan = volumeFromNode(run.inputNode, _modality(run)) if run.inputNode else None
     facts, volumes = dict(run.facts), {}
     for name, node in run.volumes.items():
         if task.output(name).kind is OutputKind.LABELS:
@@ -44,6 +44,19 @@ def exportOf(run):
         place=volumes.__getitem__,
         source=sourceFiles(run.inputNode),
     )
+
+
+def _modality(run):
+    """What the scan of a run is, which may depend on the parameters: an MR that was described is no CT."""
+    from MedDiffFMLib.core.errors import InputError
+    from MedDiffFMLib.tasks.parameters import from_dict
+    from MedDiffFMLib.tasks.registry import TASKS
+
+    task = TASKS[run.task]
+    try:
+        return from_dict(task, run.report.get("settings", {}).get("parameters", {})).takes.modality
+    except InputError:  # a report of another version
+        return task.inputs.modality
 
 
 def sourceFiles(node):

@@ -97,23 +97,28 @@ class TrainingChart:
             if series.GetTableNodeID() != table.GetID():
                 self._connect(table, series, chart, name)
             chart.SetYAxisTitle(title)
+            self._join(chart, series, len(self._rows[name]), name)
 
     def _connect(self, table, series, chart, name):
         series.SetAndObserveTableNodeID(table.GetID())
         series.SetXColumnName("step")
         series.SetYColumnName("value")
         series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-        series.SetMarkerStyle(
-            slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone
-            if name == "loss"
-            else slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle
-        )
         series.SetColor(0.24, 0.56, 0.82) if name == "loss" else series.SetColor(0.91, 0.53, 0.12)
-        chart.AddAndObservePlotSeriesNodeID(series.GetID())
         chart.SetXAxisTitle("step")
         chart.SetLegendVisibility(False)
         chart.SetAxisTitleFontSize(AXIS_POINTS)
         chart.SetAxisLabelFontSize(AXIS_POINTS)
+
+    @staticmethod
+    def _join(chart, series, points, name):
+        """The curve in its chart; not before its first point, for VTK complains of an empty line at each repaint."""
+        if not points:
+            chart.RemoveAllPlotSeriesNodeIDs()
+        elif chart.GetNumberOfPlotSeriesNodes() == 0:
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        lone = points == 1  # nothing is seen of a line without length
+        series.SetMarkerStyle(series.MarkerStyleNone if name == "loss" and not lone else series.MarkerStyleCircle)
 
     def _fill(self, node, name):
         table = vtk.vtkTable()

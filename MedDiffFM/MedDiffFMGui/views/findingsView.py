@@ -71,6 +71,8 @@ class FindingsView:
         for column in range(len(SHOWN_COLUMNS), len(SHOWN_COLUMNS) + len(HIDDEN_COLUMNS)):
             view.hideColumn(column)
         view.resizeColumnsToContents()
+        if self._nodes:  # the last one that is shown takes the rest
+            view.horizontalHeader().setSectionResizeMode(len(SHOWN_COLUMNS) - 1, qt.QHeaderView.Stretch)
 
     def _summary(self):
         from MedDiffFMLib.tasks.anomaly.findings import MAXIMUM_ROWS

@@ -19,7 +19,7 @@ import numpy as np
 from ...core.atomic_files import owned_name, sweep
 from ...core.errors import OutputError, reason_of
 from ...core.extras import needed
-from ...imaging.modality import CT, MR
+from ...imaging.modality import CT, MR, XR
 from ...imaging.volume import Volume
 from ...tasks.base import Task, TaskResult
 from ...tasks.output_kinds import Output, OutputKind
@@ -188,6 +188,8 @@ def _write_all(export: Export, staging: Path) -> Steps:
         made = yield from _save(export, staging, name, _IMAGES[outputs[name].kind](export, study, outputs[name]))
         if not study.images and outputs[name].kind is OutputKind.CT:
             study.images = made
+        elif outputs[name].kind is OutputKind.XRAY:
+            study.pictures += made
     for name in others:
         for objects in _OTHERS[outputs[name].kind](export, study, outputs[name]):
             yield from _save(export, staging, name, objects)
@@ -205,15 +207,19 @@ def _study(export: Export, staging: Path) -> Steps:
     """The study of the scan; a new one, with the scan in it, where it came without DICOM."""
     if export.source:
         return study_of(export.source)
-    study = new_study(export.name, synthetic=export.synthetic and export.volume is None)
-    if export.volume is not None and export.volume.modality in (CT, MR):
-        output = Output("source", OutputKind.CT, "source")
-        purpose = replace(
-            export.purpose(output), task="Only the format was changed.", model="no model", parameters={}, seed=0,
-            invented=export.volume.synthetic,
-        )  # fmt: skip
-        series = image_series(export.volume, study, purpose, None)
-        study.images = yield from _save(export, staging, "source", series)
+    study, scan = new_study(export.name, synthetic=export.synthetic and export.volume is None), export.volume
+    if scan is None or scan.modality not in (CT, MR, XR):
+        return study
+    purpose = replace(
+        export.purpose(Output("source", OutputKind.CT, "source")), task="Only the format was changed.",
+        model="no model", parameters={}, seed=0, invented=scan.synthetic,
+    )  # fmt: skip
+    if scan.modality == XR:
+        window = float(scan.voxels.min()), float(scan.voxels.max())
+        picture = radiograph(scan, study, purpose, window, calculated=False)
+        study.pictures = yield from _save(export, staging, "source", [picture])
+    else:
+        study.images = yield from _save(export, staging, "source", image_series(scan, study, purpose, None))
     return study
 
 
@@ -276,6 +282,9 @@ def _labels(export: Export, study: Study, output: Output) -> Iterator[list[Any]]
     values = [int(value) for value in np.unique(labels.voxels) if value]
     if not values:
         export.notes.append(f"{output.words}: nothing is marked, so there is no DICOM object of it.")
+        return
+    if not study.images:
+        export.notes.append(f"{output.words}: a radiograph lies in no frame of reference, so it has no segments.")
         return
     facts = export.result.facts.get("labels")
     segments = segments_of(values, output.words, facts if isinstance(facts, list) else [])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...core.extras import needed
+from ...imaging.modality import CT, MR
 from .segments import ABNORMAL, Segment
 from .shell import MAKER, MODEL_NAME, RESEARCH, SCHEME, Purpose, finish, library_arguments
 from .study import Study, new_uid
@@ -26,6 +27,11 @@ UNITS = {
     "%": ("%", "UCUM", "Percent"),
 }
 """Last word of a column's name, or what a column of units says -> unit; every other one has none."""
+_PROCEDURES = {
+    CT: ("77477000", "SCT", "Computed tomography"),
+    MR: ("113091000", "SCT", "Magnetic resonance imaging"),
+}
+_RADIOGRAPHY = ("168537006", "SCT", "Plain radiography")
 _NO_UNIT = ("1", "UCUM", "no units")
 _PUBLIC = {"volume": ("118565006", "SCT", "Volume"), "diameter": ("81827009", "SCT", "Diameter")}
 PLACE = ("r_mm", "a_mm", "s_mm")
@@ -63,12 +69,19 @@ def measurement_report(
     ]
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=sr.CodedConcept("77477000", "SCT", "Computed tomography"),
+        procedure_reported=sr.CodedConcept(*_procedure(study)),
         imaging_measurements=groups,
         title=sr.CodedConcept("126000", "DCM", "Imaging Measurement Report"),
     )
-    evidence = [*study.images, *([regions] if regions is not None else [])]
+    evidence = [*study.evidence, *([regions] if regions is not None else [])]
     return _document(sr.Comprehensive3DSR, content[0], evidence, study, purpose)
+
+
+def _procedure(study: Study) -> tuple[str, str, str]:
+    """By the images that the report is about."""
+    if study.pictures and not study.images:
+        return _RADIOGRAPHY
+    return _PROCEDURES.get(str(study.images[0].Modality) if study.images else CT, _PROCEDURES[CT])
 
 
 def _document(kind: Any, content: Any, evidence: list[Any], study: Study, purpose: Purpose) -> Any:
@@ -157,4 +170,4 @@ def text_report(text: str, study: Study, purpose: Purpose) -> Any:
     root = sr.ContainerContentItem(sr.CodedConcept("126000", "DCM", "Imaging Measurement Report"))
     item = sr.TextContentItem(sr.CodedConcept("121106", "DCM", "Comment"), text, relationship_type="CONTAINS")
     root.ContentSequence = [item]
-    return _document(sr.EnhancedSR, root, study.images[:1], study, purpose)
+    return _document(sr.EnhancedSR, root, study.evidence[:1], study, purpose)

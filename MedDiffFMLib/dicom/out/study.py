@@ -50,6 +50,7 @@ class Study:
     Attributes:
         common: patient, study and frame of reference.
         images: headers of the series that they refer to, one a plane.
+        pictures: headers of radiographs, which lie in no frame; reports refer to them where there are no images.
         is_new: there was no such study before.
         now: time of the export.
         number: of the last series; each new one takes the next.
@@ -62,6 +63,12 @@ class Study:
     now: datetime = field(default_factory=datetime.now)
     number: int = 0
     notes: list[str] = field(default_factory=list)
+    pictures: list[Any] = field(default_factory=list)
+
+    @property
+    def evidence(self) -> list[Any]:
+        """What a report rests on."""
+        return self.images or self.pictures
 
     def next_number(self) -> int:
         """Number of a new series."""

@@ -56,6 +56,7 @@ def estimate(task: Describe, case: Case, run: Run) -> TaskResult:
 
     Returns:
         As :func:`.recipe.describe`; ``facts`` have ``estimated`` and, where they are numbers, an ``interval``.
+        ``facts["reader"]`` has name and SHA-256 of what read them.
 
     Raises:
         InputError: an image without a body, or a mask or organ map beside it.
@@ -93,6 +94,7 @@ def estimate(task: Describe, case: Case, run: Run) -> TaskResult:
             "not_assessed": [{"fact": kind, "reason": reason} for kind in missing],
             "labels": _labels(case.scan, looked.body),
             "strangeness": looked.strangeness,
+            "reader": reader.facts(),
         },
     )
 

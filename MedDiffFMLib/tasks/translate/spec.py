@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ...imaging.modality import CT as CT_SCAN
 from ...imaging.modality import CT_OR_MR
+from ...imaging.modality import MR as MR_SCAN
 from ...multimodal.names import CT, MR_T1, TARGETS
 from ..base import Task
 from ..inputs import NONE, Inputs
@@ -41,3 +43,8 @@ class Translate(Task):
     fade: bool = parameter(
         True, "Fall back to the guess by intensities where the MR looks unlike those in training.", advanced=True
     )
+
+    @property
+    def takes(self) -> Inputs:
+        """The scan is of the modality that is not made."""
+        return replace(self.inputs, modality=MR_SCAN if self.to == CT else CT_SCAN)

@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from MedDiffFMLib.models.no_model import NoModel
 from MedDiffFMLib.multimodal.prepared import prepare_mr
 from MedDiffFMLib.multimodal.rigid_registration import align
 from MedDiffFMLib.runner.case import checked_case
-from MedDiffFMLib.tasks.base import Run
 from MedDiffFMLib.tasks.translate.recipe import NO_FAT, STRANGE, doubts
 from MedDiffFMLib.tasks.translate.spec import Translate
 from Testing.unit.phantoms import body
@@ -30,13 +28,13 @@ def _mr_to_describe(*_: object) -> None:
     "Choose an MR volume.",
 )
 def _ct_as_mr(*_: object) -> None:
-    Translate().run(checked_case("translate", {"volume": replace(body(), modality="CT or MR")}), Run(NoModel("cpu")))
+    checked_case("translate", {"volume": replace(body(), modality="MR")}, inputs=Translate().takes)
 
 
 @case("MR given to translate --to mr-t1", "The volume is marked as MR, not as CT. Choose a CT volume.")
 def _mr_as_ct(*_: object) -> None:
     image = replace(body(), voxels=body().voxels + 1024, modality="MR")
-    Translate(to="mr-t1").run(checked_case("translate", {"volume": image}), Run(NoModel("cpu")))
+    checked_case("translate", {"volume": image}, inputs=Translate(to="mr-t1").takes)
 
 
 @case("MR without fat, given to translate", NO_FAT, None)

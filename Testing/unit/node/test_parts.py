@@ -116,6 +116,9 @@ def test_rules(tmp_path: Path) -> None:
         chest.fits(tags) and not chest.fits({**tags, "caller": "CT10"}) and not chest.fits({**tags, "Modality": "MR"})
     )
     assert whole.fits({"Modality": "CT"}) and not whole.fits({})
+    path.write_text(json.dumps({"rules": [{"name": "thigh", "task": "translate"}]}))
+    (thigh,) = read_rules(path, task_settings)
+    assert thigh.fits({"Modality": "MR"}) and not thigh.fits({"Modality": "CT"}), "a CT is made of an MR"
     if sys.version_info >= (3, 11):
         toml = tmp_path / "rules.toml"
         toml.write_text('[[rules]]\nname = "chest"\ntask = "denoise"\n')

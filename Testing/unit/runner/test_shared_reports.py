@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from MedDiffFMLib.cli import main
+from MedDiffFMLib.runner.report import published
 
 HOME = "Übung é 肺"
 
@@ -59,3 +60,17 @@ def test_private_reports_name_no_file(home: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["cases"][0]["status"] == "skipped"
     assert main(["repeat", str(path)]) == 2
     assert "The report is private" in capsys.readouterr().err
+
+
+def test_private_reports_name_no_model_of_a_users_own(tmp_path: Path) -> None:
+    """What a file besides the prior is called, which the facts of a run tell; its hash stays."""
+    own = {"name": "Müller", "sha256": "1f"}
+    report = {
+        "settings": {"model": "none", "parameters": {"reader": str(tmp_path / "Müller.safetensors"), "head": "lungs"}},
+        "model": {"name": "none", "sha256": ""},
+        "facts": {"reader": own, "head": {"name": "lungs", "sha256": "2f"}, "strangeness": 0.3},
+    }
+    made = published(report, tmp_path, private=True)
+    assert "Müller" not in json.dumps(made, ensure_ascii=False)
+    assert made["facts"]["reader"]["sha256"] == "1f" and made["facts"]["head"]["name"] == "lungs"
+    assert published(report, tmp_path)["facts"]["reader"] == own, "the report that is not private"

@@ -10,6 +10,7 @@ import torch
 
 import MedDiffFMLib as mdf
 from MedDiffFMLib.core.errors import InputError, ModelError
+from MedDiffFMLib.core.file_hash import file_sha256
 from MedDiffFMLib.core.resources import resource_folder
 from MedDiffFMLib.models.catalogue import list_models
 from MedDiffFMLib.multimodal.fact_flow import FactFlow
@@ -48,6 +49,7 @@ def test_of_an_mr_only_what_is_calibrated_is_said(reader: Path) -> None:
     body = np.asarray(found.volumes["evidence"].voxels)
     assert set(np.unique(body)) == {0, 1} and 0.2 < body.mean() < 0.95
     assert not mdf.describe(THIGH, modality="mr", reader=str(reader), certainty=0.95).facts["facts"]
+    assert found.facts["reader"] == {"name": "reader", "sha256": file_sha256(reader)}
 
 
 @pytest.mark.slow
@@ -78,11 +80,13 @@ def test_what_cannot_be_estimated_is_refused(reader: Path, small_ct: mdf.Volume)
 @pytest.mark.slow
 def test_the_reader_that_ships_says_of_a_leg_and_of_a_block_what_it_may() -> None:
     """Of a real thigh nothing, which it was found not to know; of a block of water its mass, and nothing else."""
-    rules = load_reader(next(iter(list_models("facts"))).path).rules
+    shipped = next(iter(list_models("facts")))
+    rules = load_reader(shipped.path).rules
     assert set(rules["mr"].words) == {("gas", "")} and not rules["mr"].numbers, "what its card says"
     assert set(rules["xray"].numbers) == {("body_mass", "mass")} and not rules["xray"].words
     thigh = mdf.describe(THIGH, modality="mr")
     assert not thigh.facts["facts"] and thigh.facts["strangeness"] < 1
+    assert thigh.facts["reader"] == {"name": "facts-reader", "sha256": file_sha256(shipped.path)}
     assert {row["fact"] for row in thigh.facts["not_assessed"]} == {key[0] for key in READ["mr"]}
 
     block = np.full((44, 44, 44), -1000, np.int16)
