@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ..core.progress import ProgressMeter
 from .loss import share_entropy
 from .point_head import share_logits
 
@@ -67,7 +68,9 @@ class ContextHead(nn.Module):
         return self.layers((features - self.mean) / self.deviation)
 
     @torch.inference_mode()
-    def refined(self, voxels: np.ndarray, probabilities: torch.Tensor) -> torch.Tensor:
+    def refined(
+        self, voxels: np.ndarray, probabilities: torch.Tensor, meter: ProgressMeter | None = None
+    ) -> torch.Tensor:
         """Mean of a head's probabilities (C, D, H, W) and of what is said anew.
 
         Everywhere, for a structure may be where the head says nothing of it; classes that were not learned stay as they
@@ -75,9 +78,12 @@ class ContextHead(nn.Module):
 
         Args:
             voxels: (D, H, W) HU.
+            meter: where a cancel is noticed.
         """
         result, share = torch.empty_like(probabilities), self.learned.cpu()[:, None] / 2
         for planes, features in surroundings(voxels, probabilities):
+            if meter is not None:
+                meter.check()
             again = self(features.to(self.mean.device)).sigmoid().cpu().T
             before = probabilities[:, planes]
             result[:, planes] = torch.lerp(before.flatten(1), again, share).reshape(before.shape)

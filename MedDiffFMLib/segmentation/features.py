@@ -346,7 +346,7 @@ class FeatureSegmenter(Segmenter):
         d, h, w = inputs.shape
         probability = smoothed(torch.cat(slabs, dim=1)[:, :d, :h, :w].sigmoid())
         if self.context is not None:
-            probability = self.context.refined(inputs.voxels, probability)
+            probability = self.context.refined(inputs.voxels, probability, meter)
         if meter is not None:
             meter.advance(0.1 if arrays is not None else 1.0)
         return Prediction(probability, (probability * (1 - probability)).sqrt())
