@@ -5,7 +5,8 @@ A file is safetensors in half precision with the metadata ``format`` ("meddifffm
 class in the order of the network's outputs), ``spacing`` (mm, of the isotropic working grid), ``prior`` (name and
 SHA-256 of the prior it was trained with), ``settings`` and ``training`` (facts for the card),
 ``body``, the SHA-256 of the body coordinates that it was given, and, where patients were left to fit it on,
-``temperature`` (``values``, one a class, and their ``source``), see :mod:`.calibration`, and ``context`` (``patients``
+``temperature`` (``values``, one a class, and their ``source``), see :mod:`.calibration`, ``outline`` (the better way to
+outline, see :mod:`.outline`) and ``context`` (``patients``
 that it learned from, and ``dice_gain``), see :mod:`.context`, whose weights have the names of CONTEXT.
 """
 
@@ -30,6 +31,7 @@ from ..models.checkpoint import (
     read_weights,
     write_weights,
 )
+from .outline import BEST, HALF
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +70,11 @@ class Head:
         return None if values is None else [float(value) for value in values]
 
     @property
+    def outline(self) -> str:
+        """The way to outline; where no patients told it, by best thresholds for heads on features, which doubt."""
+        return self.description.get("outline", BEST if self.description["method"] == "features" else HALF)
+
+    @property
     def other_body(self) -> bool:
         """Whether it was trained with body coordinates of another version than those it will be given."""
         from ..preprocessing.body_coordinates import shipped_sha256
@@ -82,6 +89,7 @@ class Head:
             "method": self.description["method"],
             "spacing_mm": self.spacing,
             "temperature": self.description.get("temperature"),
+            "outline": self.outline,
             "context": self.description.get("context"),
         }
 
@@ -119,12 +127,13 @@ def save_head(
     return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 
 
-def set_temperatures(path: Path, values: Sequence[float], source: str) -> str:
-    """Write temperatures into the file of a head; returns its new SHA-256.
+def set_temperatures(path: Path, values: Sequence[float], source: str, outline: str) -> str:
+    """Write temperatures, and the way to outline, into the file of a head; returns its new SHA-256.
 
     Args:
         values: one a class.
         source: patients that they were fitted on, in words.
+        outline: BEST or HALF.
 
     Raises:
         ModelError: no head of this format.
@@ -133,6 +142,7 @@ def set_temperatures(path: Path, values: Sequence[float], source: str) -> str:
     weights = read_weights(path)
     description = _description(path, weights.metadata)
     description["temperature"] = {"values": list(values), "source": source}
+    description["outline"] = outline
     return write_weights(path, weights.state, {"format": FORMAT, "description": json.dumps(description)})
 
 

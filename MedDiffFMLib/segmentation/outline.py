@@ -3,7 +3,8 @@
 Where probabilities are frequencies, the mask of all voxels above a threshold has the largest expected Dice of all masks
 of its size, and the best threshold is half of the Dice that it reaches (Lipton et al. 2014, arXiv 1402.1892): a
 structure of which half can be found is best outlined from 0.25 on. At 0.5 a head that learned from few cases, and
-rightly doubts, marks too little.
+rightly doubts, marks too little. A network that is too sure marks too much below 0.5: for each head that one of both
+ways is kept which patients tell that it did not learn from.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+BEST, HALF = "best threshold", "half"
+"""Ways to outline: as said above, and from 0.5 on."""
 LOWEST, HIGHEST = 0.1, 0.5
 """Limits of a threshold: what is not in the scan at all has no better mask than none, and voxels that are more likely
 inside than not are never left out."""
@@ -45,6 +48,8 @@ def best_threshold(probability: np.ndarray) -> float:
     return (allowed.start + best) / BINS
 
 
-def outlined(probabilities: torch.Tensor) -> torch.Tensor:
-    """Masks (C, D, H, W), bool, of probabilities of the same shape, each at its own best threshold."""
+def outlined(probabilities: torch.Tensor, way: str = BEST) -> torch.Tensor:
+    """Masks (C, D, H, W), bool, of probabilities of the same shape, each at its own best threshold or at 0.5."""
+    if way == HALF:
+        return probabilities.cpu() >= 0.5
     return torch.stack([one >= best_threshold(one.numpy()) for one in probabilities.float().cpu()])

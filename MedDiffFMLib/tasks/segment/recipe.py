@@ -106,7 +106,7 @@ def _on_input(
 
     Where structures meet, the one that is more probable, beside its threshold, wins.
     """
-    from ...segmentation.outline import best_threshold
+    from ...segmentation.outline import BEST, HIGHEST, best_threshold
 
     shape = image.volume.voxels.shape
     largest = max(label.value for label in head.labels)
@@ -118,7 +118,9 @@ def _on_input(
     for number, label in enumerate(head.labels):
         probability = _inside(prediction.probabilities[number], image, mask)
         spread = _inside(prediction.uncertainty[number], image, mask)
-        threshold = best_threshold(probability) if parameters.threshold is None else parameters.threshold
+        threshold = parameters.threshold
+        if threshold is None:
+            threshold = best_threshold(probability) if head.outline == BEST else HIGHEST
         thresholds.append(threshold)
         probability = probability / threshold
         inside = _large_pieces(probability >= best, image.volume, parameters.minimum_volume)

@@ -22,7 +22,7 @@ from ...segmentation.features import FeatureSegmenter
 from ...segmentation.head_file import own_weights, read_head, save_head, set_context, set_temperatures
 from ...segmentation.inputs import LabeledInput, dice
 from ...segmentation.method import InferenceBudget, Method, Segmenter, make_method, options_of
-from ...segmentation.outline import outlined
+from ...segmentation.outline import BEST, HALF, outlined
 from .adapters import Adapter
 from .config import FinetuneConfig
 from .interface import ControlCase, ControlTask
@@ -135,10 +135,11 @@ class SegmentationTask:
         dtype = choose_precision(precision, device)
         scores = []
         training = segmenter.part.training
+        way = BEST if isinstance(segmenter, FeatureSegmenter) else HALF  # as without a word of other patients
         segmenter.part.eval()
         for example in self.examples(cases):
             budget = InferenceBudget(device, dtype, window=self.window, samples=VALIDATION_SAMPLES)
-            masks = outlined(segmenter.predict(example.inputs, budget).probabilities)
+            masks = outlined(segmenter.predict(example.inputs, budget).probabilities, way)
             scores_by_class = dice(masks, example.truth())
             if preview is not None:
                 preview.add(*_shown(example, masks.any(0).numpy()))
@@ -245,7 +246,7 @@ class SegmentationAdapter(Adapter):
         precision: str,
         meter: ProgressMeter,
     ) -> list[str]:
-        """A second look at what surrounds, and temperatures, from patients that were not learned from."""
+        """A second look, temperatures and a way to outline, by patients that were not learned from."""
         if "temperature" in read_head(path):  # of a run that was finished before
             return []
         segmentation, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
@@ -265,11 +266,12 @@ class SegmentationAdapter(Adapter):
                 set_context(path, found.context, len(set(patients)), found.gain)
             if not validation:
                 source = f"{len(set(patients))} training patients, left out in turn"
-            set_temperatures(path, found.temperatures, source)
+            set_temperatures(path, found.temperatures, source, found.outline)
             return []
         if not validation:
             return ["Its probabilities are not calibrated: no patient was left to do it with."]
-        set_temperatures(path, from_validation(segmenter, aside, budget), source)
+        found = from_validation(segmenter, aside, budget)
+        set_temperatures(path, found.temperatures, source, found.outline)
         return []
 
 

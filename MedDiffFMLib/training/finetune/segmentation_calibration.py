@@ -1,13 +1,14 @@
-"""What a trained head gets when its training is over: a context head, and temperatures.
+"""What a trained head gets when its training is over: a context head, temperatures and a way to outline.
 
-Both are learned from maps of patients that the head which drew them had not learned from. Heads that are trained as the
+They are learned from maps of patients that the head which drew them had not learned from. Heads that are trained as the
 one itself, each without some of the patients, draw such maps of its own patients: the context head learns from these.
 It is kept where patients that it did not learn from gain by it: the validation cases, or, without any, the patients in
-turn. The same tell the temperatures.
+turn. The same tell the temperatures, and whether outlines by best thresholds or from 0.5 on overlap more.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,12 +21,14 @@ from ...segmentation.context import ContextHead, ContextSample, context_sample, 
 from ...segmentation.features import FeatureMethod, FeatureSegmenter
 from ...segmentation.inputs import LabeledInput, class_shares, dice
 from ...segmentation.method import InferenceBudget, Segmenter
-from ...segmentation.outline import outlined
+from ...segmentation.outline import BEST, HALF, outlined
 
 WARMUP = 10
 """Steps of a crossed training in which its rate rises."""
 FOLDS = 5
 """Heads, at most, that are trained without some of the patients."""
+LEAST_PATIENTS = 3
+"""For a context head: with two, each map is of a head that learned from one patient, and nothing was gained."""
 MOST_STEPS = 400
 """Of their training, where validation cases tell the temperatures: these depend on its length, the context hardly."""
 
@@ -50,11 +53,13 @@ class Completion:
 
     Attributes:
         temperatures: one a class.
+        outline: BEST or HALF.
         context: None where it is not worth its while, or there were too few patients.
         gain: in Dice, by the context, of patients that it did not learn from.
     """
 
     temperatures: list[float]
+    outline: str
     context: ContextHead | None = None
     gain: float = 0.0
 
@@ -77,29 +82,37 @@ class _Tally:
 
     def __init__(self, classes: int) -> None:
         self.counts = {with_context: LogitCounts(classes) for with_context in (False, True)}
-        self._gains: list[float] = []
+        self._dice: dict[tuple[bool, str], list[float]] = defaultdict(list)
 
     def add(self, probabilities: torch.Tensor, example: LabeledInput, context: ContextHead | None) -> None:
+        maps = {False: probabilities}
+        if context is not None:
+            maps[True] = context.refined(np.asarray(example.inputs.voxels), probabilities)
         truth = example.truth()
-        self.counts[False].add(probabilities, truth, example.known)
-        if context is None:
-            return
-        refined = context.refined(np.asarray(example.inputs.voxels), probabilities)
-        self.counts[True].add(refined, truth, example.known)
-        gained = (dice(outlined(refined), truth) - dice(outlined(probabilities), truth)).tolist()
-        self._gains += [value for value, known in zip(gained, example.known, strict=True) if known and value == value]
+        for with_context, drawn in maps.items():
+            self.counts[with_context].add(drawn, truth, example.known)
+            for way in (BEST, HALF):
+                scores = dice(outlined(drawn, way), truth).tolist()
+                kept = [score for score, known in zip(scores, example.known, strict=True) if known and score == score]
+                self._dice[with_context, way] += kept
 
-    @property
-    def gain(self) -> float:
-        return float(np.mean(self._gains)) if self._gains else 0.0
+    def completion(self, context: ContextHead | None) -> Completion:
+        """The better of all ways; as it is where nothing was there to be found."""
+        means = {key: float(np.mean(scores)) for key, scores in self._dice.items() if scores}
+        best = max(means, key=lambda key: means[key]) if means else (False, BEST)
+        alone = max((mean for key, mean in means.items() if not key[0]), default=0.0)
+        temperatures = self.counts[best[0]].temperatures()
+        if not best[0]:
+            return Completion(temperatures, best[1])
+        return Completion(temperatures, best[1], context, means[best] - alone)
 
 
-def from_validation(segmenter: Segmenter, examples: Sequence[LabeledInput], budget: InferenceBudget) -> list[float]:
-    """Temperature of each class on whole cases that the head did not learn from."""
+def from_validation(segmenter: Segmenter, examples: Sequence[LabeledInput], budget: InferenceBudget) -> Completion:
+    """Temperatures and the way to outline, by whole cases that the head did not learn from."""
     tally = _Tally(len(examples[0].known))
     for example in examples:
         tally.add(segmenter.predict(example.inputs, budget).probabilities, example, None)
-    return tally.counts[False].temperatures()
+    return tally.completion(None)
 
 
 def completed(
@@ -111,7 +124,7 @@ def completed(
     budget: InferenceBudget,
     meter: ProgressMeter,
 ) -> Completion:
-    """Context head and temperatures of a head on features.
+    """What a head on features gets.
 
     Args:
         segmenter: the head.
@@ -121,19 +134,19 @@ def completed(
     """
     parts = _parts(segmenter, examples, patients, pace, MOST_STEPS if validation else pace.steps, budget, meter)
     shares = class_shares(examples)
-    context = train_context([sample for part in parts for sample in part.samples], shares, pace.seed)
+    enough = len(set(patients)) >= LEAST_PATIENTS
+    context = train_context([s for part in parts for s in part.samples], shares, pace.seed) if enough else None
     tally = _Tally(len(examples[0].known))
     for example in validation:
         meter.check()
         tally.add(segmenter.predict(example.inputs, budget).probabilities, example, context)
     for part in parts if not validation else ():
         others = [sample for other in parts if other is not part for sample in other.samples]
-        crossed = train_context(others, shares, pace.seed)
+        crossed = train_context(others, shares, pace.seed) if enough else None
         for example in part.cases:
             meter.check()
             tally.add(part.segmenter.predict(example.inputs, budget).probabilities, example, crossed)
-    keeps = tally.gain > 0
-    return Completion(tally.counts[keeps].temperatures(), context if keeps else None, tally.gain)
+    return tally.completion(context)
 
 
 def _parts(

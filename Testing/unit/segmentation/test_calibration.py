@@ -9,12 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from MedDiffFMLib.conditioning.condition import Condition
 from MedDiffFMLib.core.errors import ModelError
+from MedDiffFMLib.core.progress import ProgressMeter
 from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.evaluation.quality.uncertainty import reliability
+from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN
 from MedDiffFMLib.segmentation.calibration import LogitCounts, calibrated, scaled
 from MedDiffFMLib.segmentation.head_file import read_head, save_head, set_temperatures
-from MedDiffFMLib.segmentation.method import Prediction
+from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput
+from MedDiffFMLib.segmentation.method import InferenceBudget, Prediction, Segmenter
+from MedDiffFMLib.segmentation.outline import BEST, HALF
+from MedDiffFMLib.training.finetune.segmentation_calibration import from_validation
 
 
 def too_sure(temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,13 +58,38 @@ def test_uncertainty_follows_probability_but_not_where_it_was_sampled() -> None:
     assert torch.equal(sampled.uncertainty, 0.3 * p) and torch.equal(sampled.probabilities, coin.probabilities)
 
 
+class Says(Segmenter):
+    """What a network says, whatever it sees."""
+
+    def __init__(self, probabilities: torch.Tensor) -> None:
+        super().__init__()
+        self.probabilities = probabilities
+
+    def predict(
+        self, inputs: SegmentationInput, budget: InferenceBudget, meter: ProgressMeter | None = None
+    ) -> Prediction:
+        return Prediction(self.probabilities, torch.zeros(self.probabilities.shape))
+
+
+@pytest.mark.parametrize(("shift", "way"), [(0.0, BEST), (3.0, HALF)])
+def test_patients_that_were_not_learned_from_tell_the_way_to_outline(shift: float, way: str) -> None:
+    """Who doubts rightly marks more from a lower threshold on, who is too sure marks too much there."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-3, 1.5, (1, 20, 40, 40))
+    truth = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits)))[0]
+    inputs = SegmentationInput(np.zeros(truth.shape, np.int16), Condition((2.0, 2.0, 2.0)), UNKNOWN)
+    example = LabeledInput("a", inputs, truth.astype(np.uint8), (True,))
+    said = Says(torch.from_numpy(logits + shift).float().sigmoid())
+    assert from_validation(said, [example], InferenceBudget(torch.device("cpu"))).outline == way
+
+
 def test_temperatures_travel_in_the_file_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     path, labels = tmp_path / "head.safetensors", label_table({1, 2}, {})
     save_head(path, nn.Linear(2, 2), method="features", options={}, labels=labels, spacing=2.0,
               prior={"name": "a", "sha256": "0" * 64})  # fmt: skip
     assert "temperature" not in read_head(path)
-    set_temperatures(path, [1.5, 2.0], "2 validation cases")
+    set_temperatures(path, [1.5, 2.0], "2 validation cases", BEST)
     assert read_head(path)["temperature"] == {"values": [1.5, 2.0], "source": "2 validation cases"}
-    set_temperatures(path, [1.5], "too few")
+    set_temperatures(path, [1.5], "too few", BEST)
     with pytest.raises(ModelError, match="damaged description"):
         read_head(path)

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from MedDiffFMLib.segmentation import outline
 from MedDiffFMLib.segmentation.features import smoothed
 from MedDiffFMLib.segmentation.inputs import dice
-from MedDiffFMLib.segmentation.outline import best_threshold, outlined
+from MedDiffFMLib.segmentation.outline import HALF, best_threshold, outlined
 
 
 @pytest.mark.parametrize("center", [-6.0, -3.0, -1.0])
@@ -30,6 +30,7 @@ def test_what_is_not_in_the_scan_is_not_outlined() -> None:
     for probability in (np.zeros((4, 5, 6), np.float32), 0.09 * faint / faint.max()):
         assert not outlined(torch.from_numpy(probability)[None]).any()
     assert outlined(torch.ones(2, 3, 4, 5)).all()
+    assert torch.equal(outlined(torch.tensor([[[[0.49, 0.5]]]]), HALF), torch.tensor([[[[False, True]]]]))
 
 
 def test_a_large_scan_is_counted_slab_by_slab(monkeypatch: pytest.MonkeyPatch) -> None:
