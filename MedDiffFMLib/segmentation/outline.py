@@ -9,8 +9,12 @@ ways is kept which patients tell that it did not learn from.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 BEST, HALF = "best threshold", "half"
 """Ways to outline: as said above, and from 0.5 on."""
@@ -50,6 +54,8 @@ def best_threshold(probability: np.ndarray) -> float:
 
 def outlined(probabilities: torch.Tensor, way: str = BEST) -> torch.Tensor:
     """Masks (C, D, H, W), bool, of probabilities of the same shape, each at its own best threshold or at 0.5."""
+    import torch
+
     if way == HALF:
         return probabilities.cpu() >= 0.5
     return torch.stack([one >= best_threshold(one.numpy()) for one in probabilities.float().cpu()])
