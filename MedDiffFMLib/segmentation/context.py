@@ -37,6 +37,8 @@ HIDDEN, DROPOUT = 48, 0.2
 STEPS, BATCH, RATE, DECAY, WARM = 600, 4096, 3e-3, 0.05, 20
 NEAR_POINTS, FAR_POINTS = 20_000, 5_000
 """Places of a case that are learned from, near where something may be and elsewhere."""
+LEAST_CASES = 2
+"""Of a class, for it to be learned: from one alone it is learned where it lay there."""
 SLAB_VOXELS = 500_000
 """Voxels, about, that are looked at together, which bounds the memory."""
 
@@ -219,7 +221,7 @@ def train_context(samples: Sequence[ContextSample], shares: torch.Tensor, seed: 
         head = ContextHead(len(shares))
         head.mean.copy_(features.mean(0))
         head.deviation.copy_(features.std(0).clamp(min=1e-3))
-        head.learned.copy_((torch.stack([s.known for s in samples]).amax(0) > 0).float())
+        head.learned.copy_((torch.stack([s.known for s in samples]).sum(0) >= LEAST_CASES).float())
         last = head.layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, 0, 0.01)

@@ -47,9 +47,10 @@ def test_of_two_that_look_alike_the_surroundings_tell_the_one(head: context.Cont
         assert alone[0] < 0.72 and again[0] > 0.9 and again[1] > 0.9
 
 
-def test_a_class_that_no_case_has_outlined_stays_as_it_is() -> None:
-    voxels, said, truth = scan(0)
-    head = train_context([context_sample(voxels, said, truth, (True, False), 0)], torch.tensor([0.01, 0.01]))
+def test_a_class_that_one_case_alone_has_outlined_stays_as_it_is() -> None:
+    samples = [context_sample(*scan(seed), (True, seed == 0), seed) for seed in range(2)]
+    head = train_context(samples, torch.tensor([0.01, 0.01]))
+    voxels, said, _ = scan(2)
     refined = head.refined(voxels, said)
     assert torch.equal(refined[1], said[1])
     assert (refined[0] != said[0]).any()
