@@ -57,7 +57,7 @@ def _interrupts(cancel: CancelToken, console: Console) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
         cancel.cancel()
-        console.note("Cancelling; interrupt again to stop at once.")
+        console.note_from_signal("Cancelling; interrupt again to stop at once.")
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before: dict[int, Any] = {number: signal.signal(number, interrupted) for number in numbers}

@@ -37,6 +37,7 @@ class Console:
         self._line = ""  # progress line that is on the screen
         self._drawn = 0.0
         self._last: tuple[str, int] = ("", -1)
+        self._waiting = ""  # a remark that came while a line was being written
 
     @property
     def spare_stdout(self) -> TextIO:
@@ -63,6 +64,13 @@ class Console:
         """A remark for the person at the terminal; one line."""
         if not self._quiet:
             self._print(visible(text))
+
+    def note_from_signal(self, text: str) -> None:
+        """A remark by the handler of a signal, which may have come in the middle of a line and then follows it."""
+        try:
+            self.note(text)
+        except RuntimeError:  # Python's streams refuse a call inside of another one
+            self._waiting = text
 
     def warning(self, text: str) -> None:
         """Something that may make the result less reliable."""
@@ -98,6 +106,9 @@ class Console:
     def _print(self, text: str) -> None:
         self._draw("")
         print(text, file=self._err, flush=True)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, ""
+            print(visible(waiting), file=self._err, flush=True)
 
     def _draw(self, text: str) -> None:
         """Replace the progress line."""

@@ -78,7 +78,7 @@ class _Part:
 
 
 class _Tally:
-    """Dice and logits, with and without a context head, of cases that neither learned from."""
+    """Dice and logits, with and without a context head, of cases that neither learned from; before any temperature."""
 
     def __init__(self, classes: int) -> None:
         self.counts = {with_context: LogitCounts(classes) for with_context in (False, True)}
@@ -132,9 +132,10 @@ def completed(
         patients: of each of them; two or more.
         validation: cases that it did not learn from; may be none.
     """
+    enough, shares = len(set(patients)) >= LEAST_PATIENTS, class_shares(examples)
+    if validation and not enough:
+        return from_validation(segmenter, validation, budget)
     parts = _parts(segmenter, examples, patients, pace, MOST_STEPS if validation else pace.steps, budget, meter)
-    shares = class_shares(examples)
-    enough = len(set(patients)) >= LEAST_PATIENTS
     context = train_context([s for part in parts for s in part.samples], shares, pace.seed) if enough else None
     tally = _Tally(len(examples[0].known))
     for example in validation:

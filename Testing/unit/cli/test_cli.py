@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -377,6 +379,33 @@ def test_second_interrupt_does_not_wait_for_the_task(capsys: pytest.CaptureFixtu
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("the second one did nothing")
     assert signal.getsignal(signal.SIGINT) is before and "interrupt again" in capsys.readouterr().err
+
+
+class InterruptedOnce(io.RawIOBase):
+    """A file in whose first write Ctrl-C comes."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.written:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.written += bytes(data)
+        return len(data)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
+def test_an_interrupt_in_the_middle_of_a_line_waits_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, cancel = InterruptedOnce(), CancelToken()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(file), write_through=True))
+    console = Console(as_json=False, quiet=False, cancel=cancel)
+    with _interrupts(cancel, console):
+        console.note("Working.")
+    assert cancel.cancelled
+    assert file.written == b"Working.\nCancelling; interrupt again to stop at once.\n"
 
 
 # Memory
