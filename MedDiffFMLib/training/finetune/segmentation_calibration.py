@@ -30,7 +30,7 @@ FOLDS = 5
 LEAST_PATIENTS = 3
 """For a context head: with two, each map is of a head that learned from one patient, and nothing was gained."""
 MOST_STEPS = 400
-"""Of their training, where validation cases tell the temperatures: these depend on its length, the context hardly."""
+"""Of their training, where validation cases tell the temperatures, for which alone it must be as long as the head's."""
 
 
 @dataclass(frozen=True)
