@@ -4,10 +4,10 @@ A file is safetensors in half precision with the metadata ``format`` ("meddifffm
 (JSON): ``task`` "segmentation", ``method`` and its ``options``, ``labels`` (value, name, color, terminology of each
 class in the order of the network's outputs), ``spacing`` (mm, of the isotropic working grid), ``prior`` (name and
 SHA-256 of the prior it was trained with), ``settings`` and ``training`` (facts for the card),
-``body``, the SHA-256 of the body coordinates that it was given, and, where patients were left to fit it on,
+``body``, the SHA-256 of the body coordinates that it was given, and, where patients were left to tell them,
 ``temperature`` (``values``, one a class, and their ``source``), see :mod:`.calibration`, ``outline`` (the better way to
-outline, see :mod:`.outline`) and ``context`` (``patients``
-that it learned from, and ``dice_gain``), see :mod:`.context`, whose weights have the names of CONTEXT.
+outline), see :mod:`.outline`, and ``context`` (``patients`` that it learned from, and ``dice_gain``), see
+:mod:`.context`. The names of a context head's weights begin with CONTEXT.
 """
 
 from __future__ import annotations
@@ -127,13 +127,25 @@ def save_head(
     return write_weights(path, part.state_dict(), {"format": FORMAT, "description": json.dumps(description)})
 
 
-def set_temperatures(path: Path, values: Sequence[float], source: str, outline: str) -> str:
-    """Write temperatures, and the way to outline, into the file of a head; returns its new SHA-256.
+def complete_head(
+    path: Path,
+    *,
+    temperatures: Sequence[float],
+    source: str,
+    outline: str,
+    context: nn.Module | None = None,
+    patients: int = 0,
+    gain: float = 0.0,
+) -> str:
+    """Write into the file of a head what other patients told, at once; returns its new SHA-256.
 
     Args:
-        values: one a class.
+        temperatures: one a class.
         source: patients that they were fitted on, in words.
         outline: BEST or HALF.
+        context: a context head, None for none.
+        patients: that the context head learned from.
+        gain: in Dice, by the context head, of patients that were left out.
 
     Raises:
         ModelError: no head of this format.
@@ -141,32 +153,12 @@ def set_temperatures(path: Path, values: Sequence[float], source: str, outline: 
     """
     weights = read_weights(path)
     description = _description(path, weights.metadata)
-    description["temperature"] = {"values": list(values), "source": source}
-    description["outline"] = outline
-    return write_weights(path, weights.state, {"format": FORMAT, "description": json.dumps(description)})
-
-
-def set_context(path: Path, context: nn.Module, patients: int, gain: float) -> str:
-    """Write a context head into the file of a head; returns its new SHA-256.
-
-    Args:
-        patients: that it learned from.
-        gain: in Dice, of patients that were left out.
-
-    Raises:
-        ModelError: no head of this format.
-        OutputError: the file cannot be written.
-    """
-    weights = read_weights(path)
-    description = _description(path, weights.metadata)
-    description["context"] = {"patients": patients, "dice_gain": round(gain, 4)}
-    state = own_weights(weights.state) | {CONTEXT + name: value for name, value in context.state_dict().items()}
+    description |= {"temperature": {"values": list(temperatures), "source": source}, "outline": outline}
+    state = dict(weights.state)
+    if context is not None:
+        description["context"] = {"patients": patients, "dice_gain": round(gain, 4)}
+        state |= {CONTEXT + name: value for name, value in context.state_dict().items()}
     return write_weights(path, state, {"format": FORMAT, "description": json.dumps(description)})
-
-
-def own_weights(state: dict[str, Any]) -> dict[str, Any]:
-    """Weights of the head itself, without those of a context head."""
-    return {name: value for name, value in state.items() if not name.startswith(CONTEXT)}
 
 
 def read_head(path: Path) -> dict[str, Any]:
@@ -220,9 +212,10 @@ def load_head(spec: str | Path, model: FoundationModel) -> Head:
         # A body of its own comes whole from the file, and is as it was trained; the engine's was rewritten for speed.
         prior_body = build_denoiser(model.config) if method.own_body else model.engine.denoiser
         segmenter = method.build(len(labels), prior_body)
-        segmenter.part.load_state_dict(own_weights(weights.state))
+        context = {n.removeprefix(CONTEXT): v for n, v in weights.state.items() if n.startswith(CONTEXT)}
+        segmenter.part.load_state_dict({n: v for n, v in weights.state.items() if not n.startswith(CONTEXT)})
         if "context" in description:
-            _join_context(segmenter, weights.state, len(labels))
+            _join_context(segmenter, context, len(labels))
     except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
@@ -238,9 +231,8 @@ def _join_context(segmenter: Segmenter, state: dict[str, Any], classes: int) -> 
 
     if not isinstance(segmenter, FeatureSegmenter):
         raise ValueError("this method has no context head")
-    context = ContextHead(classes)
-    context.load_state_dict({n.removeprefix(CONTEXT): v for n, v in state.items() if n.startswith(CONTEXT)})
-    segmenter.context = context
+    segmenter.context = ContextHead(classes)
+    segmenter.context.load_state_dict(state)
 
 
 def find_head(model: FoundationModel) -> str | None:

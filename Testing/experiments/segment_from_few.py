@@ -1,6 +1,6 @@
 """Dice and calibration of organs outlined in 1, 2, 5 and 20 cases: heads on the prior beside networks from scratch.
 
-    python Testing/experiments/segment_from_few.py DATALIST -o FOLDER [--counts 1 2 5 20] [--seeds 3] [--seconds 60]
+    python -m Testing.experiments.segment_from_few DATALIST -o FOLDER [--counts 1 2 5 20] [--seeds 3] [--seconds 60]
 
 DATALIST is a decathlon JSON: "training" is the pool from which each seed draws its cases anew, "validation" decides
 (temperatures, nothing else here), "test" is reported; each case has an image and a label. The heads ("features") are

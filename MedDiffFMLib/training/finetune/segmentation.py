@@ -19,7 +19,7 @@ from ...datasets.importers import labels_of
 from ...datasets.labels import SegmentLabel, label_table
 from ...models.checkpoint import read_weights
 from ...segmentation.features import FeatureSegmenter
-from ...segmentation.head_file import own_weights, read_head, save_head, set_context, set_temperatures
+from ...segmentation.head_file import complete_head, read_head, save_head
 from ...segmentation.inputs import LabeledInput, dice
 from ...segmentation.method import InferenceBudget, Method, Segmenter, make_method, options_of
 from ...segmentation.outline import BEST, HALF, outlined
@@ -251,27 +251,29 @@ class SegmentationAdapter(Adapter):
             return []
         segmentation, segmenter = cast(SegmentationTask, task), cast(Segmenter, denoiser)
         part = self.part(denoiser)
-        part.load_state_dict(own_weights(read_weights(path).state))
+        part.load_state_dict(read_weights(path).state)
         part.eval()
         device = next(segmenter.parameters()).device
         budget = InferenceBudget(
             device, choose_precision(precision, device), window=segmentation.window, samples=VALIDATION_SAMPLES
         )
         patients, aside = [case.case.patient for case in training], segmentation.examples(validation)
-        source = f"{len(validation)} validation cases"
-        if isinstance(segmenter, FeatureSegmenter) and len(set(patients)) > 1:
+        several = len(set(patients)) if isinstance(segmenter, FeatureSegmenter) else 0
+        if several > 1:
             pace = Pace(steps, config.batch, config.loop.learning_rate, config.seed)
-            found = completed(segmenter, segmentation.examples(training), patients, aside, pace, budget, meter)
-            if found.context is not None:
-                set_context(path, found.context, len(set(patients)), found.gain)
-            if not validation:
-                source = f"{len(set(patients))} training patients, left out in turn"
-            set_temperatures(path, found.temperatures, source, found.outline)
-            return []
-        if not validation:
+            head, examples = cast(FeatureSegmenter, segmenter), segmentation.examples(training)
+            found = completed(head, examples, patients, aside, pace, budget, meter)
+        elif validation:
+            found = from_validation(segmenter, aside, budget)
+        else:
             return ["Its probabilities are not calibrated: no patient was left to do it with."]
-        found = from_validation(segmenter, aside, budget)
-        set_temperatures(path, found.temperatures, source, found.outline)
+        source = (
+            f"{len(validation)} validation cases" if validation else f"{several} training patients, left out in turn"
+        )
+        complete_head(
+            path, temperatures=found.temperatures, source=source, outline=found.outline,
+            context=found.context, patients=several, gain=found.gain,
+        )  # fmt: skip
         return []
 
 

@@ -93,7 +93,9 @@ class _Tally:
             self.counts[with_context].add(drawn, truth, example.known)
             for way in (BEST, HALF):
                 scores = dice(outlined(drawn, way), truth).tolist()
-                kept = [score for score, known in zip(scores, example.known, strict=True) if known and score == score]
+                kept = [
+                    score for score, known in zip(scores, example.known, strict=True) if known and not np.isnan(score)
+                ]
                 self._dice[with_context, way] += kept
 
     def completion(self, context: ContextHead | None) -> Completion:

@@ -8,6 +8,7 @@ from MedDiffFMLib.datasets.datalist import Entry
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from Testing.experiments import generated_lesions_help as study
+from Testing.experiments import lesion_maker
 
 SPACING = (1.5, 1.5, 3.0)
 """(i, j, k), mm."""
@@ -27,29 +28,31 @@ def test_the_look_of_a_lesion_is_measured_against_its_muscle(tmp_path):
     volume, ball = thigh(-15.0, 0.5)
     write_volume(volume, tmp_path / "ct.nrrd")
     write_volume(Volume(ball.astype(np.uint8), volume.ijk_to_ras, "mask"), tmp_path / "mask.nrrd")
-    look = study.look_of(Entry("a", "training", tmp_path / "ct.nrrd", "a", None, {"label": tmp_path / "mask.nrrd"}))
+    look = lesion_maker.look_of(
+        Entry("a", "training", tmp_path / "ct.nrrd", "a", None, {"label": tmp_path / "mask.nrrd"})
+    )
     assert look.diameter == pytest.approx(36, rel=0.03)
     assert look.contrast == pytest.approx(-15, abs=1) and look.roughness == pytest.approx(0.5, abs=0.05)
-    wishes = study.density_like(volume, ball, look)
+    wishes = lesion_maker.density_like(volume, ball, look)
     assert wishes["mean"] == pytest.approx(35, abs=1) and wishes["spread"] == pytest.approx(6, abs=0.6)
 
 
 def test_a_lesion_in_fat_has_no_muscle_to_be_measured_against():
     volume, ball = thigh(0.0, 1.0)
     fat = Volume(np.full_like(volume.voxels, -100), volume.ijk_to_ras)
-    assert study.muscle_around(fat, ball) is None
-    with pytest.raises(study.InputError, match="no muscle"):
-        study.density_like(fat, ball, study.Look(30, -10, 1))
+    assert lesion_maker.muscle_around(fat, ball) is None
+    with pytest.raises(lesion_maker.InputError, match="no muscle"):
+        lesion_maker.density_like(fat, ball, lesion_maker.Look(30, -10, 1))
 
 
 def test_a_regrown_lesion_holds_the_old_one_and_stays_near_it_and_in_its_room():
     _, ball = thigh(0.0, 1.0)
     edges, room = np.array(SPACING[::-1]), np.ones_like(ball)
     room[:, :, 30:] = False
-    grown, other = (study.regrown(ball, room, edges, np.random.default_rng(n)) for n in (1, 2))
+    grown, other = (lesion_maker.regrown(ball, room, edges, np.random.default_rng(n)) for n in (1, 2))
     assert grown[ball].all() and not (grown & ~ball & ~room).any() and (grown != other).any()
     assert 1.05 < grown.sum() / ball.sum() < 2
-    assert distance_transform_edt(~ball, sampling=edges)[grown].max() <= study.GROWTH * 36 * 1.03
+    assert distance_transform_edt(~ball, sampling=edges)[grown].max() <= lesion_maker.GROWTH * 36 * 1.03
 
 
 def test_the_table_pairs_patients_and_numbers_of_real_cases():

@@ -16,7 +16,7 @@ from MedDiffFMLib.datasets.labels import label_table
 from MedDiffFMLib.evaluation.quality.uncertainty import reliability
 from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN
 from MedDiffFMLib.segmentation.calibration import LogitCounts, calibrated, scaled
-from MedDiffFMLib.segmentation.head_file import read_head, save_head, set_temperatures
+from MedDiffFMLib.segmentation.head_file import complete_head, read_head, save_head
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput
 from MedDiffFMLib.segmentation.method import InferenceBudget, Prediction, Segmenter
 from MedDiffFMLib.segmentation.outline import BEST, HALF
@@ -88,8 +88,8 @@ def test_temperatures_travel_in_the_file_and_wrong_ones_are_refused(tmp_path: Pa
     save_head(path, nn.Linear(2, 2), method="features", options={}, labels=labels, spacing=2.0,
               prior={"name": "a", "sha256": "0" * 64})  # fmt: skip
     assert "temperature" not in read_head(path)
-    set_temperatures(path, [1.5, 2.0], "2 validation cases", BEST)
+    complete_head(path, temperatures=[1.5, 2.0], source="2 validation cases", outline=BEST)
     assert read_head(path)["temperature"] == {"values": [1.5, 2.0], "source": "2 validation cases"}
-    set_temperatures(path, [1.5], "too few", BEST)
+    complete_head(path, temperatures=[1.5], source="too few", outline=BEST)
     with pytest.raises(ModelError, match="damaged description"):
         read_head(path)

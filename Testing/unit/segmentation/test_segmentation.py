@@ -33,10 +33,11 @@ from MedDiffFMLib.segmentation.features import (
     draw_points,
     strata,
 )
-from MedDiffFMLib.segmentation.head_file import load_head, set_context
+from MedDiffFMLib.segmentation.head_file import complete_head, load_head
 from MedDiffFMLib.segmentation.inputs import LabeledInput, SegmentationInput, dice, mirrored
 from MedDiffFMLib.segmentation.loss import mask_loss, share_entropy
 from MedDiffFMLib.segmentation.method import InferenceBudget, make_method
+from MedDiffFMLib.segmentation.outline import BEST
 from MedDiffFMLib.segmentation.point_head import PointHead, to_points, to_voxels
 from MedDiffFMLib.segmentation.sliding_window import Window
 from MedDiffFMLib.segmentation.window_dataset import WindowSamples, collate_windows
@@ -145,7 +146,7 @@ def test_a_context_head_travels_with_its_head(trained: FinetuneResult, tiny_mode
     path = tmp_path / "head.safetensors"
     shutil.copyfile(trained.weights, path)
     torch.manual_seed(0)
-    set_context(path, ContextHead(2), 3, 0.125)
+    complete_head(path, temperatures=[1, 1], source="", outline=BEST, context=ContextHead(2), patients=3, gain=0.125)
     model = load_model(str(tiny_model_file), device="cpu")
     image = outlined(9)[0]
     with_context = Segment(head=str(path)).run(Case(image), Run(model))
