@@ -12,11 +12,15 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from .plane_stream import PlaneStream, across, wait
+
 FOLD = 2
 """Pixels along an edge of those that become the channels of one."""
 DIVISOR = 8
 """What rows and columns must be multiples of."""
 FACTS = 3
+REACH = 6
+"""Planes on either side that a plane of the result depends on."""
 
 
 class FoldedUNet(nn.Module):
@@ -36,7 +40,7 @@ class FoldedUNet(nn.Module):
         self.to_middle = nn.Conv3d(fine, middle, (1, 2, 2), stride=(1, 2, 2))
         self.middle = _Residual(middle)
         self.to_coarse = nn.Conv3d(middle, coarse, (1, 2, 2), stride=(1, 2, 2))
-        self.coarse = nn.Sequential(_Residual(coarse, across=1), _Residual(coarse, across=1))
+        self.coarse = nn.ModuleList([_Residual(coarse, across=1), _Residual(coarse, across=1)])
         self.from_coarse = nn.ConvTranspose3d(coarse, middle, (1, 2, 2), stride=(1, 2, 2))
         self.after_coarse = _Residual(middle)
         self.from_middle = nn.ConvTranspose3d(middle, fine, (1, 2, 2), stride=(1, 2, 2))
@@ -49,29 +53,35 @@ class FoldedUNet(nn.Module):
         """JSON-ready; ``FoldedUNet(**config)`` is the same network."""
         return {"widths": list(self.widths)}
 
-    def forward(self, noisy: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, facts: torch.Tensor, stream: PlaneStream | None = None) -> torch.Tensor:
         """Take away the noise.
 
         Args:
             noisy: (B, 1, D, H, W), HU / 1000; H and W multiples of 8.
             facts: (B, 3), logarithms of the noise's level (HU / 1000) and of pixel and slice thickness (mm).
+            stream: of a pass whose planes come some at a time, more than ``REACH`` the first time; the same for all.
 
         Returns:
-            The same without its noise; the untrained network gives it back as it is.
+            The same without its noise; the untrained network gives it back as it is. From a stream, the planes that
+            can be told by now: the last ``REACH`` come with the next, or at the end.
         """
         batch, _, depth, height, width = noisy.shape
         known = facts.view(batch, FACTS, 1, 1, 1).expand(-1, -1, depth, height // FOLD, width // FOLD)
         image = torch.cat([fold(noisy), known], 1).contiguous(memory_format=torch.channels_last_3d)
-        fine = self.enter(image)
+        fine = across(self.enter, image, stream)
         fine = fine + self.fine(functional.relu(fine))
-        middle = self.middle(self.to_middle(functional.relu(fine)))
-        coarse = self.coarse(self.to_coarse(functional.relu(middle)))
-        middle = self.after_coarse(middle + self.from_coarse(functional.relu(coarse)))
-        fine = fine + self.from_middle(functional.relu(middle))
+        middle = self.middle(self.to_middle(functional.relu(fine)), stream)
+        coarse = self.to_coarse(functional.relu(middle))
+        for block in self.coarse:
+            coarse = block(coarse, stream)
+        back = self.from_coarse(functional.relu(coarse))
+        middle = self.after_coarse(back + wait(self.from_coarse, middle, back, stream), stream)
+        back = self.from_middle(functional.relu(middle))
+        fine = back + wait(self.from_middle, fine, back, stream)
         fine = fine + self.after_middle(functional.relu(fine))
-        noise = _unfold(self.out(functional.relu(fine)))
+        noise = _unfold(across(self.out, functional.relu(fine), stream))
         # Noise is told in units of its level, so that loud and quiet scans look alike to the last layer.
-        return noisy - noise * facts[:, 0].exp().view(-1, 1, 1, 1, 1)
+        return wait(self.out, noisy, noise, stream) - noise * facts[:, 0].exp().view(-1, 1, 1, 1, 1)
 
 
 class _Residual(nn.Module):
@@ -88,8 +98,9 @@ class _Residual(nn.Module):
         nn.init.zeros_(self.across.weight)
         nn.init.zeros_(self.across.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.across(functional.relu(self.within(functional.relu(x))))
+    def forward(self, x: torch.Tensor, stream: PlaneStream | None = None) -> torch.Tensor:
+        change = across(self.across, functional.relu(self.within(functional.relu(x))), stream)
+        return wait(self, x, change, stream) + change
 
 
 def _within_slices(channels: int) -> nn.Conv3d:

@@ -54,7 +54,7 @@ STAGES = {
     "MedDiffFMLib.preprocessing.working_image.changed": "results, number type",
     "MedDiffFMLib.tasks.anomaly.findings.list_findings": "list of findings",
     "MedDiffFMLib.preprocessing.noise_estimate.estimate_noise": "noise level",
-    "MedDiffFMLib.tasks.denoise.supervised.denoise_in_windows": "small network",
+    "MedDiffFMLib.tasks.denoise.supervised.denoise_in_columns": "small network",
     "MedDiffFMLib.tasks.denoise.recipe._Filters.removed": "filters in blocks",
     "MedDiffFMLib.tasks.denoise.coarse_to_fine.not_air": "air",
     "MedDiffFMLib.inference.sliding_window.SlidingWindowDenoiser.__init__": "windows",

@@ -23,7 +23,8 @@ from torch import nn
 from ...core.errors import ModelError
 from ...imaging.volume import Box
 from ...inference.direct_convolution import convolve_directly
-from ...networks.folded_unet import DIVISOR, FOLD, FoldedUNet, fold
+from ...networks.folded_unet import DIVISOR, FOLD, REACH, FoldedUNet, fold
+from ...networks.plane_stream import PlaneStream
 from .coarse_to_fine import not_air
 from .estimator import LastPass, sharing_all_but
 
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
     from ...inference.engine import Engine
 
 FORMAT, MODEL = "meddifffm-denoiser-1", "ct-denoiser"
-LONGEST, MARGIN = (40, 192, 192), (3, 8, 8)
-"""Voxels along the edges of a window, and those of its neighbors that it sees beyond what it is taken for. Larger
-windows take up to twice the time for a voxel, for their features outgrow the cache; wider margins, which would bring
-results nearer to those of one window than 0.2 HU root mean square, a fifth more. Multiples of 8 keep folds alike."""
+LONGEST, MARGIN = 336, 8
+"""Pixels along the edges of a column of windows, and those of its neighbors that it sees beyond what it is taken for;
+wider margins would bring results nearer to those of one window than 0.2 HU root mean square. Multiples of 8 keep folds
+alike."""
+AT_ONCE, FEWEST, MOST = 1_000_000, 4, 16
+"""Voxels of a column, in whole planes, that pass the network at once: with more their features outgrow the cache, and a
+voxel takes up to half as long again."""
 SHARE = 0.5
 """Of its result as it is: 0.2 dB on validation patients, where noise is correlated and, most of all, in heads."""
 AIR_SMOOTHED = 7
@@ -44,6 +48,9 @@ AIR_SMOOTHED = 7
 LEVELS = (0.004, 0.08)
 """Levels of noise, HU / 1000, that the network is shown; it was taught on 0.006 to 0.09. Of louder images it sees a
 fainter copy, which at 150 HU is worth 0.7 to 2.8 dB more than an image that is louder than any it was taught on."""
+
+Pass = Callable[[torch.Tensor, bool], torch.Tensor]
+"""Planes (d, h, w) that come next, and whether they are the last -> those whose result can be told by now."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +77,14 @@ class Supervised:
     ) -> torch.Tensor:
         """Of the condition only the spacing counts."""
 
-        def on_device(window: torch.Tensor) -> torch.Tensor:
+        def passed() -> Pass:
             device, network = self.engine.device, self.network
             if device.type != "cpu":
                 network = copy.deepcopy(network).to(device)
-            return without_noise(network, window.to(device), sigma, condition.spacing).cpu()
+            streamed = in_stream(network, sigma, condition.spacing)
+            return lambda planes, ends: streamed(planes.to(device), ends).cpu()
 
-        def denoised(window: torch.Tensor) -> torch.Tensor:
-            return self.engine.retry_on_oom(lambda: on_device(window))
-
-        return denoise_in_windows(noisy[0, 0], denoised, meter)[None, None]
+        return denoise_in_columns(noisy[0, 0], passed, meter, self.engine.retry_on_oom)[None, None]
 
     @property
     def last_layer(self) -> nn.Conv3d:
@@ -110,14 +115,37 @@ def without_noise(
         network: a :class:`FoldedUNet`, or another that is called as it is.
         spacing: (k, j, i) in mm.
     """
+    told, faintness = _shown(sigma)
+    with torch.inference_mode():
+        return _applied(lambda image, facts: network(image, facts), window, told, faintness, spacing)
+
+
+def in_stream(network: FoldedUNet, sigma: float, spacing: tuple[float, float, float]) -> Pass:
+    """A pass of the network over the planes of a window, see :class:`.PlaneStream`; arguments as above."""
+    told, faintness = _shown(sigma)
+    stream = PlaneStream()
+
+    def passed(planes: torch.Tensor, ends: bool) -> torch.Tensor:
+        stream.ends = ends
+        with torch.inference_mode():
+            return _applied(lambda image, facts: network(image, facts, stream), planes, told, faintness, spacing)
+
+    return passed
+
+
+def _applied(
+    network: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    window: torch.Tensor,
+    told: float,
+    faintness: float,
+    spacing: tuple[float, float, float],
+) -> torch.Tensor:
     height, width = window.shape[1:]
     k, j, i = spacing
-    told, faintness = _shown(sigma)
     facts = torch.tensor([[math.log(told), math.log(j * i) / 2, math.log(k)]], device=window.device)
     image = faintness * window[None, None]
     whole = functional.pad(image, (0, -width % DIVISOR, 0, -height % DIVISOR, 0, 0), mode="replicate")
-    with torch.inference_mode():
-        return network(whole, facts)[0, 0, :, :height, :width] / faintness
+    return network(whole, facts)[0, 0, :, :height, :width] / faintness
 
 
 def _shown(sigma: float) -> tuple[float, float]:
@@ -126,38 +154,60 @@ def _shown(sigma: float) -> tuple[float, float]:
     return max(faintness * sigma, LEVELS[0]), faintness
 
 
-def denoise_in_windows(
-    noisy: torch.Tensor, denoised: Callable[[torch.Tensor], torch.Tensor], meter: ProgressMeter | None = None
+def denoise_in_columns(
+    noisy: torch.Tensor,
+    passed: Callable[[], Pass],
+    meter: ProgressMeter | None = None,
+    attempt: Callable[[Callable[[], None]], None] = lambda compute: compute(),
 ) -> torch.Tensor:
-    """``noisy`` (D, H, W) in the network's range, window by window.
+    """``noisy`` (D, H, W) in the network's range, column by column, each some planes at a time.
 
     Air around the body is averaged over some pixels, for nothing is to be seen there.
 
     Args:
-        denoised: of a window (d, h, w).
+        passed: begins the pass over a column; given planes (d, h, w), and whether they are the last, it gives those
+            whose result can be told.
         meter: advanced by one; where a cancel is noticed.
+        attempt: computes a column, once more where memory ran out.
     """
     clean = torch.empty_like(noisy)
-    tissue = not_air(noisy[None, None])
-    slabs = _pieces(0, len(noisy), LONGEST[0], MARGIN[0], 1)
-    for planes in slabs:
-        clean[planes] = _averaged(noisy[planes])
-        windows = list(_windows(planes, tissue[planes]))
-        for place in windows:
-            if meter is not None:
-                meter.check()
-            seen = _with_margin(place, noisy.shape)
-            inner = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(place, seen, strict=True))
-            clean[place] = denoised(noisy[seen])[inner]
-            if meter is not None:
-                meter.advance(1 / len(slabs) / len(windows))
-        if meter is not None and not windows:
-            meter.advance(1 / len(slabs))
+    columns = list(_columns(not_air(noisy[None, None])))
+    for first in range(0, len(noisy), MOST):
+        planes = slice(first, min(first + MOST, len(noisy)))
+        inside = sum(_size((_both(planes, column[0]), *column[1:])) for column in columns)
+        if inside < noisy[planes].numel():
+            clean[planes] = _averaged(noisy[planes])
+    voxels = sum(_size(column) for column in columns)
+    for column in columns:
+        attempt(functools.partial(_denoise_column, noisy, clean, column, passed, meter))
+        if meter is not None:
+            meter.advance(_size(column) / voxels)
+    if meter is not None and not columns:
+        meter.advance()
     return clean
 
 
-def _windows(planes: slice, tissue: torch.Tensor) -> Iterator[Box]:
-    """Windows side by side over the box that holds all tissue (bool, (d, H, W)) of some planes."""
+def _denoise_column(
+    noisy: torch.Tensor, clean: torch.Tensor, column: Box, passed: Callable[[], Pass], meter: ProgressMeter | None
+) -> None:
+    """Write what lies in ``column`` into ``clean``."""
+    planes, *seen = _with_margin(column, noisy.shape)
+    inner = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(column[1:], seen, strict=True))
+    at_once = min(max(AT_ONCE // _size(tuple(seen)), FEWEST), MOST)
+    network, done, first = passed(), planes.start, planes.start
+    while first < planes.stop:
+        if meter is not None:
+            meter.check()
+        # More the first time, for as many results come later.
+        stop = min(first + at_once + (REACH if first == planes.start else 0), planes.stop)
+        result = network(noisy[(slice(first, stop), *seen)], stop == planes.stop)
+        kept = _both(slice(done, done + len(result)), column[0])
+        clean[(kept, *column[1:])] = result[(slice(kept.start - done, kept.stop - done), *inner)]
+        done, first = done + len(result), stop
+
+
+def _columns(tissue: torch.Tensor) -> Iterator[Box]:
+    """Columns side by side over the box that holds all tissue (bool, (D, H, W)), each as long as it holds some."""
     lines = []
     for axis, length in enumerate(tissue.shape[1:]):
         where = torch.nonzero(tissue.any(0).any(1 - axis))[:, 0]
@@ -166,27 +216,52 @@ def _windows(planes: slice, tissue: torch.Tensor) -> Iterator[Box]:
         # Wider by more than what air is averaged over, which would spread the rim of a table or of skin.
         first = max(int(where[0]) // DIVISOR - 1, 0) * DIVISOR
         last = min((-(-(int(where[-1]) + 1) // DIVISOR) + 1) * DIVISOR, length)
-        lines.append(_pieces(first, last, LONGEST[axis + 1], MARGIN[axis + 1], DIVISOR))
-    yield from ((planes, rows, columns) for rows, columns in product(*lines))
+        lines.append(_pieces(first, last))
+    for rows, columns in product(*lines):
+        yield from ((planes, rows, columns) for planes in _runs(tissue[:, rows, columns].any(2).any(1)))
 
 
-def _pieces(first: int, last: int, longest: int, margin: int, divisor: int) -> list[slice]:
-    """Fewest even parts of a line that are no longer than ``longest`` with their margins."""
-    count = max(1, math.ceil((last - first) / (longest - 2 * margin)))
-    edges = [first + round((last - first) * n / count / divisor) * divisor for n in range(count)] + [last]
+def _runs(tissue: torch.Tensor) -> list[slice]:
+    """Planes with tissue (bool, (D,)) and gaps between them too short to be worth a new beginning."""
+    runs: list[slice] = []
+    for plane in torch.nonzero(tissue)[:, 0].tolist():
+        if runs and plane - runs[-1].stop <= 2 * REACH:
+            runs[-1] = slice(runs[-1].start, plane + 1)
+        else:
+            runs.append(slice(plane, plane + 1))
+    return runs
+
+
+def _pieces(first: int, last: int) -> list[slice]:
+    """Fewest even parts of a line that are no longer than ``LONGEST`` with their margins."""
+    count = max(1, math.ceil((last - first) / (LONGEST - 2 * MARGIN)))
+    edges = [first + round((last - first) * n / count / DIVISOR) * DIVISOR for n in range(count)] + [last]
     return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
 
 
 def _with_margin(place: Box, shape: tuple[int, ...]) -> Box:
+    margins = (REACH, MARGIN, MARGIN)
     k, j, i = (
         slice(max(part.start - margin, 0), min(part.stop + margin, length))
-        for part, margin, length in zip(place, MARGIN, shape, strict=True)
+        for part, margin, length in zip(place, margins, shape, strict=True)
     )
     return k, j, i
 
 
+def _size(box: tuple[slice, ...]) -> int:
+    return math.prod(part.stop - part.start for part in box)
+
+
+def _both(one: slice, other: slice) -> slice:
+    start = max(one.start, other.start)
+    return slice(start, max(start, min(one.stop, other.stop)))
+
+
 def _averaged(planes: torch.Tensor) -> torch.Tensor:
-    return functional.avg_pool2d(planes[:, None], AIR_SMOOTHED, 1, AIR_SMOOTHED // 2, count_include_pad=False)[:, 0]
+    for size in ((AIR_SMOOTHED, 1), (1, AIR_SMOOTHED)):
+        around = (size[0] // 2, size[1] // 2)
+        planes = functional.avg_pool2d(planes[:, None], size, 1, around, count_include_pad=False)[:, 0]
+    return planes
 
 
 def save_denoiser(path: Path, network: FoldedUNet, facts: dict[str, object]) -> str:

@@ -174,7 +174,8 @@ def ct(slices, edge):
 torch.set_num_threads(1)
 # What is bounded whatever the volume is small here, so that a small volume tells what grows with it.
 sliding_window.KEPT_CONDITIONS, noise_estimate.MOST, working_image.SLAB_VOXELS = 0, 200_000, 200_000
-blocks.BAND, thresholding.MOST_BLOCKS, supervised.LONGEST = 2, 256, (12, 64, 64)
+blocks.BAND, thresholding.MOST_BLOCKS = 2, 256
+supervised.LONGEST, supervised.AT_ONCE = 64, 50_000
 figures = {"all": {"centre": [0.0] * CLASSES, "spread": [30.0] * CLASSES}}
 calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": {"36": figures, "24": figures}}
 model = SimpleNamespace(engine=Engine(Free(), "cpu", "float32", window=32), calibration=calibration, name="free")

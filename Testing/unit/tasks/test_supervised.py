@@ -1,6 +1,8 @@
 """The small denoiser: what it is worth on a CT it never saw, windows that leave no seam, loud noise, its file."""
 
+import contextlib
 import copy
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,12 @@ from MedDiffFMLib.evaluation.quality.added_noise import ramp_noise
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.non_local_means import non_local_means
 from MedDiffFMLib.models.catalogue import resolve
-from MedDiffFMLib.networks.folded_unet import FoldedUNet
+from MedDiffFMLib.networks.folded_unet import REACH, FoldedUNet
 from MedDiffFMLib.tasks.denoise import recipe, supervised
 from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.denoise.supervised import (
-    denoise_in_windows,
+    denoise_in_columns,
+    in_stream,
     load_denoiser,
     save_denoiser,
     shipped_denoiser,
@@ -54,41 +57,101 @@ def test_the_shipped_network_errs_less_than_non_local_means_that_are_told_the_le
     assert error(without_noise(shipped_denoiser(), noisy, sigma, SPACING), chest) < 0.97 * error(means, chest)
 
 
-def test_windows_leave_no_seam(chest, monkeypatch):
+@pytest.mark.parametrize("planes", [REACH + 1, 9, 40])
+def test_planes_that_come_some_at_a_time_give_what_all_at_once_do(chest, planes):
+    noisy = noisy_like(chest, 0.03)[:, 8:41, 24:90]
+    whole = without_noise(shipped_denoiser(), noisy, 0.03, SPACING)
+    passed, parts = in_stream(shipped_denoiser(), 0.03, SPACING), []
+    for first in (0, *range(planes, len(noisy), 2)):
+        stop = min(planes if first == 0 else first + 2, len(noisy))
+        parts.append(passed(noisy[first:stop], stop == len(noisy)))
+    assert torch.allclose(torch.cat(parts), whole, atol=2e-6)
+    assert len(parts) == 1 or (len(parts[0]) == planes - REACH and len(parts[-1]) > REACH)
+
+
+def test_a_result_depends_on_no_plane_farther_than_its_reach(chest):
+    noisy = noisy_like(chest, 0.03)[:, :32, :32]
+    changed = noisy.clone()
+    changed[20] += 0.1
+    one, other = (without_noise(shipped_denoiser(), image, 0.03, SPACING) for image in (noisy, changed))
+    different = (one != other).flatten(1).any(1).nonzero()[:, 0]
+    assert different.min() == 20 - REACH and different.max() == 20 + REACH
+
+
+def test_columns_leave_no_seam_and_planes_none_at_all(chest, monkeypatch):
     noisy = noisy_like(chest, 0.03)
     whole = without_noise(shipped_denoiser(), noisy, 0.03, SPACING)
-    monkeypatch.setattr(supervised, "LONGEST", (16, 64, 72))
-    calls = []
-
-    def denoised(window):
-        calls.append(window.shape)
-        return without_noise(shipped_denoiser(), window, 0.03, SPACING)
-
-    in_parts = denoise_in_windows(noisy, denoised)
-    assert len(calls) > 8
+    passed = functools.partial(in_stream, shipped_denoiser(), 0.03, SPACING)
+    assert torch.allclose(denoise_in_columns(noisy, passed)[whole > -0.8], whole[whole > -0.8], atol=2e-6)
+    monkeypatch.setattr(supervised, "LONGEST", 72)
+    begun = []
+    in_parts = denoise_in_columns(noisy, lambda: begun.append(0) or passed())
+    assert len(begun) == 2 * 3
     difference = 1000 * (in_parts - whole)[whole > -0.8].abs()
     # Every voxel lies near a seam here; the noise is 30 HU.
     assert difference.max() < 15 and difference.square().mean().sqrt() < 0.8
 
 
+def test_a_body_in_two_parts_is_denoised_as_one(chest):
+    """Planes of air between, too many to pass them: each part begins anew, and tissue is as if nothing was left out."""
+    air = torch.full((30, *chest.shape[1:]), -1.0)
+    image = torch.cat([noisy_like(chest, 0.03)[:12], air, noisy_like(chest, 0.03)[12:]])
+    whole = without_noise(shipped_denoiser(), image, 0.03, SPACING)
+    begun = []
+    parts = denoise_in_columns(image, lambda: begun.append(0) or in_stream(shipped_denoiser(), 0.03, SPACING))
+    assert len(begun) == 2
+    inside = whole > -0.8
+    assert torch.allclose(parts[inside], whole[inside], atol=2e-6)
+
+
+def test_a_column_is_computed_again_where_memory_ran_out(chest):
+    noisy, failures = noisy_like(chest, 0.03), iter([True])
+
+    def passed():
+        network, count = in_stream(shipped_denoiser(), 0.03, SPACING), iter(range(100))
+
+        def planes(window, ends):
+            if next(count) == 1 and next(failures, False):
+                raise MemoryError
+            return network(window, ends)
+
+        return planes
+
+    def attempt(compute):
+        with contextlib.suppress(MemoryError):
+            return compute()
+        return compute()
+
+    plain = denoise_in_columns(noisy, functools.partial(in_stream, shipped_denoiser(), 0.03, SPACING))
+    assert torch.equal(denoise_in_columns(noisy, passed, None, attempt), plain)
+    assert next(failures, None) is None
+
+
+def nothing(window, ends):
+    return window
+
+
 def test_air_alone_is_averaged_and_progress_reaches_its_end(chest):
-    """Two pixels of air touch no tissue: their noise goes, too, and all windows together advance by one."""
+    """Two pixels of air touch no tissue: their noise goes, too, and all columns together advance by one."""
     air = torch.full((8, 40, 40), -1.0) + 0.03 * torch.randn(8, 40, 40, generator=torch.Generator().manual_seed(0))
     seen = []
     meter = ProgressMeter(1, lambda event: seen.append(event.fraction))
-    clean = denoise_in_windows(air, lambda window: pytest.fail("the network looked at air"), meter)
+    clean = denoise_in_columns(air, lambda: pytest.fail("the network looked at air"), meter)
     assert clean.std() < 0.2 * air.std() and seen[-1] == 1.0
+    seen.clear()
+    denoise_in_columns(chest, lambda: nothing, ProgressMeter(1, lambda event: seen.append(event.fraction)))
+    assert seen[-1] == 1.0
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        denoise_in_windows(chest, lambda window: window, ProgressMeter(1, None, token))
+        denoise_in_columns(chest, lambda: nothing, ProgressMeter(1, None, token))
 
 
 def test_air_beside_tissue_is_not_averaged_with_it():
-    """A table that ends two rows before the field of view does, in which windows begin every eight rows."""
+    """A table that ends two rows before the field of view does, in which columns begin every eight rows."""
     image = torch.full((6, 50, 64), -1.0)
     image[:, 40:48, 8:56] = 0.1
-    assert torch.equal(denoise_in_windows(image, lambda window: window), image)
+    assert torch.equal(denoise_in_columns(image, lambda: nothing), image)
 
 
 def test_an_untrained_network_changes_nothing_and_any_moves_with_the_image():
