@@ -8,7 +8,7 @@ def anomaly(
     volume: VolumeLike,
     model: ModelLike = "starter-ct",
     *,
-    threshold: float = 3.0,
+    threshold: float = 2.0,
     minimum_volume: float = 100.0,
     at_most: int = 5,
     method: str = "detector",
@@ -26,7 +26,7 @@ def anomaly(
     Args:
         volume: CT in HU: a Volume, or the path of a file or DICOM folder.
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
-        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 3.0.
+        threshold: Findings are regions with a larger z-score (0.5 to 50). Default: 2.0.
         minimum_volume: Smaller regions are not listed (0 to 1e+06 mm3). Default: 100.0.
         at_most: Only the most conspicuous findings are listed and filled (1 to 100). Default: 5.
         method: detector: what each place looks like, judged by a small network; cubes: hidden cubes

@@ -32,7 +32,7 @@ class Anomaly(Task):
     view = View.FINDINGS
     reference_seconds = 4.0
 
-    threshold: float = parameter(3.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
+    threshold: float = parameter(2.0, "Findings are regions with a larger z-score.", minimum=0.5, maximum=50)
     minimum_volume: float = parameter(100.0, "Smaller regions are not listed.", unit="mm3", minimum=0, maximum=1e6)
     at_most: int = parameter(
         5, "Only the most conspicuous findings are listed and filled.", minimum=1, maximum=100, advanced=True

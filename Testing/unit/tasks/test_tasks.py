@@ -266,6 +266,20 @@ def test_findings_give_place_and_size_of_a_known_blob():
     assert few.rows == list_findings(score, volume, 3.0, 0)[:1] and few.count == 2 and few.numbered.max() == 1
 
 
+def test_a_finding_reaches_to_half_of_its_peak_and_no_lower_than_the_threshold():
+    """A conspicuous one does not flow into what surrounds it; a faint one is all that is above the threshold."""
+    volume = Volume(np.full((10, 20, 40), 40, np.int16), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    score = np.zeros(volume.voxels.shape, np.float32)
+    score[2:8, 4:14, 4:14] = 3.5
+    score[3:6, 6:9, 6:9] = 8.0
+    score[2:8, 4:14, 24:34] = 2.5
+    score[4, 9, 29] = 3.0
+    rows = list_findings(score, volume, 2.0, minimum_volume=300)
+    assert [(row["peak_z"], row["volume_mm3"]) for row in rows] == [(8.0, 8 * 27.0), (3.0, 8 * 600.0)]
+    assert rows[0]["mean_z"] == 8.0 and [rows[0][axis] for axis in ("r_mm", "a_mm", "s_mm")] == [-14.0, -14.0, 8.0]
+    assert set(np.unique(find_regions(score, volume, 2.0, 300).numbered[3:6, 6:9, 6:9])) == {1}
+
+
 def test_findings_say_where_they_are():
     """Center in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
     volume = Volume(np.full((20, 30, 30), 40, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
