@@ -21,6 +21,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ...core.errors import ModelError
+from ...core.progress import ProgressMeter
 from ...imaging.volume import Box
 from ...inference.direct_convolution import convolve_directly
 from ...networks.folded_unet import DIVISOR, FOLD, REACH, FoldedUNet, fold
@@ -30,7 +31,6 @@ from .estimator import LastPass, sharing_all_but
 
 if TYPE_CHECKING:
     from ...conditioning.condition import Condition
-    from ...core.progress import ProgressMeter
     from ...inference.engine import Engine
 
 FORMAT, MODEL = "meddifffm-denoiser-1", "ct-denoiser"
@@ -174,35 +174,38 @@ def denoise_in_columns(
     columns = list(_columns(not_air(noisy[None, None])))
     for first in range(0, len(noisy), MOST):
         planes = slice(first, min(first + MOST, len(noisy)))
-        inside = sum(_size((_both(planes, column[0]), *column[1:])) for column in columns)
+        inside = sum(_size((_both(planes, column[0]), column[1], column[2])) for column in columns)
         if inside < noisy[planes].numel():
             clean[planes] = _averaged(noisy[planes])
     voxels = sum(_size(column) for column in columns)
+    meter = meter or ProgressMeter(1)
     for column in columns:
-        attempt(functools.partial(_denoise_column, noisy, clean, column, passed, meter))
-        if meter is not None:
-            meter.advance(_size(column) / voxels)
-    if meter is not None and not columns:
+        share, begun = _size(column) / voxels, meter.done
+
+        def compute(column: Box = column, share: float = share, begun: float = begun) -> None:
+            meter.done = begun  # an attempt that failed counts for nothing
+            for part in _denoise_column(noisy, clean, column, passed()):
+                meter.advance(share * part)
+
+        attempt(compute)
+    if not columns:
         meter.advance()
     return clean
 
 
-def _denoise_column(
-    noisy: torch.Tensor, clean: torch.Tensor, column: Box, passed: Callable[[], Pass], meter: ProgressMeter | None
-) -> None:
-    """Write what lies in ``column`` into ``clean``."""
-    planes, *seen = _with_margin(column, noisy.shape)
-    inner = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(column[1:], seen, strict=True))
-    at_once = min(max(AT_ONCE // _size(tuple(seen)), FEWEST), MOST)
-    network, done, first = passed(), planes.start, planes.start
+def _denoise_column(noisy: torch.Tensor, clean: torch.Tensor, column: Box, passed: Pass) -> Iterator[float]:
+    """Write what lies in ``column`` into ``clean``, in steps; yields the share that each was of it."""
+    planes, rows, columns = _with_margin(column, noisy.shape)
+    inner = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(column[1:], (rows, columns), strict=True))
+    at_once = min(max(AT_ONCE // _size((rows, columns)), FEWEST), MOST)
+    done = first = planes.start
     while first < planes.stop:
-        if meter is not None:
-            meter.check()
         # More the first time, for as many results come later.
         stop = min(first + at_once + (REACH if first == planes.start else 0), planes.stop)
-        result = network(noisy[(slice(first, stop), *seen)], stop == planes.stop)
+        result = passed(noisy[first:stop, rows, columns], stop == planes.stop)
         kept = _both(slice(done, done + len(result)), column[0])
-        clean[(kept, *column[1:])] = result[(slice(kept.start - done, kept.stop - done), *inner)]
+        clean[kept, column[1], column[2]] = result[kept.start - done : kept.stop - done, inner[0], inner[1]]
+        yield (stop - first) / _size((planes,))
         done, first = done + len(result), stop
 
 
