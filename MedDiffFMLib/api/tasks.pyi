@@ -85,8 +85,8 @@ def denoise(
             more texture (0 to 100). Default: 0.
         consistency: With several steps, trust in the prior against the input (DiffPIR's lambda) (0.01
             to 1000). Default: 3.0.
-        quick: The network alone, without the filters beside it: three fifths of the time, and more
-            error left. Default: False.
+        quick: The network alone, without the filters beside it: half of the time, and more error left.
+            Default: False.
         prior: The prior's passes in the small network's place, in several times its time: for a prior
             that was trained on scans unlike those of the small network, which knows noise of 6 to 90 HU
             in diagnostic CTs. Default: False.
@@ -155,8 +155,9 @@ def inpaint(
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
         sigma_max: Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves
             more to the model (0.01 to 80). Default: 10.0.
-        texture: scan: texture synthesis, copied from the most similar places nearby in the same scan;
-            none: the smooth tissue that the prior expects (scan, none). Default: scan.
+        texture: scan: texture synthesis, a piece from one of the most similar places nearby in the same
+            scan, without a seam; none: the smooth tissue that the prior expects (scan, none). Default:
+            scan.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.

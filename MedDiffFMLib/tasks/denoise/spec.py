@@ -56,7 +56,7 @@ class Denoise(Task):
     )
     quick: bool = parameter(
         False,
-        "The network alone, without the filters beside it: three fifths of the time, and more error left.",
+        "The network alone, without the filters beside it: half of the time, and more error left.",
     )
     prior: bool = parameter(
         False,

@@ -83,13 +83,13 @@ def test_columns_leave_no_seam_and_planes_none_at_all(chest, monkeypatch):
     whole = without_noise(shipped_denoiser(), noisy, 0.03, SPACING)
     passed = functools.partial(in_stream, shipped_denoiser(), 0.03, SPACING)
     assert torch.allclose(denoise_in_columns(noisy, passed)[whole > -0.8], whole[whole > -0.8], atol=2e-6)
-    monkeypatch.setattr(supervised, "LONGEST", 72)
+    monkeypatch.setattr(supervised, "LONGEST", 88)
     begun = []
     in_parts = denoise_in_columns(noisy, lambda: begun.append(0) or passed())
     assert len(begun) == 2 * 3
     difference = 1000 * (in_parts - whole)[whole > -0.8].abs()
     # Every voxel lies near a seam here; the noise is 30 HU.
-    assert difference.max() < 15 and difference.square().mean().sqrt() < 0.8
+    assert difference.max() < 12 and difference.square().mean().sqrt() < 0.4
 
 
 def test_a_body_in_two_parts_is_denoised_as_one(chest):
