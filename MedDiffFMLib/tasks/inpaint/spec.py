@@ -67,8 +67,8 @@ class Inpaint(Task):
     )
     texture: str = parameter(
         "scan",
-        "scan: texture synthesis, copied from the most similar places nearby in the same scan; none: the smooth tissue "
-        "that the prior expects.",
+        "scan: texture synthesis, a piece from one of the most similar places nearby in the same scan, without a seam; "
+        "none: the smooth tissue that the prior expects.",
         choices=("scan", "none"),
     )
 

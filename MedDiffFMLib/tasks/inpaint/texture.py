@@ -1,12 +1,13 @@
 """Texture of a filling, taken from like places of the same scan.
 
-The expected tissue that the network gives is smooth: it cannot know where vessels, septa and noise lie. What is missing
-is the error of an expectation, and that can be seen where the scan is known: the same hole, laid over tissue nearby, is
-bent through as if nothing were known inside, and the difference of the scan to that surface is the texture. It falls to
-zero at the rim by itself, so that it meets the surroundings without a seam (seamless cloning, Perez et al. 2003, ACM
-Transactions on Graphics 22:313, with the surface of least bending in place of the membrane). Places are chosen by how
-much their rim and their tissue resemble those of the hole (Criminisi et al. 2004, IEEE Transactions on Image Processing
-13:1200). What grain is missing then is :mod:`.grain`'s business.
+The expected tissue that the network gives is smooth: it cannot know where vessels, septa and noise lie. So the filling
+is a piece of the same scan, cloned without a seam (Perez et al. 2003, ACM Transactions on Graphics 22:313, with the
+surface of least bending in place of the membrane): the same hole, laid over tissue nearby, is bent through as if
+nothing were known inside, and the difference of the scan to that surface, which falls to zero at the rim by itself, is
+added to the surface through the hole. The mean of several samples, which is to be near the truth, keeps what is
+expected and takes texture where tissue is alike. Places are chosen by how much their rim resembles that of the hole
+(Criminisi et al. 2004, IEEE Transactions on Image Processing 13:1200) and their tissue what is expected there; where
+none does, the expected tissue stays. What grain is missing then is :mod:`.grain`'s business.
 
 It is texture synthesis: nothing of it says what was behind the mask.
 """
@@ -27,18 +28,21 @@ SMOOTHING_MM = 1.5
 """Tissue is compared smoothed so much, for noise is never alike."""
 COMPARED_HU = (-1000.0, 400.0)
 """Bone beyond the upper limit would decide alone."""
-MOST_SHIFTS, MOST_PLACES, MOST_VOXELS = 300_000, 6000, 200
-"""Shifts and places that are looked at, and voxels in which each is compared; drawn at random where there are more."""
+MOST_SHIFTS, MOST_PLACES = 300_000, 6000
+"""Shifts and places that are looked at; drawn at random where there are more."""
+COMPARED = ((100, 600), (1000, None))
+"""Rounds of comparison: voxels of rim and inside in which each place is compared, drawn at random where there are more,
+and how many places, those most alike, stay for the next; None for all."""
+INSIDE = 0.3
+"""Weight of the tissue inside beside the rim where a piece is cloned: what is expected is smooth, and the places most
+like it are calm."""
 BEST = 4
 """A filling takes one of so many places, those most alike."""
 APART = 2
 """Voxels between two places along some axis at least."""
-LIKE_HU = 200.0
-"""Where the tissue of a place differs so much from what is expected, a third of its texture is taken, at twice as much
-nothing."""
-LEAST_SHARE = 0.5
-"""A place of whose texture less would be taken on the whole is not alike: the best place for a hole in the middle of a
-nodule may hold a rib."""
+LIKE_HU, LEAST = 200.0, 0.5
+"""Tissue that differs so much from what is expected is alike by a third, at twice as much not at all; a place that is
+less alike on the whole is not taken: the best one for a hole in the middle of a nodule may hold a rib."""
 EXTREMES = (0.5, 99.5)
 """Percentiles, of the voxels around the hole and of those in the place, between which a filling stays: a surface that
 bends through a piece of bone or air overshoots."""
@@ -81,7 +85,9 @@ def texture_of_scan(
     random = np.random.default_rng(seed)
     for number in range(1, count + 1):
         part = parts == number
-        found = _alike(filled, part, hole, spacing, max(BEST, samples), random)
+        weight = INSIDE if samples == 1 else 1.0
+        found = _alike(filled, part, hole, spacing, max(BEST, samples), weight, random)
+        surface = _surface(filled, part, spacing) if samples == 1 and found else None
         share = grain_share(float(part.sum() * np.prod(spacing)))
         taken: list[np.ndarray] = []
         for turn in random.permutation(len(found)):
@@ -89,7 +95,7 @@ def texture_of_scan(
                 break
             if meter is not None:
                 meter.check()
-            texture = _texture_at(filled, part, hole, found[turn], spacing)
+            texture = _texture_at(filled, part, hole, found[turn], spacing, surface)
             if texture is not None:
                 if share > 0:
                     texture = texture + share * missing_grain(filled, texture, part, hole, found[turn], spacing)
@@ -106,9 +112,14 @@ def _alike(
     hole: np.ndarray,
     spacing: tuple[float, float, float],
     count: int,
+    inside_weight: float,
     random: np.random.Generator,
 ) -> list[np.ndarray]:
-    """Shifts (k, j, i) from the part to the places most like it, best first."""
+    """Shifts (k, j, i) from the part to the places most like it, best first.
+
+    Args:
+        inside_weight: of the tissue inside beside the rim.
+    """
     from scipy.ndimage import binary_dilation, gaussian_filter
 
     rim = np.argwhere(binary_dilation(part, iterations=RIM) & ~hole)
@@ -120,13 +131,15 @@ def _alike(
         shifts = shifts[random.choice(len(shifts), MOST_PLACES, replace=False)]
     seen = np.clip(filled, *COMPARED_HU)
     smooth = gaussian_filter(seen, [SMOOTHING_MM / edge for edge in reversed(spacing)])
-    unlike = np.zeros(len(shifts), np.float32)
-    for image, voxels in ((seen, rim), (smooth, inside)):
-        voxels = voxels[random.permutation(len(voxels))[:MOST_VOXELS]]
-        at = np.ravel_multi_index(tuple(voxels.T), hole.shape)
-        there = at[None] + (shifts @ np.array([hole.shape[1] * hole.shape[2], hole.shape[2], 1]))[:, None]
-        unlike += np.abs(image.ravel()[there] - image.ravel()[at]).mean(1)
-    return _apart(shifts[np.argsort(unlike, kind="stable")], inside, hole, count)
+    for most_voxels, kept in COMPARED:
+        unlike = np.zeros(len(shifts), np.float32)
+        for image, voxels, weight in ((seen, rim, 1.0), (smooth, inside, inside_weight)):
+            voxels = voxels[random.permutation(len(voxels))[:most_voxels]]
+            at = np.ravel_multi_index(tuple(voxels.T), hole.shape)
+            there = at[None] + (shifts @ np.array([hole.shape[1] * hole.shape[2], hole.shape[2], 1]))[:, None]
+            unlike += weight * np.abs(image.ravel()[there] - image.ravel()[at]).mean(1)
+        shifts = shifts[np.argsort(unlike, kind="stable")[:kept]]
+    return _apart(shifts, inside, hole, count)
 
 
 def _shifts(inside: np.ndarray, rim: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -153,31 +166,52 @@ def _apart(shifts: np.ndarray, inside: np.ndarray, hole: np.ndarray, count: int)
 
 
 def _texture_at(
-    filled: np.ndarray, part: np.ndarray, hole: np.ndarray, shift: np.ndarray, spacing: tuple[float, float, float]
+    filled: np.ndarray,
+    part: np.ndarray,
+    hole: np.ndarray,
+    shift: np.ndarray,
+    spacing: tuple[float, float, float],
+    surface: np.ndarray | None,
 ) -> np.ndarray | None:
-    """(D, H, W): the scan less the surface of least bending through the shifted part, where that is; 0 elsewhere.
+    """(D, H, W): what the scan at the shifted part brings into the hole, less the expected tissue; 0 elsewhere.
 
     None where the place is not alike.
+
+    Args:
+        surface: of least bending through the part, onto which the scan's difference to its own is cloned; without it
+            the expected tissue takes that difference where tissue is alike.
     """
     from scipy.ndimage import binary_dilation
 
     here, there = boxes(part, shift, RIM)
-    scan, inside = filled[there], part[here]
-    around = scan[~inside].mean() if not inside.all() else 0.0
-    bent = biharmonic_interpolation(scan, inside, np.where(inside, around, scan), spacing)
-    rim = filled[here][binary_dilation(inside, iterations=RIM) & ~hole[here]]
-    low, high = np.percentile(np.concatenate([rim, scan[inside]]), EXTREMES)
-    expected = filled[here]
-    result = np.zeros(part.shape, np.float32)
-    share = np.minimum(_likeness(expected, scan, spacing), _likeness(expected, bent, spacing))
-    if share[inside].mean() < LEAST_SHARE:
+    scan, inside, expected = filled[there], part[here], filled[here]
+    bent = _bent(scan, inside, spacing)
+    alike = np.minimum(_likeness(expected, scan, spacing), _likeness(expected, bent, spacing))
+    if alike[inside].mean() < LEAST:
         return None
-    result[here][inside] = (np.clip(expected + share * (scan - bent), low, high) - expected)[inside]
+    rim = expected[binary_dilation(inside, iterations=RIM) & ~hole[here]]
+    low, high = np.percentile(np.concatenate([rim, scan[inside]]), EXTREMES)
+    result = np.zeros(part.shape, np.float32)
+    brought = surface[here] + scan - bent if surface is not None else expected + alike * (scan - bent)
+    result[here][inside] = (np.clip(brought, low, high) - expected)[inside]
     return result
 
 
+def _surface(filled: np.ndarray, part: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """``filled`` with the surface of least bending in the part."""
+    here, _ = boxes(part, np.zeros(3, int), RIM)
+    surface = filled.copy()
+    surface[here] = _bent(filled[here], part[here], spacing)
+    return surface
+
+
+def _bent(scan: np.ndarray, inside: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    around = scan[~inside].mean() if not inside.all() else 0.0
+    return biharmonic_interpolation(scan, inside, np.where(inside, around, scan), spacing)
+
+
 def _likeness(expected: np.ndarray, scan: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Share of the texture that each voxel takes: 1 where both tissues are alike."""
+    """1 where both tissues are alike, falling to 0 where they differ."""
     from scipy.ndimage import gaussian_filter
 
     widths = [SMOOTHING_MM / edge for edge in reversed(spacing)]
