@@ -19,7 +19,7 @@ from MedDiffFMLib.training.validation import Validation
 from MedDiffFMLib.training.windows import WindowConfig
 from Testing.unit.phantoms import body
 
-RUN = ["--channels", "8", "32", "--window", "16", "--batch", "2", "--accelerator", "cpu", "--steps", "24",
+RUN = ["--channels", "8", "16", "32", "--window", "16", "--batch", "2", "--accelerator", "cpu", "--steps", "24",
        "--learning-rate", "0.003", "--validate-every", "100", "--validation-windows", "2", "--averages", "0.05", "0.1",
        "--snapshot-every", "4", "--weighting", "learned"]  # fmt: skip
 
