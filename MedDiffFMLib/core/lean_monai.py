@@ -30,6 +30,9 @@ USED = {
 }
 """Module of MONAI -> names that the library takes from it."""
 
+_TAKEN_LATE = {"monai.networks.blocks.activation": ("Swish",)}
+"""The same of names that those import by themselves, only when a network is built: Swish is ControlNet's."""
+
 _ROOT = "monai"
 _LOADS_ALL = "load_submodules"
 """Function by which ``monai/__init__.py`` imports every file."""
@@ -46,7 +49,7 @@ def lean_monai() -> None:
         finder = _LeanFinder()
         sys.meta_path.insert(0, finder)
         try:
-            for module, names in USED.items():
+            for module, names in (*USED.items(), *_TAKEN_LATE.items()):
                 for name in names:
                     getattr(importlib.import_module(module), name)
             finder.at_work = False

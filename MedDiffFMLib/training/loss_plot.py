@@ -12,22 +12,32 @@ from ..core.atomic_files import atomic_path
 
 
 def draw_curves(folder: Path) -> Path:
-    """``folder/curves.png`` from ``losses.csv`` and ``validation.csv``.
+    """``folder/curves.png`` from ``losses.csv`` and ``validation.csv``; left as it is where it is newer than both.
 
     Raises:
         OutputError: it cannot be written.
     """
+    path, tables = folder / "curves.png", [folder / "losses.csv", folder / "validation.csv"]
+    if _newer(path, tables):  # of the last validation, after the last step: to draw takes a second
+        return path
     from matplotlib.figure import Figure
 
-    losses, validation = read_table(folder / "losses.csv"), read_table(folder / "validation.csv")
+    losses, validation = map(read_table, tables)
     figure = Figure(figsize=(13, 4.5), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_training(left, losses)
     _draw_validation(right, validation)
-    path = folder / "curves.png"
     with atomic_path(path, overwrite=True) as temporary:
         figure.savefig(temporary)
     return path
+
+
+def _newer(path: Path, sources: list[Path]) -> bool:
+    """Whether a file was written after all that it is made from; not where a clock is too coarse to tell."""
+    if not path.exists():
+        return False
+    made = path.stat().st_mtime_ns
+    return all(made > source.stat().st_mtime_ns for source in sources if source.exists())
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:

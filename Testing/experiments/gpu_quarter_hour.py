@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +144,17 @@ def run_for(command: list[str], seconds: float, log: Path, alone: bool = False) 
 
 def machine(device: str) -> dict[str, Any]:
     """What the figures were measured on."""
-    import torch
+    about: dict[str, Any] = {"python": platform.python_version(), "torch": version("torch"), "cores": os.cpu_count()}
+    if device.startswith("cuda"):
+        import torch
 
-    about: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count()}
-    if device.startswith("cuda") and torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        about |= {
-            "gpu": properties.name,
-            "gpu_gib": round(properties.total_memory / 2**30, 1),
-            "cuda": torch.version.cuda,
-        }
+        if torch.cuda.is_available():
+            properties = torch.cuda.get_device_properties(0)
+            about |= {
+                "gpu": properties.name,
+                "gpu_gib": round(properties.total_memory / 2**30, 1),
+                "cuda": torch.version.cuda,
+            }
     return about
 
 
@@ -271,6 +273,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """What the parts of a step take: the windows, the network, and both."""
+    if not (work / "cache" / "cases.json").exists():  # before seconds of imports
+        raise SystemExit(f"There is no cache in {work}: see what became of the stage unpack.")
     from Testing.experiments.step_parts import measure_parts
 
     start = work / "start.safetensors"

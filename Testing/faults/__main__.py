@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from MedDiffFMLib.core.lean_monai import lean_monai
 from MedDiffFMLib.runner.report import NOTICE
 
 from . import faults
@@ -27,10 +28,11 @@ from .process import Place, Process
 from .scenarios import SCENARIOS, Scenario, Workshop, damaged_files
 
 _PRELOAD = (
-    "torch", "monai.networks.nets", "MedDiffFMLib.training.fabric", "nrrd", "nibabel", "scipy.ndimage", "scipy.spatial",
-    "safetensors.torch", "MedDiffFMLib.runner.case", "MedDiffFMLib.training.finetune.run",
-    "MedDiffFMLib.tasks.denoise.recipe", "MedDiffFMLib.inference.sliding_window",
-    "MedDiffFMLib.models.controlnet_file", "MedDiffFMLib.cli",
+    "torch", "nrrd", "nibabel", "scipy.ndimage", "scipy.spatial", "scipy.stats", "safetensors.torch",
+    "matplotlib.figure", "matplotlib.backends.backend_agg", "MedDiffFMLib.training.fabric",
+    "MedDiffFMLib.runner.case", "MedDiffFMLib.training.finetune.run", "MedDiffFMLib.training.finetune.lesion",
+    "MedDiffFMLib.tasks.denoise.recipe", "MedDiffFMLib.tasks.generate_lesion.recipe",
+    "MedDiffFMLib.inference.sliding_window", "MedDiffFMLib.models.controlnet_file", "MedDiffFMLib.cli",
 )  # fmt: skip
 MAY_DIE = ("kill -9", "interrupt", "memory limit")
 """Faults after which a process need not explain itself: torch's own libraries crash where memory for them ends."""
@@ -70,6 +72,7 @@ class Suite:
 
         for name in _PRELOAD:
             importlib.import_module(name)
+        lean_monai()
         torch.set_num_threads(1)
         self.folder, self.seed = folder, seed
         self.kinds = kinds or list(KINDS)

@@ -21,9 +21,9 @@ TERMINOLOGY = (
 )
 LOOKS = {"lungs": ((0.2, 0.4, 0.8), TERMINOLOGY), "spine": ((1.0, 0.8, 0.0), "")}
 SHORT = {
-    "steps": 60,
-    "validate_every": 20,
-    "checkpoint_every": 20,
+    "steps": 44,
+    "validate_every": 22,
+    "checkpoint_every": 22,
     "learning_rate": 1e-2,
     "options": {"spacing": 4.0, "points": 256},
 }

@@ -20,7 +20,10 @@ def in_child(code: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_network_needs_little_of_monai() -> None:
-    """Building and running the prior's network loads none of the packages that MONAI has for other uses."""
+    """Building and running the prior's network loads none of the packages that MONAI has for other uses.
+
+    Nor does what is built of the other parts make the rest of MONAI load.
+    """
     loaded = in_child("""
         import sys
         import torch
@@ -29,6 +32,16 @@ def test_a_network_needs_little_of_monai() -> None:
         channels = torch.zeros(1, network.config.stem_channels, 8, 8, 8)
         network.unet(channels, torch.ones(1), class_labels=torch.zeros(1).long())
         print(*sys.modules)
+
+        from MedDiffFMLib.networks.body_regressor import BodyRegressor
+        from MedDiffFMLib.networks.controlnet import ControlBranch, ControlConfig
+        from MedDiffFMLib.networks.medsegdiff import MedSegDiff, MedSegDiffConfig
+        from MedDiffFMLib.segmentation.dynunet import DynUNetMethod, DynUNetSegmenter
+        ControlBranch(network.config, ControlConfig(images=1))
+        BodyRegressor()(torch.zeros(1, 5, 8, 8, 8))
+        MedSegDiff(MedSegDiffConfig(channels=(8, 8), anchor=True))
+        DynUNetSegmenter(DynUNetMethod(window=16, filters=(4, 8, 8)), 2).part(torch.zeros(1, 5, 16, 16, 16))
+        assert "monai.transforms" not in sys.modules and "lean_monai" in repr(sys.meta_path)
     """)
     assert "monai.networks.nets.diffusion_model_unet" in loaded
     assert not {"mlflow", "matplotlib", "skimage", "scipy", "nibabel", "pydicom", "tensorboard"} & set(loaded)

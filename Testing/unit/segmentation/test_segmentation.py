@@ -23,6 +23,7 @@ from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import build_denoiser, load_model, read_weights, save_model, write_weights
 from MedDiffFMLib.networks.unet import NetworkConfig
 from MedDiffFMLib.preprocessing.body_coordinates import UNKNOWN, BodyField
+from MedDiffFMLib.segmentation import context
 from MedDiffFMLib.segmentation.activations import tiles, volume_activations
 from MedDiffFMLib.segmentation.context import ContextHead
 from MedDiffFMLib.segmentation.features import (
@@ -51,9 +52,9 @@ SHAPE = (20, 28, 28)
 OPTIONS = {"spacing": 2.5, "points": 1024}
 RUN: dict[str, Any] = {
     "preset": "small",
-    "steps": 100,
+    "steps": 60,
     "window": 16,
-    "validate_every": 50,
+    "validate_every": 30,
     "learning_rate": 1e-2,
     "accelerator": "cpu",
     "register": False,
@@ -90,14 +91,17 @@ def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(datalist: Path, tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
-    return finetune(
-        datalist,
-        tmp_path_factory.mktemp("runs") / "heads",
-        "segmentation",
-        prior=str(tiny_model_file),
-        **RUN,
-        options=OPTIONS,
-    )
+    """A head, with a quarter of the steps that a context head takes as a rule."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "STEPS", 150)
+        return finetune(
+            datalist,
+            tmp_path_factory.mktemp("runs") / "heads",
+            "segmentation",
+            prior=str(tiny_model_file),
+            **RUN,
+            options=OPTIONS,
+        )
 
 
 @pytest.mark.slow

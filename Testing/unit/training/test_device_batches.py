@@ -249,20 +249,25 @@ def train(cache: Path, folder: Path, *more: str) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(stream)]
 
 
+@pytest.fixture(scope="module")
+def losses(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Of a whole run with windows made on the device."""
+    return train(cache, tmp_path_factory.mktemp("device") / "run", "--windows-on-device")
+
+
 @pytest.mark.slow
-def test_a_run_learns_what_one_with_the_cpus_windows_learns(cache: Path, tmp_path: Path) -> None:
+def test_a_run_learns_what_one_with_the_cpus_windows_learns(cache: Path, losses: list[float], tmp_path: Path) -> None:
     """Step by step the same windows, noise levels and holes: nearly the same losses."""
-    ours, theirs = train(cache, tmp_path / "device", "--windows-on-device"), train(cache, tmp_path / "cpu")
+    ours, theirs = losses, train(cache, tmp_path / "cpu")
     assert np.corrcoef(ours, theirs)[0, 1] > 0.95 and np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.05)
 
 
 @pytest.mark.slow
-def test_a_stopped_run_continues_on_the_same_curve(cache: Path, tmp_path: Path) -> None:
-    whole = train(cache, tmp_path / "whole", "--windows-on-device")
+def test_a_stopped_run_continues_on_the_same_curve(cache: Path, losses: list[float], tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     with mock.patch("MedDiffFMLib.training.loop.TrainingLoop._any_process_stops", lambda loop: loop.step == 19):
         assert len(train(cache, folder, "--windows-on-device")) == 19
-    assert train(cache, folder, "--windows-on-device", "--workers", "1") == whole
+    assert train(cache, folder, "--windows-on-device", "--workers", "1") == losses
 
 
 @pytest.mark.slow

@@ -21,12 +21,12 @@ from MedDiffFMLib.datasets.prepared_cases import open_cases
 from MedDiffFMLib.imaging.io import write_volume
 from MedDiffFMLib.imaging.volume import Volume
 from MedDiffFMLib.models.checkpoint import read_header
-from Testing.experiments import step_parts
+from Testing.experiments import gpu_quarter_hour, step_parts
 from Testing.experiments.gpu_quarter_hour import run_for
 from Testing.harness.pretend_gpu import can_pretend, pretend_gpu
 from Testing.unit.phantoms import body
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "gpu_quarter_hour.py"
+SCRIPT = Path(gpu_quarter_hour.__file__)
 TINY = ["--channels", "8", "32", "--window", "16", "--learning-rate", "0.001"]
 
 
@@ -45,6 +45,13 @@ def cache(small_ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*words: str) -> dict[str, Any]:
+    """What a command of the script answers."""
+    args = gpu_quarter_hour.parser().parse_args(words)
+    answer: dict[str, Any] = json.loads(json.dumps(args.action(args)))
+    return answer
+
+
+def call_as_a_script(*words: str) -> dict[str, Any]:
     """What the script prints last."""
     done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -118,8 +125,10 @@ def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
     """Pack, train, measure, bring back what can be loaded; a stage that cannot run stops no other."""
     told = call("pack", str(cache), "-o", str(tmp_path / "pack"), "--piece-mib", "0.2")
     assert told["cases"] == {"training": 3, "validation": 0} and max(told["pieces_mib"].values()) <= 0.2
-    told = call("run", str(tmp_path / "pack"), "-o", str(tmp_path / "out"), "--device", "cpu", "--steps", "3",
-                "--stages", "train", "measure", "collect", "--piece-mib", "0.1", "--pretrain", *TINY)  # fmt: skip
+    told = call_as_a_script(
+        "run", str(tmp_path / "pack"), "-o", str(tmp_path / "out"), "--device", "cpu", "--steps", "3", "--stages",
+        "train", "measure", "collect", "--piece-mib", "0.1", "--pretrain", *TINY,
+    )  # fmt: skip
     stages = told["stages"]
     assert stages["unpack"]["cases"] == 3 and stages["train"]["exit_code"] == 0, stages
     assert stages["train"]["steps"] == 3 and float(stages["train"]["throughput"]["utilisation"]) > 0
@@ -143,6 +152,7 @@ def test_the_quarter_hour_on_the_cpu(cache: Path, tmp_path: Path) -> None:
         "collect",
     )
     assert "cache.zip.001" in told["stages"]["unpack"]["error"] and told["stages"]["measure"]["state"] != "done"
+    assert "There is no cache" in told["stages"]["measure"]["error"]
     assert told["stages"]["collect"]["state"] == "done"
 
 

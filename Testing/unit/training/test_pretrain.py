@@ -90,6 +90,7 @@ def child(cache: Path, folder: Path) -> subprocess.Popen:
 def test_training_lowers_the_loss(cache: Path, tmp_path: Path) -> None:
     config = PretrainConfig(
         batch=2,
+        validation_windows=2,
         network=NetworkConfig(channels=(8, 32), attention=(False, False)),
         windows=WindowConfig(size=16, levels=("whole",), fill_share=0.0, denoise_share=0.0),
         noise=NoiseConfig(log_mean=0.0, log_std=0.01),  # 1000 HU: the shape of the body is what counts
@@ -153,9 +154,10 @@ def test_the_paper_recipe_has_attention_at_16_only() -> None:
 
 @pytest.mark.slow
 def test_the_paper_recipe_trains_and_options_replace_its_values(cache: Path, tmp_path: Path) -> None:
-    """Scaled down: a quarter of the window's edge and of the channels, everything else as it is."""
+    """Scaled down: a quarter of the window's edge and of the channels, few windows to validate on; else as it is."""
     command = ["pretrain", str(cache), "-o", str(tmp_path), "--config", "paper-ct", "--window", "32", "--channels",
-               "8", "16", "32", "--batch", "1", "--steps", "2", "--accelerator", "cpu", "--quiet"]  # fmt: skip
+               "8", "16", "32", "--batch", "1", "--steps", "2", "--validation-windows", "2", "--accelerator", "cpu",
+               "--quiet"]  # fmt: skip
     assert main(command) == 0
     losses = [row["loss"] for row in rows(tmp_path / "losses.csv")]
     assert len(losses) == 2 and all(0.3 < loss < 2 for loss in losses), "L1 of unit noise is 0.8 untrained"
@@ -263,7 +265,8 @@ def test_weights_to_start_from_bring_their_network(
 ) -> None:
     initial = str(whole_run / "model.safetensors")
     common = ["pretrain", str(cache), "--output", str(tmp_path), "--initial", initial, "--accelerator", "cpu",
-              "--window", "16", "--batch", "1", "--steps", "1", "--learning-rate", "1e-9"]  # fmt: skip
+              "--window", "16", "--batch", "1", "--steps", "1", "--validation-windows", "2",
+              "--learning-rate", "1e-9"]  # fmt: skip
     assert main([*common, "--channels", "8", "64"]) == 2
     assert "contradicts the weights" in capsys.readouterr().err
     assert main(common) == 0

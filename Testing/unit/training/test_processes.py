@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -171,6 +172,18 @@ def torchrun(*arguments: object, cwd: Path) -> None:
     assert done.stdout.count("SHA-256") == 1, done.stdout
 
 
+def torchrun_in_forks(*arguments: object) -> None:
+    """The same by the function that torchrun calls, in forks of this process, which has imported everything."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        1, 1, COUNT, run_id=uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
+        start_method="fork", monitor_interval=0.05,
+    )  # fmt: skip
+    codes = elastic_launch(config, main)([*map(str, arguments), "--accelerator", "cpu"])
+    assert codes == dict.fromkeys(range(COUNT), 0)
+
+
 def same_curve(one: Path, other: Path, steps: int) -> None:
     for row, expected in zip(rows(one), rows(other), strict=True):
         for name in ("loss", "gradient_norm"):
@@ -180,7 +193,7 @@ def same_curve(one: Path, other: Path, steps: int) -> None:
 
 @pytest.mark.slow
 @needs_fork
-def test_torchrun_goes_on_with_encoders_as_one_process_would(tmp_path: Path) -> None:
+def test_torchrun_goes_on_with_encoders_as_one_process_would(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Two processes prepare in shares, begin, and go on with what they began; one process has the same curve."""
     write_volume(body((34, 40, 44), 6.0), tmp_path / "one.nrrd")
     write_volume(body((30, 40, 40), 6.0), tmp_path / "two.nrrd")
@@ -189,10 +202,11 @@ def test_torchrun_goes_on_with_encoders_as_one_process_would(tmp_path: Path) -> 
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     # A batch of 5 cannot be divided by two.
     run = ["multimodal", "train", tmp_path / "cache", "--batch", 5, "--seed", 3]
-    torchrun(*run, "-o", shared, "--steps", 1, cwd=tmp_path)
+    torchrun_in_forks(*run, "-o", shared, "--steps", 1)
+    assert capfd.readouterr().out.count("SHA-256") == 1, "one process speaks for all"
     shutil.copytree(shared / "boxes", whole / "boxes")
     assert main([*map(str, run), "-o", str(whole), "--steps", "3", "--quiet", "--accelerator", "cpu"]) == 0
-    torchrun(*run, "-o", shared, "--steps", 3, cwd=tmp_path)
+    torchrun_in_forks(*run, "-o", shared, "--steps", 3)
     same_curve(shared, whole, 3)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (shared, whole))
     for name, tensor in theirs.items():

@@ -123,7 +123,10 @@ def write(path: Path, rows: list[dict[str, float]], end: str = "") -> None:
 
 @pytest.mark.slow
 def test_curves_are_drawn_of_what_is_there(tmp_path: Path) -> None:
-    """With nothing, with losses alone and a row cut off, with everything: each time another whole picture."""
+    """With nothing, with losses alone and a row cut off, with everything: each time another whole picture.
+
+    One that shows all there is is not drawn again.
+    """
     from matplotlib.image import imread
 
     pictures = [imread(draw_curves(tmp_path))]
@@ -138,6 +141,10 @@ def test_curves_are_drawn_of_what_is_there(tmp_path: Path) -> None:
     assert len({picture.shape for picture in pictures}) == 1 and pictures[0].shape[:2] >= (400, 1000)
     inked = [(picture[..., :3] < 0.9).any(-1).sum() for picture in pictures]
     assert inked[0] < inked[1] < inked[2]
+    (tmp_path / "curves.png").write_bytes(b"newer")
+    assert draw_curves(tmp_path).read_bytes() == b"newer", "nothing came after it"
+    write(tmp_path / "losses.csv", [{"step": n, "loss": 1 / n, "seconds": 1} for n in range(1, 199)])
+    assert imread(draw_curves(tmp_path)).shape == pictures[0].shape
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
 
