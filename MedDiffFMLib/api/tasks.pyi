@@ -145,7 +145,8 @@ def inpaint(
         model: What load_model gives, a catalogue name, or a weight file. Default: starter-ct.
         mask: Label map of what to change, on the CT's grid: a Volume, an array (k, j, i), or a path.
         steps: Network evaluations a sample; with the shipped prior more than 1 add noise rather than
-            tissue (1 to 200). Default: 1.
+            tissue. 0: the surface of least bending in place of what the prior expects (0 to 200).
+            Default: 1.
         samples: Samples averaged: 1 is one plausible filling with texture, more come closer to the
             expected tissue (1 to 64). Default: 1.
         feather: Width inside the mask's rim over which input and filling blend (0 to 20 mm). Default:

@@ -29,13 +29,14 @@ class Inpaint(Task):
     sentence = "Fills a mask with healthy tissue."
     inputs = Inputs(mask=REQUIRED, paints=True)
     outputs = (Output("inpainted", OutputKind.CT, "filled", invented=True),)
-    draft: ClassVar[dict[str, Any]] = {"steps": 1, "samples": 1, "texture": "none"}
+    draft: ClassVar[dict[str, Any]] = {"steps": 0, "samples": 1, "texture": "none"}
     reference_seconds = 0.17
 
     steps: int = parameter(
         1,
-        "Network evaluations a sample; with the shipped prior more than 1 add noise rather than tissue.",
-        minimum=1,
+        "Network evaluations a sample; with the shipped prior more than 1 add noise rather than tissue. 0: the surface "
+        "of least bending in place of what the prior expects.",
+        minimum=0,
         maximum=200,
         advanced=True,
     )

@@ -178,8 +178,8 @@ def _texture_at(
     None where the place is not alike.
 
     Args:
-        surface: of least bending through the part, onto which the scan's difference to its own is cloned; without it
-            the expected tissue takes that difference where tissue is alike.
+        surface: of least bending through the part, onto which the scan's difference to its own is cloned, with the
+            mean of what is expected; without it the expected tissue takes that difference where tissue is alike.
     """
     from scipy.ndimage import binary_dilation
 
@@ -192,9 +192,22 @@ def _texture_at(
     rim = expected[binary_dilation(inside, iterations=RIM) & ~hole[here]]
     low, high = np.percentile(np.concatenate([rim, scan[inside]]), EXTREMES)
     result = np.zeros(part.shape, np.float32)
-    brought = surface[here] + scan - bent if surface is not None else expected + alike * (scan - bent)
+    if surface is None:
+        brought = expected + alike * (scan - bent)
+    else:
+        brought = surface[here] + scan - bent
+        deep = _depth(inside, spacing)
+        brought += deep * (expected - brought)[inside].mean() / deep[inside].mean()
     result[here][inside] = (np.clip(brought, low, high) - expected)[inside]
     return result
+
+
+def _depth(inside: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """From 0 at the rim to 1 half way to the deepest voxel, and on."""
+    from scipy.ndimage import distance_transform_edt
+
+    distance = distance_transform_edt(inside, sampling=spacing[::-1])
+    return np.minimum(2 * distance / distance.max(), 1)
 
 
 def _surface(filled: np.ndarray, part: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

@@ -205,6 +205,16 @@ def test_same_seed_same_bits_other_seed_other_filling(model, small_ct, small_mas
     assert not np.array_equal(runs[0], runs[2])
 
 
+def test_a_draft_is_the_surface_of_least_bending_and_asks_no_network(model, small_ct, small_mask):
+    """A ramp goes on through the hole."""
+    inside, slope = small_mask.voxels > 0, np.indices(small_ct.voxels.shape).sum(0)
+    hollow = small_ct.with_voxels(np.where(inside, -1000, slope).astype(np.int16))
+    draft, calls = Inpaint(**(Inpaint.draft | {"margin": 0.0, "feather": 0.0})), model.engine.calls
+    result = draft.run(Case(hollow, mask=inside), Run(model))
+    assert np.abs(result.volumes["inpainted"] - slope)[inside].max() <= 1
+    assert model.engine.calls == calls and result.facts["network_evaluations"] == 0
+
+
 def test_inpaint_needs_a_mask(model, small_ct):
     with pytest.raises(InputError, match="mask"):
         FAST.run(Case(small_ct, mask=np.zeros(small_ct.voxels.shape, bool)), Run(model))
