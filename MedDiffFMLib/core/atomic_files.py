@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import functools
 import os
-import platform
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,16 +25,17 @@ _KEPT_LETTERS = 24
 """Of a file's name in its temporary name: enough for every suffix, and no name gets too long by it."""
 
 
+@functools.cache
 def _computer() -> str:
     """Tells apart where process numbers are given anew: computers that share a disk, their starts, and containers."""
+    import hashlib
+    import platform
+
     marks = [platform.node()]
     with contextlib.suppress(OSError):  # Linux alone
         marks.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         marks.append(os.readlink("/proc/self/ns/pid"))
     return hashlib.sha256(" ".join(marks).encode()).hexdigest()[:6]
-
-
-_COMPUTER = _computer()
 
 
 @contextlib.contextmanager
@@ -66,7 +65,9 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def owned_name() -> str:
     """A new name that tells computer and process; part of the name of what :func:`sweep` may remove later."""
-    return f"by-{_COMPUTER}-{os.getpid()}-{secrets.token_hex(4)}"
+    import secrets
+
+    return f"by-{_computer()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
@@ -88,7 +89,7 @@ def sweep(folder: str | os.PathLike[str]) -> list[Path]:
 
 def _is_left_behind(computer: str, process: int, state: os.stat_result) -> bool:
     """Whether the owning process is gone; where that cannot be known, whether it is old."""
-    if os.name != "posix" or computer != _COMPUTER:
+    if os.name != "posix" or computer != _computer():
         return time.time() - state.st_mtime > _FOREIGN_SECONDS
     if state.st_uid != os.getuid():
         return False

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
-import traceback
 
 from .library_messages import RECENT
 from .visible_text import visible
@@ -159,6 +157,9 @@ def log_defect(problem: BaseException) -> str:
     Returns:
         One line that names the file.
     """
+    import tempfile
+    import traceback
+
     summary = f"{type(problem).__name__}: {problem}".splitlines()[0]
     try:
         handle, path = tempfile.mkstemp(prefix="meddifffm-error-", suffix=".log")
