@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from Testing.harness import pictures, pythonqt, scenes
 from Testing.harness.geometries import GEOMETRIES, orthogonal
@@ -381,8 +382,6 @@ def test_map_and_regions_lie_exactly_on_the_ct(app: Any, opened: Any, case: Simp
         center = surface_center(app, opened, str(number))
         half_a_voxel = 0.5 * np.linalg.norm(case.rows[:3, :3], axis=0).max()
         assert np.linalg.norm(center - [row["r_mm"], row["a_mm"], row["s_mm"]]) < half_a_voxel
-    from scipy import ndimage
-
     labels, count = ndimage.label(case.score > 3.0, np.ones((3, 3, 3)))
     peak = np.append(0.0, ndimage.maximum(case.score, labels, np.arange(1, count + 1)))[labels]
     assert np.array_equal(together, (case.score > 3.0) & (case.score > peak / 2))
