@@ -206,6 +206,8 @@ def _depth(inside: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarra
     """From 0 at the rim to 1 half way to the deepest voxel, and on."""
     from scipy.ndimage import distance_transform_edt
 
+    if inside.all():  # there is no rim
+        return np.ones(inside.shape)
     distance = distance_transform_edt(inside, sampling=spacing[::-1])
     return np.minimum(2 * distance / distance.max(), 1)
 
@@ -219,6 +221,7 @@ def _surface(filled: np.ndarray, part: np.ndarray, spacing: tuple[float, float, 
 
 
 def _bent(scan: np.ndarray, inside: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """``scan`` with the surface of least bending inside."""
     around = scan[~inside].mean() if not inside.all() else 0.0
     return biharmonic_interpolation(scan, inside, np.where(inside, around, scan), spacing)
 
