@@ -14,9 +14,9 @@ def file_sha256(path: Path) -> str:
 
 def stream_sha256(stream: BinaryIO) -> str:
     """SHA-256 of an open file from its first byte to its last, in lower-case hex."""
-    stream.seek(0)
     import hashlib
 
+    stream.seek(0)
     digest = hashlib.sha256()
     for block in iter(lambda: stream.read(1 << 20), b""):
         digest.update(block)

@@ -117,7 +117,7 @@ def without_noise(
     """
     told, faintness = _shown(sigma)
     with torch.inference_mode():
-        return _applied(lambda image, facts: network(image, facts), window, told, faintness, spacing)
+        return _applied(network, window, told, faintness, spacing)
 
 
 def in_stream(network: FoldedUNet, sigma: float, spacing: tuple[float, float, float]) -> Pass:
@@ -128,7 +128,7 @@ def in_stream(network: FoldedUNet, sigma: float, spacing: tuple[float, float, fl
     def passed(planes: torch.Tensor, ends: bool) -> torch.Tensor:
         stream.ends = ends
         with torch.inference_mode():
-            return _applied(lambda image, facts: network(image, facts, stream), planes, told, faintness, spacing)
+            return _applied(functools.partial(network, stream=stream), planes, told, faintness, spacing)
 
     return passed
 
@@ -140,6 +140,7 @@ def _applied(
     faintness: float,
     spacing: tuple[float, float, float],
 ) -> torch.Tensor:
+    """What a network makes of an image that it is shown fainter, told a level of noise, at its own strength again."""
     height, width = window.shape[1:]
     k, j, i = spacing
     facts = torch.tensor([[math.log(told), math.log(j * i) / 2, math.log(k)]], device=window.device)
