@@ -20,6 +20,7 @@ import torch
 
 from ..conditioning.region import body_mask
 from ..imaging.volume import Box, Volume, thinned
+from .remembered import remembering
 
 if TYPE_CHECKING:
     from ..imaging.grid import Grid
@@ -172,15 +173,20 @@ def _locate(hounsfield: np.ndarray, first: np.ndarray, regressor: BodyRegressor)
 
 
 def turned_around(volume: Volume) -> list[str]:
-    """A sentence for each axis along which a CT seems to be turned around."""
-    hounsfield, first = _coarse(volume.whole or volume)
+    """A sentence for each axis along which a CT seems to be turned around; at once for the scan of before."""
+    return list(_turned_around(thinned(volume.whole or volume, FINE_MM)))
+
+
+@remembering
+def _turned_around(coarse: Volume) -> tuple[str, ...]:
+    hounsfield, first = _coarse(coarse)
     place = _locate(hounsfield, first, shipped_regressor())
     axes = list(place.flipped)
     if place.understood and not axes:  # what stands on its head is more likely no trunk at all
         level = place.offset[0] + place.slope[0] * (first[0] + FINE_MM * np.arange(len(hounsfield)))
         trunk = (level > TRUNK_M[0]) & (level < TRUNK_M[1])
         axes += ["front-back"] if spine_in_front(hounsfield[trunk]) else []
-    return [f"The scan seems to be turned around ({axis}): check its orientation." for axis in axes]
+    return tuple(f"The scan seems to be turned around ({axis}): check its orientation." for axis in axes)
 
 
 def spine_in_front(trunk: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ from ..conditioning.region import body_box, body_mask, guess_region
 from ..conditioning.regions import NO_REGION, check_region
 from ..imaging.grid import Grid, to_grid, working_grid
 from ..imaging.volume import Volume, thinned
+from .remembered import remembering
 
 _LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -44,8 +45,12 @@ class BodyLocalization:
 
 
 def localize_body(volume: Volume) -> BodyLocalization:
-    """Body box and region of a CT; a fraction of a second also for a large one."""
-    coarse = thinned(volume.whole or volume)
+    """Body box and region of a CT; a fraction of a second also for a large one, and less for the scan of before."""
+    return _localize(thinned(volume.whole or volume))
+
+
+@remembering
+def _localize(coarse: Volume) -> BodyLocalization:
     grid = working_grid(coarse, None)
     hounsfield = to_grid(coarse, grid)
     body = body_mask(hounsfield)

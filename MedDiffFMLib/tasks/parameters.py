@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,8 @@ def _check_limits(name: str, value: Any, info: ParameterInfo) -> None:
         raise InputError(f"{name} is {value}{unit}.", f"Allowed are {info.minimum} to {info.maximum}{unit}.")
 
 
-def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
+@functools.cache
+def value_types(parameters: type) -> Mapping[str, tuple[type, bool]]:
     """Field name -> (plain type, whether None is allowed); ``float | None`` gives ``(float, True)``.
 
     A tuple field gives the type ``tuple``; :func:`element_type` tells of what.
@@ -121,7 +123,7 @@ def value_types(parameters: type) -> dict[str, tuple[type, bool]]:
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         plain = [option for option in options if option is not type(None)][0]
         types_by_name[name] = (get_origin(plain) or plain, type(None) in options)
-    return types_by_name
+    return types.MappingProxyType(types_by_name)
 
 
 def element_type(parameters: type, name: str) -> type:

@@ -223,8 +223,10 @@ class Server:
         key = (settings.model, settings.device, settings.precision)
         if self._model is None or self._model[0] != key:
             self._model = None
+            gc.unfreeze()
             gc.collect()
             self._model = (key, load(settings))
+            gc.freeze()  # to look through all that was imported and loaded takes a tenth of a second of each run
         return self._model[1]
 
 
