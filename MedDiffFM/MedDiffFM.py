@@ -283,6 +283,8 @@ class MedDiffFMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onMaskChanged(self):
         if not self._parameterNode:  # the scene closes
             return
+        if not self.liveRun.on:  # what is filled within a moment stays in sight
+            self.maskPanel.showOutline(None)
         self.resultPanel.outdate(_("The mask has changed since this was computed."), mask=self._parameterNode.mask)
         self.taskPanel.update()
         self.liveRun.onMaskChanged()

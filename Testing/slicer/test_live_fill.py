@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ from Testing.slicer.paint import paint_ball
 def filled(app: Any) -> list[Any]:
     nodes = app.slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     return [node for node in nodes if "filled" in node.GetName()]
+
+
+def reports(app: Any) -> list[Any]:
+    nodes = app.slicer.util.getNodesByClass("vtkMRMLTextNode")
+    return [node for node in nodes if node.GetName().endswith("report")]
 
 
 def recorded(widget: Any) -> list[str]:
@@ -36,10 +42,14 @@ def test_strokes_are_filled_by_themselves_and_undone_together(app: Any, widget: 
     widget.ui.liveCheckBox.checked = True
     paint_ball(app, widget, (10, 12, 14), 4.0)
     app.wait(lambda: starts == ["none", "scan"] and not widget.logic.running)  # the whole run replaces the draft
-    assert len(filled(app)) == 1
+    (first,) = filled(app)
+    image = first.GetImageData()
     paint_ball(app, widget, (10, 10, 10), 4.0)
     app.wait(lambda: starts == 2 * ["none", "scan"] and not widget.logic.running)
-    assert len(filled(app)) == 1 and not widget.ui.outdatedLabel.visible
+    assert filled(app) == [first] and first.GetName() == "thorax filled", "windows and places in the views are lost"
+    run = widget.resultPanel.run
+    assert run.main is first and first.GetImageData() is not image and not widget.ui.outdatedLabel.visible
+    assert json.loads(first.GetAttribute("MedDiffFM.Facts")) == run.facts and len(reports(app)) == 1
     widget.maskPanel.editor.undo()
     app.wait(lambda: len(starts) == 6 and not widget.logic.running)
     widget.maskPanel.editor.undo()

@@ -4,7 +4,7 @@ Where the task has a draft that comes first, and the whole run replaces it unles
 
 import qt
 
-REST_MS = 150
+REST_MS = 20
 """A stroke of the brush may change the mask more than once."""
 
 

@@ -299,7 +299,6 @@ class MaskPanel(VTKObservationMixin):
                 self.addObserver(mask.GetSegmentation(), event, self._onMaskModified)
 
     def _onMaskModified(self, caller=None, event=None):
-        self.showOutline(None)
         self.onChanged()
 
 

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from ..nodes.colors import differenceColors
 from ..nodes.resultNodes import addingDifference
-from ..nodes.resultRecord import accept, isAccepted, mainNodes, recall, remember, removeResult
+from ..nodes.resultRecord import OUTDATED, accept, isAccepted, mainNodes, recall, remember, removeResult
 from ..nodes.volumeNodes import thinnedOut, volumeFromNode
 from ..worker.eventLoopTasks import EventLoopTask
 from .decision import showDecision
@@ -322,13 +322,32 @@ def _repeats(run, earlier):
 
 
 def _replace(earlier, run):
-    """The nodes of ``run`` take the names of those before, which go."""
-    names = {name: node.GetName() for name, node in earlier.volumes.items()}
-    reportName = earlier.reportNode.GetName()
-    removeResult(earlier)
-    for name, node in run.volumes.items():
-        node.SetName(names.get(name, node.GetName()))
-    run.reportNode.SetName(reportName)
+    """Nodes of before hold from now on what ``run`` gave: their names, windows and places in the views stay."""
+    scene = slicer.mrmlScene
+    for name, node in list(run.volumes.items()):
+        kept = earlier.volumes.get(name)
+        if not kept or not scene.IsNodePresent(kept):
+            continue
+        if kept.IsA("vtkMRMLScalarVolumeNode"):
+            with slicer.util.NodeModify(kept):
+                kept.CopyOrientation(node)
+                kept.SetAndObserveImageData(node.GetImageData())
+                kept.RemoveAttribute(OUTDATED)
+                for attribute in node.GetAttributeNames():
+                    kept.SetAttribute(attribute, node.GetAttribute(attribute))
+            run.volumes[name] = kept  # before the other goes: to lose its main node ends a result
+            scene.RemoveNode(node)
+        else:
+            keptName = kept.GetName()
+            scene.RemoveNode(kept)
+            node.SetName(keptName)
+    if scene.IsNodePresent(earlier.reportNode):
+        earlier.reportNode.SetText(run.reportNode.GetText())
+        scene.RemoveNode(run.reportNode)
+        run.reportNode = earlier.reportNode
+    for node in earlier.nodes:
+        if node not in run.nodes and scene.IsNodePresent(node):
+            scene.RemoveNode(node)
 
 
 def showSigned(node, colors, reach=None):

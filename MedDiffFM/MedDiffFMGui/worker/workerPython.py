@@ -1,6 +1,7 @@
 """Where the model runs: Slicer's own Python, the same with packages in a folder apart, another environment, or another
 computer."""
 
+import functools
 import importlib
 import os
 import shutil
@@ -115,8 +116,13 @@ class WorkerPython:
         return ""
 
     def missing(self, name="requirements.txt"):
-        """Requirements of a list that are not met, as text."""
-        return missingRequirements(name, [self.folder] if self.useFolder else ())
+        """Requirements of a list that are not met, as text; at once as long as no package comes or goes."""
+        if oldSlicer():
+            return []
+        import slicer.packaging
+
+        folders = (self.folder,) if self.useFolder else ()
+        return list(_missing(name, folders, _times((*folders, *sys.path)), slicer.packaging.pip_check))
 
     def searchPath(self):
         """Folders in which the child looks for packages first."""
@@ -196,6 +202,17 @@ def missingRequirements(name="requirements.txt", folders=()):
             else slicer.packaging.pip_check(requirement)
         )
     ]
+
+
+@functools.lru_cache(maxsize=4)
+def _missing(name, folders, _times, _check):
+    """:func:`missingRequirements` for packages as they are: the panel asks with every stroke of a brush."""
+    return tuple(missingRequirements(name, folders))
+
+
+def _times(folders):
+    """When a package came to or went from these folders, as far as they exist."""
+    return tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders if os.path.isdir(folder))
 
 
 def _versionsIn(folders):
