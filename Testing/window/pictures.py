@@ -108,11 +108,21 @@ class Tour:
 
     def paint(self, place, radius):
         """One touch of the sphere brush in the red view."""
+        self.takeBrush(radius)
+        self.stroke(place)
+        self.widget.maskPanel.editor.setActiveEffect(None)
+        turn(0.5)
+
+    def takeBrush(self, radius):
+        """The sphere brush of the Segment Editor, of so many mm."""
         editor = self.widget.maskPanel.editor
         editor.setActiveEffectByName("Paint")
         settings = {"BrushSphere": 1, "BrushDiameterIsRelative": 0, "BrushAbsoluteDiameter": 2 * radius}
         for name, value in settings.items():
             editor.activeEffect().setCommonParameter(name, value)
+
+    def stroke(self, place):
+        """Touch the red view with the brush; gives the time when it is lifted."""
         self.look(place, 150)
         view = slicer.app.layoutManager().sliceWidget("Red")
         toView = vtk.vtkMatrix4x4()
@@ -124,9 +134,9 @@ class Tour:
         brush.SetEventInformation(int(x), int(y))
         brush.MouseMoveEvent()
         brush.LeftButtonPressEvent()
+        lifted = time.time()
         brush.LeftButtonReleaseEvent()
-        editor.setActiveEffect(None)
-        turn(0.5)
+        return lifted
 
     def picture(self, name, widget=None):
         """The window, or a part of it, as PNG."""

@@ -279,24 +279,27 @@ class Review(Tour):
         self.ui.liveCheckBox.checked = True
         self.paint(NODULE, 10)
         wait(lambda: self.widget.resultPanel.run is not None, 120)
-        wait(lambda: not self.widget.logic.running, 60)
+        for _ in range(2):  # the draft, and what replaces it
+            turn(1)
+            wait(lambda: not self.widget.logic.running, 60)
         turn(1)
         first, seconds, processor = self.widget.resultPanel.run, [], []
+        self.takeBrush(10)
         for shift in (3, 6, 9):
-            place = (NODULE[0] - shift, NODULE[1], NODULE[2])
             before = self.widget.resultPanel.run
             used = self._workerSeconds()
-            begin = self._strokeTime(place)
+            begin = self.stroke((NODULE[0] - shift, NODULE[1], NODULE[2]))
             wait(lambda before=before: self.widget.resultPanel.run is not before, 60)
             seconds.append(round(self.slicesDrawn() - begin, 2))
             processor.append(round(self._workerSeconds() - used, 2))
             wait(lambda: not self.widget.logic.running, 60)
             turn(1)
             wait(lambda: not self.widget.logic.running, 60)
+        self.widget.maskPanel.editor.setActiveEffect(None)
         self.promise(
             102,
             "a stroke is filled at once",
-            min(seconds) <= LIVE,
+            max(seconds) <= LIVE,
             f"{seconds} s, of the worker's processor {processor} s",
         )
         runs = len(
@@ -315,11 +318,6 @@ class Review(Tour):
         status = Path(f"/proc/{self.widget.logic._worker.processId}/stat")
         ticks = status.read_text().split()[13:15] if status.exists() else (0, 0)
         return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") if any(ticks) else 0.0
-
-    def _strokeTime(self, place):
-        """Paint; gives the time when the brush was lifted."""
-        self.paint(place, 10)
-        return time.time() - 0.5  # paint waits so long itself
 
     def mistakes(self):
         """MR, stored values, another CT, a CT that goes."""
