@@ -1,13 +1,18 @@
 """Texture of a filling, taken from like places of the same scan.
 
-The expected tissue that the network gives is smooth: it cannot know where vessels, septa and noise lie. So the filling
-is a piece of the same scan, cloned without a seam (Perez et al. 2003, ACM Transactions on Graphics 22:313, with the
-surface of least bending in place of the membrane): the same hole, laid over tissue nearby, is bent through as if
-nothing were known inside, and the difference of the scan to that surface, which falls to zero at the rim by itself, is
-added to the surface through the hole. The mean of several samples, which is to be near the truth, keeps what is
-expected and takes texture where tissue is alike. Places are chosen by how much their rim resembles that of the hole
-(Criminisi et al. 2004, IEEE Transactions on Image Processing 13:1200) and their tissue what is expected there; where
-none does, the expected tissue stays. What grain is missing then is :mod:`.grain`'s business.
+The expected tissue that the network gives is smooth: it cannot know where vessels, septa and noise lie. What the rim
+tells (:mod:`.told_by_rim`) is nearer to the truth, and smooth as well: it is a mean. So the filling is what the rim
+tells here, with what lies at a like place beyond what its rim tells there: a sample by conditioning (Chiles and
+Delfiner 2012, Geostatistics, 7.3). It meets the rim by itself, for what rims tell is right there. Places are chosen by
+how much their rim resembles that of the hole (Criminisi et al. 2004, IEEE Transactions on Image Processing 13:1200) and
+their tissue what is told here.
+
+Where the rim tells nothing, for want of places or beside another hole, a piece of the scan is cloned without a seam
+(Perez et al. 2003, ACM Transactions on Graphics 22:313, with the surface of least bending in place of the membrane):
+the same hole, laid over tissue nearby, is bent through as if nothing were known inside, and the difference of the scan
+to that surface is added to the surface through the hole. Where no place is alike, what is told stays, or the expected
+tissue. The mean of several samples, which is to be near the truth, is that of the expected tissue with texture where
+tissue is alike and of what the rim tells. What grain is missing then is :mod:`.grain`'s business.
 
 It is texture synthesis: nothing of it says what was behind the mask.
 """
@@ -15,12 +20,14 @@ It is texture synthesis: nothing of it says what was behind the mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ...core.progress import ProgressMeter
 from ...imaging.biharmonic import biharmonic_interpolation
 from .grain import boxes, grain_share, missing_grain
+from .told_by_rim import RimPredictor
 
 RIM = 3
 """Voxels around the hole that are compared, and that stay between it and the place."""
@@ -34,7 +41,7 @@ COMPARED = ((100, 600), (1000, None))
 """Rounds of comparison: voxels of rim and inside in which each place is compared, drawn at random where there are more,
 and how many places, those most alike, stay for the next; None for all."""
 INSIDE = 0.3
-"""Weight of the tissue inside beside the rim where a piece is cloned: what is expected is smooth, and the places most
+"""Weight of the tissue inside beside the rim where one sample is made: what is expected is smooth, and the places most
 like it are calm."""
 BEST = 4
 """A filling takes one of so many places, those most alike."""
@@ -43,6 +50,8 @@ APART = 2
 LIKE_HU, LEAST = 200.0, 0.5
 """Tissue that differs so much from what is expected is alike by a third, at twice as much not at all; a place that is
 less alike on the whole is not taken: the best one for a hole in the middle of a nodule may hold a rib."""
+TOLD = 0.6
+"""Share, in the mean of several samples, of what the rim tells by itself; both err, but not alike."""
 EXTREMES = (0.5, 99.5)
 """Percentiles, of the voxels around the hole and of those in the place, between which a filling stays: a surface that
 bends through a piece of bone or air overshoots."""
@@ -85,25 +94,54 @@ def texture_of_scan(
     random = np.random.default_rng(seed)
     for number in range(1, count + 1):
         part = parts == number
+        predictor = RimPredictor.learned(filled, part, hole, spacing, random)
+        told = None if predictor is None else _filled_with(predictor.told(meter=meter), filled, part)
+        expected = told if told is not None and samples == 1 else filled
         weight = INSIDE if samples == 1 else 1.0
-        found = _alike(filled, part, hole, spacing, max(BEST, samples), weight, random)
-        surface = _surface(filled, part, spacing) if samples == 1 and found else None
-        share = grain_share(float(part.sum() * np.prod(spacing)))
-        taken: list[np.ndarray] = []
+        found = _alike(expected, part, hole, spacing, max(BEST, samples), weight, random)
+        if samples > 1 or not found:
+            bring = partial(_texture_at, filled, part, hole, spacing, None)
+        elif told is None or predictor is None:
+            bring = partial(_texture_at, filled, part, hole, spacing, _surface(filled, part, spacing))
+        else:
+            bring = partial(_beyond_told, told, part, spacing, predictor)
+        taken = []
         for turn in random.permutation(len(found)):
             if len(taken) == samples:
                 break
             if meter is not None:
                 meter.check()
-            texture = _texture_at(filled, part, hole, found[turn], spacing, surface)
-            if texture is not None:
-                if share > 0:
-                    texture = texture + share * missing_grain(filled, texture, part, hole, found[turn], spacing)
-                taken.append(texture)
-        if taken:
-            values += sum(taken) / len(taken)
+            brought = bring(found[turn])
+            if brought is not None:
+                taken.append(_with_grain(brought, filled, part, hole, found[turn], spacing))
+        brought = sum(taken) / len(taken) if taken else expected
+        if samples > 1 and told is not None:
+            brought = brought + TOLD * (told - brought)
+        values[part] = (brought - filled)[part]
         places += len(taken)
     return Texture(values, places)
+
+
+def _filled_with(inside: np.ndarray, filled: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """``filled`` with other values (n,) in the part."""
+    result = filled.copy()
+    result[part] = inside
+    return result
+
+
+def _with_grain(
+    brought: np.ndarray,
+    filled: np.ndarray,
+    part: np.ndarray,
+    hole: np.ndarray,
+    shift: np.ndarray,
+    spacing: tuple[float, float, float],
+) -> np.ndarray:
+    """A filled scan with the grain that the place at ``shift`` left out, if the hole is large."""
+    share = grain_share(float(part.sum() * np.prod(spacing)))
+    if share == 0:
+        return brought
+    return brought + share * missing_grain(filled, brought - filled, part, hole, shift, spacing)
 
 
 def _alike(
@@ -165,17 +203,35 @@ def _apart(shifts: np.ndarray, inside: np.ndarray, hole: np.ndarray, count: int)
     return kept
 
 
+def _beyond_told(
+    told: np.ndarray, part: np.ndarray, spacing: tuple[float, float, float], predictor: RimPredictor, shift: np.ndarray
+) -> np.ndarray | None:
+    """The scan with what its rim tells, and what lies at the shifted part beyond what the rim tells there.
+
+    None where the place is not alike.
+
+    Args:
+        told: (D, H, W), the scan with what the rim tells in the part.
+    """
+    here, there = boxes(part, shift, RIM)
+    if _likeness(told[here], told[there], spacing)[part[here]].mean() < LEAST:
+        return None
+    offset = int(shift @ np.array([part.shape[1] * part.shape[2], part.shape[2], 1]))
+    place = predictor.values[predictor.inside + offset]
+    brought = told[part] + place - predictor.told(offset)
+    limits = np.percentile(np.concatenate([predictor.values[predictor.at_rim], place]), EXTREMES)
+    return _filled_with(np.clip(brought, *limits), told, part)
+
+
 def _texture_at(
     filled: np.ndarray,
     part: np.ndarray,
     hole: np.ndarray,
-    shift: np.ndarray,
     spacing: tuple[float, float, float],
     surface: np.ndarray | None,
+    shift: np.ndarray,
 ) -> np.ndarray | None:
-    """(D, H, W): what the scan at the shifted part brings into the hole, less the expected tissue; 0 elsewhere.
-
-    None where the place is not alike.
+    """The scan with its part filled by what it brings from the shifted part; None where the place is not alike.
 
     Args:
         surface: of least bending through the part, onto which the scan's difference to its own is cloned, with the
@@ -190,16 +246,14 @@ def _texture_at(
     if alike[inside].mean() < LEAST:
         return None
     rim = expected[binary_dilation(inside, iterations=RIM) & ~hole[here]]
-    low, high = np.percentile(np.concatenate([rim, scan[inside]]), EXTREMES)
-    result = np.zeros(part.shape, np.float32)
+    limits = np.percentile(np.concatenate([rim, scan[inside]]), EXTREMES)
     if surface is None:
         brought = expected + alike * (scan - bent)
     else:
         brought = surface[here] + scan - bent
         deep = _depth(inside, spacing)
         brought += deep * (expected - brought)[inside].mean() / deep[inside].mean()
-    result[here][inside] = (np.clip(brought, low, high) - expected)[inside]
-    return result
+    return _filled_with(np.clip(brought[inside], *limits), filled, part)
 
 
 def _depth(inside: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
