@@ -156,9 +156,8 @@ def inpaint(
         spacing: Isotropic working voxel; the scanner's own voxels when not given (0.5 to 10 mm).
         sigma_max: Noise that is put on the biharmonic initialization, in units of 1000 HU; more leaves
             more to the model (0.01 to 80). Default: 10.0.
-        texture: scan: texture synthesis, a piece from one of the most similar places nearby in the same
-            scan, without a seam; none: the smooth tissue that the prior expects (scan, none). Default:
-            scan.
+        texture: scan: what the rim tells, with texture from one of the most similar places nearby in
+            the same scan; none: the smooth tissue that the prior expects (scan, none). Default: scan.
         seed: Start of the random numbers: same seed, same result. Default: 0.
         region: Body region: head-neck, chest, abdomen, pelvis, whole-body, or none to tell the model
             nothing; automatic when not given.

@@ -1,6 +1,6 @@
 """Inpainting of a mask with healthy tissue: RePaint, computed in the neighborhood of the mask only.
 
-The network gives the expected tissue; its texture comes from like places of the same scan (:mod:`.texture`), unless
+The network gives the expected tissue; what the rim tells and texture come from the same scan (:mod:`.texture`), unless
 ``texture`` is "none".
 """
 

@@ -68,7 +68,7 @@ class Inpaint(Task):
     )
     texture: str = parameter(
         "scan",
-        "scan: texture synthesis, a piece from one of the most similar places nearby in the same scan, without a seam; "
+        "scan: what the rim tells, with texture from one of the most similar places nearby in the same scan; "
         "none: the smooth tissue that the prior expects.",
         choices=("scan", "none"),
     )

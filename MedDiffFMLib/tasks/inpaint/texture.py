@@ -7,12 +7,13 @@ Delfiner 2012, Geostatistics, 7.3). It meets the rim by itself, for what rims te
 how much their rim resembles that of the hole (Criminisi et al. 2004, IEEE Transactions on Image Processing 13:1200) and
 their tissue what is told here.
 
-Where the rim tells nothing, for want of places or beside another hole, a piece of the scan is cloned without a seam
-(Perez et al. 2003, ACM Transactions on Graphics 22:313, with the surface of least bending in place of the membrane):
-the same hole, laid over tissue nearby, is bent through as if nothing were known inside, and the difference of the scan
-to that surface is added to the surface through the hole. Where no place is alike, what is told stays, or the expected
-tissue. The mean of several samples, which is to be near the truth, is that of the expected tissue with texture where
-tissue is alike and of what the rim tells. What grain is missing then is :mod:`.grain`'s business.
+In large holes, and where the rim tells nothing, for want of places or beside another hole, a piece of the scan is
+cloned without a seam (Perez et al. 2003, ACM Transactions on Graphics 22:313, with the surface of least bending in
+place of the membrane): the same hole, laid over tissue nearby, is bent through as if nothing were known inside, and the
+difference of the scan to that surface is added to the surface through the hole. Where no place is alike, what is told
+stays, or the expected tissue. The mean of several samples, which is to be near the truth, is that of the expected
+tissue with texture where tissue is alike and of what the rim tells. What grain is missing then is :mod:`.grain`'s
+business.
 
 It is texture synthesis: nothing of it says what was behind the mask.
 """
@@ -50,6 +51,9 @@ APART = 2
 LIKE_HU, LEAST = 200.0, 0.5
 """Tissue that differs so much from what is expected is alike by a third, at twice as much not at all; a place that is
 less alike on the whole is not taken: the best one for a hole in the middle of a nodule may hold a rib."""
+LARGEST_MM = 25.0
+"""Diameter up to which one sample is made of what the rim tells: of balls of 30 mm it is as near to the truth and as
+hard to tell from tissue as a cloned piece, for twice the time."""
 TOLD = 0.6
 """Share, in the mean of several samples, of what the rim tells by itself; both err, but not alike."""
 EXTREMES = (0.5, 99.5)
@@ -94,7 +98,8 @@ def texture_of_scan(
     random = np.random.default_rng(seed)
     for number in range(1, count + 1):
         part = parts == number
-        predictor = RimPredictor.learned(filled, part, hole, spacing, random)
+        large = samples == 1 and _diameter(part, spacing) > LARGEST_MM
+        predictor = None if large else RimPredictor.learned(filled, part, hole, spacing, random)
         told = None if predictor is None else _filled_with(predictor.told(meter=meter), filled, part)
         expected = told if told is not None and samples == 1 else filled
         weight = INSIDE if samples == 1 else 1.0
@@ -105,7 +110,7 @@ def texture_of_scan(
             bring = partial(_texture_at, filled, part, hole, spacing, _surface(filled, part, spacing))
         else:
             bring = partial(_beyond_told, told, part, spacing, predictor)
-        taken = []
+        taken: list[np.ndarray] = []
         for turn in random.permutation(len(found)):
             if len(taken) == samples:
                 break
@@ -113,13 +118,18 @@ def texture_of_scan(
                 meter.check()
             brought = bring(found[turn])
             if brought is not None:
-                taken.append(_with_grain(brought, filled, part, hole, found[turn], spacing))
-        brought = sum(taken) / len(taken) if taken else expected
+                taken.append(_with_grain(brought, filled, part, hole, found[turn], spacing)[part])
+        result = np.mean(taken, axis=0) if taken else expected[part]
         if samples > 1 and told is not None:
-            brought = brought + TOLD * (told - brought)
-        values[part] = (brought - filled)[part]
+            result = result + TOLD * (told[part] - result)
+        values[part] = result - filled[part]
         places += len(taken)
     return Texture(values, places)
+
+
+def _diameter(part: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """Of the ball of the same volume, mm."""
+    return float((6 * part.sum() * np.prod(spacing) / np.pi) ** (1 / 3))
 
 
 def _filled_with(inside: np.ndarray, filled: np.ndarray, part: np.ndarray) -> np.ndarray:
