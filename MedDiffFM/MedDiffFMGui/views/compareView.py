@@ -341,7 +341,7 @@ def _replace(earlier, run):
             keptName = kept.GetName()
             scene.RemoveNode(kept)
             node.SetName(keptName)
-    if scene.IsNodePresent(earlier.reportNode):
+    if earlier.reportNode and scene.IsNodePresent(earlier.reportNode):
         earlier.reportNode.SetText(run.reportNode.GetText())
         scene.RemoveNode(run.reportNode)
         run.reportNode = earlier.reportNode

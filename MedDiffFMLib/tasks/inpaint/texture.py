@@ -2,10 +2,10 @@
 
 The expected tissue that the network gives is smooth: it cannot know where vessels, septa and noise lie. What the rim
 tells (:mod:`.told_by_rim`) is nearer to the truth, and smooth as well: it is a mean. So the filling is what the rim
-tells here, with what lies at a like place beyond what its rim tells there: a sample by conditioning (Chiles and
-Delfiner 2012, Geostatistics, 7.3). It meets the rim by itself, for what rims tell is right there. Places are chosen by
-how much their rim resembles that of the hole (Criminisi et al. 2004, IEEE Transactions on Image Processing 13:1200) and
-their tissue what is told here.
+tells here, with what lies at a like place beyond what its rim tells there: a conditional simulation (Journel 1974,
+Economic Geology 69:673). It meets the rim by itself, for what rims tell is right there. Places are chosen by how much
+their rim resembles that of the hole (Criminisi et al. 2004, IEEE Transactions on Image Processing 13:1200) and their
+tissue what is told here.
 
 In large holes, and where the rim tells nothing, for want of places or beside another hole, a piece of the scan is
 cloned without a seam (Perez et al. 2003, ACM Transactions on Graphics 22:313, with the surface of least bending in
@@ -67,7 +67,7 @@ class Texture:
 
     Attributes:
         values: (D, H, W) HU to add to the expected tissue, 0 outside the hole.
-        places: how many it was taken from; 0 where no place is alike, so that nothing is added.
+        places: how many it was taken from; 0 where no place is alike.
     """
 
     values: np.ndarray
