@@ -226,6 +226,7 @@ class Server:
             gc.unfreeze()
             gc.collect()
             self._model = (key, load(settings))
+            gc.collect()
             gc.freeze()  # to look through all that was imported and loaded takes a tenth of a second of each run
         return self._model[1]
 
