@@ -205,8 +205,11 @@ def missingRequirements(name="requirements.txt", folders=()):
 
 
 @functools.lru_cache(maxsize=4)
-def _missing(name, folders, _times, _check):
-    """:func:`missingRequirements` for packages as they are: the panel asks with every stroke of a brush."""
+def _missing(name, folders, _changed, _check):
+    """:func:`missingRequirements` for packages as they are: the panel asks with every stroke of a brush.
+
+    :param _changed, _check: tell one state of the packages from another; nothing is done with them.
+    """
     return tuple(missingRequirements(name, folders))
 
 

@@ -51,7 +51,7 @@ fainter copy, which at 150 HU is worth 0.7 to 2.8 dB more than an image that is 
 OWN, LEAST_TOLD = 0.012, 0.75
 """Noise that a scan holds itself, HU / 1000, and the least share of the whole that the network is told: it learned to
 take noise that was added to scans as they are, and is told what a scan has beyond that. Chosen on validation patients:
-0.4 dB where white noise of 15 HU is added, 0.1 dB for others of that level, level from 30 HU on."""
+alone it gains 0.4 dB where white noise of 15 HU is added, 0.1 dB for others of that level, hardly any from 30 HU on."""
 
 Pass = Callable[[torch.Tensor, bool], torch.Tensor]
 """Planes (d, h, w) that come next, and whether they are the last -> those whose result can be told by now."""

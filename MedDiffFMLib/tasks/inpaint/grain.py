@@ -34,11 +34,15 @@ SEEN_HU = (-1000.0, 400.0)
 """HU between which tissue differs: what is denser is bone."""
 
 
-def grain_share(volume_mm3: float) -> float:
-    """Share of the missing grain that a hole of this volume gets."""
-    diameter = (6 * volume_mm3 / np.pi) ** (1 / 3)
+def diameter(part: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """Diameter in mm of the ball that is as large as a hole."""
+    return float((6 * np.count_nonzero(part) * np.prod(spacing) / np.pi) ** (1 / 3))
+
+
+def grain_share(diameter_mm: float) -> float:
+    """Share of the missing grain that a hole as large as this ball gets."""
     low, high = DIAMETERS_MM
-    return float(np.clip((diameter - low) / (high - low), 0, 1))
+    return float(np.clip((diameter_mm - low) / (high - low), 0, 1))
 
 
 def missing_grain(

@@ -27,7 +27,7 @@ import numpy as np
 
 from ...core.progress import ProgressMeter
 from ...imaging.biharmonic import biharmonic_interpolation
-from .grain import boxes, grain_share, missing_grain
+from .grain import boxes, diameter, grain_share, missing_grain
 from .told_by_rim import RimPredictor
 
 RIM = 3
@@ -98,7 +98,7 @@ def texture_of_scan(
     random = np.random.default_rng(seed)
     for number in range(1, count + 1):
         part = parts == number
-        large = samples == 1 and _diameter(part, spacing) > LARGEST_MM
+        large = samples == 1 and diameter(part, spacing) > LARGEST_MM
         predictor = None if large else RimPredictor.learned(filled, part, hole, spacing, random)
         told = None if predictor is None else _filled_with(predictor.told(meter=meter), filled, part)
         expected = told if told is not None and samples == 1 else filled
@@ -118,18 +118,13 @@ def texture_of_scan(
                 meter.check()
             brought = bring(found[turn])
             if brought is not None:
-                taken.append(_with_grain(brought, filled, part, hole, found[turn], spacing)[part])
+                taken.append(_with_grain(brought, expected, part, hole, found[turn], spacing)[part])
         result = np.mean(taken, axis=0) if taken else expected[part]
         if samples > 1 and told is not None:
             result = result + TOLD * (told[part] - result)
         values[part] = result - filled[part]
         places += len(taken)
     return Texture(values, places)
-
-
-def _diameter(part: np.ndarray, spacing: tuple[float, float, float]) -> float:
-    """Of the ball of the same volume, mm."""
-    return float((6 * part.sum() * np.prod(spacing) / np.pi) ** (1 / 3))
 
 
 def _filled_with(inside: np.ndarray, filled: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -141,17 +136,21 @@ def _filled_with(inside: np.ndarray, filled: np.ndarray, part: np.ndarray) -> np
 
 def _with_grain(
     brought: np.ndarray,
-    filled: np.ndarray,
+    expected: np.ndarray,
     part: np.ndarray,
     hole: np.ndarray,
     shift: np.ndarray,
     spacing: tuple[float, float, float],
 ) -> np.ndarray:
-    """A filled scan with the grain that the place at ``shift`` left out, if the hole is large."""
-    share = grain_share(float(part.sum() * np.prod(spacing)))
+    """A filled scan with the grain that the place at ``shift`` left out, if the hole is large.
+
+    Args:
+        expected: the scan with smooth tissue in the hole, of which the grain is that of known tissue of like HU.
+    """
+    share = grain_share(diameter(part, spacing))
     if share == 0:
         return brought
-    return brought + share * missing_grain(filled, brought - filled, part, hole, shift, spacing)
+    return brought + share * missing_grain(expected, brought - expected, part, hole, shift, spacing)
 
 
 def _alike(

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from MedDiffFMLib.core.errors import Cancelled
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
-from MedDiffFMLib.tasks.inpaint.grain import grain_share, missing_grain
+from MedDiffFMLib.tasks.inpaint.grain import diameter, grain_share, missing_grain
 from MedDiffFMLib.tasks.inpaint.texture import texture_of_scan
 
 SPACING = (1.0, 1.0, 1.0)
@@ -88,7 +88,8 @@ def test_grain_that_a_calm_place_lacks_is_restored_and_no_more():
     assert np.corrcoef(added[inner], calm[inner])[0, 1] > 0.8  # the place's own grain, stronger
     full = np.where(hole, np.roll(noise, 7, 0), 0)
     assert np.abs(missing_grain(scan, full, hole, hole, shift, SPACING)).mean() < 1.5
-    assert grain_share(4189) == 0 and grain_share(14137) == 1  # balls of 20 and 30 mm
+    assert grain_share(20) == 0 and grain_share(25) == pytest.approx(0.5) and grain_share(30) == 1
+    assert diameter(ball((24, 24, 24), 10), (2.0, 2.0, 2.0)) == pytest.approx(40, rel=0.02)
 
 
 def test_it_can_be_cancelled(scan):
