@@ -85,8 +85,8 @@ def denoise(
             more texture (0 to 100). Default: 0.
         consistency: With several steps, trust in the prior against the input (DiffPIR's lambda) (0.01
             to 1000). Default: 3.0.
-        quick: The network alone, without the filters beside it: half of the time, and more error left.
-            Default: False.
+        quick: The network alone, without the filters beside it: half to two thirds of the time, and
+            more error left. Default: False.
         prior: The prior's passes in the small network's place, in several times its time: for a prior
             that was trained on scans unlike those of the small network, which knows noise of 6 to 90 HU
             in diagnostic CTs. Default: False.

@@ -69,8 +69,8 @@ class FoldedUNet(nn.Module):
         batch, _, depth, height, width = noisy.shape
         known = facts.view(batch, FACTS, 1, 1, 1).expand(-1, -1, depth, height // FOLD, width // FOLD)
         image = torch.cat([fold(noisy), known], 1).contiguous(memory_format=torch.channels_last_3d)
-        fine = across(self.enter, image, stream)
-        fine = fine + self.fine(functional.relu(fine))
+        fine = across(self.enter, image, stream, rectified=False)
+        fine = self.fine(functional.relu(fine)).add_(fine)
         middle = self.to_middle(functional.relu(fine))
         for block in self.middle:
             middle = block(middle, stream)
@@ -78,11 +78,11 @@ class FoldedUNet(nn.Module):
         for block in self.coarse:
             coarse = block(coarse, stream)
         back = self.from_coarse(functional.relu(coarse))
-        middle = self.after_coarse(back + wait(self.from_coarse, middle, back, stream), stream)
+        middle = self.after_coarse(back.add_(wait(self.from_coarse, middle, back, stream)), stream)
         back = self.from_middle(functional.relu(middle))
-        fine = back + wait(self.from_middle, fine, back, stream)
-        fine = fine + self.after_middle(functional.relu(fine))
-        noise = _unfold(across(self.out, functional.relu(fine), stream))
+        fine = back.add_(wait(self.from_middle, fine, back, stream))
+        fine = self.after_middle(functional.relu(fine)).add_(fine)
+        noise = _unfold(across(self.out, fine, stream))
         # Noise is told in units of its level, so that loud and quiet scans look alike to the last layer.
         return wait(self.out, noisy, noise, stream) - noise * facts[:, 0].exp().view(-1, 1, 1, 1, 1)
 
@@ -98,8 +98,8 @@ class _Residual(nn.Module):
         nn.init.zeros_(self.across.bias)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor, stream: PlaneStream | None = None) -> torch.Tensor:
-        change = across(self.across, functional.relu(self.within(functional.relu(x))), stream)
-        return wait(self, x, change, stream) + change
+        change = across(self.across, self.within(functional.relu(x)), stream)
+        return change.add_(wait(self, x, change, stream))
 
 
 def _within_slices(channels: int) -> nn.Conv3d:

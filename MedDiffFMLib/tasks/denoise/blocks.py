@@ -1,11 +1,13 @@
-"""Overlapping blocks of a volume and their Fourier coefficients, some rows at a time.
+"""Overlapping blocks of a volume and their Fourier coefficients, layer by layer.
 
 A volume is cut into blocks of 8 x 8 voxels within slices and 8, 4 or 2 slices that begin every half block, and
 continues by reflection. Blocks are windowed before the transform and after it; the squares of the windows of all blocks
 of a voxel add up to 1.
 
-Blocks are so small that two products with matrices, which hold the windows, too, transform them in a third of the time
-of the fast transform. Coefficients are (n, depth, 2, 8, 5): real and imaginary parts of one half of the frequencies.
+The blocks that begin in one plane are a layer. Each slice is transformed once though two layers hold it, by a
+convolution of cells of 4 x 4 pixels; the transform between slices is a product with a small matrix. Coefficients are
+(2, depth, n, 40): real and imaginary parts, frequencies between slices, blocks, and one half of the frequencies within
+them, for those tell the others.
 """
 
 from __future__ import annotations
@@ -13,9 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
 
@@ -31,67 +32,65 @@ AIR, SOFT = -0.95, 0.25
 EMPTY = 2.0
 """Air is empty where the variance is no more than so many times that of the noise: clothes, thin septa of an airy lung
 and walls of bowel are more."""
+DARKEST = -1.0
+"""Subtracted before squares are summed, so that the variance of air is no small difference of large numbers."""
 SAMPLED_LAYERS = 8
-"""Layers of blocks along the patient from which the spectrum is measured."""
-FEWEST_BLOCKS = 50
-HALF = EDGE * (EDGE // 2 + 1)
-"""Coefficients of a slice: those of one half of the frequencies tell the others."""
+"""Layers of blocks along the patient from which the spectrum is measured, about."""
+MOST_BLOCKS, FEWEST_BLOCKS = 16384, 50
+"""Blocks from which it is, and those of soft tissue without which all that is no air counts."""
+LINE = EDGE // 2 + 1
+HALF = EDGE * LINE
+"""Coefficients of a slice, lines of 5: one half of the frequencies."""
 BAND = 16
-"""Rows of blocks that are transformed together; bounds the memory."""
+"""Rows of blocks that are transformed together, so that what is at work stays in cache."""
 
 
 @dataclass(frozen=True)
-class Band:
-    """Some rows of the blocks that begin in one plane.
+class Blocks:
+    """Blocks transformed within slices: those of a layer, row by row, or some.
 
     Attributes:
-        top: first row of voxels that they cover, counted from ``STEP`` before the image.
-        across: (height, width) in voxels that they cover.
-        lines: places of their voxels along each axis of the image.
+        within: (2, depth, N, 40) windowed coefficients of each slice.
+        sums: (2, N): of voxels above :data:`DARKEST` and of their squares.
+        columns: of a layer.
+        turned: ``within`` holds the second half of the slices first.
     """
 
-    top: int
-    across: tuple[int, int]
-    lines: tuple[np.ndarray, np.ndarray, np.ndarray]
+    within: torch.Tensor
+    sums: torch.Tensor
+    columns: int = 1
+    turned: bool = False
 
     @property
     def depth(self) -> int:
         """Slices of a block."""
-        return len(self.lines[0])
+        return self.within.shape[1]
+
+    @cached_property
+    def mean(self) -> torch.Tensor:
+        """(N,)"""
+        return self.sums[0] / (self.depth * EDGE**2) + DARKEST
+
+    def is_empty(self, level: float) -> torch.Tensor:
+        """(N,) bool: air with nothing in it; ``level`` of the noise, network range, infinite where all air counts."""
+        size = self.depth * EDGE**2
+        squares = self.sums[1] - self.sums[0].square() / size
+        return (self.mean <= AIR) & (squares <= EMPTY * level**2 * (size - 1))
 
     @property
-    def blocks(self) -> tuple[int, int]:
-        """Rows and columns of blocks."""
-        rows, columns = ((n - EDGE) // STEP + 1 for n in self.across)
-        return rows, columns
+    def bands(self) -> Iterator[slice]:
+        """Blocks of some rows each."""
+        for first in range(0, len(self.mean), size := BAND * self.columns):
+            yield slice(first, min(first + size, len(self.mean)))
 
-    def cut(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, depth, 8, 8) blocks of an image (D, H, W)."""
-        for axis, line in enumerate(self.lines):
-            # Neighbors differ by one: where the ends are so far apart nothing is reflected.
-            if line[-1] - line[0] == len(line) - 1:
-                image = image.narrow(axis, int(line[0]), len(line))
-            else:
-                image = image.index_select(axis, torch.from_numpy(line))
-        blocks = image.unfold(1, EDGE, STEP).unfold(2, EDGE, STEP)  # (depth, rows, columns, 8, 8)
-        return blocks.permute(1, 2, 0, 3, 4).reshape(-1, self.depth, EDGE, EDGE)
+    def coefficients(self, places: torch.Tensor) -> torch.Tensor:
+        """(2, depth, n, 40) of some of the blocks (n,)."""
+        within = self.within.index_select(2, places)
+        return (_between(self.depth, self.turned)[0] @ within.reshape(2 * self.depth, -1)).reshape(within.shape)
 
-    def placed(self, coefficients: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """(depth, height, width): blocks transformed back and added up where they lie.
-
-        Args:
-            coefficients: (n, depth, 2, 8, 5) of those that are kept.
-            kept: (N,) bool, which of the band's blocks these n are.
-        """
-        blocks = torch.zeros(len(kept), self.depth, EDGE * EDGE)
-        blocks[kept] = _transformed_back(coefficients)
-        columns = blocks.permute(1, 2, 0).reshape(1, self.depth * EDGE**2, -1)
-        return functional.fold(columns, self.across, EDGE, stride=STEP)[0]
-
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """(depth, height, width): a number of each block (N,), times the squared window, added up where they lie."""
-        grid = values.reshape(1, 1, *self.blocks)
-        return functional.conv_transpose2d(grid, window(self.depth).square()[None], stride=STEP)[0]
+    def less_mean(self, coefficients: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """The same of what the blocks hold beyond their means, in place."""
+        return coefficients.addcmul_(_of_ones(self.depth), self.mean[places][:, None], value=-1)
 
 
 def block_depth(spacing_kji: tuple[float, float, float]) -> int:
@@ -102,30 +101,41 @@ def block_depth(spacing_kji: tuple[float, float, float]) -> int:
     return EDGE // 2 if thickness < MUCH_LONGER * pixel else EDGE // 4
 
 
-def bands(shape: torch.Size, first: int, depth: int) -> Iterator[Band]:
-    """The blocks of ``depth`` slices from plane ``first`` on of an image of a shape (D, H, W)."""
-    slices, height, width = shape
-    planes, columns = reflected_range(first, depth, slices), STEP * block_count(width) + EDGE - STEP
-    for top in range(0, block_count(height), BAND):
-        rows = STEP * min(BAND, block_count(height) - top) + EDGE - STEP
-        lines = (planes, reflected_range(STEP * (top - 1), rows, height), reflected_range(-STEP, columns, width))
-        yield Band(STEP * top, (rows, columns), lines)
-
-
-def block_count(length: int) -> int:
-    """Blocks along an axis: the first begins ``STEP`` before the image, the last covers its end."""
-    return -(-length // STEP) + 1
-
-
-def layers(slices: int, depth: int) -> range:
+def layer_starts(slices: int, depth: int) -> range:
     """First planes of the layers of blocks of ``depth`` slices that cover an image."""
     return range(-(depth // 2), slices, depth // 2)
 
 
-def sampled_layers(slices: int, depth: int) -> range:
-    """First planes of some layers that lie within the image."""
-    starts = range(0, max(slices - depth, 0) + 1, depth // 2)
-    return starts[:: max(1, len(starts) // SAMPLED_LAYERS)]
+def layers(image: torch.Tensor, depth: int) -> Iterator[tuple[int, Blocks]]:
+    """First plane and blocks of each layer that covers an image (D, H, W); a layer is forgotten when the next comes."""
+    rows, columns = _grid(image)
+    step = depth // 2
+    within = torch.empty(2, depth, rows * columns, HALF)
+    sums = torch.empty(2, depth, rows * columns)
+    # The slices that the next layer does not hold make room for those that it holds beside the others.
+    for number, first in enumerate([-depth, *layer_starts(len(image), depth)]):
+        cells = _cells_of(image, first + step, step)
+        room = slice(0, step) if number % 2 else slice(step, depth)
+        within[:, room], sums[:, room] = _transformed(cells), _sums(cells)
+        if number:
+            yield first, Blocks(within, sums.sum(1), columns, turned=number % 2 == 1)
+
+
+def sampled_blocks(depth: int, *images: torch.Tensor) -> list[Blocks]:
+    """The same blocks of each of some images (D, H, W), evenly chosen where the first is no air."""
+    found: list[list[Blocks]] = [[] for _ in images]
+    starts = range(0, max(len(images[0]) - depth, 0) + 1, depth // 2)
+    starts = starts[:: max(1, len(starts) // SAMPLED_LAYERS)]
+    for first in starts:
+        chosen = None
+        for image, parts in zip(images, found, strict=True):
+            cells = _cells_of(image, first, depth)
+            sums = _sums(cells).sum(1)
+            if chosen is None:
+                chosen = torch.nonzero(sums[0] / (depth * EDGE**2) + DARKEST > AIR)[:, 0]
+                chosen = chosen[:: max(1, math.ceil(len(chosen) * len(starts) / MOST_BLOCKS))]
+            parts.append(Blocks(_transformed_at(cells, chosen), sums[:, chosen]))
+    return [Blocks(torch.cat([p.within for p in parts], 2), torch.cat([p.sums for p in parts], 1)) for parts in found]
 
 
 class PlaneSums:
@@ -134,103 +144,72 @@ class PlaneSums:
     Args:
         shape: (D, H, W) of the image.
         depth: slices of a block.
-        count: sums that are held side by side.
+        even: sums that are held beside that of coefficients, of numbers that each block has in all its voxels.
     """
 
-    def __init__(self, shape: torch.Size, depth: int, count: int = 1) -> None:
+    def __init__(self, shape: torch.Size, depth: int, even: int = 0) -> None:
         self._slices, self._height, self._width = shape
-        self._step = depth // 2
-        rows, columns = (STEP * block_count(n) + EDGE - STEP for n in (self._height, self._width))
-        self._sums = torch.zeros(count, depth, rows, columns)
+        self._step, self._depth = depth // 2, depth
+        self._grid = rows, columns = _block_count(self._height), _block_count(self._width)
+        self._within = torch.zeros(2, depth, rows * columns, HALF)
+        self._even = torch.zeros(even, depth, rows * columns)
+        self._turned = False
 
-    def add(self, band: Band, part: torch.Tensor, number: int = 0) -> None:
-        """Add (depth, height, width) where the band lies."""
-        self._sums[number, :, band.top : band.top + band.across[0]] += part
+    def add(self, places: torch.Tensor, coefficients: torch.Tensor) -> None:
+        """Add coefficients (2, depth, n, 40) of some blocks (n,) of the layer."""
+        back = _between(self._depth, self._turned)[1] @ coefficients.reshape(2 * self._depth, -1)
+        self._within.index_add_(2, places, back.reshape(coefficients.shape))
+
+    def spread(self, number: int, values: torch.Tensor) -> None:
+        """Add a number of each block (N,), times the squared window."""
+        window = _sine(self._depth).float().square()
+        self._even[number] += (window.roll(self._step) if self._turned else window)[:, None] * values
 
     def finished(self, first: int) -> torch.Tensor:
-        """(count, n, H, W): planes that the layer from plane ``first`` on was the last to reach; they are forgotten."""
-        planes = slice(max(-first, 0), min(self._step, self._slices - first))
-        done = self._sums[:, planes, STEP : STEP + self._height, STEP : STEP + self._width].clone()
-        self._sums[:, : self._step] = self._sums[:, self._step :].clone()
-        self._sums[:, self._step :] = 0
+        """(1 + even, n, H, W): planes that the layer from plane ``first`` on was the last to reach, those of
+        coefficients first; they are forgotten."""
+        at = self._step if self._turned else 0
+        planes = slice(at + max(-first, 0), at + min(self._step, self._slices - first))
+        done = torch.stack(
+            [self._from_coefficients(planes), *(self._from_numbers(part[planes]) for part in self._even)]
+        )
+        for held in (self._within, self._even):
+            held[:, at : at + self._step] = 0
+        self._turned = not self._turned
         return done
 
+    def _from_coefficients(self, planes: slice) -> torch.Tensor:
+        """(n, H, W)"""
+        parts = [part.unflatten(1, self._grid).permute(0, 3, 1, 2) for part in self._within[:, planes]]
+        real, imaginary = (functional.conv2d(p, k, padding=1) for p, k in zip(parts, _within_slices()[1], strict=True))
+        return self._pixels(real + imaginary)
 
-def transformed(blocks: torch.Tensor) -> torch.Tensor:
-    """(n, depth, 8, 8) -> windowed Fourier coefficients (n, depth, 2, 8, 5)."""
-    count, depth = blocks.shape[:2]
-    across, along = _matrices(depth)[:2]
-    planes = blocks.reshape(-1, EDGE * EDGE) @ across
-    return (along @ planes.reshape(count, 2 * depth, HALF)).reshape(count, depth, 2, EDGE, HALF // EDGE)
+    def _from_numbers(self, even: torch.Tensor) -> torch.Tensor:
+        """(n, N) -> (n, H, W)"""
+        return self._pixels(functional.conv2d(even.unflatten(1, self._grid)[:, None], _squared_window(), padding=1))
 
-
-def _transformed_back(coefficients: torch.Tensor) -> torch.Tensor:
-    """(n, depth, 2, 8, 5) -> windowed blocks (n, depth, 64)."""
-    count, depth = coefficients.shape[:2]
-    across, along = _matrices(depth)[2:]
-    planes = along @ coefficients.reshape(count, 2 * depth, HALF)
-    return (planes.reshape(-1, 2 * HALF) @ across).reshape(count, depth, EDGE * EDGE)
-
-
-@cache
-def _matrices(depth: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of the transform within slices (64, 80) and between them (2 depth, 2 depth), and of their inverses."""
-    wave, plane = _sine(depth), (_sine(EDGE)[:, None] * _sine(EDGE)).reshape(-1)
-    pixels = torch.eye(EDGE * EDGE, dtype=torch.float64).reshape(-1, EDGE, EDGE)
-    within = torch.view_as_real(torch.fft.rfftn(pixels, dim=(1, 2), norm="ortho")).reshape(-1, HALF, 2)
-    parts = torch.eye(2 * HALF, dtype=torch.float64).reshape(2 * HALF, 2, EDGE, HALF // EDGE)
-    back = torch.fft.irfftn(torch.complex(parts[:, 0], parts[:, 1]), (EDGE, EDGE), dim=(1, 2), norm="ortho")
-    between = torch.fft.fft(torch.eye(depth, dtype=torch.complex128), norm="ortho", dim=0)
-    matrices = (
-        plane[:, None] * within.transpose(1, 2).reshape(-1, 2 * HALF),
-        _real(between * wave),
-        back.reshape(2 * HALF, -1) * plane,
-        _real(wave[:, None] * between.conj()),
-    )
-    return matrices[0].float(), matrices[1].float(), matrices[2].float(), matrices[3].float()
-
-
-def _real(matrix: torch.Tensor) -> torch.Tensor:
-    """Complex (n, n) -> the same of numbers whose real and imaginary parts follow one another, (2 n, 2 n)."""
-    rows = torch.stack([matrix.real, -matrix.imag], 2), torch.stack([matrix.imag, matrix.real], 2)
-    return torch.stack(rows, 1).reshape(2 * len(matrix), -1)
-
-
-def without_mean(blocks: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Blocks (n, depth, 8, 8) less a number of each (n,)."""
-    return blocks - mean[:, None, None, None]
+    def _pixels(self, cells: torch.Tensor) -> torch.Tensor:
+        """Cells (n, 16, rows + 1, columns + 1) -> (n, H, W)."""
+        inside = (slice(STEP, STEP + self._height), slice(STEP, STEP + self._width))
+        return functional.pixel_shuffle(cells, STEP)[:, 0, inside[0], inside[1]]
 
 
 def power(coefficients: torch.Tensor) -> torch.Tensor:
-    """Squared absolute values (n, depth, 8, 5)."""
-    real, imaginary = coefficients.unbind(2)
+    """Squared absolute values (depth, n, 40)."""
+    real, imaginary = coefficients
     return torch.addcmul(real.square(), imaginary, imaginary)
 
 
-def scaled(coefficients: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Coefficients times a real factor for each, (n, depth, 8, 5) or, for all blocks, (depth, 8, 5)."""
-    return coefficients * factors.unsqueeze(-3)
-
-
 def level(noise: torch.Tensor) -> float:
-    """Standard deviation of noise of these powers, (depth, 8, 5)."""
+    """Standard deviation of noise of these powers, (depth, 40)."""
     # Coefficients are there for one half of the frequencies; those in between stand for two.
-    both = noise.sum() + noise[..., 1 : EDGE // 2].sum()
-    return float((both / window(len(noise)).square().sum()).sqrt())
+    both = noise.sum() + noise.unflatten(1, (EDGE, LINE))[..., 1 : EDGE // 2].sum()
+    return float((both / energy(len(noise))).sqrt())
 
 
-def is_empty(blocks: torch.Tensor, level: float) -> torch.Tensor:
-    """(n,) bool: blocks (n, depth, 8, 8) of air with nothing in it.
-
-    Args:
-        level: of the noise, network range.
-    """
-    flat = blocks.flatten(1)
-    empty = (mean := flat.mean(1)) <= AIR
-    if math.isfinite(level) and empty.any():
-        airy = flat[empty] - mean[empty][:, None]
-        empty[empty.clone()] = airy.square_().sum(1) <= EMPTY * level**2 * (flat.shape[1] - 1)
-    return empty
+def energy(depth: int) -> float:
+    """Sum of the squared window over the voxels of a block."""
+    return float(_sine(depth).square().sum() * _sine(EDGE).square().sum() ** 2)
 
 
 def soft_limit(mean: torch.Tensor) -> float:
@@ -238,12 +217,118 @@ def soft_limit(mean: torch.Tensor) -> float:
     return SOFT if (mean < SOFT).sum() >= FEWEST_BLOCKS else math.inf
 
 
+def _grid(image: torch.Tensor) -> tuple[int, int]:
+    return _block_count(image.shape[1]), _block_count(image.shape[2])
+
+
+def _block_count(length: int) -> int:
+    """Blocks along an axis: the first begins ``STEP`` before the image, the last covers its end."""
+    return -(-length // STEP) + 1
+
+
+def _cells_of(image: torch.Tensor, first: int, count: int) -> torch.Tensor:
+    """(count, rows + 1, columns + 1, 16): slices from ``first`` on by cells, from one cell before the image on.
+
+    Beyond its ends the image goes on by reflection.
+    """
+    planes, height, width = image.shape
+    rows, columns = (n + 1 for n in _grid(image))
+    wide = image.new_empty(count, STEP * rows, STEP * columns)
+    for place, plane in zip(wide, reflected_range(first, count, planes), strict=True):
+        place[STEP : STEP + height, STEP : STEP + width] = image[plane]
+    for axis, length in ((2, width), (1, height)):
+        line = STEP + torch.from_numpy(reflected_range(-STEP, wide.shape[axis], length))
+        for start, end in ((0, STEP), (STEP + length, len(line))):
+            wide.narrow(axis, start, end - start).copy_(wide.index_select(axis, line[start:end]))
+    return wide.unflatten(2, (columns, STEP)).unflatten(1, (rows, STEP)).transpose(2, 3).flatten(3)
+
+
+def _transformed(cells: torch.Tensor) -> torch.Tensor:
+    """Coefficients (2, n, N, 40) of the blocks of some slices."""
+    found = functional.conv2d(cells.permute(0, 3, 1, 2), _within_slices()[0]).permute(0, 2, 3, 1)
+    return found.flatten(1, 2).unflatten(2, (2, HALF)).permute(2, 0, 1, 3)
+
+
+def _transformed_at(cells: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Those of some blocks (n,) alone."""
+    columns = cells.shape[2] - 1
+    row, column = places // columns, places % columns
+    blocks = torch.stack([cells[:, row + down, column + right] for down in (0, 1) for right in (0, 1)], 2)
+    found = blocks.flatten(2) @ _within_slices()[0].permute(2, 3, 1, 0).flatten(0, 2)
+    return found.unflatten(2, (2, HALF)).permute(2, 0, 1, 3)
+
+
+def _sums(cells: torch.Tensor) -> torch.Tensor:
+    """(2, n, N): of the voxels of blocks of some slices above :data:`DARKEST`, and of their squares."""
+    voxels = cells - DARKEST
+    sums = torch.stack([voxels.sum(3), voxels.square_().sum(3)])
+    return functional.avg_pool2d(sums, 2, 1, divisor_override=1).flatten(2)
+
+
 @cache
-def window(depth: int) -> torch.Tensor:
-    """(depth, 8, 8): its square, summed over overlapping blocks, is 1."""
-    across, line = _sine(depth).float(), _sine(EDGE).float()
-    return across[:, None, None] * line[:, None] * line
+def _within_slices() -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Kernels over two by two cells: (80, 16, 2, 2) from pixels to coefficients, and back, from real and imaginary
+    parts, (16, 40, 2, 2)."""
+    across, back = _pixel_matrices()
+    forward = _cells(across.T.reshape(-1, EDGE, EDGE)).permute(0, 3, 1, 2)
+    # A cell sees the blocks that begin one cell before it first, which end with it.
+    inverse = _cells(back.reshape(-1, EDGE, EDGE)).flip(1, 2).permute(3, 0, 1, 2).float()
+    channels_last = torch.channels_last
+    real, imaginary = (part.contiguous(memory_format=channels_last) for part in inverse.split(HALF, 1))
+    return forward.float().contiguous(memory_format=channels_last), (real, imaginary)
+
+
+@cache
+def _squared_window() -> torch.Tensor:
+    """(16, 1, 2, 2): what a number of a block gives to each pixel of a cell."""
+    plane = (_sine(EDGE)[:, None] * _sine(EDGE)).square()[None]
+    return _cells(plane).flip(1, 2).permute(3, 0, 1, 2).float().contiguous()
+
+
+def _cells(blocks: torch.Tensor) -> torch.Tensor:
+    """(n, 8, 8) -> (n, 2, 2, 16): pixels by cells of 4 x 4."""
+    return blocks.reshape(-1, 2, STEP, 2, STEP).transpose(2, 3).reshape(-1, 2, 2, STEP * STEP)
+
+
+@cache
+def _pixel_matrices() -> tuple[torch.Tensor, torch.Tensor]:
+    """Windowed transform within slices, (64, 80), real parts first, and its inverse, (80, 64); float64."""
+    plane = (_sine(EDGE)[:, None] * _sine(EDGE)).reshape(-1)
+    pixels = torch.eye(EDGE * EDGE, dtype=torch.float64).reshape(-1, EDGE, EDGE)
+    within = torch.view_as_real(torch.fft.rfftn(pixels, dim=(1, 2), norm="ortho")).reshape(-1, HALF, 2)
+    parts = torch.eye(2 * HALF, dtype=torch.float64).reshape(2 * HALF, 2, EDGE, LINE)
+    back = torch.fft.irfftn(torch.complex(parts[:, 0], parts[:, 1]), (EDGE, EDGE), dim=(1, 2), norm="ortho")
+    return plane[:, None] * within.transpose(1, 2).reshape(-1, 2 * HALF), back.reshape(2 * HALF, -1) * plane
+
+
+@cache
+def _of_ones(depth: int) -> torch.Tensor:
+    """(2, depth, 1, 40): coefficients of a block of ones."""
+    within = _pixel_matrices()[0].sum(0).reshape(2, HALF).float().repeat_interleave(depth, 0)
+    return (_between(depth)[0] @ within).reshape(2, depth, 1, HALF)
+
+
+@cache
+def _between(depth: int, turned: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windowed transform between slices, (2 depth, 2 depth), real parts first, and its inverse.
+
+    Args:
+        turned: the second half of the slices comes first.
+    """
+    wave = _sine(depth)
+    between = torch.fft.fft(torch.eye(depth, dtype=torch.complex128), norm="ortho", dim=0)
+    forward, back = between * wave, wave[:, None] * between.conj()
+    if turned:
+        forward, back = forward.roll(depth // 2, 1), back.roll(depth // 2, 0)
+    return _real(forward).float(), _real(back).float()
+
+
+def _real(matrix: torch.Tensor) -> torch.Tensor:
+    """Complex (n, n) -> the same of numbers whose imaginary parts follow all the real ones, (2 n, 2 n)."""
+    upper, lower = torch.cat([matrix.real, -matrix.imag], 1), torch.cat([matrix.imag, matrix.real], 1)
+    return torch.cat([upper, lower])
 
 
 def _sine(length: int) -> torch.Tensor:
+    """(length,): the window along an axis, float64; its square, summed over overlapping blocks, is 1."""
     return torch.sin(math.pi / length * (torch.arange(length, dtype=torch.float64) + 0.5))

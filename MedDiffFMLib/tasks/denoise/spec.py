@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TUNING_WORK = 18.0
 """Time that tuning takes, in that of a million voxels."""
-QUICK_WORK, PRIOR_WORK, STEP_WORK = 0.6, 4.0, 2.0
+QUICK_WORK, PRIOR_WORK, STEP_WORK = 0.6, 6.0, 5.5
 """Time of the network alone, by the prior's passes, and of one step, over that of the default."""
 
 
@@ -56,7 +56,7 @@ class Denoise(Task):
     )
     quick: bool = parameter(
         False,
-        "The network alone, without the filters beside it: half of the time, and more error left.",
+        "The network alone, without the filters beside it: half to two thirds of the time, and more error left.",
     )
     prior: bool = parameter(
         False,

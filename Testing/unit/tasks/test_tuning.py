@@ -84,8 +84,8 @@ def test_noise_is_drawn_with_the_power_that_was_seen():
     generator = torch.Generator().manual_seed(0)
     power = 1e-4 * torch.linspace(1, 9, 8 * 8 * 5).reshape(8, 8, 5)
     power = power + power.flip(0).roll(1, 0).flip(1).roll(1, 1)  # of a real image: equal at opposite frequencies
-    noise = given_power(torch.randn(40, 64, 64, generator=generator), power)
-    found = noise_power(noise, torch.zeros_like(noise))
+    noise = given_power(torch.randn(40, 64, 64, generator=generator), power.flatten(1))
+    found = noise_power(noise, torch.zeros_like(noise)).unflatten(1, (8, 5))
     smooth = torch.ones(3, 3, 3) / 27
     blurred = [torch.nn.functional.conv3d(p[None, None], smooth[None, None])[0, 0] for p in (power, found)]
     assert torch.allclose(blurred[0], blurred[1], rtol=0.25)
