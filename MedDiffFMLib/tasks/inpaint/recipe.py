@@ -1,7 +1,7 @@
 """Inpainting of a mask with healthy tissue: RePaint, computed in the neighborhood of the mask only.
 
 The network gives the expected tissue; what the rim tells and texture come from the same scan (:mod:`.texture`), unless
-``texture`` is "none".
+``texture`` is "none". One filling of a small hole whose rim tells enough does without the network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...core.errors import InputError
 from ...preprocessing.mask_crop import around_mask, neighborhood
 from ..base import Case, Run, TaskResult
 from .spec import Inpaint
-from .texture import texture_of_scan
+from .texture import Filling, filled_from_scan
 
 if TYPE_CHECKING:
     import torch
@@ -48,28 +48,36 @@ def inpaint(parameters: Inpaint, case: Case, run: Run) -> TaskResult:
     image, near = part_of_image(surroundings, *box)
     meter = run.meter(parameters.steps * parameters.samples, "filling")
     hole = hole_on_grid(surroundings, mask, parameters.margin)
-    working = fill_hole(image, hole[near], model, parameters, run.seed, meter)
-    places = 0
-    if parameters.texture == "scan":
+
+    def expect() -> np.ndarray:
         filled = surroundings.hounsfield.copy()
+        working = fill_hole(image, hole[near], model, parameters, run.seed, meter)
         filled[near] = np.where(hole[near], working, filled[near])
-        texture = texture_of_scan(filled, hole, surroundings.grid.spacing, parameters.samples, run.seed, meter)
-        working, places = working + texture.values[near], texture.places
+        return filled
+
+    if parameters.texture == "scan":
+        scan, spacing = surroundings.hounsfield, surroundings.grid.spacing
+        filling = filled_from_scan(scan, hole, expect, spacing, parameters.samples, run.seed, meter)
+        if not filling.expected:
+            meter.advance(meter.total)
+    else:
+        filling = Filling(expect(), places=0, expected=True)
     result = volume.voxels.copy()
     place = around_mask(mask)
-    filling, inside = image.on_input(working, fill=np.nan, box=place)[mask[place]], mask[place]
+    inside = mask[place]
+    filled = image.on_input(filling.values[near], fill=np.nan, box=place)[inside]
     share = inward_share(inside, volume, parameters.feather)
     before = volume.voxels[place][inside].astype(np.float32)
-    after = before + share * (filling - before)
+    after = before + share * (filled - before)
     result[place][inside] = np.where(is_padding(before), result[place][inside], like_input(after, volume))
     facts = {
         "region": image.region,
         "filled_mm3": round(float(mask.sum() * volume.voxel_volume), 1),
         "mean_hu_before": round(float(before.mean()), 1),
         "mean_hu_after": round(float(after.mean()), 1),
-        "network_evaluations": parameters.steps * parameters.samples,
+        "network_evaluations": parameters.steps * parameters.samples if filling.expected else 0,
         "working_shape": list(image.shape),
-        "texture_places": places,
+        "texture_places": filling.places,
     }
     return TaskResult({"inpainted": result}, facts=facts)
 

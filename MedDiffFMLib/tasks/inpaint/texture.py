@@ -20,6 +20,7 @@ It is texture synthesis: nothing of it says what was behind the mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,54 +63,62 @@ bends through a piece of bone or air overshoots."""
 
 
 @dataclass(frozen=True)
-class Texture:
-    """Texture of one or several samples of a filling.
+class Filling:
+    """One sample of what a hole holds, or the mean of several.
 
     Attributes:
-        values: (D, H, W) HU to add to the expected tissue, 0 outside the hole.
-        places: how many it was taken from; 0 where no place is alike.
+        values: (D, H, W) HU, the scan with its hole filled.
+        places: how many texture was taken from; 0 where none is alike.
+        expected: whether the expected tissue was asked for.
     """
 
     values: np.ndarray
     places: int
+    expected: bool
 
 
-def texture_of_scan(
-    filled: np.ndarray,
+def filled_from_scan(
+    scan: np.ndarray,
     hole: np.ndarray,
+    expect: Callable[[], np.ndarray],
     spacing: tuple[float, float, float],
     samples: int,
     seed: int,
     meter: ProgressMeter | None = None,
-) -> Texture:
-    """Texture for each connected part of the hole, the mean over ``samples`` places.
+) -> Filling:
+    """Fill each connected part of the hole: by the mean over ``samples`` places.
 
     Args:
-        filled: (D, H, W) HU, the scan with the expected tissue in its hole and as much around it as may be copied from.
+        scan: (D, H, W) HU, as much of it as may be copied from; what lies in the hole is ignored.
         hole: bool of that shape.
+        expect: gives the scan with the expected tissue in its hole; not called where rims tell enough.
         spacing: (i, j, k) in mm.
         seed: the same seed takes the same places.
         meter: where a cancel is noticed.
     """
     from scipy.ndimage import label
 
-    values, places = np.zeros(hole.shape, np.float32), 0
-    parts, count = label(hole)
-    random = np.random.default_rng(seed)
+    numbered, count = label(hole)
+    random, places = np.random.default_rng(seed), 0
+    tissue = expect() if samples > 1 else None
+    filled = _closed(scan, numbered, count) if tissue is None else tissue.copy()
+    values = filled.copy()
     for number in range(1, count + 1):
-        part = parts == number
-        large = samples == 1 and diameter(part, spacing) > LARGEST_MM
-        predictor = None if large else RimPredictor.learned(filled, part, hole, spacing, random)
-        told = None if predictor is None else _filled_with(predictor.told(meter=meter), filled, part)
-        expected = told if told is not None and samples == 1 else filled
-        weight = INSIDE if samples == 1 else 1.0
-        found = _alike(expected, part, hole, spacing, max(BEST, samples), weight, random)
+        part = numbered == number
+        predictor = _predictor(filled, part, hole, spacing, samples, random)
+        told = None if predictor is None else predictor.told(meter=meter)
+        if told is not None and samples == 1:
+            filled[part] = told
+        else:
+            tissue = expect() if tissue is None else tissue
+            filled[part] = tissue[part]
+        found = _alike(filled, part, hole, spacing, max(BEST, samples), INSIDE if samples == 1 else 1.0, random)
         if samples > 1 or not found:
             bring = partial(_texture_at, filled, part, hole, spacing, None)
-        elif told is None or predictor is None:
+        elif predictor is None:
             bring = partial(_texture_at, filled, part, hole, spacing, _surface(filled, part, spacing))
         else:
-            bring = partial(_beyond_told, told, part, spacing, predictor)
+            bring = partial(_beyond_told, filled, part, spacing, predictor)
         taken: list[np.ndarray] = []
         for turn in random.permutation(len(found)):
             if len(taken) == samples:
@@ -118,13 +127,36 @@ def texture_of_scan(
                 meter.check()
             brought = bring(found[turn])
             if brought is not None:
-                taken.append(_with_grain(brought, expected, part, hole, found[turn], spacing)[part])
-        result = np.mean(taken, axis=0) if taken else expected[part]
+                taken.append(_with_grain(brought, filled, part, hole, found[turn], spacing)[part])
+        result = np.mean(taken, axis=0) if taken else filled[part]
         if samples > 1 and told is not None:
-            result = result + TOLD * (told[part] - result)
-        values[part] = result - filled[part]
+            result = result + TOLD * (told - result)
+        values[part] = result
         places += len(taken)
-    return Texture(values, places)
+    return Filling(values, places, expected=tissue is not None)
+
+
+def _closed(scan: np.ndarray, numbered: np.ndarray, count: int) -> np.ndarray:
+    """The scan with the mean of its rim in each numbered part of a hole, until more is known."""
+    from scipy.ndimage import grey_dilation, mean
+
+    around = np.where(numbered == 0, grey_dilation(numbered, size=3), 0)
+    means = np.nan_to_num(mean(scan, around, np.arange(count + 1)))
+    return np.where(numbered > 0, means[numbered], scan).astype(np.float32)
+
+
+def _predictor(
+    scan: np.ndarray,
+    part: np.ndarray,
+    hole: np.ndarray,
+    spacing: tuple[float, float, float],
+    samples: int,
+    random: np.random.Generator,
+) -> RimPredictor | None:
+    """What the rim tells; None of a large hole of which one sample is made, too."""
+    if samples == 1 and diameter(part, spacing) > LARGEST_MM:
+        return None
+    return RimPredictor.learned(scan, part, hole, spacing, random)
 
 
 def _filled_with(inside: np.ndarray, filled: np.ndarray, part: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from scipy import ndimage
 from MedDiffFMLib.core.errors import Cancelled
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.tasks.inpaint.grain import diameter, grain_share, missing_grain
-from MedDiffFMLib.tasks.inpaint.texture import texture_of_scan
+from MedDiffFMLib.tasks.inpaint.texture import filled_from_scan
 
 SPACING = (1.0, 1.0, 1.0)
 TISSUE = np.where(np.arange(96) < 48, 200, 0)
@@ -26,16 +26,25 @@ def ball(center, radius=6):
 
 def filled(scan, hole, samples=1, seed=0, meter=None):
     """With the mean of the tissue as the expected one."""
-    known = np.where(hole, TISSUE, scan).astype(np.float32)
-    texture = texture_of_scan(known, hole, SPACING, samples, seed, meter)
-    return known + texture.values, texture
+    expected = np.where(hole, TISSUE, scan).astype(np.float32)
+    filling = filled_from_scan(hidden(scan, hole), hole, lambda: expected.copy(), SPACING, samples, seed, meter)
+    return filling.values, filling
+
+
+def hidden(scan, hole):
+    """With what no filling may look at: NaN would spread."""
+    return np.where(hole, np.float32(np.nan), scan).astype(np.float32)
+
+
+def asked_in_vain():
+    raise AssertionError("the rim tells enough")
 
 
 def test_texture_is_that_of_the_tissue_and_leaves_no_step_at_the_rim(scan):
     hole = ball((24, 24, 24))
     result, texture = filled(scan, hole)
-    assert texture.places == 1
-    assert np.array_equal(texture.values != 0, hole & (texture.values != 0))
+    assert texture.places == 1 and not texture.expected
+    assert np.array_equal(result[~hole], scan[~hole])
     assert 0.7 < result[hole].std() / scan[hole].std() < 1.3
     assert 150 < result[hole].mean() < 250
     across = hole[..., 1:] != hole[..., :-1]
@@ -46,10 +55,9 @@ def test_structures_that_enter_the_hole_go_on_where_the_scan_shows_how():
     """Plates of 400 HU more every twelve voxels: what is expected, their mean, knows none of them."""
     plates = np.broadcast_to(np.where(np.arange(96) % 12 < 4, 400, 0), (48, 48, 96)).astype(np.float32)
     hole = ball((24, 24, 48), 8)
-    known = np.where(hole, 130, plates).astype(np.float32)
-    result = known + texture_of_scan(known, hole, SPACING, 1, 0).values
+    result = filled_from_scan(hidden(plates, hole), hole, asked_in_vain, SPACING, 1, 0).values
     assert np.abs(result - plates)[hole].mean() < 10
-    assert np.abs(known - plates)[hole].mean() > 150
+    assert np.abs(130 - plates)[hole].mean() > 150
 
 
 def test_seeds_choose_places_and_the_mean_of_many_is_smoother(scan):
@@ -67,11 +75,27 @@ def test_parts_of_a_mask_have_their_own_places(scan):
         assert 15 < (result - mean)[ball(center, 4)].std() < 60
 
 
+def test_the_expected_tissue_is_asked_for_once_where_a_rim_tells_nothing(scan):
+    """A ball of 32 mm and two that touch each other's rims, beside one whose rim is known."""
+    known, asked = ball((24, 24, 12)), []
+    hole = known | ball((24, 24, 78), 16) | ball((8, 24, 36), 4) | ball((17, 24, 36), 4)
+
+    def expect():
+        asked.append(1)
+        return np.where(hole, TISSUE, scan).astype(np.float32)
+
+    result = filled_from_scan(hidden(scan, hole), hole, expect, SPACING, 1, 0)
+    assert result.expected and len(asked) == 1 and np.isfinite(result.values).all()
+    alone = filled_from_scan(hidden(scan, known), known, asked_in_vain, SPACING, 1, 0)
+    assert not alone.expected and np.abs(alone.values - TISSUE)[known].mean() < 60
+
+
 def test_nothing_is_copied_where_there_is_no_room(scan):
     hole = np.ones(scan.shape, bool)
     hole[:4] = False
-    _, texture = filled(scan, hole)
-    assert texture.places == 0 and not texture.values.any()
+    result, texture = filled(scan, hole)
+    assert texture.places == 0 and texture.expected
+    assert np.array_equal(result, np.where(hole, TISSUE, scan))
 
 
 def test_grain_that_a_calm_place_lacks_is_restored_and_no_more():
