@@ -24,7 +24,7 @@ TRAINING_BATCH = 4
 Figures = dict[str, Any]
 CUBES = {"method": "cubes"}
 """The anomaly map that the reference makes too; the detector needs no prior."""
-OPTIONS: dict[str, dict[str, Any]] = {"anomaly": CUBES, "denoise": {"prior": True}}
+OPTIONS: dict[str, dict[str, Any]] = {"anomaly": CUBES, "denoise": {"prior": True}, "inpaint": {"texture": "none"}}
 """Parameters of the tasks by which they compute what the reference does."""
 
 

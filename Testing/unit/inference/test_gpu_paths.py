@@ -209,7 +209,7 @@ def test_modules_move_and_autocast_is_that_of_cuda() -> None:
         ("denoise", {"noise": 20.0, "blocks": 0.0, "detail": 0.0}),
         ("denoise", {"noise": 20.0, "steps": 2}),
         ("anomaly", {"threshold": 0.7, "method": "cubes"}),
-        ("inpaint", {"steps": 2, "samples": 1}),
+        ("inpaint", {"steps": 2, "samples": 2}),
         ("generate_lesion", {}),
         ("super_resolve", {}),
         ("synthesize", {"guidance": 1.5}),
@@ -325,7 +325,7 @@ def test_a_gpu_that_another_program_fills_between_two_steps(files: dict[str, str
 
 @pytest.mark.slow
 def test_a_task_falls_down_the_ladder_to_a_result(ct: Volume, files: dict[str, str]) -> None:
-    for name, options in (("inpaint", {"steps": 2, "samples": 1}), ("segment", {"head": "features"})):
+    for name, options in (("inpaint", {"steps": 2, "samples": 2}), ("segment", {"head": "features"})):
         expected = run(model_on("cpu", files), name, ct, files, **options)
         told: list[str] = []
         with pretend_gpu(memory=2_200_000):
@@ -508,7 +508,7 @@ def test_intels_and_apples_gpus_compute_what_the_cpu_does(
     """Chosen where they are there; float32 where bfloat16 gains nothing; named in report and worker's hello."""
     asked: dict[str, dict[str, Any]] = {
         "denoise": {"noise": 20.0},
-        "inpaint": {"steps": 2, "samples": 1},
+        "inpaint": {"steps": 2, "samples": 2},
         "segment": {"head": "features"},
     }
     expected = {name: run(model_on("cpu", files), name, ct, files, **options) for name, options in asked.items()}

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 TASKS_AND_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("denoise", {"noise": 20.0, "blocks": 0.0, "detail": 0.0}),
     ("anomaly", {"threshold": 0.7, "method": "cubes"}),
-    ("inpaint", {"samples": 1}),
+    ("inpaint", {"samples": 2}),
 ]
 
 
