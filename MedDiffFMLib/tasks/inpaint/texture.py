@@ -5,14 +5,14 @@ tells (:mod:`.told_by_rim`) is nearer to the truth, and smooth as well: it is a 
 tells here, with what lies at a like place beyond what its rim tells there: a conditional simulation (Journel 1974,
 Economic Geology 69:673). It meets the rim by itself, for what rims tell is right there. Places are chosen by how much
 their rim resembles that of the hole (Criminisi et al. 2004, IEEE Transactions on Image Processing 13:1200) and their
-tissue what is told here.
+tissue what is told here. The rim of a large lesion is not healthy: there the mean is that of the expected tissue.
 
-In large holes, and where the rim tells nothing, for want of places or beside another hole, a piece of the scan is
-cloned without a seam (Perez et al. 2003, ACM Transactions on Graphics 22:313, with the surface of least bending in
+In still larger holes, and where the rim tells nothing, for want of places or beside another hole, a piece of the scan
+is cloned without a seam (Perez et al. 2003, ACM Transactions on Graphics 22:313, with the surface of least bending in
 place of the membrane): the same hole, laid over tissue nearby, is bent through as if nothing were known inside, and the
 difference of the scan to that surface is added to the surface through the hole. Where no place is alike, what is told
 stays, or the expected tissue. The mean of several samples, which is to be near the truth, is that of the expected
-tissue with texture where tissue is alike and of what the rim tells. What grain is missing then is :mod:`.grain`'s
+tissue with texture where tissue is alike and of what the rim tells. What grain these pieces lack is :mod:`.grain`'s
 business.
 
 It is texture synthesis: nothing of it says what was behind the mask.
@@ -52,9 +52,13 @@ APART = 2
 LIKE_HU, LEAST = 200.0, 0.5
 """Tissue that differs so much from what is expected is alike by a third, at twice as much not at all; a place that is
 less alike on the whole is not taken: the best one for a hole in the middle of a nodule may hold a rib."""
-LARGEST_MM = 25.0
-"""Diameter up to which one sample is made of what the rim tells: of balls of 30 mm it is as near to the truth and as
-hard to tell from tissue as a cloned piece, for twice the time."""
+LARGEST_MM = 35.0
+"""Diameter up to which one sample is made of what the rim tells: of balls of 30 mm its texture is more like tissue's
+than that of a cloned piece, of balls of 38 mm it is told from tissue more often."""
+TRUSTED_MM = 25.0
+"""Diameter from which a sample has the mean of the expected tissue, most in the middle: the rim of a large lesion is
+brighter than healthy lung, and what it tells was 70 HU too bright in the middle of the sample's nodule. It costs
+healthy balls of 30 mm 1 HU of error."""
 TOLD = 0.6
 """Share, in the mean of several samples, of what the rim tells by itself; both err, but not alike."""
 EXTREMES = (0.5, 99.5)
@@ -107,18 +111,18 @@ def filled_from_scan(
         part = numbered == number
         predictor = _predictor(filled, part, hole, spacing, samples, random)
         told = None if predictor is None else predictor.told(meter=meter)
-        if told is not None and samples == 1:
-            filled[part] = told
-        else:
+        expected = None
+        if samples > 1 or told is None or diameter(part, spacing) > TRUSTED_MM:
             tissue = expect() if tissue is None else tissue
-            filled[part] = tissue[part]
+            expected = tissue[part]
+        filled[part] = told if told is not None and samples == 1 else expected
         found = _alike(filled, part, hole, spacing, max(BEST, samples), INSIDE if samples == 1 else 1.0, random)
         if samples > 1 or not found:
             bring = partial(_texture_at, filled, part, hole, spacing, None)
         elif predictor is None:
             bring = partial(_texture_at, filled, part, hole, spacing, _surface(filled, part, spacing))
         else:
-            bring = partial(_beyond_told, filled, part, spacing, predictor)
+            bring = partial(_beyond_told, filled, part, spacing, predictor, expected)
         taken: list[np.ndarray] = []
         for turn in random.permutation(len(found)):
             if len(taken) == samples:
@@ -127,7 +131,7 @@ def filled_from_scan(
                 meter.check()
             brought = bring(found[turn])
             if brought is not None:
-                taken.append(_with_grain(brought, filled, part, hole, found[turn], spacing)[part])
+                taken.append(brought[part])
         result = np.mean(taken, axis=0) if taken else filled[part]
         if samples > 1 and told is not None:
             result = result + TOLD * (told - result)
@@ -245,7 +249,12 @@ def _apart(shifts: np.ndarray, inside: np.ndarray, hole: np.ndarray, count: int)
 
 
 def _beyond_told(
-    told: np.ndarray, part: np.ndarray, spacing: tuple[float, float, float], predictor: RimPredictor, shift: np.ndarray
+    told: np.ndarray,
+    part: np.ndarray,
+    spacing: tuple[float, float, float],
+    predictor: RimPredictor,
+    expected: np.ndarray | None,
+    shift: np.ndarray,
 ) -> np.ndarray | None:
     """The scan with what its rim tells, and what lies at the shifted part beyond what the rim tells there.
 
@@ -253,6 +262,7 @@ def _beyond_told(
 
     Args:
         told: (D, H, W), the scan with what the rim tells in the part.
+        expected: (n,), whose mean the filling gets; None for that of what the rim tells and the place adds.
     """
     here, there = boxes(part, shift, RIM)
     if _likeness(told[here], told[there], spacing)[part[here]].mean() < LEAST:
@@ -260,6 +270,8 @@ def _beyond_told(
     offset = int(shift @ np.array([part.shape[1] * part.shape[2], part.shape[2], 1]))
     place = predictor.values[predictor.inside + offset]
     brought = told[part] + place - predictor.told(offset)
+    if expected is not None:
+        brought = _with_mean_of(expected, brought, part[here], spacing)
     limits = np.percentile(np.concatenate([predictor.values[predictor.at_rim], place]), EXTREMES)
     return _filled_with(np.clip(brought, *limits), told, part)
 
@@ -272,7 +284,9 @@ def _texture_at(
     surface: np.ndarray | None,
     shift: np.ndarray,
 ) -> np.ndarray | None:
-    """The scan with its part filled by what it brings from the shifted part; None where the place is not alike.
+    """The scan with its part filled by what it brings from the shifted part, and the grain that this lacks.
+
+    None where the place is not alike.
 
     Args:
         surface: of least bending through the part, onto which the scan's difference to its own is cloned, with the
@@ -289,12 +303,19 @@ def _texture_at(
     rim = expected[binary_dilation(inside, iterations=RIM) & ~hole[here]]
     limits = np.percentile(np.concatenate([rim, scan[inside]]), EXTREMES)
     if surface is None:
-        brought = expected + alike * (scan - bent)
+        brought = (expected + alike * (scan - bent))[inside]
     else:
-        brought = surface[here] + scan - bent
-        deep = _depth(inside, spacing)
-        brought += deep * (expected - brought)[inside].mean() / deep[inside].mean()
-    return _filled_with(np.clip(brought[inside], *limits), filled, part)
+        brought = _with_mean_of(expected[inside], (surface[here] + scan - bent)[inside], inside, spacing)
+    result = _filled_with(np.clip(brought, *limits), filled, part)
+    return _with_grain(result, filled, part, hole, shift, spacing)
+
+
+def _with_mean_of(
+    expected: np.ndarray, brought: np.ndarray, inside: np.ndarray, spacing: tuple[float, float, float]
+) -> np.ndarray:
+    """Values (n,) inside a hole (bool, d, h, w), moved to the mean of others, most in the middle."""
+    deep = _depth(inside, spacing)[inside]
+    return brought + deep * ((expected - brought).mean() / deep.mean())
 
 
 def _depth(inside: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

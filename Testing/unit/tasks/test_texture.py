@@ -76,9 +76,9 @@ def test_parts_of_a_mask_have_their_own_places(scan):
 
 
 def test_the_expected_tissue_is_asked_for_once_where_a_rim_tells_nothing(scan):
-    """A ball of 32 mm and two that touch each other's rims, beside one whose rim is known."""
+    """A ball of 36 mm and two that touch each other's rims, beside one whose rim is known."""
     known, asked = ball((24, 24, 12)), []
-    hole = known | ball((24, 24, 78), 16) | ball((8, 24, 36), 4) | ball((17, 24, 36), 4)
+    hole = known | ball((24, 24, 77), 18) | ball((8, 24, 36), 4) | ball((17, 24, 36), 4)
 
     def expect():
         asked.append(1)
