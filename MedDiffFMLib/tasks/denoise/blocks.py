@@ -36,7 +36,7 @@ DARKEST = -1.0
 """Subtracted before squares are summed, so that the variance of air is no small difference of large numbers."""
 SAMPLED_LAYERS = 8
 """Layers of blocks along the patient from which the spectrum is measured, about."""
-MOST_BLOCKS, FEWEST_BLOCKS = 16384, 50
+MOST_BLOCKS, FEWEST_BLOCKS = 8192, 50
 """Blocks from which it is, and those of soft tissue without which all that is no air counts."""
 LINE = EDGE // 2 + 1
 HALF = EDGE * LINE

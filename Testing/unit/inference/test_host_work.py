@@ -151,7 +151,7 @@ from MedDiffFMLib.inference.engine import Engine
 from MedDiffFMLib.preprocessing import working_image
 from MedDiffFMLib.preprocessing import noise_estimate
 from MedDiffFMLib.tasks.base import Case, Run
-from MedDiffFMLib.tasks.denoise import blocks, supervised, thresholding
+from MedDiffFMLib.tasks.denoise import blocks, supervised
 from MedDiffFMLib.tasks.registry import TASKS
 from MedDiffFMLib.tasks.anomaly.z_score import CLASSES
 from MedDiffFMLib.imaging.volume import Volume
@@ -174,7 +174,7 @@ def ct(slices, edge):
 torch.set_num_threads(1)
 # What is bounded whatever the volume is small here, so that a small volume tells what grows with it.
 sliding_window.KEPT_CONDITIONS, noise_estimate.MOST, working_image.SLAB_VOXELS = 0, 200_000, 200_000
-blocks.BAND, thresholding.MOST_BLOCKS = 2, 256
+blocks.BAND, blocks.MOST_BLOCKS = 2, 256
 supervised.LONGEST, supervised.AT_ONCE = 64, 50_000
 figures = {"all": {"centre": [0.0] * CLASSES, "spread": [30.0] * CLASSES}}
 calibration = {"spacing": 3.0, "sets": 1, "smoothing": 3.0, "levels": {"36": figures, "24": figures}}
