@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from MedDiffFMLib.core.errors import Cancelled
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
+from MedDiffFMLib.tasks.inpaint import texture
 from MedDiffFMLib.tasks.inpaint.grain import diameter, grain_share, missing_grain
 from MedDiffFMLib.tasks.inpaint.texture import filled_from_scan
 
@@ -88,6 +89,22 @@ def test_the_expected_tissue_is_asked_for_once_where_a_rim_tells_nothing(scan):
     assert result.expected and len(asked) == 1 and np.isfinite(result.values).all()
     alone = filled_from_scan(hidden(scan, known), known, asked_in_vain, SPACING, 1, 0)
     assert not alone.expected and np.abs(alone.values - TISSUE)[known].mean() < 60
+
+
+def test_the_rim_of_a_large_lesion_does_not_make_the_filling_dense(scan, monkeypatch):
+    """A shell of 150 HU more around a ball of 28 mm in even tissue: the filling has the mean of the expected tissue."""
+    even = scan - TISSUE
+    hole, shell = ball((24, 24, 48), 14), ball((24, 24, 48), 17)
+    lesion = np.where(shell & ~hole, even + 150, even).astype(np.float32)
+
+    def mean_inside():
+        expected = np.where(hole, 0, lesion)
+        filling = filled_from_scan(hidden(lesion, hole), hole, lambda: expected, SPACING, 1, 0)
+        return filling.values[hole].mean()
+
+    assert abs(mean_inside()) < 15
+    monkeypatch.setattr(texture, "TRUSTED_MM", 99)
+    assert mean_inside() > 40
 
 
 def test_nothing_is_copied_where_there_is_no_room(scan):
