@@ -69,7 +69,7 @@ class Blocks:
     @cached_property
     def mean(self) -> torch.Tensor:
         """(N,)"""
-        return self.sums[0] / (self.depth * EDGE**2) + DARKEST
+        return _mean(self.sums, self.depth)
 
     def is_empty(self, level: float) -> torch.Tensor:
         """(N,) bool: air with nothing in it; ``level`` of the noise, network range, infinite where all air counts."""
@@ -132,7 +132,7 @@ def sampled_blocks(depth: int, *images: torch.Tensor) -> list[Blocks]:
             cells = _cells_of(image, first, depth)
             sums = _sums(cells).sum(1)
             if chosen is None:
-                chosen = torch.nonzero(sums[0] / (depth * EDGE**2) + DARKEST > AIR)[:, 0]
+                chosen = torch.nonzero(_mean(sums, depth) > AIR)[:, 0]
                 chosen = chosen[:: max(1, math.ceil(len(chosen) * len(starts) / MOST_BLOCKS))]
             parts.append(Blocks(_transformed_at(cells, chosen), sums[:, chosen]))
     return [Blocks(torch.cat([p.within for p in parts], 2), torch.cat([p.sums for p in parts], 1)) for parts in found]
@@ -215,6 +215,11 @@ def energy(depth: int) -> float:
 def soft_limit(mean: torch.Tensor) -> float:
     """Largest absolute mean of a block that counts as soft tissue; infinite where there is hardly any."""
     return SOFT if (mean < SOFT).sum() >= FEWEST_BLOCKS else math.inf
+
+
+def _mean(sums: torch.Tensor, depth: int) -> torch.Tensor:
+    """(N,) means of blocks, from their sums (2, N)."""
+    return sums[0] / (depth * EDGE**2) + DARKEST
 
 
 def _grid(image: torch.Tensor) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from scipy import ndimage
 
 from MedDiffFMLib.core.errors import Cancelled
 from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
-from MedDiffFMLib.tasks.inpaint import texture
 from MedDiffFMLib.tasks.inpaint.grain import diameter, grain_share, missing_grain
 from MedDiffFMLib.tasks.inpaint.texture import filled_from_scan
 
@@ -103,7 +102,7 @@ def test_the_rim_of_a_large_lesion_does_not_make_the_filling_dense(scan, monkeyp
         return filling.values[hole].mean()
 
     assert abs(mean_inside()) < 15
-    monkeypatch.setattr(texture, "TRUSTED_MM", 99)
+    monkeypatch.setattr("MedDiffFMLib.tasks.inpaint.texture.TRUSTED_MM", 99)
     assert mean_inside() > 40
 
 
