@@ -55,15 +55,24 @@ def peaks(
 def listed(
     score: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float], threshold: float, minimum_mm3: float
 ) -> np.ndarray:
-    """Highest voxel (n, 3) of each region above ``threshold``, highest first: the list that a user reads.
+    """Highest voxel (n, 3) of each finding above ``threshold``, highest first: the list that a user reads.
+
+    Regions with several peaks are taken apart as in the task's list.
 
     Args:
-        mask: regions whose highest voxel lies outside are left out.
-        minimum_mm3: smaller regions are left out.
+        mask: findings whose highest voxel lies outside are left out.
+        minimum_mm3: smaller ones are left out.
     """
-    from scipy.ndimage import label, maximum_position
+    from scipy.ndimage import find_objects, label, maximum_position
+
+    from ...tasks.anomaly.taken_apart import split
 
     labels, count = label(score > threshold, structure=np.ones((3, 3, 3)))
+    for number, box in enumerate(find_objects(labels), start=1):
+        region = labels[box] == number
+        basins, parts = split(score[box], region, spacing[::-1])
+        labels[box][region & (basins > 1)] = (basins + count - 1)[region & (basins > 1)]
+        count += parts - 1
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing))
     kept = [n for n in range(1, count + 1) if sizes[n] >= minimum_mm3]
     voxels = np.array(maximum_position(score, labels, kept) if kept else [], dtype=int).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Connected regions of an anomaly map as rows of a table."""
+"""Regions of an anomaly map as rows of a table, those with several peaks taken apart."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...imaging.volume import Box, Volume
+from .taken_apart import Voxels, take_apart
 
 MAXIMUM_ROWS = 100
 OUTLINE = 0.5
@@ -42,6 +43,7 @@ def list_findings(
     minimum_volume: float,
     anatomy: np.ndarray | None = None,
     at_most: int = MAXIMUM_ROWS,
+    apart: bool = True,
 ) -> list[dict[str, Any]]:
     """Regions above ``threshold``, 26-connected, highest peak first; of each what is above half of its peak.
 
@@ -50,13 +52,14 @@ def list_findings(
         minimum_volume: in mm3, above the threshold; smaller regions are left out.
         anatomy: (k, j, i) TotalSegmentator's label numbers, where they are known.
         at_most: regions that are listed, up to 100.
+        apart: whether a region with several peaks is several (:mod:`.taken_apart`).
 
     Returns:
         One dict a region: ``number``, ``where`` (most frequent organ where it is known, and the centroid),
         ``volume_mm3``, ``peak_z``, ``mean_z``, ``r_mm``, ``a_mm``, ``s_mm`` (centroid in RAS), ``mean_hu``, and
         an empty ``reason``, which the task fills in.
     """
-    return find_regions(score, volume, threshold, minimum_volume, anatomy, at_most).rows
+    return find_regions(score, volume, threshold, minimum_volume, anatomy, at_most, apart).rows
 
 
 def find_regions(
@@ -66,9 +69,10 @@ def find_regions(
     minimum_volume: float,
     anatomy: np.ndarray | None = None,
     at_most: int = MAXIMUM_ROWS,
+    apart: bool = True,
 ) -> Regions:
     """As :func:`list_findings`, with the voxels of each region."""
-    steps = search_regions(score, volume, threshold, minimum_volume, anatomy, at_most)
+    steps = search_regions(score, volume, threshold, minimum_volume, anatomy, at_most, apart)
     while True:
         try:
             next(steps)
@@ -83,6 +87,7 @@ def search_regions(
     minimum_volume: float,
     anatomy: np.ndarray | None = None,
     at_most: int = MAXIMUM_ROWS,
+    apart: bool = True,
 ) -> Generator[None, None, Regions]:
     """As :func:`list_findings`, in steps of some hundredths of a second; the generator's value says all."""
     thickness = max(1, SLAB_VOXELS // max(score[0].size, 1))
@@ -90,25 +95,38 @@ def search_regions(
     for first in range(0, len(score), thickness):
         pieces.add(first, score[first : first + thickness], threshold)
         yield
-    region = pieces.joined()
-    size, peak = pieces.sizes(region) * volume.voxel_volume, pieces.peaks(region)
-    large = [n for n in np.argsort(-peak, kind="stable") if size[n] >= minimum_volume]
+    joined = pieces.joined()
+    regions = [(index, joined[piece]) for index, piece in pieces.voxels]
+    if apart:
+        regions = yield from take_apart(regions, score, volume.spacing[::-1])
+    size, peak = _sizes_and_peaks(regions, score)
+    large = [n for n in np.argsort(-peak, kind="stable") if size[n] * volume.voxel_volume >= minimum_volume]
     kept = large[: min(at_most, MAXIMUM_ROWS)]
     number = np.zeros(len(peak), dtype=np.uint8)
     number[kept] = np.arange(1, len(kept) + 1)
     numbered = np.zeros(score.shape, dtype=np.uint8)
     found = _Sums(len(kept))
-    for index, piece in pieces.voxels:
-        listed = number[region[piece]] > 0
-        index, piece = index[listed], piece[listed]
+    for index, region in regions:
+        listed = number[region] > 0
+        index, region = index[listed], region[listed]
         voxels = np.unravel_index(index, score.shape)
-        inside = score[voxels] > OUTLINE * peak[region[piece]]
-        own = number[region[piece[inside]]]
+        inside = score[voxels] > OUTLINE * peak[region]
+        own = number[region[inside]]
         numbered.reshape(-1)[index[inside]] = own
         found.add(tuple(axis[inside] for axis in voxels), own, score, volume.voxels, anatomy)
         yield
     rows = [found.row(row, float(peak[n]), volume) for row, n in enumerate(kept, start=1)]
-    return Regions(rows, numbered, pieces.boxes(region, kept), len(large))
+    return Regions(rows, numbered, found.boxes(), len(large))
+
+
+def _sizes_and_peaks(regions: list[Voxels], score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and highest score of each region."""
+    count = max((int(region.max(initial=-1)) + 1 for _, region in regions), default=0)
+    sizes, peaks = np.zeros(count, dtype=int), np.full(count, -np.inf)
+    for index, region in regions:
+        sizes += np.bincount(region, minlength=count)
+        np.maximum.at(peaks, region, score.reshape(-1)[index].astype(float))
+    return sizes, peaks
 
 
 class _Sums:
@@ -117,6 +135,7 @@ class _Sums:
     def __init__(self, count: int) -> None:
         self._sums = {name: np.zeros(count + 1) for name in ("size", "i", "j", "k", "score", "hu")}
         self._organs = np.zeros((count + 1, 256), dtype=int)
+        self._corners = np.full((count + 1, 3), np.iinfo(int).max), np.zeros((count + 1, 3), dtype=int)
 
     def add(
         self,
@@ -131,8 +150,17 @@ class _Sums:
         found = {"size": None, "k": k, "j": j, "i": i, "score": score[voxels], "hu": hounsfield[voxels]}
         for name, values in found.items():
             self._sums[name] += np.bincount(number, values, minlength=len(self._organs))
+        first, last = self._corners
+        np.minimum.at(first, number, np.stack(voxels, axis=1))
+        np.maximum.at(last, number, np.stack(voxels, axis=1) + 1)
         if anatomy is not None:
             np.add.at(self._organs, (number, anatomy[voxels].astype(np.uint8)), 1)
+
+    def boxes(self) -> dict[int, Box]:
+        """Index box of what is outlined of each region."""
+        corners = zip(*(corner.tolist() for corner in self._corners), strict=True)
+        found = {n: tuple(map(slice, first, last)) for n, (first, last) in enumerate(corners)}
+        return {n: (k, j, i) for n, (k, j, i) in found.items() if k.start < k.stop}
 
     def row(self, number: int, peak: float, volume: Volume) -> dict[str, Any]:
         """What the table says of a region."""
@@ -165,9 +193,6 @@ class _Pieces:
         self.voxels: list[tuple[np.ndarray, np.ndarray]] = []
         self._shape = shape
         self._count = 0
-        self._sizes: list[np.ndarray] = []
-        self._peaks: list[np.ndarray] = []
-        self._boxes: list[Box] = []
         self._touching: list[np.ndarray] = []
         self._above: np.ndarray | None = None  # pieces in the last plane before this slab, -1 where there is none
 
@@ -181,24 +206,15 @@ class _Pieces:
             rows, columns = _range(above.any(axis=(0, 2))), _range(above.any(axis=(0, 1)))
             labels, count = ndimage.label(above[:, rows, columns], structure=np.ones((3, 3, 3)))
             planes[:, rows, columns] = labels[[0, -1]] - 1 + np.where(labels[[0, -1]] > 0, self._count, 0)
-            corner = (first, rows.start, columns.start)
-            for box in ndimage.find_objects(labels):
-                k, j, i = (slice(b.start + c, b.stop + c) for b, c in zip(box, corner, strict=True))
-                self._boxes.append((k, j, i))
-            self._measure(labels, count, corner, score[:, rows, columns])
+            self._keep(labels, count, (first, rows.start, columns.start))
         if self._above is not None:
             self._touching.append(_touching(self._above, planes[0]))
         self._above = planes[1]
 
-    def _measure(self, labels: np.ndarray, count: int, corner: tuple[int, int, int], score: np.ndarray) -> None:
+    def _keep(self, labels: np.ndarray, count: int, corner: tuple[int, int, int]) -> None:
         inside = np.nonzero(labels)
-        piece = labels[inside] - 1
         voxels = tuple(axis + begin for axis, begin in zip(inside, corner, strict=True))
-        self._sizes.append(np.bincount(piece, minlength=count))
-        peaks = np.full(count, -np.inf)
-        np.maximum.at(peaks, piece, score[inside].astype(float))
-        self._peaks.append(peaks)
-        self.voxels.append((np.ravel_multi_index(voxels, self._shape), piece + self._count))
+        self.voxels.append((np.ravel_multi_index(voxels, self._shape), labels[inside] - 1 + self._count))
         self._count += count
 
     def joined(self) -> np.ndarray:
@@ -211,30 +227,6 @@ class _Pieces:
         pairs = np.concatenate([np.zeros((0, 2), dtype=int), *self._touching])
         links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(self._count, self._count))
         return connected_components(links, directed=False)[1]
-
-    def sizes(self, region: np.ndarray) -> np.ndarray:
-        """Voxels of each region."""
-        return np.bincount(region, np.concatenate([np.zeros(0), *self._sizes]))
-
-    def peaks(self, region: np.ndarray) -> np.ndarray:
-        """Highest score in each region."""
-        peaks = np.full(region.max(initial=-1) + 1, -np.inf)
-        np.maximum.at(peaks, region, np.concatenate([np.zeros(0), *self._peaks]))
-        return peaks
-
-    def boxes(self, region: np.ndarray, kept: list[int]) -> dict[int, Box]:
-        """Index boxes of the regions ``kept``, by their place in it, from 1."""
-        number = {n: row for row, n in enumerate(kept, start=1)}
-        found: dict[int, Box] = {}
-        for n, box in zip(region, self._boxes, strict=True):
-            row = number.get(n)
-            if row is not None:
-                k, j, i = (
-                    slice(min(a.start, b.start), max(a.stop, b.stop))
-                    for a, b in zip(found.get(row, box), box, strict=True)
-                )
-                found[row] = (k, j, i)
-        return found
 
 
 def _range(hits: Any) -> slice:

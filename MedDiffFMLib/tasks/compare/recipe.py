@@ -146,7 +146,7 @@ def _regions(
     from ..anomaly.findings import list_findings
 
     difference = later.with_voxels(np.where(change.shared, later.voxels - change.aligned, 0))
-    rows = list_findings(np.abs(score), difference, task.threshold, task.minimum_volume, anatomy)
+    rows = list_findings(np.abs(score), difference, task.threshold, task.minimum_volume, anatomy, apart=False)
     return [
         {
             "direction": "denser" if row["mean_hu"] > 0 else "less dense",

@@ -290,6 +290,46 @@ def test_a_finding_reaches_to_half_of_its_peak_and_no_lower_than_the_threshold()
     assert set(np.unique(find_regions(score, volume, 2.0, 300).numbered[3:6, 6:9, 6:9])) == {1}
 
 
+def two_peaks(pass_between: float, lower: float = 5.0) -> np.ndarray:
+    """(k, j, i) of 2 mm: a region above 2 with a peak of 8 and one of ``lower``, 40 mm apart."""
+    score = np.zeros((20, 24, 50), np.float32)
+    score[4:16, 4:20, 4:46] = 2.5
+    score[8:12, 10:14, 10:40] = pass_between
+    for i, peak in ((12, 8.0), (34, lower)):
+        distance = np.linalg.norm(np.argwhere(np.ones(score.shape)) - (10, 12, i), axis=1).reshape(score.shape)
+        score = np.maximum(score, peak * (1 - distance / 10)).astype(np.float32)
+    return score
+
+
+def test_a_region_with_two_peaks_is_two_findings():
+    """Each is outlined around its own peak; where the way between stays high, they are one."""
+    volume = Volume(np.full((20, 24, 50), 40, np.int16), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    found = find_regions(two_peaks(4.0), volume, 2.0, minimum_volume=100)
+    assert [row["peak_z"] for row in found.rows] == [8.0, 5.0] and found.count == 2
+    assert found.numbered[10, 12, 12] == 1 and found.numbered[10, 12, 34] == 2
+    assert abs(found.rows[0]["r_mm"] + 24) < 6 and abs(found.rows[1]["r_mm"] + 68) < 6
+    for number, box in found.boxes.items():
+        assert (found.numbered == number).sum() == (found.numbered[box] == number).sum()
+    assert len(list_findings(two_peaks(7.0), volume, 2.0, 100)) == 1
+    assert len(list_findings(two_peaks(4.0), volume, 2.0, 100, apart=False)) == 1
+    assert len(list_findings(two_peaks(4.0, 2.5), volume, 2.0, 100)) == 1
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_findings_are_the_same_on_a_finer_grid(times):
+    """Peaks are sought on voxels some 3 mm apart, on whatever grid the map is shown."""
+    score = two_peaks(4.0)
+    coarse = find_regions(score, Volume(np.zeros(score.shape, np.int16), np.diag([-2.0, -2.0, 2.0, 1.0])), 2.0, 100)
+    for axis in range(3):
+        score = np.repeat(score, times, axis)
+    spacing = 2.0 / times
+    fine = find_regions(
+        score, Volume(np.zeros(score.shape, np.int16), np.diag([-spacing, -spacing, spacing, 1.0])), 2.0, 100
+    )
+    assert [row["peak_z"] for row in fine.rows] == [row["peak_z"] for row in coarse.rows]
+    assert (fine.numbered[1::times, 1::times, 1::times] == coarse.numbered).mean() > 0.995
+
+
 def test_findings_say_where_they_are():
     """Center in mm, and the organ of most voxels; neither the body's rest nor a minority is an organ's name."""
     volume = Volume(np.full((20, 30, 30), 40, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
