@@ -384,7 +384,7 @@ def test_map_and_regions_lie_exactly_on_the_ct(app: Any, opened: Any, case: Simp
         assert np.linalg.norm(center - [row["r_mm"], row["a_mm"], row["s_mm"]]) < half_a_voxel
     labels, count = ndimage.label(case.score > 3.0, np.ones((3, 3, 3)))
     peak = np.append(0.0, ndimage.maximum(case.score, labels, np.arange(1, count + 1)))[labels]
-    assert np.array_equal(together, (case.score > 3.0) & (case.score > peak / 2))
+    assert np.array_equal(together, (case.score > 3.0) & (case.score > 0.6 * peak))
 
     bright, colored = rendered(app, opened, case, tmp_path)
     assert bright.sum() > 50

@@ -1,9 +1,8 @@
 """Regions of an anomaly map that hold several peaks, taken apart at the passes between them.
 
 At a low threshold a lesion and what is conspicuous beside it are one region, whose highest voxel may lie in the other.
-A peak is a finding of its own where it is the highest voxel of its region within 20 mm and every way to a higher
-finding goes below 85 % of that one's peak and 95 % of its own; the region is divided among its findings by the
-watershed of the map.
+A peak is a finding of its own where it is the highest voxel of its region within 20 mm and every way to a higher one
+goes below 95 % of it; the region is divided among its findings by the watershed of the map.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from collections.abc import Generator, Sequence
 import numpy as np
 
 SEPARATION_MM = 20.0
-PASS = 0.85
-"""A way that stays above this share of the higher peak joins two peaks."""
-RISE = 0.95
-"""So does one above this share of the lower peak: what rises by less is no peak."""
+PASS = 0.95
+"""A way that stays above this share of the lower peak joins two peaks."""
 STRIDE_MM = 3.0
 """Peaks are sought on every voxel of no more than that distance: the map was made on such a grid."""
 
@@ -95,12 +92,10 @@ def split(score: np.ndarray, inside: np.ndarray, spacing_kji: Sequence[float]) -
     reach = [2 * max(1, round(SEPARATION_MM / s)) + 1 for s in spacing_kji]
     tops = np.argwhere(inside & (own == maximum_filter(own, reach, mode="constant", cval=-np.inf)))
     tops = tops[np.argsort(-own[tuple(tops.T)], kind="stable")]
-    markers, joined, count = np.zeros(score.shape, np.int32), np.zeros(score.shape, bool), 0
+    markers, count = np.zeros(score.shape, np.int32), 0
     for top in map(tuple, tops):
-        near = label(own > RISE * own[top], np.ones((3, 3, 3)))[0]
-        if not joined[top] and not (markers[near == near[top]] > 0).any():
+        near = label(own > PASS * own[top], np.ones((3, 3, 3)))[0]
+        if not (markers[near == near[top]] > 0).any():
             count += 1
             markers[top] = count
-            high = label(own > PASS * own[top], np.ones((3, 3, 3)))[0]
-            joined |= high == high[top]
     return (watershed(-score, markers), count) if count > 1 else (np.ones(score.shape, np.int32), 1)

@@ -54,7 +54,7 @@ class DetectorConfig:
     """
 
     spacing: float = 3.0
-    epochs: float = 4.0
+    epochs: float = 12.0
     rate: float = 3e-3
     seed: int = 0
     show_lesions: bool = True

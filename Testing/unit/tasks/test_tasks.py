@@ -276,7 +276,7 @@ def test_findings_give_place_and_size_of_a_known_blob():
     assert few.rows == list_findings(score, volume, 3.0, 0)[:1] and few.count == 2 and few.numbered.max() == 1
 
 
-def test_a_finding_reaches_to_half_of_its_peak_and_no_lower_than_the_threshold():
+def test_a_finding_reaches_to_a_share_of_its_peak_and_no_lower_than_the_threshold():
     """A conspicuous one does not flow into what surrounds it; a faint one is all that is above the threshold."""
     volume = Volume(np.full((10, 20, 40), 40, np.int16), np.diag([-2.0, -2.0, 2.0, 1.0]))
     score = np.zeros(volume.voxels.shape, np.float32)
