@@ -3,8 +3,9 @@
     python Testing/experiments/outline_lesions.py FOLDER -o MASKS [--outlines anomaly_outlines.json] [--with NAME ...]
 
 FOLDER holds ``NAME.nrrd`` for the names of the outlines, and ``NAME_mask.nrrd`` for those of ``--with``: lesions that
-somebody outlined, which are kept. Of each outline counts what lies in its ellipsoid and range, the largest connected part, holes
-in slices filled. No radiologist drew or checked them: they teach the anomaly detector what else is no normal tissue.
+somebody outlined, which are kept. Of each outline counts what lies in its ellipsoid and range, the largest connected
+part, holes in slices filled. No radiologist drew or checked them: they teach the anomaly detector what else is no
+normal tissue.
 """
 
 from __future__ import annotations
