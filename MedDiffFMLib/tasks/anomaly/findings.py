@@ -17,6 +17,8 @@ OUTLINE = 0.6
 surrounds it (Dice with 21 outlines in chests, abdomens and a head: 0.40 at half of the peak, 0.43 at 0.6)."""
 SLAB_VOXELS = 2_000_000
 """Searched at a time: a panel stays usable in between."""
+LISTED_VOXELS = 200_000
+"""Of those above the threshold, looked at together: in between each takes dozens of bytes."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,9 @@ def search_regions(
     for first in range(0, len(score), thickness):
         pieces.add(first, score[first : first + thickness], threshold)
         yield
-    joined = pieces.joined()
-    regions = [(index, joined[piece]) for index, piece in pieces.voxels]
+    regions = pieces.regions()
     if apart:
-        regions = yield from take_apart(regions, score, volume.spacing[::-1])
+        yield from take_apart(regions, score, volume.spacing[::-1])
     size, peak = _sizes_and_peaks(regions, score)
     large = [n for n in np.argsort(-peak, kind="stable") if size[n] * volume.voxel_volume >= minimum_volume]
     kept = large[: min(at_most, MAXIMUM_ROWS)]
@@ -183,14 +184,10 @@ class _Sums:
 
 
 class _Pieces:
-    """Parts of regions, slab by slab, and which of them touch.
-
-    Attributes:
-        voxels: a slab's flat indices in the volume, and the piece that each lies in.
-    """
+    """Parts of regions, slab by slab, and which of them touch."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.voxels: list[tuple[np.ndarray, np.ndarray]] = []
+        self._voxels: list[Voxels] = []  # a slab's flat indices in the volume, and the piece that each lies in
         self._shape = shape
         self._count = 0
         self._touching: list[np.ndarray] = []
@@ -214,19 +211,31 @@ class _Pieces:
     def _keep(self, labels: np.ndarray, count: int, corner: tuple[int, int, int]) -> None:
         inside = np.nonzero(labels)
         voxels = tuple(axis + begin for axis, begin in zip(inside, corner, strict=True))
-        self.voxels.append((np.ravel_multi_index(voxels, self._shape), labels[inside] - 1 + self._count))
+        small = np.int32 if np.prod(self._shape) < 2**31 else np.int64
+        index = np.ravel_multi_index(voxels, self._shape).astype(small)
+        self._voxels.append((index, labels[inside] - np.int32(1 - self._count)))
         self._count += count
 
-    def joined(self) -> np.ndarray:
+    def regions(self) -> list[Voxels]:
+        """The voxels with numbers of regions, some at a time; the pieces are forgotten."""
+        joined = self._joined()
+        found: list[Voxels] = []
+        while self._voxels:
+            index, piece = self._voxels.pop(0)
+            starts = range(0, len(index), LISTED_VOXELS)
+            found += [(index[n : n + LISTED_VOXELS], joined[piece[n : n + LISTED_VOXELS]]) for n in starts]
+        return found
+
+    def _joined(self) -> np.ndarray:
         """Number from 0 of the region that each piece belongs to."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
         if not self._count:
-            return np.zeros(0, dtype=int)
+            return np.zeros(0, dtype=np.int32)
         pairs = np.concatenate([np.zeros((0, 2), dtype=int), *self._touching])
         links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(self._count, self._count))
-        return connected_components(links, directed=False)[1]
+        return connected_components(links, directed=False)[1].astype(np.int32)
 
 
 def _range(hits: Any) -> slice:

@@ -21,15 +21,13 @@ Voxels = tuple[np.ndarray, np.ndarray]
 """Flat indices of voxels above the threshold, and the number from 0 of the region that each lies in."""
 
 
-def take_apart(
-    found: Sequence[Voxels], score: np.ndarray, spacing_kji: Sequence[float]
-) -> Generator[None, None, list[Voxels]]:
-    """The same voxels with numbers of findings, in short steps; the generator's value says all.
+def take_apart(found: Sequence[Voxels], score: np.ndarray, spacing_kji: Sequence[float]) -> Generator[None, None, None]:
+    """Give voxels the numbers of their findings, in place and in short steps.
 
     The first finding of a region keeps its number, the others get numbers after the last.
 
     Args:
-        found: of some planes each.
+        found: some at a time.
         score: (k, j, i); spacing_kji: mm.
     """
     from scipy.ndimage import find_objects
@@ -44,7 +42,6 @@ def take_apart(
         numbers[tuple(axis[on] // stride for axis, stride in zip(voxels, strides, strict=True))] = region[on] + 1
         count = max(count, int(region.max(initial=-1)) + 1)
         yield
-    answer = [(index, region.copy()) for index, region in found]
     steps = [stride * s for stride, s in zip(strides, spacing_kji, strict=True)]
     for number, box in enumerate(find_objects(numbers)):
         if box is None:
@@ -52,14 +49,13 @@ def take_apart(
         basins, parts = split(coarse[box], numbers[box] == number + 1, steps)
         yield
         if parts > 1:
-            _renumber(answer, number, count - 2, basins, [b.start for b in box], strides, score.shape)
+            _renumber(found, number, count - 2, basins, [b.start for b in box], strides, score.shape)
             count += parts - 1
             yield
-    return answer
 
 
 def _renumber(
-    found: list[Voxels],
+    found: Sequence[Voxels],
     number: int,
     before: int,
     basins: np.ndarray,
@@ -83,19 +79,30 @@ def split(score: np.ndarray, inside: np.ndarray, spacing_kji: Sequence[float]) -
         score: (k, j, i) of the region's box.
         inside: bool, the region.
     """
-    from scipy.ndimage import label, maximum_filter
     from skimage.segmentation import watershed
 
     if all(length * s <= SEPARATION_MM for length, s in zip(score.shape, spacing_kji, strict=True)):
         return np.ones(score.shape, np.int32), 1
-    own = np.where(inside, score, -np.inf).astype(np.float32)
+    markers, count = _peaks(np.where(inside, score, -np.inf).astype(np.float32, copy=False), spacing_kji)
+    return (watershed(-score, markers), count) if count > 1 else (np.ones(score.shape, np.int32), 1)
+
+
+def _peaks(score: np.ndarray, spacing_kji: Sequence[float]) -> tuple[np.ndarray, int]:
+    """Numbers from 1 at the voxels that are findings' peaks, highest first, 0 elsewhere, and how many there are.
+
+    Args:
+        score: (k, j, i), minus infinity outside of the region.
+    """
+    from scipy.ndimage import label, maximum_filter
+
     reach = [2 * max(1, round(SEPARATION_MM / s)) + 1 for s in spacing_kji]
-    tops = np.argwhere(inside & (own == maximum_filter(own, reach, mode="constant", cval=-np.inf)))
-    tops = tops[np.argsort(-own[tuple(tops.T)], kind="stable")]
+    highest = score == maximum_filter(score, reach, mode="constant", cval=-np.inf)
+    tops = np.argwhere(highest & np.isfinite(score))
+    tops = tops[np.argsort(-score[tuple(tops.T)], kind="stable")]
     markers, count = np.zeros(score.shape, np.int32), 0
     for top in map(tuple, tops):
-        near = label(own > PASS * own[top], np.ones((3, 3, 3)))[0]
+        near = label(score > PASS * score[top], np.ones((3, 3, 3)))[0]
         if not (markers[near == near[top]] > 0).any():
             count += 1
             markers[top] = count
-    return (watershed(-score, markers), count) if count > 1 else (np.ones(score.shape, np.int32), 1)
+    return markers, count
