@@ -21,6 +21,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from ...core.errors import ModelError
+from ...core.precision import autocast
 from ...core.progress import ProgressMeter
 from ...imaging.volume import Box
 from ...inference.direct_convolution import convolve_directly
@@ -79,14 +80,22 @@ class Supervised:
     def denoise(
         self, noisy: torch.Tensor, sigma: float, condition: Condition, meter: ProgressMeter | None = None
     ) -> torch.Tensor:
-        """Of the condition only the spacing counts."""
+        """Of the condition only the spacing counts.
+
+        In the engine's precision: in bfloat16 the result differs from that in float32 by some 2 % of the noise.
+        """
 
         def passed() -> Pass:
             device, network = self.engine.device, self.network
             if device.type != "cpu":
                 network = copy.deepcopy(network).to(device)
             streamed = in_stream(network, sigma, condition.spacing)
-            return lambda planes, ends: streamed(planes.to(device), ends).cpu()
+
+            def on_device(planes: torch.Tensor, ends: bool) -> torch.Tensor:
+                with autocast(device, self.engine.dtype):
+                    return streamed(planes.to(device), ends).cpu()
+
+            return on_device
 
         return denoise_in_columns(noisy[0, 0], passed, meter, self.engine.retry_on_oom)[None, None]
 

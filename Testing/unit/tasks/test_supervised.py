@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from MedDiffFMLib.core.progress import CancelToken, ProgressMeter
 from MedDiffFMLib.evaluation.quality.added_noise import ramp_noise
 from MedDiffFMLib.imaging.io import read_volume
 from MedDiffFMLib.imaging.non_local_means import non_local_means
+from MedDiffFMLib.inference.engine import Engine
 from MedDiffFMLib.models.catalogue import resolve
 from MedDiffFMLib.networks.folded_unet import REACH, FoldedUNet
 from MedDiffFMLib.tasks.denoise import recipe, supervised
 from MedDiffFMLib.tasks.denoise.spec import Denoise
 from MedDiffFMLib.tasks.denoise.supervised import (
+    Supervised,
     denoise_in_columns,
     in_stream,
     load_denoiser,
@@ -126,6 +129,25 @@ def test_a_column_is_computed_again_where_memory_ran_out(chest):
     meter = ProgressMeter(1)
     assert torch.equal(denoise_in_columns(noisy, passed, meter, attempt), plain)
     assert next(failures, None) is None and meter.done == pytest.approx(1)
+
+
+def test_bfloat16_is_the_same_within_a_fraction_of_the_noise(chest):
+    """Processors that compute it fast use it; float32 stays float32."""
+    noisy = noisy_like(chest, 0.03)[None, None]
+    condition = SimpleNamespace(spacing=SPACING)
+
+    def by(precision):
+        prior = torch.nn.Identity()
+        prior.network = SimpleNamespace(config=SimpleNamespace(divisor=8))
+        engine = Engine(prior, "cpu", precision)
+        return Supervised(engine, shipped_denoiser()).denoise(noisy, 0.03, condition)
+
+    exact, rounded = by("float32"), by("bfloat16")
+    assert torch.equal(
+        exact, denoise_in_columns(noisy[0, 0], lambda: in_stream(shipped_denoiser(), 0.03, SPACING))[None, None]
+    )
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    assert (rounded - exact).square().mean().sqrt() < 0.04 * 0.03
 
 
 def nothing(window, ends):
