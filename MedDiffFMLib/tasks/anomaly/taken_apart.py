@@ -11,6 +11,8 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
+from .watershed import basins
+
 SEPARATION_MM = 20.0
 PASS = 0.95
 """A way that stays above this share of the lower peak joins two peaks."""
@@ -46,10 +48,10 @@ def take_apart(found: Sequence[Voxels], score: np.ndarray, spacing_kji: Sequence
     for number, box in enumerate(find_objects(numbers)):
         if box is None:
             continue
-        basins, parts = split(coarse[box], numbers[box] == number + 1, steps)
+        parted, parts = split(coarse[box], numbers[box] == number + 1, steps)
         yield
         if parts > 1:
-            _renumber(found, number, count - 2, basins, [b.start for b in box], strides, score.shape)
+            _renumber(found, number, count - 2, parted, [b.start for b in box], strides, score.shape)
             count += parts - 1
             yield
 
@@ -58,7 +60,7 @@ def _renumber(
     found: Sequence[Voxels],
     number: int,
     before: int,
-    basins: np.ndarray,
+    parted: np.ndarray,
     corner: Sequence[int],
     strides: Sequence[int],
     shape: tuple[int, ...],
@@ -67,9 +69,9 @@ def _renumber(
     for index, region in found:
         own = np.flatnonzero(region == number)
         voxels = np.unravel_index(index[own], shape)
-        cells = zip(voxels, strides, corner, basins.shape, strict=True)
-        basin = basins[tuple(np.clip(axis // stride - c, 0, length - 1) for axis, stride, c, length in cells)]
-        region[own] = np.where(basin == 1, number, before + basin)
+        cells = zip(voxels, strides, corner, parted.shape, strict=True)
+        basin = parted[tuple(np.clip(axis // stride - c, 0, length - 1) for axis, stride, c, length in cells)]
+        region[own] = np.where(basin < 2, number, before + basin)
 
 
 def split(score: np.ndarray, inside: np.ndarray, spacing_kji: Sequence[float]) -> tuple[np.ndarray, int]:
@@ -79,12 +81,10 @@ def split(score: np.ndarray, inside: np.ndarray, spacing_kji: Sequence[float]) -
         score: (k, j, i) of the region's box.
         inside: bool, the region.
     """
-    from skimage.segmentation import watershed
-
     if all(length * s <= SEPARATION_MM for length, s in zip(score.shape, spacing_kji, strict=True)):
         return np.ones(score.shape, np.int32), 1
     markers, count = _peaks(np.where(inside, score, -np.inf).astype(np.float32, copy=False), spacing_kji)
-    return (watershed(-score, markers), count) if count > 1 else (np.ones(score.shape, np.int32), 1)
+    return (basins(score, inside, markers), count) if count > 1 else (np.ones(score.shape, np.int32), 1)
 
 
 def _peaks(score: np.ndarray, spacing_kji: Sequence[float]) -> tuple[np.ndarray, int]:
