@@ -183,7 +183,7 @@ class Repository(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def uploaded(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Repository]]:
     """A server with the exported folder; the client asks it instead of the Hub, with an empty cache."""
-    constants = pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed").constants
+    constants = pytest.importorskip("huggingface_hub.constants", reason="the extra [hub] is not installed")
     assert main(["models", "export", tiny, "--hub", str(tmp_path / "upload"), "--quiet"]) == 0
     handler = type("Handler", (Repository,), {"folder": tmp_path / "upload", "asked": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
