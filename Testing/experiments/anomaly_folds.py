@@ -11,6 +11,9 @@ answers on normal tissue are is counted on all cases by detectors that have not 
 learned from lumps of misplaced tissue alone (``lumps``) and from outlined lesions, too (``lesions``), each by its own
 z-score, and the detector, whose z-score is the larger of both, calibrated again (``fused``).
 
+What fills a hundredth of its scan or more is judged once more in a part of the scan, cut so that it lies beside the end
+(``cut``): where scans are cut around what is outlined, its place in the middle must not be what is found.
+
 Beside the peaks stands the chance of four random places: a mass that fills a tenth of its scan is hit by luck.
 FOLDER gets ``anomaly-folds.json`` and ``.md``, each case's z-scores, and ``anomaly-detector.safetensors``: what
 ``meddifffm pretrain-anomaly`` makes of DATALIST, at no further cost.
@@ -22,20 +25,20 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from MedDiffFMLib.conditioning.region import grown
+from MedDiffFMLib.conditioning.region import body_mask, grown
 from MedDiffFMLib.datasets.datalist import Entry, read_datalist
 from MedDiffFMLib.evaluation.quality.baselines.classical import local_residual
 from MedDiffFMLib.evaluation.quality.detection import HIT_MM, LARGE_MM, diameters, peaks, ranks
 from MedDiffFMLib.evaluation.quality.detection import listed as region_peaks
 from MedDiffFMLib.evaluation.quality.metrics import bootstrap, ranking
 from MedDiffFMLib.imaging.io import read_volume
-from MedDiffFMLib.tasks.anomaly.detector import Detector, save_detector, search_features, smooth_odds
+from MedDiffFMLib.tasks.anomaly.detector import Detector, save_detector, search_area, search_features, smooth_odds
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.training.pretrain.anomaly_detector import (
     DetectorConfig,
@@ -52,7 +55,9 @@ from MedDiffFMLib.training.pretrain.anomaly_detector import (
 )
 
 MEMBERS = ("lumps", "lesions")
-FUSED = "fused"
+FUSED, CUT = "fused", "cut"
+CUT_SHARE = 0.01
+"""Of the search area that lesions fill where the scan is judged in a part, too."""
 THRESHOLDS = (3.5, 3.0, 2.5, 2.0)
 FIRST = 4
 """Findings that a reader looks at."""
@@ -60,12 +65,32 @@ FIRST = 4
 
 @dataclass
 class Held:
-    """A case, what was drawn of it, and the features by which it is judged."""
+    """A case, what was drawn of it, the features by which it is judged, and those of its part."""
 
     entry: Entry
     scan: PreparedScan
     samples: Samples
     table: np.ndarray
+    part: PreparedScan | None
+    part_table: np.ndarray | None
+
+
+def beside_the_end(scan: PreparedScan) -> PreparedScan | None:
+    """The part of a scan, cut within its slices, in which its lesions lie three times as near to one end as to another.
+
+    None where they fill little of it.
+    """
+    lesions = scan.lesions * scan.search > 0
+    if lesions.sum() < CUT_SHARE * scan.search.sum():
+        return None
+    _, j, i = np.argwhere(lesions).mean(0)
+    first = [max(0, int(at - (n - at) / 3)) for at, n in zip((j, i), scan.search.shape[1:], strict=True)]
+    box = (slice(None), slice(first[0], None), slice(first[1], None))
+    body = body_mask(scan.hounsfield[box])
+    search = search_area(body, scan.spacing_kji)
+    return replace(
+        scan, hounsfield=scan.hounsfield[box], body=body, search=search, normal=search, lesions=scan.lesions[box]
+    )
 
 
 def hold(entries: Sequence[Entry], config: DetectorConfig) -> list[Held]:
@@ -77,23 +102,38 @@ def hold(entries: Sequence[Entry], config: DetectorConfig) -> list[Held]:
         outlines = None if path is None else read_volume(path, modality="mask").voxels > 0
         scan = prepare_scan(volume, outlines, config.spacing)
         samples = draw_samples(scan, config, number)
-        table = search_features(scan.hounsfield, scan.body, scan.search, scan.spacing_kji)
-        held.append(Held(entry, scan, samples, table))
+        part = beside_the_end(scan)
+        held.append(Held(entry, scan, samples, features_of(scan), part, None if part is None else features_of(part)))
         print(f"{number + 1} of {len(entries)}: {entry.name}, {time.process_time():.0f} s", flush=True)
     return held
 
 
-def odds_of_folds(held: Sequence[Held], folds: Sequence[int], config: DetectorConfig) -> list[np.ndarray]:
-    """(members, n): smoothed log odds of each case's search area by the detector that has not seen its patient."""
-    found: dict[int, np.ndarray] = {}
+def features_of(scan: PreparedScan) -> np.ndarray:
+    """Features of its search area."""
+    return search_features(scan.hounsfield, scan.body, scan.search, scan.spacing_kji)
+
+
+def odds_of(detector: Detector, scan: PreparedScan, table: np.ndarray) -> np.ndarray:
+    """(members, n): smoothed log odds of a scan's search area."""
+    area, spacing = scan.search, scan.spacing_kji
+    return np.stack([smooth_odds(odds, area, spacing)[area] for odds in detector.odds(table)])
+
+
+def odds_of_folds(
+    held: Sequence[Held], folds: Sequence[int], config: DetectorConfig
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Of each case and of its part, by the detector that has not seen its patient: see :func:`odds_of`."""
+    found: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
     samples = [one.samples for one in held]
     for fold in sorted(set(folds)):
         detector = detector_without(samples, folds, fold, config)
         assert detector is not None
         for n, one in enumerate(held):
             if folds[n] == fold:
-                area, spacing = one.scan.search, one.scan.spacing_kji
-                found[n] = np.stack([smooth_odds(odds, area, spacing)[area] for odds in detector.odds(one.table)])
+                part = None
+                if one.part is not None and one.part_table is not None:
+                    part = odds_of(detector, one.part, one.part_table)
+                found[n] = odds_of(detector, one.scan, one.table), part
         print(f"fold {fold + 1}, {time.process_time():.0f} s", flush=True)
     return [found[n] for n in range(len(held))]
 
@@ -118,9 +158,8 @@ def scores(detector: Detector, odds: np.ndarray) -> dict[str, np.ndarray]:
     return each | ({FUSED: detector.z_score(odds)} if len(each) > 1 else {})
 
 
-def judged(one: Held, score: np.ndarray, listed: bool) -> dict[str, Any]:
+def judged(scan: PreparedScan, score: np.ndarray, listed: bool) -> dict[str, Any]:
     """Figures of one map; ``listed``: it is a z-score, of which the task would list regions."""
-    scan = one.scan
     spacing = scan.spacing_kji[::-1]
     lesions = scan.lesions * scan.search
     _, places = peaks(score, scan.search, spacing)
@@ -157,17 +196,26 @@ def figures(held: Sequence[Held], config: DetectorConfig, folds: int, output: Pa
             row["mm"] = diameters(np.unique(numbers, return_inverse=True)[1].reshape(numbers.shape), (3.0, 3.0, 3.0))
             row["chance of first four"] = by_chance(one)
             residual = local_residual(scan.hounsfield, scan.body, scan.spacing_kji[::-1])
-            row["residual"] = judged(one, residual, False)
+            row["residual"] = judged(scan, residual, False)
         rows.append(row)
     found = odds_of_folds(held, fold, config)
-    detector = calibrated_detector(held, found, config, output / "anomaly-detector.safetensors")
-    for one, row, odds in zip(held, rows, found, strict=True):
+    whole = [odds for odds, _ in found]
+    detector = calibrated_detector(held, whole, config, output / "anomaly-detector.safetensors")
+    for one, row, (odds, cut) in zip(held, rows, found, strict=True):
         for name, z in scores(detector, odds).items():
-            score = np.zeros(one.scan.search.shape, np.float32)
-            score[one.scan.search] = z
-            row[name] = judged(one, score, True)
+            score = on_grid(one.scan, z)
+            row[name] = judged(one.scan, score, True)
             np.savez_compressed(output / f"{name}-{one.entry.name}.npz", z=score.astype(np.float16))
+        if one.part is not None and cut is not None:
+            row[CUT] = judged(one.part, on_grid(one.part, detector.z_score(cut)), True)
     return rows
+
+
+def on_grid(scan: PreparedScan, values: np.ndarray) -> np.ndarray:
+    """Values (n,) of the search area on its grid, 0 elsewhere."""
+    score = np.zeros(scan.search.shape, np.float32)
+    score[scan.search] = values
+    return score
 
 
 def summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
@@ -209,6 +257,16 @@ def summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     chance = shown([row["chance of first four"][n] for row, n in large], owners)
     prevalence = shown([row["residual"]["chance"] for row in with_lesions], patients)
     lines.append(f"\nFour random places: {chance}. Chance of average precision: {prevalence}.\n")
+    parts = [row for row in rows if CUT in row]
+    if parts:
+        owners = [row["patient"] for row in parts]
+        places = [place for row in parts for place in row[CUT]["list 2"]]
+        area, precision = (shown([row[CUT][what] for row in parts], owners) for what in ("auroc", "ap"))
+        first, four = (sum((place or 999) <= most for place in places) for most in (1, FIRST))
+        lines.append(
+            f"Cut beside what is outlined, {len(parts)} scans: AUROC {area}, average precision {precision}; list above "
+            f"2: first 4 {four} of {len(places)}, first 1 {first}.\n"
+        )
     lines += ["| case | lesions, mm | " + " | ".join(f"{n}: AUROC, AP, peaks, list at 3" for n in names) + " |",
               "|---" * (2 + len(names)) + "|"]  # fmt: skip
     for row in with_lesions:

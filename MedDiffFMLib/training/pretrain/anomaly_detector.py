@@ -2,7 +2,9 @@
 
 Misplaced tissue alone teaches what stands out in a lung and little of masses in a limb; lesions that somebody outlined
 teach those, and make nodules look less rare (docs/results/anomaly-detector.md). So there are two networks: one that
-learns from misplaced tissue alone, one from both. How rare an answer is on normal tissue is counted on cases that the
+learns from misplaced tissue alone, one from both. They are shown random parts of scans, each as if the scan ended
+there, for sarcomas are outlined in scans that are cut some centimeters around them, so that nothing else would show
+what a tumor looks like at the end of a scan. How rare an answer is on normal tissue is counted on cases that the
 counting network was not trained on, since what it has learned as normal is quieter than what it will meet.
 """
 
@@ -17,7 +19,7 @@ import torch
 
 from ...conditioning.region import body_mask, grown
 from ...core.errors import InputError
-from ...imaging.volume import Volume
+from ...imaging.volume import Box, Volume
 from ...preprocessing.working_image import working_image
 from ...tasks.anomaly.detector import TAILS, Detector, Member, build_network, search_area, smoothed_odds
 from ...tasks.anomaly.local_features import NAMES, feature_table
@@ -28,12 +30,16 @@ AROUND_LESION_MM = 9.0
 OF_A_LUMP, OF_A_LESION = 250, 1000
 """Voxels taken of each at most."""
 MISPLACED, UNTOUCHED, NORMAL = 3000, 4500, 4500
-"""Voxels taken of a case at most: of its lumps, of the rest of the altered scan, and of the scan as it is."""
+"""Voxels taken of a part at most: of its lumps, of the rest of the altered scan, and of the scan as it is."""
 LEAST_VOXELS = 3
 """Smaller lesions are not shown."""
 LESION_SHARE = 0.5
 """Of the weight of what is out of place lies on outlined lesions, where there are any, each counted alike."""
 VOXELS_PER_LUMP = 16_000
+PARTS = 3
+"""Of each scan that are shown, each with lumps of its own, and as it is."""
+LEAST_PART, LEAST_EDGE = 0.35, 20
+"""Of the scan's extent, and voxels, that a part has at least along each axis."""
 COUNTED = 100_000
 """Voxels of a case of which the log odds on normal tissue are counted."""
 FOLDS = 5
@@ -54,7 +60,7 @@ class DetectorConfig:
     """
 
     spacing: float = 3.0
-    epochs: float = 12.0
+    epochs: float = 4.0
     rate: float = 3e-3
     seed: int = 0
     show_lesions: bool = True
@@ -128,7 +134,7 @@ def facts_of(samples: Sequence[Samples], config: DetectorConfig, losses: Sequenc
         "cases": len(samples),
         "misplaced_voxels": sum(len(one.misplaced) for one in samples),
         "normal_voxels": sum(len(one.normal) for one in samples),
-        "lesions": sum(len(one.lesions) for one in samples),
+        "parts_of_lesions": sum(len(one.lesions) for one in samples),
         "lesion_voxels": sum(len(lesion) for one in samples for lesion in one.lesions),
         "losses": [round(loss, 4) for loss in losses],
         "spacing_mm": config.spacing,
@@ -171,28 +177,52 @@ def prepare_scan(volume: Volume, lesions: np.ndarray | None, spacing: float) -> 
 
 
 def draw_samples(scan: PreparedScan, config: DetectorConfig, number: int) -> Samples:
-    """Features of misplaced voxels, of others, from the scan as it is and with lumps in it, and of lesions.
+    """Features of misplaced voxels, of others, from parts of the scan as it is and with lumps in it, and of lesions.
 
     Args:
         number: of the case, which its random numbers depend on.
     """
-    rng = np.random.default_rng([config.seed, number])
+    drawn = [draw_part(scan, config, np.random.default_rng([config.seed, number, part])) for part in range(PARTS)]
+    return Samples(
+        np.concatenate([one.misplaced for one in drawn]),
+        np.concatenate([one.normal for one in drawn]),
+        tuple(lesion for one in drawn for lesion in one.lesions),
+    )
+
+
+def draw_part(scan: PreparedScan, config: DetectorConfig, rng: np.random.Generator) -> Samples:
+    """Samples of one part with lumps in it, and of another as it is, which holds some of a lesion if the scan does.
+
+    Each is looked at as if the scan ended where it does.
+    """
     lumps = max(4, int(np.count_nonzero(scan.body)) // VOXELS_PER_LUMP)
     altered, numbers = misplace_tissue(scan.hounsfield, scan.normal, config.spacing, lumps, rng)
-    put_there = _of_each(numbers * scan.search, OF_A_LUMP, 1, rng)
+    outlined = scan.lesions * scan.search
+    with_lumps, plain = _part(outlined.shape, rng), _part(outlined.shape, rng)
+    while outlined.any() and not outlined[plain].any():
+        plain = _part(outlined.shape, rng)
+    put_there = _of_each((numbers * scan.search)[with_lumps], OF_A_LUMP, 1, rng)
     chosen = _drawn(put_there > 0, MISPLACED, rng)
-    others = _drawn(scan.normal & (numbers == 0), UNTOUCHED, rng)
-    table = feature_table(altered, scan.body, scan.spacing_kji, chosen | others)
+    others = _drawn((scan.normal & (numbers == 0))[with_lumps], UNTOUCHED, rng)
+    table = feature_table(altered[with_lumps], scan.body[with_lumps], scan.spacing_kji, chosen | others)
     misplaced = chosen[chosen | others]
-    normal = _drawn(scan.normal, NORMAL, rng)
-    outlined = _of_each(scan.lesions * scan.search * config.show_lesions, OF_A_LESION, LEAST_VOXELS, rng)
-    plain = feature_table(scan.hounsfield, scan.body, scan.spacing_kji, normal | (outlined > 0))
-    owner = outlined[normal | (outlined > 0)]
+    normal = _drawn(scan.normal[plain], NORMAL, rng)
+    lesions = _of_each(outlined[plain] * config.show_lesions, OF_A_LESION, LEAST_VOXELS, rng)
+    own = feature_table(scan.hounsfield[plain], scan.body[plain], scan.spacing_kji, normal | (lesions > 0))
+    owner = lesions[normal | (lesions > 0)]
     return Samples(
         table[misplaced],
-        np.concatenate([table[~misplaced], plain[owner == 0]]),
-        tuple(plain[owner == n] for n in np.unique(owner[owner > 0])),
+        np.concatenate([table[~misplaced], own[owner == 0]]),
+        tuple(own[owner == n] for n in np.unique(owner[owner > 0])),
     )
+
+
+def _part(shape: tuple[int, ...], rng: np.random.Generator) -> Box:
+    """A random part of a grid."""
+    sizes = [max(min(n, LEAST_EDGE), round(n * rng.uniform(LEAST_PART, 1))) for n in shape]
+    firsts = [int(rng.integers(n - size + 1)) for n, size in zip(shape, sizes, strict=True)]
+    k, j, i = (slice(first, first + size) for first, size in zip(firsts, sizes, strict=True))
+    return k, j, i
 
 
 def _of_each(numbers: np.ndarray, most: int, least: int, rng: np.random.Generator) -> np.ndarray:
