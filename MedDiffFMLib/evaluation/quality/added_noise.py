@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...imaging.volume import Box, Volume, thinned
+from ...preprocessing.noise_estimate import COARSE_MM
 from .cases import LoadedCase
 from .degradations import Plan, quarter_dose
 from .low_dose_noise import incident_photons, low_dose_noise, noise_ratio
@@ -48,7 +49,8 @@ class NoisyPart:
         scored: the slices that count.
         told: standard deviation of the added noise over the body, HU.
         added: the same in soft tissue; NaN where there is too little.
-        own: noise that the scan itself has there, estimated; NaN where there is too little soft tissue.
+        own: noise that the scan itself has there, estimated; NaN where there is too little soft tissue or pixels are so
+            coarse that what stands out from a blur of one pixel is anatomy.
         tell: whether the model is run a second time, with the level given.
     """
 
@@ -148,7 +150,7 @@ def ramp_noise(white: np.ndarray, spacing: tuple[float, float, float]) -> np.nda
 
 
 def _levels(loaded: LoadedCase, plan: Plan, part: NoisyPart, box: Box) -> tuple[float, float]:
-    """``added`` and ``own`` in soft tissue away from its edges, where noise is estimated; NaN where there is none."""
+    """``added`` and ``own`` in soft tissue away from its edges, where noise is estimated; NaN: it cannot be told."""
     spacing, whole = loaded.volume.spacing, loaded.volume.voxels[box[0]]
     tissue = depth(soft_tissue(whole, spacing, loaded.body[box[0]]), spacing)[:, box[1], box[2]] > TISSUE_MM
     if np.count_nonzero(tissue) < FEWEST_VOXELS:
@@ -156,7 +158,7 @@ def _levels(loaded: LoadedCase, plan: Plan, part: NoisyPart, box: Box) -> tuple[
     white = np.random.default_rng(plan.case_seed(loaded.case.name) + 1).standard_normal(part.noisy.shape, np.float32)
     reference = REFERENCE_HU * ramp_noise(white, spacing)
     own = REFERENCE_HU * noise_ratio(part.clean.voxels, reference, tissue)
-    return float(part.noise[tissue].std()), own
+    return float(part.noise[tissue].std()), own if max(spacing[:2]) < COARSE_MM else float("nan")
 
 
 def _box(loaded: LoadedCase) -> Box:

@@ -110,11 +110,10 @@ def _denoised_values(answer: Answer, part: NoisyPart, loaded: LoadedCase) -> dic
     values |= ldct_figures(image, truth, np.any(body, axis=(1, 2)), _display_window(loaded))
     if answer.facts.get("noise_estimated") and np.isfinite(part.added):
         level = float(answer.facts["noise_hu"])
-        values |= {"level over added": level / part.added, "level over total": level / part.total}
-        values |= {
-            name.replace(" over", " error,"): 100 * abs(values[name] - 1)
-            for name in ("level over added", "level over total")
-        }
+        over = {"added": level / part.added, "total": level / part.total}
+        for what, ratio in over.items():
+            if np.isfinite(ratio):
+                values |= {f"level over {what}": ratio, f"level error, {what}": 100 * abs(ratio - 1)}
     return values
 
 

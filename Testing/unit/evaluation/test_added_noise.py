@@ -52,6 +52,20 @@ def test_noise_has_its_level_and_both_truths_are_told(loaded, kind, level):
     assert part.total == pytest.approx(np.hypot(part.added, part.own))
 
 
+def test_coarse_pixels_have_no_truth_of_the_scans_own_noise(loaded):
+    """For what a blur of one pixel leaves there is anatomy; the noise that was added is known."""
+    coarse = replace(loaded, volume=replace(loaded.volume, ijk_to_ras=np.diag([-3.9, -3.9, 3.0, 1.0])))
+    plan = question("white")
+    part = added_noise.noisy_part(coarse, plan, added_noise.noisy_voxels(coarse, plan)["noisy"])
+    assert np.isnan(part.own) and np.isnan(part.total) and part.added == pytest.approx(30, rel=0.1)
+
+    def estimated(volume, part):
+        return protocols.Answer(part.noisy, facts={"noise_hu": 33.0, "noise_estimated": True})
+
+    values = protocols.denoise_rows(coarse, plan, None, {"estimated": estimated})[0].values
+    assert values["level error, added"] == pytest.approx(10, abs=4) and "level error, total" not in values
+
+
 @pytest.mark.slow
 def test_noise_of_projections_has_its_level_over_the_body(loaded):
     body = loaded.body[:6]
