@@ -38,7 +38,7 @@ from MedDiffFMLib.evaluation.quality.detection import HIT_MM, LARGE_MM, diameter
 from MedDiffFMLib.evaluation.quality.detection import listed as region_peaks
 from MedDiffFMLib.evaluation.quality.metrics import bootstrap, ranking
 from MedDiffFMLib.imaging.io import read_volume
-from MedDiffFMLib.tasks.anomaly.detector import Detector, save_detector, search_area, search_features, smooth_odds
+from MedDiffFMLib.tasks.anomaly.detector import Detector, save_detector, search_area, smoothed_odds
 from MedDiffFMLib.tasks.anomaly.spec import Anomaly
 from MedDiffFMLib.training.pretrain.anomaly_detector import (
     DetectorConfig,
@@ -65,14 +65,12 @@ FIRST = 4
 
 @dataclass
 class Held:
-    """A case, what was drawn of it, the features by which it is judged, and those of its part."""
+    """A case, what was drawn of it, and the part of it that is judged, too."""
 
     entry: Entry
     scan: PreparedScan
     samples: Samples
-    table: np.ndarray
     part: PreparedScan | None
-    part_table: np.ndarray | None
 
 
 def beside_the_end(scan: PreparedScan) -> PreparedScan | None:
@@ -102,21 +100,14 @@ def hold(entries: Sequence[Entry], config: DetectorConfig) -> list[Held]:
         outlines = None if path is None else read_volume(path, modality="mask").voxels > 0
         scan = prepare_scan(volume, outlines, config.spacing)
         samples = draw_samples(scan, config, number)
-        part = beside_the_end(scan)
-        held.append(Held(entry, scan, samples, features_of(scan), part, None if part is None else features_of(part)))
+        held.append(Held(entry, scan, samples, beside_the_end(scan)))
         print(f"{number + 1} of {len(entries)}: {entry.name}, {time.process_time():.0f} s", flush=True)
     return held
 
 
-def features_of(scan: PreparedScan) -> np.ndarray:
-    """Features of its search area."""
-    return search_features(scan.hounsfield, scan.body, scan.search, scan.spacing_kji)
-
-
-def odds_of(detector: Detector, scan: PreparedScan, table: np.ndarray) -> np.ndarray:
+def odds_of(detector: Detector, scan: PreparedScan) -> np.ndarray:
     """(members, n): smoothed log odds of a scan's search area."""
-    area, spacing = scan.search, scan.spacing_kji
-    return np.stack([smooth_odds(odds, area, spacing)[area] for odds in detector.odds(table)])
+    return smoothed_odds(detector, scan.hounsfield, scan.body, scan.search, scan.spacing_kji)[:, scan.search]
 
 
 def odds_of_folds(
@@ -130,10 +121,8 @@ def odds_of_folds(
         assert detector is not None
         for n, one in enumerate(held):
             if folds[n] == fold:
-                part = None
-                if one.part is not None and one.part_table is not None:
-                    part = odds_of(detector, one.part, one.part_table)
-                found[n] = odds_of(detector, one.scan, one.table), part
+                part = None if one.part is None else odds_of(detector, one.part)
+                found[n] = odds_of(detector, one.scan), part
         print(f"fold {fold + 1}, {time.process_time():.0f} s", flush=True)
     return [found[n] for n in range(len(held))]
 
