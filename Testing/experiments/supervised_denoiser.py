@@ -203,8 +203,9 @@ class Question:
     def gain(self, network: nn.Module) -> float:
         """Of the network, told the estimated level, dB."""
         part = self.part
-        level = estimate_noise(part.noisy, part.clean.spacing[0]) or part.told
-        noisy, spacing = torch.from_numpy(part.noisy / 1000).float(), part.clean.spacing[::-1]
+        spacing = part.clean.spacing[::-1]
+        level = estimate_noise(part.noisy, spacing[2], spacing[0]) or part.told
+        noisy = torch.from_numpy(part.noisy / 1000).float()
         clean = 1000 * without_noise(network, noisy, level / 1000, spacing).numpy()
         return psnr(clean[part.scored], part.clean.voxels[part.scored], part.body[part.scored]) - self.baseline
 

@@ -21,7 +21,8 @@ from ...imaging.volume import Box, Volume, thinned
 from ...preprocessing.noise_estimate import COARSE_MM
 from .cases import LoadedCase
 from .degradations import Plan, quarter_dose
-from .low_dose_noise import incident_photons, low_dose_noise, noise_ratio
+from .low_dose_noise import incident_photons, low_dose_noise
+from .own_noise import own_noise
 from .regions import depth, soft_tissue
 
 KINDS = ("dose", "projections", "ramp", "white")
@@ -35,7 +36,6 @@ SCORED = 6
 spared the rest."""
 TISSUE_MM = 4.0
 FEWEST_VOXELS = 1000
-REFERENCE_HU = 30.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def noisy_part(loaded: LoadedCase, plan: Plan, noisy: np.ndarray) -> NoisyPart:
     group = f"{kind} {plan.noise_levels_hu[0]:g} HU"
     level = float((noisy - voxels)[body].std()) if body.any() else float("nan")
     part = NoisyPart(group, clean, noisy, body, slice(first, first + SCORED), level, tell=bool(plan.told_levels_hu))
-    added, own = _levels(loaded, plan, part, box)
+    added, own = _levels(loaded, part, box)
     return replace(part, added=added, own=own)
 
 
@@ -149,16 +149,14 @@ def ramp_noise(white: np.ndarray, spacing: tuple[float, float, float]) -> np.nda
     return irfft2(rfft2(white) * response.astype(np.float32), s=(rows, columns)).astype(np.float32)
 
 
-def _levels(loaded: LoadedCase, plan: Plan, part: NoisyPart, box: Box) -> tuple[float, float]:
+def _levels(loaded: LoadedCase, part: NoisyPart, box: Box) -> tuple[float, float]:
     """``added`` and ``own`` in soft tissue away from its edges, where noise is estimated; NaN: it cannot be told."""
     spacing, whole = loaded.volume.spacing, loaded.volume.voxels[box[0]]
     tissue = depth(soft_tissue(whole, spacing, loaded.body[box[0]]), spacing)[:, box[1], box[2]] > TISSUE_MM
     if np.count_nonzero(tissue) < FEWEST_VOXELS:
         return float("nan"), float("nan")
-    white = np.random.default_rng(plan.case_seed(loaded.case.name) + 1).standard_normal(part.noisy.shape, np.float32)
-    reference = REFERENCE_HU * ramp_noise(white, spacing)
-    own = REFERENCE_HU * noise_ratio(part.clean.voxels, reference, tissue)
-    return float(part.noise[tissue].std()), own if max(spacing[:2]) < COARSE_MM else float("nan")
+    own = own_noise(part.clean.voxels, tissue) if max(spacing[:2]) < COARSE_MM else float("nan")
+    return float(part.noise[tissue].std()), own
 
 
 def _box(loaded: LoadedCase) -> Box:

@@ -60,7 +60,7 @@ def noise_of(volume: Volume, name: str) -> Noise:
     Raises:
         InputError: there is too little soft tissue.
     """
-    level = estimate_noise(volume.voxels, volume.spacing[0])
+    level = estimate_noise(volume.voxels, volume.spacing[0], volume.spacing[2])
     if level is None:
         raise InputError(
             f"The noise of the {name} scan cannot be estimated: there is too little soft tissue.",

@@ -44,7 +44,7 @@ def deblur(parameters: Deblur, case: Case, run: Run) -> TaskResult:
     image = working_image(volume, None, region=run.region, anatomy=case.anatomy)
     noise = parameters.noise
     if noise is None:
-        noise = estimate_noise(image.hounsfield, image.spacing_kji[1])
+        noise = estimate_noise(image.hounsfield, image.spacing_kji[1], image.spacing_kji[0])
     if noise is None:
         raise InputError(
             "The noise level cannot be estimated: there is too little soft tissue.", "Give it with --noise."

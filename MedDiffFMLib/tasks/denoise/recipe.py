@@ -55,7 +55,7 @@ def denoise(parameters: Denoise, case: Case, run: Run) -> TaskResult:
     image = working_image(volume, parameters.spacing, region=run.region, anatomy=case.anatomy)
     noise = parameters.noise
     if noise is None:
-        noise = estimate_noise(image.hounsfield, image.spacing_kji[1])
+        noise = estimate_noise(image.hounsfield, image.spacing_kji[1], image.spacing_kji[0])
     if noise is None:
         raise InputError(
             "The noise level cannot be estimated: there is too little soft tissue.", "Give it with --noise."

@@ -159,7 +159,7 @@ def acquired(hounsfield: np.ndarray, grid: Grid, wishes: Wishes, rng: np.random.
     if wishes.noise is not None:
         from ...preprocessing.noise_estimate import estimate_noise
 
-        present = estimate_noise(hounsfield.astype(np.float32)) or 0.0
+        present = estimate_noise(hounsfield.astype(np.float32), slice_mm=grid.spacing[2]) or 0.0
         added = max(wishes.noise**2 - present**2, 0.0) ** 0.5
         hounsfield = hounsfield + rng.normal(0, added, hounsfield.shape) * (hounsfield > -995)
     return np.rint(hounsfield).astype(np.int16), grid

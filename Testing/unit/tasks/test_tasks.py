@@ -131,6 +131,15 @@ def test_the_noise_of_coarse_pixels_is_told_from_anatomy():
     assert estimate_noise(scan, pixel_mm=4.5) == pytest.approx(15, rel=0.05)
 
 
+def test_what_changes_between_thick_slices_is_no_noise():
+    """Organs that end from one slice to the next, as in slices of 5 mm."""
+    random = np.random.default_rng(0)
+    organs = 50 * random.standard_normal((30, 4, 4)).repeat(24, 1).repeat(24, 2).clip(-2, 2)
+    scan = (organs + random.normal(0, 15, (30, 96, 96))).astype(np.float32)
+    assert estimate_noise(scan, slice_mm=1.0) > 30
+    assert estimate_noise(scan, slice_mm=5.0) == pytest.approx(15, rel=0.1)
+
+
 @pytest.mark.parametrize("blur", [0.0, 1.0])
 def test_white_and_correlated_noise_are_both_told(blur):
     noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((12, 96, 96)), (0, blur, blur))
