@@ -35,7 +35,7 @@ RUN, MOST = 4, 16_000_000
 """Slices that are looked at together, and voxels in all: of a larger scan some such runs."""
 
 
-def estimate_noise(hounsfield: np.ndarray, pixel_mm: float = 1.0, slice_mm: float = 1.0) -> float | None:
+def estimate_noise(hounsfield: np.ndarray, pixel_mm: float = 1.0, slice_mm: float | None = 1.0) -> float | None:
     """Global noise level in soft tissue: the root of its mean variance there. The largest of three measures of it.
 
     The local standard deviation in 7x7 windows within slices (after Christianson et al. 2015, AJR 205). Christianson
@@ -58,7 +58,8 @@ def estimate_noise(hounsfield: np.ndarray, pixel_mm: float = 1.0, slice_mm: floa
     Args:
         hounsfield: (D, H, W), slices along the first axis.
         pixel_mm: edge of a pixel within slices.
-        slice_mm: distance of the slices.
+        slice_mm: distance of the slices; None where slices between those given were left out, so that the first measure
+            is all there is.
 
     Returns:
         Standard deviation in HU, or None when too little soft tissue is in the field of view.
@@ -78,6 +79,8 @@ def estimate_noise(hounsfield: np.ndarray, pixel_mm: float = 1.0, slice_mm: floa
     mixed = np.concatenate([run.mixed for run in runs])
     white = NORMAL * float(np.median(mixed, overwrite_input=True)) / max(within, 1e-6)
     within *= float(np.interp(white, WHITENESS, (1.0, WHITE_FACTOR)))
+    if slice_mm is None:
+        return within
     across = max(rows, columns)
     noise = max(across**2 - ANATOMY**2, 0.0) ** 0.5
     if slice_mm >= THICK_MM:

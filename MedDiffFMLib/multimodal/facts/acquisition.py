@@ -71,7 +71,7 @@ def _noise(scan: Scan) -> Fact:
     axis = 2 - int(np.argmax(np.abs(np.linalg.inv(scan.grid.ijk_to_ras[:3, :3]) @ scan.volume.ijk_to_ras[:3, :3])[2]))
     slices = np.moveaxis(scan.volume.voxels, axis, 0)
     every = max(1, len(slices) // NOISE_SLICES)
-    noise = estimate_noise(slices[::every], slice_mm=every * scan.volume.spacing[2 - axis])
+    noise = estimate_noise(slices[::every], slice_mm=scan.volume.spacing[2 - axis] if every == 1 else None)
     if noise is None:
         return unknown("noise", TOO_LITTLE)
     level = "low" if noise < LOW_HU else "moderate" if noise < MODERATE_HU else "high"
