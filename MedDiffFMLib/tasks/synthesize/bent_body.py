@@ -126,17 +126,19 @@ def bent_body(
         region: what it shows.
         size: edges (i, j, k) in mm of the box that it shall fill; None for its own.
         seed: the same gives the same body in boxes of the same size.
-        contrast: whether contrast agent fills its vessels; None as the template has it.
+        contrast: whether contrast agent fills its vessels; None as the template has it. In some regions no template
+            has any, and the body is without it.
         asked: what it shall measure where there is no ``size``. Of the templates that can have that, or else come
             nearest to it, one is drawn.
 
     Returns:
-        None where no template shows the region, none is large enough, or none has the vessels asked for.
+        None where no template shows the region, or none is large enough.
     """
     from .templates import of_region
 
     rng = np.random.default_rng(seed)
-    known = [template for template in of_region(region) if template.contrast or not contrast]
+    known = of_region(region)
+    known = [template for template in known if contrast and template.contrast] or known
     if size is None and asked is not None and asked != Measures():
         return _asked_body(known, region, asked, contrast, rng)
     known = [template for template in known if size is None or _fills(_part(template, region), size)]

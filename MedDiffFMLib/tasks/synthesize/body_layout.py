@@ -24,6 +24,7 @@ FIELD_OVER_BODY = 1.05
 """In-plane size of the volume over that of the body in it; along the patient a scan is cut out of the body."""
 SPLEEN_AT_MOST = 0.05
 """Share of the volume above which label 1 alone, the spleen, must be meant as the body."""
+NOT_FILLED = "No anatomy template of this region has contrast agent in its vessels: they are shown without it."
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def bent_layout(
     if body is None:
         return None
     grid = free_grid(own_size(body, region) if size is None else size, spacing)
-    return Layout(grid, _filling(grid, region), anatomy=body)
+    warnings = [NOT_FILLED] if contrast and not body.template.contrast else []
+    return Layout(grid, _filling(grid, region), warnings=warnings, anatomy=body)
 
 
 def anatomy_layout(volume: Volume, labels: np.ndarray, region: str | None, expect: bool = True) -> Layout:

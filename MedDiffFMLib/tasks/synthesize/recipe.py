@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 DEFAULT_REGION = "chest"
 LEAST_BODY_MM = 100.0
 """A smaller box shows no body; the network fills it."""
+INVENTED = "No anatomy template shows this: the networks invented the body, which is not fit to show."
 
 
 def synthesize(parameters: Synthesize, case: Case, run: Run) -> TaskResult:
@@ -167,23 +168,13 @@ def _layout(case: Case, parameters: Synthesize, region: str, seed: int, wishes: 
         if parameters.layout == "template":
             raise InputError(
                 f"No anatomy template shows the region {region} in a box of this size.",
-                "Choose chest, abdomen, pelvis or whole-body, a smaller size, or --layout network.",
+                "Choose head-neck, chest, abdomen, pelvis or whole-body, a smaller size, or --layout network.",
             )
-        return free_layout(size or DEFAULT_SIZE_MM, spacing, region, _invented_warning(region))
+        return free_layout(size or DEFAULT_SIZE_MM, spacing, region, [INVENTED] if roomy else None)
     if parameters.size is not None or parameters.spacing is not None or wishes.size is not None:
         raise InputError("The anatomy map decides about size and spacing.", "Leave out --size and --spacing.")
     labels = volume.voxels if case.anatomy is None else case.anatomy
     return anatomy_layout(volume, labels, region, parameters.layout != "network")
-
-
-def _invented_warning(region: str) -> list[str]:
-    """Sentence for the user where no template shows a region, so that nobody takes what comes for anatomy."""
-    from ...conditioning.regions import NO_REGION
-    from .templates import of_region
-
-    if region == NO_REGION or of_region(region):
-        return []
-    return [f"No anatomy template shows the region {region}: the networks invented the body, which is not fit to show."]
 
 
 def _inventor(

@@ -36,7 +36,7 @@ class Synthesize(Task):
 
     name, title, action, icon = "synthesize", "Synthesize", "Synthesize a CT", "synthesize.png"
     sentence = "Makes a whole CT that shows no patient."
-    caveat = "Chest, abdomen and pelvis: the body of a published CT, bent. Head and neck: invented, not fit to show."
+    caveat = "The body of a published CT, bent; of the neck the mean of 42. A head is not shown."
     inputs = Inputs(
         volume=NONE,
         scans=(
@@ -86,8 +86,9 @@ class Synthesize(Task):
     views: str = parameter("ap", "Views of an X-ray that is made, as of radiograph.", advanced=True)
     layout: str = parameter(
         "auto",
-        "Where the anatomy comes from: template bends the body of a published CT into nobody's and lets the prior make "
-        "the image; network lets the networks invent both; auto takes a template where one shows the region.",
+        "Where the anatomy comes from: template bends the body of a published CT, or the mean neck of many, into "
+        "nobody's and lets the prior make the image; network lets the networks invent both; auto takes a template "
+        "where one shows the region.",
         choices=("auto", "template", "network"),
         labels={"auto": "automatic"},
         advanced=True,

@@ -1,4 +1,7 @@
-"""Anatomy templates: bodies of published CTs as codes of tissue and organs, which synthesis bends into nobody's."""
+"""Anatomy templates: bodies of published CTs, and the mean neck of many, as codes of tissue and organs.
+
+Synthesis bends them into nobody's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class Template:
         file: label map of codes, see ``expected_hu``; axes along left, posterior, superior.
         regions: region -> lowest and highest part of the length that shows it, 0 feet and 1 head.
         contrast: whether vessels are filled with contrast agent.
-        credit: whose CT it was, and under which license.
+        credit: whose CT it was, or of whose CTs it is the median, and its license.
         hu: code -> its median HU in that CT.
     """
 

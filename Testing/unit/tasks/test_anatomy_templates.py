@@ -37,7 +37,7 @@ def test_what_ships_is_known_and_credited() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("region", ["chest", "abdomen", "pelvis", "whole-body"])
+@pytest.mark.parametrize("region", REGIONS)
 def test_nothing_folds_and_the_body_lies_inside_its_box(region: str) -> None:
     for seed in SEEDS:
         body = bent_body(region, None, seed)
@@ -65,7 +65,7 @@ def test_a_seed_is_a_body_at_every_spacing_and_another_seed_another() -> None:
 def test_a_box_decides_how_large_the_body_is() -> None:
     small, large = (bent_body("chest", (size,) * 3, 1) for size in (260.0, 380.0))
     assert small is not None and large is not None and small.edges[2] < large.edges[2]
-    assert bent_body("chest", (900.0,) * 3, 1) is None and bent_body("head-neck", None, 1) is None
+    assert bent_body("chest", (900.0,) * 3, 1) is None and bent_body("none", None, 1) is None
 
 
 def test_factors_meet_a_width_and_the_lungs_exactly() -> None:
@@ -208,14 +208,26 @@ def test_the_prior_keeps_the_anatomy(prior: FoundationModel) -> None:
     assert np.array_equal(result.volumes["synthetic"], quick.run(Case(), Run(prior, seed=1)).volumes["synthetic"])
 
 
-def test_a_region_without_template_is_refused_where_one_is_asked_for(prior: FoundationModel) -> None:
-    with pytest.raises(InputError, match="No anatomy template shows the region head-neck") as caught:
-        Synthesize(layout="template").run(Case(), Run(prior, region="head-neck"))
+def test_a_box_that_no_template_fills_is_refused_where_one_is_asked_for(prior: FoundationModel) -> None:
+    with pytest.raises(InputError, match="No anatomy template shows the region head-neck in a box of this") as caught:
+        Synthesize((300.0,) * 3, layout="template").run(Case(), Run(prior, region="head-neck"))
     assert "--layout network" in caught.value.remedy
 
 
 def test_what_the_networks_invented_for_want_of_a_template_is_told_apart(prior: FoundationModel) -> None:
-    quick = Synthesize((96.0,) * 3, 6.0, whole_steps=1, native_steps=1)
-    (told,) = quick.run(Case(), Run(prior, region="head-neck")).warnings
-    assert "head-neck" in told and "not fit to show" in told
-    assert not quick.run(Case(), Run(prior, region="chest")).warnings
+    """A piece that is too small for a body is none."""
+    large, small = (Synthesize((edge,) * 3, edge / 16, whole_steps=1, native_steps=1) for edge in (300.0, 96.0))
+    (told,) = large.run(Case(), Run(prior, region="head-neck")).warnings
+    assert "not fit to show" in told
+    assert not small.run(Case(), Run(prior, region="head-neck")).warnings
+
+
+def test_a_neck_has_shoulders_lungs_and_spine_and_says_that_it_lacks_contrast_agent() -> None:
+    layout = bent_layout(None, 4.0, "head-neck", 0, contrast=True)
+    assert layout is not None and layout.anatomy is not None and "contrast agent" in layout.warnings[0]
+    tissue = classify_tissue(np.rint(layout.anatomy.expected(layout.grid)).astype(np.int16), (4.0,) * 3)
+    half = len(tissue) // 2
+    shoulders, neck = ((tissue[part] > 1).any(1).sum(1).max() * 4.0 for part in (slice(half), slice(-4, None)))
+    assert shoulders > 400 and neck < 250
+    assert (tissue[:half] == LUNG).mean() > 0.05 and not (tissue[-8:] == LUNG).mean() > 0.005
+    assert all(ndimage.label(plane == BONE)[1] and (plane == BONE).sum() > 20 for plane in tissue)
