@@ -347,9 +347,10 @@ def synthesize(
         make: What to make, separated by commas: ct, mr, xray, text. All of it is made from one CT, and
             so agrees. Default: ct.
         views: Views of an X-ray that is made, as of radiograph. Default: ap.
-        layout: Where the anatomy comes from: template bends the body of a published CT into nobody's
-            and lets the prior make the image; network lets the networks invent both; auto takes a
-            template where one shows the region (auto, template, network). Default: auto.
+        layout: Where the anatomy comes from: template bends the body of a published CT, or the mean
+            neck of many, into nobody's and lets the prior make the image; network lets the networks
+            invent both; auto takes a template where one shows the region (auto, template, network).
+            Default: auto.
         texture: Noise level at which the image expected of an anatomy starts, in units of 1000 HU: more
             changes more of it (0.02 to 2). Default: 0.1.
         guidance: Weight of region and anatomy: 0 ignores them; above 1 exaggerates them and takes twice
